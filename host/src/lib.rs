@@ -1,1 +1,4 @@
 //! The trainer.
+
+pub mod config;
+pub mod diagnostic;

@@ -1,0 +1,237 @@
+//! The config as a run uses it: every key with its meaning, unit, default and an example.
+//!
+//! Names and meanings are Axolotl's; the few keys of our own say so. Where a default depends on other keys, `defaults.rs`
+//! fills it in, so a loaded config has a value wherever the type is not an `Option`. The doc comments are the reference.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::values::{
+    Adapter, Amount, AutoBool, Cadence, ExcessLengthStrategy, LrScheduler, Optimizer, PluginPin, PluginRef, RuleRef,
+    TrainOnEos,
+};
+
+/// Everything that a run is told.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Config {
+    // --- model ---
+    /// Directory of the model: `config.json`, safetensors weights, tokenizer files. Required. Example: `models/SmolLM2-135M`.
+    pub base_model: String,
+    /// Directory whose `config.json` is used. Default: `base_model`.
+    pub base_model_config: String,
+    /// Directory whose tokenizer files are used. Default: `base_model_config`.
+    pub tokenizer_config: String,
+    /// Architecture that the model must have: `LlamaForCausalLM`, `MistralForCausalLM`, or `AutoModelForCausalLM` for any.
+    /// Default: any.
+    pub model_type: Option<String>,
+    /// Class name of the tokenizer, for Axolotl configs: whatever it says, `tokenizer.json` is what is read. Default: none.
+    pub tokenizer_type: Option<String>,
+    /// Start from fresh seeded weights instead of the ones in `base_model`, which then needs no weight files.
+    /// Default: `false`.
+    pub reinit_weights: bool,
+    /// Special tokens instead of the tokenizer's own. Example: `{pad_token: "<|pad|>"}`.
+    pub special_tokens: SpecialTokens,
+
+    // --- precision: training computes in float32 ---
+    /// bfloat16: `auto` or `false`; `true` needs a device that has it. Default: `auto`.
+    pub bf16: AutoBool,
+    /// float16 with loss scaling: only `false`. Default: `false`.
+    pub fp16: bool,
+    /// TensorFloat-32 on NVIDIA hardware: `auto` or `false`. Default: `auto`.
+    pub tf32: AutoBool,
+    /// Train in float32, as training here does. Default: `true`.
+    pub float32: bool,
+
+    // --- data ---
+    /// What is trained on; at least one entry.
+    pub datasets: Vec<DatasetConfig>,
+    /// What is evaluated on; not together with `val_set_size`. Default: none.
+    pub test_datasets: Vec<DatasetConfig>,
+    /// Part of `datasets` kept back for evaluation: a share (`0.05`) or a number of rows (`200`). Default: `0`.
+    pub val_set_size: Amount,
+    /// Longest sample, in tokens; with packing also the length of a packed row. Default: `512`.
+    pub sequence_len: u32,
+    /// What happens to a longer sample: `drop`, `truncate` or `raise`. Default: `drop`.
+    pub excess_length_strategy: ExcessLengthStrategy,
+    /// Several samples in one row, each with its own positions and attention. Default: `false`.
+    pub sample_packing: bool,
+    /// The same for evaluation. Default: as `sample_packing`.
+    pub eval_sample_packing: bool,
+    /// Also learn the prompt, not only the answer. Default: `false`.
+    pub train_on_inputs: bool,
+    /// Shuffle the rows of all datasets together, anew each epoch. Default: `true`.
+    pub shuffle_merged_datasets: bool,
+
+    // --- chat ---
+    /// Chat template: `tokenizer_default` (the model's own), `chatml`, `llama3`, `alpaca`, or `jinja` with
+    /// `chat_template_jinja`. Default: `tokenizer_default`.
+    pub chat_template: String,
+    /// The template itself, or the path of a file that holds it. Default: none.
+    pub chat_template_jinja: Option<String>,
+    /// A system message for conversations that have none. Default: none.
+    pub default_system_message: Option<String>,
+    /// Tokens that end a turn beside the tokenizer's `eos_token`. Default: none. Example: `["<|im_end|>"]`.
+    pub eot_tokens: Vec<String>,
+
+    // --- what is trained ---
+    /// `lora`, or nothing for the model's own weights. Default: none.
+    pub adapter: Option<Adapter>,
+    /// Rank of the adapters, 1 or more. Required with `adapter: lora`. Example: `16`.
+    pub lora_r: Option<u32>,
+    /// Adapters are scaled by `lora_alpha / lora_r` (`/ sqrt(lora_r)` with `peft_use_rslora`). Required with `adapter: lora`.
+    /// Example: `32`.
+    pub lora_alpha: Option<f64>,
+    /// Share of an adapter's inputs that is zeroed in training, from 0 up to but not including 1. Default: `0`.
+    pub lora_dropout: f64,
+    /// Linear layers that get an adapter: `q_proj k_proj v_proj o_proj gate_proj up_proj down_proj`.
+    /// Required with `adapter: lora`, unless `lora_target_linear`.
+    pub lora_target_modules: Vec<String>,
+    /// An adapter for every linear layer but `lm_head`. Default: `false`.
+    pub lora_target_linear: bool,
+    /// Layout of weights stored transposed: only `false`. Default: `false`.
+    pub lora_fan_in_fan_out: bool,
+    /// Scale adapters by `lora_alpha / sqrt(lora_r)` (arXiv 2312.03732). Default: `false`.
+    pub peft_use_rslora: bool,
+    /// Layers that get adapters, counted from 0. Default: all.
+    pub peft_layers_to_transform: Option<Vec<u32>>,
+    /// Train only parameters whose name matches one of these regular expressions at its start (Python's `re.match`).
+    /// Default: all. Example: `['model\.layers\.2[0-9]\.', '^lm_head\.weight$']`.
+    pub unfrozen_parameters: Vec<String>,
+    /// Keep only each layer's input during the forward pass and compute the rest again in the backward pass:
+    /// the same gradients, less memory, more time. Default: `false`.
+    pub gradient_checkpointing: bool,
+    /// Details of it.
+    pub gradient_checkpointing_kwargs: GradientCheckpointingKwargs,
+
+    // --- batches and length of the run ---
+    /// Rows in one forward pass. Default: `1`.
+    pub micro_batch_size: u32,
+    /// Forward passes in one optimizer step. Default: `1`.
+    pub gradient_accumulation_steps: u32,
+    /// Rows in one optimizer step, instead of one of the two above. Turned into the missing one when the config is
+    /// loaded; a loaded config has none.
+    pub batch_size: Option<u32>,
+    /// Rows in one forward pass of an evaluation. Default: `micro_batch_size`.
+    pub eval_batch_size: u32,
+    /// Times that the data is seen. Default: `1`.
+    pub num_epochs: f64,
+    /// Optimizer steps at most; wins over `num_epochs`. Default: none.
+    pub max_steps: Option<u64>,
+
+    // --- optimizer ---
+    /// `adamw_torch` or `adamw_torch_fused`, which are the same here. Default: `adamw_torch_fused`.
+    pub optimizer: Optimizer,
+    /// Highest learning rate, above 0. Required. Example: `2e-4`.
+    pub learning_rate: f64,
+    /// Decoupled weight decay, 0 or more; not applied to norms and biases. Default: `0`.
+    pub weight_decay: f64,
+    /// Decay of AdamW's first moment, from 0 up to but not including 1. Default: `0.9`.
+    pub adam_beta1: f64,
+    /// Decay of AdamW's second moment, from 0 up to but not including 1. Default: `0.999`.
+    pub adam_beta2: f64,
+    /// Added to AdamW's denominator, above 0. Default: `1e-8`.
+    pub adam_epsilon: f64,
+    /// Gradients are scaled down to this norm; 0 leaves them alone. Default: `1`.
+    pub max_grad_norm: f64,
+    /// `cosine`, `linear`, `constant` or `constant_with_warmup`. Default: `cosine`.
+    pub lr_scheduler: LrScheduler,
+    /// Steps of linear rise from zero; not together with `warmup_ratio`. Default: 3 % of the run, 100 at most.
+    pub warmup_steps: Option<u64>,
+    /// The same as a share of the run, from 0 to 1. Default: none.
+    pub warmup_ratio: Option<f64>,
+    /// The cosine ends at this share of `learning_rate`, from 0 to 1. Default: `0`.
+    pub cosine_min_lr_ratio: f64,
+    /// Seed of everything random: order of the data, dropout, fresh weights, sampling. Default: `42`.
+    pub seed: u64,
+
+    // --- log, evaluate, save ---
+    /// Steps between two lines of `metrics.jsonl`. Default: 0.5 % of the run, from 1 to 10.
+    pub logging_steps: Option<u64>,
+    /// Steps between two evaluations, or a share of the run. Default: none.
+    pub eval_steps: Option<Amount>,
+    /// Evaluations in each epoch; not together with `eval_steps`. Default: none.
+    pub evals_per_epoch: Option<u64>,
+    /// `no`, `steps` or `epoch`. Default: `steps` if `eval_steps` or `evals_per_epoch` is set; else `epoch` if there is
+    /// something to evaluate on; else `no`.
+    pub eval_strategy: Cadence,
+    /// Steps between two checkpoints, or a share of the run. Default: none.
+    pub save_steps: Option<Amount>,
+    /// Checkpoints in each epoch; not together with `save_steps`. Default: none.
+    pub saves_per_epoch: Option<u64>,
+    /// `no`, `steps` or `epoch`. Default: `steps` if `save_steps` or `saves_per_epoch` is set; else `epoch`.
+    pub save_strategy: Cadence,
+    /// Checkpoints that are kept, 1 or more; the oldest go first. Default: all.
+    pub save_total_limit: Option<u32>,
+    /// Directory for checkpoints, logs and the final model. Default: `./model-out`.
+    pub output_dir: String,
+    /// Checkpoint to go on from. Default: none.
+    pub resume_from_checkpoint: Option<String>,
+    /// Go on from the newest complete checkpoint in `output_dir`, if there is one. Default: `false`.
+    pub auto_resume_from_checkpoints: bool,
+
+    // --- ours ---
+    /// Ours. Reward plugins that score generations on the evaluation set. Default: none. Example: `[exact-match]`.
+    pub eval_reward_funcs: Vec<PluginRef>,
+    /// Tokens that such a generation has at most. Default: `128`.
+    pub eval_max_new_tokens: u32,
+    /// Rows of the evaluation set that are generated for. Default: all.
+    pub num_generation_samples: Option<u64>,
+    /// Ours. Compatibility-rule plugins beside the bundled `axolotl-compat`. Default: none.
+    pub rules: Vec<RuleRef>,
+    /// Ours. Pins and limits of plugins used above. Default: none.
+    pub plugins: Vec<PluginPin>,
+}
+
+/// `special_tokens`: each a token of the vocabulary, or none to leave the tokenizer's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SpecialTokens {
+    /// Beginning of a text.
+    pub bos_token: Option<String>,
+    /// End of a text.
+    pub eos_token: Option<String>,
+    /// Filler; never trained on.
+    pub pad_token: Option<String>,
+    /// Stands for what the vocabulary lacks.
+    pub unk_token: Option<String>,
+}
+
+/// `gradient_checkpointing_kwargs`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct GradientCheckpointingKwargs {
+    /// PyTorch's variant that loses gradients where a block's input needs none. Ours never does; `false` or unset.
+    pub use_reentrant: Option<bool>,
+}
+
+/// One entry of `datasets` or `test_datasets`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DatasetConfig {
+    /// The file or directory, as the loader plugin understands it. Required. Example: `data/train.jsonl`.
+    pub path: String,
+    /// Loader plugin. Default: `jsonl`; `json` is the same.
+    pub ds_type: PluginRef,
+    /// Prompt-strategy plugin: a name, `{name: acme:dialogue, config: {…}}`, or Axolotl's inline shape
+    /// (`{field_instruction: …, format: …}`), which is `alpaca` with that config. Required.
+    #[serde(rename = "type")]
+    pub strategy: PluginRef,
+    /// Split of the dataset: only `train`, which a file has. Default: `train`.
+    pub split: String,
+    /// Conversations: column with the messages. Default: `messages`.
+    pub field_messages: String,
+    /// Conversations: column with the tool definitions. Default: `tools`.
+    pub field_tools: String,
+    /// Conversations: what a template calls a field → the field of a message. Default: `{role: role, content: content}`.
+    pub message_property_mappings: BTreeMap<String, String>,
+    /// Conversations: role → the names that the data has for it. Default: `human`/`gpt` and the like as Axolotl maps them.
+    pub roles: Option<BTreeMap<String, Vec<String>>>,
+    /// Conversations: roles whose turns are learned. Default: `[assistant]`.
+    pub roles_to_train: Vec<String>,
+    /// Conversations: which end-of-turn tokens are learned: `all`, `turn`, `last` or `none`. Default: `turn`.
+    pub train_on_eos: TrainOnEos,
+    /// Conversations: leave the data's system messages out. Default: `false`.
+    pub drop_system_message: bool,
+    /// Conversations: field of a message that says whether it is learned (`true` or `false`). Default: none.
+    pub message_field_training: Option<String>,
+    /// Conversations: field of a message with parts that are learned or not. Default: none.
+    pub message_field_training_detail: Option<String>,
+}

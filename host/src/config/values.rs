@@ -1,0 +1,279 @@
+//! The small types that config values have: choices from a list, counts that may also be fractions, plugin references.
+//! Each serializes to what a user would write, so that `config.resolved.yml` is a config again.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::{Map, Value};
+
+/// A choice from a fixed list of words, as it is written in YAML.
+pub trait Choice: Copy + 'static {
+    /// Every choice with its word, in the order in which messages list them.
+    const ALL: &'static [(&'static str, Self)];
+
+    /// The choice of that word.
+    fn parse(word: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(name, _)| *name == word).map(|&(_, choice)| choice)
+    }
+}
+
+macro_rules! choice {
+    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$doc])* $variant),+ }
+
+        impl Choice for $name {
+            const ALL: &'static [(&'static str, Self)] = &[$(($word, Self::$variant)),+];
+        }
+
+        impl $name {
+            /// The word that stands for it in YAML.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.name())
+            }
+        }
+    };
+}
+
+choice! {
+    /// `adapter`: what is trained instead of the model's own weights.
+    Adapter {
+        /// Low-rank adapters beside the linear layers (Hu et al. 2021, arXiv 2106.09685).
+        Lora = "lora",
+    }
+}
+
+choice! {
+    /// `optimizer`. Both names of AdamW are the same here: one pass over memory either way.
+    Optimizer {
+        /// AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101) under its plain name.
+        AdamwTorch = "adamw_torch",
+        /// AdamW under the name that Axolotl defaults to.
+        AdamwTorchFused = "adamw_torch_fused",
+    }
+}
+
+choice! {
+    /// `lr_scheduler`: the learning rate after the warm-up.
+    LrScheduler {
+        /// Down to `cosine_min_lr_ratio` of the peak along half a cosine.
+        Cosine = "cosine",
+        /// Down to zero along a line.
+        Linear = "linear",
+        /// The same throughout; no warm-up.
+        Constant = "constant",
+        /// The same after the warm-up.
+        ConstantWithWarmup = "constant_with_warmup",
+    }
+}
+
+choice! {
+    /// `excess_length_strategy`: what happens to a sample longer than `sequence_len`.
+    ExcessLengthStrategy {
+        /// It is left out and counted.
+        Drop = "drop",
+        /// Its first `sequence_len` tokens are kept.
+        Truncate = "truncate",
+        /// The run stops.
+        Raise = "raise",
+    }
+}
+
+choice! {
+    /// `datasets[].train_on_eos`: which end-of-turn tokens are learned.
+    TrainOnEos {
+        /// Every one.
+        All = "all",
+        /// Those of turns that are learned.
+        Turn = "turn",
+        /// Only the last one of a conversation.
+        Last = "last",
+        /// None.
+        None = "none",
+    }
+}
+
+choice! {
+    /// `eval_strategy` and `save_strategy`: when it happens.
+    Cadence {
+        /// Never.
+        No = "no",
+        /// Every `eval_steps` or `save_steps` steps.
+        Steps = "steps",
+        /// At the end of each epoch.
+        Epoch = "epoch",
+    }
+}
+
+choice! {
+    /// What a rule's findings count as, where the config says so (`rules[].severity`).
+    RuleSeverity {
+        /// Not shown.
+        Off = "off",
+        /// Good to know.
+        Note = "note",
+        /// Shown; the run goes on.
+        Warning = "warning",
+        /// The run does not start.
+        Error = "error",
+    }
+}
+
+/// `auto`, `true` or `false`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AutoBool {
+    /// What the device does best.
+    Auto,
+    /// Yes or no.
+    Is(bool),
+}
+
+impl Serialize for AutoBool {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Is(value) => serializer.serialize_bool(*value),
+        }
+    }
+}
+
+/// A number of something, or a share of all of it: `val_set_size`, `eval_steps`, `save_steps`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Amount {
+    /// That many.
+    Count(u64),
+    /// That share, above 0 and below 1.
+    Fraction(f64),
+}
+
+impl Amount {
+    /// How many of `total`: the count itself, or the share of `total` rounded up, as Hugging Face rounds it.
+    pub fn of(self, total: u64) -> u64 {
+        match self {
+            Self::Count(count) => count,
+            Self::Fraction(share) => (share * total as f64).ceil() as u64,
+        }
+    }
+
+    /// True if it is none at all.
+    pub fn is_zero(self) -> bool {
+        self.of(1) == 0
+    }
+}
+
+/// A plugin by name, with the config that the user wrote for it: `alpaca` or `{name: acme:dialogue, config: {field: turns}}`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PluginRef {
+    /// Bare for a bundled one (`alpaca`), `namespace:name` for others.
+    pub name: String,
+    /// The plugin's own config, as JSON; empty where none was written.
+    pub config: Map<String, Value>,
+}
+
+impl PluginRef {
+    /// A plugin without a config of its own.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: name.into(), config: Map::new() }
+    }
+
+    /// The config as JSON text, `{}` where none was written.
+    pub fn config_json(&self) -> String {
+        Value::Object(self.config.clone()).to_string()
+    }
+}
+
+impl Serialize for PluginRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.config.is_empty() {
+            return serializer.serialize_str(&self.name);
+        }
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("name", &self.name)?;
+        map.serialize_entry("config", &self.config)?;
+        map.end()
+    }
+}
+
+/// A compatibility-rule plugin (`rules[]`): `acme:house-rules` or `{name: axolotl-compat, severity: {D16: off}}`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RuleRef {
+    /// The plugin.
+    pub name: String,
+    /// The plugin's own config, as JSON.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub config: Map<String, Value>,
+    /// Rule id → what its findings count as, instead of what the plugin says.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub severity: BTreeMap<String, RuleSeverity>,
+}
+
+/// Limits that the user sets for one plugin (`plugins[].limits`), instead of the defaults.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct PluginLimits {
+    /// Linear memory, MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<u64>,
+    /// Wall time of one call, milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub call_ms: Option<u64>,
+}
+
+/// What the user wants of a plugin that is used anywhere in the config (`plugins[]`).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PluginPin {
+    /// The plugin.
+    pub name: String,
+    /// It must have this version, or one that starts with it (`"0.2"` fits 0.2.7).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// It must be exactly these bytes (SHA-256, lower-case hexadecimal).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Limits instead of the defaults.
+    pub limits: PluginLimits,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_round_up_as_hugging_face_does() {
+        assert_eq!(Amount::Fraction(0.1).of(15), 2);
+        assert_eq!(Amount::Fraction(0.5).of(10), 5);
+        assert_eq!(Amount::Count(7).of(3), 7);
+        assert!(Amount::Count(0).is_zero());
+        assert!(!Amount::Fraction(0.001).is_zero());
+    }
+
+    #[test]
+    fn values_serialize_to_what_a_user_writes() {
+        let mut with_config = PluginRef::named("acme:dialogue");
+        with_config.config.insert("field".to_owned(), Value::from("turns"));
+        let value = serde_json::json!([
+            AutoBool::Auto,
+            AutoBool::Is(false),
+            Amount::Count(3),
+            Amount::Fraction(0.25),
+            PluginRef::named("alpaca"),
+            with_config,
+            LrScheduler::ConstantWithWarmup,
+        ]);
+        assert_eq!(
+            value.to_string(),
+            r#"["auto",false,3,0.25,"alpaca",{"name":"acme:dialogue","config":{"field":"turns"}},"constant_with_warmup"]"#
+        );
+        for (word, choice) in LrScheduler::ALL {
+            assert_eq!(choice.name(), *word);
+        }
+    }
+}
