@@ -1,1 +1,19 @@
-//! Compute half.
+//! The compute half of the trainer: kernels, model, adapters, optimizer and generation.
+//!
+//! A training step is an explicit forward and backward pass, layer by layer, over flat arenas ([`model::layout`]). The
+//! schedule is written once against the [`kernels::Kernels`] trait; a device is an implementation of that trait.
+//! Batches are documents of any length put end to end ([`Batch`]): nothing is ever padded.
+
+pub mod adapter;
+pub mod batch;
+pub mod error;
+pub mod generate;
+pub mod kernels;
+pub mod model;
+pub mod optim;
+pub mod rng;
+pub mod trainer;
+
+pub use batch::{Batch, BatchLoss, IGNORE};
+pub use error::EngineError;
+pub use trainer::{GradientReport, MemoryUse, StepStats, Trainable, Trainer, TrainerOptions};

@@ -1,0 +1,370 @@
+//! LoRA (Hu et al., "LoRA: low-rank adaptation of large language models"): `y += s * B(A(dropout(x)))` beside a frozen
+//! projection. `A [r, in]` and `B [out, r]` of all layers share one arena; the `A`s of projections that read the same
+//! input are neighbours, so that without dropout they are one product.
+
+use std::collections::BTreeSet;
+
+use crate::kernels::{DropoutKey, Gemm, Kernels, View, ViewMut, at, at_mut};
+use crate::model::config::ModelConfig;
+use crate::model::layout::{LinearKind, Segment, Slot};
+use crate::rng;
+
+/// What is adapted, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoraConfig {
+    /// Rank.
+    pub r: usize,
+    /// Numerator of the scale.
+    pub alpha: f64,
+    /// Share of inputs of `A` that are dropped in training.
+    pub dropout: f64,
+    /// Scale by `alpha / sqrt(r)` instead of `alpha / r` (Kalajdzievski, "A rank stabilization scaling factor").
+    pub use_rslora: bool,
+    /// Projections that get an adapter.
+    pub target_modules: BTreeSet<LinearKind>,
+    /// Layers that do; none means all.
+    pub layers: Option<BTreeSet<usize>>,
+}
+
+impl LoraConfig {
+    /// Factor of the adapter's output.
+    pub fn scale(&self) -> f64 {
+        let rank = self.r as f64;
+        self.alpha / if self.use_rslora { rank.sqrt() } else { rank }
+    }
+}
+
+/// Where the adapter of one projection lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    /// First element of `A`.
+    a: usize,
+    /// First element of `B`.
+    b: usize,
+    /// First column of its `A(x)` in the layer's row.
+    column: usize,
+}
+
+/// The adapter: config, places and arena.
+#[derive(Debug)]
+pub struct Lora<B> {
+    config: LoraConfig,
+    slots: Vec<Slot>,
+    places: Vec<[Option<Place>; 7]>,
+    width: usize,
+    /// The arena.
+    pub params: B,
+}
+
+/// Projections that read the same input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group {
+    /// The projections.
+    pub kinds: &'static [LinearKind],
+}
+
+/// Query, key and value.
+pub const QKV: Group = Group { kinds: &[LinearKind::QProj, LinearKind::KProj, LinearKind::VProj] };
+/// Attention output.
+pub const O: Group = Group { kinds: &[LinearKind::OProj] };
+/// Gate and up.
+pub const GATE_UP: Group = Group { kinds: &[LinearKind::GateProj, LinearKind::UpProj] };
+/// Feed-forward output.
+pub const DOWN: Group = Group { kinds: &[LinearKind::DownProj] };
+
+/// Dropout of one pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DropoutPass {
+    /// Of the run.
+    pub seed: u64,
+    /// Optimizer steps done and micro-batch within the step: the same masks after a resume.
+    pub step: u64,
+    /// See `step`.
+    pub micro_batch: u32,
+}
+
+/// Sizes and places of one adapted group in one pass.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupPass {
+    /// Decoder layer.
+    pub layer: usize,
+    /// Which projections.
+    pub group: Group,
+    /// Tokens.
+    pub n: usize,
+    /// Width of the input.
+    pub input: usize,
+    /// Elements from one row of the output to the next.
+    pub stride: usize,
+    /// Dropout, in training.
+    pub dropout: Option<DropoutPass>,
+}
+
+impl<B> Lora<B> {
+    /// Lays an adapter out and gives it PEFT's start: `A` uniform within `sqrt(6 / ((1 + 5) * in))` (Kaiming with
+    /// `a = sqrt(5)`), `B` zero.
+    pub fn new<K: Kernels<Buffer = B>>(kernels: &K, model: &ModelConfig, config: LoraConfig, seed: u64) -> Self {
+        let mut slots: Vec<Slot> = Vec::new();
+        let mut places = Vec::new();
+        let (mut len, mut width) = (0, 0);
+        for layer in 0..model.num_hidden_layers {
+            let mut own = [None; 7];
+            let mut column = 0;
+            let adapted = config.layers.as_ref().is_none_or(|layers| layers.contains(&layer));
+            for group in [QKV, O, GATE_UP, DOWN] {
+                let kinds: Vec<LinearKind> = group
+                    .kinds
+                    .iter()
+                    .copied()
+                    .filter(|kind| adapted && config.target_modules.contains(kind))
+                    .collect();
+                let mut add = |kind: LinearKind, part: &str, shape: [usize; 2]| {
+                    let name = format!("base_model.model.model.layers.{layer}.{}.lora_{part}.weight", kind.path());
+                    let (offset, elements) = (len, shape[0] * shape[1]);
+                    let shape = shape.to_vec();
+                    slots.push(Slot { name, shape, offset, len: elements, layer: Some(layer), decays: true });
+                    len += elements;
+                    offset
+                };
+                let mut first = Vec::new();
+                for &kind in &kinds {
+                    first.push(add(kind, "A", [config.r, kind.shape(model).1]));
+                }
+                for (&kind, a) in kinds.iter().zip(first) {
+                    let b = add(kind, "B", [kind.shape(model).0, config.r]);
+                    own[kind as usize] = Some(Place { a, b, column });
+                    column += config.r;
+                }
+            }
+            width = width.max(column);
+            places.push(own);
+        }
+        let mut params = kernels.alloc(len);
+        for slot in slots.iter().filter(|slot| slot.name.contains(".lora_A.")) {
+            let bound = (1.0 / slot.shape[1] as f64).sqrt() as f32;
+            let stream = rng::stream_of(&slot.name);
+            let word = |index: usize| rng::block(seed, stream, index as u64 / 4)[index % 4];
+            let values: Vec<f32> = (0..slot.len).map(|index| (2.0 * rng::uniform(word(index)) - 1.0) * bound).collect();
+            kernels.upload(&values, at_mut(&mut params, slot.offset));
+        }
+        Self { config, slots, places, width, params }
+    }
+
+    /// What it was made from.
+    pub fn config(&self) -> &LoraConfig {
+        &self.config
+    }
+
+    /// Every tensor, PEFT's names, in the order of the arena.
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// Elements of a row of kept `A(x)`.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Elements of the arena.
+    pub fn len(&self) -> usize {
+        self.slots.last().map_or(0, |slot| slot.offset + slot.len)
+    }
+
+    /// True for an adapter of nothing.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The whole arena as one stretch for the optimizer.
+    pub fn segments(&self) -> Vec<Segment> {
+        vec![Segment { parameter: 0, gradient: 0, len: self.len(), decays: true }]
+    }
+
+    /// The lowest adapted layer, counted as in `GradientLayout::lowest`.
+    pub fn lowest(&self) -> usize {
+        self.places.iter().position(|own| own.iter().any(Option::is_some)).unwrap_or(self.places.len()) + 1
+    }
+
+    /// First elements of `A` and `B` of a projection, where it is adapted.
+    pub fn place(&self, layer: usize, kind: LinearKind) -> Option<(usize, usize)> {
+        self.places[layer][kind as usize].map(|place| (place.a, place.b))
+    }
+
+    fn members(&self, pass: &GroupPass) -> Vec<(LinearKind, Place)> {
+        pass.group.kinds.iter().filter_map(|&kind| Some((kind, self.places[pass.layer][kind as usize]?))).collect()
+    }
+
+    fn key(&self, pass: &GroupPass, kind: LinearKind) -> Option<DropoutKey> {
+        let dropout = pass.dropout.filter(|_| self.config.dropout > 0.0)?;
+        let name = format!("dropout {} {kind:?} {} {}", pass.layer, dropout.step, dropout.micro_batch);
+        let (stream, probability) = (rng::stream_of(&name), self.config.dropout as f32);
+        Some(DropoutKey { seed: dropout.seed, stream, probability })
+    }
+
+    /// Adds the adapters' part to `y`, whose projections start at `columns`; keeps `A(x)` in `kept [n, width]`.
+    pub fn forward<K: Kernels<Buffer = B>>(
+        &self,
+        kernels: &K,
+        pass: &GroupPass,
+        columns: &[usize],
+        model: &ModelConfig,
+        x: &B,
+        y: &mut B,
+        kept: &mut B,
+        dropped: &mut B,
+    ) {
+        let members = self.members(pass);
+        let Some(&(_, first)) = members.first() else { return };
+        let (n, r, input) = (pass.n, self.config.r, pass.input);
+        let down = |rows: usize, x: View<'_, B>, a: usize, out: ViewMut<'_, B>| {
+            let product = Gemm {
+                m: n,
+                n: rows,
+                k: input,
+                transpose_a: false,
+                transpose_b: true,
+                lda: input,
+                ldb: input,
+                ldc: self.width,
+                alpha: 1.0,
+                beta: 0.0,
+            };
+            kernels.gemm(product, x, at(&self.params, a), out);
+        };
+        if self.key(pass, members[0].0).is_none() {
+            down(r * members.len(), at(x, 0), first.a, at_mut(kept, first.column));
+        }
+        for &(kind, place) in &members {
+            if let Some(key) = self.key(pass, kind) {
+                kernels.dropout(n * input, key, false, at(x, 0), at_mut(dropped, 0));
+                down(r, at(dropped, 0), place.a, at_mut(kept, place.column));
+            }
+            let column = columns[kind as usize - pass.group.kinds[0] as usize];
+            let product = Gemm {
+                m: n,
+                n: kind.shape(model).0,
+                k: r,
+                transpose_a: false,
+                transpose_b: true,
+                lda: self.width,
+                ldb: r,
+                ldc: pass.stride,
+                alpha: self.config.scale() as f32,
+                beta: 1.0,
+            };
+            kernels.gemm(product, at(kept, place.column), at(&self.params, place.b), at_mut(y, column));
+        }
+    }
+
+    /// Gradients of the adapters from that of their output, over `beta` times what they held; with `dx`, adds that of
+    /// their input. `small` is room for `[n, width]`, `dropped` and `spread` for `[n, input]`.
+    pub fn backward<K: Kernels<Buffer = B>>(
+        &self,
+        kernels: &K,
+        pass: &GroupPass,
+        columns: &[usize],
+        model: &ModelConfig,
+        x: &B,
+        dy: &B,
+        kept: &B,
+        beta: f32,
+        gradients: &mut B,
+        dx: Option<&mut B>,
+        small: &mut B,
+        dropped: &mut B,
+        spread: &mut B,
+    ) {
+        let members = self.members(pass);
+        let Some(&(_, first)) = members.first() else { return };
+        let (n, r, input, scale) = (pass.n, self.config.r, pass.input, self.config.scale() as f32);
+        let row = r * members.len();
+        for (index, &(kind, place)) in members.iter().enumerate() {
+            let (column, out) = (columns[kind as usize - pass.group.kinds[0] as usize], kind.shape(model).0);
+            let through_b = Gemm {
+                m: n,
+                n: r,
+                k: out,
+                transpose_a: false,
+                transpose_b: false,
+                lda: pass.stride,
+                ldb: r,
+                ldc: row,
+                alpha: scale,
+                beta: 0.0,
+            };
+            kernels.gemm(through_b, at(dy, column), at(&self.params, place.b), at_mut(small, index * r));
+            let of_b = Gemm {
+                m: out,
+                n: r,
+                k: n,
+                transpose_a: true,
+                transpose_b: false,
+                lda: pass.stride,
+                ldb: self.width,
+                ldc: r,
+                alpha: scale,
+                beta,
+            };
+            kernels.gemm(of_b, at(dy, column), at(kept, place.column), at_mut(gradients, place.b));
+        }
+        let of_a = |rows: usize| Gemm {
+            m: rows,
+            n: input,
+            k: n,
+            transpose_a: true,
+            transpose_b: false,
+            lda: row,
+            ldb: input,
+            ldc: input,
+            alpha: 1.0,
+            beta,
+        };
+        if self.key(pass, members[0].0).is_none() {
+            kernels.gemm(of_a(row), at(small, 0), at(x, 0), at_mut(gradients, first.a));
+        } else {
+            for (index, &(kind, place)) in members.iter().enumerate() {
+                let Some(key) = self.key(pass, kind) else { continue };
+                kernels.dropout(n * input, key, false, at(x, 0), at_mut(dropped, 0));
+                kernels.gemm(of_a(r), at(small, index * r), at(dropped, 0), at_mut(gradients, place.a));
+            }
+        }
+        if let Some(dx) = dx {
+            self.add_input_gradient(kernels, pass, small, dx, spread);
+        }
+    }
+
+    /// Adds the gradient of the adapters' input to `dx`, from the small gradients that `backward` left in `small`.
+    pub fn add_input_gradient<K: Kernels<Buffer = B>>(
+        &self,
+        kernels: &K,
+        pass: &GroupPass,
+        small: &B,
+        dx: &mut B,
+        spread: &mut B,
+    ) {
+        let members = self.members(pass);
+        let Some(&(_, first)) = members.first() else { return };
+        let (n, r, input) = (pass.n, self.config.r, pass.input);
+        let row = r * members.len();
+        let through_a = |rows: usize, beta: f32| Gemm {
+            m: n,
+            n: input,
+            k: rows,
+            transpose_a: false,
+            transpose_b: false,
+            lda: row,
+            ldb: input,
+            ldc: input,
+            alpha: 1.0,
+            beta,
+        };
+        if self.key(pass, members[0].0).is_none() {
+            return kernels.gemm(through_a(row, 1.0), at(small, 0), at(&self.params, first.a), at_mut(dx, 0));
+        }
+        for (index, &(kind, place)) in members.iter().enumerate() {
+            let Some(key) = self.key(pass, kind) else { continue };
+            kernels.gemm(through_a(r, 0.0), at(small, index * r), at(&self.params, place.a), at_mut(spread, 0));
+            kernels.dropout(n * input, key, true, at(spread, 0), at_mut(dx, 0));
+        }
+    }
+}

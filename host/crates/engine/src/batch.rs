@@ -1,0 +1,69 @@
+//! What a forward pass takes and what a loss is made of.
+
+use crate::EngineError;
+
+/// A position whose next token is not learned.
+pub const IGNORE: u32 = u32::MAX;
+
+/// Documents put end to end. Attention stays inside each document and positions restart at each, so the result is the
+/// same as for one padded row per document.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Batch {
+    /// Token ids of all documents, `[tokens]`.
+    pub ids: Vec<u32>,
+    /// For each position the token that should follow, or [`IGNORE`], `[tokens]`.
+    pub targets: Vec<u32>,
+    /// Loss weight of each target, `[tokens]`; none means 1 everywhere.
+    pub weights: Option<Vec<f32>>,
+    /// Tokens of each document, in order; their sum is `tokens`.
+    pub doc_lens: Vec<u32>,
+}
+
+/// The loss of a batch before any mean is taken, so that sums over batches stay exact.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct BatchLoss {
+    /// Sum over targets of weight times negative log-likelihood, in nats.
+    pub loss_sum: f64,
+    /// Targets that counted.
+    pub target_tokens: u64,
+}
+
+impl Batch {
+    /// Checks that the parts fit together and every id is a row of the embedding.
+    ///
+    /// # Errors
+    /// [`EngineError::Batch`] names what does not fit.
+    pub fn validate(&self, vocab_size: usize) -> Result<(), EngineError> {
+        let wrong = |reason: String| Err(EngineError::Batch { reason });
+        let tokens = self.ids.len();
+        if tokens == 0 {
+            return wrong("it has no tokens".into());
+        }
+        if self.targets.len() != tokens {
+            return wrong(format!("{tokens} ids but {} targets", self.targets.len()));
+        }
+        if self.weights.as_ref().is_some_and(|weights| weights.len() != tokens) {
+            return wrong(format!("{tokens} ids but another number of weights"));
+        }
+        if self.doc_lens.iter().any(|&length| length == 0) {
+            return wrong("a document has no tokens".into());
+        }
+        let documents: u64 = self.doc_lens.iter().map(|&length| u64::from(length)).sum();
+        if documents != tokens as u64 {
+            return wrong(format!("{tokens} ids, but the documents have {documents}"));
+        }
+        let too_large = |id: &&u32| **id as usize >= vocab_size;
+        if let Some(id) = self.ids.iter().find(too_large) {
+            return wrong(format!("token id {id} is outside the vocabulary of {vocab_size}"));
+        }
+        if let Some(id) = self.targets.iter().filter(|&&target| target != IGNORE).find(too_large) {
+            return wrong(format!("target id {id} is outside the vocabulary of {vocab_size}"));
+        }
+        Ok(())
+    }
+
+    /// Position of each token inside its document.
+    pub fn positions(&self) -> Vec<u32> {
+        self.doc_lens.iter().flat_map(|&length| 0..length).collect()
+    }
+}

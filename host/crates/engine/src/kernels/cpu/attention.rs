@@ -1,0 +1,223 @@
+//! Causal grouped-query attention inside documents, by blocks of queries; the scores of a block are all that ever exists.
+//! Forward and backward share the tasks out by document and head, so that no two threads add to one place.
+
+use std::cell::RefCell;
+
+use rayon::prelude::*;
+
+use super::matmul::{Threads, gemm, gemm_at};
+use super::simd::{GRAIN, Shared, exp, simd, softmax_row, sum};
+use crate::kernels::{AttentionShape, Gemm};
+
+/// Queries whose scores exist at a time.
+const BLOCK: usize = 128;
+
+/// What forward kept.
+pub(super) struct Saved<'a> {
+    pub(super) qkv: &'a [f32],
+    pub(super) out: &'a [f32],
+    pub(super) lse: &'a [f32],
+}
+
+/// Keys and values of earlier positions.
+pub(super) struct Cache<'a> {
+    pub(super) capacity: usize,
+    pub(super) keys: &'a [f32],
+    pub(super) values: &'a [f32],
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.len() < len {
+            scratch.resize(len, 0.0);
+        }
+        work(&mut scratch[..len])
+    })
+}
+
+/// First row and length of each document.
+fn documents(doc_lens: &[u32]) -> Vec<(usize, usize)> {
+    let mut start = 0;
+    let mut documents = Vec::with_capacity(doc_lens.len());
+    for &length in doc_lens {
+        documents.push((start, length as usize));
+        start += length as usize;
+    }
+    documents
+}
+
+fn run(tasks: usize, work_size: usize, work: impl Fn(usize) + Sync + Send) {
+    if tasks == 1 || work_size <= GRAIN || rayon::current_num_threads() == 1 {
+        (0..tasks).for_each(work);
+    } else {
+        (0..tasks).into_par_iter().with_max_len(1).for_each(work);
+    }
+}
+
+fn product(m: usize, n: usize, k: usize, transpose: (bool, bool), strides: [usize; 3], beta: f32) -> Gemm {
+    let (transpose_a, transpose_b) = transpose;
+    let [lda, ldb, ldc] = strides;
+    Gemm { m, n, k, transpose_a, transpose_b, lda, ldb, ldc, alpha: 1.0, beta }
+}
+
+pub(super) fn forward(shape: AttentionShape, doc_lens: &[u32], qkv: &[f32], out: &mut [f32], lse: &mut [f32]) {
+    let (packed, width, dim) = (shape.packed(), shape.output(), shape.head_dim);
+    let group = shape.heads / shape.kv_heads;
+    let documents = documents(doc_lens);
+    let (out, lse) = (Shared::new(out), Shared::new(lse));
+    run(documents.len() * shape.heads, qkv.len(), |task| {
+        let ((start, length), head) = (documents[task / shape.heads], task % shape.heads);
+        let (query, key) = (head * dim, (shape.heads + head / group) * dim);
+        let value = key + shape.kv_heads * dim;
+        with_scratch(BLOCK * length, |scratch| {
+            for first in (0..length).step_by(BLOCK) {
+                let last = (first + BLOCK).min(length);
+                let (rows, keys) = (last - first, last);
+                let scores = &mut scratch[..rows * keys];
+                let q = &qkv[(start + first) * packed + query..];
+                let scoring = product(rows, keys, dim, (false, true), [packed, packed, keys], 0.0);
+                gemm(scoring, q, &qkv[start * packed + key..], scores, Threads::One);
+                for row in 0..rows {
+                    let scores = &mut scores[row * keys..][..keys];
+                    let (seen, ahead) = scores.split_at_mut(first + row + 1);
+                    ahead.fill(0.0);
+                    // SAFETY: each row and head belongs to one task.
+                    let lse = unsafe { lse.slice((start + first + row) * shape.heads + head, 1) };
+                    lse[0] = softmax_row(seen, shape.scale);
+                }
+                let place = (start + first) * width + head * dim;
+                let out = out.pointer(place, (rows - 1) * width + dim);
+                let mixing = product(rows, dim, keys, (false, false), [keys, packed, width], 0.0);
+                // SAFETY: the columns of one head in the rows of one document belong to one task.
+                unsafe { gemm_at(mixing, scores, &qkv[start * packed + value..], out, Threads::One) };
+            }
+        });
+    });
+}
+
+simd! {
+    fn dot(a: &[f32], b: &[f32]) -> f32 {
+        let n = a.len();
+        let b = &b[..n];
+        sum(n, |i| a[i] * b[i])
+    }
+}
+
+simd! {
+    /// From scores and `dP` to `P` and `dS = P * (dP - D) * scale`.
+    fn score_gradients(scores: &mut [f32], dp: &mut [f32], lse: f32, d: f32, scale: f32) {
+        let n = scores.len();
+        let dp = &mut dp[..n];
+        for i in 0..n {
+            let p = exp(scores[i] * scale - lse);
+            scores[i] = p;
+            dp[i] = p * (dp[i] - d) * scale;
+        }
+    }
+}
+
+pub(super) fn backward(shape: AttentionShape, doc_lens: &[u32], saved: &Saved<'_>, dout: &[f32], dqkv: &mut [f32]) {
+    let (packed, width, dim) = (shape.packed(), shape.output(), shape.head_dim);
+    let group = shape.heads / shape.kv_heads;
+    let documents = documents(doc_lens);
+    let Saved { qkv, out, lse } = *saved;
+    let dqkv = Shared::new(dqkv);
+    run(documents.len() * shape.kv_heads, qkv.len(), |task| {
+        let ((start, length), kv_head) = (documents[task / shape.kv_heads], task % shape.kv_heads);
+        let key = (shape.heads + kv_head) * dim;
+        let value = key + shape.kv_heads * dim;
+        let span = |rows: usize| (rows - 1) * packed + dim;
+        for row in start..start + length {
+            // SAFETY: the columns of one key-value head and of its query heads belong to one task.
+            unsafe { dqkv.slice(row * packed + key, dim) }.fill(0.0);
+            // SAFETY: as above.
+            unsafe { dqkv.slice(row * packed + value, dim) }.fill(0.0);
+        }
+        with_scratch(2 * BLOCK * length, |scratch| {
+            let (scratch, dscratch) = scratch.split_at_mut(BLOCK * length);
+            for head in kv_head * group..(kv_head + 1) * group {
+                let query = head * dim;
+                for first in (0..length).step_by(BLOCK) {
+                    let last = (first + BLOCK).min(length);
+                    let (rows, keys) = (last - first, last);
+                    let (scores, dp) = (&mut scratch[..rows * keys], &mut dscratch[..rows * keys]);
+                    let q = &qkv[(start + first) * packed + query..];
+                    let (k, v) = (&qkv[start * packed + key..], &qkv[start * packed + value..]);
+                    let do_ = &dout[(start + first) * width + head * dim..];
+                    let scoring = product(rows, keys, dim, (false, true), [packed, packed, keys], 0.0);
+                    gemm(scoring, q, k, scores, Threads::One);
+                    let weighing = product(rows, keys, dim, (false, true), [width, packed, keys], 0.0);
+                    gemm(weighing, do_, v, dp, Threads::One);
+                    for row in 0..rows {
+                        let seen = first + row + 1;
+                        let (scores, ahead) = scores[row * keys..][..keys].split_at_mut(seen);
+                        ahead.fill(0.0);
+                        let (dp, ahead) = dp[row * keys..][..keys].split_at_mut(seen);
+                        ahead.fill(0.0);
+                        let o = &out[(start + first + row) * width + head * dim..][..dim];
+                        let d = dot(o, &do_[row * width..][..dim]);
+                        let lse = lse[(start + first + row) * shape.heads + head];
+                        score_gradients(scores, dp, lse, d, shape.scale);
+                    }
+                    let summing = product(keys, dim, rows, (true, false), [keys, width, packed], 1.0);
+                    let dv = dqkv.pointer(start * packed + value, span(keys));
+                    // SAFETY: the columns of one key-value head and of its query heads belong to one task.
+                    unsafe { gemm_at(summing, scores, do_, dv, Threads::One) };
+                    let summing = product(keys, dim, rows, (true, false), [keys, packed, packed], 1.0);
+                    let dk = dqkv.pointer(start * packed + key, span(keys));
+                    // SAFETY: as above.
+                    unsafe { gemm_at(summing, dp, q, dk, Threads::One) };
+                    let summing = product(rows, dim, keys, (false, false), [keys, packed, packed], 0.0);
+                    let dq = dqkv.pointer((start + first) * packed + query, span(rows));
+                    // SAFETY: as above.
+                    unsafe { gemm_at(summing, dp, k, dq, Threads::One) };
+                }
+            }
+        });
+    });
+}
+
+simd! {
+    fn add_scaled(target: &mut [f32], source: &[f32], factor: f32) {
+        let n = target.len();
+        let source = &source[..n];
+        for i in 0..n {
+            target[i] += source[i] * factor;
+        }
+    }
+}
+
+pub(super) fn cached(
+    shape: AttentionShape,
+    slots: &[u32],
+    lens: &[u32],
+    cache: &Cache<'_>,
+    qkv: &[f32],
+    out: &mut [f32],
+) {
+    let (packed, width, dim) = (shape.packed(), shape.output(), shape.head_dim);
+    let (group, kv_width) = (shape.heads / shape.kv_heads, shape.kv_heads * dim);
+    let work_size = lens.iter().map(|&length| length as usize).sum::<usize>() * width;
+    let out = Shared::new(out);
+    run(slots.len() * shape.heads, work_size, |task| {
+        let (row, head) = (task / shape.heads, task % shape.heads);
+        let (length, base) = (lens[row] as usize, slots[row] as usize * cache.capacity * kv_width + head / group * dim);
+        let query = &qkv[row * packed + head * dim..][..dim];
+        // SAFETY: each row and head belongs to one task.
+        let out = unsafe { out.slice(row * width + head * dim, dim) };
+        out.fill(0.0);
+        with_scratch(length, |scores| {
+            for (index, score) in scores.iter_mut().enumerate() {
+                *score = dot(query, &cache.keys[base + index * kv_width..][..dim]);
+            }
+            softmax_row(scores, shape.scale);
+            for (index, &score) in scores.iter().enumerate() {
+                add_scaled(out, &cache.values[base + index * kv_width..][..dim], score);
+            }
+        });
+    });
+}

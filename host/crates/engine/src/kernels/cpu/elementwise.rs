@@ -1,0 +1,176 @@
+//! Loops over rows and elements: copies, embedding, rotary positions, SwiGLU, dropout, sums.
+
+use rayon::prelude::*;
+
+use super::simd::{GRAIN, Shared, exp, parallel_rows, simd, sum};
+use crate::kernels::DropoutKey;
+use crate::rng;
+
+/// Elements of one share of a sum: fixed, so that the order of the sum is.
+const SUM_BLOCK: usize = 1 << 14;
+
+pub(super) fn copy(source: &[f32], target: &mut [f32]) {
+    if source.len() <= 4 * GRAIN {
+        return target.copy_from_slice(source);
+    }
+    let target = Shared::new(target);
+    parallel_rows(source.len(), 1, |first, last| {
+        // SAFETY: each stretch belongs to one thread.
+        unsafe { target.slice(first, last - first) }.copy_from_slice(&source[first..last]);
+    });
+}
+
+pub(super) fn zero(target: &mut [f32]) {
+    let len = target.len();
+    let target = Shared::new(target);
+    parallel_rows(len, 1, |first, last| {
+        // SAFETY: each stretch belongs to one thread.
+        unsafe { target.slice(first, last - first) }.fill(0.0);
+    });
+}
+
+pub(super) fn embed(h: usize, ids: &[u32], table: &[f32], out: &mut [f32]) {
+    let out = Shared::new(out);
+    parallel_rows(ids.len(), h, |first, last| {
+        for (row, &id) in (first..last).zip(&ids[first..last]) {
+            // SAFETY: each row belongs to one thread.
+            unsafe { out.slice(row * h, h) }.copy_from_slice(&table[id as usize * h..][..h]);
+        }
+    });
+}
+
+simd! {
+    fn add(target: &mut [f32], source: &[f32]) {
+        let n = target.len();
+        let source = &source[..n];
+        for i in 0..n {
+            target[i] += source[i];
+        }
+    }
+}
+
+/// Tokens in order, so that equal ids always sum alike; threads share the columns, not the tokens.
+pub(super) fn embed_backward(h: usize, ids: &[u32], dy: &[f32], dtable: &mut [f32]) {
+    let columns =
+        if ids.len() * h <= GRAIN { h } else { h.div_ceil(rayon::current_num_threads()).next_multiple_of(16) };
+    let dtable = Shared::new(dtable);
+    (0..h.div_ceil(columns)).into_par_iter().for_each(|part| {
+        let (first, last) = (part * columns, ((part + 1) * columns).min(h));
+        for (row, &id) in ids.iter().enumerate() {
+            // SAFETY: each column belongs to one thread.
+            let target = unsafe { dtable.slice(id as usize * h + first, last - first) };
+            add(target, &dy[row * h + first..row * h + last]);
+        }
+    });
+}
+
+simd! {
+    fn rotate(x: &mut [f32], cosines: &[f32], sines: &[f32], sign: f32) {
+        let half = cosines.len();
+        let (a, b) = x.split_at_mut(half);
+        let (b, sines) = (&mut b[..half], &sines[..half]);
+        for i in 0..half {
+            let (p, q) = (a[i], b[i]);
+            a[i] = p * cosines[i] - q * (sines[i] * sign);
+            b[i] = q * cosines[i] + p * (sines[i] * sign);
+        }
+    }
+}
+
+pub(super) fn rope(
+    heads: usize,
+    head_dim: usize,
+    stride: usize,
+    positions: &[u32],
+    table: &[f32],
+    backward: bool,
+    x: &mut [f32],
+) {
+    let sign = if backward { -1.0 } else { 1.0 };
+    let x = Shared::new(x);
+    parallel_rows(positions.len(), heads * head_dim, |first, last| {
+        for row in first..last {
+            let (cosines, sines) = table[positions[row] as usize * head_dim..][..head_dim].split_at(head_dim / 2);
+            for head in 0..heads {
+                // SAFETY: each row belongs to one thread.
+                rotate(unsafe { x.slice(row * stride + head * head_dim, head_dim) }, cosines, sines, sign);
+            }
+        }
+    });
+}
+
+simd! {
+    fn swiglu_row(gate: &[f32], up: &[f32], a: &mut [f32]) {
+        let n = a.len();
+        let (gate, up) = (&gate[..n], &up[..n]);
+        for i in 0..n {
+            a[i] = gate[i] / (1.0 + exp(-gate[i])) * up[i];
+        }
+    }
+}
+
+simd! {
+    fn swiglu_row_backward(gate: &mut [f32], up: &mut [f32], da: &[f32]) {
+        let n = da.len();
+        let (gate, up) = (&mut gate[..n], &mut up[..n]);
+        for i in 0..n {
+            let (g, u, d) = (gate[i], up[i], da[i]);
+            let s = 1.0 / (1.0 + exp(-g));
+            up[i] = d * (g * s);
+            gate[i] = d * u * s * (1.0 + g * (1.0 - s));
+        }
+    }
+}
+
+pub(super) fn swiglu(ffn: usize, gu: &[f32], a: &mut [f32]) {
+    let n = a.len() / ffn;
+    let a = Shared::new(a);
+    parallel_rows(n, 2 * ffn, |first, last| {
+        for row in first..last {
+            let (gate, up) = gu[row * 2 * ffn..][..2 * ffn].split_at(ffn);
+            // SAFETY: each row belongs to one thread.
+            swiglu_row(gate, up, unsafe { a.slice(row * ffn, ffn) });
+        }
+    });
+}
+
+pub(super) fn swiglu_backward(ffn: usize, da: &[f32], gu: &mut [f32]) {
+    let n = da.len() / ffn;
+    let gu = Shared::new(gu);
+    parallel_rows(n, 2 * ffn, |first, last| {
+        for row in first..last {
+            // SAFETY: each row belongs to one thread.
+            let (gate, up) = unsafe { gu.slice(row * 2 * ffn, 2 * ffn) }.split_at_mut(ffn);
+            swiglu_row_backward(gate, up, &da[row * ffn..][..ffn]);
+        }
+    });
+}
+
+/// Element `i` is kept when word `i` of the key's stream says so: nothing is stored between forward and backward.
+pub(super) fn dropout(key: DropoutKey, add: bool, x: &[f32], y: &mut [f32]) {
+    let (len, keep) = (x.len(), 1.0 / (1.0 - key.probability));
+    let y = Shared::new(y);
+    parallel_rows(len.div_ceil(4), 16, |first, last| {
+        for index in first..last {
+            let words = rng::block(key.seed, key.stream, index as u64);
+            let (start, end) = (index * 4, (index * 4 + 4).min(len));
+            // SAFETY: each group of four belongs to one thread.
+            let y = unsafe { y.slice(start, end - start) };
+            for ((y, x), word) in y.iter_mut().zip(&x[start..end]).zip(words) {
+                let value = if rng::uniform(word) < key.probability { 0.0 } else { x * keep };
+                *y = if add { *y + value } else { value };
+            }
+        }
+    });
+}
+
+simd! {
+    fn squares(x: &[f32]) -> f32 {
+        sum(x.len(), |i| x[i] * x[i])
+    }
+}
+
+pub(super) fn sum_of_squares(x: &[f32]) -> f64 {
+    let shares: Vec<f64> = x.par_chunks(SUM_BLOCK).map(|block| f64::from(squares(block))).collect();
+    shares.into_iter().sum()
+}

@@ -1,0 +1,64 @@
+//! Matrix products through the `gemm` crate, whose `x86-v4` feature brings AVX-512.
+
+use super::extent;
+use crate::kernels::Gemm;
+
+/// How many threads one product may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Threads {
+    /// The caller is already one of many.
+    One,
+    /// The whole pool.
+    All,
+}
+
+/// `C = alpha * op(A) * op(B) + beta * C`.
+pub(super) fn gemm(g: Gemm, a: &[f32], b: &[f32], c: &mut [f32], threads: Threads) {
+    assert!(c.len() >= extent(g.m, g.n, g.ldc), "C is too small for {g:?}");
+    // SAFETY: C is borrowed mutably and large enough.
+    unsafe { gemm_at(g, a, b, c.as_mut_ptr(), threads) }
+}
+
+/// The same for a C whose rows lie between what other threads write.
+///
+/// # Safety
+/// `c` must be valid for the `m` rows of `n` elements, `ldc` apart, and nobody else may use those elements meanwhile.
+pub(super) unsafe fn gemm_at(g: Gemm, a: &[f32], b: &[f32], c: *mut f32, threads: Threads) {
+    let (a_rows, a_width) = if g.transpose_a { (g.k, g.m) } else { (g.m, g.k) };
+    let (b_rows, b_width) = if g.transpose_b { (g.n, g.k) } else { (g.k, g.n) };
+    assert!(a.len() >= extent(a_rows, a_width, g.lda), "A is too small for {g:?}");
+    assert!(b.len() >= extent(b_rows, b_width, g.ldb), "B is too small for {g:?}");
+    let (a_column, a_row) = if g.transpose_a { (g.lda as isize, 1) } else { (1, g.lda as isize) };
+    let (b_column, b_row) = if g.transpose_b { (g.ldb as isize, 1) } else { (1, g.ldb as isize) };
+    let parallelism = match threads {
+        Threads::One => gemm::Parallelism::None,
+        Threads::All => match rayon::current_num_threads() {
+            1 => gemm::Parallelism::None,
+            count => gemm::Parallelism::Rayon(count),
+        },
+    };
+    // SAFETY: the asserts hold every element of A and B that the strides reach; C is the caller's promise.
+    unsafe {
+        gemm::gemm(
+            g.m,
+            g.n,
+            g.k,
+            c,
+            1,
+            g.ldc as isize,
+            g.beta != 0.0,
+            a.as_ptr(),
+            a_column,
+            a_row,
+            b.as_ptr(),
+            b_column,
+            b_row,
+            g.beta,
+            g.alpha,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}

@@ -1,0 +1,188 @@
+//! Run-time choice of the instruction set, and the pieces that the fused loops share.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use rayon::prelude::*;
+
+/// Elements below which a loop is not worth a second thread.
+pub(super) const GRAIN: usize = 1 << 14;
+
+/// What the machine can do: 0 the baseline, 1 AVX2, 2 AVX-512.
+#[inline]
+pub(super) fn level() -> u8 {
+    static LEVEL: AtomicU8 = AtomicU8::new(u8::MAX);
+    let level = LEVEL.load(Ordering::Relaxed);
+    if level != u8::MAX {
+        return level;
+    }
+    let found = detect();
+    LEVEL.store(found, Ordering::Relaxed);
+    found
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect() -> u8 {
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512bw");
+    let avx2 = is_x86_feature_detected!("avx2");
+    if avx512 && avx2 { 2 } else { u8::from(avx2) }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detect() -> u8 {
+    0
+}
+
+/// Defines a loop once and compiles it for each instruction set. The body uses no fused multiply-add, so that its result
+/// is the same bits on all of them.
+macro_rules! simd {
+    ($(#[$meta:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
+        $(#[$meta])*
+        #[inline]
+        $visibility fn $name($($argument: $type),*) $(-> $result)? {
+            #[inline(always)]
+            fn body($($argument: $type),*) $(-> $result)? $body
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2")]
+            fn avx512($($argument: $type),*) $(-> $result)? { body($($argument),*) }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2")]
+            fn avx2($($argument: $type),*) $(-> $result)? { body($($argument),*) }
+            #[cfg(target_arch = "x86_64")]
+            match $crate::kernels::cpu::simd::level() {
+                // SAFETY: `level` found these instructions on this machine.
+                2 => return unsafe { avx512($($argument),*) },
+                // SAFETY: as above.
+                1 => return unsafe { avx2($($argument),*) },
+                _ => {}
+            }
+            body($($argument),*)
+        }
+    };
+}
+pub(super) use simd;
+
+/// `e^x` to about 1e-7 relative (Cephes `expf`: two-part reduction by ln 2, a polynomial of degree 7).
+#[inline(always)]
+#[expect(clippy::excessive_precision, clippy::approx_constant, reason = "the published constants")]
+pub(super) fn exp(x: f32) -> f32 {
+    let x = x.clamp(-87.0, 88.0);
+    // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
+    let n = (x * 1.442_695_04 + 12_582_912.0) - 12_582_912.0;
+    let r = (x - n * 0.693_359_375) + n * 2.121_944_4e-4;
+    let p = 1.987_569_15e-4;
+    let p = p * r + 1.398_199_95e-3;
+    let p = p * r + 8.333_451_9e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 1.666_666_55e-1;
+    let p = p * r + 5.000_000_1e-1;
+    let p = p * r * r + r + 1.0;
+    f32::from_bits((p.to_bits() as i32 + ((n as i32) << 23)) as u32)
+}
+
+/// A sum in 32 lanes, then over the lanes: vectorizes, and has one fixed order.
+#[inline(always)]
+pub(super) fn sum(len: usize, value: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0.0f32; 32];
+    let whole = len / 32 * 32;
+    let mut index = 0;
+    while index < whole {
+        for lane in 0..32 {
+            lanes[lane] += value(index + lane);
+        }
+        index += 32;
+    }
+    let mut total = 0.0;
+    for lane in lanes {
+        total += lane;
+    }
+    for index in whole..len {
+        total += value(index);
+    }
+    total
+}
+
+/// The largest of `len` values.
+#[inline(always)]
+pub(super) fn max(values: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; 32];
+    let chunks = values.chunks_exact(32);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for lane in 0..32 {
+            lanes[lane] = if chunk[lane] > lanes[lane] { chunk[lane] } else { lanes[lane] };
+        }
+    }
+    let mut largest = f32::NEG_INFINITY;
+    for &value in lanes.iter().chain(rest) {
+        largest = if value > largest { value } else { largest };
+    }
+    largest
+}
+
+simd! {
+    /// Replaces scores by `softmax(scale * scores)`; returns the log-sum-exp of the scaled scores.
+    pub(super) fn softmax_row(scores: &mut [f32], scale: f32) -> f32 {
+        let largest = max(scores) * scale;
+        for score in scores.iter_mut() {
+            *score = exp(*score * scale - largest);
+        }
+        let total = sum(scores.len(), |index| scores[index]);
+        let inverse = 1.0 / total;
+        for score in scores.iter_mut() {
+            *score *= inverse;
+        }
+        largest + total.ln()
+    }
+}
+
+/// Memory that several threads write at once, each in places of its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shared {
+    pointer: *mut f32,
+    len: usize,
+}
+
+// SAFETY: `Shared` is only a place; `slice` is where the promise of disjoint use is made.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    pub(super) fn new(memory: &mut [f32]) -> Self {
+        Self { pointer: memory.as_mut_ptr(), len: memory.len() }
+    }
+
+    /// # Safety
+    /// While the result lives, no other slice of the same elements may be used, and the memory must outlive it.
+    #[inline]
+    pub(super) unsafe fn slice<'a>(self, start: usize, len: usize) -> &'a mut [f32] {
+        assert!(start <= self.len && len <= self.len - start, "a kernel writes past its buffer");
+        // SAFETY: in bounds by the check above; disjointness is the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.add(start), len) }
+    }
+}
+
+impl Shared {
+    /// A place whose next `len` elements are inside the memory.
+    #[inline]
+    pub(super) fn pointer(self, start: usize, len: usize) -> *mut f32 {
+        assert!(start <= self.len && len <= self.len - start, "a kernel writes past its buffer");
+        // SAFETY: in bounds by the check above.
+        unsafe { self.pointer.add(start) }
+    }
+}
+
+/// Runs `work(first, last)` over `rows` rows, on all threads if they are worth it. Rows must not depend on each other.
+pub(super) fn parallel_rows(rows: usize, width: usize, work: impl Fn(usize, usize) + Sync) {
+    let threads = rayon::current_num_threads();
+    if threads == 1 || rows * width <= GRAIN {
+        return work(0, rows);
+    }
+    let share = rows.div_ceil(threads * 2).max(1);
+    (0..rows.div_ceil(share)).into_par_iter().with_max_len(1).for_each(|part| {
+        work(part * share, ((part + 1) * share).min(rows));
+    });
+}

@@ -1,0 +1,356 @@
+//! Weights on disk: what a model directory holds, told from the headers alone, and its tensors put into the arena.
+//!
+//! Files are mapped, not read: a tensor is converted a piece at a time straight into its place, so that a model is never
+//! in memory twice.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::{Component, Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use memmap2::Mmap;
+use rayon::prelude::*;
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+
+use super::config::ModelConfig;
+use super::layout::Layout;
+use crate::kernels::{Kernels, at_mut};
+use crate::rng;
+
+/// Elements that are converted at a time.
+const PIECE: usize = 1 << 20;
+
+/// Where weights come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WeightSource {
+    /// A Hugging Face model directory.
+    Directory(PathBuf),
+    /// A random start (`_init_weights` of transformers): normal with `initializer_range`, norms one.
+    Random {
+        /// The same seed gives the same weights.
+        seed: u64,
+    },
+}
+
+/// Why weights cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// The directory has no weights.
+    #[error("`{directory}` has neither `model.safetensors` nor `model.safetensors.index.json`", directory = directory.display())]
+    Missing {
+        /// The model directory.
+        directory: PathBuf,
+    },
+    /// The directory has pickled weights only; those can run code when they are read.
+    #[error("`{file}` is a pickle file; only safetensors are read", file = file.display())]
+    Pickle {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A file cannot be read.
+    #[error("cannot read `{file}`: {source}", file = file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not what it must be.
+    #[error("`{file}` is not a valid safetensors file: {reason}", file = file.display())]
+    Invalid {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The index is not what it must be.
+    #[error("`{file}` is not a valid index: {reason}", file = file.display())]
+    BadIndex {
+        /// The index.
+        file: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tensor that the config asks for is nowhere.
+    #[error("tensor `{name}` is missing from `{directory}`", directory = directory.display())]
+    MissingTensor {
+        /// The model directory.
+        directory: PathBuf,
+        /// The tensor.
+        name: String,
+        /// How many are missing.
+        count: usize,
+    },
+    /// A tensor that the config knows nothing of.
+    #[error("`{file}` has a tensor `{name}` that the model does not", file = file.display())]
+    UnexpectedTensor {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        name: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// A tensor of another shape.
+    #[error("tensor `{name}` has shape {found:?}, config.json asks for {expected:?}")]
+    Shape {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        name: String,
+        /// By the config.
+        expected: Vec<usize>,
+        /// In the file.
+        found: Vec<usize>,
+    },
+    /// A tensor of a type that weights do not have.
+    #[error("tensor `{name}` has type {found}; F32, F16 and BF16 are read")]
+    Type {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        name: String,
+        /// In the file.
+        found: String,
+    },
+    /// A tensor with NaN or infinite values.
+    #[error("tensor `{name}` holds a value that is not finite")]
+    NotFinite {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+}
+
+/// One tensor as a header tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorHeader {
+    /// Row-major.
+    pub shape: Vec<usize>,
+    /// `F32`, `BF16` and so on.
+    pub dtype: String,
+    /// The file it is in.
+    pub file: PathBuf,
+}
+
+/// What a model directory holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WeightHeaders {
+    /// Tensors by name.
+    pub tensors: BTreeMap<String, TensorHeader>,
+    /// The files.
+    pub files: Vec<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Reads the headers of a model directory; no weight is touched.
+///
+/// # Errors
+/// [`WeightsError`] for files that are missing, broken, or not safetensors.
+pub fn read_headers(directory: &Path) -> Result<WeightHeaders, WeightsError> {
+    let mut headers = WeightHeaders::default();
+    for (file, wanted) in files(directory)? {
+        let map = map(&file)?;
+        let tensors = parse(&file, &map)?;
+        for (name, view) in tensors.iter() {
+            let header =
+                TensorHeader { shape: view.shape().to_vec(), dtype: format!("{:?}", view.dtype()), file: file.clone() };
+            if headers.tensors.insert(name.to_owned(), header).is_some() {
+                let reason = format!("tensor `{name}` is in more than one file");
+                return Err(WeightsError::Invalid { file, reason });
+            }
+        }
+        if let Some(name) = wanted.iter().find(|name| tensors.tensor(name).is_err()) {
+            let reason = format!("the index says that `{name}` is in it, but it is not");
+            return Err(WeightsError::Invalid { file, reason });
+        }
+        headers.files.push(file);
+    }
+    Ok(headers)
+}
+
+/// Compares headers with what a config asks for.
+///
+/// # Errors
+/// [`WeightsError`] names the first tensor that is missing, unexpected, or of another shape or type.
+pub fn check_headers(directory: &Path, headers: &WeightHeaders, config: &ModelConfig) -> Result<(), WeightsError> {
+    let specs = config.parameters();
+    let missing: Vec<&str> =
+        specs.iter().map(|spec| spec.name.as_str()).filter(|name| !headers.tensors.contains_key(*name)).collect();
+    if let Some(name) = missing.first() {
+        let (directory, name) = (directory.to_owned(), (*name).to_owned());
+        return Err(WeightsError::MissingTensor { directory, name, count: missing.len() });
+    }
+    let known: HashMap<&str, &[usize]> = specs.iter().map(|spec| (spec.name.as_str(), spec.shape.as_slice())).collect();
+    let unexpected: Vec<_> = headers
+        .tensors
+        .iter()
+        .filter(|(name, _)| !known.contains_key(name.as_str()) && !is_ignorable(name, config))
+        .collect();
+    if let Some((name, header)) = unexpected.first() {
+        let (file, name) = (header.file.clone(), (*name).clone());
+        return Err(WeightsError::UnexpectedTensor { file, name, count: unexpected.len() });
+    }
+    for spec in &specs {
+        let header = &headers.tensors[&spec.name];
+        let (file, name) = (header.file.clone(), spec.name.clone());
+        if header.shape != spec.shape {
+            let (expected, found) = (spec.shape.clone(), header.shape.clone());
+            return Err(WeightsError::Shape { file, name, expected, found });
+        }
+        if !["F32", "F16", "BF16"].contains(&header.dtype.as_str()) {
+            return Err(WeightsError::Type { file, name, found: header.dtype.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// Tensors that older files carry and nobody reads: rotary frequencies, and a head that is the embedding.
+fn is_ignorable(name: &str, config: &ModelConfig) -> bool {
+    name.ends_with(".rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight")
+}
+
+/// Fills the arena.
+///
+/// # Errors
+/// [`WeightsError`] as for [`read_headers`] and [`check_headers`], and for values that are not finite.
+pub fn load<K: Kernels>(
+    kernels: &K,
+    source: &WeightSource,
+    config: &ModelConfig,
+    layout: &Layout,
+    params: &mut K::Buffer,
+) -> Result<(), WeightsError> {
+    match source {
+        WeightSource::Random { seed } => {
+            randomize(kernels, *seed, config, layout, params);
+            Ok(())
+        }
+        WeightSource::Directory(directory) => {
+            let headers = read_headers(directory)?;
+            check_headers(directory, &headers, config)?;
+            for file in &headers.files {
+                load_file(kernels, file, layout, params)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn load_file<K: Kernels>(
+    kernels: &K,
+    file: &Path,
+    layout: &Layout,
+    params: &mut K::Buffer,
+) -> Result<(), WeightsError> {
+    let map = map(file)?;
+    let tensors = parse(file, &map)?;
+    for (name, view) in tensors.iter() {
+        let Some(slot) = layout.slot(name) else { continue };
+        let (dtype, width) = match view.dtype() {
+            Dtype::F32 => (DType::F32, 4),
+            Dtype::F16 => (DType::F16, 2),
+            Dtype::BF16 => (DType::BF16, 2),
+            other => {
+                let (file, name, found) = (file.to_owned(), name.to_owned(), format!("{other:?}"));
+                return Err(WeightsError::Type { file, name, found });
+            }
+        };
+        for (piece, bytes) in view.data().chunks(PIECE * width).enumerate() {
+            let values = convert(bytes, dtype, width).map_err(|error| WeightsError::Invalid {
+                file: file.to_owned(),
+                reason: format!("tensor `{name}`: {error}"),
+            })?;
+            if values.iter().any(|value| !value.is_finite()) {
+                return Err(WeightsError::NotFinite { file: file.to_owned(), name: name.to_owned() });
+            }
+            kernels.upload(&values, at_mut(params, slot.offset + piece * PIECE));
+        }
+    }
+    Ok(())
+}
+
+fn convert(bytes: &[u8], dtype: DType, width: usize) -> candle_core::Result<Vec<f32>> {
+    let tensor = Tensor::from_raw_buffer(bytes, dtype, &[bytes.len() / width], &Device::Cpu)?;
+    tensor.to_dtype(DType::F32)?.to_vec1()
+}
+
+fn randomize<K: Kernels>(kernels: &K, seed: u64, config: &ModelConfig, layout: &Layout, params: &mut K::Buffer) {
+    for slot in layout.slots() {
+        let stream = rng::stream_of(&slot.name);
+        for start in (0..slot.len).step_by(PIECE) {
+            let range = start..(start + PIECE).min(slot.len);
+            let values: Vec<f32> = if slot.decays {
+                let scale = config.initializer_range as f32;
+                range.into_par_iter().map(|index| scale * rng::normal_at(seed, stream, index as u64)).collect()
+            } else {
+                vec![1.0; range.len()]
+            };
+            kernels.upload(&values, at_mut(params, slot.offset + start));
+        }
+    }
+}
+
+/// The weight files of a directory, each with the tensors that the index expects in it.
+fn files(directory: &Path) -> Result<Vec<(PathBuf, Vec<String>)>, WeightsError> {
+    let single = directory.join("model.safetensors");
+    if single.is_file() {
+        return Ok(vec![(single, Vec::new())]);
+    }
+    let file = directory.join("model.safetensors.index.json");
+    if !file.is_file() {
+        return Err(
+            match ["pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "consolidated.00.pth"]
+                .into_iter()
+                .map(|name| directory.join(name))
+                .find(|path| path.is_file())
+            {
+                Some(file) => WeightsError::Pickle { file },
+                None => WeightsError::Missing { directory: directory.to_owned() },
+            },
+        );
+    }
+    let bad = |reason: String| WeightsError::BadIndex { file: file.clone(), reason };
+    let bytes = std::fs::read(&file).map_err(|source| WeightsError::Read { file: file.clone(), source })?;
+    let index: Index = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+    let mut shards: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (tensor, shard) in index.weight_map {
+        shards.entry(shard).or_default().push(tensor);
+    }
+    let mut files = Vec::with_capacity(shards.len());
+    for (shard, tensors) in shards {
+        // A downloaded index is a stranger's text: a shard is a file beside it and nothing else.
+        let mut parts = Path::new(&shard).components();
+        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
+            return Err(bad(format!("shard `{shard}` is not a file of this directory")));
+        }
+        let path = directory.join(&shard);
+        if !path.is_file() {
+            return Err(bad(format!("shard `{shard}` is missing")));
+        }
+        files.push((path, tensors));
+    }
+    if files.is_empty() {
+        return Err(bad("it names no tensor".into()));
+    }
+    Ok(files)
+}
+
+fn map(file: &Path) -> Result<Mmap, WeightsError> {
+    let read = |source| WeightsError::Read { file: file.to_owned(), source };
+    let handle = File::open(file).map_err(read)?;
+    // SAFETY: the mapping is read-only; a file that another process shortens meanwhile can end this one with SIGBUS,
+    // which is the price of every mapped weight loader.
+    unsafe { Mmap::map(&handle) }.map_err(read)
+}
+
+fn parse<'a>(file: &Path, map: &'a Mmap) -> Result<SafeTensors<'a>, WeightsError> {
+    SafeTensors::deserialize(map)
+        .map_err(|error| WeightsError::Invalid { file: file.to_owned(), reason: error.to_string() })
+}

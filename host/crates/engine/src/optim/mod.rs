@@ -1,0 +1,5 @@
+//! Optimizers over flat arenas.
+
+pub mod adamw;
+
+pub use adamw::{AdamW, AdamWConfig};

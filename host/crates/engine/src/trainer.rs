@@ -1,0 +1,355 @@
+//! Training: a model, gradients, an optimizer, and what moves between them in one step.
+
+use std::collections::BTreeSet;
+
+use crate::adapter::lora::{DropoutPass, Lora, LoraConfig};
+use crate::kernels::cpu::CpuKernels;
+use crate::kernels::{Kernels, at, at_mut};
+use crate::model::Model;
+use crate::model::config::ModelConfig;
+use crate::model::layout::{GradientLayout, Segment, Slot};
+use crate::model::llama::{Grads, Memory, Workspace};
+use crate::model::weights::WeightSource;
+use crate::optim::{AdamW, AdamWConfig};
+use crate::{Batch, BatchLoss, EngineError};
+
+/// What is trained of the model's own weights. With an adapter, none of them is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trainable {
+    /// Everything.
+    All,
+    /// The tensors with these names.
+    Named(BTreeSet<String>),
+}
+
+/// How to train.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainerOptions {
+    /// Which weights; ignored with an adapter.
+    pub trainable: Trainable,
+    /// Train an adapter beside frozen weights.
+    pub lora: Option<LoraConfig>,
+    /// Keep only layer inputs for the backward pass and compute the rest again.
+    pub gradient_checkpointing: bool,
+    /// Of the adapter's start and of dropout.
+    pub seed: u64,
+    /// Optimizer constants.
+    pub adamw: AdamWConfig,
+}
+
+/// The gradient of one trained tensor, in a glance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GradientReport {
+    /// As transformers or PEFT names the tensor.
+    pub name: String,
+    /// Euclidean length.
+    pub norm: f64,
+    /// Neither NaN nor infinite anywhere.
+    pub finite: bool,
+}
+
+/// What an optimizer step found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepStats {
+    /// Length of the whole gradient before clipping.
+    pub grad_norm: f64,
+}
+
+/// Bytes by purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Model and adapter.
+    pub weights: u64,
+    /// Gradients.
+    pub gradients: u64,
+    /// Moments.
+    pub optimizer: u64,
+    /// Activations of the largest batch so far.
+    pub activations: u64,
+}
+
+/// A model in training.
+#[derive(Debug)]
+pub struct Trainer<K: Kernels = CpuKernels> {
+    model: Model<K>,
+    options: TrainerOptions,
+    layout: GradientLayout,
+    gradients: K::Buffer,
+    adapter_gradients: Option<K::Buffer>,
+    optimizer: AdamW<K::Buffer>,
+    workspace: Workspace<K>,
+    evaluation: Workspace<K>,
+}
+
+impl Trainer<CpuKernels> {
+    /// Loads a model on the CPU and prepares its training.
+    ///
+    /// # Errors
+    /// [`EngineError`] says what is wrong with the files or the options.
+    pub fn new(config: ModelConfig, weights: &WeightSource, options: TrainerOptions) -> Result<Self, EngineError> {
+        Self::with_model(Model::new(CpuKernels, config, weights)?, options)
+    }
+}
+
+impl<K: Kernels> Trainer<K> {
+    /// Prepares the training of a loaded model.
+    ///
+    /// # Errors
+    /// [`EngineError::Options`] for names that the model does not have, or nothing to train.
+    pub fn with_model(mut model: Model<K>, options: TrainerOptions) -> Result<Self, EngineError> {
+        let layers = model.config.num_hidden_layers;
+        if let Some(lora) = &options.lora {
+            check_lora(lora, layers)?;
+            if model.lora.is_none() {
+                model.lora = Some(Lora::new(&model.kernels, &model.config, lora.clone(), options.seed));
+            }
+        }
+        let nothing = BTreeSet::new();
+        let trained = match (&options.trainable, &model.lora) {
+            (_, Some(_)) => Some(&nothing),
+            (Trainable::All, None) => None,
+            (Trainable::Named(names), None) => Some(names),
+        };
+        if let Some(name) = trained.into_iter().flatten().find(|name| model.layout.slot(name).is_none()) {
+            return Err(EngineError::Options { reason: format!("the model has no tensor `{name}` to train") });
+        }
+        let layout = GradientLayout::new(&model.layout, layers, trained);
+        let adapter_len = model.lora.as_ref().map_or(0, Lora::len);
+        if layout.len + adapter_len == 0 {
+            return Err(EngineError::Options { reason: "nothing is left to train".into() });
+        }
+        let lowest = model.lora.as_ref().map_or_else(|| layout.lowest(), Lora::lowest);
+        let memory = Memory { from: lowest.saturating_sub(1), checkpoint: options.gradient_checkpointing };
+        let kernels = &model.kernels;
+        Ok(Self {
+            gradients: kernels.alloc(layout.len),
+            adapter_gradients: model.lora.as_ref().map(|lora| kernels.alloc(lora.len())),
+            optimizer: AdamW::new(kernels, options.adamw, layout.len + adapter_len),
+            workspace: Workspace::new(memory),
+            evaluation: Workspace::new(Memory::none(&model.config)),
+            model,
+            options,
+            layout,
+        })
+    }
+
+    /// Loss of one micro-batch; its gradients times `scale` are kept (`micro_batch` 0) or added to what was kept.
+    /// With `scale` one over the targets of the whole step, the sum over micro-batches is the gradient of the mean.
+    ///
+    /// # Errors
+    /// [`EngineError::Batch`] for a batch that does not fit together.
+    pub fn forward_backward(&mut self, batch: &Batch, scale: f64, micro_batch: u32) -> Result<BatchLoss, EngineError> {
+        let dropout = DropoutPass { seed: self.options.seed, step: self.optimizer.steps, micro_batch };
+        let mut grads = Grads {
+            layout: &self.layout,
+            weights: &mut self.gradients,
+            adapter: self.adapter_gradients.as_mut(),
+            beta: if micro_batch == 0 { 0.0 } else { 1.0 },
+            scale: scale as f32,
+        };
+        self.model.loss_and_gradients(&mut self.workspace, batch, Some(dropout), &mut grads)
+    }
+
+    /// Loss of a batch as the weights are: no gradients, no dropout.
+    ///
+    /// # Errors
+    /// [`EngineError::Batch`] for a batch that does not fit together.
+    pub fn evaluate(&mut self, batch: &Batch) -> Result<BatchLoss, EngineError> {
+        self.model.loss(&mut self.evaluation, batch)
+    }
+
+    /// Every trained tensor's gradient.
+    pub fn gradient_report(&self) -> Vec<GradientReport> {
+        let report = |(slot, offset): (&Slot, usize)| {
+            let square = self.model.kernels.sum_of_squares(slot.len, at(self.gradient_buffer(), offset));
+            GradientReport { name: slot.name.clone(), norm: square.sqrt(), finite: square.is_finite() }
+        };
+        self.trained().into_iter().map(report).collect()
+    }
+
+    /// A copy of one trained tensor's gradient.
+    pub fn gradient(&self, name: &str) -> Option<Vec<f32>> {
+        let (slot, offset) = self.trained().into_iter().find(|(slot, _)| slot.name == name)?;
+        let mut values = vec![0.0; slot.len];
+        self.model.kernels.download(at(self.gradient_buffer(), offset), &mut values);
+        Some(values)
+    }
+
+    /// A copy of one weight or adapter tensor.
+    pub fn parameter(&self, name: &str) -> Option<Vec<f32>> {
+        if let Some(lora) = &self.model.lora {
+            if let Some(slot) = lora.slots().iter().find(|slot| slot.name == name) {
+                let mut values = vec![0.0; slot.len];
+                self.model.kernels.download(at(&lora.params, slot.offset), &mut values);
+                return Some(values);
+            }
+        }
+        self.model.parameter(name)
+    }
+
+    /// One optimizer step with the gradients kept so far, clipped to `max_grad_norm` as torch's `clip_grad_norm_` does.
+    ///
+    /// # Errors
+    /// [`EngineError::NonFiniteGradient`] names the tensors; nothing is changed then.
+    pub fn apply(&mut self, lr: f64, max_grad_norm: Option<f64>) -> Result<StepStats, EngineError> {
+        let total = self.gradient_len();
+        let grad_norm = self.model.kernels.sum_of_squares(total, at(self.gradient_buffer(), 0)).sqrt();
+        if !grad_norm.is_finite() {
+            let mut bad = self.gradient_report().into_iter().filter(|report| !report.finite).map(|report| report.name);
+            let first = bad.next().unwrap_or_else(|| "the sum of all".into());
+            return Err(EngineError::NonFiniteGradient { first, count: 1 + bad.count() });
+        }
+        let clip = max_grad_norm.map_or(1.0, |max| (max / (grad_norm + 1e-6)).min(1.0));
+        let Self { model, layout, gradients, adapter_gradients, optimizer, .. } = self;
+        let Model { kernels, params, lora, .. } = model;
+        match (lora, adapter_gradients) {
+            (Some(lora), Some(gradients)) => {
+                let segments: Vec<Segment> = lora.segments();
+                optimizer.step(kernels, lr, clip, &segments, gradients, &mut lora.params);
+            }
+            _ => optimizer.step(kernels, lr, clip, &layout.segments, gradients, params),
+        }
+        Ok(StepStats { grad_norm })
+    }
+
+    /// Optimizer steps done.
+    pub fn optimizer_step(&self) -> u64 {
+        self.optimizer.steps
+    }
+
+    /// Elements that are trained.
+    pub fn trainable_parameters(&self) -> u64 {
+        self.trained().iter().map(|(slot, _)| slot.len as u64).sum()
+    }
+
+    /// Elements of model and adapter.
+    pub fn total_parameters(&self) -> u64 {
+        let adapter = self.model.lora.iter().flat_map(|lora| lora.slots());
+        self.model.layout.slots().iter().chain(adapter).map(|slot| slot.len as u64).sum()
+    }
+
+    /// Bytes by purpose.
+    pub fn device_bytes(&self) -> MemoryUse {
+        let kernels = &self.model.kernels;
+        let bytes = |buffer: &K::Buffer| 4 * kernels.len(buffer) as u64;
+        MemoryUse {
+            weights: bytes(&self.model.params) + self.model.lora.as_ref().map_or(0, |lora| bytes(&lora.params)),
+            gradients: bytes(&self.gradients) + self.adapter_gradients.as_ref().map_or(0, bytes),
+            optimizer: bytes(&self.optimizer.exp_avg) + bytes(&self.optimizer.exp_avg_sq),
+            activations: self.workspace.bytes(kernels) + self.evaluation.bytes(kernels),
+        }
+    }
+
+    /// The model as it is now.
+    pub fn model(&self) -> &Model<K> {
+        &self.model
+    }
+
+    /// Every trained tensor and its two moments, named `param/…`, `exp_avg/…` and `exp_avg_sq/…`: with the number of steps
+    /// done, all that a resume needs.
+    ///
+    /// # Errors
+    /// Whatever `visit` returns.
+    pub fn visit_state<E>(&self, visit: &mut dyn FnMut(&str, &[usize], &[f32]) -> Result<(), E>) -> Result<(), E> {
+        for (kind, moments) in [
+            ("exp_avg", Some(&self.optimizer.exp_avg)),
+            ("exp_avg_sq", Some(&self.optimizer.exp_avg_sq)),
+            ("param", None),
+        ] {
+            for (slot, offset) in self.trained() {
+                let mut values = vec![0.0; slot.len];
+                match moments {
+                    Some(buffer) => self.model.kernels.download(at(buffer, offset), &mut values),
+                    None => self.model.kernels.download(at(self.parameter_buffer(), slot.offset), &mut values),
+                }
+                visit(&format!("{kind}/{}", slot.name), &slot.shape, &values)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Names and shapes of what [`visit_state`](Self::visit_state) gives, in its order.
+    pub fn state_specs(&self) -> Vec<(String, Vec<usize>)> {
+        let spec = |kind: &str| {
+            self.trained()
+                .iter()
+                .map(|(slot, _)| (format!("{kind}/{}", slot.name), slot.shape.clone()))
+                .collect::<Vec<_>>()
+        };
+        ["exp_avg", "exp_avg_sq", "param"].into_iter().flat_map(spec).collect()
+    }
+
+    /// Takes a state back. `read` gives the tensor of a name, or none where there is none.
+    ///
+    /// # Errors
+    /// Whatever `read` returns, and [`EngineError::State`] for a tensor that is missing or has another size.
+    pub fn load_state<E: From<EngineError>>(
+        &mut self,
+        steps: u64,
+        read: &mut dyn FnMut(&str) -> Result<Option<Vec<f32>>, E>,
+    ) -> Result<(), E> {
+        let trained: Vec<(Slot, usize)> =
+            self.trained().into_iter().map(|(slot, offset)| (slot.clone(), offset)).collect();
+        for kind in ["exp_avg", "exp_avg_sq", "param"] {
+            for (slot, offset) in &trained {
+                let name = format!("{kind}/{}", slot.name);
+                let wrong = |reason: String| E::from(EngineError::State { reason });
+                let values = read(&name)?.ok_or_else(|| wrong(format!("it has no `{name}`")))?;
+                if values.len() != slot.len {
+                    return Err(wrong(format!("`{name}` has {} elements, not {}", values.len(), slot.len)));
+                }
+                let Self { model, optimizer, .. } = self;
+                let Model { kernels, params, lora, .. } = model;
+                let (buffer, place) = match (kind, lora) {
+                    ("exp_avg", _) => (&mut optimizer.exp_avg, *offset),
+                    ("exp_avg_sq", _) => (&mut optimizer.exp_avg_sq, *offset),
+                    (_, Some(lora)) => (&mut lora.params, slot.offset),
+                    (_, None) => (params, slot.offset),
+                };
+                kernels.upload(&values, at_mut(buffer, place));
+            }
+        }
+        self.optimizer.steps = steps;
+        Ok(())
+    }
+
+    /// Trained tensors and where their gradients and moments are.
+    fn trained(&self) -> Vec<(&Slot, usize)> {
+        match &self.model.lora {
+            Some(lora) => lora.slots().iter().map(|slot| (slot, slot.offset)).collect(),
+            None => {
+                let slots = self.model.layout.slots();
+                self.layout.trained.iter().map(|&(index, offset)| (&slots[index], offset)).collect()
+            }
+        }
+    }
+
+    fn gradient_buffer(&self) -> &K::Buffer {
+        self.adapter_gradients.as_ref().unwrap_or(&self.gradients)
+    }
+
+    fn parameter_buffer(&self) -> &K::Buffer {
+        self.model.lora.as_ref().map_or(&self.model.params, |lora| &lora.params)
+    }
+
+    fn gradient_len(&self) -> usize {
+        self.model.lora.as_ref().map_or(self.layout.len, Lora::len)
+    }
+}
+
+fn check_lora(lora: &LoraConfig, layers: usize) -> Result<(), EngineError> {
+    let wrong = |reason: String| Err(EngineError::Options { reason });
+    if lora.r == 0 {
+        return wrong("the adapter's rank is 0".into());
+    }
+    if lora.target_modules.is_empty() {
+        return wrong("the adapter has no target modules".into());
+    }
+    if !(0.0..1.0).contains(&lora.dropout) {
+        return wrong(format!("the adapter's dropout is {}, not in 0..1", lora.dropout));
+    }
+    match lora.layers.iter().flatten().find(|&&layer| layer >= layers) {
+        Some(layer) => wrong(format!("the adapter is for layer {layer}, but the model has {layers}")),
+        None => Ok(()),
+    }
+}
