@@ -1,1 +1,22 @@
-//! Sandbox half.
+//! The sandbox half of `host`: finds WASM component plugins, checks what they are, and calls them within limits.
+//!
+//! A plugin sees only what `linker` in [`sandbox`] gives it. Nothing that it does ends the host: a trap, a loop or a
+//! wrong result is a [`PluginError`] in words for the user.
+
+mod bindings;
+mod cache;
+mod error;
+mod files;
+mod instance;
+mod manifest;
+mod registry;
+mod sandbox;
+mod stats;
+pub mod types;
+
+pub use error::PluginError;
+pub use instance::{Checker, Loader, Scorer, Strategy};
+pub use manifest::{API, Inspection, Kind, Manifest, Source, inspect, read_file};
+pub use registry::{PluginHost, PluginInfo, RuntimeOptions};
+pub use sandbox::{Limits, LogSink};
+pub use stats::PluginStats;

@@ -1,0 +1,203 @@
+//! The only way to files: resources that the host opens, over capability handles of cap-std. A guest names no path
+//! outside the directory that the user named.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use wasmtime::component::Resource;
+
+use crate::bindings::shared::trainer::plugin::files::{Host, HostByteSource, HostDirectory};
+use crate::error::PluginError;
+use crate::sandbox::{HostFault, State};
+
+/// Bytes that one read may ask for.
+const READ_LIMIT: u32 = 16 << 20;
+/// Files that one directory may list.
+const LIST_LIMIT: usize = 100_000;
+/// Directories inside one another.
+const DEPTH_LIMIT: usize = 32;
+
+/// One open file.
+#[derive(Debug)]
+#[expect(unreachable_pub, reason = "the generated bindings name it in public items")]
+pub struct ByteSource {
+    name: String,
+    file: std::fs::File,
+    len: u64,
+}
+
+/// One open directory.
+#[derive(Debug)]
+#[expect(unreachable_pub, reason = "the generated bindings name it in public items")]
+pub struct Directory {
+    name: String,
+    dir: Dir,
+}
+
+/// What a dataset's `path` named.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    File(ByteSource),
+    Directory(Directory),
+}
+
+impl Opened {
+    /// Opens what the user named.
+    pub(crate) fn open(path: &Path) -> Result<Self, PluginError> {
+        let name = path.display().to_string();
+        let failed = |error: &io::Error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                PluginError::new("data::missing-file", format!("there is no file or directory `{name}`"))
+                    .help("paths are relative to the directory in which `host` runs")
+            } else {
+                PluginError::new("data::unreadable", format!("`{name}` cannot be read")).why(error.to_string())
+            }
+        };
+        let metadata = std::fs::metadata(path).map_err(|error| failed(&error))?;
+        if metadata.is_dir() {
+            let dir = Dir::open_ambient_dir(path, ambient_authority()).map_err(|error| failed(&error))?;
+            return Ok(Self::Directory(Directory { name, dir }));
+        }
+        if !metadata.is_file() {
+            return Err(PluginError::new("data::unreadable", format!("`{name}` is neither a file nor a directory"))
+                .help("pipes and devices cannot be read twice; write the rows to a file"));
+        }
+        let file = std::fs::File::open(path).map_err(|error| failed(&error))?;
+        Ok(Self::File(ByteSource { name, file, len: metadata.len() }))
+    }
+}
+
+impl Host for State {}
+
+impl HostByteSource for State {
+    fn name(&mut self, source: Resource<ByteSource>) -> wasmtime::Result<String> {
+        Ok(self.table.get(&source)?.name.clone())
+    }
+
+    fn len(&mut self, source: Resource<ByteSource>) -> wasmtime::Result<u64> {
+        Ok(self.table.get(&source)?.len)
+    }
+
+    fn read(&mut self, source: Resource<ByteSource>, offset: u64, len: u32) -> wasmtime::Result<Vec<u8>> {
+        let source = self.table.get(&source)?;
+        if len > READ_LIMIT {
+            let message = format!("it asked for {len} bytes of a file at once; the limit is {READ_LIMIT}");
+            return Err(HostFault { code: "plugin::limit", message }.into());
+        }
+        let len = u64::from(len).min(source.len.saturating_sub(offset)) as usize;
+        let mut bytes = vec![0; len];
+        source.file.read_exact_at(&mut bytes, offset).map_err(|error| {
+            let message = if error.kind() == io::ErrorKind::UnexpectedEof {
+                format!("`{}` became shorter while it was read", source.name)
+            } else {
+                format!("`{}` cannot be read: {error}", source.name)
+            };
+            HostFault { code: "data::unreadable", message }
+        })?;
+        Ok(bytes)
+    }
+
+    fn drop(&mut self, source: Resource<ByteSource>) -> wasmtime::Result<()> {
+        self.table.delete(source)?;
+        Ok(())
+    }
+}
+
+impl HostDirectory for State {
+    fn name(&mut self, directory: Resource<Directory>) -> wasmtime::Result<String> {
+        Ok(self.table.get(&directory)?.name.clone())
+    }
+
+    fn list(&mut self, directory: Resource<Directory>) -> wasmtime::Result<Result<Vec<String>, String>> {
+        let mut files = Vec::new();
+        let listed = walk(&self.table.get(&directory)?.dir, "", 0, &mut files);
+        files.sort_unstable();
+        Ok(listed.map(|()| files))
+    }
+
+    fn open(
+        &mut self,
+        directory: Resource<Directory>,
+        path: String,
+    ) -> wasmtime::Result<Result<Resource<ByteSource>, String>> {
+        let directory = self.table.get(&directory)?;
+        let name = format!("{}/{path}", directory.name.trim_end_matches('/'));
+        let opened = directory.dir.open(&path).and_then(|file| Ok((file.metadata()?, file.into_std())));
+        match opened {
+            Ok((metadata, file)) if metadata.is_file() => {
+                let source = ByteSource { name, file, len: metadata.len() };
+                Ok(Ok(self.table.push(source)?))
+            }
+            Ok(_) => Ok(Err(format!("`{name}` is not a file"))),
+            Err(error) => Ok(Err(format!("`{name}` cannot be opened: {error}"))),
+        }
+    }
+
+    fn drop(&mut self, directory: Resource<Directory>) -> wasmtime::Result<()> {
+        self.table.delete(directory)?;
+        Ok(())
+    }
+}
+
+fn walk(dir: &Dir, prefix: &str, depth: usize, files: &mut Vec<String>) -> Result<(), String> {
+    if depth > DEPTH_LIMIT {
+        return Err(format!("directories lie more than {DEPTH_LIMIT} deep at `{prefix}`"));
+    }
+    for entry in dir.entries().map_err(|error| format!("`{prefix}`: {error}"))? {
+        let entry = entry.map_err(|error| format!("`{prefix}`: {error}"))?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if name.starts_with('.') {
+            continue;
+        }
+        // Follows a link, and fails for one that leads out of the directory: those are left out.
+        let Ok(metadata) = dir.metadata(&name) else { continue };
+        let path = format!("{prefix}{name}");
+        if metadata.is_file() {
+            files.push(path);
+        } else if metadata.is_dir() && !entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+            let inner = entry.open_dir().map_err(|error| format!("`{path}`: {error}"))?;
+            walk(&inner, &format!("{path}/"), depth + 1, files)?;
+        }
+        if files.len() > LIST_LIMIT {
+            return Err(format!("more than {LIST_LIMIT} files"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_shows_its_files_and_nothing_outside() {
+        let root = tempfile::tempdir().unwrap();
+        let data = root.path().join("data");
+        std::fs::create_dir_all(data.join("sub")).unwrap();
+        std::fs::write(root.path().join("secret"), "x").unwrap();
+        for name in ["b.jsonl", "a.jsonl", ".hidden", "sub/c.jsonl"] {
+            std::fs::write(data.join(name), "{}").unwrap();
+        }
+        std::os::unix::fs::symlink("../secret", data.join("out.jsonl")).unwrap();
+        std::os::unix::fs::symlink("a.jsonl", data.join("in.jsonl")).unwrap();
+        std::os::unix::fs::symlink(".", data.join("loop")).unwrap();
+        let Opened::Directory(directory) = Opened::open(&data).unwrap() else { panic!("it is a directory") };
+        let mut files = Vec::new();
+        walk(&directory.dir, "", 0, &mut files).unwrap();
+        files.sort_unstable();
+        assert_eq!(files, ["a.jsonl", "b.jsonl", "in.jsonl", "sub/c.jsonl"]);
+        for path in ["../secret", "/etc/passwd", "out.jsonl", "sub/../../secret"] {
+            assert!(directory.dir.open(path).is_err(), "{path} was opened");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_named() {
+        let missing = Opened::open(Path::new("no/such.jsonl")).unwrap_err();
+        assert_eq!(missing.code, "data::missing-file");
+        assert_eq!(Opened::open(Path::new("/dev/null")).unwrap_err().code, "data::unreadable");
+    }
+}

@@ -1,0 +1,354 @@
+//! What a plugin says about itself, read from its bytes without compiling or running it, and checked against what it
+//! really imports and exports.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use wit_component::DecodedWasm;
+
+use crate::error::{PluginError, one_line};
+
+/// The version of the plugin API that this host speaks.
+pub const API: &str = "0.1";
+/// Bytes that a plugin file may have.
+pub(crate) const FILE_LIMIT: u64 = 32 << 20;
+/// Name of the custom section that holds the manifest.
+const SECTION: &str = "trainer:plugin-manifest";
+
+/// What a plugin is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Turns bytes into rows (`datasets[].ds_type`).
+    DatasetLoader,
+    /// Turns rows into what is learned (`datasets[].type`).
+    PromptStrategy,
+    /// Scores completions (`eval_reward_funcs`).
+    Reward,
+    /// Judges configs (`rules`).
+    CompatRules,
+}
+
+impl Kind {
+    /// As it stands in manifests and in the names of WIT interfaces.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DatasetLoader => "dataset-loader",
+            Self::PromptStrategy => "prompt-strategy",
+            Self::Reward => "reward",
+            Self::CompatRules => "compat-rules",
+        }
+    }
+
+    /// The config key that names plugins of this kind.
+    pub fn config_key(self) -> &'static str {
+        match self {
+            Self::DatasetLoader => "datasets[].ds_type",
+            Self::PromptStrategy => "datasets[].type",
+            Self::Reward => "eval_reward_funcs",
+            Self::CompatRules => "rules",
+        }
+    }
+}
+
+/// The manifest section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Bare for bundled plugins, `namespace:name` for all others.
+    pub name: String,
+    /// The plugin's own version.
+    pub version: String,
+    /// The API version that it was built for (`0.1`).
+    pub api: String,
+    /// What it is for.
+    pub kind: Kind,
+    /// One line.
+    #[serde(default)]
+    pub description: String,
+}
+
+/// Where a plugin came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Part of this binary.
+    Bundled,
+    /// A file in a `--plugins` directory.
+    File(PathBuf),
+}
+
+/// All that can be known about a plugin without running it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Inspection {
+    /// What it says about itself.
+    #[serde(flatten)]
+    pub manifest: Manifest,
+    /// SHA-256 of its bytes, lower-case hexadecimal.
+    pub sha256: String,
+    /// Length of the file.
+    pub bytes: usize,
+    /// Interfaces that it needs.
+    pub imports: Vec<String>,
+    /// Interfaces that it offers.
+    pub exports: Vec<String>,
+}
+
+/// Reads a plugin file, refusing one that is too large to be a plugin.
+pub fn read_file(path: &Path) -> Result<Vec<u8>, PluginError> {
+    use std::io::Read as _;
+    let failed = |error: std::io::Error| {
+        PluginError::new("plugin::unreadable", format!("the plugin `{}` cannot be read", path.display()))
+            .why(error.to_string())
+    };
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).map_err(failed)?.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > FILE_LIMIT {
+        let message = format!("the plugin `{}` has more than {} MiB", path.display(), FILE_LIMIT >> 20);
+        return Err(PluginError::new("plugin::too-large", message));
+    }
+    Ok(bytes)
+}
+
+/// Inspects a plugin. `shown` is what messages call it.
+pub fn inspect(bytes: &[u8], shown: &str) -> Result<Inspection, PluginError> {
+    check_magic(bytes, shown)?;
+    let manifest = manifest(bytes, shown)?;
+    let decoded = wit_component::decode(bytes).map_err(|error| {
+        let message = format!("`{shown}` is not a valid component");
+        PluginError::new("plugin::invalid", message).why(one_line(&format!("{error:#}"), 500))
+    })?;
+    let DecodedWasm::Component(resolve, world) = decoded else {
+        return Err(PluginError::new("plugin::invalid", format!("`{shown}` is a WIT package, not a plugin")));
+    };
+    let world = &resolve.worlds[world];
+    let imports: Vec<String> = world.imports.keys().map(|key| resolve.name_world_key(key)).collect();
+    let exports: Vec<String> = world.exports.keys().map(|key| resolve.name_world_key(key)).collect();
+    check_api(&manifest, &imports, &exports, shown)?;
+    check_exports(&manifest, &exports, shown)?;
+    check_imports(&manifest, &imports, shown)?;
+    let sha256 = hex(&Sha256::digest(bytes));
+    Ok(Inspection { manifest, sha256, bytes: bytes.len(), imports, exports })
+}
+
+fn check_magic(bytes: &[u8], shown: &str) -> Result<(), PluginError> {
+    let rebuild = "build it with `cargo build --release --target wasm32-wasip2`";
+    match bytes {
+        [b'\0', b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(()),
+        [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => {
+            let message = format!("`{shown}` is a core WebAssembly module, not a component");
+            let why = "a plugin is a component, with typed imports and exports";
+            Err(PluginError::new("plugin::not-a-component", message).why(why).help(rebuild))
+        }
+        [b'\0', b'a', b's', b'm', ..] => {
+            let message = format!("`{shown}` is WebAssembly of a version that this host does not know");
+            Err(PluginError::new("plugin::not-a-component", message).help(rebuild))
+        }
+        [0x7f, b'E', b'L', b'F', ..] => {
+            let message = format!("`{shown}` is native code, not WebAssembly");
+            let why = "precompiled plugins would run outside the sandbox, so they are never loaded";
+            Err(PluginError::new("plugin::not-a-component", message).why(why).help(rebuild))
+        }
+        _ => Err(PluginError::new("plugin::not-a-component", format!("`{shown}` is not WebAssembly")).help(rebuild)),
+    }
+}
+
+fn manifest(bytes: &[u8], shown: &str) -> Result<Manifest, PluginError> {
+    let mut found: Option<Manifest> = None;
+    for payload in wasmparser::Parser::new(0).parse_all(bytes) {
+        let payload = payload.map_err(|error| {
+            PluginError::new("plugin::invalid", format!("`{shown}` is not a valid component")).why(error.to_string())
+        })?;
+        let wasmparser::Payload::CustomSection(section) = payload else { continue };
+        if section.name() != SECTION {
+            continue;
+        }
+        let read: Manifest = serde_json::from_slice(section.data()).map_err(|error| {
+            PluginError::new("plugin::manifest", format!("the manifest of `{shown}` cannot be read"))
+                .why(error.to_string())
+                .help(format!("section `{SECTION}` is JSON with `name`, `version`, `api`, `kind` and `description`"))
+        })?;
+        if found.as_ref().is_some_and(|found| *found != read) {
+            let message = format!("`{shown}` has two manifests that differ");
+            return Err(PluginError::new("plugin::manifest", message));
+        }
+        found = Some(read);
+    }
+    let manifest = found.ok_or_else(|| {
+        PluginError::new("plugin::manifest", format!("`{shown}` has no plugin manifest"))
+            .why(format!("section `{SECTION}` says what a plugin is called and what it is for"))
+            .help("plugins made with the `plugin-sdk` macros have one")
+    })?;
+    check_name(&manifest.name, shown)?;
+    Ok(manifest)
+}
+
+/// Names are shown, logged and typed: letters, digits, `-`, `_`, and one `:` after a namespace.
+fn check_name(name: &str, shown: &str) -> Result<(), PluginError> {
+    let word = |word: &str| {
+        !word.is_empty()
+            && word.len() <= 64
+            && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+    };
+    let fine = match name.split_once(':') {
+        Some((namespace, name)) => word(namespace) && word(name),
+        None => word(name),
+    };
+    if fine {
+        return Ok(());
+    }
+    let message = format!("`{shown}` is called `{}`, which is not a plugin name", one_line(name, 80));
+    Err(PluginError::new("plugin::manifest", message).help("use letters, digits, `-` and `_`: `acme:dialogue`"))
+}
+
+fn check_api(manifest: &Manifest, imports: &[String], exports: &[String], shown: &str) -> Result<(), PluginError> {
+    let newer = |version: &str| {
+        PluginError::new("plugin::api-version", format!("`{shown}` needs plugin API {version}; this host speaks {API}"))
+            .plugin(&manifest.name)
+            .help(format!("use a host with API {version}, or a version of the plugin that was built for {API}"))
+    };
+    if manifest.api != API {
+        return Err(newer(&one_line(&manifest.api, 20)));
+    }
+    for name in imports.iter().chain(exports) {
+        if let Some(rest) = name.strip_prefix("trainer:plugin/") {
+            let version = rest.split_once('@').map_or("", |(_, version)| version);
+            if version.split('.').take(2).ne(API.split('.')) {
+                return Err(newer(version));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_exports(manifest: &Manifest, exports: &[String], shown: &str) -> Result<(), PluginError> {
+    let wanted = format!("trainer:plugin/{}", manifest.kind.name());
+    if exports.iter().any(|export| without_version(export) == wanted) {
+        return Ok(());
+    }
+    let message =
+        format!("`{shown}` says that it is a {} plugin, but does not export `{wanted}`", manifest.kind.name());
+    let error = PluginError::new("plugin::manifest", message).plugin(&manifest.name);
+    Err(if exports.is_empty() {
+        error.why("it exports nothing")
+    } else {
+        error.why(format!("it exports {}", list(exports)))
+    })
+}
+
+fn check_imports(manifest: &Manifest, imports: &[String], shown: &str) -> Result<(), PluginError> {
+    let refused: Vec<&String> = imports.iter().filter(|import| !may_import(import, manifest.kind)).collect();
+    let Some(first) = refused.first() else { return Ok(()) };
+    let message = format!("`{shown}` needs {}, which no plugin gets", list(&refused));
+    let why = match without_version(first) {
+        name if name.starts_with("wasi:filesystem") => {
+            "a plugin has no file system; a loader reads what the host opened for it"
+        }
+        name if name.starts_with("wasi:sockets") || name.starts_with("wasi:http") => "a plugin has no network",
+        name if name.starts_with("wasi:clocks") => "a plugin has no clock, so that it always gives the same answer",
+        name if name.starts_with("wasi:random") => {
+            "a plugin has no randomness of its own, so that it always gives the same answer"
+        }
+        name if name.starts_with("wasi_snapshot_preview1") => "it was built for WASI preview 1",
+        _ => "the sandbox has nothing of that name",
+    };
+    Err(PluginError::new("plugin::import", message)
+        .plugin(&manifest.name)
+        .why(why)
+        .help("remove the code (or the library) that uses it; an unused import disappears in a release build with `lto = true`"))
+}
+
+/// What a guest that was built with the standard library of `wasm32-wasip2` needs, and our own interfaces.
+fn may_import(import: &str, kind: Kind) -> bool {
+    let name = without_version(import);
+    let version = import.split_once('@').map_or("", |(_, version)| version);
+    match name {
+        "trainer:plugin/types" | "trainer:plugin/log" => true,
+        "trainer:plugin/files" => kind == Kind::DatasetLoader,
+        "wasi:io/error" | "wasi:io/poll" | "wasi:io/streams" | "wasi:random/insecure-seed" => {
+            version.starts_with("0.2.")
+        }
+        name => {
+            name.starts_with("wasi:cli/") && version.starts_with("0.2.") && CLI.contains(&&name["wasi:cli/".len()..])
+        }
+    }
+}
+
+const CLI: &[&str] = &[
+    "environment",
+    "exit",
+    "stdin",
+    "stdout",
+    "stderr",
+    "terminal-input",
+    "terminal-output",
+    "terminal-stdin",
+    "terminal-stdout",
+    "terminal-stderr",
+];
+
+fn without_version(name: &str) -> &str {
+    name.split_once('@').map_or(name, |(name, _)| name)
+}
+
+fn list<T: AsRef<str>>(names: &[T]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{}`", one_line(name.as_ref(), 80))).collect();
+    quoted.join(", ")
+}
+
+/// Bytes as lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_component_is_told_apart() {
+        let message = |bytes: &[u8]| inspect(bytes, "x.wasm").unwrap_err().to_string();
+        assert!(message(b"\0asm\x01\0\0\0").starts_with("`x.wasm` is a core WebAssembly module, not a component"));
+        assert!(message(b"\x7fELF...").starts_with("`x.wasm` is native code"));
+        assert_eq!(message(b"fn main() {}"), "`x.wasm` is not WebAssembly");
+        assert_eq!(message(b""), "`x.wasm` is not WebAssembly");
+        assert_eq!(
+            message(b"\0asm\x0d\0\x01\0"),
+            "`x.wasm` has no plugin manifest: section `trainer:plugin-manifest` says what a plugin is called and what it is for"
+        );
+        assert!(message(b"\0asm\x0d\0\x01\0\xff\xff").starts_with("`x.wasm` is not a valid component"));
+    }
+
+    #[test]
+    fn imports_are_an_allow_list() {
+        for import in ["wasi:cli/stderr@0.2.6", "wasi:io/streams@0.2.0", "trainer:plugin/log@0.1.0"] {
+            assert!(may_import(import, Kind::Reward), "{import}");
+        }
+        for import in [
+            "wasi:filesystem/types@0.2.6",
+            "wasi:clocks/monotonic-clock@0.2.6",
+            "wasi:random/random@0.2.6",
+            "wasi:cli/run@0.2.6",
+            "wasi:cli/stderr@0.3.0",
+            "wasi:io/streams",
+            "trainer:plugin/files@0.1.0",
+            "acme:thing/x",
+        ] {
+            assert!(!may_import(import, Kind::Reward), "{import}");
+        }
+        assert!(may_import("trainer:plugin/files@0.1.0", Kind::DatasetLoader));
+    }
+
+    #[test]
+    fn names_are_plain_words() {
+        for name in ["alpaca", "acme:house-rules", "a_b:c1"] {
+            check_name(name, "x").unwrap();
+        }
+        for name in ["", "a:b:c", "a b", ":a", "a:", "../a", "a\u{202e}b", &"x".repeat(65)] {
+            assert!(check_name(name, "x").is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! All plugins that a run can name: the bundled ones and those in `--plugins` directories.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use wasmtime::component::{Component, InstancePre};
+
+use crate::cache::Cache;
+use crate::error::PluginError;
+use crate::files::Opened;
+use crate::instance::{Checker, Loader, Scorer, Strategy};
+use crate::manifest::{Inspection, Kind, Source, inspect, read_file};
+use crate::sandbox::{Limits, LogSink, Sandbox, State};
+use crate::stats::{Meter, PluginStats};
+
+/// How plugins are run.
+pub struct RuntimeOptions {
+    /// Where compiled plugins are kept; none: they are compiled each time.
+    pub cache_dir: Option<PathBuf>,
+    /// For plugins without limits of their own.
+    pub limits: Limits,
+    /// Where plugins' words go.
+    pub log: LogSink,
+}
+
+/// A plugin that can be named.
+pub struct PluginInfo {
+    /// What it says about itself, and its digest.
+    pub inspection: Inspection,
+    /// Where it came from.
+    pub source: Source,
+    bytes: Vec<u8>,
+    limits: Limits,
+    meter: Arc<Meter>,
+}
+
+impl std::fmt::Debug for PluginInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PluginInfo")
+            .field("inspection", &self.inspection)
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PluginInfo {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.inspection.manifest.name
+    }
+
+    /// What it is for.
+    pub fn kind(&self) -> Kind {
+        self.inspection.manifest.kind
+    }
+
+    /// What it may use.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+}
+
+/// The engine and the plugins that were found.
+pub struct PluginHost {
+    sandbox: Sandbox,
+    cache: Option<Cache>,
+    limits: Limits,
+    plugins: BTreeMap<String, PluginInfo>,
+    compiled: std::sync::Mutex<BTreeMap<String, Component>>,
+}
+
+impl PluginHost {
+    /// An engine without plugins.
+    pub fn new(options: RuntimeOptions) -> Result<Self, PluginError> {
+        let sandbox = Sandbox::new(options.log).map_err(|error| {
+            PluginError::new("plugin::engine", "the WebAssembly engine cannot start").why(format!("{error:#}"))
+        })?;
+        let cache = options.cache_dir.as_deref().and_then(Cache::open);
+        Ok(Self {
+            sandbox,
+            cache,
+            limits: options.limits,
+            plugins: BTreeMap::new(),
+            compiled: std::sync::Mutex::default(),
+        })
+    }
+
+    /// Adds a plugin of this binary.
+    pub fn add_bundled(&mut self, name: &str, bytes: &'static [u8]) -> Result<(), PluginError> {
+        self.add(inspect(bytes, name)?, Source::Bundled, bytes.to_vec())
+    }
+
+    /// Adds every `*.wasm` file of a directory, in the order of their names.
+    pub fn add_dir(&mut self, dir: &Path) -> Result<(), PluginError> {
+        let failed = |error: std::io::Error| {
+            PluginError::new("plugin::unreadable", format!("the plugin directory `{}` cannot be read", dir.display()))
+                .why(error.to_string())
+        };
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(dir).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|extension| extension == "wasm") {
+                files.push(path);
+            }
+        }
+        files.sort_unstable();
+        for path in files {
+            let bytes = read_file(&path)?;
+            let inspection = inspect(&bytes, &path.display().to_string())?;
+            self.add(inspection, Source::File(path), bytes)?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, inspection: Inspection, source: Source, bytes: Vec<u8>) -> Result<(), PluginError> {
+        let name = inspection.manifest.name.clone();
+        if let Some(other) = self.plugins.get(&name) {
+            // The same file twice (a directory named twice, a copy) is no conflict.
+            if other.inspection.sha256 == inspection.sha256 {
+                return Ok(());
+            }
+            let message = format!("two plugins are called `{name}`");
+            let why = format!("one is {}, the other {}", place(&other.source), place(&source));
+            return Err(PluginError::new("plugin::two-of-one-name", message)
+                .plugin(name)
+                .why(why)
+                .help("remove one of them, or rename it: third-party plugins are called `namespace:name`"));
+        }
+        let meter = Arc::new(Meter::default());
+        self.plugins.insert(name, PluginInfo { inspection, source, bytes, limits: self.limits, meter });
+        Ok(())
+    }
+
+    /// Sets what one plugin may use. False if there is no such plugin.
+    pub fn set_limits(&mut self, name: &str, limits: Limits) -> bool {
+        self.plugins.get_mut(name).map(|plugin| plugin.limits = limits).is_some()
+    }
+
+    /// All plugins by name.
+    pub fn plugins(&self) -> impl Iterator<Item = &PluginInfo> {
+        self.plugins.values()
+    }
+
+    /// The plugin of a name, whatever it is for.
+    pub fn get(&self, name: &str) -> Option<&PluginInfo> {
+        self.plugins.get(name)
+    }
+
+    /// The plugin of that name and kind.
+    pub fn find(&self, name: &str, kind: Kind) -> Result<&PluginInfo, PluginError> {
+        match self.plugins.get(name) {
+            Some(plugin) if plugin.kind() == kind => Ok(plugin),
+            Some(plugin) => {
+                let (is, key) = (plugin.kind().name(), plugin.kind().config_key());
+                let message = format!("`{name}` is a {is} plugin, not a {}", kind.name());
+                Err(PluginError::new("plugin::wrong-kind", message)
+                    .plugin(name)
+                    .help(format!("it belongs under `{key}`; {}", self.known(kind))))
+            }
+            None => {
+                let error = PluginError::new("plugin::unknown", format!("there is no {} plugin `{name}`", kind.name()));
+                let near = self.plugins.values().filter(|plugin| plugin.kind() == kind).map(PluginInfo::name);
+                let near =
+                    near.map(|known| (strsim::jaro_winkler(name, known), known)).max_by(|a, b| a.0.total_cmp(&b.0));
+                Err(match near {
+                    Some((score, known)) if score > 0.8 => {
+                        error.help(format!("did you mean `{known}`? {}", self.known(kind)))
+                    }
+                    _ if name.contains(':') => {
+                        error.help("put its .wasm file into a directory and pass `--plugins DIRECTORY`")
+                    }
+                    _ => error.help(self.known(kind)),
+                })
+            }
+        }
+    }
+
+    fn known(&self, kind: Kind) -> String {
+        let names = self.plugins.values().filter(|plugin| plugin.kind() == kind);
+        let names: Vec<String> = names.map(|plugin| format!("`{}`", plugin.name())).collect();
+        format!(
+            "{} plugins found: {}",
+            kind.name(),
+            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        )
+    }
+
+    /// A loader over a file or directory.
+    pub fn loader(&self, name: &str, config_json: &str, path: &Path) -> Result<Loader, PluginError> {
+        let (plugin, pre) = self.pre(name, Kind::DatasetLoader)?;
+        Loader::new(
+            &self.sandbox,
+            plugin.name(),
+            plugin.limits,
+            plugin.meter.clone(),
+            &pre,
+            config_json,
+            Opened::open(path)?,
+        )
+    }
+
+    /// A prompt strategy.
+    pub fn strategy(&self, name: &str, config_json: &str) -> Result<Strategy, PluginError> {
+        let (plugin, pre) = self.pre(name, Kind::PromptStrategy)?;
+        Strategy::new(&self.sandbox, plugin.name(), plugin.limits, plugin.meter.clone(), &pre, config_json)
+    }
+
+    /// A reward.
+    pub fn scorer(&self, name: &str, config_json: &str) -> Result<Scorer, PluginError> {
+        let (plugin, pre) = self.pre(name, Kind::Reward)?;
+        Scorer::new(&self.sandbox, plugin.name(), plugin.limits, plugin.meter.clone(), &pre, config_json)
+    }
+
+    /// A set of compatibility rules.
+    pub fn checker(&self, name: &str, config_json: &str) -> Result<Checker, PluginError> {
+        let (plugin, pre) = self.pre(name, Kind::CompatRules)?;
+        Checker::new(&self.sandbox, plugin.name(), plugin.limits, plugin.meter.clone(), &pre, config_json)
+    }
+
+    /// What each plugin that was called took so far.
+    pub fn stats(&self) -> Vec<PluginStats> {
+        self.plugins.values().filter_map(|plugin| plugin.meter.read(plugin.name())).collect()
+    }
+
+    fn pre(&self, name: &str, kind: Kind) -> Result<(&PluginInfo, InstancePre<State>), PluginError> {
+        let plugin = self.find(name, kind)?;
+        let failed = |error: wasmtime::Error| {
+            PluginError::new("plugin::invalid", format!("plugin `{name}` cannot be used"))
+                .plugin(name)
+                .why(crate::error::one_line(&format!("{error:#}"), 500))
+        };
+        let component = self.component(plugin).map_err(failed)?;
+        let pre = self.sandbox.linker.instantiate_pre(&component).map_err(failed)?;
+        Ok((plugin, pre))
+    }
+
+    fn component(&self, plugin: &PluginInfo) -> wasmtime::Result<Component> {
+        let mut compiled = self.compiled.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(component) = compiled.get(plugin.name()) {
+            return Ok(component.clone());
+        }
+        let (engine, digest) = (&self.sandbox.engine, &plugin.inspection.sha256);
+        let component = match &self.cache {
+            Some(cache) => cache.component(engine, &plugin.bytes, digest)?,
+            None => Component::new(engine, &plugin.bytes)?,
+        };
+        compiled.insert(plugin.name().to_owned(), component.clone());
+        Ok(component)
+    }
+}
+
+fn place(source: &Source) -> String {
+    match source {
+        Source::Bundled => "part of this program".to_owned(),
+        Source::File(path) => format!("`{}`", path.display()),
+    }
+}

@@ -1,0 +1,303 @@
+//! The sandbox: one wasmtime engine, what a guest may import, and the limits that hold for every call.
+//!
+//! A guest gets no clock, no file system, no network, no environment and no real randomness, so that the same input
+//! gives the same output. Wall time is bounded by epochs, memory by a limiter, copied bytes by hostcall fuel.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::component::{HasData, HasSelf, Linker, ResourceTable};
+use wasmtime::{Config, Engine, ResourceLimiter, Store};
+use wasmtime_wasi::cli::{WasiCli, WasiCliView};
+use wasmtime_wasi::p2::bindings::{self as wasi, cli};
+use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
+use wasmtime_wasi::random::WasiRandom;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use crate::bindings::shared::trainer::plugin::{files, log, types};
+use crate::error::{PluginError, one_line};
+use crate::types::Level;
+
+/// Time between two looks at the deadlines.
+const TICK: Duration = Duration::from_millis(10);
+/// Bytes of log messages that one instance may write.
+const LOG_BUDGET: usize = 64 << 10;
+/// Characters of one log message that are shown.
+const LOG_LINE: usize = 2000;
+/// Bytes of a guest's own stderr that are kept.
+const STDERR_LIMIT: usize = 64 << 10;
+/// Wasm stack.
+const STACK: usize = 512 << 10;
+
+/// What a plugin may use at most. Only the user changes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Linear memory, bytes.
+    pub memory_bytes: usize,
+    /// Wall time of one call.
+    pub call: Duration,
+    /// Bytes that one call may hand over to the host.
+    pub result_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory_bytes: 256 << 20, call: Duration::from_secs(30), result_bytes: 64 << 20 }
+    }
+}
+
+/// Where a guest's words go: plugin, level, message (one safe line).
+pub type LogSink = Arc<dyn Fn(&str, Level, &str) + Send + Sync>;
+
+/// A failure of the host itself while it served a guest.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct HostFault {
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+}
+
+/// What one instance has on the host's side.
+pub(crate) struct State {
+    pub(crate) table: ResourceTable,
+    pub(crate) memory: Memory,
+    wasi: WasiCtx,
+    stderr: MemoryOutputPipe,
+    plugin: Arc<str>,
+    sink: LogSink,
+    log_left: usize,
+    /// Error messages of the current call: shown when it ends well, part of the diagnostic when it does not.
+    errors: Vec<String>,
+}
+
+/// Counts memory and denies more than the limit.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    limit: usize,
+    used: usize,
+    pub(crate) peak: usize,
+    pub(crate) denied: bool,
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let after = self.used.saturating_add(desired - current);
+        if after > self.limit {
+            self.denied = true;
+            return Ok(false);
+        }
+        self.used = after;
+        self.peak = self.peak.max(after);
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= 100_000)
+    }
+
+    fn instances(&self) -> usize {
+        64
+    }
+
+    fn tables(&self) -> usize {
+        64
+    }
+
+    fn memories(&self) -> usize {
+        8
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl State {
+    fn flush_errors(&mut self) {
+        for message in std::mem::take(&mut self.errors) {
+            (self.sink)(&self.plugin, Level::Error, &message);
+        }
+    }
+}
+
+impl types::Host for State {}
+
+impl log::Host for State {
+    fn write(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
+        let Some(left) = self.log_left.checked_sub(message.len() + 1) else {
+            if self.log_left > 0 {
+                self.log_left = 0;
+                let words = format!("it wrote more than {LOG_BUDGET} bytes of messages; the rest is not shown");
+                (self.sink)(&self.plugin, Level::Warn, &words);
+            }
+            return Ok(());
+        };
+        self.log_left = left;
+        let message = one_line(&message, LOG_LINE);
+        if level == Level::Error {
+            self.errors.push(message);
+        } else {
+            (self.sink)(&self.plugin, level, &message);
+        }
+        Ok(())
+    }
+}
+
+/// Lends the resource table to wasi:io.
+struct Io;
+
+impl HasData for Io {
+    type Data<'a> = &'a mut ResourceTable;
+}
+
+/// The engine with its ticking clock, and what guests may import.
+pub(crate) struct Sandbox {
+    pub(crate) engine: Engine,
+    pub(crate) linker: Linker<State>,
+    sink: LogSink,
+}
+
+impl Sandbox {
+    pub(crate) fn new(sink: LogSink) -> wasmtime::Result<Self> {
+        let mut config = Config::new();
+        config
+            .wasm_component_model(true)
+            .epoch_interruption(true)
+            .cranelift_nan_canonicalization(true)
+            .relaxed_simd_deterministic(true)
+            .max_wasm_stack(STACK)
+            .async_stack_size(4 * STACK);
+        let engine = Engine::new(&config)?;
+        let ticking = engine.weak();
+        std::thread::Builder::new().name("plugin-deadlines".into()).spawn(move || {
+            while let Some(engine) = ticking.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                std::thread::sleep(TICK);
+            }
+        })?;
+        let linker = linker(&engine)?;
+        Ok(Self { engine, linker, sink })
+    }
+
+    /// A store for one instance of a plugin.
+    pub(crate) fn store(&self, plugin: &str, limits: &Limits) -> Store<State> {
+        let stderr = MemoryOutputPipe::new(STDERR_LIMIT);
+        let wasi = WasiCtx::builder().stderr(stderr.clone()).insecure_random_seed(0).max_random_size(1 << 16).build();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(1024);
+        let memory = Memory { limit: limits.memory_bytes, used: 0, peak: 0, denied: false };
+        let state = State {
+            table,
+            memory,
+            wasi,
+            stderr,
+            plugin: plugin.into(),
+            sink: self.sink.clone(),
+            log_left: LOG_BUDGET,
+            errors: Vec::new(),
+        };
+        let mut store = Store::new(&self.engine, state);
+        store.limiter(|state| &mut state.memory);
+        prepare(&mut store, limits);
+        store
+    }
+}
+
+/// Sets the budgets of the next call.
+pub(crate) fn prepare(store: &mut Store<State>, limits: &Limits) {
+    // One tick may be almost over already.
+    store.set_epoch_deadline(limits.call.as_millis().div_ceil(TICK.as_millis()) as u64 + 1);
+    store.set_hostcall_fuel(limits.result_bytes);
+}
+
+/// After a call that ended well.
+pub(crate) fn finish(store: &mut Store<State>) {
+    store.data_mut().flush_errors();
+}
+
+/// Why a call did not end well, in words.
+pub(crate) fn explain(store: &mut Store<State>, error: &wasmtime::Error, limits: &Limits) -> PluginError {
+    use wasmtime::Trap;
+    let state = store.data_mut();
+    let plugin = state.plugin.to_string();
+    let mut explained = if let Some(fault) = error.downcast_ref::<HostFault>() {
+        PluginError::new(fault.code, fault.message.clone())
+    } else if state.memory.denied {
+        let limit = limits.memory_bytes >> 20;
+        PluginError::new("plugin::limit", format!("plugin `{plugin}` needs more than {limit} MiB of memory")).help(
+            format!("if you trust it with more: `plugins: [{{name: {plugin}, limits: {{memory_mb: {}}}}}]`", limit * 4),
+        )
+    } else if let Some(trap) = error.downcast_ref::<Trap>() {
+        match trap {
+            Trap::Interrupt => {
+                let milliseconds = limits.call.as_millis();
+                PluginError::new(
+                    "plugin::limit",
+                    format!("plugin `{plugin}` was stopped: one call took more than {milliseconds} ms"),
+                )
+                .help(format!(
+                    "if it is only slow: `plugins: [{{name: {plugin}, limits: {{call_ms: {}}}}}]`",
+                    milliseconds * 4
+                ))
+            }
+            Trap::StackOverflow => PluginError::new("plugin::trap", format!("plugin `{plugin}` ran out of stack"))
+                .why("it calls itself without end, or much too deep"),
+            Trap::UnreachableCodeReached => {
+                PluginError::new("plugin::trap", format!("plugin `{plugin}` crashed")).why("it panicked or aborted")
+            }
+            other => PluginError::new("plugin::trap", format!("plugin `{plugin}` crashed")).why(other.to_string()),
+        }
+    } else if error.downcast_ref::<wasmtime_wasi::I32Exit>().is_some() {
+        PluginError::new("plugin::trap", format!("plugin `{plugin}` tried to end the process"))
+            .why("a plugin returns its errors; it cannot exit")
+    } else {
+        let root = error.root_cause().to_string();
+        if root.contains("fuel") {
+            let limit = limits.result_bytes >> 20;
+            PluginError::new(
+                "plugin::limit",
+                format!("plugin `{plugin}` handed over more than {limit} MiB in one call"),
+            )
+        } else {
+            PluginError::new("plugin::trap", format!("plugin `{plugin}` failed")).why(one_line(&root, LOG_LINE))
+        }
+    };
+    explained.plugin = Some(plugin);
+    for message in std::mem::take(&mut state.errors) {
+        explained.notes.push(format!("it said: {message}"));
+    }
+    let stderr = state.stderr.contents();
+    let stderr = String::from_utf8_lossy(&stderr);
+    let last: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+    for line in &last[last.len().saturating_sub(3)..] {
+        explained.notes.push(format!("it printed: {}", one_line(line, LOG_LINE)));
+    }
+    explained
+}
+
+/// Everything that a guest may import. What is not here does not exist for it.
+fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    let l = &mut linker;
+    wasi::io::error::add_to_linker::<State, Io>(l, |state| &mut state.table)?;
+    wasi::sync::io::poll::add_to_linker::<State, Io>(l, |state| &mut state.table)?;
+    wasi::sync::io::streams::add_to_linker::<State, Io>(l, |state| &mut state.table)?;
+    cli::environment::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
+    cli::exit::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
+    cli::stdin::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
+    cli::stdout::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
+    cli::stderr::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
+    cli::terminal_input::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
+    cli::terminal_output::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
+    cli::terminal_stdin::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
+    cli::terminal_stdout::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
+    cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
+    wasi::random::insecure_seed::add_to_linker::<State, WasiRandom>(l, |state| state.ctx().ctx.random())?;
+    types::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
+    log::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
+    files::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
+    Ok(linker)
+}

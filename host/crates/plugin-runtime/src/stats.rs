@@ -1,0 +1,56 @@
+//! What plugins cost a run.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Totals of one plugin over all its instances.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PluginStats {
+    /// Its name.
+    pub name: String,
+    /// Calls made.
+    pub calls: u64,
+    /// Rows or items given or taken.
+    pub rows: u64,
+    /// Time inside its calls, over all threads.
+    pub time: Duration,
+    /// The most linear memory that one instance had.
+    pub peak_memory_bytes: u64,
+    /// Calls that did not end well.
+    pub failed: u64,
+}
+
+/// Counts, shared by all instances of a plugin.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    calls: AtomicU64,
+    rows: AtomicU64,
+    nanoseconds: AtomicU64,
+    peak: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Meter {
+    pub(crate) fn call(&self, time: Duration, peak: usize, failed: bool) {
+        self.calls.fetch_add(1, Relaxed);
+        self.nanoseconds.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.peak.fetch_max(peak as u64, Relaxed);
+        self.failed.fetch_add(u64::from(failed), Relaxed);
+    }
+
+    pub(crate) fn rows(&self, rows: usize) {
+        self.rows.fetch_add(rows as u64, Relaxed);
+    }
+
+    pub(crate) fn read(&self, name: &str) -> Option<PluginStats> {
+        let calls = self.calls.load(Relaxed);
+        (calls > 0).then(|| PluginStats {
+            name: name.to_owned(),
+            calls,
+            rows: self.rows.load(Relaxed),
+            time: Duration::from_nanos(self.nanoseconds.load(Relaxed)),
+            peak_memory_bytes: self.peak.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+        })
+    }
+}
