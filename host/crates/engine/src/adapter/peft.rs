@@ -1,6 +1,22 @@
-//! PEFT's adapter files.
+//! PEFT's adapter files: `adapter_config.json` and `adapter_model.safetensors`, as `PeftModel.save_pretrained` writes and
+//! `PeftModel.from_pretrained` reads them.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Map, Value, json};
+
+use super::lora::{Lora, LoraConfig};
+use crate::EngineError;
+use crate::kernels::{Kernels, at_mut};
+use crate::model::Model;
+use crate::model::config::ModelConfig;
+use crate::model::export::{Entry, tensor, write_json, write_safetensors};
+use crate::model::layout::LinearKind;
+
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// Why an adapter directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -13,16 +29,218 @@ pub enum PeftError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file is not what it must be.
+    #[error("`{path}` is not a valid adapter file: {reason}", path = path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// It asks for something that this trainer does not have.
+    #[error("`{path}` asks for `{feature}`, which is not supported", path = path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The key and value.
+        feature: String,
+    },
+    /// It is an adapter for another model.
+    #[error("`{path}` does not fit the model: {reason}", path = path.display())]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
 }
 
 /// Loads an adapter.
 ///
 /// # Errors
 /// [`PeftError`] names the file and what is wrong in it.
-pub fn load<K: crate::kernels::Kernels>(
-    _kernels: &K,
-    _model: &crate::model::config::ModelConfig,
-    directory: &std::path::Path,
-) -> Result<super::Lora<K::Buffer>, PeftError> {
-    Err(PeftError::Read { path: directory.to_owned(), source: std::io::ErrorKind::Unsupported.into() })
+pub fn load<K: Kernels>(kernels: &K, model: &ModelConfig, directory: &Path) -> Result<Lora<K::Buffer>, PeftError> {
+    let config = read_config(&directory.join(CONFIG), model)?;
+    let mut lora = Lora::new(kernels, model, config, 0);
+    let path = directory.join(WEIGHTS);
+    let bytes = std::fs::read(&path).map_err(|source| PeftError::Read { path: path.clone(), source })?;
+    let invalid = |reason: String| PeftError::Invalid { path: path.clone(), reason };
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| invalid(error.to_string()))?;
+    let known: BTreeSet<&str> = lora.slots().iter().map(|slot| slot.name.as_str()).collect();
+    if let Some(name) = tensors.names().into_iter().find(|name| !known.contains(name)) {
+        let reason = format!("it has a tensor `{name}` for which the model has no place");
+        return Err(PeftError::Mismatch { path, reason });
+    }
+    for slot in lora.slots().to_vec() {
+        let Ok(view) = tensors.tensor(&slot.name) else {
+            return Err(PeftError::Mismatch { path, reason: format!("it has no tensor `{}`", slot.name) });
+        };
+        if view.shape() != slot.shape {
+            let reason = format!("`{}` has shape {:?}, the model asks for {:?}", slot.name, view.shape(), slot.shape);
+            return Err(PeftError::Mismatch { path, reason });
+        }
+        let values = floats(view.dtype(), view.data()).ok_or_else(|| {
+            invalid(format!("`{}` has type {:?}; F32, F16 and BF16 are read", slot.name, view.dtype()))
+        })?;
+        if values.iter().any(|value| !value.is_finite()) {
+            return Err(invalid(format!("`{}` holds a value that is not finite", slot.name)));
+        }
+        kernels.upload(&values, at_mut(&mut lora.params, slot.offset));
+    }
+    Ok(lora)
+}
+
+/// Saves the adapter of a model. Returns the files.
+///
+/// # Errors
+/// [`EngineError::Write`] names the file; [`EngineError::Options`] for a model without an adapter.
+pub fn export_adapter<K: Kernels>(
+    model: &Model<K>,
+    directory: &Path,
+    base_model: &str,
+) -> Result<Vec<PathBuf>, EngineError> {
+    let Some(lora) = &model.lora else {
+        return Err(EngineError::Options { reason: "the model has no adapter to save".into() });
+    };
+    let entries: Vec<Entry<'_>> =
+        lora.slots().iter().map(|slot| Entry { name: &slot.name, shape: &slot.shape }).collect();
+    let path = directory.join(WEIGHTS);
+    write_safetensors(&path, &entries, &mut |name| {
+        let slot = lora.slots().iter().find(|slot| slot.name == name);
+        slot.map_or_else(Vec::new, |slot| tensor(&model.kernels, &lora.params, slot.offset, slot.len))
+    })?;
+    let config = lora.config();
+    let targets: Vec<&str> = config.target_modules.iter().map(|kind| kind.name()).collect();
+    let config = json!({
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model,
+        "r": config.r,
+        "lora_alpha": config.alpha,
+        "lora_dropout": config.dropout,
+        "use_rslora": config.use_rslora,
+        "target_modules": targets,
+        "layers_to_transform": config.layers,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "modules_to_save": null,
+    });
+    Ok(vec![path, write_json(directory, CONFIG, &config)?])
+}
+
+fn read_config(path: &Path, model: &ModelConfig) -> Result<LoraConfig, PeftError> {
+    let text = std::fs::read(path).map_err(|source| PeftError::Read { path: path.to_owned(), source })?;
+    let invalid = |reason: String| PeftError::Invalid { path: path.to_owned(), reason };
+    let raw: Map<String, Value> = serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
+    refuse_unsupported(path, &raw)?;
+    let number = |key: &str| raw.get(key).and_then(Value::as_f64);
+    let r = raw.get("r").and_then(Value::as_u64).filter(|r| (1..=65_536).contains(r));
+    let r = r.ok_or_else(|| invalid("`r` must be a whole number from 1".into()))? as usize;
+    let alpha = number("lora_alpha").ok_or_else(|| invalid("`lora_alpha` must be a number".into()))?;
+    let mut target_modules = BTreeSet::new();
+    match raw.get("target_modules") {
+        Some(Value::Array(names)) => {
+            for name in names {
+                let name = name.as_str().unwrap_or_default();
+                // `model.layers.0.self_attn.q_proj` and `q_proj` name the same kind of layer.
+                let kind = LinearKind::from_name(name.rsplit('.').next().unwrap_or(name));
+                let feature = || format!("target_modules: {name}");
+                target_modules
+                    .insert(kind.ok_or_else(|| PeftError::Unsupported { path: path.to_owned(), feature: feature() })?);
+            }
+        }
+        Some(Value::String(word)) if word == "all-linear" => target_modules.extend(LinearKind::ALL),
+        other => {
+            let shown = other.map_or_else(|| "nothing".to_owned(), Value::to_string);
+            return Err(PeftError::Unsupported { path: path.to_owned(), feature: format!("target_modules: {shown}") });
+        }
+    }
+    let layers = match raw.get("layers_to_transform") {
+        None | Some(Value::Null) => None,
+        Some(Value::Number(one)) => one.as_u64().map(|layer| BTreeSet::from([layer as usize])),
+        Some(Value::Array(all)) => Some(all.iter().filter_map(Value::as_u64).map(|layer| layer as usize).collect()),
+        Some(other) => return Err(invalid(format!("`layers_to_transform` is {other}"))),
+    };
+    if let Some(layer) = layers.iter().flatten().find(|&&layer| layer >= model.num_hidden_layers) {
+        let reason = format!("it adapts layer {layer}; the model has {}", model.num_hidden_layers);
+        return Err(PeftError::Mismatch { path: path.to_owned(), reason });
+    }
+    Ok(LoraConfig {
+        r,
+        alpha,
+        dropout: number("lora_dropout").unwrap_or(0.0),
+        use_rslora: raw.get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
+        target_modules,
+        layers,
+    })
+}
+
+/// Every option of PEFT's `LoraConfig` that changes what the adapter computes and that is not here.
+fn refuse_unsupported(path: &Path, raw: &Map<String, Value>) -> Result<(), PeftError> {
+    let refuse = |key: &str, value: &Value| {
+        Err(PeftError::Unsupported { path: path.to_owned(), feature: format!("{key}: {value}") })
+    };
+    match raw.get("peft_type") {
+        Some(Value::String(kind)) if kind == "LORA" => {}
+        other => return refuse("peft_type", other.unwrap_or(&Value::Null)),
+    }
+    for key in [
+        "use_dora",
+        "use_qalora",
+        "fan_in_fan_out",
+        "lora_bias",
+        "modules_to_save",
+        "rank_pattern",
+        "alpha_pattern",
+        "layer_replication",
+        "layers_pattern",
+        "trainable_token_indices",
+        "target_parameters",
+        "exclude_modules",
+        "alora_invocation_tokens",
+        "corda_config",
+        "eva_config",
+        "arrow_config",
+    ] {
+        let asks = match raw.get(key) {
+            None | Some(Value::Null | Value::Bool(false)) => false,
+            Some(Value::Array(list)) => !list.is_empty(),
+            Some(Value::Object(map)) => !map.is_empty(),
+            Some(_) => true,
+        };
+        if asks {
+            return refuse(key, &raw[key]);
+        }
+    }
+    match raw.get("bias") {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::String(bias)) if bias == "none" => Ok(()),
+        Some(other) => refuse("bias", other),
+    }
+}
+
+fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    let halves = || bytes.chunks_exact(2).map(|word| u16::from_le_bytes([word[0], word[1]]));
+    match dtype {
+        Dtype::F32 => {
+            Some(bytes.chunks_exact(4).map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect())
+        }
+        Dtype::BF16 => Some(halves().map(|half| f32::from_bits(u32::from(half) << 16)).collect()),
+        Dtype::F16 => Some(halves().map(half_to_float).collect()),
+        _ => None,
+    }
+}
+
+/// IEEE 754 binary16.
+fn half_to_float(half: u16) -> f32 {
+    let (sign, exponent, fraction) = (half >> 15, (half >> 10) & 31, f32::from(half & 0x3ff));
+    let magnitude = match exponent {
+        0 => fraction * 2.0f32.powi(-24),
+        31 if fraction == 0.0 => f32::INFINITY,
+        31 => f32::NAN,
+        _ => (1.0 + fraction / 1024.0) * 2.0f32.powi(i32::from(exponent) - 15),
+    };
+    if sign == 1 { -magnitude } else { magnitude }
 }

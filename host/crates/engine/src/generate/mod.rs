@@ -1,1 +1,301 @@
-//! Text generation with a cache of keys and values.
+//! Generation: prompts in, tokens out, many sequences of any length at a time over a cache of keys and values.
+
+mod sampling;
+
+use crate::EngineError;
+use crate::kernels::{Gemm, Kernels, View, at, at_mut};
+use crate::model::Model;
+use crate::model::config::ModelConfig;
+use crate::model::decoder::{Saved, Scratch, attention_shape};
+use crate::model::llama::rope_table;
+
+/// Sequences that are generated together.
+const GROUP: usize = 64;
+
+/// How to generate, by the names of transformers' `GenerationConfig`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerateOptions {
+    /// Tokens that are written at most.
+    pub max_new_tokens: usize,
+    /// Draw from the distribution instead of taking its top.
+    pub do_sample: bool,
+    /// Logits are divided by this; above 0.
+    pub temperature: f64,
+    /// Only the k likeliest tokens; 0 for all.
+    pub top_k: usize,
+    /// Only the likeliest tokens that together have this probability; above 0, at most 1.
+    pub top_p: f64,
+    /// Logits of tokens that are there already are divided by this (multiplied where negative); above 0.
+    pub repetition_penalty: f64,
+    /// Tokens that end a sequence.
+    pub eos_token_ids: Vec<u32>,
+    /// The same seed gives the same text, however prompts are grouped.
+    pub seed: u64,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        Self {
+            max_new_tokens: 128,
+            do_sample: false,
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            repetition_penalty: 1.0,
+            eos_token_ids: Vec::new(),
+            seed: 0,
+        }
+    }
+}
+
+/// What a prompt got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completion {
+    /// The tokens, without the one that ended them.
+    pub ids: Vec<u32>,
+    /// True if an end token came; false at the length limit.
+    pub finished: bool,
+}
+
+/// A sequence that is still growing.
+struct Sequence {
+    /// Its place in the result.
+    index: usize,
+    /// Its place in the cache.
+    slot: u32,
+    /// Prompt and completion.
+    ids: Vec<u32>,
+    prompt: usize,
+}
+
+/// Completes each prompt; `on_token` sees every token as it comes, with its prompt's number.
+///
+/// # Errors
+/// [`EngineError::Options`] for a prompt that is empty, too long or not of the vocabulary, and for options out of range.
+pub fn generate<K: Kernels>(
+    model: &Model<K>,
+    prompts: &[Vec<u32>],
+    options: &GenerateOptions,
+    on_token: &mut dyn FnMut(usize, u32),
+) -> Result<Vec<Completion>, EngineError> {
+    check(&model.config, prompts, options)?;
+    let mut completions = vec![Completion { ids: Vec::new(), finished: false }; prompts.len()];
+    for (group, prompts) in prompts.chunks(GROUP).enumerate() {
+        complete(model, prompts, group * GROUP, options, on_token, &mut completions);
+    }
+    Ok(completions)
+}
+
+fn check(config: &ModelConfig, prompts: &[Vec<u32>], options: &GenerateOptions) -> Result<(), EngineError> {
+    let wrong = |reason: String| Err(EngineError::Options { reason });
+    if options.do_sample && !(options.temperature > 0.0 && options.temperature.is_finite()) {
+        return wrong(format!("`temperature` is {}; it must be above 0", options.temperature));
+    }
+    if !(options.top_p > 0.0 && options.top_p <= 1.0) {
+        return wrong(format!("`top_p` is {}; it must be above 0 and at most 1", options.top_p));
+    }
+    if !(options.repetition_penalty > 0.0 && options.repetition_penalty.is_finite()) {
+        return wrong(format!("`repetition_penalty` is {}; it must be above 0", options.repetition_penalty));
+    }
+    for prompt in prompts {
+        if prompt.is_empty() {
+            return wrong("a prompt has no tokens".into());
+        }
+        if prompt.len() > config.max_position_embeddings {
+            let limit = config.max_position_embeddings;
+            return wrong(format!("a prompt has {} tokens; the model has {limit} positions", prompt.len()));
+        }
+        if let Some(id) = prompt.iter().find(|&&id| id as usize >= config.vocab_size) {
+            return wrong(format!("token {id} is not one of the model's {}", config.vocab_size));
+        }
+    }
+    Ok(())
+}
+
+fn complete<K: Kernels>(
+    model: &Model<K>,
+    prompts: &[Vec<u32>],
+    first: usize,
+    options: &GenerateOptions,
+    on_token: &mut dyn FnMut(usize, u32),
+    completions: &mut [Completion],
+) {
+    let positions = model.config.max_position_embeddings;
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    let capacity = longest.saturating_add(options.max_new_tokens).min(positions);
+    let mut decoder = Decoder::new(model, prompts.len(), capacity);
+    let mut growing: Vec<Sequence> = prompts
+        .iter()
+        .enumerate()
+        .map(|(slot, ids)| Sequence { index: first + slot, slot: slot as u32, ids: ids.clone(), prompt: ids.len() })
+        .collect();
+    // Logits of each sequence's next token, in the order of `growing`.
+    let mut logits: Vec<Vec<f32>> = growing.iter().map(|sequence| decoder.prefill(sequence)).collect();
+    while !growing.is_empty() {
+        let mut kept = Vec::with_capacity(growing.len());
+        for (mut sequence, logits) in growing.into_iter().zip(logits) {
+            let written = sequence.ids.len() - sequence.prompt;
+            if written >= options.max_new_tokens {
+                continue;
+            }
+            let draw = (sequence.index as u64, written as u64);
+            let id = sampling::next_token(logits, &sequence.ids, options, draw);
+            let completion = &mut completions[sequence.index];
+            if options.eos_token_ids.contains(&id) {
+                completion.finished = true;
+                continue;
+            }
+            completion.ids.push(id);
+            on_token(sequence.index, id);
+            sequence.ids.push(id);
+            if written + 1 < options.max_new_tokens && sequence.ids.len() < capacity {
+                kept.push(sequence);
+            }
+        }
+        growing = kept;
+        logits = decoder.step(&growing);
+    }
+}
+
+/// The cache and the room for one step.
+struct Decoder<'a, K: Kernels> {
+    model: &'a Model<K>,
+    capacity: usize,
+    /// Elements of one token's keys or values.
+    width: usize,
+    keys: Vec<K::Buffer>,
+    values: Vec<K::Buffer>,
+    rope: K::Buffer,
+    room: Room<K::Buffer>,
+}
+
+/// Buffers for a pass over some tokens.
+struct Room<B> {
+    x: B,
+    out: B,
+    saved: Saved<B>,
+    scratch: Scratch<B>,
+    root: B,
+    logits: B,
+}
+
+impl<B: std::fmt::Debug> Room<B> {
+    fn new<K: Kernels<Buffer = B>>(model: &Model<K>, tokens: usize, rows: usize) -> Self {
+        let (kernels, config) = (&model.kernels, &model.config);
+        let width = model.lora.as_ref().map_or(0, crate::adapter::Lora::width);
+        Self {
+            x: kernels.alloc(tokens * config.hidden_size),
+            out: kernels.alloc(tokens * config.hidden_size),
+            saved: Saved::alloc(kernels, config, tokens, width),
+            scratch: Scratch::alloc(kernels, config, tokens, model.lora.as_ref()),
+            root: kernels.alloc(rows),
+            logits: kernels.alloc(rows * config.vocab_size),
+        }
+    }
+}
+
+impl<'a, K: Kernels> Decoder<'a, K> {
+    fn new(model: &'a Model<K>, slots: usize, capacity: usize) -> Self {
+        let (kernels, config) = (&model.kernels, &model.config);
+        let width = config.num_key_value_heads * config.head_dim;
+        let cache = || (0..config.num_hidden_layers).map(|_| kernels.alloc(slots * capacity * width)).collect();
+        Self {
+            model,
+            capacity,
+            width,
+            keys: cache(),
+            values: cache(),
+            rope: rope_table(kernels, config, capacity),
+            room: Room::new(model, slots, slots),
+        }
+    }
+
+    /// Fills a sequence's cache from its prompt; returns the logits of the next token.
+    fn prefill(&mut self, sequence: &Sequence) -> Vec<f32> {
+        let (model, h) = (self.model, self.model.config.hidden_size);
+        let (kernels, shape) = (&model.kernels, attention_shape(&model.config));
+        let (n, packed) = (sequence.ids.len(), shape.packed());
+        let mut room = Room::new(model, n, 1);
+        let positions: Vec<u32> = (0..n as u32).collect();
+        let doc_lens = [n as u32];
+        let pass = model.pass(&self.rope, &positions, &doc_lens, None);
+        kernels.embed(h, &sequence.ids, at(&model.params, model.layout.embed), at_mut(&mut room.x, 0));
+        let place = sequence.slot as usize * self.capacity * self.width;
+        for (layer, &offsets) in model.layout.layers.iter().enumerate() {
+            pass.layer(layer, offsets, &room.x, &mut room.saved, &mut room.scratch, &mut room.out);
+            let key = shape.output();
+            let qkv = |column: usize| View { buffer: &room.saved.qkv, offset: column };
+            kernels.copy_rows(n, self.width, qkv(key), packed, at_mut(&mut self.keys[layer], place), self.width);
+            let value = key + self.width;
+            kernels.copy_rows(n, self.width, qkv(value), packed, at_mut(&mut self.values[layer], place), self.width);
+            std::mem::swap(&mut room.x, &mut room.out);
+        }
+        let last = (n - 1) * h;
+        project_logits(model, 1, &room.x, last, &mut room.scratch.normed, &mut room.root, &mut room.logits)
+    }
+
+    /// Gives each sequence its newest token; returns the logits of the next one.
+    fn step(&mut self, growing: &[Sequence]) -> Vec<Vec<f32>> {
+        if growing.is_empty() {
+            return Vec::new();
+        }
+        let (model, h, v) = (self.model, self.model.config.hidden_size, self.model.config.vocab_size);
+        let (kernels, shape) = (&model.kernels, attention_shape(&model.config));
+        let newest: Vec<u32> = growing.iter().filter_map(|sequence| sequence.ids.last().copied()).collect();
+        let positions: Vec<u32> = growing.iter().map(|sequence| sequence.ids.len() as u32 - 1).collect();
+        let lens: Vec<u32> = growing.iter().map(|sequence| sequence.ids.len() as u32).collect();
+        let slots: Vec<u32> = growing.iter().map(|sequence| sequence.slot).collect();
+        let doc_lens = vec![1; growing.len()];
+        let pass = model.pass(&self.rope, &positions, &doc_lens, None);
+        let Room { x, out, saved, scratch, root, logits } = &mut self.room;
+        kernels.embed(h, &newest, at(&model.params, model.layout.embed), at_mut(x, 0));
+        for (layer, &offsets) in model.layout.layers.iter().enumerate() {
+            pass.project_qkv(layer, offsets, x, saved, scratch);
+            for (row, (&slot, &position)) in slots.iter().zip(&positions).enumerate() {
+                let place = (slot as usize * self.capacity + position as usize) * self.width;
+                let key = row * shape.packed() + shape.output();
+                kernels.copy(self.width, at(&saved.qkv, key), at_mut(&mut self.keys[layer], place));
+                kernels.copy(self.width, at(&saved.qkv, key + self.width), at_mut(&mut self.values[layer], place));
+            }
+            let (keys, values) = (at(&self.keys[layer], 0), at(&self.values[layer], 0));
+            let (qkv, attention) = (at(&saved.qkv, 0), at_mut(&mut saved.attention, 0));
+            kernels.attention_cached(shape, &slots, &lens, self.capacity, qkv, keys, values, attention);
+            pass.finish(layer, offsets, x, saved, scratch, out);
+            std::mem::swap(x, out);
+        }
+        let all = project_logits(model, growing.len(), x, 0, &mut scratch.normed, root, logits);
+        all.chunks(v).map(<[f32]>::to_vec).collect()
+    }
+}
+
+/// Last norm and output projection of `rows` rows of `x` from `offset`.
+fn project_logits<K: Kernels>(
+    model: &Model<K>,
+    rows: usize,
+    x: &K::Buffer,
+    offset: usize,
+    normed: &mut K::Buffer,
+    root: &mut K::Buffer,
+    logits: &mut K::Buffer,
+) -> Vec<f32> {
+    let (kernels, config) = (&model.kernels, &model.config);
+    let (h, v) = (config.hidden_size, config.vocab_size);
+    let norm = at(&model.params, model.layout.norm);
+    kernels.rmsnorm(rows, h, config.rms_norm_eps, at(x, offset), norm, at_mut(normed, 0), at_mut(root, 0));
+    let product = Gemm {
+        m: rows,
+        n: v,
+        k: h,
+        transpose_a: false,
+        transpose_b: true,
+        lda: h,
+        ldb: h,
+        ldc: v,
+        alpha: 1.0,
+        beta: 0.0,
+    };
+    kernels.gemm(product, at(normed, 0), at(&model.params, model.layout.head), at_mut(logits, 0));
+    let mut values = vec![0.0; rows * v];
+    kernels.download(at(logits, 0), &mut values);
+    values
+}

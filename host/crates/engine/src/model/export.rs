@@ -1,1 +1,155 @@
-//! A model as Hugging Face files.
+//! The model as a Hugging Face directory: `config.json`, `generation_config.json` and safetensors weights in f32, one
+//! file or shards with an index. Tensors are written one after the other; the model is never in memory twice.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::Model;
+use crate::EngineError;
+use crate::kernels::{Kernels, at};
+
+/// A shard has at most so many bytes of weights (`max_shard_size` of transformers).
+pub const SHARD_BYTES: u64 = 5_000_000_000;
+
+/// A tensor to be written.
+pub(crate) struct Entry<'a> {
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// Row-major.
+    pub(crate) shape: &'a [usize],
+}
+
+impl Entry<'_> {
+    fn bytes(&self) -> u64 {
+        4 * self.shape.iter().product::<usize>() as u64
+    }
+}
+
+/// Writes a model without an adapter. Returns the files.
+///
+/// # Errors
+/// [`EngineError::Write`] names the file; [`EngineError::Options`] for a model with an adapter, which is not merged here.
+pub fn export_model<K: Kernels>(
+    model: &Model<K>,
+    directory: &Path,
+    shard_bytes: u64,
+) -> Result<Vec<PathBuf>, EngineError> {
+    if model.lora.is_some() {
+        return Err(EngineError::Options { reason: "a model with an adapter is saved as an adapter".into() });
+    }
+    let slots = model.layout.slots();
+    let entries: Vec<Entry<'_>> = slots.iter().map(|slot| Entry { name: &slot.name, shape: &slot.shape }).collect();
+    let shards = shards(&entries, shard_bytes);
+    let mut read = |name: &str| model.parameter(name).unwrap_or_default();
+    let mut files = Vec::new();
+    let mut weight_map = Map::new();
+    for (index, shard) in shards.iter().enumerate() {
+        let name = if shards.len() == 1 {
+            "model.safetensors".to_owned()
+        } else {
+            format!("model-{:05}-of-{:05}.safetensors", index + 1, shards.len())
+        };
+        for entry in *shard {
+            weight_map.insert(entry.name.to_owned(), name.clone().into());
+        }
+        let path = directory.join(name);
+        write_safetensors(&path, shard, &mut read)?;
+        files.push(path);
+    }
+    if shards.len() > 1 {
+        let total: u64 = entries.iter().map(Entry::bytes).sum();
+        let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
+        files.push(write_json(directory, "model.safetensors.index.json", &index)?);
+    }
+    let mut config = model.config.raw.clone();
+    // Both spellings: transformers 4 reads the first, 5 the second.
+    config.insert("torch_dtype".into(), "float32".into());
+    config.insert("dtype".into(), "float32".into());
+    files.push(write_json(directory, "config.json", &Value::Object(config))?);
+    files.push(write_json(directory, "generation_config.json", &generation_config(model))?);
+    Ok(files)
+}
+
+fn generation_config<K: Kernels>(model: &Model<K>) -> Value {
+    let config = &model.config;
+    let mut generation = Map::new();
+    generation.insert("_from_model_config".into(), true.into());
+    if let Some(id) = config.bos_token_id {
+        generation.insert("bos_token_id".into(), id.into());
+    }
+    match config.eos_token_id.as_slice() {
+        [] => {}
+        [id] => drop(generation.insert("eos_token_id".into(), (*id).into())),
+        ids => drop(generation.insert("eos_token_id".into(), json!(ids))),
+    }
+    if let Some(id) = config.pad_token_id {
+        generation.insert("pad_token_id".into(), id.into());
+    }
+    Value::Object(generation)
+}
+
+/// Fills shards in order; a tensor larger than a shard gets one of its own.
+fn shards<'a, 'b>(entries: &'a [Entry<'b>], limit: u64) -> Vec<&'a [Entry<'b>]> {
+    let mut shards = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (index, entry) in entries.iter().enumerate() {
+        if index > start && bytes + entry.bytes() > limit {
+            shards.push(&entries[start..index]);
+            (start, bytes) = (index, 0);
+        }
+        bytes += entry.bytes();
+    }
+    shards.push(&entries[start..]);
+    shards
+}
+
+/// One safetensors file of f32 tensors, each fetched when its turn comes.
+pub(crate) fn write_safetensors(
+    path: &Path,
+    entries: &[Entry<'_>],
+    read: &mut dyn FnMut(&str) -> Vec<f32>,
+) -> Result<(), EngineError> {
+    let failed = |source| EngineError::Write { path: path.to_owned(), source };
+    let mut header = Map::new();
+    header.insert("__metadata__".into(), json!({ "format": "pt" }));
+    let mut offset = 0;
+    for entry in entries {
+        let end = offset + entry.bytes();
+        header.insert(
+            entry.name.to_owned(),
+            json!({ "dtype": "F32", "shape": entry.shape, "data_offsets": [offset, end] }),
+        );
+        offset = end;
+    }
+    let mut header = Value::Object(header).to_string().into_bytes();
+    // The format aligns the data to eight bytes.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(failed)?);
+    file.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
+    file.write_all(&header).map_err(failed)?;
+    for entry in entries {
+        for piece in read(entry.name).chunks(1 << 16) {
+            let bytes: Vec<u8> = piece.iter().flat_map(|value| value.to_le_bytes()).collect();
+            file.write_all(&bytes).map_err(failed)?;
+        }
+    }
+    file.flush().map_err(failed)
+}
+
+pub(crate) fn write_json(directory: &Path, name: &str, value: &Value) -> Result<PathBuf, EngineError> {
+    let path = directory.join(name);
+    let mut text = serde_json::to_string_pretty(value).expect("JSON values can be written");
+    text.push('\n');
+    std::fs::write(&path, text).map_err(|source| EngineError::Write { path: path.clone(), source })?;
+    Ok(path)
+}
+
+/// One tensor of an arena.
+pub(crate) fn tensor<K: Kernels>(kernels: &K, buffer: &K::Buffer, offset: usize, len: usize) -> Vec<f32> {
+    let mut values = vec![0.0; len];
+    kernels.download(at(buffer, offset), &mut values);
+    values
+}

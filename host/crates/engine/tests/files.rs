@@ -1,0 +1,298 @@
+//! Generation against transformers, and files out and in again.
+
+use std::path::{Path, PathBuf};
+
+use engine::EngineError;
+use engine::adapter::LoraConfig;
+use engine::adapter::peft::{PeftError, export_adapter};
+use engine::generate::{GenerateOptions, generate};
+use engine::kernels::{Kernels as _, at};
+use engine::model::Model;
+use engine::model::config::ModelConfig;
+use engine::model::export::{SHARD_BYTES, export_model};
+use engine::model::layout::LinearKind;
+use engine::model::weights::{WeightSource, WeightsError, check_headers, read_headers};
+use engine::optim::AdamWConfig;
+use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
+use safetensors::SafeTensors;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/parity").join(name)
+}
+
+fn config(directory: &Path) -> ModelConfig {
+    ModelConfig::from_dir(directory).unwrap()
+}
+
+fn model(directory: &Path) -> Model {
+    Model::load(config(directory), &WeightSource::Directory(directory.to_owned()), None).unwrap()
+}
+
+fn options(lora: bool) -> TrainerOptions {
+    TrainerOptions {
+        trainable: Trainable::All,
+        lora: lora.then(|| LoraConfig {
+            r: 4,
+            alpha: 8.0,
+            dropout: 0.1,
+            use_rslora: false,
+            target_modules: LinearKind::ALL.into_iter().collect(),
+            layers: None,
+        }),
+        gradient_checkpointing: false,
+        seed: 5,
+        adamw: AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 },
+    }
+}
+
+fn batch(config: &ModelConfig) -> Batch {
+    let ids: Vec<u32> = (0..40).map(|index| (index * 7 + 3) % config.vocab_size as u32).collect();
+    let mut targets: Vec<u32> = ids[1..].to_vec();
+    targets.push(IGNORE);
+    targets[14] = IGNORE;
+    Batch { ids, targets, weights: None, doc_lens: vec![15, 25] }
+}
+
+fn trained(directory: &Path, lora: bool, steps: u32) -> Trainer {
+    let config = config(directory);
+    let batch = batch(&config);
+    let mut trainer = Trainer::new(config, &WeightSource::Directory(directory.to_owned()), options(lora)).unwrap();
+    for _ in 0..steps {
+        trainer.forward_backward(&batch, 1.0 / 38.0, 0).unwrap();
+        trainer.apply(1e-2, Some(1.0)).unwrap();
+    }
+    trainer
+}
+
+/// Every weight and moment as bytes.
+fn bytes(trainer: &Trainer) -> Vec<u8> {
+    let mut all = Vec::new();
+    trainer
+        .visit_state::<EngineError>(&mut |_, _, values| {
+            all.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            Ok(())
+        })
+        .unwrap();
+    all
+}
+
+#[test]
+fn greedy_generation_is_that_of_transformers() {
+    for name in ["untied", "tied", "wide-heads-llama3-rope", "frozen"] {
+        let directory = fixture(name);
+        let bytes = std::fs::read(directory.join("expected.safetensors")).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let ids = |tensor: &str| -> Vec<u32> {
+            let words = tensors.tensor(tensor).unwrap().data().chunks_exact(4);
+            words.map(|word| i32::from_le_bytes(word.try_into().unwrap()) as u32).collect()
+        };
+        let (prompt, expected) = (ids("generate/prompt"), ids("generate/out"));
+        let model = model(&directory);
+        let options = GenerateOptions { max_new_tokens: expected.len(), ..GenerateOptions::default() };
+        // Beside prompts of other lengths, whose rows share the batch.
+        let prompts = [prompt[..1].to_vec(), prompt.clone(), vec![prompt[0]; 9]];
+        let mut streamed = Vec::new();
+        let found = generate(&model, &prompts, &options, &mut |index, id| {
+            if index == 1 {
+                streamed.push(id);
+            }
+        })
+        .unwrap();
+        assert_eq!(found[1].ids, expected, "{name}");
+        assert_eq!(streamed, expected, "{name}");
+        let stop = GenerateOptions { eos_token_ids: vec![expected[3]], ..options };
+        let found = generate(&model, &[prompt], &stop, &mut |_, _| {}).unwrap();
+        let first = expected.iter().position(|id| *id == expected[3]).unwrap();
+        assert!(found[0].finished);
+        assert_eq!(found[0].ids, expected[..first]);
+    }
+}
+
+#[test]
+fn sampling_does_not_depend_on_the_batch() {
+    let model = model(&fixture("untied"));
+    let options = GenerateOptions { max_new_tokens: 12, do_sample: true, seed: 9, ..GenerateOptions::default() };
+    let prompts = vec![vec![3, 4, 5], vec![7], vec![1, 2]];
+    let run = |prompts: &[Vec<u32>]| generate(&model, prompts, &options, &mut |_, _| {}).unwrap();
+    assert_eq!(run(&prompts)[0], run(&prompts[..1])[0]);
+    assert_ne!(run(&prompts)[0].ids, run(&[prompts[1].clone(), prompts[0].clone()])[1].ids);
+}
+
+#[test]
+fn impossible_generations_are_errors() {
+    let model = model(&fixture("untied"));
+    let reason = |prompt: Vec<u32>, options: GenerateOptions| {
+        generate(&model, &[prompt], &options, &mut |_, _| {}).unwrap_err().to_string()
+    };
+    let plain = GenerateOptions::default;
+    assert_eq!(reason(vec![], plain()), "a prompt has no tokens");
+    assert!(reason(vec![1 << 20], plain()).starts_with("token 1048576 is not one of the model's"));
+    assert!(reason(vec![1; 1 << 16], plain()).contains("positions"));
+    assert!(reason(vec![1], GenerateOptions { top_p: 0.0, ..plain() }).starts_with("`top_p` is 0"));
+    let cold = GenerateOptions { do_sample: true, temperature: 0.0, ..plain() };
+    assert!(reason(vec![1], cold).starts_with("`temperature` is 0"));
+}
+
+#[test]
+fn a_saved_model_is_the_same_model_in_one_file_or_many() {
+    for name in ["untied", "tied"] {
+        let trainer = trained(&fixture(name), false, 2);
+        for limit in [SHARD_BYTES, 20_000] {
+            let out = tempfile::tempdir().unwrap();
+            let files = export_model(trainer.model(), out.path(), limit).unwrap();
+            assert_eq!(files.iter().any(|file| file.ends_with("model.safetensors.index.json")), limit != SHARD_BYTES);
+            let again = model(out.path());
+            for slot in trainer.model().layout.slots() {
+                assert_eq!(again.parameter(&slot.name), trainer.parameter(&slot.name), "{name} {}", slot.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_saved_adapter_is_the_same_adapter() {
+    let base = fixture("untied");
+    let trainer = trained(&base, true, 2);
+    let out = tempfile::tempdir().unwrap();
+    export_adapter(trainer.model(), out.path(), "base").unwrap();
+    let again = Model::load(config(&base), &WeightSource::Directory(base.clone()), Some(out.path())).unwrap();
+    let lora = again.lora.as_ref().unwrap();
+    for slot in lora.slots() {
+        let mut found = vec![0.0; slot.len];
+        again.kernels.download(at(&lora.params, slot.offset), &mut found);
+        assert_eq!(Some(found), trainer.parameter(&slot.name), "{}", slot.name);
+    }
+    let text = std::fs::read_to_string(out.path().join("adapter_config.json")).unwrap();
+    let load = |text: String| {
+        std::fs::write(out.path().join("adapter_config.json"), text).unwrap();
+        match Model::load(config(&base), &WeightSource::Directory(base.clone()), Some(out.path())) {
+            Err(EngineError::Peft(error)) => error,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(
+        matches!(load(text.replace("\"none\"", "\"all\"")), PeftError::Unsupported { feature, .. } if feature == "bias: \"all\"")
+    );
+    assert!(
+        matches!(load(text.replace("\"r\": 4", "\"r\": 8")), PeftError::Mismatch { reason, .. } if reason.contains("shape"))
+    );
+    assert!(matches!(load(text.replace("\"LORA\"", "\"IA3\"")), PeftError::Unsupported { .. }));
+    assert!(matches!(load("{".into()), PeftError::Invalid { .. }));
+    assert!(export_model(trainer.model(), out.path(), SHARD_BYTES).is_err());
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bytes() {
+    for lora in [false, true] {
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| bytes(&trained(&fixture("wide-heads-llama3-rope"), lora, 3)))
+        };
+        let one = run(1);
+        assert!(one == run(2), "two threads differ from one");
+        assert!(one == run(3), "three threads differ from one");
+    }
+}
+
+#[test]
+fn a_restored_state_goes_on_byte_for_byte() {
+    for lora in [false, true] {
+        let directory = fixture("untied");
+        let whole = trained(&directory, lora, 4);
+        let half = trained(&directory, lora, 2);
+        let mut state = std::collections::BTreeMap::new();
+        half.visit_state::<EngineError>(&mut |name, _, values| {
+            state.insert(name.to_owned(), values.to_vec());
+            Ok(())
+        })
+        .unwrap();
+        let mut again = trained(&directory, lora, 0);
+        again.load_state::<EngineError>(2, &mut |name| Ok(state.get(name).cloned())).unwrap();
+        let batch = batch(&config(&directory));
+        for _ in 0..2 {
+            again.forward_backward(&batch, 1.0 / 38.0, 0).unwrap();
+            again.apply(1e-2, Some(1.0)).unwrap();
+        }
+        assert!(bytes(&whole) == bytes(&again));
+    }
+}
+
+/// A copy of a fixture's model that a test may break.
+fn copy() -> tempfile::TempDir {
+    let out = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(fixture("untied").join(name), out.path().join(name)).unwrap();
+    }
+    out
+}
+
+fn error(directory: &Path) -> WeightsError {
+    let headers = read_headers(directory).and_then(|headers| check_headers(directory, &headers, &config(directory)));
+    match headers {
+        Err(error) => error,
+        Ok(()) => match Model::load(config(directory), &WeightSource::Directory(directory.to_owned()), None) {
+            Err(EngineError::Weights(error)) => error,
+            other => panic!("{other:?}"),
+        },
+    }
+}
+
+/// Rewrites the JSON header of the model file.
+fn edit_header(directory: &Path, edit: impl Fn(String) -> String) {
+    let path = directory.join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header = edit(String::from_utf8(bytes[8..8 + length].to_vec()).unwrap()).into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut out = (header.len() as u64).to_le_bytes().to_vec();
+    out.extend(header);
+    out.extend(&bytes[8 + length..]);
+    std::fs::write(path, out).unwrap();
+}
+
+#[test]
+fn broken_weight_files_are_named() {
+    let dir = copy();
+    let file = dir.path().join("model.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &bytes[..bytes.len() - 10]).unwrap();
+    assert!(matches!(error(dir.path()), WeightsError::Invalid { .. }));
+    std::fs::write(&file, [0xff; 16]).unwrap();
+    assert!(matches!(error(dir.path()), WeightsError::Invalid { .. }));
+    std::fs::write(&file, []).unwrap();
+    assert!(matches!(error(dir.path()), WeightsError::Invalid { .. } | WeightsError::Read { .. }));
+
+    let mut nan = bytes.clone();
+    let end = nan.len();
+    nan[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&file, nan).unwrap();
+    assert!(matches!(error(dir.path()), WeightsError::NotFinite { .. }));
+
+    std::fs::write(&file, &bytes).unwrap();
+    edit_header(dir.path(), |header| header.replace("model.norm.weight", "model.morn.weight"));
+    assert!(matches!(error(dir.path()), WeightsError::MissingTensor { name, .. } if name == "model.norm.weight"));
+
+    std::fs::write(&file, &bytes).unwrap();
+    edit_header(dir.path(), |header| header.replacen("[0,", "[4,", 1));
+    assert!(matches!(error(dir.path()), WeightsError::Invalid { .. }));
+
+    std::fs::remove_file(&file).unwrap();
+    assert!(matches!(error(dir.path()), WeightsError::Missing { .. }));
+    std::fs::write(dir.path().join("pytorch_model.bin"), [0]).unwrap();
+    assert!(matches!(error(dir.path()), WeightsError::Pickle { .. }));
+    let index = dir.path().join("model.safetensors.index.json");
+    std::fs::write(&index, r#"{"weight_map": {"model.norm.weight": "../secret.safetensors"}}"#).unwrap();
+    assert!(
+        matches!(error(dir.path()), WeightsError::BadIndex { reason, .. } if reason.contains("not a file of this directory"))
+    );
+}
+
+#[test]
+fn weights_of_another_shape_are_refused() {
+    let dir = copy();
+    let path = dir.path().join("config.json");
+    let mut raw: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    raw["vocab_size"] = (raw["vocab_size"].as_u64().unwrap() + 1).into();
+    std::fs::write(&path, raw.to_string()).unwrap();
+    assert!(matches!(error(dir.path()), WeightsError::Shape { name, .. } if name == "model.embed_tokens.weight"));
+}
