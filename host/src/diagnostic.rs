@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+pub use self::convert::dataset;
 pub use self::render::escape;
 
 /// How bad it is. Ordered: an error is greater than a warning, a warning greater than a note.

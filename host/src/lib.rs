@@ -1,4 +1,12 @@
-//! The trainer.
+//! The trainer. Data flows one way: config → rules → source → prompt strategy → tokens → loop → checkpoint and export.
 
+pub mod check;
+pub mod checkpoint;
+pub mod cli;
 pub mod config;
+pub mod data;
 pub mod diagnostic;
+pub mod directories;
+pub mod quickstart;
+pub mod report;
+pub mod train;

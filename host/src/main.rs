@@ -1,2 +1,10 @@
-//! The trainer.
-fn main() {}
+//! The `host` program: reads the command line and ends with the status that the contract gives.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use host::cli::{Cli, run};
+
+fn main() -> ExitCode {
+    run(Cli::parse()).into()
+}

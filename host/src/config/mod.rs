@@ -1,11 +1,193 @@
 //! The config file: YAML with Axolotl's keys in, a typed [`Config`] with every default filled in out, or every problem
 //! of the file at once, each at its line and column.
 
+mod axolotl_keys;
+mod defaults;
+mod fields;
+mod names;
+mod overrides;
+mod parse;
+mod positions;
+mod read;
 mod schema;
+mod source;
+mod tree;
 mod values;
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+pub use self::axolotl_keys::strategy_advice;
+pub use self::fields::LINEAR_MODULES;
+pub use self::names::{nearest, one_of};
+pub use self::positions::{is_within, join, join_index};
 pub use self::schema::{Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
+pub use self::source::ConfigSource;
 pub use self::values::{
     Adapter, Amount, AutoBool, Cadence, Choice, ExcessLengthStrategy, LrScheduler, Optimizer, PluginLimits, PluginPin,
     PluginRef, RuleRef, RuleSeverity, TrainOnEos,
 };
+use crate::diagnostic::{Diagnostic, Failure, Severity};
+
+/// A config that can be used, with where it comes from.
+#[derive(Debug)]
+pub struct LoadedConfig {
+    /// Every key, defaults filled in.
+    pub config: Config,
+    /// The file and where everything in it stands.
+    pub source: ConfigSource,
+    /// Config paths that the user wrote, outer ones first; all others are defaults.
+    pub given: Vec<String>,
+    /// Warnings and notes about the file; no errors.
+    pub remarks: Vec<Diagnostic>,
+}
+
+/// A config with problems, as far as it can be read: for `host check`, which goes on to look for more.
+#[derive(Debug)]
+pub struct Examined {
+    /// The config; keys with problems have their default. None where the file is no readable mapping.
+    pub loaded: Option<LoadedConfig>,
+    /// Everything that is wrong, in file order.
+    pub problems: Vec<Diagnostic>,
+}
+
+/// Reads a config with its `--set key=value` overrides. The failure has every problem of the file, in file order.
+pub fn load(path: &Path, overrides: &[String]) -> Result<LoadedConfig, Failure> {
+    let Examined { loaded, problems } = examine(path, overrides);
+    let remarks = Failure::check(problems)?;
+    let Some(mut loaded) = loaded else { return Err(Failure(remarks)) };
+    loaded.remarks = remarks;
+    Ok(loaded)
+}
+
+/// Reads a config as far as possible.
+pub fn examine(path: &Path, overrides: &[String]) -> Examined {
+    let text = match ConfigSource::read(path) {
+        Ok(text) => text,
+        Err(diagnostic) => return Examined { loaded: None, problems: vec![diagnostic] },
+    };
+    let mut source = ConfigSource { path: path.to_owned(), text, positions: None, overrides: Vec::new() };
+    let (root, mut problems) = parse::parse(&mut source);
+    let Some(mut root) = root else { return Examined { loaded: None, problems } };
+    for (index, argument) in overrides.iter().enumerate() {
+        let result = overrides::Override::parse(index, argument).and_then(|set| {
+            set.apply(&mut root)?;
+            Ok(set)
+        });
+        match result {
+            Ok(set) => source.overrides.push(set),
+            Err(diagnostic) => problems.push(diagnostic),
+        }
+    }
+    let cx = read::Context::new(&source);
+    let config = fields::read(&cx, &root);
+    // A value that is not finite was told when the file was parsed and stands as null here: it is not missing as well.
+    let told: BTreeSet<String> = problems.iter().filter_map(key_path).collect();
+    problems.extend(cx.into_problems().into_iter().filter(|problem| {
+        problem.code != "config::missing-key" || key_path(problem).is_none_or(|path| !told.contains(&path))
+    }));
+    sort(&mut problems, path);
+    let mut given = Vec::new();
+    list_given(&root, "", &mut given);
+    let loaded = LoadedConfig { config, source, given, remarks: Vec::new() };
+    Examined { loaded: Some(loaded), problems }
+}
+
+fn key_path(diagnostic: &Diagnostic) -> Option<String> {
+    diagnostic.place.as_ref()?.key_path.clone()
+}
+
+/// File order; then the command line; then what has no place.
+pub fn sort(diagnostics: &mut [Diagnostic], config: &Path) {
+    diagnostics.sort_by_key(|diagnostic| {
+        let place = diagnostic.place.as_ref();
+        (
+            place.map_or(2, |place| u8::from(place.file != config)),
+            place.map_or((0, 0), |place| (place.line, place.column)),
+        )
+    });
+}
+
+fn list_given(map: &Map<String, Value>, path: &str, given: &mut Vec<String>) {
+    for (key, value) in map {
+        list_value(value, join(path, key), given);
+    }
+}
+
+fn list_value(value: &Value, path: String, given: &mut Vec<String>) {
+    if value.is_null() {
+        return;
+    }
+    given.push(path.clone());
+    match value {
+        Value::Array(list) => {
+            for (index, value) in list.iter().enumerate() {
+                list_value(value, join_index(&path, index), given);
+            }
+        }
+        Value::Object(map) => list_given(map, &path, given),
+        _ => {}
+    }
+}
+
+impl LoadedConfig {
+    /// The config as a JSON object under Axolotl's names; keys without a value are left out.
+    pub fn to_json(&self) -> Value {
+        let mut value = serde_json::to_value(&self.config).unwrap_or_default();
+        if let Value::Object(map) = &mut value {
+            map.retain(|_, value| !value.is_null());
+        }
+        value
+    }
+
+    /// The config as run, as a config file again: every default filled in.
+    pub fn to_yaml(&self) -> String {
+        serde_yaml::to_string(&self.to_json()).unwrap_or_default()
+    }
+
+    /// A path of the config as a path of the file system: as it is where that exists, otherwise beside the config file.
+    /// So a config in a folder of its own can be used from anywhere, and one in a project from the project's root.
+    pub fn resolve(&self, path: &str) -> PathBuf {
+        let plain = PathBuf::from(path);
+        if plain.is_absolute() || plain.exists() {
+            return plain;
+        }
+        let beside = self.source.path.parent().map(|folder| folder.join(&plain));
+        beside.filter(|beside| beside.exists()).unwrap_or(plain)
+    }
+
+    /// True if the user wrote this path or something inside it.
+    pub fn is_given(&self, path: &str) -> bool {
+        self.given.iter().any(|given| given == path)
+    }
+
+    /// Puts a diagnostic at the place of a config path; where that is a default, at what is closest, with a note.
+    pub fn locate(&self, diagnostic: Diagnostic, path: &str) -> Diagnostic {
+        let exact = self.source.place(path);
+        let diagnostic = if exact.is_none() && !path.is_empty() {
+            let value = self.value_at(path).map(|value| format!(" (`{value}`)")).unwrap_or_default();
+            diagnostic.note(format!("`{path}` is not set; its default counts{value}"))
+        } else {
+            diagnostic
+        };
+        diagnostic.at(exact.or_else(|| self.source.nearest_place(path)))
+    }
+
+    /// The value at a config path, as JSON.
+    fn value_at(&self, path: &str) -> Option<Value> {
+        let pointer = format!("/{}", path.replace('[', "/").replace(']', "").replace('.', "/"));
+        self.to_json().pointer(&pointer).cloned()
+    }
+}
+
+impl Examined {
+    /// True if an error was found.
+    pub fn has_errors(&self) -> bool {
+        self.problems.iter().any(|problem| problem.severity == Severity::Error)
+    }
+}
+
+#[cfg(test)]
+mod tests;

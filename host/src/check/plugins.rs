@@ -1,0 +1,227 @@
+//! Which plugins there are, and whether the config's plugins exist, fit their pins, and take their own configs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use plugin_runtime::types::Level;
+use plugin_runtime::{Kind, Limits, PluginError, PluginHost, PluginInfo, RuntimeOptions};
+use serde_json::{Map, Value};
+
+use crate::config::{DatasetConfig, LoadedConfig, PluginPin};
+use crate::diagnostic::{Diagnostic, Failure, escape};
+
+/// The bundled plugins: name and component, as `build.rs` made them.
+mod bundled {
+    include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
+}
+
+/// The rules that are always on.
+pub const BUNDLED_RULES: &str = "axolotl-compat";
+
+/// All bundled plugins and those of `directories`.
+pub fn open(directories: &[PathBuf]) -> Result<PluginHost, Failure> {
+    let log = Arc::new(|plugin: &str, level: Level, message: &str| {
+        use std::io::Write as _;
+        if level != Level::Debug {
+            let _ = writeln!(std::io::stderr(), "plugin {plugin}: {}", escape(message));
+        }
+    });
+    let cache_dir = crate::directories::cache().map(|cache| cache.join("plugins"));
+    let mut host = PluginHost::new(RuntimeOptions { cache_dir, limits: Limits::default(), log })?;
+    for (name, bytes) in bundled::BUNDLED {
+        host.add_bundled(name, bytes)?;
+    }
+    for directory in directories {
+        host.add_dir(directory)?;
+    }
+    Ok(host)
+}
+
+/// Applies the config's limits (`plugins[].limits`).
+pub fn set_limits(loaded: &LoadedConfig, plugins: &mut PluginHost) {
+    for pin in &loaded.config.plugins {
+        let defaults = Limits::default();
+        let limits = Limits {
+            memory_bytes: pin
+                .limits
+                .memory_mb
+                .map_or(defaults.memory_bytes, |mb| (mb as usize).saturating_mul(1 << 20)),
+            call: pin.limits.call_ms.map_or(defaults.call, Duration::from_millis),
+            ..defaults
+        };
+        plugins.set_limits(&pin.name, limits);
+    }
+}
+
+/// One use of a plugin in a config.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Use {
+    /// What for.
+    pub kind: Kind,
+    /// The plugin.
+    pub name: String,
+    /// Its own config, as JSON.
+    pub config_json: String,
+    /// Config path of the reference.
+    pub path: String,
+    /// Loaders: the data.
+    pub data: Option<String>,
+}
+
+/// Every plugin that a config names, in the order of the keys.
+pub fn uses(loaded: &LoadedConfig) -> Vec<Use> {
+    let config = &loaded.config;
+    let mut uses = Vec::new();
+    for (key, datasets) in [("datasets", &config.datasets), ("test_datasets", &config.test_datasets)] {
+        for (index, dataset) in datasets.iter().enumerate() {
+            let path = format!("{key}[{index}]");
+            uses.push(Use {
+                kind: Kind::DatasetLoader,
+                name: dataset.ds_type.name.clone(),
+                config_json: dataset.ds_type.config_json(),
+                path: format!("{path}.ds_type"),
+                data: Some(dataset.path.clone()),
+            });
+            uses.push(Use {
+                kind: Kind::PromptStrategy,
+                name: dataset.strategy.name.clone(),
+                config_json: strategy_config(loaded, dataset, &path),
+                path: format!("{path}.type"),
+                data: None,
+            });
+        }
+    }
+    for (index, reward) in config.eval_reward_funcs.iter().enumerate() {
+        let path = format!("eval_reward_funcs[{index}]");
+        uses.push(Use {
+            kind: Kind::Reward,
+            name: reward.name.clone(),
+            config_json: reward.config_json(),
+            path,
+            data: None,
+        });
+    }
+    for (index, rule) in config.rules.iter().enumerate() {
+        let config_json = Value::Object(rule.config.clone()).to_string();
+        let path = format!("rules[{index}]");
+        uses.push(Use { kind: Kind::CompatRules, name: rule.name.clone(), config_json, path, data: None });
+    }
+    uses
+}
+
+/// A strategy's config: what the user wrote for it, and the conversation keys of the dataset, which Axolotl has beside
+/// `type`. A strategy other than `chat_template` gets those only where they were written.
+pub fn strategy_config(loaded: &LoadedConfig, dataset: &DatasetConfig, path: &str) -> String {
+    const KEYS: [&str; 9] = [
+        "field_messages",
+        "field_tools",
+        "message_property_mappings",
+        "roles",
+        "roles_to_train",
+        "train_on_eos",
+        "drop_system_message",
+        "message_field_training",
+        "message_field_training_detail",
+    ];
+    let mut config: Map<String, Value> = dataset.strategy.config.clone();
+    let all = serde_json::to_value(dataset).unwrap_or_default();
+    for key in KEYS {
+        let wanted = dataset.strategy.name == "chat_template" || loaded.is_given(&format!("{path}.{key}"));
+        if let (true, Some(value), false) = (wanted, all.get(key), config.contains_key(key)) {
+            if !value.is_null() {
+                config.insert(key.to_owned(), value.clone());
+            }
+        }
+    }
+    if dataset.strategy.name == "chat_template" {
+        if let Some(message) = &loaded.config.default_system_message {
+            config.entry("default_system_message").or_insert_with(|| message.clone().into());
+        }
+    }
+    Value::Object(config).to_string()
+}
+
+/// Looks every plugin up, compares it with its pin, and creates it once with its config.
+pub fn check(loaded: &LoadedConfig, plugins: &PluginHost) -> Vec<Diagnostic> {
+    let mut found: Vec<Diagnostic> = Vec::new();
+    for used in uses(loaded) {
+        if used.name.is_empty() {
+            continue;
+        }
+        let created = match used.kind {
+            Kind::DatasetLoader => {
+                let data = loaded.resolve(used.data.as_deref().unwrap_or_default());
+                plugins.loader(&used.name, &used.config_json, &data).map(drop)
+            }
+            Kind::PromptStrategy => plugins.strategy(&used.name, &used.config_json).map(drop),
+            Kind::Reward => plugins.scorer(&used.name, &used.config_json).map(drop),
+            Kind::CompatRules => plugins.find(&used.name, used.kind).map(drop),
+        };
+        if let Err(error) = created {
+            found.push(locate(loaded, &used, error));
+        }
+    }
+    for (index, pin) in loaded.config.plugins.iter().enumerate() {
+        found.extend(check_pin(loaded, pin, index, plugins.get(&pin.name)));
+    }
+    found
+}
+
+/// Puts a plugin's error where the config names the plugin, or the very key that it complains about.
+pub fn locate(loaded: &LoadedConfig, used: &Use, error: PluginError) -> Diagnostic {
+    let inner = error.config_path.clone();
+    let is_data = error.code.starts_with("data::");
+    let diagnostic = Diagnostic::from(error);
+    let entry = used.path.rsplit_once('.').map_or(used.path.as_str(), |(entry, _)| entry);
+    let place = match inner {
+        Some(inner) if !inner.is_empty() => {
+            [format!("{}.config.{inner}", used.path), format!("{}.{inner}", used.path), format!("{entry}.{inner}")]
+                .iter()
+                .find_map(|path| loaded.source.place(path))
+        }
+        _ if is_data => loaded.source.place(&format!("{entry}.path")),
+        _ => None,
+    };
+    diagnostic.at(place.or_else(|| loaded.source.nearest_place(&used.path)))
+}
+
+fn check_pin(loaded: &LoadedConfig, pin: &PluginPin, index: usize, plugin: Option<&PluginInfo>) -> Vec<Diagnostic> {
+    let at = |key: &str| loaded.source.nearest_place(&format!("plugins[{index}].{key}"));
+    let Some(plugin) = plugin else {
+        let message = format!("there is no plugin `{}`", pin.name);
+        let help = "put its .wasm file into a directory and pass `--plugins DIRECTORY`";
+        return vec![Diagnostic::error("plugin::unknown", message).at(at("name")).help(help)];
+    };
+    let mut found = Vec::new();
+    let inspection = &plugin.inspection;
+    if let Some(version) = &pin.version {
+        let is = &inspection.manifest.version;
+        let fits = is == version || is.strip_prefix(version.as_str()).is_some_and(|rest| rest.starts_with('.'));
+        if !fits {
+            let message = format!("plugin `{}` has version {}, the config asks for {version}", pin.name, escape(is));
+            found.push(Diagnostic::error("plugin::pin", message).at(at("version")).plugin(&pin.name));
+        }
+    }
+    if let Some(sha256) = &pin.sha256 {
+        if *sha256 != inspection.sha256 {
+            let message = format!("plugin `{}` is not the one that the config pins", pin.name);
+            found.push(
+                Diagnostic::error("plugin::pin", message)
+                    .at(at("sha256"))
+                    .why(format!("its sha256 is {}", inspection.sha256))
+                    .help("use the pinned file; change the pin only if you trust the new one")
+                    .plugin(&pin.name),
+            );
+        }
+    }
+    found
+}
+
+/// A plugin's file, for messages.
+pub fn shown_source(source: &plugin_runtime::Source) -> String {
+    match source {
+        plugin_runtime::Source::Bundled => "bundled".to_owned(),
+        plugin_runtime::Source::File(path) => Path::display(path).to_string(),
+    }
+}

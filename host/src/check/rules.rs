@@ -1,0 +1,104 @@
+//! Compatibility rules: plugins that look at the whole config with the facts beside it and say what does not go together.
+
+use plugin_runtime::PluginHost;
+use plugin_runtime::types::{Edit, Facts, Finding, Severity as GuestSeverity};
+
+use super::facts::{ModelFacts, machine_json};
+use super::plugins::{BUNDLED_RULES, Use, locate};
+use crate::config::{LoadedConfig, RuleRef, RuleSeverity};
+use crate::diagnostic::{Diagnostic, Severity};
+
+/// Runs the bundled rules and those that the config names.
+pub fn check(loaded: &LoadedConfig, plugins: &PluginHost, model: Option<&ModelFacts>) -> Vec<Diagnostic> {
+    let facts = Facts {
+        config_json: loaded.to_json().to_string(),
+        given_paths: loaded.given.clone(),
+        model_json: model.map(|model| model.to_json().to_string()),
+        data_json: None,
+        machine_json: Some(machine_json().to_string()),
+        outcomes_json: None,
+    };
+    let mut found = Vec::new();
+    let bundled = RuleRef {
+        name: BUNDLED_RULES.to_owned(),
+        config: serde_json::Map::new(),
+        severity: std::collections::BTreeMap::new(),
+    };
+    let named = &loaded.config.rules;
+    let always = (!named.iter().any(|rule| rule.name == BUNDLED_RULES)).then_some((None, &bundled));
+    for (index, rule) in always.into_iter().chain(named.iter().enumerate().map(|(index, rule)| (Some(index), rule))) {
+        let config_json = serde_json::Value::Object(rule.config.clone()).to_string();
+        let findings = plugins.checker(&rule.name, &config_json).and_then(|mut checker| {
+            let known = if rule.severity.is_empty() { None } else { Some(checker.rules()?) };
+            Ok((checker.check(&facts)?, known))
+        });
+        match findings {
+            Ok((findings, known)) => {
+                if let (Some(known), Some(index)) = (known, index) {
+                    let ids: Vec<&str> = known.iter().map(|rule| rule.id.as_str()).collect();
+                    for id in rule.severity.keys().filter(|id| !ids.contains(&id.as_str())) {
+                        found.push(unknown_rule(loaded, rule, index, id, &ids));
+                    }
+                }
+                found.extend(findings.iter().filter_map(|finding| diagnostic(loaded, rule, finding)));
+            }
+            // That a named plugin does not exist is said where plugins are looked up.
+            Err(error) if error.code == "plugin::unknown" || error.code == "plugin::wrong-kind" => {}
+            Err(error) => {
+                let path = index.map_or_else(|| "rules".to_owned(), |index| format!("rules[{index}]"));
+                let kind = plugin_runtime::Kind::CompatRules;
+                let used = Use { kind, name: rule.name.clone(), config_json, path, data: None };
+                found.push(locate(loaded, &used, error));
+            }
+        }
+    }
+    found
+}
+
+fn unknown_rule(loaded: &LoadedConfig, rule: &RuleRef, index: usize, id: &str, known: &[&str]) -> Diagnostic {
+    let path = format!("rules[{index}].severity.{id}");
+    Diagnostic::error("config::unknown-rule", format!("`{}` has no rule `{id}`", rule.name))
+        .at(loaded.source.key_place(&path))
+        .help(format!("it has: {}", known.join(", ")))
+}
+
+/// A finding, with the severity that the config gives it; none where the config switches the rule off.
+fn diagnostic(loaded: &LoadedConfig, rule: &RuleRef, finding: &Finding) -> Option<Diagnostic> {
+    let severity = match rule.severity.get(&finding.rule) {
+        Some(RuleSeverity::Off) => return None,
+        Some(RuleSeverity::Note) => Severity::Note,
+        Some(RuleSeverity::Warning) => Severity::Warning,
+        Some(RuleSeverity::Error) => Severity::Error,
+        None => match finding.severity {
+            GuestSeverity::Error => Severity::Error,
+            GuestSeverity::Warning => Severity::Warning,
+            GuestSeverity::Note => Severity::Note,
+        },
+    };
+    let mut diagnostic = Diagnostic::new(severity, format!("rule::{}", finding.rule), &finding.message);
+    let mut paths = finding.paths.iter();
+    if let Some(first) = paths.next() {
+        diagnostic = loaded.locate(diagnostic, first);
+    }
+    for path in paths {
+        if let Some(place) = loaded.source.place(path) {
+            diagnostic = diagnostic.related(place, "because of this");
+        }
+    }
+    if !finding.why.is_empty() {
+        diagnostic = diagnostic.why(&finding.why);
+    }
+    diagnostic.help = finding.help.clone().or_else(|| (!finding.fix.is_empty()).then(|| words(&finding.fix)));
+    if rule.name != BUNDLED_RULES {
+        diagnostic = diagnostic.plugin(&rule.name);
+    }
+    Some(diagnostic)
+}
+
+fn words(edits: &[Edit]) -> String {
+    let words = edits.iter().map(|edit| match edit {
+        Edit::Set((path, value)) => format!("set `{path}: {value}`"),
+        Edit::Remove(path) => format!("remove `{path}`"),
+    });
+    words.collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,114 @@
+//! The command line: what can be typed, and which command it starts. A command returns how the process ends, or the
+//! diagnostics that say why it could not do what was asked.
+
+mod check;
+mod generate;
+mod plugin;
+mod train;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
+use crate::report::Output;
+
+/// Fine-tunes language models; everything a community wants to change is a sandboxed WebAssembly plugin.
+#[derive(Debug, Parser)]
+#[command(name = "host", version, about, max_term_width = 120)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a model as a config says
+    Train(train::TrainArgs),
+    /// Find every problem of config, plugins and rules, before anything is spent
+    Check(CheckArgs),
+    /// Let a model write
+    Generate(generate::GenerateArgs),
+    /// Look at plugins
+    Plugin(plugin::PluginArgs),
+}
+
+/// What every command that reads a config takes.
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// The config. Without one: ./host.yml if there is one, else the built-in quickstart
+    config: Option<PathBuf>,
+    /// Directory with plugins (*.wasm) beside the bundled ones
+    #[arg(long, value_name = "DIR")]
+    plugins: Vec<PathBuf>,
+    /// Replace one value of the config: `--set learning_rate=1e-4`, `--set datasets[0].path=data.jsonl`
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// One JSON object per line on stdout instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+impl ConfigArgs {
+    fn output(&self) -> Output {
+        if self.json { Output::Json } else { Output::Human }
+    }
+
+    /// The config to read, and whether it is the built-in one.
+    fn choose(&self) -> Result<(PathBuf, bool), Failure> {
+        if let Some(config) = &self.config {
+            return Ok((config.clone(), false));
+        }
+        let local = PathBuf::from("host.yml");
+        if local.is_file() {
+            say("using ./host.yml");
+            return Ok((local, false));
+        }
+        say("no config given and no ./host.yml here: running the built-in quickstart");
+        Ok((crate::quickstart::unpack()?, true))
+    }
+}
+
+/// Runs what was typed.
+pub fn run(cli: Cli) -> ExitStatus {
+    let (output, result) = match cli.command {
+        Command::Train(args) => (args.config.output(), train::run(&args)),
+        Command::Check(args) => (args.config.output(), check::run(&args.config)),
+        Command::Generate(args) => (args.output(), generate::run(&args)),
+        Command::Plugin(args) => (args.output(), plugin::run(&args)),
+    };
+    match result {
+        Ok(status) => status,
+        Err(Failure(diagnostics)) => {
+            show(&diagnostics, output);
+            ExitStatus::Failed
+        }
+    }
+}
+
+/// Prints diagnostics: text on stderr, or JSON on stdout.
+fn show(diagnostics: &[Diagnostic], output: Output) {
+    for diagnostic in diagnostics {
+        match output {
+            Output::Human => {
+                let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+                let _ = writeln!(std::io::stderr(), "{}", diagnostic.render(color));
+            }
+            Output::Json => {
+                let _ = writeln!(std::io::stdout(), "{}", diagnostic.to_json());
+            }
+        }
+    }
+}
+
+/// A line for a person, on stderr.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

@@ -1,0 +1,437 @@
+//! `host train`: config → checks → data → loop → model, and the words around it.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use engine::Trainer;
+use engine::generate::GenerateOptions;
+use plugin_runtime::PluginHost;
+use serde_json::{Map, Value, json};
+
+use super::{ConfigArgs, say, show};
+use crate::check::facts::ModelFacts;
+use crate::check::{self, plugins};
+use crate::checkpoint::directory::replace_file;
+use crate::checkpoint::export::ModelFiles;
+use crate::config::{self, Adapter, LoadedConfig};
+use crate::data::template::ChatTemplate;
+use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
+use crate::report::progress::whole;
+use crate::report::summary::{PluginShare, Summary};
+use crate::report::{Output, Reporter, emit, peak_memory_bytes};
+use crate::train::eval::{Evaluation, Reward};
+use crate::train::output::{Existing, OutputDirectory, description, is_finished};
+use crate::train::plan::{self, Plan};
+use crate::train::run::{Ending, Outcome, Run};
+use crate::train::signal::{Signal, StopSignal};
+
+#[derive(Debug, Args)]
+pub(super) struct TrainArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    /// Do everything up to the first step, then say what the run would be
+    #[arg(long)]
+    dry_run: bool,
+    /// Go on from a checkpoint: `auto` for the newest complete one in the output directory, or a checkpoint-N directory
+    #[arg(long, value_name = "auto|DIR", conflicts_with = "overwrite")]
+    resume: Option<String>,
+    /// Replace an earlier run in the output directory
+    #[arg(long)]
+    overwrite: bool,
+}
+
+pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
+    let start = Instant::now();
+    let (path, built_in) = args.config.choose()?;
+    let output = args.config.output();
+    let mut plugins = plugins::open(&args.config.plugins)?;
+    let examined = config::examine(&path, &args.config.set);
+    if let Some(loaded) = &examined.loaded {
+        plugins::set_limits(loaded, &mut plugins);
+    }
+    if examined.has_errors() {
+        return Err(Failure(check::check_examined(examined, &plugins)));
+    }
+    let mut loaded = examined.loaded.ok_or_else(|| Failure(examined.problems.clone()))?;
+    loaded.remarks = examined.problems;
+    let (found, model) = check::check(&loaded, &plugins);
+    let mut remarks = std::mem::take(&mut loaded.remarks);
+    remarks.extend(Failure::check(found)?);
+    show(&remarks, output);
+    let Some(model) = model else { return Err(Failure(remarks)) };
+
+    let template = plan::template(&loaded, &model.tokenizer)?;
+    let plan = Plan::new(&loaded, &plugins, &model, template.as_ref())?;
+    if args.dry_run {
+        describe_plan(&loaded, &model, &plan, output);
+        return Ok(ExitStatus::Done);
+    }
+    let job = Job {
+        args,
+        loaded: &loaded,
+        plugins: &plugins,
+        model: &model,
+        plan: &plan,
+        template: template.as_ref(),
+        built_in,
+    };
+    job.run(start)
+}
+
+/// A run whose every decision is made.
+struct Job<'a> {
+    args: &'a TrainArgs,
+    loaded: &'a LoadedConfig,
+    plugins: &'a PluginHost,
+    model: &'a ModelFacts,
+    plan: &'a Plan,
+    template: Option<&'a ChatTemplate>,
+    built_in: bool,
+}
+
+impl Job<'_> {
+    fn run(&self, start: Instant) -> Result<ExitStatus, Failure> {
+        let (config, plan) = (&self.loaded.config, self.plan);
+        let output = self.args.config.output();
+        let settings = self.settings();
+        let (mut directory, checkpoint, warnings) =
+            OutputDirectory::open(&PathBuf::from(&config.output_dir), &self.existing(), &settings)?;
+        show(&warnings, output);
+        let stop = StopSignal::install()
+            .map_err(|error| Diagnostic::error("io::signal", "signals cannot be watched for").why(error.to_string()))?;
+        let used: Vec<Value> = self.used_plugins();
+        directory.describe(description(self.loaded, &used, &plan.data.digest), "running")?;
+        replace_file(&directory.path().join("config.resolved.yml"), self.loaded.to_yaml().as_bytes())?;
+
+        let mut trainer = Trainer::new(self.model.config.clone(), &self.model.weights, plan.options.clone())?;
+        if let Some(checkpoint) = &checkpoint {
+            checkpoint.restore(&mut trainer)?;
+        }
+        let finished = trainer.optimizer_step();
+        let mut reporter = Reporter::open(directory.path(), output, finished, plan.total_steps).map_err(|source| {
+            let path = directory.path().join("metrics.jsonl");
+            Failure::from(crate::checkpoint::CheckpointError::Write { path, source })
+        })?;
+        reporter.event("start", self.start_event(&trainer, finished));
+        reporter.say(&self.opening_line(&trainer, finished));
+
+        let base = config.base_model.clone();
+        let files = ModelFiles {
+            tokenizer: self.model.tokenizer.directory(),
+            chat_template: self.template.map(ChatTemplate::source),
+            base_model: &base,
+        };
+        let run = Run {
+            plan,
+            output_dir: directory.path(),
+            keep: config.save_total_limit.map(|limit| limit as usize),
+            settings,
+            files: files.clone(),
+        };
+        let evaluation = self.evaluation()?;
+        let trained = run.train(&mut trainer, checkpoint.as_ref(), evaluation, &mut reporter, &stop);
+        let warning = reporter.finish();
+        if let Some(warning) = warning {
+            say(&format!("warning: {warning}"));
+        }
+        let outcome = match trained {
+            Ok(outcome) => outcome,
+            Err(failure) => {
+                directory.describe(Value::Null, "failed")?;
+                return Err(failure);
+            }
+        };
+        if let Ending::Stopped(signal, path) = &outcome.ending {
+            directory.describe(json!({ "step": trainer.optimizer_step() }), "stopped")?;
+            emit_or_say(
+                output,
+                "stopped",
+                json!({ "step": trainer.optimizer_step(), "path": path.display().to_string() }),
+                &format!(
+                    "stopped at step {}; the state is in `{}`, go on with `--resume auto`",
+                    trainer.optimizer_step(),
+                    path.display()
+                ),
+            );
+            return Ok(match signal {
+                Signal::Interrupt => ExitStatus::Interrupted,
+                Signal::Terminate => ExitStatus::Terminated,
+            });
+        }
+        let card = self.card(&outcome);
+        files.publish(trainer.model(), directory.path(), &card)?;
+        let summary = self.summary(&outcome, &trainer, start);
+        directory.describe(json!({ "step": trainer.optimizer_step(), "summary": summary.to_json() }), "finished")?;
+        match output {
+            Output::Json => emit("summary", summary.to_json()),
+            Output::Human => {
+                if let (Some(before), Some(after)) = &outcome.shown {
+                    say(&format!(
+                        "\nan example of the evaluation set\n  wanted  {}\n  before  {}\n  after   {}",
+                        one_line(&after.reference),
+                        one_line(&before.completion),
+                        one_line(&after.completion)
+                    ));
+                }
+                say(&summary.table());
+            }
+        }
+        Ok(ExitStatus::Done)
+    }
+
+    fn existing(&self) -> Existing {
+        let config = &self.loaded.config;
+        match &self.args.resume {
+            Some(word) if word == "auto" => Existing::ResumeNewest,
+            Some(path) => Existing::Resume(PathBuf::from(path)),
+            None if self.args.overwrite => Existing::Overwrite,
+            // The quickstart is the same every time, so its own earlier result is nothing to lose.
+            None if self.built_in && is_finished(&PathBuf::from(&config.output_dir)) => Existing::Overwrite,
+            None => match &config.resume_from_checkpoint {
+                Some(path) => Existing::Resume(PathBuf::from(path)),
+                None if config.auto_resume_from_checkpoints => Existing::ResumeNewest,
+                None => Existing::Refuse,
+            },
+        }
+    }
+
+    /// What a resumed run must have in common with its checkpoint.
+    fn settings(&self) -> Map<String, Value> {
+        let all = self.loaded.to_json();
+        let mut settings = Map::new();
+        for key in [
+            "base_model",
+            "adapter",
+            "lora_r",
+            "lora_alpha",
+            "lora_dropout",
+            "lora_target_modules",
+            "lora_target_linear",
+            "peft_use_rslora",
+            "peft_layers_to_transform",
+            "unfrozen_parameters",
+            "sequence_len",
+            "sample_packing",
+            "shuffle_merged_datasets",
+            "micro_batch_size",
+            "gradient_accumulation_steps",
+            "seed",
+        ] {
+            settings.insert(key.to_owned(), all.get(key).cloned().unwrap_or_default());
+        }
+        settings.insert("data".to_owned(), self.plan.data.digest.clone().into());
+        settings
+    }
+
+    fn used_plugins(&self) -> Vec<Value> {
+        let mut names: Vec<String> = plugins::uses(self.loaded).into_iter().map(|used| used.name).collect();
+        names.push(plugins::BUNDLED_RULES.to_owned());
+        names.sort();
+        names.dedup();
+        let describe = |name: &String| {
+            let inspection = &self.plugins.get(name)?.inspection;
+            let manifest = &inspection.manifest;
+            Some(json!({ "name": name, "version": manifest.version, "api": manifest.api, "sha256": inspection.sha256 }))
+        };
+        names.iter().filter_map(describe).collect()
+    }
+
+    fn evaluation(&self) -> Result<Option<Evaluation<'_>>, Failure> {
+        let config = &self.loaded.config;
+        if self.plan.data.eval.is_empty() {
+            return Ok(None);
+        }
+        let mut rewards: Vec<(String, Box<dyn Reward>)> = Vec::new();
+        for used in plugins::uses(self.loaded).into_iter().filter(|used| used.kind == plugin_runtime::Kind::Reward) {
+            let scorer = self
+                .plugins
+                .scorer(&used.name, &used.config_json)
+                .map_err(|error| plugins::locate(self.loaded, &used, error))?;
+            rewards.push((used.name, Box::new(scorer)));
+        }
+        let tokenizer = &self.model.tokenizer;
+        let mut eos_token_ids = self.model.config.eos_token_id.clone();
+        eos_token_ids.extend(tokenizer.eos());
+        eos_token_ids.extend(config.eot_tokens.iter().filter_map(|token| tokenizer.id_of(token)));
+        let generation = GenerateOptions {
+            max_new_tokens: config.eval_max_new_tokens as usize,
+            eos_token_ids,
+            seed: config.seed,
+            ..GenerateOptions::default()
+        };
+        Ok(Some(Evaluation {
+            examples: &self.plan.data.eval,
+            batch_size: config.eval_batch_size as usize,
+            rewards,
+            generation,
+            generated: config.num_generation_samples.map_or(usize::MAX, |count| count as usize),
+            tokenizer,
+            seed: config.seed,
+        }))
+    }
+
+    fn opening_line(&self, trainer: &Trainer, finished: u64) -> String {
+        let (plan, model) = (self.plan, &self.model.config);
+        let trained = trainer.trainable_parameters() as f64;
+        let all = trainer.total_parameters() as f64;
+        let from = if finished > 0 { format!(", going on at step {finished}") } else { String::new() };
+        format!(
+            "{}: {} of {} parameters trained; {} samples, {} tokens ({} learned); {} steps{from}",
+            model.architecture,
+            whole(trained),
+            whole(all),
+            whole(plan.data.train.len() as f64),
+            whole(plan.tokens() as f64),
+            whole(plan.trained_tokens() as f64),
+            plan.total_steps,
+        )
+    }
+
+    fn start_event(&self, trainer: &Trainer, finished: u64) -> Value {
+        json!({
+            "config": self.loaded.source.path.display().to_string(),
+            "output_dir": self.loaded.config.output_dir,
+            "step": finished,
+            "total_steps": self.plan.total_steps,
+            "trainable_parameters": trainer.trainable_parameters(),
+            "total_parameters": trainer.total_parameters(),
+            "samples": self.plan.data.train.len(),
+            "tokens": self.plan.tokens(),
+        })
+    }
+
+    fn summary(&self, outcome: &Outcome, trainer: &Trainer, start: Instant) -> Summary {
+        let config = &self.loaded.config;
+        let output_dir = PathBuf::from(&config.output_dir);
+        let model = match config.adapter {
+            Some(Adapter::Lora) => format!("--model {} --adapter {}", config.base_model, config.output_dir),
+            None => format!("--model {}", config.output_dir),
+        };
+        let prompt = self.plan.data.eval.first().or(self.plan.data.train.first()).map(|example| {
+            let ids = example.tokens.prompt_ids();
+            self.model.tokenizer.decode(ids).unwrap_or_default()
+        });
+        let mut next = Vec::new();
+        if let Some(prompt) = prompt.filter(|prompt| !prompt.is_empty()) {
+            next.push(format!("host generate {model} --raw --prompt {}", shell_quoted(&prompt)));
+        }
+        next.push(format!("cat {}/metrics.jsonl", config.output_dir));
+        Summary {
+            steps: trainer.optimizer_step(),
+            loss: outcome.loss,
+            eval: outcome.eval.clone(),
+            tokens: outcome.tokens,
+            train_seconds: outcome.train_seconds,
+            wall_seconds: start.elapsed().as_secs_f64(),
+            peak_memory_bytes: peak_memory_bytes(),
+            dropped: self.plan.data.dropped.reasons(),
+            plugins: self
+                .plugins
+                .stats()
+                .into_iter()
+                .map(|stats| PluginShare {
+                    name: stats.name,
+                    calls: stats.calls,
+                    rows: stats.rows,
+                    seconds: stats.time.as_secs_f64(),
+                })
+                .collect(),
+            output_dir,
+            next,
+        }
+    }
+
+    /// The model card of the finished model.
+    fn card(&self, outcome: &Outcome) -> String {
+        use std::fmt::Write as _;
+        let config = &self.loaded.config;
+        let mut card = String::from("---\n");
+        let _ = writeln!(card, "base_model: {}", serde_json::json!(config.base_model));
+        if config.adapter.is_some() {
+            card.push_str("library_name: peft\n");
+        } else {
+            card.push_str("library_name: transformers\n");
+        }
+        card.push_str("pipeline_tag: text-generation\n---\n\n# Fine-tuned model\n\n");
+        let what = if config.adapter.is_some() { "A LoRA adapter for" } else { "Fine-tuned from" };
+        let _ =
+            writeln!(card, "{what} `{}`, {} steps, seed {}.\n", config.base_model, self.plan.total_steps, config.seed);
+        if let Some((before, after)) = &outcome.eval {
+            card.push_str("| | before | after |\n|---|---|---|\n");
+            let _ = writeln!(card, "| evaluation loss | {:.4} | {:.4} |", before.eval_loss, after.eval_loss);
+            for (name, value) in &after.rewards {
+                let from = before.rewards.get(name).copied().unwrap_or(f64::NAN);
+                let _ = writeln!(card, "| {name} | {from:.4} | {value:.4} |");
+            }
+            card.push('\n');
+        }
+        card.push_str("The config as run is in `config.resolved.yml`; versions and digests are in `run.json`.\n");
+        card
+    }
+}
+
+fn describe_plan(loaded: &LoadedConfig, model: &ModelFacts, plan: &Plan, output: Output) {
+    let batch = plan.batches.micro_batch_size * plan.accumulation;
+    let dropped = plan.data.dropped.reasons();
+    match output {
+        Output::Json => emit(
+            "plan",
+            json!({
+                "total_steps": plan.total_steps,
+                "steps_per_epoch": plan.steps_per_epoch,
+                "samples": plan.data.train.len(),
+                "eval_samples": plan.data.eval.len(),
+                "rows": plan.data.rows,
+                "tokens": plan.tokens(),
+                "trained_tokens": plan.trained_tokens(),
+                "warmup_steps": plan.schedule.warmup_steps,
+                "parameters": model.parameters(),
+                "output_dir": loaded.config.output_dir,
+            }),
+        ),
+        Output::Human => {
+            let mut lines = vec![
+                format!("model     {}, {} parameters", model.config.architecture, whole(model.parameters() as f64)),
+                format!(
+                    "data      {} samples of {} rows, {} tokens, {} of them learned",
+                    whole(plan.data.train.len() as f64),
+                    whole(plan.data.rows as f64),
+                    whole(plan.tokens() as f64),
+                    whole(plan.trained_tokens() as f64)
+                ),
+                format!("eval      {} samples", whole(plan.data.eval.len() as f64)),
+                format!(
+                    "steps     {} of {batch} samples, {} an epoch, {} of warm-up",
+                    plan.total_steps, plan.steps_per_epoch, plan.schedule.warmup_steps
+                ),
+                format!("output    {}", loaded.config.output_dir),
+            ];
+            lines.extend(dropped.iter().map(|(reason, count)| format!("left out  {count} rows: {reason}")));
+            lines.push("nothing was trained or written (--dry-run)".to_owned());
+            say(&lines.join("\n"));
+        }
+    }
+}
+
+fn emit_or_say(output: Output, event: &str, fields: Value, line: &str) {
+    match output {
+        Output::Json => emit(event, fields),
+        Output::Human => say(line),
+    }
+}
+
+/// A text as one argument of a shell command.
+fn shell_quoted(text: &str) -> String {
+    if text.contains('\n') {
+        let escaped = text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n");
+        return format!("$'{escaped}'");
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+fn one_line(text: &str) -> String {
+    let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let short: String = line.chars().take(100).collect();
+    crate::diagnostic::escape(&if short.len() < line.len() { format!("{short}…") } else { short })
+}

@@ -1,0 +1,274 @@
+//! What Axolotl has and this trainer lacks, with what to do instead; and the names that other trainers use.
+//!
+//! A key here with a null, false or empty value asks for nothing and is accepted. Names are those of Axolotl 0.18;
+//! `name_*` stands for all keys with that beginning.
+
+/// What becomes of a key that only Axolotl has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lack {
+    /// It asks for something that we do not do: an error, with what to do instead.
+    Instead(&'static str),
+    /// What it asks for is always so here, or changes no result: accepted, with a note that says why.
+    NoEffect(&'static str),
+    /// Another trainer's name for this key.
+    Called(&'static str),
+}
+
+use Lack::{Called, Instead, NoEffect};
+
+/// Rows of a table: names that share an answer.
+pub(super) type Table = &'static [(&'static [&'static str], Lack)];
+
+/// The answer for a key.
+pub(super) fn find<'a>(table: &'a [(&'static [&'static str], Lack)], key: &str) -> Option<&'a Lack> {
+    let fits = |name: &&str| match name.strip_suffix('*') {
+        Some(start) => key.starts_with(start),
+        None => *name == key,
+    };
+    table.iter().find(|(names, _)| names.iter().any(|name| fits(name))).map(|(_, lack)| lack)
+}
+
+/// Keys of the top level.
+#[rustfmt::skip]
+pub(super) const TOP: Table = &[
+    // --- always so here, or without influence on the result ---
+    (&["flash_attention", "sdp_attention", "sdpa_attention", "eager_attention", "xformers_attention", "flex_attention", "attn_implementation", "flash_attn_*", "sample_packing_eff_est"],
+        NoEffect("attention is exact and never crosses from one sample into another, whatever it is called")),
+    (&["pad_to_sequence_len", "pad_to_multiple_of", "group_by_length", "batch_flattening", "remove_unused_columns", "sample_packing_group_size", "sample_packing_bin_size", "sample_packing_sequentially", "sample_packing_mp_start_method", "multipack_real_batches", "pretrain_multipack_attn"],
+        NoEffect("batches have no padding here: samples are laid end to end and keep their own positions")),
+    (&["dataset_prepared_path", "dataset_num_proc", "dataset_processes", "dataset_keep_in_memory", "dataloader_*"],
+        NoEffect("data is read and tokenized on all cores when a run starts")),
+    (&["low_cpu_mem_usage", "gc_steps", "gc_collect_steps", "torch_empty_cache_steps", "is_llama_derived_model", "is_mistral_derived_model", "is_falcon_derived_model", "tokenizer_use_fast", "save_safetensors", "strict", "use_kernels"],
+        NoEffect("this is how it works here")),
+    (&["include_tokens_per_second", "include_tkps"],
+        NoEffect("`tokens_per_second` is in every line of `metrics.jsonl`")),
+    (&["lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel", "liger_*", "cut_cross_entropy", "chunked_cross_entropy*", "fused_attn_kernel"],
+        NoEffect("adapters, norms and the loss are fused here without asking")),
+    (&["save_only_model"],
+        Instead("checkpoints always keep the optimizer, so that a run can go on; delete the line (the final model is saved without it)")),
+
+    // --- model and tokenizer ---
+    (&["trust_remote_code"],
+        Instead("no code of a model is ever run here; delete the line (architectures here: Llama, Mistral)")),
+    (&["model_revision", "revision_of_model"],
+        Instead("models are directories here; download the revision first: `hf download ORG/NAME --revision REV --local-dir DIR`")),
+    (&["cls_model_config", "model_config", "overrides_of_model_config", "overrides_of_model_kwargs", "model_kwargs", "model_quantization_config*", "rope_scaling"],
+        Instead("edit `config.json` in the model's directory")),
+    (&["tokenizer_legacy", "tokenizer_use_mistral_common", "processor_*", "image_*", "added_tokens_overrides", "tokens", "resize_token_embeddings_to_32x", "shrink_embeddings", "mean_resizing_embeddings", "fix_untrained_tokens", "embeddings_skip_upcast"],
+        Instead("the tokenizer is used as it is; add tokens and resize the embedding with transformers first")),
+    (&["num_labels", "reward_model", "process_reward_model", "center_rewards_coefficient"],
+        Instead("only causal language models are trained here")),
+
+    // --- precision and quantized weights ---
+    (&["load_in_8bit", "load_in_4bit", "gptq", "gptq_*", "bnb_config_kwargs", "quantization", "qat", "quantize_moe_experts", "use_onebitllms"],
+        Instead("weights are kept in float32; delete the line, and use `adapter: lora` or `gradient_checkpointing: true` to save memory")),
+    (&["fp8", "fp8_*", "bfloat16", "float16"],
+        Instead("training computes in float32; delete the line")),
+
+    // --- adapters and freezing ---
+    (&["lora_model_dir"],
+        Instead("set `resume_from_checkpoint` to go on from a checkpoint; merge any other adapter into the model first")),
+    (&["lora_modules_to_save", "lora_target_parameters", "peft_trainable_token_indices", "loraplus_*", "lora_rank_pattern", "lora_alpha_pattern", "peft_use_dora", "peft_init_lora_weights", "peft_layers_pattern", "peft_layer_replication", "peft", "peft_*", "lora_on_cpu"],
+        Instead("adapters are plain or rank-stabilized LoRA on linear layers: `lora_r`, `lora_alpha`, `lora_target_modules`, `peft_use_rslora`, `peft_layers_to_transform`")),
+    (&["relora", "relora_*", "jagged_restart_*", "merge_lora", "merge_method"],
+        Instead("adapters are trained once and saved in PEFT's format, where peft can merge them")),
+    (&["freeze_mm_modules", "lisa_*", "spectrum_*", "unfrozen_parameters_*"],
+        Instead("name the parameters to train in `unfrozen_parameters`")),
+
+    // --- data ---
+    (&["pretraining_dataset", "streaming", "streaming_*", "pretraining_sample_concatenation", "skip_prepare_dataset"],
+        Instead("list files under `datasets`; streaming is not here")),
+    (&["dataset_exact_deduplication", "dataset_shard_num", "dataset_shard_idx", "num_dataset_shards_to_save", "curriculum_sampling", "shuffle_before_merging_datasets", "min_sample_len", "max_prompt_len", "eval_sequence_len", "use_pose", "pose_*", "chat_template_kwargs"],
+        Instead("prepare the data file that way; what is in `datasets` is trained as it is")),
+    (&["push_dataset_to_hub", "hf_use_auth_token", "hub_*", "push_to_hub_*"],
+        Instead("nothing is uploaded; after the run: `hf upload ORG/NAME OUTPUT_DIR`")),
+
+    // --- optimization ---
+    (&["embedding_lr", "embedding_lr_scale", "lr_groups", "optim_args", "optim_target_modules", "adam_beta3", "adam_epsilon2", "dion_*", "qgalore_*", "neftune_noise_alpha", "noisy_embedding_alpha", "lr_scheduler_kwargs", "lr_quadratic_warmup", "cosine_constant_lr_ratio", "lr_div_factor", "log_sweep_*"],
+        Instead("AdamW has one learning rate here: `learning_rate`, `lr_scheduler`, `warmup_steps`, `weight_decay`, `adam_beta1`, `adam_beta2`, `adam_epsilon`")),
+    (&["auto_find_batch_size"],
+        Instead("set `micro_batch_size`; halve it, and double `gradient_accumulation_steps`, when memory is short")),
+
+    // --- memory and speed ---
+    (&["selective_checkpointing", "activation_offloading", "layer_offloading", "tiled_mlp", "tiled_mlp_*"],
+        Instead("use `gradient_checkpointing: true`")),
+    (&["torch_compile", "torch_compile_*", "max_memory", "gpu_memory_limit", "large_head_attention", "scaling_softmax"],
+        Instead("there is no PyTorch here; delete the line")),
+    (&["s2_attention"],
+        Instead("shifted sparse attention is not here; delete the line")),
+
+    // --- logging, evaluation, checkpoints ---
+    (&["wandb_*", "mlflow_*", "comet_*", "use_comet", "trackio_*", "use_trackio", "use_wandb", "use_mlflow", "swanlab_*", "use_swanlab", "use_tensorboard", "otel_*", "report_to"],
+        Instead("metrics are in `OUTPUT_DIR/metrics.jsonl`, one JSON object a line; import them from there")),
+    (&["profiler_steps", "profiler_steps_start", "loss_watchdog_*", "log_level"],
+        Instead("delete the line; a loss or gradient that is not finite always stops the run")),
+    (&["generate_samples", "generation_*", "do_causal_lm_eval", "eval_causal_lm_metrics", "do_bench_eval", "bench_*", "eval_table_size", "eval_table_max_new_tokens", "lm_eval_*"],
+        Instead("use `eval_reward_funcs: [exact-match]` with `eval_max_new_tokens` and `num_generation_samples`")),
+    (&["early_stopping_patience", "metric_for_best_model", "greater_is_better", "load_best_model_at_end"],
+        Instead("keep checkpoints with `save_total_limit` and pick one by its `eval_loss` in `metrics.jsonl`")),
+    (&["save_first_step", "dynamic_checkpoint"],
+        Instead("use `save_steps`; SIGINT (Ctrl-C) saves too, and the run can go on from there")),
+
+    // --- preference and reinforcement learning ---
+    (&["rl", "rl_*", "trl", "vllm", "ebft", "dpo_*", "orpo_*", "simpo_*", "cpo_*", "kto_*", "rpo_*", "beta", "precompute_ref_log_probs"],
+        Instead("only supervised fine-tuning is here yet")),
+
+    // --- several devices ---
+    (&["deepspeed", "deepcompile", "fsdp", "fsdp_*", "dp_shard_size", "dp_replicate_size", "tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree", "ring_attn_func", "heads_k_stride", "ddp", "ddp_*", "use_ray", "ray_*", "expert_parallel_size", "fp32_norms", "world_size", "local_rank", "device", "device_map", "accelerator_config"],
+        Instead("one process trains on all cores of one machine")),
+    (&["trainer_cls", "experimental_*"],
+        Instead("nothing of the host can be replaced by Python; see the plugin kinds in `host plugin list`")),
+    (&["debug"],
+        Instead("use `host check` and `host train --dry-run`")),
+
+    // --- what other trainers call it ---
+    (&["model", "model_name_or_path", "model_name", "model_path", "pretrained_model_name_or_path"], Called("base_model")),
+    (&["dataset", "train_file", "data_path", "dataset_path", "train_dataset"], Called("datasets")),
+    (&["eval_dataset", "eval_datasets", "eval_file", "validation_file"], Called("test_datasets")),
+    (&["per_device_train_batch_size", "train_batch_size"], Called("micro_batch_size")),
+    (&["per_device_eval_batch_size"], Called("eval_batch_size")),
+    (&["grad_accum", "gradient_accumulation", "grad_accumulation_steps"], Called("gradient_accumulation_steps")),
+    (&["num_train_epochs", "epochs"], Called("num_epochs")),
+    (&["lr", "initial_lr"], Called("learning_rate")),
+    (&["lr_scheduler_type", "scheduler"], Called("lr_scheduler")),
+    (&["optim"], Called("optimizer")),
+    (&["max_seq_length", "max_seq_len", "max_length", "cutoff_len", "block_size", "model_max_length", "sequence_length"], Called("sequence_len")),
+    (&["packing"], Called("sample_packing")),
+    (&["lora_rank", "rank"], Called("lora_r")),
+    (&["lora_target", "target_modules"], Called("lora_target_modules")),
+    (&["use_rslora"], Called("peft_use_rslora")),
+    (&["evaluation_strategy"], Called("eval_strategy")),
+    (&["val_size", "test_size", "validation_split"], Called("val_set_size")),
+    (&["template"], Called("chat_template")),
+    (&["random_seed", "data_seed"], Called("seed")),
+    (&["out_dir", "output", "save_dir"], Called("output_dir")),
+    (&["grad_clip", "gradient_clipping", "max_gradient_norm", "clip_grad_norm"], Called("max_grad_norm")),
+    (&["reward_funcs", "eval_rewards"], Called("eval_reward_funcs")),
+];
+
+/// Keys of an entry of `datasets` or `test_datasets`.
+#[rustfmt::skip]
+pub(super) const DATASET: Table = &[
+    (&["preprocess_shards"],
+        NoEffect("data is read and tokenized on all cores when a run starts")),
+    (&["trust_remote_code"],
+        Instead("no code of a dataset is ever run here; delete the line")),
+    (&["name", "revision", "data_files", "data_dir"],
+        Instead("`path` names a file or directory on this machine; download the data first: `hf download --repo-type dataset ORG/NAME --local-dir DIR`")),
+    (&["shards", "shards_idx", "weight", "fraction", "max_samples", "num_samples", "temperature", "max_completion_length"],
+        Instead("cut the data file to what should be trained")),
+    (&["chat_template", "chat_template_jinja"],
+        Instead("set it at the top level; all datasets of a run share one template")),
+    (&["message_field_role"],
+        Instead("write `message_property_mappings: {role: …}`")),
+    (&["message_field_content"],
+        Instead("write `message_property_mappings: {content: …}`")),
+    (&["conversation"],
+        Instead("write `type: chat_template`, with `chat_template` at the top level")),
+    (&["train_on_split"], Called("split")),
+    (&["train_on_eot"], Called("train_on_eos")),
+    (&["field_thinking", "template_thinking_key", "split_thinking"],
+        Instead("put the reasoning into the message's content the way the model's template writes it")),
+    (&["field", "field_human", "field_model", "field_chosen", "field_rejected", "field_system", "field_instruction", "field_input", "field_output", "format", "no_input_format", "system_prompt", "system_format"],
+        Instead("write it under `type`: `type: {field_instruction: …, field_output: …, format: …}`")),
+    (&["input_format", "input_transform", "step_separator", "skip", "text_column"],
+        Instead("a prompt-strategy plugin can do this; see `plugin-sdk/README.md`")),
+    (&["loader", "dataset_type", "format_type"], Called("ds_type")),
+    (&["strategy", "prompt_strategy"], Called("type")),
+];
+
+/// Values that Axolotl takes for a key and we do not, with what to write instead.
+pub(super) fn value_advice(key: &str, word: &str) -> Option<&'static str> {
+    match (key, word) {
+        ("adapter", "qlora") => Some("write `adapter: lora`: the same adapters on float32 weights"),
+        ("adapter", "llama-adapter") => Some("write `adapter: lora`"),
+        ("optimizer", word) if word.contains("adam") || word.contains("lion") || word.contains("8bit") => {
+            Some("write `optimizer: adamw_torch`")
+        }
+        (
+            "optimizer",
+            "muon" | "sgd" | "adafactor" | "rmsprop" | "adagrad" | "came_pytorch" | "optimi_adamw" | "dion",
+        ) => Some("write `optimizer: adamw_torch`; AdamW is the one here"),
+        (
+            "lr_scheduler",
+            "one_cycle"
+            | "log_sweep"
+            | "rex"
+            | "polynomial"
+            | "inverse_sqrt"
+            | "cosine_with_restarts"
+            | "reduce_lr_on_plateau"
+            | "warmup_stable_decay",
+        ) => Some("write `lr_scheduler: cosine`, `linear`, `constant` or `constant_with_warmup`"),
+        ("save_strategy", "best") => {
+            Some("write `save_strategy: steps` and pick a checkpoint by its `eval_loss` in `metrics.jsonl`")
+        }
+        ("gradient_checkpointing", "offload" | "offload_disk" | "unsloth") => {
+            Some("write `gradient_checkpointing: true`")
+        }
+        (
+            "chat_template",
+            "gemma" | "mistral_v1" | "mistral_v2v3" | "mistral_v3_tekken" | "cohere" | "phi_3" | "phi_35"
+            | "deepseek_v2" | "qwen_25" | "qwen3" | "gemma3" | "llama3_2_vision" | "command_a" | "exaone",
+        ) => Some(
+            "the models that use it bring it along: write `chat_template: tokenizer_default`, or `jinja` with `chat_template_jinja`",
+        ),
+        ("chat_template", word) if word.starts_with("tokenizer_default_fallback_") => {
+            Some("write `chat_template: tokenizer_default`, or the name of the fallback if the model has no template")
+        }
+        _ => None,
+    }
+}
+
+/// What to write instead of a prompt strategy that Axolotl has and no plugin here provides.
+pub fn strategy_advice(name: &str) -> Option<&'static str> {
+    let family = name.split(['.', ':']).next().unwrap_or(name);
+    match family {
+        "sharegpt" => Some(
+            "write `type: chat_template` with `field_messages: conversations` and `message_property_mappings: {role: from, content: value}`",
+        ),
+        "alpaca" | "alpaca_chat" | "alpaca_instruct" | "alpaca_w_system" | "gpteacher" | "reflection"
+        | "explainchoice" | "concisechoice" | "summarizetldr" | "jeopardy" | "oasst" | "context_qa"
+        | "creative_acr" | "orcamini" => {
+            Some("write the shape under `type`: `type: {field_instruction: …, field_output: …, format: …}`")
+        }
+        "llama2_chat" | "metharme" | "pygmalion" | "messages" => Some("write `type: chat_template`"),
+        "completion"
+        | "input_output"
+        | "pretrain"
+        | "_synthetic"
+        | "stepwise_supervised"
+        | "bradley_terry"
+        | "chatml"
+        | "llama3"
+        | "zephyr"
+        | "user_defined"
+        | "passthrough" => {
+            Some("a prompt-strategy plugin can do this: see `plugin-sdk/README.md`, then `--plugins DIR`")
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_key_has_two_answers() {
+        for table in [TOP, DATASET] {
+            let mut seen = std::collections::BTreeSet::new();
+            for name in table.iter().flat_map(|(names, _)| *names) {
+                assert!(seen.insert(*name), "{name} twice");
+            }
+        }
+    }
+
+    #[test]
+    fn beginnings_and_whole_names_are_found() {
+        assert!(matches!(find(TOP, "wandb_project"), Some(Instead(_))));
+        assert!(matches!(find(TOP, "lr"), Some(Called("learning_rate"))));
+        assert!(matches!(find(TOP, "flash_attention"), Some(NoEffect(_))));
+        assert_eq!(find(TOP, "no_such_key"), None);
+    }
+}

@@ -1,0 +1,169 @@
+//! Every default, in one place: a config before the user said anything, and what follows from other keys afterwards.
+
+use super::read::Context;
+use super::schema::{Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
+use super::values::{Amount, AutoBool, Cadence, ExcessLengthStrategy, LrScheduler, Optimizer, PluginRef, TrainOnEos};
+
+/// A config in which nothing is set. `base_model`, `datasets` and `learning_rate` have no default: empty and zero stand
+/// for "missing" until the file is read, and no config leaves this room with them.
+pub(super) fn config() -> Config {
+    Config {
+        base_model: String::new(),
+        base_model_config: String::new(),
+        tokenizer_config: String::new(),
+        model_type: None,
+        tokenizer_type: None,
+        reinit_weights: false,
+        special_tokens: SpecialTokens::default(),
+        bf16: AutoBool::Auto,
+        fp16: false,
+        tf32: AutoBool::Auto,
+        float32: true,
+        datasets: Vec::new(),
+        test_datasets: Vec::new(),
+        val_set_size: Amount::Count(0),
+        sequence_len: 512,
+        excess_length_strategy: ExcessLengthStrategy::Drop,
+        sample_packing: false,
+        eval_sample_packing: false,
+        train_on_inputs: false,
+        shuffle_merged_datasets: true,
+        chat_template: "tokenizer_default".to_owned(),
+        chat_template_jinja: None,
+        default_system_message: None,
+        eot_tokens: Vec::new(),
+        adapter: None,
+        lora_r: None,
+        lora_alpha: None,
+        lora_dropout: 0.0,
+        lora_target_modules: Vec::new(),
+        lora_target_linear: false,
+        lora_fan_in_fan_out: false,
+        peft_use_rslora: false,
+        peft_layers_to_transform: None,
+        unfrozen_parameters: Vec::new(),
+        gradient_checkpointing: false,
+        gradient_checkpointing_kwargs: GradientCheckpointingKwargs::default(),
+        micro_batch_size: 1,
+        gradient_accumulation_steps: 1,
+        batch_size: None,
+        eval_batch_size: 1,
+        num_epochs: 1.0,
+        max_steps: None,
+        optimizer: Optimizer::AdamwTorchFused,
+        learning_rate: 0.0,
+        weight_decay: 0.0,
+        adam_beta1: 0.9,
+        adam_beta2: 0.999,
+        adam_epsilon: 1e-8,
+        max_grad_norm: 1.0,
+        lr_scheduler: LrScheduler::Cosine,
+        warmup_steps: None,
+        warmup_ratio: None,
+        cosine_min_lr_ratio: 0.0,
+        seed: 42,
+        logging_steps: None,
+        eval_steps: None,
+        evals_per_epoch: None,
+        eval_strategy: Cadence::No,
+        save_steps: None,
+        saves_per_epoch: None,
+        save_strategy: Cadence::Epoch,
+        save_total_limit: None,
+        output_dir: "./model-out".to_owned(),
+        resume_from_checkpoint: None,
+        auto_resume_from_checkpoints: false,
+        eval_reward_funcs: Vec::new(),
+        eval_max_new_tokens: 128,
+        num_generation_samples: None,
+        rules: Vec::new(),
+        plugins: Vec::new(),
+    }
+}
+
+/// A dataset of which only the path and the strategy are known.
+pub(super) fn dataset(path: String, strategy: PluginRef) -> DatasetConfig {
+    DatasetConfig {
+        path,
+        ds_type: PluginRef::named("jsonl"),
+        strategy,
+        split: "train".to_owned(),
+        field_messages: "messages".to_owned(),
+        field_tools: "tools".to_owned(),
+        message_property_mappings: ["role", "content"].map(|name| (name.to_owned(), name.to_owned())).into(),
+        roles: None,
+        roles_to_train: vec!["assistant".to_owned()],
+        train_on_eos: TrainOnEos::Turn,
+        drop_system_message: false,
+        message_field_training: None,
+        message_field_training_detail: None,
+    }
+}
+
+/// Fills in what depends on other keys. `is_given` says whether the user wrote a top-level key.
+pub(super) fn derive(cx: &Context<'_>, config: &mut Config, is_given: impl Fn(&str) -> bool) {
+    if config.base_model_config.is_empty() {
+        config.base_model_config.clone_from(&config.base_model);
+    }
+    if config.tokenizer_config.is_empty() {
+        config.tokenizer_config.clone_from(&config.base_model_config);
+    }
+    if config.chat_template_jinja.is_some() && !is_given("chat_template") {
+        "jinja".clone_into(&mut config.chat_template);
+    }
+    if !is_given("eval_sample_packing") {
+        config.eval_sample_packing = config.sample_packing;
+    }
+    batch(cx, config, &is_given);
+    if !is_given("eval_batch_size") {
+        config.eval_batch_size = config.micro_batch_size;
+    }
+    if !is_given("eval_strategy") {
+        let has_evaluation_data = !config.test_datasets.is_empty() || !config.val_set_size.is_zero();
+        config.eval_strategy = match (config.eval_steps, config.evals_per_epoch) {
+            (None, None) if has_evaluation_data => Cadence::Epoch,
+            (None, None) => Cadence::No,
+            _ => Cadence::Steps,
+        };
+    }
+    if !is_given("save_strategy") && (config.save_steps.is_some() || config.saves_per_epoch.is_some()) {
+        config.save_strategy = Cadence::Steps;
+    }
+}
+
+/// `batch_size` = `micro_batch_size` × `gradient_accumulation_steps`: whichever is missing follows from the other two.
+fn batch(cx: &Context<'_>, config: &mut Config, is_given: &impl Fn(&str) -> bool) {
+    let Some(batch_size) = config.batch_size.take() else { return };
+    let given = (is_given("micro_batch_size"), is_given("gradient_accumulation_steps"));
+    let (divisor, name) = match given {
+        (true, true) => {
+            let product = u64::from(config.micro_batch_size) * u64::from(config.gradient_accumulation_steps);
+            let message = "`batch_size` and `gradient_accumulation_steps` are both set";
+            let diagnostic = cx.error("conflict", "batch_size", message).why(format!(
+                "`micro_batch_size` x `gradient_accumulation_steps` is {product} already; `batch_size` says {batch_size}"
+            ));
+            cx.report(diagnostic.help("delete one of them"));
+            return;
+        }
+        (false, true) => (config.gradient_accumulation_steps, "gradient_accumulation_steps"),
+        (_, false) => (config.micro_batch_size, "micro_batch_size"),
+    };
+    if batch_size % divisor != 0 {
+        let message = format!("`batch_size` {batch_size} is not a multiple of `{name}` {divisor}");
+        cx.report(
+            cx.error("conflict", "batch_size", message)
+                .why("a step is a whole number of forward passes of the same size")
+                .help(format!(
+                    "set `batch_size` to {} or {}",
+                    (batch_size / divisor).max(1) * divisor,
+                    (batch_size / divisor + 1) * divisor
+                )),
+        );
+        return;
+    }
+    if name == "micro_batch_size" {
+        config.gradient_accumulation_steps = batch_size / divisor;
+    } else {
+        config.micro_batch_size = batch_size / divisor;
+    }
+}

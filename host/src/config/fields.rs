@@ -1,0 +1,547 @@
+//! The config's keys, one after another: read, checked against their range, put into the typed [`Config`].
+//!
+//! What concerns one key, or keys that have no meaning without each other, is checked here. Combinations that are
+//! possible but unwise are the business of the rule plugins.
+
+use serde_json::{Map, Value};
+
+use super::axolotl_keys::{self, DATASET};
+use super::defaults;
+use super::names::{nearest, one_of};
+use super::read::{Context, Section, fill, found, unknown_word};
+use super::schema::{Config, DatasetConfig};
+use super::values::{Adapter, Amount, AutoBool, Choice, PluginLimits, PluginPin, PluginRef, RuleRef, RuleSeverity};
+use crate::diagnostic::Diagnostic;
+
+/// Linear layers of a decoder layer, by the names that `lora_target_modules` uses.
+pub const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+/// Chat templates by name.
+const CHAT_TEMPLATES: [&str; 5] = ["tokenizer_default", "chatml", "llama3", "alpaca", "jinja"];
+/// Architectures by the names of transformers.
+const MODEL_TYPES: [&str; 3] = ["LlamaForCausalLM", "MistralForCausalLM", "AutoModelForCausalLM"];
+/// Keys of an entry of `datasets`, to recognize one that lost its indentation.
+const DATASET_KEYS: [&str; 8] = [
+    "path",
+    "type",
+    "ds_type",
+    "split",
+    "field_messages",
+    "roles_to_train",
+    "message_property_mappings",
+    "train_on_eos",
+];
+
+/// Reads the whole config. Problems are in `cx`; what is wrong keeps its default.
+pub(super) fn read(cx: &Context<'_>, root: &Map<String, Value>) -> Config {
+    let mut config = defaults::config();
+    let top = Section::top(cx, root);
+    model(&top, &mut config);
+    data(&top, &mut config);
+    chat(&top, &mut config);
+    trained(&top, &mut config);
+    batches(&top, &mut config);
+    optimizer(&top, &mut config);
+    cadence(&top, &mut config);
+    fill(&mut config.eval_reward_funcs, plugin_refs(&top, "eval_reward_funcs"));
+    fill(&mut config.eval_max_new_tokens, top.checked("eval_max_new_tokens", "1 or more", |n: u32| n > 0));
+    config.num_generation_samples = top.checked("num_generation_samples", "1 or more", |n: u64| n > 0);
+    rules_and_plugins(&top, &mut config);
+    top.finish(|key| DATASET_KEYS.contains(&key).then_some("into an entry of `datasets`"));
+    let is_given = |key: &str| root.get(key).is_some_and(|value| !value.is_null());
+    defaults::derive(cx, &mut config, &is_given);
+    together(cx, &config, is_given);
+    config
+}
+
+fn model(top: &Section<'_>, config: &mut Config) {
+    let cx = top.cx;
+    if top.value("base_model").is_none() {
+        cx.missing("base_model", "name the model's directory: `base_model: path/to/model`");
+    }
+    fill(&mut config.base_model, top.file_path("base_model"));
+    fill(&mut config.base_model_config, top.file_path("base_model_config"));
+    fill(&mut config.tokenizer_config, top.file_path("tokenizer_config"));
+    config.model_type = word_of(top, "model_type", &MODEL_TYPES);
+    config.tokenizer_type = top.read("tokenizer_type");
+    if config.tokenizer_type.as_ref().is_some_and(|name| !name.contains("Tokenizer")) {
+        let message = "`tokenizer_type` is the name of a tokenizer class of transformers";
+        cx.report(
+            cx.error("unknown-value", "tokenizer_type", message).help("write `AutoTokenizer`, or delete the line"),
+        );
+    }
+    fill(&mut config.reinit_weights, top.read("reinit_weights"));
+    if let Some(tokens) = top.value("special_tokens").and_then(|value| Section::of(cx, "special_tokens", value, &[])) {
+        config.special_tokens.bos_token = tokens.read("bos_token");
+        config.special_tokens.eos_token = tokens.read("eos_token");
+        config.special_tokens.pad_token = tokens.read("pad_token");
+        config.special_tokens.unk_token = tokens.read("unk_token");
+        tokens.finish(|_| None);
+    }
+    fill(&mut config.bf16, top.read("bf16"));
+    fill(&mut config.fp16, top.read("fp16"));
+    fill(&mut config.tf32, top.read("tf32"));
+    // `false` only says that float32 is not forced.
+    fill(&mut config.float32, top.read("float32").filter(|&forced: &bool| forced));
+    let asked = [
+        ("bf16", config.bf16 == AutoBool::Is(true), "write `bf16: auto`: bfloat16 where the device has it"),
+        ("fp16", config.fp16, "delete the line, or write `fp16: false`"),
+        ("tf32", config.tf32 == AutoBool::Is(true), "write `tf32: auto`: TensorFloat-32 where the device has it"),
+    ];
+    for (key, _, help) in asked.into_iter().filter(|&(_, asked, _)| asked) {
+        let message = format!("`{key}: true` needs a device that computes in it");
+        cx.report(
+            cx.error("unsupported-value", key, message).why("on the CPU, training computes in float32").help(help),
+        );
+    }
+}
+
+fn data(top: &Section<'_>, config: &mut Config) {
+    let cx = top.cx;
+    fill(&mut config.datasets, datasets(top, "datasets"));
+    if top.value("datasets").is_none_or(|value| matches!(value, Value::Array(list) if list.is_empty())) {
+        cx.missing("datasets", "name what to train on: `datasets: [{path: data/train.jsonl, type: alpaca}]`");
+    }
+    fill(&mut config.test_datasets, datasets(top, "test_datasets"));
+    fill(&mut config.val_set_size, top.read("val_set_size"));
+    fill(
+        &mut config.sequence_len,
+        top.checked("sequence_len", "from 2 to 1048576", |n: u32| (2..=1 << 20).contains(&n)),
+    );
+    fill(&mut config.excess_length_strategy, top.choice("excess_length_strategy"));
+    fill(&mut config.sample_packing, top.read("sample_packing"));
+    fill(&mut config.eval_sample_packing, top.read("eval_sample_packing"));
+    fill(&mut config.train_on_inputs, top.read("train_on_inputs"));
+    fill(&mut config.shuffle_merged_datasets, top.read("shuffle_merged_datasets"));
+}
+
+fn datasets(top: &Section<'_>, key: &'static str) -> Option<Vec<DatasetConfig>> {
+    let value = top.value(key)?;
+    let Value::Array(list) = value else {
+        let message = format!("`{key}` must be a list, found {}", found(value));
+        let help = "write each dataset as an entry of a list: `  - path: data/train.jsonl`";
+        top.cx.report(top.cx.error("wrong-type", key, message).help(help));
+        return None;
+    };
+    let entries =
+        list.iter().enumerate().filter_map(|(index, value)| dataset(top.cx, format!("{key}[{index}]"), value));
+    Some(entries.collect())
+}
+
+fn dataset(cx: &Context<'_>, path: String, value: &Value) -> Option<DatasetConfig> {
+    let entry = Section::of(cx, path, value, DATASET)?;
+    let file = entry.file_path("path");
+    if entry.value("path").is_none() {
+        cx.missing(&entry.at("path"), "name the file: `path: data/train.jsonl`");
+    }
+    let strategy = strategy(&entry);
+    let mut dataset = defaults::dataset(file.unwrap_or_default(), strategy.unwrap_or_else(|| PluginRef::named("")));
+    fill(&mut dataset.ds_type, entry.value("ds_type").and_then(|value| plugin_ref(cx, &entry.at("ds_type"), value)));
+    if dataset.ds_type.name == "json" {
+        "jsonl".clone_into(&mut dataset.ds_type.name);
+    }
+    fill(&mut dataset.split, entry.read("split"));
+    if dataset.split != "train" {
+        let split = entry.at("split");
+        let message = format!("a file has no split `{}`", dataset.split);
+        cx.report(
+            cx.error("unsupported-value", &split, message)
+                .help("write `split: train`, and name the file of the split in `path`"),
+        );
+    }
+    fill(&mut dataset.field_messages, entry.read("field_messages"));
+    fill(&mut dataset.field_tools, entry.read("field_tools"));
+    if let Some(mappings) = entry.read::<std::collections::BTreeMap<String, String>>("message_property_mappings") {
+        dataset.message_property_mappings.extend(mappings);
+    }
+    dataset.roles = entry.read("roles");
+    fill(&mut dataset.roles_to_train, entry.read("roles_to_train"));
+    fill(&mut dataset.train_on_eos, entry.choice("train_on_eos"));
+    fill(&mut dataset.drop_system_message, entry.read("drop_system_message"));
+    dataset.message_field_training = entry.read("message_field_training");
+    dataset.message_field_training_detail = entry.read("message_field_training_detail");
+    entry.finish(|key| {
+        let is_top = serde_json::to_value(defaults::config()).is_ok_and(|config| config.get(key).is_some());
+        is_top.then_some("at the top level")
+    });
+    Some(dataset)
+}
+
+/// `type`: a name, `{name, config}`, or Axolotl's inline shape of an instruction dataset.
+fn strategy(entry: &Section<'_>) -> Option<PluginRef> {
+    let cx = entry.cx;
+    let path = entry.at("type");
+    let Some(value) = entry.value("type") else {
+        cx.missing(&path, "say how a row becomes a prompt: `type: alpaca` or `type: chat_template`");
+        return None;
+    };
+    if value.as_object().is_none_or(|shape| shape.contains_key("name") || shape.is_empty()) {
+        return plugin_ref(cx, &path, value);
+    }
+    let shape = Section::of(cx, path, value, &[])?;
+    let mut strategy = PluginRef::named("alpaca");
+    for key in [
+        "system_prompt",
+        "system_format",
+        "field_system",
+        "field_instruction",
+        "field_input",
+        "field_output",
+        "format",
+        "no_input_format",
+    ] {
+        if let Some(text) = shape.read::<String>(key) {
+            strategy.config.insert(key.to_owned(), Value::String(text));
+        }
+    }
+    shape.finish(|key| (key == "config").then_some("beside a `name` of the plugin"));
+    Some(strategy)
+}
+
+fn plugin_refs(section: &Section<'_>, key: &'static str) -> Option<Vec<PluginRef>> {
+    let value = section.value(key)?;
+    let single = std::slice::from_ref(value);
+    let list = value.as_array().map_or(single, Vec::as_slice);
+    let refs = list.iter().enumerate().filter_map(|(index, entry)| {
+        let path = if value.is_array() { format!("{key}[{index}]") } else { key.to_owned() };
+        plugin_ref(section.cx, &path, entry)
+    });
+    Some(refs.collect())
+}
+
+/// `alpaca` or `{name: acme:dialogue, config: {…}}`.
+fn plugin_ref(cx: &Context<'_>, path: &str, value: &Value) -> Option<PluginRef> {
+    if let Value::String(name) = value {
+        return plugin_name(cx, path, name).then(|| PluginRef::named(name));
+    }
+    if !value.is_object() {
+        let message =
+            format!("`{path}` must be the name of a plugin or `{{name: …, config: …}}`, found {}", found(value));
+        cx.report(cx.error("wrong-type", path, message));
+        return None;
+    }
+    let section = Section::of(cx, path, value, &[])?;
+    let name = name_of(&section);
+    let config = config_of(&section);
+    section.finish(|_| None);
+    Some(PluginRef { name: name?, config })
+}
+
+fn name_of(section: &Section<'_>) -> Option<String> {
+    if section.value("name").is_none() {
+        section.cx.missing(&section.at("name"), "name the plugin: `name: acme:dialogue`");
+    }
+    let name: String = section.read("name")?;
+    plugin_name(section.cx, &section.at("name"), &name).then_some(name)
+}
+
+fn config_of(section: &Section<'_>) -> Map<String, Value> {
+    match section.value("config") {
+        None => Map::new(),
+        Some(Value::Object(map)) => map.clone(),
+        Some(other) => {
+            let path = section.at("config");
+            section.cx.report(section.cx.error(
+                "wrong-type",
+                &path,
+                format!("`{path}` must be a mapping, found {}", found(other)),
+            ));
+            Map::new()
+        }
+    }
+}
+
+fn plugin_name(cx: &Context<'_>, path: &str, name: &str) -> bool {
+    let part = |part: &str| {
+        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    if name.split(':').count() <= 2 && name.split(':').all(part) {
+        return true;
+    }
+    let diagnostic = cx.error("bad-plugin-name", path, format!("`{name}` is not the name of a plugin"));
+    let help = axolotl_keys::strategy_advice(name)
+        .unwrap_or("bundled plugins have bare names (`alpaca`), others `namespace:name`");
+    cx.report(diagnostic.help(help));
+    false
+}
+
+fn chat(top: &Section<'_>, config: &mut Config) {
+    let cx = top.cx;
+    fill(&mut config.chat_template, word_of(top, "chat_template", &CHAT_TEMPLATES));
+    config.chat_template_jinja = top.read("chat_template_jinja");
+    config.default_system_message = top.read("default_system_message");
+    fill(&mut config.eot_tokens, top.read("eot_tokens"));
+    let named = top.value("chat_template").is_some();
+    if config.chat_template == "jinja" && config.chat_template_jinja.is_none() {
+        let diagnostic = cx.error("conflict", "chat_template", "`chat_template: jinja` without a template");
+        cx.report(diagnostic.help("write the template, or a file that holds it, into `chat_template_jinja`"));
+    } else if named && config.chat_template != "jinja" && config.chat_template_jinja.is_some() {
+        let message = format!("`chat_template_jinja` is set, but `chat_template` is `{}`", config.chat_template);
+        cx.report(
+            cx.error("conflict", "chat_template_jinja", message)
+                .help("write `chat_template: jinja`, or delete one of them"),
+        );
+    }
+}
+
+fn trained(top: &Section<'_>, config: &mut Config) {
+    let cx = top.cx;
+    config.adapter = top.choice("adapter");
+    config.lora_r = top.checked("lora_r", "from 1 to 65536", |n: u32| (1..=65536).contains(&n));
+    config.lora_alpha = top.checked("lora_alpha", "above 0", |n: f64| n > 0.0);
+    fill(&mut config.lora_dropout, top.checked("lora_dropout", "from 0 up to but not including 1", share_below_one));
+    lora_target_modules(top, config);
+    fill(&mut config.peft_use_rslora, top.read("peft_use_rslora"));
+    fill(&mut config.lora_fan_in_fan_out, top.read("lora_fan_in_fan_out"));
+    if config.lora_fan_in_fan_out {
+        let message = "`lora_fan_in_fan_out: true` is for weights stored transposed";
+        let why = "the models here (Llama, Mistral) store them as torch's `Linear` does";
+        cx.report(cx.error("unsupported-value", "lora_fan_in_fan_out", message).why(why).help("write `false`"));
+    }
+    config.peft_layers_to_transform = top.read::<Vec<u32>>("peft_layers_to_transform");
+    fill(&mut config.unfrozen_parameters, top.read("unfrozen_parameters"));
+    for (index, pattern) in config.unfrozen_parameters.iter().enumerate() {
+        let path = format!("unfrozen_parameters[{index}]");
+        if is_row_range(pattern) {
+            let diagnostic = cx.error("unsupported-value", &path, "row ranges of a parameter are not supported");
+            cx.report(diagnostic.help("name the whole parameter; all its rows are trained"));
+        } else if let Err(error) = regex::Regex::new(pattern) {
+            let reason = error.to_string();
+            let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            cx.report(cx.error("bad-pattern", &path, format!("`{pattern}` is not a regular expression")).why(reason));
+        }
+    }
+    match top.value("gradient_checkpointing") {
+        Some(Value::String(word)) => unknown_word(cx, "gradient_checkpointing", word, ["true", "false"].into_iter()),
+        _ => fill(&mut config.gradient_checkpointing, top.read("gradient_checkpointing")),
+    }
+    let kwargs = top.value("gradient_checkpointing_kwargs");
+    if let Some(kwargs) = kwargs.and_then(|value| Section::of(cx, "gradient_checkpointing_kwargs", value, &[])) {
+        config.gradient_checkpointing_kwargs.use_reentrant = kwargs.read("use_reentrant");
+        kwargs.finish(|_| None);
+    }
+}
+
+/// Axolotl's `embed_tokens.weight$[:32000]`: only these rows of the parameter.
+fn is_row_range(pattern: &str) -> bool {
+    let range = pattern.strip_suffix(']').and_then(|rest| rest.rsplit_once('['));
+    range.and_then(|(_, range)| range.split_once(':')).is_some_and(|(start, end)| {
+        !(start.is_empty() && end.is_empty()) && (start.chars().chain(end.chars())).all(|c| c.is_ascii_digit())
+    })
+}
+
+fn lora_target_modules(top: &Section<'_>, config: &mut Config) {
+    fill(&mut config.lora_target_linear, top.read("lora_target_linear"));
+    if top.value("lora_target_modules").and_then(Value::as_str) == Some("all-linear") {
+        config.lora_target_linear = true;
+        return;
+    }
+    fill(&mut config.lora_target_modules, top.read("lora_target_modules"));
+    for (index, module) in config.lora_target_modules.iter().enumerate() {
+        if !LINEAR_MODULES.contains(&module.as_str()) {
+            let path = format!("lora_target_modules[{index}]");
+            let message = format!("`{module}` is not a linear layer that can have an adapter");
+            let diagnostic = top.cx.error("unknown-value", &path, message);
+            top.cx.report(match nearest(module, LINEAR_MODULES) {
+                Some(name) => diagnostic.help(format!("did you mean `{name}`?")),
+                None => diagnostic.help(format!("write {}", one_of(LINEAR_MODULES))),
+            });
+        }
+    }
+}
+
+fn batches(top: &Section<'_>, config: &mut Config) {
+    let positive = |n: u32| n > 0;
+    fill(&mut config.micro_batch_size, top.checked("micro_batch_size", "1 or more", positive));
+    fill(&mut config.gradient_accumulation_steps, top.checked("gradient_accumulation_steps", "1 or more", positive));
+    config.batch_size = top.checked("batch_size", "1 or more", positive);
+    fill(&mut config.eval_batch_size, top.checked("eval_batch_size", "1 or more", positive));
+    fill(&mut config.num_epochs, top.checked("num_epochs", "above 0", |n: f64| n > 0.0));
+    config.max_steps = top.checked("max_steps", "1 or more", |n: u64| n > 0);
+}
+
+fn share(value: f64) -> bool {
+    (0.0..=1.0).contains(&value)
+}
+
+fn share_below_one(value: f64) -> bool {
+    (0.0..1.0).contains(&value)
+}
+
+fn optimizer(top: &Section<'_>, config: &mut Config) {
+    const BELOW_ONE: &str = "from 0 up to but not including 1";
+    fill(&mut config.optimizer, top.choice("optimizer"));
+    if top.value("learning_rate").is_none() {
+        top.cx.missing("learning_rate", "`learning_rate: 2e-4` is usual with `adapter: lora`, `2e-5` without");
+    }
+    fill(&mut config.learning_rate, top.checked("learning_rate", "above 0", |n: f64| n > 0.0));
+    fill(&mut config.weight_decay, top.checked("weight_decay", "0 or more", |n: f64| n >= 0.0));
+    fill(&mut config.adam_beta1, top.checked("adam_beta1", BELOW_ONE, share_below_one));
+    fill(&mut config.adam_beta2, top.checked("adam_beta2", BELOW_ONE, share_below_one));
+    fill(&mut config.adam_epsilon, top.checked("adam_epsilon", "above 0", |n: f64| n > 0.0));
+    fill(&mut config.max_grad_norm, top.checked("max_grad_norm", "0 or more", |n: f64| n >= 0.0));
+    fill(&mut config.lr_scheduler, top.choice("lr_scheduler"));
+    config.warmup_steps = top.read::<u64>("warmup_steps");
+    config.warmup_ratio = top.checked("warmup_ratio", "from 0 to 1", share);
+    fill(&mut config.cosine_min_lr_ratio, top.checked("cosine_min_lr_ratio", "from 0 to 1", share));
+    fill(&mut config.seed, top.read("seed"));
+}
+
+fn cadence(top: &Section<'_>, config: &mut Config) {
+    let positive = |n: u64| n > 0;
+    let amount = |n: Amount| n != Amount::Count(0);
+    config.logging_steps = top.checked("logging_steps", "1 or more", positive);
+    config.eval_steps = top.checked("eval_steps", "1 or more, or a share of the run", amount);
+    config.evals_per_epoch = top.checked("evals_per_epoch", "1 or more", positive);
+    fill(&mut config.eval_strategy, top.choice("eval_strategy"));
+    config.save_steps = top.checked("save_steps", "1 or more, or a share of the run", amount);
+    config.saves_per_epoch = top.checked("saves_per_epoch", "1 or more", positive);
+    fill(&mut config.save_strategy, top.choice("save_strategy"));
+    config.save_total_limit = top.checked("save_total_limit", "1 or more", |n: u32| n > 0);
+    fill(&mut config.output_dir, top.file_path("output_dir"));
+    config.resume_from_checkpoint = top.file_path("resume_from_checkpoint");
+    fill(&mut config.auto_resume_from_checkpoints, top.read("auto_resume_from_checkpoints"));
+}
+
+fn rules_and_plugins(top: &Section<'_>, config: &mut Config) {
+    let cx = top.cx;
+    let list = |key: &'static str| {
+        top.value(key).map_or(&[][..], |value| value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice))
+    };
+    for (index, value) in list("rules").iter().enumerate() {
+        let path = format!("rules[{index}]");
+        if let Value::String(name) = value {
+            if plugin_name(cx, &path, name) {
+                config.rules.push(RuleRef {
+                    name: name.clone(),
+                    config: Map::new(),
+                    severity: std::collections::BTreeMap::new(),
+                });
+            }
+            continue;
+        }
+        let Some(section) = Section::of(cx, path, value, &[]) else { continue };
+        let name = name_of(&section);
+        let own = config_of(&section);
+        let mut severity = std::collections::BTreeMap::new();
+        let severity_path = section.at("severity");
+        if let Some(ids) = section.read::<std::collections::BTreeMap<String, String>>("severity") {
+            for (id, word) in ids {
+                match RuleSeverity::parse(&word) {
+                    Some(level) => drop(severity.insert(id, level)),
+                    None => {
+                        let path = super::positions::join(&severity_path, &id);
+                        unknown_word(cx, &path, &word, RuleSeverity::ALL.iter().map(|(word, _)| *word));
+                    }
+                }
+            }
+        }
+        section.finish(|_| None);
+        config.rules.extend(name.map(|name| RuleRef { name, config: own, severity }));
+    }
+    for (index, value) in list("plugins").iter().enumerate() {
+        let path = format!("plugins[{index}]");
+        if let Value::String(name) = value {
+            let diagnostic =
+                cx.error("wrong-type", &path, format!("`{path}` must be a mapping, found {}", found(value)));
+            cx.report(diagnostic.help(format!(
+                "a plugin is used where its job is named (`datasets[].type`, `rules` …); here it gets pins and limits: `{{name: {name}, version: \"0.1\"}}`"
+            )));
+            continue;
+        }
+        let Some(section) = Section::of(cx, path, value, &[]) else { continue };
+        let pin = plugin_pin(&section);
+        section.finish(|_| None);
+        config.plugins.extend(pin);
+    }
+}
+
+fn plugin_pin(section: &Section<'_>) -> Option<PluginPin> {
+    let cx = section.cx;
+    let name = name_of(section);
+    let version = section.read("version");
+    let sha256: Option<String> = section.read("sha256");
+    if let Some(digest) = &sha256
+        && (digest.len() != 64 || !digest.chars().all(|c| c.is_ascii_hexdigit()))
+    {
+        let path = section.at("sha256");
+        let diagnostic = cx.error("out-of-range", &path, format!("`{path}` must be 64 hexadecimal digits"));
+        cx.report(diagnostic.help("`host plugin inspect NAME` shows it"));
+    }
+    let mut limits = PluginLimits::default();
+    if let Some(own) = section.value("limits").and_then(|value| Section::of(cx, section.at("limits"), value, &[])) {
+        limits.memory_mb = own.checked("memory_mb", "from 1 to 4096", |n: u64| (1..=4096).contains(&n));
+        limits.call_ms = own.checked("call_ms", "from 1 to 3600000", |n: u64| (1..=3_600_000).contains(&n));
+        own.finish(|_| None);
+    }
+    Some(PluginPin { name: name?, version, sha256: sha256.map(|digest| digest.to_lowercase()), limits })
+}
+
+fn word_of(top: &Section<'_>, key: &'static str, words: &'static [&'static str]) -> Option<String> {
+    let word: String = top.read(key)?;
+    if !words.contains(&word.as_str()) {
+        unknown_word(top.cx, key, &word, words.iter().copied());
+        return None;
+    }
+    Some(word)
+}
+
+/// Keys that mean nothing without each other, or that cannot both hold.
+fn together(cx: &Context<'_>, config: &Config, is_given: impl Fn(&str) -> bool) {
+    let is_lora = config.adapter == Some(Adapter::Lora);
+    let has_targets = !config.lora_target_modules.is_empty() || config.lora_target_linear;
+    let needed = [
+        ("lora_r", config.lora_r.is_some(), "`lora_r: 16` is a usual rank"),
+        ("lora_alpha", config.lora_alpha.is_some(), "`lora_alpha: 32` goes with `lora_r: 16`"),
+        ("lora_target_modules", has_targets, "name the layers, or write `lora_target_linear: true` for all of them"),
+    ];
+    for (key, is_set, help) in needed {
+        if is_lora && !is_set && !is_given(key) {
+            let diagnostic = cx.error("missing-key", "adapter", format!("`adapter: lora` needs `{key}`"));
+            cx.report(diagnostic.help(help));
+        }
+        if is_set && !is_given("adapter") {
+            let diagnostic = Diagnostic::error("config::conflict", format!("`{key}` without `adapter`"))
+                .at(cx.source.key_place(key));
+            cx.report(
+                diagnostic
+                    .why("all weights of the model would be trained")
+                    .help("add `adapter: lora`, or delete the key"),
+            );
+        }
+    }
+    // Tokens of one micro-batch are numbered with 32 bits.
+    let tokens = u64::from(config.micro_batch_size.max(config.eval_batch_size)) * u64::from(config.sequence_len);
+    if tokens > u64::from(u32::MAX) {
+        let path =
+            if config.eval_batch_size > config.micro_batch_size { "eval_batch_size" } else { "micro_batch_size" };
+        let message = format!("one forward pass would have {tokens} tokens; the limit is {}", u32::MAX);
+        cx.report(cx.error("overflow", path, message).help("lower the batch size or `sequence_len`"));
+    }
+    let rows = u64::from(config.micro_batch_size) * u64::from(config.gradient_accumulation_steps);
+    if rows > u64::from(u32::MAX) {
+        let message = format!("one optimizer step would have {rows} rows; the limit is {}", u32::MAX);
+        cx.report(cx.error("overflow", "gradient_accumulation_steps", message).help("lower it"));
+    }
+    if !config.output_dir.is_empty() && same_path(&config.output_dir, &config.base_model) {
+        let diagnostic = cx.error("conflict", "output_dir", "`output_dir` is `base_model`");
+        cx.report(
+            diagnostic
+                .why("the trained model would replace the one that it starts from")
+                .help("write to a directory of its own"),
+        );
+    }
+    let mut names = std::collections::BTreeSet::new();
+    for (index, pin) in config.plugins.iter().enumerate() {
+        if !names.insert(&pin.name) {
+            let message = format!("`{}` is listed twice in `plugins`", pin.name);
+            cx.report(cx.error("conflict", &format!("plugins[{index}].name"), message).help("merge the two entries"));
+        }
+    }
+}
+
+fn same_path(a: &str, b: &str) -> bool {
+    let plain = |text: &str| -> std::path::PathBuf {
+        std::path::Path::new(text).components().filter(|part| !matches!(part, std::path::Component::CurDir)).collect()
+    };
+    plain(a) == plain(b)
+}

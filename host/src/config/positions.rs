@@ -1,0 +1,369 @@
+//! Where each key and value of a config stands: a pass over the parser's events that keeps positions and no values.
+//!
+//! Values come from `serde_yaml` alone; this pass adds what it cannot tell: line and column of every path
+//! (`datasets[0].path`), both places of a duplicate key, the start of a second document, tags and merge keys.
+
+use std::collections::{BTreeMap, HashMap};
+
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
+
+/// Entries that a config may have once its aliases are written out. The largest example config has a few hundred.
+const ENTRY_LIMIT: usize = 20_000;
+/// Levels of nesting. No key of the schema needs more than six; a plugin's own config may need some.
+const DEPTH_LIMIT: usize = 64;
+
+/// A stretch of one line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Spot {
+    /// Line, counted from 1.
+    pub line: usize,
+    /// Column in characters, counted from 1.
+    pub column: usize,
+    /// Characters; 1 where it goes on in the next line.
+    pub len: usize,
+}
+
+impl Spot {
+    fn of(span: Span) -> Self {
+        let same_line = span.start.line() == span.end.line();
+        let len = if same_line { span.end.col().saturating_sub(span.start.col()) } else { 1 };
+        Self { line: span.start.line(), column: span.start.col() + 1, len: len.max(1) }
+    }
+}
+
+/// Where one entry of a mapping or a sequence stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key; none in a sequence.
+    pub key: Option<Spot>,
+    /// Its value; where a value starts on a later line than its key, the key stands for it in messages.
+    pub value: Spot,
+    /// The value is a mapping or a sequence.
+    pub is_container: bool,
+}
+
+/// Something that is valid YAML and still cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Flaw {
+    /// A key that its mapping already has: the path, this place, the first place.
+    Duplicate { path: String, first: Spot },
+    /// A second document starts here.
+    SecondDocument,
+    /// `<<`, which YAML 1.2 no longer has.
+    MergeKey { path: String },
+    /// A tag (`!python/object`), which could only mean something that a config must not do.
+    Tag { path: String, tag: String },
+    /// A mapping or a sequence as a key.
+    ComplexKey { path: String },
+    /// More nesting than any config needs.
+    TooDeep,
+    /// Aliases that write out to more than any config needs.
+    TooLarge,
+    /// An alias inside the very value that it stands for.
+    RecursiveAlias { path: String },
+}
+
+/// The result of the pass.
+#[derive(Debug, Default)]
+pub struct Positions {
+    entries: BTreeMap<String, Entry>,
+    /// What is wrong, in file order.
+    pub flaws: Vec<(Spot, Flaw)>,
+    /// Characters that no YAML document starts with were all that is there: nothing or only comments.
+    pub is_empty: bool,
+}
+
+impl Positions {
+    /// Reads positions from `text`. An error is the parser's: then there are no positions at all.
+    pub fn of(text: &str) -> Result<Self, ScanError> {
+        let mut pass = Pass::default();
+        pass.out.is_empty = true;
+        for event in Parser::new_from_str(text) {
+            let (event, span) = event?;
+            if !pass.take(&event, Spot::of(span)) {
+                break;
+            }
+        }
+        pass.out.flaws.sort_by_key(|(spot, _)| *spot);
+        Ok(pass.out)
+    }
+
+    /// The entry at a config path.
+    pub fn get(&self, path: &str) -> Option<&Entry> {
+        self.entries.get(path)
+    }
+
+    /// All paths, in alphabetical order, for tests. The whole document is the empty path.
+    #[cfg(test)]
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+}
+
+/// `parent.key`, or `parent["odd key"]` where a plain key could be misread.
+pub fn join(parent: &str, key: &str) -> String {
+    let plain = !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | ':' | '/' | '<'));
+    match (parent.is_empty(), plain) {
+        (true, true) => key.to_owned(),
+        (false, true) => format!("{parent}.{key}"),
+        (_, false) => format!("{parent}[{key:?}]"),
+    }
+}
+
+/// `parent[index]`.
+pub fn join_index(parent: &str, index: usize) -> String {
+    format!("{parent}[{index}]")
+}
+
+/// True if `path` is `parent` or stands inside it.
+pub fn is_within(path: &str, parent: &str) -> bool {
+    path.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || parent.is_empty() || rest.starts_with(['.', '[']))
+}
+
+#[derive(Default)]
+struct Pass {
+    out: Positions,
+    frames: Vec<Frame>,
+    /// Anchor → path of its value, and whether that value is complete.
+    anchors: HashMap<usize, (String, bool)>,
+    documents: usize,
+}
+
+struct Frame {
+    path: String,
+    anchor: usize,
+    kind: Kind,
+}
+
+enum Kind {
+    Mapping {
+        seen: HashMap<String, Spot>,
+        key: Option<(String, Spot)>,
+    },
+    Sequence {
+        next: usize,
+    },
+    /// Inside a key that is itself a container: nothing in it has a path.
+    KeyContainer,
+}
+
+impl Pass {
+    /// False: stop reading.
+    fn take(&mut self, event: &Event<'_>, spot: Spot) -> bool {
+        match event {
+            Event::DocumentStart(_) => {
+                self.documents += 1;
+                if self.documents > 1 {
+                    self.flaw(spot, Flaw::SecondDocument);
+                    return false;
+                }
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                if self.documents == 1 && !(text.is_empty() && *style == ScalarStyle::Plain) {
+                    self.out.is_empty = false;
+                }
+                return self.scalar(text, *anchor, tag.as_deref(), spot);
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.out.is_empty = false;
+                return self.open(*anchor, tag.as_deref(), spot, Kind::Mapping { seen: HashMap::new(), key: None });
+            }
+            Event::SequenceStart(anchor, tag) => {
+                self.out.is_empty = false;
+                return self.open(*anchor, tag.as_deref(), spot, Kind::Sequence { next: 0 });
+            }
+            Event::MappingEnd | Event::SequenceEnd => {
+                if let Some(frame) = self.frames.pop() {
+                    self.anchors.entry(frame.anchor).and_modify(|anchor| anchor.1 = true);
+                }
+            }
+            Event::Alias(anchor) => return self.alias(*anchor, spot),
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
+        }
+        true
+    }
+
+    fn flaw(&mut self, spot: Spot, flaw: Flaw) {
+        self.out.flaws.push((spot, flaw));
+    }
+
+    fn scalar(&mut self, text: &str, anchor: usize, tag: Option<&Tag>, spot: Spot) -> bool {
+        if let Some(Frame { path, kind: Kind::Mapping { seen, key: key @ None }, .. }) = self.frames.last_mut() {
+            let full = join(path, text);
+            let first = seen.get(text).copied();
+            seen.entry(text.to_owned()).or_insert(spot);
+            *key = Some((text.to_owned(), spot));
+            if let Some(first) = first {
+                self.flaw(spot, Flaw::Duplicate { path: full, first });
+            } else if text == "<<" {
+                self.flaw(spot, Flaw::MergeKey { path: full });
+            }
+            return true;
+        }
+        let Some((path, key)) = self.next_path() else { return true };
+        self.check_tag(&path, tag, spot);
+        self.anchors.insert(anchor, (path.clone(), true));
+        self.insert(path, Entry { key, value: spot, is_container: false })
+    }
+
+    fn open(&mut self, anchor: usize, tag: Option<&Tag>, spot: Spot, kind: Kind) -> bool {
+        if self.frames.len() >= DEPTH_LIMIT {
+            self.flaw(spot, Flaw::TooDeep);
+            return false;
+        }
+        let is_key = matches!(self.frames.last(), Some(Frame { kind: Kind::Mapping { key: None, .. }, .. }));
+        let Some((path, key)) = (if is_key { None } else { self.next_path() }) else {
+            if let Some(Frame { path, kind: Kind::Mapping { key, .. }, .. }) = self.frames.last_mut() {
+                let path = path.clone();
+                *key = Some(("?".to_owned(), spot));
+                self.flaw(spot, Flaw::ComplexKey { path });
+            }
+            self.frames.push(Frame { path: String::new(), anchor: 0, kind: Kind::KeyContainer });
+            return true;
+        };
+        self.check_tag(&path, tag, spot);
+        self.anchors.insert(anchor, (path.clone(), false));
+        // A block collection starts at its first entry and has no width of its own.
+        let value = Spot { len: 1, ..spot };
+        self.frames.push(Frame { path: path.clone(), anchor, kind });
+        self.insert(path, Entry { key, value, is_container: true })
+    }
+
+    fn alias(&mut self, anchor: usize, spot: Spot) -> bool {
+        if let Some(Frame { kind: Kind::Mapping { key: key @ None, .. }, .. }) = self.frames.last_mut() {
+            *key = Some(("*".to_owned(), spot));
+            return true;
+        }
+        let Some((path, key)) = self.next_path() else { return true };
+        let Some((target, complete)) = self.anchors.get(&anchor).cloned() else { return true };
+        if !complete {
+            self.flaw(spot, Flaw::RecursiveAlias { path });
+            return false;
+        }
+        let copies: Vec<(String, Entry)> = self
+            .out
+            .entries
+            .range(target.clone()..)
+            .take_while(|(at, _)| at.starts_with(&target))
+            .filter(|(at, _)| is_within(at, &target))
+            .map(|(at, entry)| (format!("{path}{}", &at[target.len()..]), *entry))
+            .collect();
+        for (at, entry) in copies {
+            let entry = if at == path { Entry { key, value: spot, ..entry } } else { entry };
+            if !self.insert(at, entry) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Path of the value that comes next, and where its key stands. None inside a key.
+    fn next_path(&mut self) -> Option<(String, Option<Spot>)> {
+        match self.frames.last_mut() {
+            None => Some((String::new(), None)),
+            Some(Frame { path, kind, .. }) => match kind {
+                Kind::Mapping { key, .. } => key.take().map(|(key, spot)| (join(path, &key), Some(spot))),
+                Kind::Sequence { next } => {
+                    *next += 1;
+                    Some((join_index(path, *next - 1), None))
+                }
+                Kind::KeyContainer => None,
+            },
+        }
+    }
+
+    fn check_tag(&mut self, path: &str, tag: Option<&Tag>, spot: Spot) {
+        let Some(tag) = tag else { return };
+        let core = tag.is_yaml_core_schema()
+            && matches!(tag.suffix.as_str(), "str" | "int" | "float" | "bool" | "null" | "map" | "seq");
+        if !core {
+            let handle = if tag.is_yaml_core_schema() { "!!" } else { &tag.handle };
+            let tag = format!("{handle}{}", tag.suffix);
+            self.flaw(spot, Flaw::Tag { path: path.to_owned(), tag });
+        }
+    }
+
+    fn insert(&mut self, path: String, entry: Entry) -> bool {
+        if self.out.entries.len() >= ENTRY_LIMIT {
+            self.flaw(entry.value, Flaw::TooLarge);
+            return false;
+        }
+        self.out.entries.entry(path).or_insert(entry);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spot(line: usize, column: usize, len: usize) -> Spot {
+        Spot { line, column, len }
+    }
+
+    #[test]
+    fn keys_and_values_have_lines_and_columns() {
+        let text = "base_model: tiny\ndatasets:\n  - path: 'a b'\n    type: {name: x}\nlora_target_modules: [q, k]\n";
+        let positions = Positions::of(text).expect("valid");
+        let of = |path| *positions.get(path).unwrap_or_else(|| panic!("no {path}"));
+        assert_eq!(of("base_model"), Entry { key: Some(spot(1, 1, 10)), value: spot(1, 13, 4), is_container: false });
+        assert_eq!(of("datasets[0].path").value, spot(3, 11, 5));
+        assert_eq!(of("datasets[0].type.name").key, Some(spot(4, 12, 4)));
+        assert_eq!(of("lora_target_modules[1]").value, spot(5, 26, 1));
+        assert_eq!(of("datasets[0]").value.line, 3);
+        assert!(positions.flaws.is_empty() && !positions.is_empty);
+    }
+
+    #[test]
+    fn flaws_come_in_file_order() {
+        let text = "a: 1\nb: &x {c: 1}\na: 2\nd:\n  <<: *x\ne: !py 1\n? [k]\n: 1\n---\nz: 1\n";
+        let positions = Positions::of(text).expect("valid");
+        let found: Vec<_> = positions.flaws.iter().map(|(spot, flaw)| (spot.line, flaw.clone())).collect();
+        assert_eq!(
+            found,
+            [
+                (3, Flaw::Duplicate { path: "a".to_owned(), first: spot(1, 1, 1) }),
+                (5, Flaw::MergeKey { path: "d.<<".to_owned() }),
+                (6, Flaw::Tag { path: "e".to_owned(), tag: "!py".to_owned() }),
+                (7, Flaw::ComplexKey { path: String::new() }),
+                (9, Flaw::SecondDocument),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_alias_has_its_own_place_and_its_content_the_anchors() {
+        let positions = Positions::of("a: &x\n  k: 1\nb: *x\n").expect("valid");
+        assert_eq!(positions.get("b").map(|entry| entry.value), Some(spot(3, 4, 2)));
+        assert_eq!(positions.get("b.k").map(|entry| entry.value), Some(spot(2, 6, 1)));
+    }
+
+    #[test]
+    fn bombs_are_found_early() {
+        let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+        for level in 1..11 {
+            let aliases = vec![format!("*a{}", level - 1); 9].join(", ");
+            text += &format!("a{level}: &a{level} [{aliases}]\n");
+        }
+        let positions = Positions::of(&text).expect("valid");
+        assert!(matches!(positions.flaws.as_slice(), [(_, Flaw::TooLarge)]), "{:?}", positions.flaws);
+        let deep: String = (0..200).map(|level| format!("{}a:\n", " ".repeat(level))).collect();
+        assert!(matches!(Positions::of(&deep).expect("valid").flaws.as_slice(), [(_, Flaw::TooDeep)]));
+        let own = Positions::of("a: &x\n  b: *x\n").expect("valid");
+        assert!(matches!(own.flaws.as_slice(), [(_, Flaw::RecursiveAlias { .. })]));
+    }
+
+    #[test]
+    fn nothing_but_comments_is_empty() {
+        for text in ["", "# a\n", "---\n", "\n\n"] {
+            assert!(Positions::of(text).expect("valid").is_empty, "{text:?}");
+        }
+        assert!(!Positions::of("''").expect("valid").is_empty);
+    }
+
+    #[test]
+    fn odd_keys_are_quoted_in_paths() {
+        assert_eq!(join("roles", "a.b"), r#"roles["a.b"]"#);
+        assert!(is_within("a.b[0]", "a.b") && is_within("a", "") && !is_within("ab", "a"));
+    }
+}

@@ -1,0 +1,267 @@
+//! The room from the outside: a file in, a config or all its problems out.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::positions::Positions;
+use super::*;
+
+const MINIMAL: &str = "base_model: tiny\nlearning_rate: 1e-3\ndatasets:\n  - path: a.jsonl\n    type: alpaca\n";
+
+fn examined(text: &str, overrides: &[&str]) -> Examined {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("host.yml");
+    std::fs::write(&path, text).expect("write");
+    let overrides: Vec<String> = overrides.iter().map(|&set| set.to_owned()).collect();
+    examine(&path, &overrides)
+}
+
+fn loaded(text: &str, overrides: &[&str]) -> LoadedConfig {
+    let examined = examined(text, overrides);
+    assert!(!examined.has_errors(), "{:#?}", examined.problems);
+    examined.loaded.expect("a config")
+}
+
+/// `line:column code message`, one a line.
+fn problems(text: &str, overrides: &[&str]) -> String {
+    let lines = examined(text, overrides).problems.into_iter().map(|problem| {
+        let place = problem.place.map_or_else(|| "-".to_owned(), |place| format!("{}:{}", place.line, place.column));
+        format!("{place} {} {} {}\n", problem.severity.name(), problem.code, problem.message)
+    });
+    lines.collect()
+}
+
+#[test]
+fn a_small_config_has_every_default() {
+    let loaded = loaded(MINIMAL, &[]);
+    let config = &loaded.config;
+    assert_eq!((config.base_model.as_str(), config.tokenizer_config.as_str()), ("tiny", "tiny"));
+    assert!((config.learning_rate - 1e-3).abs() < 1e-12);
+    assert_eq!((config.micro_batch_size, config.gradient_accumulation_steps, config.eval_batch_size), (1, 1, 1));
+    assert_eq!((config.eval_strategy, config.save_strategy), (Cadence::No, Cadence::Epoch));
+    assert_eq!(config.datasets[0].ds_type, PluginRef::named("jsonl"));
+    assert_eq!(
+        loaded.given,
+        ["base_model", "learning_rate", "datasets", "datasets[0]", "datasets[0].path", "datasets[0].type"]
+    );
+}
+
+#[test]
+fn batch_keys_follow_from_each_other() {
+    let sizes = |more: &str| {
+        let config = loaded(&format!("{MINIMAL}{more}"), &[]).config;
+        (config.micro_batch_size, config.gradient_accumulation_steps, config.eval_batch_size)
+    };
+    assert_eq!(sizes("micro_batch_size: 2\nbatch_size: 8\n"), (2, 4, 2));
+    assert_eq!(sizes("gradient_accumulation_steps: 4\nbatch_size: 8\n"), (2, 4, 2));
+    assert_eq!(sizes("batch_size: 8\n"), (1, 8, 1));
+    assert_eq!(sizes("micro_batch_size: 2\neval_batch_size: 5\n"), (2, 1, 5));
+}
+
+#[test]
+fn the_resolved_config_is_a_config_with_the_same_meaning() {
+    let text = format!(
+        "{MINIMAL}    ds_type: json\n    roles: {{user: [human, user]}}\n  - path: b.jsonl\n    type: {{field_instruction: q, format: \"{{instruction}}\"}}\n\
+         adapter: lora\nlora_r: 8\nlora_alpha: 16\nlora_target_linear: true\nval_set_size: 0.1\neval_steps: 0.25\nbatch_size: 6\nmicro_batch_size: 3\n\
+         rules: [acme:house, {{name: axolotl-compat, severity: {{D16: off}}}}]\neval_reward_funcs: [exact-match]\n\
+         plugins: [{{name: acme:house, version: \"0.2\", limits: {{memory_mb: 64}}}}]\nspecial_tokens: {{pad_token: <pad>}}\n"
+    );
+    let first = loaded(&text, &[]);
+    let again = loaded(&first.to_yaml(), &[]);
+    assert_eq!(first.config, again.config);
+    assert_eq!(first.config.datasets[1].strategy.name, "alpaca");
+}
+
+#[test]
+fn overrides_replace_values_and_problems_name_the_command_line() {
+    let loaded = loaded(
+        MINIMAL,
+        &["datasets[0].path=b.jsonl", "gradient_checkpointing_kwargs.use_reentrant=true", "seed=7", "seed=8"],
+    );
+    assert_eq!(loaded.config.datasets[0].path, "b.jsonl");
+    assert_eq!(loaded.config.gradient_checkpointing_kwargs.use_reentrant, Some(true));
+    assert_eq!(loaded.config.seed, 8);
+    assert!(loaded.is_given("gradient_checkpointing_kwargs.use_reentrant"));
+    let place = loaded.source.place("seed").expect("a place");
+    assert_eq!((place.file.as_path(), place.line, place.column), (Path::new("command line"), 4, 12));
+    insta::assert_snapshot!(problems(MINIMAL, &["micro_batch_size=0", "sede=1", "learning_rate"]), @"
+    1:24 error config::out-of-range `micro_batch_size` must be 1 or more, found `0`
+    2:12 error config::unknown-key unknown key `sede`
+    3:7 error config::bad-override `learning_rate` has no `=`
+    ");
+}
+
+#[test]
+fn every_problem_comes_at_once_in_file_order() {
+    let text = "base_model: tiny
+micro_batchsize: 2
+learning_rate: -1
+num_epochs: .nan
+micro_batch_size: 0
+sequence_len: two
+seed: 1.5
+sample_packing: yes
+optimizer: adamw_bnb_8bit
+lr_scheduler: cosin
+load_in_4bit: true
+load_in_8bit: false
+flash_attention: true
+wandb_project:
+lr: 3
+lora_r: 8
+hf_token: hf_abc
+weight_decay: 1e400
+warmup_ratio: 1.5
+gradient_accumulation_steps: 99999999999999999999999
+output_dir: ~/out
+unfrozen_parameters: ['model\\.layers\\.(', 'embed_tokens.weight$[:32000]', '[[:alpha:]]']
+chat_template: jinja
+datasets:
+  - path: a.jsonl
+    typ: alpaca
+    learning_rate: 3
+    split: test
+  - alpaca
+type: alpaca
+seed: 2
+";
+    insta::assert_snapshot!(problems(text, &[]), @r"
+    2:1 error config::unknown-key unknown key `micro_batchsize`
+    3:16 error config::out-of-range `learning_rate` must be above 0, found `-1`
+    4:13 error config::not-finite `num_epochs` must be a finite number, found `.nan`
+    5:19 error config::out-of-range `micro_batch_size` must be 1 or more, found `0`
+    6:15 error config::wrong-type `sequence_len` must be a whole number, found the string `two`
+    7:7 error config::wrong-type `seed` must be a whole number, found `1.5`
+    8:17 error config::wrong-type `sample_packing` must be `true` or `false`, found the string `yes`
+    9:12 error config::unsupported-value `optimizer: adamw_bnb_8bit` is not supported
+    10:15 error config::unknown-value `cosin` is not a value of `lr_scheduler`
+    11:1 error config::unsupported-key Axolotl's `load_in_4bit` is not supported
+    13:1 note config::no-effect `flash_attention` has no effect here
+    15:1 error config::unknown-key unknown key `lr`
+    16:1 error config::conflict `lora_r` without `adapter`
+    17:1 error config::secret `hf_token` looks like a secret
+    18:15 error config::wrong-type `weight_decay` must be a number, found the string `1e400`
+    19:15 error config::out-of-range `warmup_ratio` must be from 0 to 1, found `1.5`
+    20:30 error config::out-of-range `gradient_accumulation_steps` must be a number of at most 64 bits, found `1e+23`
+    21:13 error config::unexpanded-path `~` is not expanded in `output_dir`
+    22:23 error config::bad-pattern `model\.layers\.(` is not a regular expression
+    22:43 error config::unsupported-value row ranges of a parameter are not supported
+    23:16 error config::conflict `chat_template: jinja` without a template
+    25:5 error config::missing-key `datasets[0].type` is missing
+    26:5 error config::unknown-key unknown key `datasets[0].typ`
+    27:5 error config::unknown-key unknown key `datasets[0].learning_rate`
+    28:12 error config::unsupported-value a file has no split `test`
+    29:5 error config::wrong-type `datasets[1]` must be a mapping, found the string `alpaca`
+    30:1 error config::unknown-key unknown key `type`
+    31:1 error config::duplicate-key `seed` is set twice
+    ");
+}
+
+#[test]
+fn keys_that_ask_for_nothing_are_accepted() {
+    let text = format!(
+        "{MINIMAL}wandb_project:\nload_in_8bit: false\nfsdp: []\nfsdp_config:\ndeepspeed:\nspecial_tokens:\ndebug:\ndataset_prepared_path:\n"
+    );
+    assert_eq!(problems(&text, &[]), "");
+}
+
+#[test]
+fn places_fall_back_to_what_was_written() {
+    let loaded = loaded(MINIMAL, &[]);
+    let of = |path: &str| loaded.source.nearest_place(path).map(|place| (place.line, place.column));
+    assert_eq!(of("datasets[0].path"), Some((4, 11)));
+    assert_eq!(of("datasets[0].type.config.field"), Some((5, 11)));
+    assert_eq!(of("datasets[0].ds_type"), Some((4, 5)));
+    assert_eq!(of("micro_batch_size"), None);
+    let diagnostic = loaded.locate(Diagnostic::error("rule::X", "x"), "micro_batch_size");
+    assert_eq!(diagnostic.notes, ["`micro_batch_size` is not set; its default counts (`1`)"]);
+}
+
+/// Paths of every value in a tree, as the position pass names them.
+fn paths(value: &Value, path: &str, out: &mut BTreeSet<String>) {
+    out.insert(path.to_owned());
+    match value {
+        Value::Array(list) => {
+            list.iter().enumerate().for_each(|(index, value)| paths(value, &join_index(path, index), out));
+        }
+        Value::Object(map) => map.iter().for_each(|(key, value)| paths(value, &join(path, key), out)),
+        _ => {}
+    }
+}
+
+fn assert_passes_agree(text: &str) {
+    let (value, _) = tree::read(text).expect("valid YAML");
+    let positions = Positions::of(text).expect("valid YAML");
+    let mut expected = BTreeSet::new();
+    paths(&value, "", &mut expected);
+    assert_eq!(positions.paths().map(str::to_owned).collect::<BTreeSet<_>>(), expected, "{text}");
+    for path in positions.paths() {
+        let entry = positions.get(path).expect("listed");
+        let line = text.lines().nth(entry.value.line - 1).unwrap_or_default();
+        if let Some(key) = entry.key {
+            let shown: String =
+                text.lines().nth(key.line - 1).unwrap_or_default().chars().skip(key.column - 1).take(key.len).collect();
+            let name = shown.trim_matches(['"', '\'']);
+            assert!(path.ends_with(name) || path.contains(name), "{path}: {shown}");
+        }
+        assert!(entry.value.column <= line.chars().count() + 1, "{path}: {entry:?} in {line:?}");
+    }
+}
+
+#[test]
+fn the_two_passes_agree_on_every_config_of_the_repository() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(&folder).expect("configs/") {
+        let path = entry.expect("entry").path();
+        if path.extension().is_some_and(|end| end == "yml" || end == "yaml") {
+            assert_passes_agree(&std::fs::read_to_string(&path).expect("text"));
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "no config in {}", folder.display());
+}
+
+/// Trees of the kinds of values that configs have.
+fn config_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (-1e6_f64..1e6).prop_map(Value::from),
+        "[a-zA-Z0-9 _./#:'\"\\-{}\\[\\]<>|*&!%@ü日]{0,12}".prop_map(Value::from),
+        "[a-z ]{0,6}\n[a-z ]{0,6}\n".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 40, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            prop::collection::btree_map("[a-z_.:]{1,10}", inner, 0..6).prop_map(|map| json!(map)),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_two_passes_agree_on_generated_configs(root in prop::collection::btree_map("[a-z_]{1,12}", config_value(), 1..8)) {
+        let text = serde_yaml::to_string(&root).expect("serializable");
+        let value = tree::read(&text).expect("valid YAML").0;
+        let positions = Positions::of(&text);
+        // Where the position parser refuses what the value parser takes, messages come without carets: allowed, and rare.
+        if let Ok(positions) = positions {
+            let mut expected = BTreeSet::new();
+            paths(&value, "", &mut expected);
+            let found: BTreeSet<String> = positions.paths().map(str::to_owned).collect();
+            prop_assert_eq!(found, expected, "{}", text);
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "\\PC{0,200}", lines in prop::collection::vec("[ \\-a-z:\\[\\]{}&*!|>'\"#\t]{0,20}", 0..12)) {
+        let _ = examined(&text, &[]);
+        let _ = examined(&lines.join("\n"), &[&lines.join("=")]);
+    }
+}

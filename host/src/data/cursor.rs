@@ -1,0 +1,78 @@
+//! Where a run stands in its data: an epoch and a place in that epoch's plan. Two numbers, saved with each checkpoint,
+//! from which the same batches follow.
+
+use serde::{Deserialize, Serialize};
+
+use super::batches::{BatchOptions, plan_epoch};
+
+/// A place in the data.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Finished epochs.
+    pub epoch: u64,
+    /// Micro-batches of this epoch that were used.
+    pub micro_batch: usize,
+}
+
+/// Walks through the epochs.
+#[derive(Debug)]
+pub struct Cursor {
+    lengths: Vec<usize>,
+    options: BatchOptions,
+    position: Position,
+    plan: Vec<Vec<usize>>,
+}
+
+impl Cursor {
+    /// Starts at `position`; `lengths` are the tokens of each sample.
+    pub fn new(lengths: Vec<usize>, options: BatchOptions, position: Position) -> Self {
+        let plan = plan_epoch(&lengths, &options, position.epoch);
+        Self { lengths, options, position, plan }
+    }
+
+    /// The next optimizer step's micro-batches: `count`, or what is left of the epoch. Steps never cross epochs, as in
+    /// transformers' Trainer.
+    pub fn next_step(&mut self, count: usize) -> Vec<Vec<usize>> {
+        if self.position.micro_batch >= self.plan.len() {
+            self.position = Position { epoch: self.position.epoch + 1, micro_batch: 0 };
+            self.plan = plan_epoch(&self.lengths, &self.options, self.position.epoch);
+        }
+        let end = (self.position.micro_batch + count.max(1)).min(self.plan.len());
+        let step = self.plan[self.position.micro_batch..end].to_vec();
+        self.position.micro_batch = end;
+        step
+    }
+
+    /// Where the next step starts.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Micro-batches of the current epoch.
+    pub fn micro_batches(&self) -> usize {
+        self.plan.len()
+    }
+
+    /// Passes over the data so far, as a fraction.
+    pub fn epochs(&self) -> f64 {
+        self.position.epoch as f64 + self.position.micro_batch as f64 / self.plan.len().max(1) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restored_cursor_gives_the_same_steps_across_epochs() {
+        let options =
+            BatchOptions { micro_batch_size: 2, sequence_len: 16, sample_packing: false, shuffle: true, seed: 1 };
+        let mut whole = Cursor::new(vec![4; 11], options.clone(), Position::default());
+        let steps: Vec<_> = (0..9).map(|_| (whole.position(), whole.next_step(4))).collect();
+        assert_eq!(steps.iter().map(|(_, step)| step.len()).collect::<Vec<_>>(), [4, 2, 4, 2, 4, 2, 4, 2, 4]);
+        for (position, expected) in &steps {
+            let mut restored = Cursor::new(vec![4; 11], options.clone(), *position);
+            assert_eq!(&restored.next_step(4), expected);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! From a dataset's bytes to micro-batches: source → strategy → template and tokenizer → epoch plan → batches.
+
+pub mod batches;
+pub mod cursor;
+pub mod dataset;
+pub mod source;
+pub mod strategy;
+pub mod template;
+pub mod tokenize;
+pub mod tokenizer;

@@ -1,0 +1,16 @@
+//! How a row becomes what the model reads and learns to write.
+
+use plugin_runtime::PluginError;
+use plugin_runtime::types::{RowError, Sample};
+
+/// Renders rows, many at a time.
+pub trait PromptStrategy: Send {
+    /// One result a row, in order; none where a row yields nothing on purpose.
+    fn render(&mut self, rows: &[String]) -> Result<Vec<Result<Option<Sample>, RowError>>, PluginError>;
+}
+
+impl PromptStrategy for plugin_runtime::Strategy {
+    fn render(&mut self, rows: &[String]) -> Result<Vec<Result<Option<Sample>, RowError>>, PluginError> {
+        Self::render(self, rows)
+    }
+}

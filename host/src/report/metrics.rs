@@ -1,0 +1,129 @@
+//! `metrics.jsonl`: one line per logged step, appended and flushed, names as the field has them.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// One optimizer step.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TrainRecord {
+    /// Finished optimizer steps, counted from 1.
+    pub step: u64,
+    /// Passes over the data so far, as a fraction.
+    pub epoch: f64,
+    /// Mean loss per trained token of this step, in nats.
+    pub loss: f64,
+    /// Length of the whole gradient before clipping.
+    pub grad_norm: f64,
+    /// Used for this step.
+    pub learning_rate: f64,
+    /// Tokens of this step, prompts included.
+    pub tokens: u64,
+    /// Of this step.
+    pub tokens_per_second: f64,
+    /// Of this step.
+    pub step_seconds: f64,
+    /// The most memory the process has had.
+    pub peak_memory_bytes: u64,
+}
+
+/// One evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EvalRecord {
+    /// Finished optimizer steps; 0 is before training.
+    pub step: u64,
+    /// Mean loss per trained token of the evaluation set, in nats.
+    pub eval_loss: f64,
+    /// `exp(eval_loss)`.
+    pub eval_perplexity: f64,
+    /// Mean of each reward over the generations (`rewards/<name>/mean`).
+    #[serde(flatten)]
+    pub rewards: BTreeMap<String, f64>,
+    /// Time it took.
+    pub eval_seconds: f64,
+}
+
+/// The append-only file. A failed write is remembered and said once: it is no reason to stop training.
+#[derive(Debug)]
+pub struct MetricsFile {
+    path: PathBuf,
+    file: File,
+    warning: Option<String>,
+}
+
+impl MetricsFile {
+    /// Opens or creates it, without the lines of steps after `finished_steps` and without a torn last line.
+    pub fn open(path: &Path, finished_steps: u64) -> Result<Self, std::io::Error> {
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let text = std::fs::read(path)?;
+        let text = String::from_utf8_lossy(&text);
+        let keep: String = text
+            .split_inclusive('\n')
+            .filter(|line| line.ends_with('\n') && step_of(line).is_some_and(|step| step <= finished_steps))
+            .collect();
+        if keep.len() != text.len() {
+            file.set_len(0)?;
+            file.write_all(keep.as_bytes())?;
+        }
+        file.seek(SeekFrom::End(0))?;
+        Ok(Self { path: path.to_owned(), file, warning: None })
+    }
+
+    /// Appends one event.
+    pub fn append(&mut self, event: &str, fields: &Value) {
+        let line = event_line(event, fields.clone());
+        if let Err(error) = writeln!(self.file, "{line}").and_then(|()| self.file.flush()) {
+            let message = || format!("cannot write `{}`: {error}; training went on without it", self.path.display());
+            self.warning.get_or_insert_with(message);
+        }
+    }
+
+    /// The first failed write.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+}
+
+/// An event as one line of JSON: `event` and `v` first.
+pub fn event_line(event: &str, fields: Value) -> String {
+    let mut object = serde_json::Map::new();
+    object.insert("event".into(), event.into());
+    object.insert("v".into(), 1.into());
+    if let Value::Object(fields) = fields {
+        object.extend(fields);
+    }
+    Value::Object(object).to_string()
+}
+
+fn step_of(line: &str) -> Option<u64> {
+    serde_json::from_str::<Value>(line).ok()?.get("step")?.as_u64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resuming_drops_later_steps_and_a_torn_line() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("metrics.jsonl");
+        let mut metrics = MetricsFile::open(&path, 0).unwrap();
+        for step in 1..=4 {
+            metrics.append("train", &serde_json::json!({ "step": step }));
+        }
+        drop(metrics);
+        let mut torn = std::fs::read_to_string(&path).unwrap();
+        torn.push_str("{\"event\":\"train\",\"st");
+        std::fs::write(&path, torn).unwrap();
+        let mut metrics = MetricsFile::open(&path, 2).unwrap();
+        metrics.append("train", &serde_json::json!({ "step": 3 }));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let steps: Vec<_> = text.lines().map(|line| step_of(line).unwrap()).collect();
+        assert_eq!(steps, [1, 2, 3]);
+        assert!(text.starts_with(r#"{"event":"train","v":1,"step":1}"#));
+    }
+}

@@ -1,0 +1,100 @@
+//! What a run tells: `metrics.jsonl`, the progress bar or plain lines on stderr, JSON events on stdout, and the closing
+//! summary. The loop hands records over and never prints.
+
+pub mod metrics;
+pub mod progress;
+pub mod summary;
+
+use std::path::Path;
+
+use self::metrics::{EvalRecord, MetricsFile, TrainRecord};
+use self::progress::Progress;
+
+/// How a command talks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Text for a person on stderr.
+    Human,
+    /// One JSON object per line on stdout, progress on stderr only as plain log lines.
+    Json,
+}
+
+/// All the ways in which a run reports, behind one door.
+#[derive(Debug)]
+pub struct Reporter {
+    output: Output,
+    metrics: MetricsFile,
+    progress: Progress,
+}
+
+impl Reporter {
+    /// Opens `metrics.jsonl` in `output_dir`. Lines of steps after `finished_steps` come from a run that went further
+    /// than the checkpoint now resumed; they are dropped, because those steps are made again.
+    pub fn open(
+        output_dir: &Path,
+        output: Output,
+        finished_steps: u64,
+        total_steps: u64,
+    ) -> Result<Self, std::io::Error> {
+        Ok(Self {
+            output,
+            metrics: MetricsFile::open(&output_dir.join("metrics.jsonl"), finished_steps)?,
+            progress: Progress::new(total_steps, finished_steps, output == Output::Human),
+        })
+    }
+
+    /// One finished optimizer step; `log` says whether it is one of the logged ones.
+    pub fn train(&mut self, record: &TrainRecord, log: bool) {
+        self.progress.step(record, log);
+        if log {
+            self.record("train", record);
+        }
+    }
+
+    /// One finished evaluation.
+    pub fn eval(&mut self, record: &EvalRecord) {
+        self.progress.eval(record);
+        self.record("eval", record);
+    }
+
+    /// A line for a person; nothing that a program needs.
+    pub fn say(&self, line: &str) {
+        self.progress.say(line);
+    }
+
+    /// An event for a program: on stdout with `--json`, nowhere otherwise.
+    pub fn event(&self, event: &str, fields: serde_json::Value) {
+        if self.output == Output::Json {
+            emit(event, fields);
+        }
+    }
+
+    /// Takes the bar away, so that what follows stands alone.
+    pub fn finish(&mut self) -> Option<String> {
+        self.progress.finish();
+        self.metrics.warning().map(ToOwned::to_owned)
+    }
+
+    fn record<T: serde::Serialize>(&mut self, event: &str, record: &T) {
+        let fields = serde_json::to_value(record).expect("records are plain data");
+        self.metrics.append(event, &fields);
+        self.event(event, fields);
+    }
+}
+
+/// Prints one JSON event on stdout. A closed pipe is not an error: whoever read it has seen enough.
+pub fn emit(event: &str, fields: serde_json::Value) {
+    use std::io::Write as _;
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{}", metrics::event_line(event, fields));
+    let _ = stdout.flush();
+}
+
+/// The most memory that this process has had, in bytes (`VmHWM` of Linux); zero where the system does not say.
+pub fn peak_memory_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}

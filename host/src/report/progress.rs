@@ -1,0 +1,113 @@
+//! Progress on stderr: one bar on a terminal, a plain line per logged step elsewhere.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::metrics::{EvalRecord, TrainRecord};
+
+/// Weight of the newest loss in the shown average.
+const SMOOTHING: f64 = 0.1;
+
+/// The bar, or the plain lines in its place.
+#[derive(Debug)]
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    plain: bool,
+    total_steps: u64,
+    loss: Option<f64>,
+}
+
+impl Progress {
+    /// A bar over `total_steps`, if `visible` and stderr is a terminal.
+    pub fn new(total_steps: u64, finished_steps: u64, visible: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = (visible && terminal).then(|| {
+            let bar = ProgressBar::with_draw_target(Some(total_steps), ProgressDrawTarget::stderr());
+            let template = "{bar:32} {pos}/{len} steps  {msg}  {elapsed} elapsed, {eta} left";
+            bar.set_style(
+                ProgressStyle::with_template(template).expect("the template is a constant").progress_chars("━━ "),
+            );
+            bar.set_position(finished_steps);
+            bar.enable_steady_tick(Duration::from_millis(500));
+            bar
+        });
+        Self { bar, plain: visible && !terminal, total_steps, loss: None }
+    }
+
+    /// After a step.
+    pub fn step(&mut self, record: &TrainRecord, log: bool) {
+        let smooth = self.loss.map_or(record.loss, |loss| loss + SMOOTHING * (record.loss - loss));
+        self.loss = Some(smooth);
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("loss {smooth:.4}  {} tok/s", whole(record.tokens_per_second)));
+            bar.set_position(record.step);
+        } else if self.plain && log {
+            self.line(&format!(
+                "step {}/{}  loss {:.4}  grad norm {:.3}  lr {:.2e}  {} tok/s",
+                record.step,
+                self.total_steps,
+                record.loss,
+                record.grad_norm,
+                record.learning_rate,
+                whole(record.tokens_per_second)
+            ));
+        }
+    }
+
+    /// After an evaluation.
+    pub fn eval(&mut self, record: &EvalRecord) {
+        let mut line = format!("step {}/{}  eval loss {:.4}", record.step, self.total_steps, record.eval_loss);
+        for (name, value) in &record.rewards {
+            line.push_str(&format!("  {name} {value:.3}"));
+        }
+        self.say(&line);
+    }
+
+    /// A line above the bar.
+    pub fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| self.line(line)),
+            None if self.plain => self.line(line),
+            None => {}
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+            self.plain = true;
+        }
+    }
+
+    /// A closed terminal must not end the run.
+    #[expect(clippy::unused_self, reason = "all output goes through the one who owns the terminal line")]
+    fn line(&self, line: &str) {
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+}
+
+/// A count with spaces between thousands.
+pub fn whole(value: f64) -> String {
+    let digits = format!("{:.0}", value.max(0.0));
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            out.push(' ');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::whole;
+
+    #[test]
+    fn thousands_are_set_apart() {
+        assert_eq!([whole(0.4), whole(999.0), whole(1000.0), whole(1_234_567.0)], ["0", "999", "1 000", "1 234 567"]);
+    }
+}

@@ -1,0 +1,117 @@
+//! The closing table of a run: what changed, how fast it went, where the result is, and what to do next.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use super::metrics::EvalRecord;
+use super::progress::whole;
+
+/// What a plugin cost a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PluginShare {
+    /// Its name.
+    pub name: String,
+    /// Calls made.
+    pub calls: u64,
+    /// Rows or items given.
+    pub rows: u64,
+    /// Time inside its calls.
+    pub seconds: f64,
+}
+
+/// A finished run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// Optimizer steps of the whole run.
+    pub steps: u64,
+    /// Loss of the first and last logged step of this process.
+    pub loss: Option<(f64, f64)>,
+    /// Evaluations before and after.
+    pub eval: Option<(EvalRecord, EvalRecord)>,
+    /// Tokens trained in this process, prompts included.
+    pub tokens: u64,
+    /// Time in training steps.
+    pub train_seconds: f64,
+    /// Time in all, evaluations and saving included.
+    pub wall_seconds: f64,
+    /// The most memory that the process had.
+    pub peak_memory_bytes: u64,
+    /// Rows that were left out, by reason.
+    pub dropped: Vec<(String, u64)>,
+    /// What each plugin took.
+    pub plugins: Vec<PluginShare>,
+    /// Where the model is.
+    pub output_dir: PathBuf,
+    /// Commands that a user is likely to want now.
+    pub next: Vec<String>,
+}
+
+impl Summary {
+    /// The table for a person.
+    pub fn table(&self) -> String {
+        let mut rows: Vec<(String, String)> = vec![("steps".into(), whole(self.steps as f64))];
+        if let Some((first, last)) = self.loss {
+            rows.push(("loss".into(), format!("{first:.4} → {last:.4}")));
+        }
+        if let Some((before, after)) = &self.eval {
+            rows.push(("eval loss".into(), format!("{:.4} → {:.4}", before.eval_loss, after.eval_loss)));
+            for (name, value) in &after.rewards {
+                let label = name.strip_prefix("rewards/").and_then(|name| name.strip_suffix("/mean")).unwrap_or(name);
+                let from = before.rewards.get(name).copied().unwrap_or(f64::NAN);
+                rows.push((label.to_owned(), format!("{} → {}", percent(from), percent(*value))));
+            }
+        }
+        let speed = self.tokens as f64 / self.train_seconds.max(1e-9);
+        rows.push(("tokens".into(), format!("{} at {} a second", whole(self.tokens as f64), whole(speed))));
+        rows.push(("time".into(), format!("{:.1} s, {:.1} s of it training", self.wall_seconds, self.train_seconds)));
+        rows.push(("peak memory".into(), format!("{} MB", whole(self.peak_memory_bytes as f64 / 1e6))));
+        for (reason, count) in &self.dropped {
+            rows.push(("left out".into(), format!("{count} rows: {reason}")));
+        }
+        for plugin in &self.plugins {
+            let share = 100.0 * plugin.seconds / self.wall_seconds.max(1e-9);
+            let text =
+                format!("{} rows in {} calls, {:.2} s ({share:.1} %)", plugin.rows, plugin.calls, plugin.seconds);
+            rows.push((format!("plugin {}", plugin.name), text));
+        }
+        rows.push(("model".into(), self.output_dir.display().to_string()));
+        let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        let mut out = String::from("\ndone\n");
+        for (name, value) in rows {
+            let _ = writeln!(out, "  {name:<width$}  {value}");
+        }
+        if !self.next.is_empty() {
+            out.push_str("next\n");
+            for command in &self.next {
+                let _ = writeln!(out, "  {command}");
+            }
+        }
+        out
+    }
+
+    /// The same for a program.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "steps": self.steps,
+            "first_loss": self.loss.map(|loss| loss.0),
+            "final_loss": self.loss.map(|loss| loss.1),
+            "eval_before": self.eval.as_ref().map(|eval| &eval.0),
+            "eval_after": self.eval.as_ref().map(|eval| &eval.1),
+            "tokens": self.tokens,
+            "tokens_per_second": self.tokens as f64 / self.train_seconds.max(1e-9),
+            "train_seconds": self.train_seconds,
+            "wall_seconds": self.wall_seconds,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "dropped": self.dropped.iter().map(|(reason, count)| serde_json::json!({"reason": reason, "rows": count})).collect::<Vec<_>>(),
+            "plugins": self.plugins.iter().map(|plugin| serde_json::json!({
+                "name": plugin.name, "calls": plugin.calls, "rows": plugin.rows, "seconds": plugin.seconds,
+            })).collect::<Vec<_>>(),
+            "output_dir": self.output_dir.display().to_string(),
+        })
+    }
+}
+
+/// Rewards between 0 and 1 read best as shares; others as they are.
+fn percent(value: f64) -> String {
+    if (0.0..=1.0).contains(&value) { format!("{:.1} %", 100.0 * value) } else { format!("{value:.4}") }
+}

@@ -1,0 +1,73 @@
+//! One run per output directory: a lock that the system drops with the process, so that a crash leaves none behind.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Holds the directory until dropped.
+#[derive(Debug)]
+pub struct OutputLock {
+    _file: File,
+}
+
+/// Why the lock was not had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process has it.
+    #[error("`{path}` is in use by another run", path = path.display())]
+    InUse {
+        /// The output directory.
+        path: PathBuf,
+        /// What that run wrote about itself.
+        owner: String,
+    },
+    /// The directory cannot be written.
+    #[error("cannot write `{path}`: {source}", path = path.display())]
+    Write {
+        /// The lock file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl OutputLock {
+    /// Creates the directory where it is missing and takes its lock.
+    pub fn take(output_dir: &Path) -> Result<Self, LockError> {
+        let path = output_dir.join(".lock");
+        let failed = |source| LockError::Write { path: path.clone(), source };
+        std::fs::create_dir_all(output_dir)
+            .map_err(|source| LockError::Write { path: output_dir.to_owned(), source })?;
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut owner = String::new();
+                let _ = file.read_to_string(&mut owner);
+                return Err(LockError::InUse { path: output_dir.to_owned(), owner: owner.trim().to_owned() });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        file.set_len(0).map_err(failed)?;
+        write!(file, "process {}", std::process::id()).and_then(|()| file.flush()).map_err(failed)?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_run_is_told_who_has_it_and_the_next_gets_it() {
+        let root = tempfile::tempdir().unwrap();
+        let first = OutputLock::take(root.path()).unwrap();
+        let Err(LockError::InUse { owner, .. }) = OutputLock::take(root.path()) else {
+            panic!("the lock was given twice")
+        };
+        assert_eq!(owner, format!("process {}", std::process::id()));
+        drop(first);
+        OutputLock::take(root.path()).unwrap();
+    }
+}

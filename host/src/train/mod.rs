@@ -1,0 +1,11 @@
+//! The training loop and what it is made of. It knows data, engine, checkpoint and report; none of them knows it.
+
+pub mod coverage;
+pub mod eval;
+pub mod lock;
+pub mod output;
+pub mod plan;
+pub mod run;
+pub mod schedule;
+pub mod signal;
+pub mod step;

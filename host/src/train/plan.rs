@@ -1,0 +1,389 @@
+//! Everything that a run will do, decided before a weight is loaded: samples, steps, schedule, when to log, evaluate and
+//! save. What is wrong is said here, while nothing is spent.
+
+use std::collections::BTreeSet;
+
+use engine::adapter::lora::LoraConfig;
+use engine::optim::AdamWConfig;
+use engine::rng::Philox;
+use engine::{Trainable, TrainerOptions};
+use plugin_runtime::PluginHost;
+use sha2::{Digest, Sha256};
+
+use super::schedule::{Schedule, Shape};
+use crate::check::facts::{ModelFacts, lora_targets};
+use crate::check::plugins::{Use, locate, strategy_config};
+use crate::checkpoint::directory::hex;
+use crate::config::{Adapter, Cadence, Config, DatasetConfig, ExcessLengthStrategy, LoadedConfig, LrScheduler};
+use crate::data::batches::{BatchOptions, plan_epoch, shuffle};
+use crate::data::dataset::{Dropped, Example, ExcessLength, prepare};
+use crate::data::strategy::PromptStrategy;
+use crate::data::template::ChatTemplate;
+use crate::data::tokenize::Encoder;
+use crate::data::tokenizer::Tokenizer;
+use crate::diagnostic::{Diagnostic, Failure};
+
+/// RNG stream of the split of training and evaluation rows.
+const SPLIT_STREAM: u64 = 0x7370_6c69;
+
+/// The samples of a run.
+#[derive(Debug)]
+pub struct Data {
+    /// Trained on, in the order of the files.
+    pub train: Vec<Example>,
+    /// Evaluated on.
+    pub eval: Vec<Example>,
+    /// Rows read for training.
+    pub rows: u64,
+    /// Rows left out, both sets together.
+    pub dropped: Dropped,
+    /// Digest of all training tokens and what of them is learned.
+    pub digest: String,
+}
+
+/// When something happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Every(Option<u64>);
+
+impl Every {
+    /// True after `step` finished steps if it is due then.
+    pub fn is_due(self, step: u64) -> bool {
+        self.0.is_some_and(|every| step.is_multiple_of(every))
+    }
+
+    /// True if it ever is due.
+    pub fn ever(self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// A run, decided.
+#[derive(Debug)]
+pub struct Plan {
+    /// The samples.
+    pub data: Data,
+    /// How they form micro-batches.
+    pub batches: BatchOptions,
+    /// Micro-batches per optimizer step.
+    pub accumulation: usize,
+    /// Optimizer steps per epoch.
+    pub steps_per_epoch: u64,
+    /// Optimizer steps of the run.
+    pub total_steps: u64,
+    /// Learning rate.
+    pub schedule: Schedule,
+    /// Clip to this; none leaves gradients alone.
+    pub max_grad_norm: Option<f64>,
+    /// For the engine.
+    pub options: TrainerOptions,
+    /// Steps that are logged.
+    pub log: Every,
+    /// Steps after which there is an evaluation.
+    pub evaluate: Every,
+    /// Steps after which a checkpoint is saved.
+    pub save: Every,
+}
+
+impl Plan {
+    /// Prepares the data and decides the rest.
+    pub fn new(
+        loaded: &LoadedConfig,
+        plugins: &PluginHost,
+        model: &ModelFacts,
+        template: Option<&ChatTemplate>,
+    ) -> Result<Self, Failure> {
+        let config = &loaded.config;
+        let options = trainer_options(loaded, model)?;
+        let data = data(loaded, plugins, model, template)?;
+        let batches = BatchOptions {
+            micro_batch_size: config.micro_batch_size as usize,
+            sequence_len: config.sequence_len as usize,
+            sample_packing: config.sample_packing,
+            shuffle: config.shuffle_merged_datasets,
+            seed: config.seed,
+        };
+        let lengths: Vec<usize> = data.train.iter().map(|example| example.tokens.ids.len()).collect();
+        let accumulation = config.gradient_accumulation_steps as usize;
+        let steps_per_epoch = plan_epoch(&lengths, &batches, 0).len().div_ceil(accumulation).max(1) as u64;
+        let by_epochs = (config.num_epochs * steps_per_epoch as f64).ceil().max(1.0) as u64;
+        let total_steps = config.max_steps.unwrap_or(by_epochs);
+        let schedule = schedule(config, total_steps);
+        let logging = config.logging_steps.unwrap_or_else(|| (total_steps / 200).clamp(1, 10));
+        let per_epoch = |times: u64| steps_per_epoch.div_ceil(times.max(1)).max(1);
+        let every = |cadence: Cadence, steps: Option<crate::config::Amount>, times: Option<u64>, default: u64| {
+            Every(match cadence {
+                Cadence::No => None,
+                Cadence::Epoch => Some(steps_per_epoch),
+                Cadence::Steps => Some(
+                    steps
+                        .map(|amount| amount.of(total_steps).max(1))
+                        .or_else(|| times.map(per_epoch))
+                        .unwrap_or(default),
+                ),
+            })
+        };
+        let evaluate = if data.eval.is_empty() {
+            Every(None)
+        } else {
+            every(config.eval_strategy, config.eval_steps, config.evals_per_epoch, logging)
+        };
+        let save = every(config.save_strategy, config.save_steps, config.saves_per_epoch, 500);
+        Ok(Self {
+            data,
+            batches,
+            accumulation,
+            steps_per_epoch,
+            total_steps,
+            schedule,
+            max_grad_norm: (config.max_grad_norm > 0.0).then_some(config.max_grad_norm),
+            options,
+            log: Every(Some(logging.max(1))),
+            evaluate,
+            save,
+        })
+    }
+
+    /// Tokens of the training set.
+    pub fn tokens(&self) -> u64 {
+        self.data.train.iter().map(|example| example.tokens.ids.len() as u64).sum()
+    }
+
+    /// Tokens of the training set that are learned.
+    pub fn trained_tokens(&self) -> u64 {
+        self.data.train.iter().map(|example| example.tokens.trained_tokens() as u64).sum()
+    }
+}
+
+/// The chat template that the config asks for, if there is one.
+pub fn template(loaded: &LoadedConfig, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, Failure> {
+    let config = &loaded.config;
+    let source = match config.chat_template.as_str() {
+        "tokenizer_default" => tokenizer.chat_template().map(ToOwned::to_owned),
+        "jinja" => match &config.chat_template_jinja {
+            Some(text) if text.contains("{{") || text.contains("{%") => Some(text.clone()),
+            Some(file) => {
+                let path = loaded.resolve(file);
+                let text = std::fs::read_to_string(&path).map_err(|error| {
+                    Diagnostic::error(
+                        "config::missing-file",
+                        format!("the chat template `{}` cannot be read", path.display()),
+                    )
+                    .at(loaded.source.nearest_place("chat_template_jinja"))
+                    .why(error.to_string())
+                    .help("write the template itself, or the path of a file that holds it")
+                })?;
+                Some(text)
+            }
+            None => None,
+        },
+        name => crate::data::template::built_in(name).map(ToOwned::to_owned),
+    };
+    let Some(source) = source else { return Ok(None) };
+    let names = tokenizer.names();
+    let (bos, eos) = (names.bos_token.as_deref().unwrap_or(""), names.eos_token.as_deref().unwrap_or(""));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    // The day, not the second: samples of one run must not differ by when they were rendered.
+    let now = crate::data::template::Now(now / 86_400 * 86_400);
+    let template = ChatTemplate::new(&source, bos, eos, now)
+        .map_err(|error| Diagnostic::from(error).at(loaded.source.nearest_place("chat_template")))?;
+    Ok(Some(template))
+}
+
+fn trainer_options(loaded: &LoadedConfig, model: &ModelFacts) -> Result<TrainerOptions, Failure> {
+    let config = &loaded.config;
+    let lora = (config.adapter == Some(Adapter::Lora)).then(|| LoraConfig {
+        r: config.lora_r.unwrap_or(1) as usize,
+        alpha: config.lora_alpha.unwrap_or(1.0),
+        dropout: config.lora_dropout,
+        use_rslora: config.peft_use_rslora,
+        target_modules: lora_targets(config),
+        layers: config
+            .peft_layers_to_transform
+            .as_ref()
+            .map(|layers| layers.iter().map(|&layer| layer as usize).collect()),
+    });
+    let trainable = match model.unfrozen(loaded)? {
+        Some(names) => Trainable::Named(names.into_iter().collect::<BTreeSet<_>>()),
+        None => Trainable::All,
+    };
+    Ok(TrainerOptions {
+        trainable,
+        lora,
+        gradient_checkpointing: config.gradient_checkpointing,
+        seed: config.seed,
+        adamw: AdamWConfig {
+            beta1: config.adam_beta1,
+            beta2: config.adam_beta2,
+            eps: config.adam_epsilon,
+            weight_decay: config.weight_decay,
+        },
+    })
+}
+
+fn schedule(config: &Config, total_steps: u64) -> Schedule {
+    let warmup_steps = match (config.warmup_steps, config.warmup_ratio) {
+        (Some(steps), _) => steps,
+        (None, Some(ratio)) => (ratio * total_steps as f64).ceil() as u64,
+        (None, None) => ((0.03 * total_steps as f64) as u64).min(100),
+    };
+    let shape = match config.lr_scheduler {
+        LrScheduler::Cosine => Shape::Cosine,
+        LrScheduler::Linear => Shape::Linear,
+        LrScheduler::Constant => Shape::Constant,
+        LrScheduler::ConstantWithWarmup => Shape::ConstantWithWarmup,
+    };
+    Schedule { shape, peak: config.learning_rate, warmup_steps, total_steps, min_ratio: config.cosine_min_lr_ratio }
+}
+
+fn data(
+    loaded: &LoadedConfig,
+    plugins: &PluginHost,
+    model: &ModelFacts,
+    template: Option<&ChatTemplate>,
+) -> Result<Data, Failure> {
+    let config = &loaded.config;
+    let tokenizer = &model.tokenizer;
+    let mut end_of_turn = Vec::new();
+    for (index, token) in config.eot_tokens.iter().enumerate() {
+        let id = tokenizer.id_of(token).ok_or_else(|| {
+            Diagnostic::error("tokenizer::unknown-token", format!("`{token}` is not in the vocabulary"))
+                .at(loaded.source.nearest_place(&format!("eot_tokens[{index}]")))
+                .help("name a token of the vocabulary; new tokens cannot be added")
+        })?;
+        end_of_turn.push(id);
+    }
+    let starts_with_bos = tokenizer.starts_with_bos()?;
+    let encoder =
+        Encoder { tokenizer, template, train_on_inputs: config.train_on_inputs, end_of_turn, starts_with_bos };
+    let mut dropped = Dropped::default();
+    let mut rows = 0;
+    let mut read = |key: &str, datasets: &[DatasetConfig], count: bool| -> Result<Vec<Example>, Failure> {
+        let mut examples = Vec::new();
+        for (index, dataset) in datasets.iter().enumerate() {
+            let prepared = one(loaded, plugins, &encoder, dataset, &format!("{key}[{index}]"))?;
+            if count {
+                rows += prepared.rows;
+            }
+            dropped.add(&prepared.dropped);
+            examples.extend(prepared.examples);
+        }
+        Ok(examples)
+    };
+    let mut train = read("datasets", &config.datasets, true)?;
+    let mut eval = read("test_datasets", &config.test_datasets, false)?;
+    if !config.val_set_size.is_zero() {
+        let count = config.val_set_size.of(train.len() as u64) as usize;
+        if count >= train.len() {
+            let message = format!("`val_set_size` takes {count} of {} rows; none is left to train on", train.len());
+            return Err(Diagnostic::error("config::out-of-range", message)
+                .at(loaded.source.nearest_place("val_set_size"))
+                .into());
+        }
+        (train, eval) = split(train, count, config.seed);
+    }
+    let digest = digest(&train);
+    Ok(Data { train, eval, rows, dropped, digest })
+}
+
+fn one(
+    loaded: &LoadedConfig,
+    plugins: &PluginHost,
+    encoder: &Encoder<'_>,
+    dataset: &DatasetConfig,
+    path: &str,
+) -> Result<crate::data::dataset::Prepared, Failure> {
+    let config = &loaded.config;
+    let file = loaded.resolve(&dataset.path);
+    let loader = Use {
+        kind: plugin_runtime::Kind::DatasetLoader,
+        name: dataset.ds_type.name.clone(),
+        config_json: dataset.ds_type.config_json(),
+        path: format!("{path}.ds_type"),
+        data: Some(dataset.path.clone()),
+    };
+    let mut source =
+        plugins.loader(&loader.name, &loader.config_json, &file).map_err(|error| locate(loaded, &loader, error))?;
+    let strategy = Use {
+        kind: plugin_runtime::Kind::PromptStrategy,
+        name: dataset.strategy.name.clone(),
+        config_json: strategy_config(loaded, dataset, path),
+        path: format!("{path}.type"),
+        data: None,
+    };
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut strategies: Vec<Box<dyn PromptStrategy>> = Vec::new();
+    for _ in 0..threads {
+        let instance = plugins
+            .strategy(&strategy.name, &strategy.config_json)
+            .map_err(|error| locate(loaded, &strategy, error))?;
+        strategies.push(Box::new(instance));
+    }
+    let excess = match config.excess_length_strategy {
+        ExcessLengthStrategy::Drop => ExcessLength::Drop,
+        ExcessLengthStrategy::Truncate => ExcessLength::Truncate,
+        ExcessLengthStrategy::Raise => ExcessLength::Raise,
+    };
+    prepare(&file, &mut source, &mut strategies, encoder, config.sequence_len as usize, excess).map_err(|error| {
+        let mut failure = crate::diagnostic::dataset(error);
+        for diagnostic in failure.0.iter_mut().filter(|diagnostic| diagnostic.place.is_none()) {
+            let key = if diagnostic.plugin.as_deref() == Some(&strategy.name) { &strategy.path } else { path };
+            diagnostic.place = loaded.source.nearest_place(key);
+        }
+        failure
+    })
+}
+
+/// Takes `count` samples out at random; both parts keep their order.
+fn split(examples: Vec<Example>, count: usize, seed: u64) -> (Vec<Example>, Vec<Example>) {
+    let mut order: Vec<usize> = (0..examples.len()).collect();
+    shuffle(&mut order, &mut Philox::new(seed, SPLIT_STREAM));
+    let held: BTreeSet<usize> = order.into_iter().take(count).collect();
+    let (mut train, mut eval) = (Vec::new(), Vec::new());
+    for (index, example) in examples.into_iter().enumerate() {
+        if held.contains(&index) { eval.push(example) } else { train.push(example) }
+    }
+    (train, eval)
+}
+
+fn digest(examples: &[Example]) -> String {
+    let mut hasher = Sha256::new();
+    for example in examples {
+        let tokens = &example.tokens;
+        hasher.update((tokens.ids.len() as u64).to_le_bytes());
+        for (index, (id, trained)) in tokens.ids.iter().zip(&tokens.trained).enumerate() {
+            let weight = tokens.weights.as_ref().map_or(1.0, |weights| weights[index]);
+            hasher.update(id.to_le_bytes());
+            hasher.update([u8::from(*trained)]);
+            hasher.update(weight.to_le_bytes());
+        }
+    }
+    hex(&hasher.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::tokenize::TokenSample;
+
+    fn examples(count: u32) -> Vec<Example> {
+        let tokens = |id| TokenSample { ids: vec![id], trained: vec![true], weights: None };
+        (0..count).map(|id| Example { tokens: tokens(id), row_json: "{}".into() }).collect()
+    }
+
+    #[test]
+    fn a_split_takes_the_asked_count_and_loses_nothing() {
+        let ids = |examples: &[Example]| examples.iter().map(|example| example.tokens.ids[0]).collect::<Vec<_>>();
+        let (train, eval) = split(examples(100), 7, 3);
+        assert_eq!((train.len(), eval.len()), (93, 7));
+        assert!(ids(&train).is_sorted() && ids(&eval).is_sorted());
+        let (_, again) = split(examples(100), 7, 3);
+        assert_eq!(ids(&eval), ids(&again));
+        assert_ne!(ids(&eval), ids(&split(examples(100), 7, 4).1));
+    }
+
+    #[test]
+    fn every_is_due_at_its_multiples() {
+        assert_eq!((1..=6).filter(|&step| Every(Some(3)).is_due(step)).collect::<Vec<_>>(), [3, 6]);
+        assert!(!Every(None).is_due(3) && !Every(None).ever());
+    }
+}

@@ -1,0 +1,242 @@
+//! The training loop: steps until the plan is done or a signal comes, with evaluations and checkpoints on the way.
+
+use std::path::{Path, PathBuf};
+
+use engine::Trainer;
+use serde_json::{Map, Value};
+
+use super::coverage::{Coverage, Uncovered};
+use super::eval::{Evaluation, Shown};
+use super::plan::Plan;
+use super::signal::{Signal, StopSignal};
+use super::step::{longest_context, train_step};
+use crate::checkpoint::export::ModelFiles;
+use crate::checkpoint::load::Checkpoint;
+use crate::checkpoint::retention::prune;
+use crate::checkpoint::save::{TrainerState, save};
+use crate::data::batches::assemble;
+use crate::data::cursor::{Cursor, Position};
+use crate::diagnostic::{Diagnostic, Failure};
+use crate::report::metrics::{EvalRecord, TrainRecord};
+use crate::report::{Reporter, peak_memory_bytes};
+
+/// What the loop needs beside the plan.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// What to do.
+    pub plan: &'a Plan,
+    /// Where checkpoints go.
+    pub output_dir: &'a Path,
+    /// Checkpoints that are kept.
+    pub keep: Option<usize>,
+    /// What must be the same for a resume.
+    pub settings: Map<String, Value>,
+    /// What goes into each checkpoint beside the weights.
+    pub files: ModelFiles<'a>,
+}
+
+/// How a loop ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// All steps are done.
+    Finished,
+    /// A signal came; the state is saved there.
+    Stopped(Signal, PathBuf),
+}
+
+/// What a loop did.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub ending: Ending,
+    /// Loss of the first and the last step.
+    pub loss: Option<(f64, f64)>,
+    /// The evaluation before training and the last one.
+    pub eval: Option<(EvalRecord, EvalRecord)>,
+    /// One generation before and after, to look at.
+    pub shown: (Option<Shown>, Option<Shown>),
+    /// Tokens trained in this process.
+    pub tokens: u64,
+    /// Seconds in training steps.
+    pub train_seconds: f64,
+}
+
+impl Run<'_> {
+    /// Trains to the end of the plan, from the start or from a checkpoint.
+    pub fn train(
+        &self,
+        trainer: &mut Trainer,
+        from: Option<&Checkpoint>,
+        mut evaluation: Option<Evaluation<'_>>,
+        reporter: &mut Reporter,
+        stop: &StopSignal,
+    ) -> Result<Outcome, Failure> {
+        let plan = self.plan;
+        let position = from.map_or_else(Position::default, |checkpoint| checkpoint.state.position);
+        let lengths = plan.data.train.iter().map(|example| example.tokens.ids.len()).collect();
+        let mut cursor = Cursor::new(lengths, plan.batches.clone(), position);
+        let mut coverage = Coverage::default();
+        let mut loss = from.and_then(|checkpoint| checkpoint.state.first_loss).map(|first| (first, first));
+        let (mut tokens, mut train_seconds) = (0, 0.0);
+        let mut eval: Option<(EvalRecord, EvalRecord)> = from
+            .and_then(|checkpoint| read_eval(checkpoint.state.eval_before.as_ref()))
+            .map(|before| (before.clone(), before));
+        let mut shown = (None, None);
+        let mut evaluated_at = None;
+        let mut saved_at = from.map(|checkpoint| checkpoint.state.global_step);
+
+        if let (Some(evaluation), None) = (&mut evaluation, from) {
+            let (record, sample) = evaluation.run(trainer, 0, plan.total_steps)?;
+            reporter.eval(&record);
+            eval = Some((record.clone(), record));
+            shown = (sample.clone(), sample);
+            evaluated_at = Some(0);
+        }
+        while trainer.optimizer_step() < plan.total_steps && stop.received().is_none() {
+            let micro_batches: Vec<_> = cursor
+                .next_step(plan.accumulation)
+                .iter()
+                .map(|samples| assemble(samples.iter().map(|&sample| &plan.data.train[sample].tokens)))
+                .collect();
+            let learning_rate = plan.schedule.at(trainer.optimizer_step());
+            let context = longest_context(&micro_batches);
+            let outcome = train_step(trainer, &micro_batches, learning_rate, plan.max_grad_norm, |trainer| {
+                check_coverage(&mut coverage, trainer, context)
+            })
+            .map_err(|failure| self.with_last_checkpoint(failure, saved_at))?;
+            let step = trainer.optimizer_step();
+            loss = Some((loss.map_or(outcome.loss, |(first, _)| first), outcome.loss));
+            tokens += outcome.tokens;
+            train_seconds += outcome.seconds;
+            let record = TrainRecord {
+                step,
+                epoch: cursor.epochs(),
+                loss: outcome.loss,
+                grad_norm: outcome.grad_norm,
+                learning_rate,
+                tokens: outcome.tokens,
+                tokens_per_second: outcome.tokens as f64 / outcome.seconds.max(1e-9),
+                step_seconds: outcome.seconds,
+                peak_memory_bytes: peak_memory_bytes(),
+            };
+            let last = step == plan.total_steps;
+            reporter.train(&record, plan.log.is_due(step) || step == 1 || last);
+            if let Some(evaluation) = evaluation.as_mut().filter(|_| plan.evaluate.is_due(step) && !last) {
+                let (record, sample) = evaluation.run(trainer, step, plan.total_steps)?;
+                reporter.eval(&record);
+                eval = Some((eval.map_or_else(|| record.clone(), |(before, _)| before), record));
+                shown.1 = sample.or(shown.1);
+                evaluated_at = Some(step);
+            }
+            if plan.save.is_due(step) || (last && plan.save.ever()) {
+                let state = self.state(trainer, &cursor, loss, eval.as_ref());
+                self.save(trainer, &state, reporter)?;
+                saved_at = Some(step);
+            }
+        }
+        if let Some(signal) = stop.received().filter(|_| trainer.optimizer_step() < plan.total_steps) {
+            let state = self.state(trainer, &cursor, loss, eval.as_ref());
+            let path = self.path(state.global_step);
+            if saved_at != Some(state.global_step) {
+                self.save(trainer, &state, reporter)?;
+            }
+            return Ok(Outcome { ending: Ending::Stopped(signal, path), loss, eval, shown, tokens, train_seconds });
+        }
+        if let Some(evaluation) = evaluation.as_mut().filter(|_| evaluated_at != Some(trainer.optimizer_step())) {
+            let (record, sample) = evaluation.run(trainer, trainer.optimizer_step(), plan.total_steps)?;
+            reporter.eval(&record);
+            eval = Some((eval.map_or_else(|| record.clone(), |(before, _)| before), record));
+            shown.1 = sample.or(shown.1);
+        }
+        Ok(Outcome { ending: Ending::Finished, loss, eval, shown, tokens, train_seconds })
+    }
+
+    fn path(&self, step: u64) -> PathBuf {
+        self.output_dir.join(format!("checkpoint-{step}"))
+    }
+
+    fn state(
+        &self,
+        trainer: &Trainer,
+        cursor: &Cursor,
+        loss: Option<(f64, f64)>,
+        eval: Option<&(EvalRecord, EvalRecord)>,
+    ) -> TrainerState {
+        TrainerState {
+            v: 1,
+            global_step: trainer.optimizer_step(),
+            position: cursor.position(),
+            total_steps: self.plan.total_steps,
+            settings: self.settings.clone(),
+            eval_before: eval.and_then(|(before, _)| serde_json::to_value(before).ok()),
+            first_loss: loss.map(|(first, _)| first),
+        }
+    }
+
+    fn save(&self, trainer: &Trainer, state: &TrainerState, reporter: &mut Reporter) -> Result<(), Failure> {
+        let path = self.path(state.global_step);
+        save(&path, trainer, state, &self.files)?;
+        reporter
+            .event("checkpoint", serde_json::json!({ "step": state.global_step, "path": path.display().to_string() }));
+        if let Some(keep) = self.keep {
+            prune(self.output_dir, keep)?;
+        }
+        Ok(())
+    }
+
+    /// A failure in the middle of a run says what is not lost.
+    fn with_last_checkpoint(&self, mut failure: Failure, saved_at: Option<u64>) -> Failure {
+        if let (Some(step), Some(last)) = (saved_at, failure.0.last_mut()) {
+            last.notes.push(format!("the state of step {step} is in `{}`", self.path(step).display()));
+        }
+        failure
+    }
+}
+
+fn check_coverage(coverage: &mut Coverage, trainer: &Trainer, context: usize) -> Result<(), Failure> {
+    if coverage.is_done() {
+        return Ok(());
+    }
+    let b_is_zero = |name: &str| trainer.parameter(name).is_some_and(|values| values.iter().all(|&value| value == 0.0));
+    let uncovered = coverage.check(&trainer.gradient_report(), b_is_zero, context);
+    let mut found: Vec<Diagnostic> = uncovered
+        .iter()
+        .take(5)
+        .map(|uncovered| match uncovered {
+            Uncovered::NotFinite(name) => Diagnostic::error(
+                "train::not-finite",
+                format!("the gradient of `{name}` is not finite in the first step"),
+            ),
+            Uncovered::Zero(name) => {
+                Diagnostic::error("train::no-gradient", format!("`{name}` is to be trained, but gets no gradient"))
+                    .why("it would stay as it is, and no loss curve would show it")
+            }
+        })
+        .collect();
+    if let Some(last) = found.last_mut() {
+        if uncovered.len() > 5 {
+            last.notes.push(format!("{} more parameters are like that", uncovered.len() - 5));
+        }
+        last.help = Some(
+            "freeze it (`unfrozen_parameters`), or check the weights of the layers between it and the loss".to_owned(),
+        );
+    }
+    if found.is_empty() { Ok(()) } else { Err(Failure(found)) }
+}
+
+fn read_eval(value: Option<&Value>) -> Option<EvalRecord> {
+    let object = value?.as_object()?;
+    let number = |key: &str| object.get(key)?.as_f64();
+    let rewards = object
+        .iter()
+        .filter(|(key, _)| key.starts_with("rewards/"))
+        .filter_map(|(key, value)| Some((key.clone(), value.as_f64()?)))
+        .collect();
+    Some(EvalRecord {
+        step: object.get("step")?.as_u64()?,
+        eval_loss: number("eval_loss")?,
+        eval_perplexity: number("eval_perplexity")?,
+        rewards,
+        eval_seconds: number("eval_seconds")?,
+    })
+}

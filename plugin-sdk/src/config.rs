@@ -1,0 +1,104 @@
+//! A plugin's own config, and the errors that a plugin returns.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// Why a plugin cannot start, or why a whole call failed. One bad row is not a reason: that is a row's own error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// The config that the user wrote for this plugin is wrong. The message points at the key.
+    Config {
+        /// Path into the config: `field`, `roles[1]`; empty for the config as a whole.
+        path: String,
+        /// What is wrong, in words for the user.
+        message: String,
+        /// What to write instead.
+        help: Option<String>,
+    },
+    /// Anything else, in words for the user.
+    Failed(String),
+}
+
+impl Error {
+    /// A wrong config.
+    pub fn config(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Config { path: path.into(), message: message.into(), help: None }
+    }
+
+    /// A wrong config, and what to write instead.
+    pub fn config_with_help(path: impl Into<String>, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::Config { path: path.into(), message: message.into(), help: Some(help.into()) }
+    }
+}
+
+impl From<String> for Error {
+    fn from(message: String) -> Self {
+        Self::Failed(message)
+    }
+}
+
+impl From<&str> for Error {
+    fn from(message: &str) -> Self {
+        Self::Failed(message.to_owned())
+    }
+}
+
+/// The config of a plugin that has none: any key is an error.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoConfig {}
+
+/// Reads the user's config; what does not fit is told with its path.
+#[cfg_attr(
+    not(any(feature = "dataset-loader", feature = "prompt-strategy", feature = "reward", feature = "compat-rules")),
+    expect(dead_code, reason = "used by every kind")
+)]
+pub(crate) fn read<T: DeserializeOwned>(json: &str) -> Result<T, Error> {
+    let json = if json.trim().is_empty() { "{}" } else { json };
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let message = error.inner().to_string();
+        // The config is one line of JSON that the user never saw: its line and column would mislead.
+        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+        let path = if path == "." { unknown_field(&message).unwrap_or_default() } else { path };
+        Error::Config { path, message, help: None }
+    })
+}
+
+/// serde tells an unknown field only in words.
+fn unknown_field(message: &str) -> Option<String> {
+    Some(message.strip_prefix("unknown field `")?.split('`').next()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Config {
+        field: String,
+        roles: Vec<u32>,
+    }
+
+    fn wrong(json: &str) -> (String, String) {
+        match read::<Config>(json) {
+            Err(Error::Config { path, message, .. }) => (path, message),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn wrong_configs_are_told_with_their_path() {
+        assert_eq!(read::<Config>("").unwrap(), Config::default());
+        assert_eq!(
+            wrong(r#"{"roles": [1, "x"]}"#),
+            ("roles[1]".into(), "invalid type: string \"x\", expected u32".into())
+        );
+        let (path, message) = wrong(r#"{"felid": "x"}"#);
+        assert_eq!(path, "felid");
+        assert!(message.starts_with("unknown field `felid`, expected"), "{message}");
+        assert!(read::<NoConfig>(r#"{"a": 1}"#).is_err());
+    }
+}

@@ -1,0 +1,102 @@
+//! Prompt strategies: a row in, what the model reads and what it learns to write out (`datasets[].type`).
+
+use serde::de::DeserializeOwned;
+
+use crate::bindings::strategy::exports::trainer::plugin::prompt_strategy as wit;
+pub use crate::bindings::strategy::exports::trainer::plugin::prompt_strategy::{
+    Preference, Sample, Step, Stepwise, Unpaired,
+};
+use crate::bindings::strategy::trainer::plugin::types::{ConfigError, PluginError};
+pub use crate::bindings::strategy::trainer::plugin::types::{
+    Conversation, Message, RowError, Segment, Text, TrainSpan,
+};
+use crate::{Error, config, log};
+
+/// A prompt strategy. Register it with [`register_prompt_strategy!`](crate::register_prompt_strategy).
+pub trait PromptStrategy: Sized + 'static {
+    /// The user's config for it. [`NoConfig`](crate::NoConfig) if there is none.
+    type Config: DeserializeOwned;
+    /// A row: a struct of the columns that it needs, or `serde_json::Map<String, Value>` for any.
+    type Row: DeserializeOwned;
+
+    /// Starts with a config.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a config that cannot work.
+    fn new(config: Self::Config) -> Result<Self, Error>;
+
+    /// What one row becomes; none leaves it out on purpose.
+    ///
+    /// # Errors
+    /// What is wrong with this row, in words for the user.
+    fn render(&self, row: Self::Row) -> Result<Option<Sample>, RowError>;
+}
+
+/// A piece of text that the model reads.
+pub fn read(text: impl Into<String>) -> Segment {
+    Segment { text: text.into(), train: false, weight: None }
+}
+
+/// A piece of text that the model learns to write.
+pub fn learn(text: impl Into<String>) -> Segment {
+    Segment { text: text.into(), train: true, weight: None }
+}
+
+/// A row error about one column.
+pub fn bad_field(field: &str, message: impl Into<String>) -> RowError {
+    RowError { message: message.into(), field: Some(field.to_owned()) }
+}
+
+/// Connects the trait with the world; used by the macro.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Adapter<T>(T);
+
+impl<T: PromptStrategy> wit::Guest for Adapter<T> {
+    type Strategy = Self;
+}
+
+impl<T: PromptStrategy> wit::GuestStrategy for Adapter<T> {
+    fn create(config_json: String) -> Result<wit::Strategy, PluginError> {
+        log::report_panics();
+        let strategy = config::read(&config_json).and_then(T::new).map_err(PluginError::from)?;
+        Ok(wit::Strategy::new(Self(strategy)))
+    }
+
+    fn render(&self, rows: Vec<String>) -> Result<Vec<Result<Option<Sample>, RowError>>, PluginError> {
+        Ok(rows.iter().map(|row| render(&self.0, row)).collect())
+    }
+}
+
+fn render<T: PromptStrategy>(strategy: &T, row: &str) -> Result<Option<Sample>, RowError> {
+    let row = serde_json::from_str(row).map_err(|error| {
+        let message = error.to_string();
+        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+        let field = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()).map(str::to_owned);
+        RowError { message, field }
+    })?;
+    strategy.render(row)
+}
+
+impl From<Error> for PluginError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Config { path, message, help } => Self::InvalidConfig(ConfigError { path, message, help }),
+            Error::Failed(message) => Self::Failed(message),
+        }
+    }
+}
+
+/// Makes this crate a prompt-strategy plugin:
+/// `register_prompt_strategy!(Dialogue, name: "acme:dialogue", description: "Dialogues of our call centre");`
+#[macro_export]
+macro_rules! register_prompt_strategy {
+    ($type:ty, name: $name:literal, description: $description:literal $(,)?) => {
+        $crate::__manifest!("prompt-strategy", $name, $description);
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            type Plugin = $crate::strategy::Adapter<$type>;
+            $crate::__private::bindings::strategy::export_prompt_strategy!(Plugin with_types_in $crate::__private::bindings::strategy);
+        };
+    };
+}

@@ -1,0 +1,222 @@
+//! Instruction, input and output in the words of Stanford Alpaca (<https://github.com/tatsu-lab/stanford_alpaca>), as
+//! Axolotl's `alpaca` type writes them. The model learns the output.
+
+use plugin_sdk::Error;
+use plugin_sdk::strategy::{PromptStrategy, RowError, Sample, Text, bad_field, learn, read};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+const WITH_INPUT: &str = "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that appropriately completes the request.";
+const WITHOUT_INPUT: &str =
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.";
+
+/// What can be set: the columns, and Axolotl's own shape of the prompt.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Column with the instruction. Default: `instruction`.
+    field_instruction: Option<String>,
+    /// Column with the input. Default: `input`.
+    field_input: Option<String>,
+    /// Column with the output. Default: `output`.
+    field_output: Option<String>,
+    /// Column with a system prompt for its row. Default: `system`.
+    field_system: Option<String>,
+    /// What stands before every prompt instead of Alpaca's own sentence.
+    system_prompt: Option<String>,
+    /// How the system prompt is written; `{system}` stands for it.
+    system_format: Option<String>,
+    /// The prompt; `{instruction}` and `{input}` stand for the columns.
+    format: Option<String>,
+    /// The prompt of rows without an input.
+    no_input_format: Option<String>,
+}
+
+/// The strategy.
+pub struct Alpaca {
+    config: Config,
+    instruction: String,
+    input: String,
+    output: String,
+    system: String,
+}
+
+impl PromptStrategy for Alpaca {
+    type Config = Config;
+    type Row = Map<String, Value>;
+
+    fn new(config: Config) -> Result<Self, Error> {
+        for (key, format) in [("format", &config.format), ("no_input_format", &config.no_input_format)] {
+            if format.as_ref().is_some_and(|format| !format.contains("{instruction}")) {
+                let message = format!("`{key}` has no `{{instruction}}`, so every prompt would be the same");
+                return Err(Error::config_with_help(
+                    key,
+                    message,
+                    "write `{instruction}` where the instruction belongs",
+                ));
+            }
+        }
+        if config.system_format.as_ref().is_some_and(|format| !format.contains("{system}")) {
+            return Err(Error::config("system_format", "`system_format` has no `{system}`"));
+        }
+        let name = |own: &Option<String>, default: &str| own.clone().unwrap_or_else(|| default.to_owned());
+        Ok(Self {
+            instruction: name(&config.field_instruction, "instruction"),
+            input: name(&config.field_input, "input"),
+            output: name(&config.field_output, "output"),
+            system: name(&config.field_system, "system"),
+            config,
+        })
+    }
+
+    fn render(&self, row: Map<String, Value>) -> Result<Option<Sample>, RowError> {
+        let instruction = required(&row, &self.instruction)?;
+        let output = required(&row, &self.output)?;
+        let input = optional(&row, &self.input)?.unwrap_or_default();
+        let system = optional(&row, &self.system)?.filter(|system| !system.is_empty());
+        let prompt = self.prompt(instruction, input, system);
+        Ok(Some(Sample::Supervised(Text::Segments(vec![read(prompt), learn(output)]))))
+    }
+}
+
+impl Alpaca {
+    fn prompt(&self, instruction: &str, input: &str, system: Option<&str>) -> String {
+        let config = &self.config;
+        let own = if input.is_empty() { config.no_input_format.as_ref() } else { config.format.as_ref() };
+        let system = system.or(config.system_prompt.as_deref());
+        if config.format.is_some() || config.no_input_format.is_some() {
+            let before = system.map_or_else(String::new, |system| self.system_text(system));
+            // A format without its counterpart serves for both.
+            let format = own.or(config.format.as_ref()).or(config.no_input_format.as_ref());
+            let turn = format.map_or_else(String::new, |format| fill(format, instruction, input));
+            return before + &turn;
+        }
+        let default = if input.is_empty() { WITHOUT_INPUT } else { WITH_INPUT };
+        let before = match system {
+            Some(system) => self.system_text(system),
+            None => format!("{default}\n\n"),
+        };
+        if input.is_empty() {
+            format!("{before}### Instruction:\n{instruction}\n\n### Response:\n")
+        } else {
+            format!("{before}### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n")
+        }
+    }
+
+    fn system_text(&self, system: &str) -> String {
+        match &self.config.system_format {
+            Some(format) => format.replace("{system}", system),
+            None => format!("{system}\n\n"),
+        }
+    }
+}
+
+/// One pass, so that an instruction that contains `{input}` stays as it is.
+fn fill(format: &str, instruction: &str, input: &str) -> String {
+    let mut out = String::with_capacity(format.len() + instruction.len() + input.len());
+    let mut rest = format;
+    while let Some(at) = rest.find('{') {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        if let Some(after) = from.strip_prefix("{instruction}") {
+            out.push_str(instruction);
+            rest = after;
+        } else if let Some(after) = from.strip_prefix("{input}") {
+            out.push_str(input);
+            rest = after;
+        } else {
+            out.push('{');
+            rest = &from[1..];
+        }
+    }
+    out + rest
+}
+
+fn optional<'a>(row: &'a Map<String, Value>, field: &str) -> Result<Option<&'a str>, RowError> {
+    match row.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(other) => Err(bad_field(field, format!("`{field}` must be a text, found {}", kind(other)))),
+    }
+}
+
+fn required<'a>(row: &'a Map<String, Value>, field: &str) -> Result<&'a str, RowError> {
+    optional(row, field)?.ok_or_else(|| {
+        let has: Vec<&str> = row.keys().take(8).map(String::as_str).collect();
+        bad_field(field, format!("the row has no `{field}`; it has {}", has.join(", ")))
+    })
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+plugin_sdk::register_prompt_strategy!(
+    Alpaca,
+    name: "alpaca",
+    description: "Instruction, input and output in Stanford Alpaca's words",
+);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn render(config: Value, row: Value) -> Result<(String, String), RowError> {
+        let alpaca = Alpaca::new(serde_json::from_value(config).unwrap()).unwrap();
+        let Value::Object(row) = row else { panic!("a row is an object") };
+        match alpaca.render(row)? {
+            Some(Sample::Supervised(Text::Segments(segments))) => {
+                assert_eq!(segments.iter().map(|segment| segment.train).collect::<Vec<_>>(), [false, true]);
+                Ok((segments[0].text.clone(), segments[1].text.clone()))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn writes_what_stanford_wrote() {
+        let (prompt, answer) =
+            render(json!({}), json!({"instruction": "Add.", "input": "1 2", "output": "3"})).unwrap();
+        assert_eq!(prompt, format!("{WITH_INPUT}\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n"));
+        assert_eq!(answer, "3");
+        let (prompt, _) = render(json!({}), json!({"instruction": "Hi.", "input": "", "output": "Hello"})).unwrap();
+        assert_eq!(prompt, format!("{WITHOUT_INPUT}\n\n### Instruction:\nHi.\n\n### Response:\n"));
+    }
+
+    #[test]
+    fn fields_formats_and_system_prompts_can_be_set() {
+        let config = json!({"field_instruction": "q", "field_output": "a", "format": "Q: {instruction} [{input}]\nA: ", "no_input_format": "Q: {instruction}\nA: ", "system_prompt": "Be brief.", "system_format": "<{system}>\n"});
+        assert_eq!(
+            render(config.clone(), json!({"q": "x {input}", "a": "y"})).unwrap().0,
+            "<Be brief.>\nQ: x {input}\nA: "
+        );
+        assert_eq!(
+            render(config, json!({"q": "x", "input": "z", "a": "y", "system": "S"})).unwrap().0,
+            "<S>\nQ: x [z]\nA: "
+        );
+    }
+
+    #[test]
+    fn bad_rows_name_the_field() {
+        let error = render(json!({}), json!({"instruction": "x", "text": "y"})).unwrap_err();
+        assert_eq!(error.field.as_deref(), Some("output"));
+        assert_eq!(error.message, "the row has no `output`; it has instruction, text");
+        let error = render(json!({}), json!({"instruction": 3, "output": "y"})).unwrap_err();
+        assert_eq!(error.message, "`instruction` must be a text, found a number");
+    }
+
+    #[test]
+    fn a_format_without_the_instruction_is_refused() {
+        let config: Config = serde_json::from_value(json!({"format": "{input}"})).unwrap();
+        assert!(matches!(Alpaca::new(config), Err(Error::Config { path, .. }) if path == "format"));
+    }
+}

@@ -1,0 +1,332 @@
+//! Rows from JSON lines: one object per line. A directory gives the rows of all its `.jsonl` and `.json` files.
+//!
+//! A file that starts with `[` is one JSON list of rows, as `json` datasets on the Hugging Face hub often are.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use plugin_sdk::loader::{BadRow, Batch, DatasetLoader, Files, Lines, ReadAt, Row, RowError, Source};
+use plugin_sdk::{Error, NoConfig};
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+/// Bytes that a JSON list may have: it is read at once.
+const LIST_LIMIT: u64 = 64 << 20;
+
+/// The loader.
+pub struct Jsonl {
+    files: Box<dyn Opens>,
+    /// The file that is being read.
+    file: usize,
+    rows: Option<Rows>,
+}
+
+enum Rows {
+    Lines(Lines),
+    List { rows: VecDeque<String>, given: u64 },
+}
+
+/// The files that there are, by number.
+trait Opens {
+    fn count(&self) -> usize;
+    fn open(&self, index: usize) -> Result<Rc<dyn ReadAt>, Error>;
+    /// What stands before a position in messages: the file's name where there are several.
+    fn prefix(&self, index: usize) -> String;
+}
+
+struct One(Rc<dyn ReadAt>);
+
+impl Opens for One {
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn open(&self, _index: usize) -> Result<Rc<dyn ReadAt>, Error> {
+        Ok(Rc::clone(&self.0))
+    }
+
+    fn prefix(&self, _index: usize) -> String {
+        String::new()
+    }
+}
+
+struct Many {
+    directory: Rc<dyn Files>,
+    names: Vec<String>,
+}
+
+impl Opens for Many {
+    fn count(&self) -> usize {
+        self.names.len()
+    }
+
+    fn open(&self, index: usize) -> Result<Rc<dyn ReadAt>, Error> {
+        self.directory.open(&self.names[index]).map_err(Error::Failed)
+    }
+
+    fn prefix(&self, index: usize) -> String {
+        format!("{} ", self.names[index])
+    }
+}
+
+impl DatasetLoader for Jsonl {
+    type Config = NoConfig;
+
+    fn open(_config: NoConfig, source: Source) -> Result<Self, Error> {
+        let files: Box<dyn Opens> = match source {
+            Source::File(file) => Box::new(One(file)),
+            Source::Directory(directory) => {
+                let is_data = |name: &String| name.ends_with(".jsonl") || name.ends_with(".json");
+                let names: Vec<String> = directory.list().map_err(Error::Failed)?.into_iter().filter(is_data).collect();
+                if names.is_empty() {
+                    return Err(Error::Failed(format!("`{}` has no .jsonl or .json file", directory.name())));
+                }
+                Box::new(Many { directory, names })
+            }
+        };
+        Ok(Self { files, file: 0, rows: None })
+    }
+
+    fn next(&mut self, max_rows: u32) -> Result<Batch, Error> {
+        let mut rows = Vec::new();
+        while rows.len() < max_rows as usize {
+            match self.row()? {
+                Some(row) => rows.push(row),
+                None => return Ok(Batch { rows, done: true }),
+            }
+        }
+        Ok(Batch { rows, done: false })
+    }
+
+    fn cursor(&self) -> Vec<u8> {
+        let (place, number) = match &self.rows {
+            None => (0, 0),
+            Some(Rows::Lines(lines)) => (lines.position(), lines.number()),
+            Some(Rows::List { given, .. }) => (0, *given),
+        };
+        [self.file as u64, place, number].iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    fn seek(&mut self, cursor: &[u8]) -> Result<(), Error> {
+        let words: Vec<u64> =
+            cursor.chunks_exact(8).filter_map(|word| Some(u64::from_le_bytes(word.try_into().ok()?))).collect();
+        let &[file, place, number] = words.as_slice() else {
+            return Err("this is not a cursor of the jsonl loader".into());
+        };
+        (self.file, self.rows) = (file as usize, None);
+        if number == 0 || self.file >= self.files.count() {
+            return Ok(());
+        }
+        let mut rows = self.start()?;
+        match &mut rows {
+            Rows::Lines(lines) => lines.seek(place, number),
+            Rows::List { rows, given } => {
+                rows.drain(..rows.len().min(number as usize));
+                *given = number;
+            }
+        }
+        self.rows = Some(rows);
+        Ok(())
+    }
+}
+
+impl Jsonl {
+    fn start(&self) -> Result<Rows, Error> {
+        let file = self.files.open(self.file)?;
+        let head = file.read(0, 64);
+        let first = head.iter().find(|byte| !byte.is_ascii_whitespace() && !matches!(byte, 0xef | 0xbb | 0xbf));
+        if head.starts_with(b"PAR1") {
+            return Err(Error::Failed(format!("`{}` is a parquet file, not JSON lines", file.name())));
+        }
+        if head.starts_with(&[0x1f, 0x8b]) {
+            return Err(Error::Failed(format!("`{}` is compressed; unpack it first (`gunzip`)", file.name())));
+        }
+        if first != Some(&b'[') {
+            return Ok(Rows::Lines(Lines::new(file)));
+        }
+        if file.len() > LIST_LIMIT {
+            let name = file.name();
+            return Err(Error::Failed(format!(
+                "`{name}` is one JSON list of more than {} MiB; write one object per line instead (`jq -c '.[]'`)",
+                LIST_LIMIT >> 20
+            )));
+        }
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < file.len() {
+            bytes.extend(file.read(bytes.len() as u64, 1 << 20));
+        }
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        let rows: Vec<&RawValue> = serde_json::from_slice(bytes).map_err(|error| {
+            Error::Failed(format!(
+                "`{}`, line {}, column {}: {}",
+                file.name(),
+                error.line(),
+                error.column(),
+                reason(&error)
+            ))
+        })?;
+        Ok(Rows::List { rows: rows.into_iter().map(|row| row.get().to_owned()).collect(), given: 0 })
+    }
+
+    /// The next row that is not blank.
+    fn row(&mut self) -> Result<Option<Result<Row, BadRow>>, Error> {
+        while self.file < self.files.count() {
+            let mut rows = match self.rows.take() {
+                Some(rows) => rows,
+                None => self.start()?,
+            };
+            let prefix = self.files.prefix(self.file);
+            let next = match &mut rows {
+                Rows::List { rows, given } => rows.pop_front().map(|json| {
+                    *given += 1;
+                    row(json.as_bytes(), &format!("{prefix}entry {given}"))
+                }),
+                Rows::Lines(lines) => next_line(lines, &prefix)?,
+            };
+            if next.is_some() {
+                self.rows = Some(rows);
+                return Ok(next);
+            }
+            self.file += 1;
+        }
+        Ok(None)
+    }
+}
+
+fn next_line(lines: &mut Lines, prefix: &str) -> Result<Option<Result<Row, BadRow>>, Error> {
+    loop {
+        let number = lines.number() + 1;
+        match lines.next_line()? {
+            None => return Ok(None),
+            Some(line) if line.iter().all(u8::is_ascii_whitespace) => {}
+            Some(line) => return Ok(Some(row(line, &format!("{prefix}line {number}")))),
+        }
+    }
+}
+
+/// A row is checked here, so that strategies only ever see objects.
+fn row(bytes: &[u8], position: &str) -> Result<Row, BadRow> {
+    let bad = |message: String, column: usize| BadRow {
+        error: RowError { message, field: None },
+        position: if column > 1 { format!("{position}, column {column}") } else { position.to_owned() },
+    };
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let byte = bytes.get(error.valid_up_to()).copied().unwrap_or_default();
+        bad(format!("byte 0x{byte:02x} is not UTF-8"), error.valid_up_to() + 1)
+    })?;
+    let text = text.trim();
+    serde_json::from_str::<IgnoredAny>(text).map_err(|error| bad(reason(&error), error.column()))?;
+    if !text.starts_with('{') {
+        return Err(bad("a row is a JSON object (`{…}`)".to_owned(), 0));
+    }
+    Ok(Row { json: text.to_owned(), position: position.to_owned() })
+}
+
+/// serde's words without its own line and column, which count from the start of this row.
+fn reason(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let message = message.split(" at line ").next().unwrap_or_default();
+    format!("not valid JSON: {message}")
+}
+
+plugin_sdk::register_dataset_loader!(
+    Jsonl,
+    name: "jsonl",
+    description: "Rows from JSON lines (one object per line), or from a file with one JSON list",
+);
+
+#[cfg(test)]
+mod tests {
+    use plugin_sdk::loader::{Memory, MemoryFiles};
+
+    use super::*;
+
+    fn open(bytes: &[u8]) -> Jsonl {
+        Jsonl::open(NoConfig {}, Source::File(Rc::new(Memory(bytes.to_vec())))).unwrap()
+    }
+
+    /// `position json` or `position! message`, one a row.
+    fn rows(loader: &mut Jsonl, max_rows: u32) -> Vec<String> {
+        let mut all = Vec::new();
+        loop {
+            let batch = loader.next(max_rows).unwrap();
+            assert!(batch.done || !batch.rows.is_empty());
+            all.extend(batch.rows.into_iter().map(|row| match row {
+                Ok(row) => format!("{} {}", row.position, row.json),
+                Err(row) => format!("{}! {}", row.position, row.error.message),
+            }));
+            if batch.done {
+                return all;
+            }
+        }
+    }
+
+    #[test]
+    fn lines_are_rows_and_blank_lines_are_not() {
+        let text = "\u{feff}{\"a\":1}\r\n\n  \n{\"a\": [2]}\n{\"a\":3}";
+        for max_rows in [1, 2, 100] {
+            assert_eq!(
+                rows(&mut open(text.as_bytes()), max_rows),
+                ["line 1 {\"a\":1}", "line 4 {\"a\": [2]}", "line 5 {\"a\":3}"]
+            );
+        }
+        assert_eq!(rows(&mut open(b""), 10), [""; 0]);
+    }
+
+    #[test]
+    fn broken_lines_are_told_with_their_place() {
+        let found = rows(&mut open(b"{\"a\":1}\n{\"a\":}\n[1]\n{\"a\":1} x\n{\"a\":\"\xff\"}\n"), 10);
+        assert_eq!(
+            found,
+            [
+                "line 1 {\"a\":1}",
+                "line 2, column 6! not valid JSON: expected value",
+                "line 3! a row is a JSON object (`{…}`)",
+                "line 4, column 9! not valid JSON: trailing characters",
+                "line 5, column 7! byte 0xff is not UTF-8",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_list_gives_its_entries() {
+        assert_eq!(rows(&mut open(b" [ {\"a\": 1},\n{\"a\":2} ]"), 1), ["entry 1 {\"a\": 1}", "entry 2 {\"a\":2}"]);
+        let error = open(b"[{\"a\": 1},\n {\"a\" 2}]").next(1).unwrap_err();
+        assert_eq!(error, Error::Failed("`memory`, line 2, column 7: not valid JSON: expected `:`".into()));
+    }
+
+    #[test]
+    fn other_formats_are_named() {
+        let error = |bytes: &[u8]| format!("{:?}", open(bytes).next(1).unwrap_err());
+        assert!(error(b"PAR1....").contains("parquet"));
+        assert!(error(&[0x1f, 0x8b, 8]).contains("gunzip"));
+    }
+
+    #[test]
+    fn a_directory_gives_all_its_files() {
+        let mut files = MemoryFiles::default();
+        for (name, text) in [("b.jsonl", "{\"b\":1}\n"), ("a/c.json", "[{\"c\":1},{\"c\":2}]"), ("notes.txt", "no")] {
+            files.0.insert(name.to_owned(), text.as_bytes().to_vec());
+        }
+        let mut loader = Jsonl::open(NoConfig {}, Source::Directory(Rc::new(files))).unwrap();
+        assert_eq!(
+            rows(&mut loader, 2),
+            ["a/c.json entry 1 {\"c\":1}", "a/c.json entry 2 {\"c\":2}", "b.jsonl line 1 {\"b\":1}"]
+        );
+        assert!(Jsonl::open(NoConfig {}, Source::Directory(Rc::new(MemoryFiles::default()))).is_err());
+    }
+
+    #[test]
+    fn a_cursor_goes_on_where_it_was() {
+        for text in ["{\"a\":1}\n\n{\"a\":2}\n{\"a\":3}\n", "[{\"a\":1},{\"a\":2},{\"a\":3}]"] {
+            let mut whole = open(text.as_bytes());
+            for _ in 0..4 {
+                let cursor = whole.cursor();
+                let mut again = open(text.as_bytes());
+                again.seek(&cursor).unwrap();
+                assert_eq!(format!("{:?}", again.next(1).unwrap()), format!("{:?}", whole.next(1).unwrap()));
+            }
+        }
+        assert!(open(b"").seek(b"x").is_err());
+    }
+}
