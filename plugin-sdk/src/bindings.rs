@@ -2,7 +2,6 @@
 
 #![expect(
     clippy::pedantic,
-    clippy::undocumented_unsafe_blocks,
     reason = "generated code; the WIT files carry the words"
 )]
 #![allow(unused, reason = "generated code")]

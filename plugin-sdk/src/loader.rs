@@ -24,7 +24,7 @@ pub trait DatasetLoader: Sized + 'static {
     fn open(config: Self::Config, source: Source) -> Result<Self, Error>;
 
     /// Rows in all, where that is known without reading everything.
-    fn len(&self) -> Option<u64> {
+    fn rows(&self) -> Option<u64> {
         None
     }
 
@@ -278,7 +278,7 @@ impl<T: DatasetLoader> wit::GuestLoader for Adapter<T> {
     }
 
     fn len(&self) -> Option<u64> {
-        self.0.borrow().len()
+        self.0.borrow().rows()
     }
 
     fn next(&self, max_rows: u32) -> Result<Batch, PluginError> {

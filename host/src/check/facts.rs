@@ -60,11 +60,11 @@ impl ModelFacts {
                 return Err(Failure(problems));
             }
         };
-        if let Some(wanted) = config.model_type.as_ref().filter(|wanted| *wanted != "AutoModelForCausalLM") {
-            if *wanted != model.architecture {
-                let message = format!("`model_type` is `{wanted}`, but the model is a `{}`", model.architecture);
-                problems.push(at(Diagnostic::error("model::type", message), "model_type").help("delete the line"));
-            }
+        if let Some(wanted) = config.model_type.as_ref().filter(|wanted| *wanted != "AutoModelForCausalLM")
+            && *wanted != model.architecture
+        {
+            let message = format!("`model_type` is `{wanted}`, but the model is a `{}`", model.architecture);
+            problems.push(at(Diagnostic::error("model::type", message), "model_type").help("delete the line"));
         }
         let source = if config.reinit_weights {
             WeightSource::Random { seed: config.seed }
@@ -77,17 +77,17 @@ impl ModelFacts {
             }
             WeightSource::Directory(directory)
         };
-        if let Some(tokenizer) = &tokenizer {
-            if tokenizer.vocab_size() > model.vocab_size {
-                let (tokens, rows) = (tokenizer.vocab_size(), model.vocab_size);
-                let message = format!("the tokenizer has {tokens} tokens, the model's embedding {rows} rows");
-                let why = "a token without a row cannot be looked up";
-                problems.push(
-                    at(Diagnostic::error("model::vocabulary", message), "tokenizer_config")
-                        .why(why)
-                        .help("use the tokenizer that belongs to the model; new tokens cannot be added"),
-                );
-            }
+        if let Some(tokenizer) = &tokenizer
+            && tokenizer.vocab_size() > model.vocab_size
+        {
+            let (tokens, rows) = (tokenizer.vocab_size(), model.vocab_size);
+            let message = format!("the tokenizer has {tokens} tokens, the model's embedding {rows} rows");
+            let why = "a token without a row cannot be looked up";
+            problems.push(
+                at(Diagnostic::error("model::vocabulary", message), "tokenizer_config")
+                    .why(why)
+                    .help("use the tokenizer that belongs to the model; new tokens cannot be added"),
+            );
         }
         match tokenizer {
             Some(tokenizer) if problems.is_empty() => Ok(Self { config: model, weights: source, directory, tokenizer }),

@@ -128,16 +128,16 @@ pub fn strategy_config(loaded: &LoadedConfig, dataset: &DatasetConfig, path: &st
     let all = serde_json::to_value(dataset).unwrap_or_default();
     for key in KEYS {
         let wanted = dataset.strategy.name == "chat_template" || loaded.is_given(&format!("{path}.{key}"));
-        if let (true, Some(value), false) = (wanted, all.get(key), config.contains_key(key)) {
-            if !value.is_null() {
-                config.insert(key.to_owned(), value.clone());
-            }
+        if let (true, Some(value), false) = (wanted, all.get(key), config.contains_key(key))
+            && !value.is_null()
+        {
+            config.insert(key.to_owned(), value.clone());
         }
     }
-    if dataset.strategy.name == "chat_template" {
-        if let Some(message) = &loaded.config.default_system_message {
-            config.entry("default_system_message").or_insert_with(|| message.clone().into());
-        }
+    if dataset.strategy.name == "chat_template"
+        && let Some(message) = &loaded.config.default_system_message
+    {
+        config.entry("default_system_message").or_insert_with(|| message.clone().into());
     }
     Value::Object(config).to_string()
 }
@@ -203,17 +203,17 @@ fn check_pin(loaded: &LoadedConfig, pin: &PluginPin, index: usize, plugin: Optio
             found.push(Diagnostic::error("plugin::pin", message).at(at("version")).plugin(&pin.name));
         }
     }
-    if let Some(sha256) = &pin.sha256 {
-        if *sha256 != inspection.sha256 {
-            let message = format!("plugin `{}` is not the one that the config pins", pin.name);
-            found.push(
-                Diagnostic::error("plugin::pin", message)
-                    .at(at("sha256"))
-                    .why(format!("its sha256 is {}", inspection.sha256))
-                    .help("use the pinned file; change the pin only if you trust the new one")
-                    .plugin(&pin.name),
-            );
-        }
+    if let Some(sha256) = &pin.sha256
+        && *sha256 != inspection.sha256
+    {
+        let message = format!("plugin `{}` is not the one that the config pins", pin.name);
+        found.push(
+            Diagnostic::error("plugin::pin", message)
+                .at(at("sha256"))
+                .why(format!("its sha256 is {}", inspection.sha256))
+                .help("use the pinned file; change the pin only if you trust the new one")
+                .plugin(&pin.name),
+        );
     }
     found
 }

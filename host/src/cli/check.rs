@@ -20,7 +20,7 @@ pub(super) fn run(args: &ConfigArgs) -> Result<ExitStatus, Failure> {
     match args.output() {
         Output::Json => emit("check", serde_json::json!({ "errors": errors, "warnings": warnings })),
         Output::Human => {
-            say(&format!("{}: {}, {}", path.display(), counted(errors, "error"), counted(warnings, "warning")))
+            say(&format!("{}: {}, {}", path.display(), counted(errors, "error"), counted(warnings, "warning")));
         }
     }
     Ok(if errors == 0 { ExitStatus::Done } else { ExitStatus::Failed })

@@ -117,10 +117,10 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitStatus, Failure> {
             (Request { prompt, .. }, None) => (prompt.clone().unwrap_or_default(), false),
         };
         let mut ids: Vec<u32> = tokenizer.encode(&text)?.into_iter().map(|token| token.id).collect();
-        if let (false, true, Some(bos)) = (is_template, starts_with_bos, tokenizer.bos()) {
-            if ids.first() != Some(&bos) {
-                ids.insert(0, bos);
-            }
+        if let (false, true, Some(bos)) = (is_template, starts_with_bos, tokenizer.bos())
+            && ids.first() != Some(&bos)
+        {
+            ids.insert(0, bos);
         }
         prompts.push(ids);
     }

@@ -25,7 +25,7 @@ pub(super) fn find<'a>(table: &'a [(&'static [&'static str], Lack)], key: &str) 
         Some(start) => key.starts_with(start),
         None => *name == key,
     };
-    table.iter().find(|(names, _)| names.iter().any(|name| fits(name))).map(|(_, lack)| lack)
+    table.iter().find(|(names, _)| names.iter().any(&fits)).map(|(_, lack)| lack)
 }
 
 /// Keys of the top level.

@@ -48,7 +48,7 @@ pub(super) fn read(cx: &Context<'_>, root: &Map<String, Value>) -> Config {
     rules_and_plugins(&top, &mut config);
     top.finish(|key| DATASET_KEYS.contains(&key).then_some("into an entry of `datasets`"));
     let is_given = |key: &str| root.get(key).is_some_and(|value| !value.is_null());
-    defaults::derive(cx, &mut config, &is_given);
+    defaults::derive(cx, &mut config, is_given);
     together(cx, &config, is_given);
     config
 }

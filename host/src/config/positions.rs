@@ -14,7 +14,7 @@ const DEPTH_LIMIT: usize = 64;
 
 /// A stretch of one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Spot {
+pub(super) struct Spot {
     /// Line, counted from 1.
     pub line: usize,
     /// Column in characters, counted from 1.
@@ -33,7 +33,7 @@ impl Spot {
 
 /// Where one entry of a mapping or a sequence stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
+pub(super) struct Entry {
     /// Its key; none in a sequence.
     pub key: Option<Spot>,
     /// Its value; where a value starts on a later line than its key, the key stands for it in messages.
@@ -44,7 +44,7 @@ pub struct Entry {
 
 /// Something that is valid YAML and still cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Flaw {
+pub(super) enum Flaw {
     /// A key that its mapping already has: the path, this place, the first place.
     Duplicate { path: String, first: Spot },
     /// A second document starts here.
@@ -65,7 +65,7 @@ pub enum Flaw {
 
 /// The result of the pass.
 #[derive(Debug, Default)]
-pub struct Positions {
+pub(super) struct Positions {
     entries: BTreeMap<String, Entry>,
     /// What is wrong, in file order.
     pub flaws: Vec<(Spot, Flaw)>,
@@ -75,7 +75,7 @@ pub struct Positions {
 
 impl Positions {
     /// Reads positions from `text`. An error is the parser's: then there are no positions at all.
-    pub fn of(text: &str) -> Result<Self, ScanError> {
+    pub(super) fn of(text: &str) -> Result<Self, ScanError> {
         let mut pass = Pass::default();
         pass.out.is_empty = true;
         for event in Parser::new_from_str(text) {
@@ -89,13 +89,13 @@ impl Positions {
     }
 
     /// The entry at a config path.
-    pub fn get(&self, path: &str) -> Option<&Entry> {
+    pub(super) fn get(&self, path: &str) -> Option<&Entry> {
         self.entries.get(path)
     }
 
     /// All paths, in alphabetical order, for tests. The whole document is the empty path.
     #[cfg(test)]
-    pub fn paths(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }
 }

@@ -293,7 +293,7 @@ fn to_json(value: Value, options: Kwargs) -> Result<String, Error> {
             value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, formatter)).map_err(failed)?;
         }
         None => {
-            value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, PythonSpacing)).map_err(failed)?
+            value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, PythonSpacing)).map_err(failed)?;
         }
     }
     String::from_utf8(bytes).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))
@@ -380,7 +380,7 @@ mod tests {
             .render(&conversation(vec![message("user", "  a b \n")]))
             .unwrap();
         assert_eq!(rendered.text, "[a b]");
-        assert_eq!(rendered.turns, [1..4]);
+        assert_eq!((rendered.turns.len(), &rendered.turns[0]), (1, &(1..4)));
     }
 
     #[test]

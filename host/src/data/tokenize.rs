@@ -123,18 +123,18 @@ impl Encoder<'_> {
             return Err(TokenizeError::Empty);
         }
         let mut sample = mask(&self.tokenizer.encode(&text)?, &parts);
-        if let (true, Some(bos)) = (self.starts_with_bos, self.tokenizer.bos()) {
-            if sample.ids.first() != Some(&bos) {
-                push(&mut sample, 0, bos, self.train_on_inputs, 1.0);
-            }
+        if let (true, Some(bos)) = (self.starts_with_bos, self.tokenizer.bos())
+            && sample.ids.first() != Some(&bos)
+        {
+            push(&mut sample, 0, bos, self.train_on_inputs, 1.0);
         }
         // The end of a text that is learned is learned too: the model must know when to stop.
         if let (Some(last), Some(eos)) = (parts.iter().rev().find(|part| !part.bytes.is_empty()), self.tokenizer.eos())
+            && last.train
+            && sample.ids.last() != Some(&eos)
         {
-            if last.train && sample.ids.last() != Some(&eos) {
-                let at = sample.ids.len();
-                push(&mut sample, at, eos, true, last.weight);
-            }
+            let at = sample.ids.len();
+            push(&mut sample, at, eos, true, last.weight);
         }
         Ok(sample)
     }

@@ -76,7 +76,7 @@ impl DatasetLoader for Jsonl {
         let files: Box<dyn Opens> = match source {
             Source::File(file) => Box::new(One(file)),
             Source::Directory(directory) => {
-                let is_data = |name: &String| name.ends_with(".jsonl") || name.ends_with(".json");
+                let is_data = |name: &String| matches!(name.rsplit_once('.'), Some((_, "jsonl" | "json")));
                 let names: Vec<String> = directory.list().map_err(Error::Failed)?.into_iter().filter(is_data).collect();
                 if names.is_empty() {
                     return Err(Error::Failed(format!("`{}` has no .jsonl or .json file", directory.name())));

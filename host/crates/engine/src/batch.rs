@@ -45,7 +45,7 @@ impl Batch {
         if self.weights.as_ref().is_some_and(|weights| weights.len() != tokens) {
             return wrong(format!("{tokens} ids but another number of weights"));
         }
-        if self.doc_lens.iter().any(|&length| length == 0) {
+        if self.doc_lens.contains(&0) {
             return wrong("a document has no tokens".into());
         }
         let documents: u64 = self.doc_lens.iter().map(|&length| u64::from(length)).sum();

@@ -42,7 +42,7 @@ pub fn uniform(word: u32) -> f32 {
 /// Element `index` of a stream of standard normal numbers (Box–Muller on two words of a block).
 pub fn normal_at(seed: u64, stream: u64, index: u64) -> f32 {
     let words = block(seed, stream, index / 2);
-    let pair = if index % 2 == 0 { [words[0], words[1]] } else { [words[2], words[3]] };
+    let pair = if index.is_multiple_of(2) { [words[0], words[1]] } else { [words[2], words[3]] };
     // The first is moved into (0, 1] so that its logarithm is finite.
     let radius = (-2.0 * ((f64::from(pair[0]) + 1.0) / 4_294_967_296.0).ln()).sqrt();
     let angle = std::f64::consts::TAU * (f64::from(pair[1]) / 4_294_967_296.0);

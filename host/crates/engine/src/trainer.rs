@@ -177,12 +177,12 @@ impl<K: Kernels> Trainer<K> {
 
     /// A copy of one weight or adapter tensor.
     pub fn parameter(&self, name: &str) -> Option<Vec<f32>> {
-        if let Some(lora) = &self.model.lora {
-            if let Some(slot) = lora.slots().iter().find(|slot| slot.name == name) {
-                let mut values = vec![0.0; slot.len];
-                self.model.kernels.download(at(&lora.params, slot.offset), &mut values);
-                return Some(values);
-            }
+        if let Some(lora) = &self.model.lora
+            && let Some(slot) = lora.slots().iter().find(|slot| slot.name == name)
+        {
+            let mut values = vec![0.0; slot.len];
+            self.model.kernels.download(at(&lora.params, slot.offset), &mut values);
+            return Some(values);
         }
         self.model.parameter(name)
     }
@@ -224,7 +224,7 @@ impl<K: Kernels> Trainer<K> {
 
     /// Elements of model and adapter.
     pub fn total_parameters(&self) -> u64 {
-        let adapter = self.model.lora.iter().flat_map(|lora| lora.slots());
+        let adapter = self.model.lora.iter().flat_map(super::adapter::lora::Lora::slots);
         self.model.layout.slots().iter().chain(adapter).map(|slot| slot.len as u64).sum()
     }
 

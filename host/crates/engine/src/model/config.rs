@@ -194,10 +194,11 @@ impl Reader<'_> {
                 return Err(self.unsupported(format!("{key}: {value}"), reason));
             }
         }
-        if let Some(activation) = self.raw.get("hidden_act").and_then(Value::as_str) {
-            if activation != "silu" && activation != "swish" {
-                return Err(self.unsupported(format!("hidden_act: {activation}"), "the feed-forward layer uses silu"));
-            }
+        if let Some(activation) = self.raw.get("hidden_act").and_then(Value::as_str)
+            && activation != "silu"
+            && activation != "swish"
+        {
+            return Err(self.unsupported(format!("hidden_act: {activation}"), "the feed-forward layer uses silu"));
         }
         if self.raw.get("attention_dropout").and_then(Value::as_f64).is_some_and(|share| share > 0.0) {
             return Err(self.unsupported("attention_dropout".into(), "attention here drops nothing; set it to 0"));

@@ -259,7 +259,7 @@ impl GradientLayout {
                     last.len += slot.len;
                 }
                 _ => {
-                    all.segments.push(Segment { parameter: slot.offset, gradient, len: slot.len, decays: slot.decays })
+                    all.segments.push(Segment { parameter: slot.offset, gradient, len: slot.len, decays: slot.decays });
                 }
             }
             let place = Some(gradient);

@@ -102,7 +102,9 @@ pub(super) fn backward(
     if beta == 0.0 {
         dw.fill(0.0);
     } else {
-        dw.iter_mut().for_each(|value| *value *= beta);
+        for value in &mut dw[..] {
+            *value *= beta;
+        }
     }
     for share in shares.chunks(h) {
         for (total, part) in dw.iter_mut().zip(share) {
