@@ -30,6 +30,15 @@ pub trait PromptStrategy: Sized + 'static {
     /// # Errors
     /// What is wrong with this row, in words for the user.
     fn render(&self, row: Self::Row) -> Result<Option<Sample>, RowError>;
+
+    /// What these rows (JSON objects) become: one result a row, in order. Only for strategies that gain from seeing many
+    /// rows at once; by default each is read and rendered on its own.
+    ///
+    /// # Errors
+    /// Ends the run. One bad row is no reason: that is the row's own error.
+    fn render_all(&self, rows: &[String]) -> Result<Vec<Result<Option<Sample>, RowError>>, Error> {
+        Ok(rows.iter().map(|row| render(self, row)).collect())
+    }
 }
 
 /// A piece of text that the model reads.
@@ -64,7 +73,7 @@ impl<T: PromptStrategy> wit::GuestStrategy for Adapter<T> {
     }
 
     fn render(&self, rows: Vec<String>) -> Result<Vec<Result<Option<Sample>, RowError>>, PluginError> {
-        Ok(rows.iter().map(|row| render(&self.0, row)).collect())
+        self.0.render_all(&rows).map_err(PluginError::from)
     }
 }
 
