@@ -38,8 +38,9 @@ fn main() {
         }
         None => build(&root, &out_dir),
     };
-    let mut source =
-        String::from("/// Name and component of each bundled plugin.\npub(super) static BUNDLED: &[(&str, &[u8])] = &[\n");
+    let mut source = String::from(
+        "/// Name and component of each bundled plugin.\npub(super) static BUNDLED: &[(&str, &[u8])] = &[\n",
+    );
     for (name, from) in PLUGINS.iter().zip(built) {
         println!("cargo::rerun-if-changed={}", from.display());
         let to = out_dir.join(format!("{name}.wasm"));

@@ -266,6 +266,9 @@ pub(crate) fn explain(store: &mut Store<State>, error: &wasmtime::Error, limits:
         }
     };
     explained.plugin = Some(plugin);
+    if explained.code == "plugin::trap" {
+        explained.help = Some("this is a bug of the plugin; tell its author".to_owned());
+    }
     for message in std::mem::take(&mut state.errors) {
         explained.notes.push(format!("it said: {message}"));
     }

@@ -1,0 +1,102 @@
+//! Bad configs: one clear message each, at its place.
+
+use crate::support::{CONFIG, Project};
+
+fn check(text: impl AsRef<[u8]>) -> String {
+    let project = Project::new();
+    project.write("host.yml", text);
+    project.failure(&["check", "host.yml"])
+}
+
+#[test]
+fn a_good_config_has_no_problems() {
+    let project = Project::new();
+    let outcome = project.success(&["check"]);
+    insta::assert_snapshot!(outcome.stderr);
+    let outcome = project.success(&["check", "host.yml", "--json"]);
+    assert_eq!(outcome.stdout, "{\"event\":\"check\",\"v\":1,\"errors\":0,\"warnings\":0}\n");
+}
+
+#[test]
+fn unknown_misspelled_and_duplicate_keys() {
+    insta::assert_snapshot!(check(format!(
+        "{CONFIG}micro_batchsize: 3\nseed: 1\nseed: 2\nquantum: true\nload_in_4bit: true\n"
+    )));
+}
+
+#[test]
+fn wrong_types_and_numbers_that_are_none() {
+    insta::assert_snapshot!(check(CONFIG.replace("sequence_len: 128", "sequence_len: long").replace("1e-3", ".nan")));
+}
+
+#[test]
+fn two_documents() {
+    insta::assert_snapshot!(check(format!("{CONFIG}---\nseed: 1\n")));
+}
+
+#[test]
+fn an_empty_file() {
+    insta::assert_snapshot!(check(""));
+}
+
+#[test]
+fn a_file_that_is_not_yaml() {
+    insta::assert_snapshot!(check("base_model: [\n"));
+    insta::assert_snapshot!(check(b"base_model: \xff\xfe\n"));
+}
+
+#[test]
+fn a_missing_file() {
+    insta::assert_snapshot!(Project::new().failure(&["train", "no.yml"]));
+}
+
+/// The talk's own rule: layer freezing with activation checkpointing needs the non-reentrant kind.
+#[test]
+fn g1_is_caught_with_its_place() {
+    let text = format!(
+        "{CONFIG}unfrozen_parameters: ['model\\.layers\\.1\\.']\ngradient_checkpointing: true\ngradient_checkpointing_kwargs:\n  use_reentrant: true\n"
+    );
+    insta::assert_snapshot!(check(&text));
+    let project = Project::new();
+    project.write("host.yml", &text);
+    let outcome = project.host(&["check", "host.yml", "--json"]);
+    let first: serde_json::Value = serde_json::from_str(outcome.stdout.lines().next().unwrap()).unwrap();
+    assert_eq!((outcome.status, &first["code"]), (1, &serde_json::json!("rule::G1")));
+    assert_eq!((&first["line"], &first["column"]), (&serde_json::json!(13), &serde_json::json!(18)));
+}
+
+#[test]
+fn a_rule_can_be_silenced_or_made_an_error() {
+    let project = Project::new();
+    let config = |severity: &str| {
+        project.write("host.yml", format!("{CONFIG}test_datasets: [{{path: eval.jsonl, type: alpaca}}]\neval_batch_size: 9\nrules: [{{name: axolotl-compat, severity: {{D16: {severity}}}}}]\n"));
+    };
+    config("off");
+    assert!(!project.success(&["check", "host.yml"]).stderr.contains("D16"));
+    config("error");
+    assert!(project.failure(&["check", "host.yml"]).contains("error[rule::D16]"));
+    project.write("host.yml", format!("{CONFIG}rules: [{{name: axolotl-compat, severity: {{D61: off}}}}]\n"));
+    insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
+}
+
+#[test]
+fn many_problems_come_at_once_in_file_order() {
+    let text = CONFIG
+        .replace("base_model: model", "base_model: HuggingFaceTB/SmolLM2-135M")
+        .replace("train.jsonl", "missing.jsonl")
+        .replace("alpaca", "alpacca")
+        .replace("max_steps: 4", "max_step: 4");
+    insta::assert_snapshot!(check(text));
+}
+
+#[test]
+fn overrides_are_part_of_the_config() {
+    let project = Project::new();
+    insta::assert_snapshot!(project.failure(&["check", "host.yml", "--set", "seed=x", "--set", "nonsense"]));
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_2() {
+    assert_eq!(Project::new().host(&["train", "--no-such-flag"]).status, 2);
+    assert_eq!(Project::new().host(&["frobnicate"]).status, 2);
+}

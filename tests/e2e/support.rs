@@ -1,0 +1,151 @@
+//! A project directory with the quickstart's model, and the program run in it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+/// The repository.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// A config that trains for a few steps; tests add lines to it or replace some.
+pub(crate) const CONFIG: &str = "\
+base_model: model
+datasets:
+  - path: train.jsonl
+    type: alpaca
+sequence_len: 128
+micro_batch_size: 4
+learning_rate: 1e-3
+max_steps: 4
+output_dir: out
+";
+
+/// A directory of its own for one test.
+pub(crate) struct Project {
+    directory: tempfile::TempDir,
+}
+
+/// What a command left.
+pub(crate) struct Outcome {
+    pub(crate) status: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Project {
+    /// With the model, 48 rows of training data, 8 of evaluation data, and [`CONFIG`] as `host.yml`.
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let project = Self { directory };
+        std::os::unix::fs::symlink(
+            root().canonicalize().unwrap().join("configs/quickstart/model"),
+            project.path("model"),
+        )
+        .unwrap();
+        let rows = |file: &str, count: usize| -> String {
+            let text = fs::read_to_string(root().join("configs/quickstart").join(file)).unwrap();
+            text.split_inclusive('\n').take(count).collect()
+        };
+        project.write("train.jsonl", &rows("train.jsonl", 48));
+        project.write("eval.jsonl", &rows("eval.jsonl", 8));
+        project.write("host.yml", CONFIG);
+        project
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// A copy of the model that a test may break.
+    pub(crate) fn own_model(&self) {
+        let from = fs::canonicalize(self.path("model")).unwrap();
+        fs::remove_file(self.path("model")).unwrap();
+        fs::create_dir(self.path("model")).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), self.path("model").join(entry.file_name())).unwrap();
+        }
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
+        command.current_dir(self.directory.path()).args(arguments);
+        // One cache of compiled plugins for all tests, and nothing of the user's.
+        command.env("HOST_CACHE_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub(crate) fn host(&self, arguments: &[&str]) -> Outcome {
+        finish(self.command(arguments).spawn().unwrap())
+    }
+
+    /// The messages of a command that must fail with status 1.
+    pub(crate) fn failure(&self, arguments: &[&str]) -> String {
+        let outcome = self.host(arguments);
+        assert_eq!(outcome.status, 1, "stdout:\n{}\nstderr:\n{}", outcome.stdout, outcome.stderr);
+        assert_eq!(outcome.stdout, "", "messages go to stderr");
+        outcome.stderr
+    }
+
+    /// A command that must end well.
+    pub(crate) fn success(&self, arguments: &[&str]) -> Outcome {
+        let outcome = self.host(arguments);
+        assert_eq!(outcome.status, 0, "stdout:\n{}\nstderr:\n{}", outcome.stdout, outcome.stderr);
+        outcome
+    }
+
+    /// The failure of training with the config changed by `edit`.
+    pub(crate) fn train_failure(&self, edit: impl Fn(&str) -> String) -> String {
+        self.write("host.yml", edit(CONFIG));
+        let messages = self.failure(&["train", "host.yml"]);
+        assert!(!self.path("out/model.safetensors").exists(), "a failed run leaves no model");
+        messages
+    }
+}
+
+pub(crate) fn finish(child: Child) -> Outcome {
+    use std::os::unix::process::ExitStatusExt as _;
+    let output = child.wait_with_output().unwrap();
+    Outcome {
+        status: output.status.code().unwrap_or_else(|| -output.status.signal().unwrap_or(0)),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A directory with one plugin of `tests/fixtures/plugins`, built for the sandbox.
+pub(crate) fn guest(name: &str) -> PathBuf {
+    static LOCK: OnceLock<std::sync::Mutex<()>> = OnceLock::new();
+    let _one_at_a_time = LOCK.get_or_init(Default::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../plugins-wasm");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(root().join("tests/fixtures/plugins"));
+    cargo
+        .args(["build", "--release", "--locked", "--quiet", "--target", "wasm32-wasip2", "-p", name, "--target-dir"])
+        .arg(&target);
+    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET"] {
+        cargo.env_remove(variable);
+    }
+    let status = cargo.status().unwrap();
+    assert!(status.success(), "the guest `{name}` did not build");
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests").join(name);
+    fs::create_dir_all(&directory).unwrap();
+    let file = format!("{}.wasm", name.replace('-', "_"));
+    let built = target.join("wasm32-wasip2/release").join(&file);
+    let staged = tempfile::NamedTempFile::new_in(&directory).unwrap();
+    fs::copy(built, staged.path()).unwrap();
+    staged.persist(directory.join(file)).unwrap();
+    directory
+}
