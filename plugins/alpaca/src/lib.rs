@@ -20,15 +20,17 @@ pub struct Config {
     field_input: Option<String>,
     /// Column with the output. Default: `output`.
     field_output: Option<String>,
-    /// Column with a system prompt for its row. Default: `system`.
+    /// Column with a system prompt for its row. Default: `system` beside a `format` or another system key, else none:
+    /// Axolotl's plain `alpaca` does not look at it.
     field_system: Option<String>,
     /// What stands before every prompt instead of Alpaca's own sentence.
     system_prompt: Option<String>,
-    /// How the system prompt is written; `{system}` stands for it.
+    /// How the system prompt is written; `{system}` stands for it. Default: as it is, and before Alpaca's own text with
+    /// an empty line after it.
     system_format: Option<String>,
-    /// The prompt; `{instruction}` and `{input}` stand for the columns.
+    /// The prompt, instead of Alpaca's; `{instruction}` and `{input}` stand for the columns.
     format: Option<String>,
-    /// The prompt of rows without an input.
+    /// The prompt of rows without an input. Default: `{instruction} ` beside a `format`.
     no_input_format: Option<String>,
 }
 
@@ -38,7 +40,7 @@ pub struct Alpaca {
     instruction: String,
     input: String,
     output: String,
-    system: String,
+    system: Option<String>,
 }
 
 impl PromptStrategy for Alpaca {
@@ -59,12 +61,14 @@ impl PromptStrategy for Alpaca {
         if config.system_format.as_ref().is_some_and(|format| !format.contains("{system}")) {
             return Err(Error::config("system_format", "`system_format` has no `{system}`"));
         }
+        let own_shape = [&config.format, &config.no_input_format, &config.system_prompt, &config.system_format];
+        let has_system = own_shape.iter().any(|key| key.is_some());
         let name = |own: &Option<String>, default: &str| own.clone().unwrap_or_else(|| default.to_owned());
         Ok(Self {
             instruction: name(&config.field_instruction, "instruction"),
             input: name(&config.field_input, "input"),
             output: name(&config.field_output, "output"),
-            system: name(&config.field_system, "system"),
+            system: config.field_system.clone().or_else(|| has_system.then(|| "system".to_owned())),
             config,
         })
     }
@@ -73,7 +77,7 @@ impl PromptStrategy for Alpaca {
         let instruction = required(&row, &self.instruction)?;
         let output = required(&row, &self.output)?;
         let input = optional(&row, &self.input)?.unwrap_or_default();
-        let system = optional(&row, &self.system)?.filter(|system| !system.is_empty());
+        let system = self.system.as_ref().map_or(Ok(None), |column| optional(&row, column))?;
         let prompt = self.prompt(instruction, input, system);
         Ok(Some(Sample::Supervised(Text::Segments(vec![read(prompt), learn(output)]))))
     }
@@ -82,19 +86,20 @@ impl PromptStrategy for Alpaca {
 impl Alpaca {
     fn prompt(&self, instruction: &str, input: &str, system: Option<&str>) -> String {
         let config = &self.config;
-        let own = if input.is_empty() { config.no_input_format.as_ref() } else { config.format.as_ref() };
-        let system = system.or(config.system_prompt.as_deref());
+        let system = system.or(config.system_prompt.as_deref()).filter(|system| !system.is_empty());
         if config.format.is_some() || config.no_input_format.is_some() {
-            let before = system.map_or_else(String::new, |system| self.system_text(system));
-            // A format without its counterpart serves for both.
-            let format = own.or(config.format.as_ref()).or(config.no_input_format.as_ref());
-            let turn = format.map_or_else(String::new, |format| fill(format, instruction, input));
-            return before + &turn;
+            // What Axolotl fills in where a shape gives one of the formats only (`prompt_strategies/user_defined.py`).
+            let format = if input.is_empty() {
+                config.no_input_format.as_deref().unwrap_or("{instruction} ")
+            } else {
+                config.format.as_deref().unwrap_or("{instruction} {input} ")
+            };
+            let before = system.map_or_else(String::new, |system| self.system_text(system, "{system}"));
+            return before + &fill(format, instruction, input);
         }
-        let default = if input.is_empty() { WITHOUT_INPUT } else { WITH_INPUT };
         let before = match system {
-            Some(system) => self.system_text(system),
-            None => format!("{default}\n\n"),
+            Some(system) => self.system_text(system, "{system}\n\n"),
+            None => format!("{}\n\n", if input.is_empty() { WITHOUT_INPUT } else { WITH_INPUT }),
         };
         if input.is_empty() {
             format!("{before}### Instruction:\n{instruction}\n\n### Response:\n")
@@ -103,11 +108,8 @@ impl Alpaca {
         }
     }
 
-    fn system_text(&self, system: &str) -> String {
-        match &self.config.system_format {
-            Some(format) => format.replace("{system}", system),
-            None => format!("{system}\n\n"),
-        }
+    fn system_text(&self, system: &str, format: &str) -> String {
+        self.config.system_format.as_deref().unwrap_or(format).replace("{system}", system)
     }
 }
 
@@ -203,6 +205,20 @@ mod tests {
             render(config, json!({"q": "x", "input": "z", "a": "y", "system": "S"})).unwrap().0,
             "<S>\nQ: x [z]\nA: "
         );
+    }
+
+    #[test]
+    fn what_a_shape_leaves_out_is_as_axolotl_has_it() {
+        let with = json!({"instruction": "i", "input": "n", "output": "o", "system": "S"});
+        let without = json!({"instruction": "i", "output": "o"});
+        let prompt = |config: Value, row: &Value| render(config, row.clone()).unwrap().0;
+        let format = json!({"format": "{input}: {instruction}=", "system_prompt": "P "});
+        assert_eq!(prompt(format.clone(), &with), "Sn: i=");
+        assert_eq!(prompt(format, &without), "P i ");
+        assert_eq!(prompt(json!({"no_input_format": "{instruction}="}), &with), "Si n ");
+        // Plain `alpaca` has no system column.
+        assert!(prompt(json!({}), &with).starts_with(WITH_INPUT));
+        assert!(prompt(json!({"field_system": "system"}), &with).starts_with("S\n\n### Instruction:\n"));
     }
 
     #[test]

@@ -1,0 +1,96 @@
+//! Axolotl's keys of a `chat_template` dataset.
+
+use std::collections::BTreeMap;
+
+use plugin_sdk::Error;
+use serde::Deserialize;
+
+/// What can be set.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Column with the messages.
+    pub(crate) field_messages: String,
+    /// Column with the tool definitions.
+    pub(crate) field_tools: String,
+    /// Column with a system message, for conversations that do not start with one.
+    pub(crate) field_system: String,
+    /// What a template calls a field of a message → what the data calls it.
+    pub(crate) message_property_mappings: BTreeMap<String, String>,
+    /// Role → the names that the data has for it.
+    pub(crate) roles: Option<BTreeMap<String, Vec<String>>>,
+    /// Roles whose turns are learned.
+    pub(crate) roles_to_train: Vec<String>,
+    /// Which end-of-turn tokens are learned.
+    pub(crate) train_on_eos: TrainOnEos,
+    /// Leave the system message of a conversation out.
+    pub(crate) drop_system_message: bool,
+    /// A system message for conversations without one.
+    pub(crate) default_system_message: Option<String>,
+    /// Field of a message that says whether it is learned.
+    pub(crate) message_field_training: Option<String>,
+    /// Field of a message with parts that are learned or not.
+    pub(crate) message_field_training_detail: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TrainOnEos {
+    All,
+    Turn,
+    Last,
+    None,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            field_messages: "messages".to_owned(),
+            field_tools: "tools".to_owned(),
+            field_system: "system".to_owned(),
+            message_property_mappings: BTreeMap::new(),
+            roles: None,
+            roles_to_train: vec!["assistant".to_owned()],
+            train_on_eos: TrainOnEos::Turn,
+            drop_system_message: false,
+            default_system_message: None,
+            message_field_training: None,
+            message_field_training_detail: None,
+        }
+    }
+}
+
+impl Config {
+    /// Refuses what could not be carried out.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if matches!(self.train_on_eos, TrainOnEos::All | TrainOnEos::Last) {
+            let message = "`train_on_eos` can be `turn` or `none` here";
+            let help = "`turn` learns the end of every learned turn";
+            return Err(Error::config_with_help("train_on_eos", message, help));
+        }
+        Ok(())
+    }
+
+    /// The data's name of a role → the role; by default Axolotl's names. A role that is not listed stays as it is.
+    pub(crate) fn role_names(&self) -> Result<BTreeMap<String, String>, Error> {
+        let Some(own) = &self.roles else {
+            let names = [("human", "user"), ("user", "user"), ("gpt", "assistant"), ("assistant", "assistant")];
+            return Ok(names.into_iter().map(|(name, role)| (name.to_owned(), role.to_owned())).collect());
+        };
+        let mut roles = BTreeMap::new();
+        for (role, names) in own {
+            for name in names {
+                if let Some(other) = roles.insert(name.clone(), role.clone()) {
+                    let message = format!("`{name}` is a name of both `{other}` and `{role}`");
+                    return Err(Error::config(format!("roles.{role}"), message));
+                }
+            }
+        }
+        Ok(roles)
+    }
+
+    /// What the data calls a field of a message.
+    pub(crate) fn mapped(&self, name: &str) -> String {
+        self.message_property_mappings.get(name).map_or(name, String::as_str).to_owned()
+    }
+}

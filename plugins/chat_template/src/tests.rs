@@ -1,0 +1,157 @@
+use serde_json::json;
+
+use super::*;
+
+fn render(config: Value, row: Value) -> Result<Conversation, RowError> {
+    let strategy = ChatTemplate::new(serde_json::from_value(config).unwrap()).unwrap();
+    let Value::Object(row) = row else { panic!("a row is an object") };
+    match strategy.render(row)? {
+        Some(Sample::Supervised(Text::Conversation(conversation))) => Ok(conversation),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn shown(conversation: &Conversation) -> Vec<String> {
+    let show = |message: &Message| {
+        format!("{}{} {}", message.role, if message.train == Some(true) { "*" } else { "" }, message.content)
+    };
+    conversation.messages.iter().map(show).collect()
+}
+
+/// The characters of a message that are learned, others as `-`.
+fn learned(message: &Message) -> String {
+    let mut train = vec![message.train == Some(true); message.content.chars().count()];
+    for span in &message.spans {
+        train[span.start as usize..span.end as usize].fill(span.train);
+    }
+    message.content.chars().zip(train).map(|(character, train)| if train { character } else { '-' }).collect()
+}
+
+#[test]
+fn assistants_are_learned() {
+    let row = json!({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]});
+    let found = render(json!({}), row.clone()).unwrap();
+    assert_eq!(shown(&found), ["system s", "user q", "assistant* a"]);
+    assert_eq!((found.train_on_eos, found.tools_json), (Some(true), None));
+    assert_eq!(render(json!({"train_on_eos": "none"}), row.clone()).unwrap().train_on_eos, Some(false));
+    let found = render(json!({"drop_system_message": true, "roles_to_train": ["human"]}), row).unwrap();
+    assert_eq!(shown(&found), ["user* q", "assistant a"]);
+}
+
+#[test]
+fn other_names_are_mapped() {
+    let config = json!({
+        "field_messages": "conversations",
+        "message_property_mappings": {"role": "from", "content": "value", "reasoning_content": "thoughts"},
+        "default_system_message": "Be kind.",
+    });
+    let row = json!({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a", "thoughts": "t", "weight": 1}], "tools": [{"name": "f"}]});
+    let found = render(config, row).unwrap();
+    assert_eq!(shown(&found), ["system Be kind.", "user q", "assistant* a"]);
+    assert_eq!(found.tools_json.as_deref(), Some(r#"[{"name":"f"}]"#));
+    assert_eq!(found.messages[2].extra_json.as_deref(), Some(r#"{"weight":1,"reasoning_content":"t"}"#));
+    let own = json!({"roles": {"assistant": ["bot"]}});
+    let row = json!({"messages": [{"role": "bot", "content": "a"}, {"role": "human", "content": "q"}]});
+    assert_eq!(shown(&render(own, row).unwrap()), ["assistant* a", "human q"]);
+}
+
+#[test]
+fn a_column_can_be_the_system_message() {
+    let row = |first: &str| json!({"system": "S", "messages": [{"role": first, "content": "x"}]});
+    assert_eq!(shown(&render(json!({}), row("user")).unwrap()), ["system S", "user x"]);
+    assert_eq!(shown(&render(json!({}), row("system")).unwrap()), ["system x"]);
+    assert_eq!(shown(&render(json!({"field_system": "other"}), row("user")).unwrap()), ["user x"]);
+    assert_eq!(shown(&render(json!({"drop_system_message": true}), row("user")).unwrap()), ["user x"]);
+}
+
+#[test]
+fn a_message_can_say_for_itself() {
+    let config = json!({"message_field_training": "train"});
+    let row = json!({"messages": [
+        {"role": "user", "content": "q", "train": true},
+        {"role": "assistant", "content": "a", "train": 0},
+        {"role": "assistant", "content": "b", "train": null},
+    ]});
+    let found = render(config, row).unwrap();
+    assert_eq!(shown(&found), ["user* q", "assistant a", "assistant* b"]);
+    assert_eq!(found.messages[0].extra_json, None);
+}
+
+#[test]
+fn parts_of_a_message_are_learned_where_they_say_so() {
+    let config = json!({"message_field_training": "train", "message_field_training_detail": "detail"});
+    let detail = |begin: u32, end: u32, train: bool| json!({"begin_offset": begin, "end_offset": end, "train": train});
+    let row = |message: Value| json!({"messages": [message]});
+    let one = |message: Value| render(config.clone(), row(message)).unwrap().messages.remove(0);
+    let both =
+        one(json!({"role": "assistant", "content": "äbcd", "detail": [detail(0, 0, false), detail(1, 2, true)]}));
+    assert_eq!(learned(&both), "-bc-");
+    let user = one(json!({"role": "user", "content": "abcd", "detail": [detail(3, 3, true)]}));
+    assert_eq!(learned(&user), "---d");
+    let not = one(json!({"role": "user", "content": "abcd", "train": false, "detail": [detail(3, 3, true)]}));
+    assert_eq!(learned(&not), "----");
+    let none = one(json!({"role": "assistant", "content": "abcd", "detail": []}));
+    assert_eq!(learned(&none), "----");
+    let outside = row(json!({"role": "user", "content": "q", "detail": [detail(0, 1, true)]}));
+    let error = render(config.clone(), outside).unwrap_err();
+    assert_eq!(error.message, "message 1: characters 0 to 1 do not lie in a text of 1");
+}
+
+#[test]
+fn contents_in_parts_are_joined() {
+    let one = |content: Value| {
+        let row = json!({"messages": [{"role": "assistant", "content": content}]});
+        render(json!({}), row).map(|mut found| found.messages.remove(0))
+    };
+    let plain = one(json!([{"type": "text", "text": "ab"}, {"text": " c"}])).unwrap();
+    assert_eq!((plain.content.as_str(), plain.spans.len()), ("ab c", 0));
+    let chosen = one(json!([{"text": "ab", "train": false}, {"text": " c", "weight": 1}])).unwrap();
+    assert_eq!(learned(&chosen), "-- c");
+    let error = one(json!([{"type": "image", "url": "x"}])).unwrap_err();
+    assert_eq!(error.message, "message 1: a part of `content` is `image`; only texts can be learned from");
+}
+
+#[test]
+fn json_in_texts_is_read_and_nulls_are_left_out() {
+    let row = json!({
+        "messages": [{"role": "assistant", "content": null, "name": null, "tool_calls": [
+            {"type": "function", "id": null, "function": {"name": "f", "arguments": "{\"a\": 1}"}},
+        ]}],
+        "tools": "[{\"type\": \"function\", \"function\": {\"name\": \"f\", \"parameters\": \"{}\"}}]",
+    });
+    let found = render(json!({}), row).unwrap();
+    assert_eq!(found.messages[0].content, "");
+    assert_eq!(
+        found.messages[0].extra_json.as_deref(),
+        Some(r#"{"tool_calls":[{"type":"function","function":{"name":"f","arguments":{"a":1}}}]}"#)
+    );
+    assert_eq!(found.tools_json.as_deref(), Some(r#"[{"type":"function","function":{"name":"f","parameters":{}}}]"#));
+    let text = json!({"messages": "[{\"role\": \"user\", \"content\": \"q\"}]"});
+    assert_eq!(shown(&render(json!({}), text).unwrap()), ["user q"]);
+}
+
+#[test]
+fn bad_rows_say_what_is_wrong() {
+    let message = |row: Value| render(json!({}), row).unwrap_err().message;
+    assert_eq!(message(json!({"text": "x"})), "the row has no `messages`; it has text");
+    assert_eq!(message(json!({"messages": []})), "`messages` is an empty list");
+    assert_eq!(message(json!({"messages": {"role": "user"}})), "`messages` must be a list of messages");
+    assert_eq!(message(json!({"messages": [{"content": "x"}]})), "message 1: it has no `role`");
+    assert_eq!(message(json!({"messages": [{"role": "user"}]})), "message 1: it has no `content`");
+    assert_eq!(message(json!({"messages": [{"role": "user", "content": 1}]})), "message 1: `content` must be a text");
+    let call = json!([{"function": {"name": "f", "arguments": "{"}}]);
+    let broken = message(json!({"messages": [{"role": "assistant", "tool_calls": call}]}));
+    assert!(broken.starts_with("message 1: `arguments` of `f` is not JSON: "), "{broken}");
+    let tools = render(json!({}), json!({"messages": [{"role": "user", "content": "q"}], "tools": 1})).unwrap_err();
+    assert_eq!(
+        (tools.field.as_deref(), tools.message.as_str()),
+        (Some("tools"), "`tools` must be a list of tool definitions")
+    );
+}
+
+#[test]
+fn configs_that_cannot_work_are_refused() {
+    let new = |config: Value| ChatTemplate::new(serde_json::from_value(config).unwrap()).err();
+    assert!(matches!(new(json!({"train_on_eos": "last"})), Some(Error::Config { path, .. }) if path == "train_on_eos"));
+    assert!(matches!(new(json!({"roles": {"user": ["x"], "assistant": ["x"]}})), Some(Error::Config { .. })));
+}
