@@ -308,7 +308,10 @@ impl From<Error> for PluginError {
 #[macro_export]
 macro_rules! register_dataset_loader {
     ($type:ty, name: $name:literal, description: $description:literal $(,)?) => {
-        $crate::__manifest!("dataset-loader", $name, $description);
+        $crate::register_dataset_loader!($type, name: $name, version: env!("CARGO_PKG_VERSION"), description: $description);
+    };
+    ($type:ty, name: $name:literal, version: $version:expr, description: $description:literal $(,)?) => {
+        $crate::__manifest!("dataset-loader", $name, $version, $description);
         #[cfg(target_family = "wasm")]
         const _: () = {
             type Plugin = $crate::loader::Adapter<$type>;

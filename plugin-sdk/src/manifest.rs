@@ -29,13 +29,13 @@ pub const fn is_plain(text: &str) -> bool {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __manifest {
-    ($kind:literal, $name:literal, $description:literal) => {
+    ($kind:literal, $name:literal, $version:expr, $description:literal) => {
         const _: () = {
             const TEXT: &str = concat!(
                 "{\"name\":\"",
                 $name,
                 "\",\"version\":\"",
-                env!("CARGO_PKG_VERSION"),
+                $version,
                 "\",\"api\":\"0.1\",\"kind\":\"",
                 $kind,
                 "\",\"description\":\"",
@@ -43,8 +43,10 @@ macro_rules! __manifest {
                 "\"}"
             );
             assert!(
-                $crate::__private::is_plain($name) && $crate::__private::is_plain($description),
-                "name and description must not have quotes, backslashes or line breaks"
+                $crate::__private::is_plain($name)
+                    && $crate::__private::is_plain($version)
+                    && $crate::__private::is_plain($description),
+                "name, version and description must not have quotes, backslashes or line breaks"
             );
             #[cfg(target_family = "wasm")]
             #[used]

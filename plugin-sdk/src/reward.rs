@@ -84,7 +84,10 @@ impl From<Error> for PluginError {
 #[macro_export]
 macro_rules! register_reward {
     ($type:ty, name: $name:literal, description: $description:literal $(,)?) => {
-        $crate::__manifest!("reward", $name, $description);
+        $crate::register_reward!($type, name: $name, version: env!("CARGO_PKG_VERSION"), description: $description);
+    };
+    ($type:ty, name: $name:literal, version: $version:expr, description: $description:literal $(,)?) => {
+        $crate::__manifest!("reward", $name, $version, $description);
         #[cfg(target_family = "wasm")]
         const _: () = {
             type Plugin = $crate::reward::Adapter<$type>;

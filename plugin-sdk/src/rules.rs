@@ -149,7 +149,10 @@ impl From<Error> for PluginError {
 #[macro_export]
 macro_rules! register_compat_rules {
     ($type:ty, name: $name:literal, description: $description:literal $(,)?) => {
-        $crate::__manifest!("compat-rules", $name, $description);
+        $crate::register_compat_rules!($type, name: $name, version: env!("CARGO_PKG_VERSION"), description: $description);
+    };
+    ($type:ty, name: $name:literal, version: $version:expr, description: $description:literal $(,)?) => {
+        $crate::__manifest!("compat-rules", $name, $version, $description);
         #[cfg(target_family = "wasm")]
         const _: () = {
             type Plugin = $crate::rules::Adapter<$type>;

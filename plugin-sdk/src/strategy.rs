@@ -101,7 +101,10 @@ impl From<Error> for PluginError {
 #[macro_export]
 macro_rules! register_prompt_strategy {
     ($type:ty, name: $name:literal, description: $description:literal $(,)?) => {
-        $crate::__manifest!("prompt-strategy", $name, $description);
+        $crate::register_prompt_strategy!($type, name: $name, version: env!("CARGO_PKG_VERSION"), description: $description);
+    };
+    ($type:ty, name: $name:literal, version: $version:expr, description: $description:literal $(,)?) => {
+        $crate::__manifest!("prompt-strategy", $name, $version, $description);
         #[cfg(target_family = "wasm")]
         const _: () = {
             type Plugin = $crate::strategy::Adapter<$type>;
