@@ -1,0 +1,95 @@
+//! Times whole training steps (forward, backward, clip, AdamW) on random weights and tokens, for `tests/bench/run.py`.
+//!
+//! `bench_step SHAPE MODE SECONDS`: shape `s` or `m`, mode `full` or `lora`. Prints one line of JSON.
+
+use std::time::Instant;
+
+use engine::adapter::LoraConfig;
+use engine::model::config::ModelConfig;
+use engine::model::layout::LinearKind;
+use engine::model::weights::WeightSource;
+use engine::optim::AdamWConfig;
+use engine::rng::Philox;
+use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
+
+/// Rows and tokens of a batch.
+const ROWS: usize = 2;
+const LENGTH: usize = 512;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [shape, mode, seconds] = arguments.as_slice() else { panic!("usage: bench_step s|m full|lora SECONDS") };
+    let seconds: f64 = seconds.parse().expect("seconds");
+    let config = ModelConfig::from_json(&shape_json(shape), "bench".as_ref()).expect("a shape of this file");
+    let options = TrainerOptions {
+        trainable: Trainable::All,
+        lora: (mode == "lora").then(|| LoraConfig {
+            r: 16,
+            alpha: 32.0,
+            dropout: 0.0,
+            use_rslora: false,
+            target_modules: LinearKind::ALL.into_iter().collect(),
+            layers: None,
+        }),
+        gradient_checkpointing: false,
+        seed: 1,
+        adamw: AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 },
+    };
+    let vocabulary = config.vocab_size as u64;
+    let mut trainer = Trainer::new(config, &WeightSource::Random { seed: 1 }, options).expect("a trainer");
+    let mut rng = Philox::new(7, 1);
+    let ids: Vec<u32> = (0..ROWS * LENGTH).map(|_| rng.below(vocabulary) as u32).collect();
+    let last = |index: usize| index % LENGTH == LENGTH - 1;
+    let targets = (0..ids.len()).map(|index| if last(index) { IGNORE } else { ids[index + 1] }).collect();
+    let batch = Batch { ids, targets, weights: None, doc_lens: vec![LENGTH as u32; ROWS] };
+    let scale = 1.0 / (ROWS * (LENGTH - 1)) as f64;
+    let mut step = || {
+        let start = Instant::now();
+        trainer.forward_backward(&batch, scale, 0).expect("a step");
+        trainer.apply(1e-4, Some(1.0)).expect("an update");
+        start.elapsed().as_secs_f64()
+    };
+    // The first steps make room and warm the caches.
+    step();
+    let start = Instant::now();
+    let mut times = Vec::new();
+    while times.len() < 3 || start.elapsed().as_secs_f64() < seconds {
+        times.push(step());
+    }
+    times.sort_by(f64::total_cmp);
+    let median = times[times.len() / 2];
+    let tokens = (ROWS * LENGTH) as f64;
+    let line = serde_json::json!({
+        "tokens_per_second": tokens / median,
+        "best": tokens / times[0],
+        "steps": times.len(),
+        "peak_bytes": peak_bytes(),
+    });
+    #[expect(clippy::print_stdout, reason = "its result")]
+    {
+        println!("{line}");
+    }
+}
+
+fn shape_json(name: &str) -> String {
+    let (hidden, layers, heads, kv_heads, ffn, vocabulary, tied) = match name {
+        "s" => (512, 8, 8, 4, 1408, 8192, false),
+        "m" => (576, 30, 9, 3, 1536, 49152, true),
+        other => panic!("no shape `{other}`"),
+    };
+    serde_json::json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+        "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads, "intermediate_size": ffn, "vocab_size": vocabulary,
+        "tie_word_embeddings": tied, "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+    })
+    .to_string()
+}
+
+/// The most memory that the process had (`VmHWM`).
+fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
