@@ -86,6 +86,16 @@ pub fn generate<K: Kernels>(
     Ok(completions)
 }
 
+/// Logits of the token that follows a prompt, one per token of the vocabulary.
+///
+/// # Errors
+/// [`EngineError::Options`] for a prompt that is empty, too long or not of the vocabulary.
+pub fn next_logits<K: Kernels>(model: &Model<K>, prompt: &[u32]) -> Result<Vec<f32>, EngineError> {
+    check(&model.config, std::slice::from_ref(&prompt.to_vec()), &GenerateOptions::default())?;
+    let sequence = Sequence { index: 0, slot: 0, ids: prompt.to_vec(), prompt: prompt.len() };
+    Ok(Decoder::new(model, 1, prompt.len()).prefill(&sequence))
+}
+
 fn check(config: &ModelConfig, prompts: &[Vec<u32>], options: &GenerateOptions) -> Result<(), EngineError> {
     let wrong = |reason: String| Err(EngineError::Options { reason });
     if options.do_sample && !(options.temperature > 0.0 && options.temperature.is_finite()) {
