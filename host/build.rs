@@ -60,20 +60,19 @@ fn build(root: &Path, out_dir: &Path) -> [PathBuf; 5] {
     for watched in ["plugins", "plugin-sdk", "wit"] {
         watch(&root.join(watched));
     }
+    // The SDK takes the versions of its dependencies from here.
+    println!("cargo::rerun-if-changed={}", root.join("Cargo.toml").display());
     need_target();
     // One directory for all profiles of the outer build, so that plugins are built once.
     let target_dir = target_dir(out_dir).join("plugins-wasm");
-    for name in PLUGINS {
-        // One at a time: each chooses another feature of the SDK, and cargo would join them in one build.
-        let mut cargo = Command::new(variable("CARGO"));
-        cargo.current_dir(&plugins).args(["build", "--release", "--locked", "--quiet", "--target", TARGET, "-p", name]);
-        cargo.arg("--target-dir").arg(&target_dir);
-        scrub(&mut cargo);
-        match cargo.status() {
-            Ok(status) if status.success() => {}
-            Ok(status) => fail(&format!("the bundled plugin `{name}` did not build ({status})")),
-            Err(error) => fail(&format!("cargo cannot be started: {error}")),
-        }
+    let mut cargo = Command::new(variable("CARGO"));
+    cargo.current_dir(&plugins).args(["build", "--release", "--locked", "--quiet", "--target", TARGET]);
+    cargo.arg("--target-dir").arg(&target_dir);
+    scrub(&mut cargo);
+    match cargo.status() {
+        Ok(status) if status.success() => {}
+        Ok(status) => fail(&format!("the bundled plugins did not build ({status})")),
+        Err(error) => fail(&format!("cargo cannot be started: {error}")),
     }
     let release = target_dir.join(TARGET).join("release");
     PLUGINS.map(|name| release.join(format!("{}.wasm", name.replace('-', "_"))))

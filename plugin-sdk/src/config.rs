@@ -3,6 +3,8 @@
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::bindings::shared::trainer::plugin::types::{ConfigError, PluginError};
+
 /// Why a plugin cannot start, or why a whole call failed. One bad row is not a reason: that is a row's own error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
@@ -43,16 +45,21 @@ impl From<&str> for Error {
     }
 }
 
+impl From<Error> for PluginError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Config { path, message, help } => Self::InvalidConfig(ConfigError { path, message, help }),
+            Error::Failed(message) => Self::Failed(message),
+        }
+    }
+}
+
 /// The config of a plugin that has none: any key is an error.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoConfig {}
 
 /// Reads the user's config; what does not fit is told with its path.
-#[cfg_attr(
-    not(any(feature = "dataset-loader", feature = "prompt-strategy", feature = "reward", feature = "compat-rules")),
-    expect(dead_code, reason = "used by every kind")
-)]
 pub(crate) fn read<T: DeserializeOwned>(json: &str) -> Result<T, Error> {
     let json = if json.trim().is_empty() { "{}" } else { json };
     let mut deserializer = serde_json::Deserializer::from_str(json);

@@ -7,9 +7,9 @@ use serde::de::DeserializeOwned;
 
 use crate::bindings::loader::exports::trainer::plugin::dataset_loader as wit;
 pub use crate::bindings::loader::exports::trainer::plugin::dataset_loader::{BadRow, Batch, Row};
-use crate::bindings::loader::trainer::plugin::files;
-pub use crate::bindings::loader::trainer::plugin::types::RowError;
-use crate::bindings::loader::trainer::plugin::types::{ConfigError, PluginError};
+use crate::bindings::shared::trainer::plugin::files;
+use crate::bindings::shared::trainer::plugin::types::PluginError;
+pub use crate::bindings::shared::trainer::plugin::types::RowError;
 use crate::{Error, config, log};
 
 /// A dataset loader. Register it with [`register_dataset_loader!`](crate::register_dataset_loader).
@@ -294,15 +294,6 @@ impl<T: DatasetLoader> wit::GuestLoader for Adapter<T> {
     }
 }
 
-impl From<Error> for PluginError {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Config { path, message, help } => Self::InvalidConfig(ConfigError { path, message, help }),
-            Error::Failed(message) => Self::Failed(message),
-        }
-    }
-}
-
 /// Makes this crate a dataset-loader plugin:
 /// `register_dataset_loader!(Tickets, name: "acme:tickets", description: "Exports of our ticket system");`
 #[macro_export]
@@ -315,7 +306,7 @@ macro_rules! register_dataset_loader {
         #[cfg(target_family = "wasm")]
         const _: () = {
             type Plugin = $crate::loader::Adapter<$type>;
-            $crate::__private::bindings::loader::export_dataset_loader!(Plugin with_types_in $crate::__private::bindings::loader);
+            $crate::bindings::loader::export_dataset_loader!(Plugin with_types_in $crate::bindings::loader);
         };
     };
 }

@@ -37,14 +37,7 @@ fn write(level: Level, message: &str) {
 
 #[cfg(target_family = "wasm")]
 fn write(level: Level, message: &str) {
-    #[cfg(feature = "dataset-loader")]
-    use crate::bindings::loader::trainer::plugin::log as host;
-    #[cfg(feature = "reward")]
-    use crate::bindings::reward::trainer::plugin::log as host;
-    #[cfg(feature = "compat-rules")]
-    use crate::bindings::rules::trainer::plugin::log as host;
-    #[cfg(feature = "prompt-strategy")]
-    use crate::bindings::strategy::trainer::plugin::log as host;
+    use crate::bindings::shared::trainer::plugin::log as host;
     let level = match level {
         Level::Debug => host::Level::Debug,
         Level::Info => host::Level::Info,
@@ -55,10 +48,6 @@ fn write(level: Level, message: &str) {
 }
 
 /// Makes a panic's message and place reach the user: without this, a trap says only that something trapped.
-#[cfg_attr(
-    not(any(feature = "dataset-loader", feature = "prompt-strategy", feature = "reward", feature = "compat-rules")),
-    expect(dead_code, reason = "used by every kind")
-)]
 pub(crate) fn report_panics() {
     #[cfg(target_family = "wasm")]
     std::panic::set_hook(Box::new(|info| {

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use crate::bindings::reward::exports::trainer::plugin::reward as wit;
 pub use crate::bindings::reward::exports::trainer::plugin::reward::{Context, Item, Score};
-use crate::bindings::reward::trainer::plugin::types::{ConfigError, PluginError};
+use crate::bindings::shared::trainer::plugin::types::PluginError;
 use crate::{Error, config, log};
 
 /// A reward. Register it with [`register_reward!`](crate::register_reward).
@@ -71,15 +71,6 @@ impl<T: Reward> wit::GuestScorer for Adapter<T> {
     }
 }
 
-impl From<Error> for PluginError {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Config { path, message, help } => Self::InvalidConfig(ConfigError { path, message, help }),
-            Error::Failed(message) => Self::Failed(message),
-        }
-    }
-}
-
 /// Makes this crate a reward plugin: `register_reward!(Style, name: "acme:style", description: "Short answers score more");`
 #[macro_export]
 macro_rules! register_reward {
@@ -91,7 +82,7 @@ macro_rules! register_reward {
         #[cfg(target_family = "wasm")]
         const _: () = {
             type Plugin = $crate::reward::Adapter<$type>;
-            $crate::__private::bindings::reward::export_reward!(Plugin with_types_in $crate::__private::bindings::reward);
+            $crate::bindings::reward::export_reward!(Plugin with_types_in $crate::bindings::reward);
         };
     };
 }

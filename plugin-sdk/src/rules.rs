@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::bindings::rules::exports::trainer::plugin::compat_rules as wit;
 pub use crate::bindings::rules::exports::trainer::plugin::compat_rules::{Edit, Finding, RuleInfo, Severity};
-use crate::bindings::rules::trainer::plugin::types::{ConfigError, PluginError};
+use crate::bindings::shared::trainer::plugin::types::PluginError;
 use crate::{Error, config, log};
 
 /// Compatibility rules. Register them with [`register_compat_rules!`](crate::register_compat_rules).
@@ -135,15 +135,6 @@ fn facts_of(facts: &wit::Facts) -> Result<Facts, Error> {
     })
 }
 
-impl From<Error> for PluginError {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Config { path, message, help } => Self::InvalidConfig(ConfigError { path, message, help }),
-            Error::Failed(message) => Self::Failed(message),
-        }
-    }
-}
-
 /// Makes this crate a compatibility-rules plugin:
 /// `register_compat_rules!(House, name: "acme:house-rules", description: "What our cluster can do");`
 #[macro_export]
@@ -156,7 +147,7 @@ macro_rules! register_compat_rules {
         #[cfg(target_family = "wasm")]
         const _: () = {
             type Plugin = $crate::rules::Adapter<$type>;
-            $crate::__private::bindings::rules::export_compat_rules!(Plugin with_types_in $crate::__private::bindings::rules);
+            $crate::bindings::rules::export_compat_rules!(Plugin with_types_in $crate::bindings::rules);
         };
     };
 }

@@ -2,13 +2,11 @@
 
 use serde::de::DeserializeOwned;
 
+use crate::bindings::shared::trainer::plugin::types::PluginError;
+pub use crate::bindings::shared::trainer::plugin::types::{Conversation, Message, RowError, Segment, Text, TrainSpan};
 use crate::bindings::strategy::exports::trainer::plugin::prompt_strategy as wit;
 pub use crate::bindings::strategy::exports::trainer::plugin::prompt_strategy::{
     Preference, Sample, Step, Stepwise, Unpaired,
-};
-use crate::bindings::strategy::trainer::plugin::types::{ConfigError, PluginError};
-pub use crate::bindings::strategy::trainer::plugin::types::{
-    Conversation, Message, RowError, Segment, Text, TrainSpan,
 };
 use crate::{Error, config, log};
 
@@ -87,15 +85,6 @@ fn render<T: PromptStrategy>(strategy: &T, row: &str) -> Result<Option<Sample>, 
     strategy.render(row)
 }
 
-impl From<Error> for PluginError {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Config { path, message, help } => Self::InvalidConfig(ConfigError { path, message, help }),
-            Error::Failed(message) => Self::Failed(message),
-        }
-    }
-}
-
 /// Makes this crate a prompt-strategy plugin:
 /// `register_prompt_strategy!(Dialogue, name: "acme:dialogue", description: "Dialogues of our call centre");`
 #[macro_export]
@@ -108,7 +97,7 @@ macro_rules! register_prompt_strategy {
         #[cfg(target_family = "wasm")]
         const _: () = {
             type Plugin = $crate::strategy::Adapter<$type>;
-            $crate::__private::bindings::strategy::export_prompt_strategy!(Plugin with_types_in $crate::__private::bindings::strategy);
+            $crate::bindings::strategy::export_prompt_strategy!(Plugin with_types_in $crate::bindings::strategy);
         };
     };
 }

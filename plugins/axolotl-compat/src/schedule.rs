@@ -60,7 +60,7 @@ fn endless_warmup(facts: &Facts) -> Option<Violation> {
             "the learning rate would never reach `learning_rate`",
         )
         .and("max_steps")
-        .help(format!("set `warmup_steps: {}`", (steps * 0.03).ceil()))
+        .help(format!("set `warmup_steps: {}`", (steps * 0.03).ceil().min(steps - 1.0)))
     })
 }
 
@@ -106,6 +106,7 @@ mod tests {
         assert_eq!(check(json!({"warmup_steps": 10})), [""; 0]);
         assert_eq!(check(json!({"warmup_steps": 10, "warmup_ratio": 0.1})), ["D24"]);
         assert_eq!(check(json!({"warmup_steps": 10, "max_steps": 10})), ["H9"]);
+        assert_eq!(check(json!({"warmup_steps": 9, "max_steps": 10})), [""; 0]);
         assert_eq!(check(json!({"warmup_steps": 10, "lr_scheduler": "constant"})), ["H10"]);
     }
 
