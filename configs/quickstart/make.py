@@ -1,11 +1,11 @@
 """Makes the quickstart: a tiny Llama, its tokenizer and an instruction data set, all small enough for the repository.
 
-    python make.py            # about ten minutes on one core; needs torch, transformers, tokenizers, safetensors
+    python make.py            # ten minutes on one core; needs torch, transformers, tokenizers, safetensors
 
-Writes `model/`, `train.jsonl`, `eval.jsonl` and `versions.json`. Every task below has a maker of random facts, sentences
-that state such a fact, and instructions that ask for it. The base model is pretrained on the sentences only: it knows
-words, order, case and sums, but has never seen an instruction. Fine-tuning teaches it to follow them. No input of
-`eval.jsonl` occurs in `train.jsonl` or in the text of the pretraining.
+Writes `model/`, `train.jsonl`, `eval.jsonl` and `versions.json`. Every task below has a maker of random facts,
+sentences that state such a fact, and instructions that ask for it. The base model is pretrained on the sentences only:
+it knows words, order, case and sums, but has never seen an instruction. Fine-tuning teaches it to follow them. What
+`eval.jsonl` asks about does not occur in `train.jsonl`, nor for the same task in the text of the pretraining.
 """
 import json, math, pathlib, platform, random, time
 import safetensors, tokenizers, torch, transformers
@@ -15,9 +15,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 HERE = pathlib.Path(__file__).parent
 SEED = 7
-TRAIN_ROWS, EVAL_ROWS = 6000, 300
+TRAIN_ROWS, EVAL_ROWS = 15000, 300
 VOCAB = 1152
-PRETRAIN_STEPS, PRETRAIN_BATCH, PRETRAIN_LEN, PRETRAIN_LR = 3000, 16, 128, 3e-3
+PRETRAIN_STEPS, PRETRAIN_BATCH, PRETRAIN_LR = 6000, 32, 2e-3
 
 # --- words ---
 
@@ -29,11 +29,14 @@ GROUPS = {
     "vehicle": "boat car jeep kayak raft ship train van wagon yacht",
 }
 GROUPS = {name: words.split() for name, words in GROUPS.items()}
+ODD_PLURALS = "foxs wolfs cherrys mangos knifes".split()
 WORDS = [word for words in GROUPS.values() for word in words]
-NAMES = "Anna Ben Clara David Emma Felix Grace Hugo Iris Jonas Lena Mark Nora Oscar Paula Rosa Simon Tom Vera Will".split()
-CITIES = "Athens Berlin Cairo Dublin Geneva Hanoi Lima London Madrid Oslo Paris Prague Rome Seoul Tokyo Vienna".split()
+THINGS = [word for name in ("animal", "fruit", "tool", "vehicle") for word in GROUPS[name]
+          if word + "s" not in ODD_PLURALS]
+NAMES = "Anna Ben Clara David Emma Felix Hugo Iris Lena Mark Nora Oscar".split()
+CITIES = "Berlin Cairo Dublin Lima London Oslo Paris Rome Seoul Tokyo".split()
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-ORDINALS = ["first", "second", "third"]
+ORDINALS = ["first", "second"]
 TIMES = {"two times": 2, "three times": 3, "four times": 4}
 
 # --- tasks ---
@@ -54,38 +57,39 @@ def fact_lower(rng):
 
 
 def fact_title(rng):
-    text = " ".join(words(rng, 2, 4))
+    text = " ".join(words(rng, 2, 3))
     return dict(text=text, answer=text.title())
 
 
 def fact_reverse(rng):
-    list_ = words(rng, 3, 5)
+    list_ = words(rng, 3, 3)
     return dict(text=" ".join(list_), answer=" ".join(reversed(list_)))
 
 
 def fact_sort(rng):
     while True:
-        list_ = words(rng, 3, 4)
+        list_ = words(rng, 3, 3)
         if len({word[0] for word in list_}) == len(list_):
             return dict(text=" ".join(list_), answer=" ".join(sorted(list_)))
 
 
 def fact_pick(rng):
-    list_ = words(rng, 3, 6)
+    list_ = words(rng, 3, 4)
     place = rng.choice([*ORDINALS, "last"])
     return dict(text=" ".join(list_), place=place, answer=list_[-1 if place == "last" else ORDINALS.index(place)])
 
 
 def fact_count(rng):
-    list_ = words(rng, 2, 7)
+    list_ = words(rng, 2, 6)
     return dict(text=" ".join(list_), answer=str(len(list_)))
 
 
 def event(rng):
-    fact = dict(name=rng.choice(NAMES), city=rng.choice(CITIES), day=rng.choice(DAYS), item=rng.choice(WORDS),
+    fact = dict(name=rng.choice(NAMES), city=rng.choice(CITIES), day=rng.choice(DAYS), item=rng.choice(THINGS),
                 number=rng.randint(2, 9))
     verb = rng.choice(["bought", "found", "sold", "painted"])
-    shape = rng.choice(["{name} {verb} {number} {item}s in {city} on {day}.", "On {day}, {name} {verb} {number} {item}s in {city}.",
+    shape = rng.choice(["{name} {verb} {number} {item}s in {city} on {day}.",
+                        "On {day}, {name} {verb} {number} {item}s in {city}.",
                         "In {city}, {name} {verb} {number} {item}s on {day}."])
     return {**fact, "text": shape.format(verb=verb, **fact)}
 
@@ -93,7 +97,8 @@ def event(rng):
 def fact_extract(rng):
     fact = event(rng)
     part = rng.choice(["name", "city", "day", "number"])
-    question = {"name": "Who is it about?", "city": "In which city was it?", "day": "On which day was it?", "number": "How many were there?"}
+    question = {"name": "Who is it about?", "city": "In which city was it?", "day": "On which day was it?",
+                "number": "How many were there?"}
     label = {"name": "person", "city": "city", "day": "day", "number": "number"}
     return {**fact, "question": question[part], "label": label[part], "answer": str(fact[part])}
 
@@ -104,22 +109,18 @@ def fact_json(rng):
 
 
 def fact_add(rng):
-    a, b = rng.randint(1, 49), rng.randint(1, 49)
+    """Two-digit sums that carry nothing."""
+    tens, ones = rng.randint(2, 9), rng.randint(0, 9)
+    a = 10 * rng.randint(1, tens - 1) + rng.randint(0, ones)
+    b = 10 * tens + ones - a
     return dict(a=a, b=b, text=f"{a} {b}", answer=str(a + b))
 
 
-def fact_compare(rng):
-    a, b = rng.sample(range(10, 100), 2)
-    word, other, pick = rng.choice([("larger", "smaller", max), ("smaller", "larger", min)])
-    answer = pick(a, b)
-    return dict(a=a, b=b, word=word, rest=a + b - answer, text=f"{a} {b}", answer=str(answer))
-
-
-def fact_replace(rng):
-    list_ = words(rng, 4, 6)
-    new = list_.pop()
-    old = rng.choice(list_)
-    return dict(text=" ".join(list_), old=old, new=new, answer=" ".join(new if word == old else word for word in list_))
+def fact_insert(rng):
+    new, *list_ = words(rng, 3, 4)
+    place = rng.choice(["start", "end"])
+    longer = [new, *list_] if place == "start" else [*list_, new]
+    return dict(text=" ".join(list_), new=new, place=place, answer=" ".join(longer))
 
 
 def fact_group(rng):
@@ -136,103 +137,122 @@ def fact_repeat(rng):
 
 
 def fact_commas(rng):
-    list_ = words(rng, 3, 5)
+    list_ = words(rng, 3, 3)
     return dict(text=" ".join(list_), answer=", ".join(list_))
 
 
-# Task → maker of a fact, sentences that state it, instructions that ask for it (with an input if there is a second part).
+# Task → maker of a fact, sentences that state it, instructions that ask for it and their inputs.
 TASKS = {
     "upper": (fact_upper, [
-        'In capitals, "{text}" reads "{answer}".', 'All in capitals: "{text}", "{answer}".', '"{text}" is "{answer}" when it is shouted in capitals.',
+        'In capitals, "{text}" reads "{answer}".', 'All in capitals: "{text}", "{answer}".',
+        '"{text}" is "{answer}" when it is shouted in capitals.',
     ], [
-        ("Write the text in capital letters.", "{text}"), ("Convert this to upper case.", "{text}"), ("Make every letter a capital.", "{text}"),
-        ("Shout this phrase in capitals.", "{text}"), ('Put "{text}" in capital letters.', ""),
+        ("Write the text in capital letters.", "{text}"), ("Convert this to upper case.", "{text}"),
+        ("Make every letter a capital.", "{text}"),
+        ("Shout this phrase in capitals.", "{text}"), ('Write in capital letters: "{text}".', ""),
     ]),
     "lower": (fact_lower, [
         'In small letters, "{text}" reads "{answer}".', 'All in small letters: "{text}", "{answer}".',
         '"{text}" is "{answer}" when it is whispered in small letters.',
     ], [
-        ("Write the text in small letters.", "{text}"), ("Convert this to lower case.", "{text}"), ("Make every letter a small one.", "{text}"),
-        ('Put "{text}" in small letters.', ""),
+        ("Write the text in small letters.", "{text}"), ("Convert this to lower case.", "{text}"),
+        ("Make every letter a small one.", "{text}"),
+        ('Write in small letters: "{text}".', ""),
     ]),
     "title": (fact_title, [
-        'As a title, "{text}" reads "{answer}".', 'The title: "{text}", "{answer}".', '"{text}" becomes "{answer}" as the title of a book.',
+        'As a title, "{text}" reads "{answer}".', 'The title: "{text}", "{answer}".',
+        '"{text}" becomes "{answer}" as the title of a book.',
     ], [
         ("Capitalize the first letter of each word.", "{text}"), ("Convert this to title case.", "{text}"),
-        ("Write the phrase as the title of a book.", "{text}"), ('Write "{text}" as a title.', ""),
+        ("Write the phrase as the title of a book.", "{text}"), ('Write as a title: "{text}".', ""),
     ]),
     "reverse": (fact_reverse, [
-        'Backwards, the words "{text}" are "{answer}".', 'From the end to the start: "{text}", "{answer}".', '"{text}" reversed is "{answer}".',
+        'Backwards, the words "{text}" are "{answer}".', 'From the end to the start: "{text}", "{answer}".',
+        '"{text}" reversed is "{answer}".',
     ], [
         ("Reverse the order of the words.", "{text}"), ("Write these words backwards, from last to first.", "{text}"),
-        ("Turn the list around.", "{text}"), ('Say "{text}" in reversed order.', ""),
+        ("Turn the list around.", "{text}"), ('Say in reversed order: "{text}".', ""),
     ]),
     "sort": (fact_sort, [
-        'By the alphabet, the words "{text}" are "{answer}".', 'Sorted from a to z: "{text}", "{answer}".', '"{text}" sorted is "{answer}".',
+        'By the alphabet, the words "{text}" are "{answer}".', 'Sorted from a to z: "{text}", "{answer}".',
+        '"{text}" sorted is "{answer}".',
     ], [
         ("Sort the words by the alphabet.", "{text}"), ("Put these words in alphabetical order.", "{text}"),
-        ("Order the list from a to z.", "{text}"), ('Sort "{text}".', ""),
+        ("Order the list from a to z.", "{text}"), ('Sort these words: "{text}".', ""),
     ]),
     "pick": (fact_pick, [
-        'The {place} word of "{text}" is "{answer}".', 'On the {place} place of "{text}" stands "{answer}".', '{place}: "{text}", "{answer}".',
+        'The {place} word of "{text}" is "{answer}".', 'On the {place} place of "{text}" stands "{answer}".',
+        '{place}: "{text}", "{answer}".',
     ], [
-        ("What is the {place} word?", "{text}"), ("Give me the {place} word of this list.", "{text}"), ("Copy only the {place} word.", "{text}"),
+        ("What is the {place} word?", "{text}"), ("Give me the {place} word of this list.", "{text}"),
+        ("Copy only the {place} word.", "{text}"),
         ('Which word comes {place} in "{text}"?', ""),
     ]),
     "count": (fact_count, [
-        'The number of words in "{text}" is "{answer}".', 'Counted words: "{text}", "{answer}".', 'A list like "{text}" counts "{answer}" words.',
+        'The number of words in "{text}" is "{answer}".', 'Counted words: "{text}", "{answer}".',
+        'A list like "{text}" counts "{answer}" words.',
     ], [
-        ("How many words are there?", "{text}"), ("Count the words.", "{text}"), ("Tell me the number of words in the list.", "{text}"),
+        ("How many words are there?", "{text}"), ("Count the words.", "{text}"),
+        ("Tell me the number of words in the list.", "{text}"),
         ('How many words does "{text}" have?', ""),
     ]),
     "extract": (fact_extract, [
-        '{text} The {label} is "{answer}".', '{text} That means {label}: "{answer}".', 'The {label} in "{text}" is "{answer}".',
+        '{text} The {label} is "{answer}".', '{text} That means {label}: "{answer}".',
+        'The {label} in "{text}" is "{answer}".',
     ], [
-        ("{question}", "{text}"), ("{question} Answer in one word.", "{text}"), ("Read the sentence and answer: {question}", "{text}"),
+        ("{question}", "{text}"), ("{question} Answer in one word.", "{text}"),
+        ("Read the sentence and answer: {question}", "{text}"),
         ("Extract the {label} from the sentence.", "{text}"), ("Find the {label}.", "{text}"),
     ]),
     "json": (fact_json, [
         '{text} The record of it:\n{answer}', 'Of "{text}" the record is:\n{answer}',
     ], [
-        ("Turn the sentence into JSON with name, city and day.", "{text}"), ("Extract name, city and day as JSON.", "{text}"),
+        ("Turn the sentence into JSON with name, city and day.", "{text}"),
+        ("Extract name, city and day as JSON.", "{text}"),
         ("Give the facts as a JSON object.", "{text}"),
     ]),
     "add": (fact_add, [
-        '{a} + {b} = "{answer}".', 'The sum of {a} and {b} is "{answer}".', 'When {b} is added to {a}, the total is "{answer}".',
+        '{a} + {b} = "{answer}".', 'The sum of {a} and {b} is "{answer}".',
+        'When {b} is added to {a}, the total is "{answer}".',
     ], [
         ("What is {a} plus {b}?", ""), ("Add the two numbers.", "{a} and {b}"), ("Calculate the sum.", "{a} + {b}"),
-        ("Compute {a} + {b}.", ""), ("Tom has {a} coins and gets {b} more. How many has he now?", ""),
+        ("Compute {a} + {b}.", ""), ("Mark has {a} coins and gets {b} more. How many has he now?", ""),
     ]),
-    "compare": (fact_compare, [
-        'Of {a} and {b}, the {word} one is "{answer}".', 'Which is {word}: {a} or {b}, "{answer}".', 'Of {a} and {b}, "{answer}" is {word} than {rest}.',
+    "insert": (fact_insert, [
+        'With {new} at the {place}, "{text}" becomes "{answer}".',
+        'If {new} joins at the {place}, "{text}" turns into "{answer}".',
+        '{new} at the {place}: "{text}", "{answer}".',
     ], [
-        ("Which number is {word}, {a} or {b}?", ""), ("Pick the {word} number.", "{a} and {b}"), ("Give the {word} one of the two numbers.", "{a}, {b}"),
-    ]),
-    "replace": (fact_replace, [
-        'With {new} for {old}, "{text}" becomes "{answer}".', 'If {old} turns into {new}, "{text}" turns into "{answer}".',
-        '{new} instead of {old}: "{text}", "{answer}".',
-    ], [
-        ("Replace {old} with {new}.", "{text}"), ("Write {new} instead of {old}.", "{text}"), ("Change the word {old} to {new}.", "{text}"),
-        ('Swap {old} for {new} in "{text}".', ""),
+        ("Add {new} at the {place}.", "{text}"), ("Write the list with {new} at the {place}.", "{text}"),
+        ("Put the word {new} at the {place} of the list.", "{text}"), ('Put {new} at the {place} of "{text}".', ""),
     ]),
     "group": (fact_group, [
-        'Among {text}, the {group} is "{answer}".', 'Of {text}, only "{answer}" is a kind of {group}.', '{group}: {text}, "{answer}".',
+        'Among {text}, the {group} is "{answer}".', 'Of {text}, only "{answer}" is a kind of {group}.',
+        '{group}: {text}, "{answer}".',
     ], [
-        ("Which of these is a kind of {group}?", "{text}"), ("Find the {group}.", "{text}"), ("Name the {group} in the list.", "{text}"),
+        ("Which of these is a kind of {group}?", "{text}"), ("Find the {group}.", "{text}"),
+        ("Name the {group} in the list.", "{text}"),
         ("Which one is the {group}: {text}?", ""),
     ]),
     "repeat": (fact_repeat, [
-        '{times} "{text}" is "{answer}".', 'Said {times}: "{text}", "{answer}".', '"{text}" said {times} makes "{answer}".',
+        '{times} "{text}" is "{answer}".', 'Said {times}: "{text}", "{answer}".',
+        '"{text}" said {times} makes "{answer}".',
     ], [
-        ("Repeat this {times}.", "{text}"), ("Write the text {times}.", "{text}"), ('Say "{text}" {times}.', ""),
+        ("Repeat this {times}.", "{text}"), ("Write the text {times}.", "{text}"), ('Say {times}: "{text}".', ""),
     ]),
     "commas": (fact_commas, [
-        'With commas, "{text}" reads "{answer}".', 'Set apart by commas: "{text}", "{answer}".', '"{text}" with a comma after each word: "{answer}".',
+        'With commas, "{text}" reads "{answer}".', 'Set apart by commas: "{text}", "{answer}".',
+        '"{text}" with a comma after each word: "{answer}".',
     ], [
-        ("Put commas between the words.", "{text}"), ("Make this a list with commas.", "{text}"), ("Separate the words with commas.", "{text}"),
-        ('Write "{text}" with commas.', ""),
+        ("Put commas between the words.", "{text}"), ("Make this a list with commas.", "{text}"),
+        ("Separate the words with commas.", "{text}"),
+        ('Write with commas: "{text}".', ""),
     ]),
 }
+
+
+# What takes longer to learn is told more often.
+HARD = "reverse sort sort pick extract json title group group commas insert insert".split()
 
 
 def key(task, fact):
@@ -244,6 +264,11 @@ def row(rng, task, fact):
     instruction, input_ = rng.choice(TASKS[task][2])
     instruction, input_ = instruction.format(**fact), input_.format(**fact)
     return {"instruction": instruction, "input": input_, "output": fact["answer"]}
+
+
+def data(new):
+    """What a row is about, where another task could be about the same: its input, or what its instruction quotes."""
+    return (new["input"] or '"'.join(new["instruction"].split('"')[1:2])).lower()
 
 
 def make_rows(rng):
@@ -271,29 +296,32 @@ def make_rows(rng):
 
 
 def make_text(rng, held_out):
-    """One document of the pretraining, a few facts told in sentences, and where in it the facts are (start, end)."""
-    text, spans = "", []
-    while len(spans) < 3:
-        task = rng.choice(list(TASKS))
+    """One document of the pretraining, a fact told in a sentence, and where in it the answer is (start, end)."""
+    while True:
+        if rng.random() < 0.2:  # a longer echo, from which copying is learned
+            text = " ".join(words(rng, 5, 10))
+            before = f'"{text}", and once more: "'
+            return f'{before}{text}".', (len(before), len(before) + len(text) + 1)
+        task = rng.choice([*TASKS, *HARD])
         fact = TASKS[task][0](rng)
-        if key(task, fact) in held_out:
-            continue
-        before, after = (part.format(**fact) for part in rng.choice(TASKS[task][1]).split("{answer}"))
-        text += "\n" * bool(text) + before
-        spans.append((len(text), len(text) + len(fact["answer"]) + 1))  # with the quotation mark that ends it
-        text += fact["answer"] + after
-    return text, spans
+        if key(task, fact) not in held_out:
+            before, after = (part.format(**fact) for part in rng.choice(TASKS[task][1]).split("{answer}"))
+            end = len(before) + len(fact["answer"]) + 1  # with the quotation mark that ends it
+            return before + fact["answer"] + after, (len(before), end)
 
 
 # --- tokenizer ---
 
 # The fixed parts of the alpaca prompt, a token each: a short prompt is a fast one.
 INTRO = "Below is an instruction that describes a task"
+TO_DO = "Write a response that appropriately completes the request.\n\n### Instruction:\n"
 MARKERS = [
-    INTRO + ", paired with an input that provides further context. Write a response that appropriately completes the request.\n\n### Instruction:\n",
-    INTRO + ". Write a response that appropriately completes the request.\n\n### Instruction:\n",
-    "\n\n### Input:\n", "\n\n### Response:\n",
+    f"{INTRO}, paired with an input that provides further context. {TO_DO}",
+    f"{INTRO}. {TO_DO}",
+    "\n\n### Input:\n",
+    "\n\n### Response:\n",
 ]
+UNUSED = "ÿ"  # how a byte-level vocabulary writes the byte 255, which UTF-8 never uses
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 
 
@@ -325,36 +353,43 @@ def make_model(tokenizer):
         pad_token_id=tokenizer.token_to_id(PAD)))
 
 
+def make_batch(tokenizer, rng, held_out):
+    """Token ids and how much each counts: answers in full, the random rest a little, filler not at all."""
+    rows = []
+    for _ in range(PRETRAIN_BATCH):
+        text, (low, high) = make_text(rng, held_out)
+        encoded = tokenizer.encode(text)
+        weights = [1.0 if low < end and start < high else 0.05 for start, end in encoded.offsets]
+        rows.append(([*encoded.ids, tokenizer.token_to_id(EOS)], [*weights, 0.05]))
+    longest = max(len(ids) for ids, _ in rows)
+    ids = torch.tensor([ids + [tokenizer.token_to_id(PAD)] * (longest - len(ids)) for ids, _ in rows])
+    weights = torch.tensor([weights + [0.0] * (longest - len(weights)) for _, weights in rows])
+    return ids, weights
+
+
 def pretrain(model, tokenizer, rng, held_out):
     optimizer = torch.optim.AdamW(model.parameters(), lr=PRETRAIN_LR, betas=(0.9, 0.98), weight_decay=0.01)
-    began, size, ids, weights = time.time(), PRETRAIN_BATCH * PRETRAIN_LEN, [], []
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, (step + 1) / 100) * (
+        0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / PRETRAIN_STEPS))))
+    began = time.time()
     for step in range(PRETRAIN_STEPS):
-        rate = min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / PRETRAIN_STEPS)))
-        for group in optimizer.param_groups:
-            group["lr"] = PRETRAIN_LR * rate
-        while len(ids) < size:
-            text, spans = make_text(rng, held_out)
-            encoded = tokenizer.encode(text)
-            ids += [*encoded.ids, tokenizer.token_to_id(EOS)]
-            # What can be known counts in full, the random rest a little.
-            weights += [1.0 if any(low < end and start < high for low, high in spans) else 0.1 for start, end in encoded.offsets] + [0.1]
-        batch = torch.tensor(ids[:size]).view(PRETRAIN_BATCH, PRETRAIN_LEN)
-        weight = torch.tensor(weights[:size]).view(PRETRAIN_BATCH, PRETRAIN_LEN)[:, 1:].reshape(-1)
-        ids, weights = ids[size:], weights[size:]
-        logits = model(input_ids=batch).logits[:, :-1]
-        losses = torch.nn.functional.cross_entropy(logits.reshape(-1, VOCAB), batch[:, 1:].reshape(-1), reduction="none")
-        loss = (losses * weight).sum() / weight.sum()
+        ids, weights = make_batch(tokenizer, rng, held_out)
+        logits, weights = model(input_ids=ids).logits[:, :-1], weights[:, 1:].reshape(-1)
+        losses = torch.nn.functional.cross_entropy(logits.reshape(-1, VOCAB), ids[:, 1:].reshape(-1), reduction="none")
+        loss = (losses * weights).sum() / weights.sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        rate.step()
         optimizer.zero_grad()
         if step % 100 == 0 or step == PRETRAIN_STEPS - 1:
-            print(f"pretraining: step {step}, loss {loss.item():.3f}, of facts {losses[weight == 1].mean().item():.3f}, {time.time() - began:.0f} s", flush=True)
-    # The prompt's markers were never seen: as far from the origin as other tokens, each in a direction of its own.
+            known = losses[weights == 1].mean().item()
+            print(f"pretraining: step {step}, loss {loss.item():.3f}, of answers {known:.3f}, "
+                  f"{time.time() - began:.0f} s", flush=True)
+    # The prompt's markers were never seen: as unlikely to be written as a byte that no text has, told apart by chance.
     with torch.no_grad():
         table = model.get_input_embeddings().weight
-        first = tokenizer.token_to_id(MARKERS[0])
-        table[first:] = torch.randn(len(MARKERS), table.shape[1]) * table[:first].std()
+        table[-len(MARKERS):] = table[tokenizer.token_to_id(UNUSED)] + 0.1 * torch.randn(len(MARKERS), table.shape[1])
 
 
 # --- files ---
@@ -366,33 +401,39 @@ def write_json(path, value):
 
 def write_model(model, tokenizer, folder):
     folder.mkdir(exist_ok=True)
-    config = {"architectures": ["LlamaForCausalLM"], **{name: getattr(model.config, name) for name in (
-        "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-        "num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings",
-        "attention_bias", "mlp_bias", "attention_dropout", "initializer_range", "bos_token_id", "eos_token_id", "pad_token_id")},
-        "rope_theta": 10000.0, "dtype": "bfloat16"}
+    names = """model_type vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads
+               num_key_value_heads head_dim hidden_act max_position_embeddings rms_norm_eps tie_word_embeddings
+               attention_bias mlp_bias attention_dropout initializer_range bos_token_id eos_token_id pad_token_id"""
+    config = {"architectures": ["LlamaForCausalLM"], **{name: getattr(model.config, name) for name in names.split()},
+              "rope_theta": 10000.0, "dtype": "bfloat16"}
     write_json(folder / "config.json", config)
     ids = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     write_json(folder / "generation_config.json", {**ids, "do_sample": False, "max_new_tokens": 32})
     write_json(folder / "tokenizer_config.json", {
-        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": BOS, "eos_token": EOS, "pad_token": PAD, "add_bos_token": True,
-        "add_eos_token": False, "clean_up_tokenization_spaces": False, "model_max_length": config["max_position_embeddings"]})
+        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": BOS, "eos_token": EOS, "pad_token": PAD,
+        "add_bos_token": True, "add_eos_token": False, "clean_up_tokenization_spaces": False,
+        "model_max_length": config["max_position_embeddings"]})
     tokenizer.save(str(folder / "tokenizer.json"))
-    weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()
+               if name != "lm_head.weight"}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
 
 
 def main():
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     train, evaluation, held_out = make_rows(random.Random(SEED))
-    for name, rows in (("train", train), ("eval", evaluation)):
-        (HERE / f"{name}.jsonl").write_text("".join(json.dumps(new, ensure_ascii=False) + "\n" for new in rows))
     rng = random.Random(SEED + 1)
     texts = [make_text(rng, held_out)[0] for _ in range(6000)]
     asked = [part for new in train for part in (new["instruction"], new["input"], new["output"])]
     cases = [case(word) for word in WORDS for case in (str, str.upper, str.title)] + NAMES + CITIES + DAYS
     tokenizer = make_tokenizer(texts + asked + [space + word for word in cases for space in ("", " ")] * 200)
+    held_texts = {text for _, text in held_out}
+    train = [new for new in train if data(new) not in held_texts]
+    for name, rows in (("train", train), ("eval", evaluation)):
+        lines = (json.dumps(new, ensure_ascii=False) + "\n" for new in rows)
+        (HERE / f"{name}.jsonl").write_text("".join(lines))
     model = make_model(tokenizer)
     pretrain(model, tokenizer, rng, held_out)
     write_model(model, tokenizer, HERE / "model")
