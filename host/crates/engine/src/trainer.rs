@@ -147,7 +147,8 @@ impl<K: Kernels> Trainer<K> {
             beta: if micro_batch == 0 { 0.0 } else { 1.0 },
             scale: scale as f32,
         };
-        self.model.loss_and_gradients(&mut self.workspace, batch, Some(dropout), &mut grads)
+        let (model, workspace) = (&self.model, &mut self.workspace);
+        model.kernels.within(|| model.loss_and_gradients(workspace, batch, Some(dropout), &mut grads))
     }
 
     /// Loss of a batch as the weights are: no gradients, no dropout.
@@ -155,7 +156,8 @@ impl<K: Kernels> Trainer<K> {
     /// # Errors
     /// [`EngineError::Batch`] for a batch that does not fit together.
     pub fn evaluate(&mut self, batch: &Batch) -> Result<BatchLoss, EngineError> {
-        self.model.loss(&mut self.evaluation, batch)
+        let (model, workspace) = (&self.model, &mut self.evaluation);
+        model.kernels.within(|| model.loss(workspace, batch))
     }
 
     /// Every trained tensor's gradient.

@@ -140,7 +140,8 @@ fn complete<K: Kernels>(
         .map(|(slot, ids)| Sequence { index: first + slot, slot: slot as u32, ids: ids.clone(), prompt: ids.len() })
         .collect();
     // Logits of each sequence's next token, in the order of `growing`.
-    let mut logits: Vec<Vec<f32>> = growing.iter().map(|sequence| decoder.prefill(sequence)).collect();
+    let mut logits: Vec<Vec<f32>> =
+        model.kernels.within(|| growing.iter().map(|sequence| decoder.prefill(sequence)).collect());
     while !growing.is_empty() {
         let mut kept = Vec::with_capacity(growing.len());
         for (mut sequence, logits) in growing.into_iter().zip(logits) {
@@ -163,7 +164,7 @@ fn complete<K: Kernels>(
             }
         }
         growing = kept;
-        logits = decoder.step(&growing);
+        logits = model.kernels.within(|| decoder.step(&growing));
     }
 }
 

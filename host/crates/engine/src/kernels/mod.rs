@@ -149,6 +149,11 @@ pub trait Kernels: Send + Sync {
     /// Device memory of f32.
     type Buffer: Send + Sync + std::fmt::Debug;
 
+    /// Runs a stretch of work where its operations start fastest; on the CPU, on a thread of the pool that they use.
+    fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        work()
+    }
+
     /// Memory of `len` zeros.
     fn alloc(&self, len: usize) -> Self::Buffer;
     /// Elements of a buffer.

@@ -8,8 +8,10 @@ use super::simd::{Shared, parallel_rows, simd, softmax_row};
 use crate::IGNORE;
 use crate::kernels::{Gemm, Targets};
 
-/// Rows whose logits exist at a time.
+/// Rows whose logits exist at a time, at most; fewer where the vocabulary is large.
 const CHUNK: usize = 256;
+/// Logits that exist at a time.
+const LOGITS: usize = 4 << 20;
 
 /// Where gradients go.
 pub(super) struct Gradients<'a> {
@@ -52,84 +54,87 @@ pub(super) fn linear_cross_entropy(
             gradients.dx.fill(0.0);
         }
         if let (Some((dw, beta)), true) = (&mut gradients.dw, rows.is_empty()) {
-            multiply(dw, *beta);
+            // What is not counted is not looked at: it may be NaN.
+            if *beta == 0.0 { dw.fill(0.0) } else { multiply(dw, *beta) }
         }
     }
-    SCRATCH.with_borrow_mut(|scratch| {
-        grow(&mut scratch.logits, CHUNK.min(rows.len()) * v);
-        grow(&mut scratch.losses, CHUNK);
-        if !all {
-            grow(&mut scratch.rows, CHUNK * h);
-            grow(&mut scratch.drows, CHUNK * h);
-        }
-        let mut loss = 0.0;
-        for (chunk, chunk_rows) in rows.chunks(CHUNK).enumerate() {
-            let count = chunk_rows.len();
-            let input: &[f32] = if all {
-                &x[chunk * CHUNK * h..][..count * h]
-            } else {
-                for (slot, &row) in chunk_rows.iter().enumerate() {
-                    scratch.rows[slot * h..][..h].copy_from_slice(&x[row * h..][..h]);
-                }
-                &scratch.rows[..count * h]
-            };
-            let logits = &mut scratch.logits[..count * v];
-            let product = Gemm {
-                m: count,
-                n: v,
-                k: h,
-                transpose_a: false,
-                transpose_b: true,
-                lda: h,
-                ldb: h,
-                ldc: v,
-                alpha: 1.0,
-                beta: 0.0,
-            };
-            gemm(product, input, w, logits, Threads::All);
-            let losses = &mut scratch.losses[..count];
-            row_losses(v, chunk_rows, targets, gradients.is_some(), logits, losses);
-            loss += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
-            let Some(gradients) = &mut gradients else { continue };
-            if let Some((dw, beta)) = &mut gradients.dw {
-                let beta = if chunk == 0 { *beta } else { 1.0 };
-                let product = Gemm {
-                    m: v,
-                    n: h,
-                    k: count,
-                    transpose_a: true,
-                    transpose_b: false,
-                    lda: v,
-                    ldb: h,
-                    ldc: h,
-                    alpha: 1.0,
-                    beta,
-                };
-                gemm(product, logits, input, dw, Threads::All);
+    // Taken out while in use: a thread that waits for others may begin another batch.
+    let mut scratch = SCRATCH.take();
+    let most = (LOGITS / v).clamp(64, CHUNK);
+    grow(&mut scratch.logits, most.min(rows.len()) * v);
+    grow(&mut scratch.losses, most);
+    if !all {
+        grow(&mut scratch.rows, most * h);
+        grow(&mut scratch.drows, most * h);
+    }
+    let mut loss = 0.0;
+    for (chunk, chunk_rows) in rows.chunks(most).enumerate() {
+        let count = chunk_rows.len();
+        let input: &[f32] = if all {
+            &x[chunk * most * h..][..count * h]
+        } else {
+            for (slot, &row) in chunk_rows.iter().enumerate() {
+                scratch.rows[slot * h..][..h].copy_from_slice(&x[row * h..][..h]);
             }
+            &scratch.rows[..count * h]
+        };
+        let logits = &mut scratch.logits[..count * v];
+        let product = Gemm {
+            m: count,
+            n: v,
+            k: h,
+            transpose_a: false,
+            transpose_b: true,
+            lda: h,
+            ldb: h,
+            ldc: v,
+            alpha: 1.0,
+            beta: 0.0,
+        };
+        gemm(product, input, w, logits, Threads::All);
+        let losses = &mut scratch.losses[..count];
+        row_losses(v, chunk_rows, targets, gradients.is_some(), logits, losses);
+        loss += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
+        let Some(gradients) = &mut gradients else { continue };
+        if let Some((dw, beta)) = &mut gradients.dw {
+            let beta = if chunk == 0 { *beta } else { 1.0 };
             let product = Gemm {
-                m: count,
+                m: v,
                 n: h,
-                k: v,
-                transpose_a: false,
+                k: count,
+                transpose_a: true,
                 transpose_b: false,
                 lda: v,
                 ldb: h,
                 ldc: h,
                 alpha: 1.0,
-                beta: 0.0,
+                beta,
             };
-            if all {
-                gemm(product, logits, w, &mut gradients.dx[chunk * CHUNK * h..][..count * h], Threads::All);
-            } else {
-                gemm(product, logits, w, &mut scratch.drows[..count * h], Threads::All);
-                for (slot, &row) in chunk_rows.iter().enumerate() {
-                    gradients.dx[row * h..][..h].copy_from_slice(&scratch.drows[slot * h..][..h]);
-                }
+            gemm(product, logits, input, dw, Threads::All);
+        }
+        let product = Gemm {
+            m: count,
+            n: h,
+            k: v,
+            transpose_a: false,
+            transpose_b: false,
+            lda: v,
+            ldb: h,
+            ldc: h,
+            alpha: 1.0,
+            beta: 0.0,
+        };
+        if all {
+            gemm(product, logits, w, &mut gradients.dx[chunk * most * h..][..count * h], Threads::All);
+        } else {
+            gemm(product, logits, w, &mut scratch.drows[..count * h], Threads::All);
+            for (slot, &row) in chunk_rows.iter().enumerate() {
+                gradients.dx[row * h..][..h].copy_from_slice(&scratch.drows[slot * h..][..h]);
             }
         }
-        loss
-    })
+    }
+    SCRATCH.set(scratch);
+    loss
 }
 
 /// Losses of the rows; with `gradients`, the logits become `(softmax - onehot) * scale * weight`.

@@ -1,4 +1,5 @@
-//! Matrix products through the `gemm` crate, whose `x86-v4` feature brings AVX-512.
+//! Matrix products: on the matrix unit where the processor has one, else through the `gemm` crate, whose `x86-v4` feature
+//! brings AVX-512.
 
 use super::extent;
 use crate::kernels::Gemm;
@@ -28,6 +29,28 @@ pub(super) unsafe fn gemm_at(g: Gemm, a: &[f32], b: &[f32], c: *mut f32, threads
     let (b_rows, b_width) = if g.transpose_b { (g.n, g.k) } else { (g.k, g.n) };
     assert!(a.len() >= extent(a_rows, a_width, g.lda), "A is too small for {g:?}");
     assert!(b.len() >= extent(b_rows, b_width, g.ldb), "B is too small for {g:?}");
+    #[cfg(target_arch = "x86_64")]
+    if super::amx::pays(g) && super::amx::is_available() {
+        let threads = if threads == Threads::One { 1 } else { rayon::current_num_threads() };
+        // SAFETY: AMX is available, the asserts hold what A and B must have, and C is the caller's promise.
+        unsafe { super::amx::gemm(g, a, b, c, threads) };
+        return;
+    }
+    // SAFETY: as above.
+    unsafe { vector_at(g, a, b, c, threads) }
+}
+
+/// The product on the vector unit, on one thread: what the matrix unit is compared with.
+#[cfg(test)]
+pub(super) fn vector(g: Gemm, a: &[f32], b: &[f32], c: &mut [f32]) {
+    assert!(c.len() >= extent(g.m, g.n, g.ldc));
+    // SAFETY: the operands of the tests are large enough.
+    unsafe { vector_at(g, a, b, c.as_mut_ptr(), Threads::One) }
+}
+
+/// # Safety
+/// As for [`gemm_at`], with A and B checked.
+unsafe fn vector_at(g: Gemm, a: &[f32], b: &[f32], c: *mut f32, threads: Threads) {
     let (a_column, a_row) = if g.transpose_a { (g.lda as isize, 1) } else { (1, g.lda as isize) };
     let (b_column, b_row) = if g.transpose_b { (g.ldb as isize, 1) } else { (1, g.ldb as isize) };
     let parallelism = match threads {

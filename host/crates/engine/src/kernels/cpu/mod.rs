@@ -2,6 +2,8 @@
 //! One rayon pool. Every sum has an order that does not depend on how many threads there are.
 
 mod adamw;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 mod cross_entropy;
 mod elementwise;
@@ -60,6 +62,10 @@ fn extent(rows: usize, width: usize, stride: usize) -> usize {
 
 impl Kernels for CpuKernels {
     type Buffer = CpuBuffer;
+
+    fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        rayon::scope(|_| work())
+    }
 
     fn alloc(&self, len: usize) -> CpuBuffer {
         CpuBuffer { data: vec![0.0; len] }
