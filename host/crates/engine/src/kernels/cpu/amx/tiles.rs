@@ -68,6 +68,7 @@ impl Tiles {
     ///
     /// # Safety
     /// `a` and `b` point at `count` steps of a panel; `c` is valid for `height` rows of `width`, `ldc` apart.
+    #[expect(clippy::unused_self, reason = "only a configured unit can multiply")]
     pub(super) unsafe fn multiply(
         &self,
         count: usize,
@@ -83,12 +84,12 @@ impl Tiles {
         let in_place = height == PANEL && width == PANEL && (beta == 0.0 || beta == 1.0);
         if in_place {
             // SAFETY: all of the block is there.
-            unsafe { self.whole(count, a, b, c, 4 * ldc, beta != 0.0) };
+            unsafe { Self::whole(count, a, b, c, 4 * ldc, beta != 0.0) };
             return;
         }
         let mut whole = Whole([0.0; PANEL * PANEL]);
         // SAFETY: the block in memory of our own is whole.
-        unsafe { self.whole(count, a, b, whole.0.as_mut_ptr(), 4 * PANEL, false) };
+        unsafe { Self::whole(count, a, b, whole.0.as_mut_ptr(), 4 * PANEL, false) };
         for row in 0..height {
             for column in 0..width {
                 // SAFETY: within the height and width that the caller promises.
@@ -100,7 +101,9 @@ impl Tiles {
         }
     }
 
-    unsafe fn whole(&self, count: usize, a: *const u8, b: *const u8, c: *mut f32, ldc_bytes: usize, load: bool) {
+    /// # Safety
+    /// As for [`multiply`](Self::multiply), with all 32 rows of 32 elements of C there, and the unit configured.
+    unsafe fn whole(count: usize, a: *const u8, b: *const u8, c: *mut f32, ldc_bytes: usize, load: bool) {
         // SAFETY: tiles are configured; the loop reads `count` steps of six tiles from `a` and `b`, and reads and writes
         // 32 rows of 128 bytes from `c`, as the caller promises.
         unsafe {
