@@ -194,6 +194,12 @@ fn strategy(entry: &Section<'_>) -> Option<PluginRef> {
         }
     }
     shape.finish(|key| (key == "config").then_some("beside a `name` of the plugin"));
+    // Axolotl's defaults of this shape, which are not those of `type: alpaca`.
+    let default = |strategy: &mut PluginRef, key: &str, text: &str| {
+        strategy.config.entry(key).or_insert_with(|| Value::String(text.to_owned()));
+    };
+    default(&mut strategy, "format", "{instruction} {input} ");
+    default(&mut strategy, "no_input_format", "{instruction} ");
     Some(strategy)
 }
 
