@@ -1,0 +1,52 @@
+//! What training remembers: less with activation checkpointing, nothing for what is frozen.
+
+use std::path::Path;
+
+use engine::model::config::ModelConfig;
+use engine::model::weights::WeightSource;
+use engine::optim::AdamWConfig;
+use engine::{Batch, MemoryUse, Trainable, Trainer, TrainerOptions};
+
+/// Bytes after one step of the three-layer fixture, with `trainable` parameters by prefix (none: all of them).
+fn memory(trainable: Option<&[&str]>, gradient_checkpointing: bool) -> MemoryUse {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/parity/untied");
+    let config = ModelConfig::from_dir(&directory).unwrap();
+    let (vocabulary, length) = (config.vocab_size as u32, 200);
+    let weights = WeightSource::Directory(directory);
+    let all = Trainer::new(config.clone(), &weights, options(Trainable::All, false)).unwrap();
+    let named = trainable.map_or(Trainable::All, |prefixes| {
+        let names = all.gradient_report().into_iter().map(|report| report.name);
+        Trainable::Named(names.filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix))).collect())
+    });
+    let mut trainer = Trainer::new(config, &weights, options(named, gradient_checkpointing)).unwrap();
+    let ids: Vec<u32> = (0..length).map(|index| (index * 7 + 3) % vocabulary).collect();
+    let targets = ids.iter().map(|id| (id + 1) % vocabulary).collect();
+    let batch = Batch { ids, targets, weights: None, doc_lens: vec![length] };
+    trainer.forward_backward(&batch, 1.0 / f64::from(length), 0).unwrap();
+    trainer.apply(1e-3, Some(1.0)).unwrap();
+    trainer.device_bytes()
+}
+
+fn options(trainable: Trainable, gradient_checkpointing: bool) -> TrainerOptions {
+    TrainerOptions { trainable, lora: None, gradient_checkpointing, seed: 1, adamw: AdamWConfig::default() }
+}
+
+#[test]
+fn activation_checkpointing_keeps_one_layer_instead_of_all() {
+    let (kept, again) = (memory(None, false), memory(None, true));
+    assert!(3 * again.activations < 2 * kept.activations, "{} of {}", again.activations, kept.activations);
+    assert_eq!(MemoryUse { activations: 0, ..kept }, MemoryUse { activations: 0, ..again });
+}
+
+#[test]
+fn a_frozen_prefix_keeps_no_activations_and_frozen_weights_no_gradients() {
+    let all = memory(None, false);
+    let last = memory(Some(&["model.layers.2.", "model.norm.", "lm_head."]), false);
+    assert!(2 * last.activations < all.activations, "{} of {}", last.activations, all.activations);
+    assert!(2 * last.gradients < all.gradients, "{} of {}", last.gradients, all.gradients);
+    assert_eq!(last.optimizer, 2 * last.gradients);
+    // One trained tensor at the bottom: a backward pass through every layer, and the gradient of that tensor alone.
+    let lowest = memory(Some(&["model.layers.0.mlp.down_proj.weight"]), false);
+    assert_eq!(lowest.gradients, 4 * 32 * 48);
+    assert!(lowest.activations > last.activations);
+}
