@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![expect(clippy::test_attr_in_doctest, reason = "the tutorial shows an author a whole file, its tests included")]
 
 #[doc(hidden)]
 pub mod bindings;

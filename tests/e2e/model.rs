@@ -83,7 +83,7 @@ fn a_vocabulary_larger_than_the_embedding() {
 fn another_architecture() {
     let messages = train(|project| {
         edit_json(project, "model/config.json", |config| {
-            config["architectures"] = serde_json::json!(["GPT2LMHeadModel"])
+            config["architectures"] = serde_json::json!(["GPT2LMHeadModel"]);
         });
     });
     insta::assert_snapshot!(messages);

@@ -49,8 +49,8 @@ impl Project {
             let text = fs::read_to_string(root().join("configs/quickstart").join(file)).unwrap();
             text.split_inclusive('\n').take(count).collect()
         };
-        project.write("train.jsonl", &rows("train.jsonl", 48));
-        project.write("eval.jsonl", &rows("eval.jsonl", 8));
+        project.write("train.jsonl", rows("train.jsonl", 48));
+        project.write("eval.jsonl", rows("eval.jsonl", 8));
         project.write("host.yml", CONFIG);
         project
     }

@@ -1,6 +1,6 @@
 //! The sandbox half of `host`: finds WASM component plugins, checks what they are, and calls them within limits.
 //!
-//! A plugin sees only what `linker` in [`sandbox`] gives it. Nothing that it does ends the host: a trap, a loop or a
+//! A plugin sees only what `linker` in `sandbox.rs` gives it. Nothing that it does ends the host: a trap, a loop or a
 //! wrong result is a [`PluginError`] in words for the user.
 
 mod bindings;
