@@ -13,6 +13,7 @@ pub mod shared {
                 import trainer:plugin/types@0.1.0;
                 import trainer:plugin/log@0.1.0;
                 import trainer:plugin/files@0.1.0;
+                import trainer:plugin/grants@0.1.0;
             }
         ",
         path: "../wit/v0.1",
@@ -31,6 +32,7 @@ pub mod loader {
             "trainer:plugin/types@0.1.0": crate::bindings::shared::trainer::plugin::types,
             "trainer:plugin/log@0.1.0": crate::bindings::shared::trainer::plugin::log,
             "trainer:plugin/files@0.1.0": crate::bindings::shared::trainer::plugin::files,
+            "trainer:plugin/grants@0.1.0": crate::bindings::shared::trainer::plugin::grants,
         },
         additional_derives: [PartialEq],
         additional_derives_ignore: ["source"],
@@ -82,5 +84,50 @@ pub mod rules {
         pub_export_macro: true,
         export_macro_name: "export_compat_rules",
         default_bindings_module: "plugin_sdk::bindings::rules",
+    });
+}
+
+pub mod filter {
+    wit_bindgen::generate!({
+        path: "../wit/v0.1",
+        world: "row-filter-plugin",
+        with: {
+            "trainer:plugin/types@0.1.0": crate::bindings::shared::trainer::plugin::types,
+            "trainer:plugin/log@0.1.0": crate::bindings::shared::trainer::plugin::log,
+        },
+        additional_derives: [PartialEq],
+        pub_export_macro: true,
+        export_macro_name: "export_row_filter",
+        default_bindings_module: "plugin_sdk::bindings::filter",
+    });
+}
+
+pub mod schedule {
+    wit_bindgen::generate!({
+        path: "../wit/v0.1",
+        world: "schedule-plugin",
+        with: {
+            "trainer:plugin/types@0.1.0": crate::bindings::shared::trainer::plugin::types,
+            "trainer:plugin/log@0.1.0": crate::bindings::shared::trainer::plugin::log,
+        },
+        additional_derives: [PartialEq],
+        pub_export_macro: true,
+        export_macro_name: "export_schedule",
+        default_bindings_module: "plugin_sdk::bindings::schedule",
+    });
+}
+
+pub mod health {
+    wit_bindgen::generate!({
+        path: "../wit/v0.1",
+        world: "run-health-plugin",
+        with: {
+            "trainer:plugin/types@0.1.0": crate::bindings::shared::trainer::plugin::types,
+            "trainer:plugin/log@0.1.0": crate::bindings::shared::trainer::plugin::log,
+        },
+        additional_derives: [PartialEq],
+        pub_export_macro: true,
+        export_macro_name: "export_run_health",
+        default_bindings_module: "plugin_sdk::bindings::health",
     });
 }

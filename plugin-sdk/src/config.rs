@@ -66,11 +66,15 @@ pub(crate) fn read<T: DeserializeOwned>(json: &str) -> Result<T, Error> {
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
         let message = error.inner().to_string();
-        // The config is one line of JSON that the user never saw: its line and column would mislead.
-        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+        let message = without_position(&message);
         let path = if path == "." { unknown_field(&message).unwrap_or_default() } else { path };
         Error::Config { path, message, help: None }
     })
+}
+
+/// A message of serde_json without line and column: the JSON is one line that the user never saw, they would mislead.
+pub(crate) fn without_position(message: &str) -> String {
+    message.split(" at line ").next().unwrap_or_default().to_owned()
 }
 
 /// serde tells an unknown field only in words.

@@ -7,9 +7,12 @@ mod config;
 pub mod log;
 mod manifest;
 
+pub mod filter;
+pub mod health;
 pub mod loader;
 pub mod reward;
 pub mod rules;
+pub mod schedule;
 pub mod strategy;
 
 pub use config::{Error, NoConfig};

@@ -91,6 +91,18 @@ pub trait Files {
     fn open(&self, path: &str) -> Result<Rc<dyn ReadAt>, String>;
 }
 
+/// The directories that the user granted to this plugin beside its data (`plugins[].grants`, `--grant`), in the order of
+/// the config. A plugin that calls this needs a grant: the host refuses to start it without one. Empty in native tests.
+pub fn granted_directories() -> Vec<Rc<dyn Files>> {
+    #[cfg(target_family = "wasm")]
+    return crate::bindings::shared::trainer::plugin::grants::directories()
+        .into_iter()
+        .map(|directory| Rc::new(HostDirectory(directory)) as Rc<dyn Files>)
+        .collect();
+    #[cfg(not(target_family = "wasm"))]
+    Vec::new()
+}
+
 /// A file in memory, for tests.
 #[derive(Debug, Clone)]
 pub struct Memory(

@@ -77,8 +77,7 @@ impl<T: PromptStrategy> wit::GuestStrategy for Adapter<T> {
 
 fn render<T: PromptStrategy>(strategy: &T, row: &str) -> Result<Option<Sample>, RowError> {
     let row = serde_json::from_str(row).map_err(|error| {
-        let message = error.to_string();
-        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+        let message = config::without_position(&error.to_string());
         let field = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()).map(str::to_owned);
         RowError { message, field }
     })?;

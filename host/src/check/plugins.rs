@@ -156,7 +156,9 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost) -> Vec<Diagnostic> {
             }
             Kind::PromptStrategy => plugins.strategy(&used.name, &used.config_json).map(drop),
             Kind::Reward => plugins.scorer(&used.name, &used.config_json).map(drop),
-            Kind::CompatRules => plugins.find(&used.name, used.kind).map(drop),
+            Kind::RowFilter => plugins.filter(&used.name, &used.config_json).map(drop),
+            // Rules run in a step of their own; schedules and monitors start once the length of the run is known.
+            Kind::CompatRules | Kind::Schedule | Kind::RunHealth => plugins.find(&used.name, used.kind).map(drop),
         };
         if let Err(error) = created {
             found.push(locate(loaded, &used, error));

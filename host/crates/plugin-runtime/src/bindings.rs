@@ -5,7 +5,7 @@
 pub mod shared {
     wasmtime::component::bindgen!({
         path: "../../../wit/v0.1",
-        inline: "package host:shared; world shared { import trainer:plugin/types@0.1.0; import trainer:plugin/log@0.1.0; import trainer:plugin/files@0.1.0; }",
+        inline: "package host:shared; world shared { import trainer:plugin/types@0.1.0; import trainer:plugin/log@0.1.0; import trainer:plugin/files@0.1.0; import trainer:plugin/grants@0.1.0; }",
         world: "host:shared/shared",
         imports: { default: trappable },
         additional_derives: [PartialEq],
@@ -37,8 +37,12 @@ world!(
     loader,
     "dataset-loader-plugin",
     [],
-    "trainer:plugin/files" => crate::bindings::shared::trainer::plugin::files
+    "trainer:plugin/files" => crate::bindings::shared::trainer::plugin::files,
+    "trainer:plugin/grants" => crate::bindings::shared::trainer::plugin::grants
 );
 world!(strategy, "prompt-strategy-plugin", [PartialEq]);
 world!(reward, "reward-plugin", [PartialEq]);
 world!(rules, "compat-rules-plugin", [PartialEq]);
+world!(filter, "row-filter-plugin", [PartialEq]);
+world!(schedule, "schedule-plugin", [PartialEq]);
+world!(health, "run-health-plugin", [PartialEq]);

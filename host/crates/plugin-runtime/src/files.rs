@@ -6,10 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use cap_std::ambient_authority;
-use cap_std::fs::Dir;
+use cap_std::fs::{Dir, MetadataExt as _};
 use wasmtime::component::Resource;
 
 use crate::bindings::shared::trainer::plugin::files::{Host, HostByteSource, HostDirectory};
+use crate::bindings::shared::trainer::plugin::grants;
 use crate::error::PluginError;
 use crate::sandbox::{HostFault, State};
 
@@ -35,6 +36,20 @@ pub struct ByteSource {
 pub struct Directory {
     name: String,
     dir: Dir,
+    /// Granted beside the data: a file there that has other names too (a hard link) may be one from outside, and is refused.
+    is_grant: bool,
+}
+
+impl Directory {
+    /// Opens a directory that the user granted to a plugin.
+    pub(crate) fn granted(path: &Path) -> io::Result<Self> {
+        let dir = Dir::open_ambient_dir(path, ambient_authority())?;
+        Ok(Self { name: path.display().to_string(), dir, is_grant: true })
+    }
+
+    fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { name: self.name.clone(), dir: self.dir.try_clone()?, is_grant: self.is_grant })
+    }
 }
 
 /// What a dataset's `path` named.
@@ -59,7 +74,7 @@ impl Opened {
         let metadata = std::fs::metadata(path).map_err(|error| failed(&error))?;
         if metadata.is_dir() {
             let dir = Dir::open_ambient_dir(path, ambient_authority()).map_err(|error| failed(&error))?;
-            return Ok(Self::Directory(Directory { name, dir }));
+            return Ok(Self::Directory(Directory { name, dir, is_grant: false }));
         }
         if !metadata.is_file() {
             return Err(PluginError::new("data::unreadable", format!("`{name}` is neither a file nor a directory"))
@@ -71,6 +86,17 @@ impl Opened {
 }
 
 impl Host for State {}
+
+impl grants::Host for State {
+    fn directories(&mut self) -> wasmtime::Result<Vec<Resource<Directory>>> {
+        let granted = self.grants.iter().map(Directory::try_clone).collect::<io::Result<Vec<_>>>();
+        let granted = granted.map_err(|error| HostFault {
+            code: "data::unreadable",
+            message: format!("a granted directory cannot be opened again: {error}"),
+        })?;
+        granted.into_iter().map(|directory| Ok(self.table.push(directory)?)).collect()
+    }
+}
 
 impl HostByteSource for State {
     fn name(&mut self, source: Resource<ByteSource>) -> wasmtime::Result<String> {
@@ -125,8 +151,12 @@ impl HostDirectory for State {
     ) -> wasmtime::Result<Result<Resource<ByteSource>, String>> {
         let directory = self.table.get(&directory)?;
         let name = format!("{}/{path}", directory.name.trim_end_matches('/'));
+        let is_grant = directory.is_grant;
         let opened = directory.dir.open(&path).and_then(|file| Ok((file.metadata()?, file.into_std())));
         match opened {
+            Ok((metadata, _)) if is_grant && metadata.is_file() && metadata.nlink() > 1 => Ok(Err(format!(
+                "`{name}` has other names too (a hard link); such files of a granted directory stay closed"
+            ))),
             Ok((metadata, file)) if metadata.is_file() => {
                 let source = ByteSource { name, file, len: metadata.len() };
                 Ok(Ok(self.table.push(source)?))

@@ -15,7 +15,7 @@ mod stats;
 pub mod types;
 
 pub use error::PluginError;
-pub use instance::{Checker, Loader, Scorer, Strategy};
+pub use instance::{Checker, Curve, Filter, Loader, Monitor, Scorer, Strategy};
 pub use manifest::{API, Inspection, Kind, Manifest, Source, inspect, read_file};
 pub use registry::{PluginHost, PluginInfo, RuntimeOptions};
 pub use sandbox::{Limits, LogSink};

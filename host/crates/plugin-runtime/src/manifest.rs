@@ -28,9 +28,26 @@ pub enum Kind {
     Reward,
     /// Judges configs (`rules`).
     CompatRules,
+    /// Leaves rows out, with reasons (`row_filters`).
+    RowFilter,
+    /// Gives the learning rate of each step (`lr_scheduler`).
+    Schedule,
+    /// Watches a run's metrics and may stop it (`run_health`).
+    RunHealth,
 }
 
 impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 7] = [
+        Self::DatasetLoader,
+        Self::PromptStrategy,
+        Self::Reward,
+        Self::CompatRules,
+        Self::RowFilter,
+        Self::Schedule,
+        Self::RunHealth,
+    ];
+
     /// As it stands in manifests and in the names of WIT interfaces.
     pub fn name(self) -> &'static str {
         match self {
@@ -38,6 +55,9 @@ impl Kind {
             Self::PromptStrategy => "prompt-strategy",
             Self::Reward => "reward",
             Self::CompatRules => "compat-rules",
+            Self::RowFilter => "row-filter",
+            Self::Schedule => "schedule",
+            Self::RunHealth => "run-health",
         }
     }
 
@@ -48,6 +68,9 @@ impl Kind {
             Self::PromptStrategy => "datasets[].type",
             Self::Reward => "eval_reward_funcs",
             Self::CompatRules => "rules",
+            Self::RowFilter => "row_filters",
+            Self::Schedule => "lr_scheduler",
+            Self::RunHealth => "run_health",
         }
     }
 }
@@ -263,7 +286,7 @@ fn may_import(import: &str, kind: Kind) -> bool {
     let version = import.split_once('@').map_or("", |(_, version)| version);
     match name {
         "trainer:plugin/types" | "trainer:plugin/log" => true,
-        "trainer:plugin/files" => kind == Kind::DatasetLoader,
+        "trainer:plugin/files" | "trainer:plugin/grants" => kind == Kind::DatasetLoader,
         "wasi:io/error" | "wasi:io/poll" | "wasi:io/streams" | "wasi:random/insecure-seed" => {
             version.starts_with("0.2.")
         }

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use wasmtime::component::{Component, InstancePre};
+use wasmtime::component::Component;
 
 use crate::cache::Cache;
 use crate::error::PluginError;
-use crate::files::Opened;
-use crate::instance::{Checker, Loader, Scorer, Strategy};
+use crate::files::{Directory, Opened};
+use crate::instance::{Checker, Curve, Filter, Loader, Monitor, Origin, Scorer, Strategy};
 use crate::manifest::{Inspection, Kind, Source, inspect, read_file};
-use crate::sandbox::{Limits, LogSink, Sandbox, State};
+use crate::sandbox::{Limits, LogSink, Sandbox};
 use crate::stats::{Meter, PluginStats};
+use crate::types::{HealthRun, ScheduleRun};
 
 /// How plugins are run.
 pub struct RuntimeOptions {
@@ -32,6 +33,7 @@ pub struct PluginInfo {
     pub source: Source,
     bytes: Vec<u8>,
     limits: Limits,
+    grants: Vec<PathBuf>,
     meter: Arc<Meter>,
 }
 
@@ -58,6 +60,22 @@ impl PluginInfo {
     /// What it may use.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Directories that the user granted to it.
+    pub fn grants(&self) -> &[PathBuf] {
+        &self.grants
+    }
+
+    fn open_grants(&self) -> Result<Vec<Directory>, PluginError> {
+        let open = |path: &PathBuf| {
+            Directory::granted(path).map_err(|error| {
+                let message =
+                    format!("the directory `{}`, granted to `{}`, cannot be opened", path.display(), self.name());
+                PluginError::new("plugin::grant", message).plugin(self.name()).why(error.to_string())
+            })
+        };
+        self.grants.iter().map(open).collect()
     }
 }
 
@@ -128,13 +146,19 @@ impl PluginHost {
                 .help("remove one of them, or rename it: third-party plugins are called `namespace:name`"));
         }
         let meter = Arc::new(Meter::default());
-        self.plugins.insert(name, PluginInfo { inspection, source, bytes, limits: self.limits, meter });
+        self.plugins
+            .insert(name, PluginInfo { inspection, source, bytes, limits: self.limits, grants: Vec::new(), meter });
         Ok(())
     }
 
     /// Sets what one plugin may use. False if there is no such plugin.
     pub fn set_limits(&mut self, name: &str, limits: Limits) -> bool {
         self.plugins.get_mut(name).map(|plugin| plugin.limits = limits).is_some()
+    }
+
+    /// Grants directories to one plugin. False if there is no such plugin.
+    pub fn set_grants(&mut self, name: &str, grants: Vec<PathBuf>) -> bool {
+        self.plugins.get_mut(name).map(|plugin| plugin.grants = grants).is_some()
     }
 
     /// All plugins by name.
@@ -188,34 +212,39 @@ impl PluginHost {
 
     /// A loader over a file or directory.
     pub fn loader(&self, name: &str, config_json: &str, path: &Path) -> Result<Loader, PluginError> {
-        let (plugin, pre) = self.pre(name, Kind::DatasetLoader)?;
-        Loader::new(
-            &self.sandbox,
-            plugin.name(),
-            plugin.limits,
-            plugin.meter.clone(),
-            &pre,
-            config_json,
-            Opened::open(path)?,
-        )
+        let origin = self.origin(name, Kind::DatasetLoader, config_json)?;
+        let grants = self.find(name, Kind::DatasetLoader)?.open_grants()?;
+        Loader::new(origin, Opened::open(path)?, grants)
     }
 
     /// A prompt strategy.
     pub fn strategy(&self, name: &str, config_json: &str) -> Result<Strategy, PluginError> {
-        let (plugin, pre) = self.pre(name, Kind::PromptStrategy)?;
-        Strategy::new(&self.sandbox, plugin.name(), plugin.limits, plugin.meter.clone(), &pre, config_json)
+        Strategy::new(self.origin(name, Kind::PromptStrategy, config_json)?)
     }
 
     /// A reward.
     pub fn scorer(&self, name: &str, config_json: &str) -> Result<Scorer, PluginError> {
-        let (plugin, pre) = self.pre(name, Kind::Reward)?;
-        Scorer::new(&self.sandbox, plugin.name(), plugin.limits, plugin.meter.clone(), &pre, config_json)
+        Scorer::new(self.origin(name, Kind::Reward, config_json)?)
     }
 
     /// A set of compatibility rules.
     pub fn checker(&self, name: &str, config_json: &str) -> Result<Checker, PluginError> {
-        let (plugin, pre) = self.pre(name, Kind::CompatRules)?;
-        Checker::new(&self.sandbox, plugin.name(), plugin.limits, plugin.meter.clone(), &pre, config_json)
+        Checker::new(self.origin(name, Kind::CompatRules, config_json)?)
+    }
+
+    /// A row filter.
+    pub fn filter(&self, name: &str, config_json: &str) -> Result<Filter, PluginError> {
+        Filter::new(self.origin(name, Kind::RowFilter, config_json)?)
+    }
+
+    /// A schedule.
+    pub fn curve(&self, name: &str, config_json: &str, run: ScheduleRun) -> Result<Curve, PluginError> {
+        Curve::new(self.origin(name, Kind::Schedule, config_json)?, run)
+    }
+
+    /// A watch over a run.
+    pub fn monitor(&self, name: &str, config_json: &str, run: HealthRun) -> Result<Monitor, PluginError> {
+        Monitor::new(self.origin(name, Kind::RunHealth, config_json)?, run)
     }
 
     /// What each plugin that was called took so far.
@@ -223,7 +252,7 @@ impl PluginHost {
         self.plugins.values().filter_map(|plugin| plugin.meter.read(plugin.name())).collect()
     }
 
-    fn pre(&self, name: &str, kind: Kind) -> Result<(&PluginInfo, InstancePre<State>), PluginError> {
+    fn origin(&self, name: &str, kind: Kind, config_json: &str) -> Result<Origin, PluginError> {
         let plugin = self.find(name, kind)?;
         let failed = |error: wasmtime::Error| {
             PluginError::new("plugin::invalid", format!("plugin `{name}` cannot be used"))
@@ -232,7 +261,14 @@ impl PluginHost {
         };
         let component = self.component(plugin).map_err(failed)?;
         let pre = self.sandbox.linker.instantiate_pre(&component).map_err(failed)?;
-        Ok((plugin, pre))
+        Ok(Origin {
+            stores: self.sandbox.stores.clone(),
+            plugin: plugin.name().into(),
+            limits: plugin.limits,
+            meter: Arc::clone(&plugin.meter),
+            pre,
+            config_json: config_json.into(),
+        })
     }
 
     fn component(&self, plugin: &PluginInfo) -> wasmtime::Result<Component> {

@@ -14,14 +14,14 @@ use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use crate::bindings::shared::trainer::plugin::{files, log, types};
+use crate::bindings::shared::trainer::plugin::{files, grants, log, types};
 use crate::error::{PluginError, one_line};
+use crate::files::Directory;
+use crate::stats::{LogRoom, Meter};
 use crate::types::Level;
 
 /// Time between two looks at the deadlines.
 const TICK: Duration = Duration::from_millis(10);
-/// Bytes of log messages that one instance may write.
-const LOG_BUDGET: usize = 64 << 10;
 /// Characters of one log message that are shown.
 const LOG_LINE: usize = 2000;
 /// Bytes of a guest's own stderr that are kept.
@@ -32,17 +32,33 @@ const STACK: usize = 512 << 10;
 /// What a plugin may use at most. Only the user changes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Linear memory, bytes.
+    /// Linear memory of one instance, bytes (`memory_mb`).
     pub memory_bytes: usize,
-    /// Wall time of one call.
+    /// Wall time of one call (`call_ms`).
     pub call: Duration,
-    /// Bytes that one call may hand over to the host.
+    /// Bytes that one call may hand over to the host (`result_mb`).
     pub result_bytes: usize,
+    /// Bytes of log messages in a run, all instances together (`log_kb`).
+    pub log_bytes: usize,
+    /// Bytes of the file (`file_mb`).
+    pub file_bytes: usize,
+    /// Wall time of compiling it (`compile_ms`).
+    pub compile: Duration,
+    /// Memory for compiling it, bytes (`compile_mb`).
+    pub compile_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory_bytes: 256 << 20, call: Duration::from_secs(30), result_bytes: 64 << 20 }
+        Self {
+            memory_bytes: 256 << 20,
+            call: Duration::from_secs(30),
+            result_bytes: 64 << 20,
+            log_bytes: 64 << 10,
+            file_bytes: 32 << 20,
+            compile: Duration::from_secs(60),
+            compile_bytes: 2 << 30,
+        }
     }
 }
 
@@ -65,7 +81,9 @@ pub(crate) struct State {
     stderr: MemoryOutputPipe,
     plugin: Arc<str>,
     sink: LogSink,
-    log_left: usize,
+    meter: Arc<Meter>,
+    log_limit: usize,
+    pub(crate) grants: Vec<Directory>,
     /// Error messages of the current call: shown when it ends well, part of the diagnostic when it does not.
     errors: Vec<String>,
 }
@@ -126,15 +144,16 @@ impl types::Host for State {}
 
 impl log::Host for State {
     fn write(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
-        let Some(left) = self.log_left.checked_sub(message.len() + 1) else {
-            if self.log_left > 0 {
-                self.log_left = 0;
-                let words = format!("it wrote more than {LOG_BUDGET} bytes of messages; the rest is not shown");
+        match self.meter.log(message.len() + 1, self.log_limit) {
+            LogRoom::Yes => {}
+            LogRoom::No => return Ok(()),
+            LogRoom::JustFull => {
+                let words =
+                    format!("it wrote more than {} KiB of messages; the rest is not shown", self.log_limit >> 10);
                 (self.sink)(&self.plugin, Level::Warn, &words);
+                return Ok(());
             }
-            return Ok(());
-        };
-        self.log_left = left;
+        }
         let message = one_line(&message, LOG_LINE);
         if level == Level::Error {
             self.errors.push(message);
@@ -143,6 +162,19 @@ impl log::Host for State {
         }
         Ok(())
     }
+}
+
+/// How guests are compiled and run: the same in this process and in one that only compiles.
+pub(crate) fn engine_config() -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        .epoch_interruption(true)
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true)
+        .max_wasm_stack(STACK)
+        .async_stack_size(4 * STACK);
+    config
 }
 
 /// Lends the resource table to wasi:io.
@@ -156,20 +188,19 @@ impl HasData for Io {
 pub(crate) struct Sandbox {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<State>,
+    pub(crate) stores: StoreMaker,
+}
+
+/// Makes stores: what an instance needs of the sandbox to be started again.
+#[derive(Clone)]
+pub(crate) struct StoreMaker {
+    engine: Engine,
     sink: LogSink,
 }
 
 impl Sandbox {
     pub(crate) fn new(sink: LogSink) -> wasmtime::Result<Self> {
-        let mut config = Config::new();
-        config
-            .wasm_component_model(true)
-            .epoch_interruption(true)
-            .cranelift_nan_canonicalization(true)
-            .relaxed_simd_deterministic(true)
-            .max_wasm_stack(STACK)
-            .async_stack_size(4 * STACK);
-        let engine = Engine::new(&config)?;
+        let engine = Engine::new(&engine_config())?;
         let ticking = engine.weak();
         std::thread::Builder::new().name("plugin-deadlines".into()).spawn(move || {
             while let Some(engine) = ticking.upgrade() {
@@ -179,11 +210,14 @@ impl Sandbox {
             }
         })?;
         let linker = linker(&engine)?;
-        Ok(Self { engine, linker, sink })
+        let stores = StoreMaker { engine: engine.clone(), sink };
+        Ok(Self { engine, linker, stores })
     }
+}
 
+impl StoreMaker {
     /// A store for one instance of a plugin.
-    pub(crate) fn store(&self, plugin: &str, limits: &Limits) -> Store<State> {
+    pub(crate) fn store(&self, plugin: &Arc<str>, limits: &Limits, meter: &Arc<Meter>) -> Store<State> {
         let stderr = MemoryOutputPipe::new(STDERR_LIMIT);
         let wasi = WasiCtx::builder().stderr(stderr.clone()).insecure_random_seed(0).max_random_size(1 << 16).build();
         let mut table = ResourceTable::new();
@@ -194,9 +228,11 @@ impl Sandbox {
             memory,
             wasi,
             stderr,
-            plugin: plugin.into(),
-            sink: self.sink.clone(),
-            log_left: LOG_BUDGET,
+            plugin: Arc::clone(plugin),
+            sink: Arc::clone(&self.sink),
+            meter: Arc::clone(meter),
+            log_limit: limits.log_bytes,
+            grants: Vec::new(),
             errors: Vec::new(),
         };
         let mut store = Store::new(&self.engine, state);
@@ -302,5 +338,6 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     types::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
     log::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
     files::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
+    grants::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
     Ok(linker)
 }

@@ -28,6 +28,16 @@ pub(crate) struct Meter {
     nanoseconds: AtomicU64,
     peak: AtomicU64,
     failed: AtomicU64,
+    logged: AtomicU64,
+}
+
+/// Whether there is room for a log message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogRoom {
+    Yes,
+    /// This is the first message that does not fit.
+    JustFull,
+    No,
 }
 
 impl Meter {
@@ -36,6 +46,16 @@ impl Meter {
         self.nanoseconds.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
         self.peak.fetch_max(peak as u64, Relaxed);
         self.failed.fetch_add(u64::from(failed), Relaxed);
+    }
+
+    /// Takes room for a log message of `bytes`.
+    pub(crate) fn log(&self, bytes: usize, limit: usize) -> LogRoom {
+        let before = self.logged.fetch_add(bytes as u64, Relaxed);
+        match (before + bytes as u64 <= limit as u64, before <= limit as u64) {
+            (true, _) => LogRoom::Yes,
+            (false, true) => LogRoom::JustFull,
+            (false, false) => LogRoom::No,
+        }
     }
 
     pub(crate) fn rows(&self, rows: usize) {

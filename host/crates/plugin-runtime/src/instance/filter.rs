@@ -1,0 +1,40 @@
+//! Row filters.
+
+use super::{Live, Origin, debug_by_name};
+use crate::bindings::filter::{RowFilterPlugin, RowFilterPluginPre};
+use crate::error::PluginError;
+use crate::types::Verdict;
+
+/// A running row filter. It may compare a row with earlier ones, so one instance sees a dataset from its start.
+pub struct Filter {
+    live: Live<RowFilterPlugin>,
+}
+
+debug_by_name!(Filter);
+
+impl Filter {
+    pub(crate) fn new(origin: Origin) -> Result<Self, PluginError> {
+        let live = Live::start(
+            origin,
+            |store, pre| RowFilterPluginPre::new(pre)?.instantiate(store),
+            |store, world, config| world.trainer_plugin_row_filter().filter().call_create(store, config),
+        )?;
+        Ok(Self { live })
+    }
+
+    /// Judges rows (JSON objects): one verdict a row, in order; a score is finite.
+    pub fn judge(&mut self, rows: &[String]) -> Result<Vec<Verdict>, PluginError> {
+        let verdicts = self
+            .live
+            .call(|store, world, handle| world.trainer_plugin_row_filter().filter().call_judge(store, handle, rows))?;
+        let cell = &self.live.cell;
+        if verdicts.len() != rows.len() {
+            return Err(cell.bad_result(&format!("gave {} verdicts for {} rows", verdicts.len(), rows.len())));
+        }
+        if let Some(score) = verdicts.iter().filter_map(|verdict| verdict.score).find(|score| !score.is_finite()) {
+            return Err(cell.bad_result(&format!("gave the score {score}; a score is a finite number")));
+        }
+        cell.rows(rows.len());
+        Ok(verdicts)
+    }
+}

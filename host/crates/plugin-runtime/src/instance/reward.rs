@@ -1,0 +1,50 @@
+//! Rewards.
+
+use super::{Live, Origin, debug_by_name};
+use crate::bindings::reward::{RewardPlugin, RewardPluginPre};
+use crate::error::{PluginError, one_line};
+use crate::types::{Context, Item, Score};
+
+/// A running reward.
+pub struct Scorer {
+    live: Live<RewardPlugin>,
+}
+
+debug_by_name!(Scorer);
+
+impl Scorer {
+    pub(crate) fn new(origin: Origin) -> Result<Self, PluginError> {
+        Ok(Self { live: start(origin)? })
+    }
+
+    /// Scores completions: one finite score (or none) an item, in order.
+    pub fn score(&mut self, items: &[Item], context: &Context) -> Result<Vec<Score>, PluginError> {
+        if self.live.is_dead() {
+            self.live = start(self.live.origin())?;
+        }
+        let scores = self.live.call(|store, world, handle| {
+            world.trainer_plugin_reward().scorer().call_score(store, handle, items, *context)
+        })?;
+        let cell = &self.live.cell;
+        if scores.len() != items.len() {
+            return Err(cell.bad_result(&format!("gave {} scores for {} completions", scores.len(), items.len())));
+        }
+        let broken = scores.iter().position(|score| score.value.is_some_and(|value| !value.is_finite()));
+        if let Some(index) = broken {
+            let value = scores[index].value.unwrap_or_default();
+            let completion = one_line(&items[index].completion, 200);
+            let error = cell.bad_result(&format!("gave the score {value}; a score is a finite number"));
+            return Err(error.note(format!("the completion was `{completion}`")));
+        }
+        cell.rows(items.len());
+        Ok(scores)
+    }
+}
+
+fn start(origin: Origin) -> Result<Live<RewardPlugin>, PluginError> {
+    Live::start(
+        origin,
+        |store, pre| RewardPluginPre::new(pre)?.instantiate(store),
+        |store, world, config| world.trainer_plugin_reward().scorer().call_create(store, config),
+    )
+}

@@ -1,0 +1,37 @@
+//! Compatibility rules.
+
+use super::{Live, Origin, debug_by_name};
+use crate::bindings::rules::{CompatRulesPlugin, CompatRulesPluginPre};
+use crate::error::PluginError;
+use crate::types::{Facts, Finding, RuleInfo};
+
+/// A running set of compatibility rules.
+pub struct Checker {
+    live: Live<CompatRulesPlugin>,
+}
+
+debug_by_name!(Checker);
+
+impl Checker {
+    pub(crate) fn new(origin: Origin) -> Result<Self, PluginError> {
+        let live = Live::start(
+            origin,
+            |store, pre| CompatRulesPluginPre::new(pre)?.instantiate(store),
+            |store, world, config| world.trainer_plugin_compat_rules().checker().call_create(store, config),
+        )?;
+        Ok(Self { live })
+    }
+
+    /// The rules that it has.
+    pub fn rules(&mut self) -> Result<Vec<RuleInfo>, PluginError> {
+        self.live.call(|store, world, handle| {
+            Ok(Ok(world.trainer_plugin_compat_rules().checker().call_rules(store, handle)?))
+        })
+    }
+
+    /// What is wrong with a config.
+    pub fn check(&mut self, facts: &Facts) -> Result<Vec<Finding>, PluginError> {
+        self.live
+            .call(|store, world, handle| world.trainer_plugin_compat_rules().checker().call_check(store, handle, facts))
+    }
+}

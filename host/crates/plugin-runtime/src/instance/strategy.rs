@@ -1,0 +1,43 @@
+//! Prompt strategies.
+
+use super::{Live, Origin, debug_by_name};
+use crate::bindings::strategy::{PromptStrategyPlugin, PromptStrategyPluginPre};
+use crate::error::PluginError;
+use crate::types::{RowError, Sample};
+
+/// A running prompt strategy.
+pub struct Strategy {
+    live: Live<PromptStrategyPlugin>,
+}
+
+debug_by_name!(Strategy);
+
+impl Strategy {
+    pub(crate) fn new(origin: Origin) -> Result<Self, PluginError> {
+        Ok(Self { live: start(origin)? })
+    }
+
+    /// Renders rows (JSON objects): one result a row, in order.
+    pub fn render(&mut self, rows: &[String]) -> Result<Vec<Result<Option<Sample>, RowError>>, PluginError> {
+        if self.live.is_dead() {
+            self.live = start(self.live.origin())?;
+        }
+        let samples = self.live.call(|store, world, handle| {
+            world.trainer_plugin_prompt_strategy().strategy().call_render(store, handle, rows)
+        })?;
+        if samples.len() != rows.len() {
+            let message = format!("gave {} results for {} rows", samples.len(), rows.len());
+            return Err(self.live.cell.bad_result(&message));
+        }
+        self.live.cell.rows(rows.len());
+        Ok(samples)
+    }
+}
+
+fn start(origin: Origin) -> Result<Live<PromptStrategyPlugin>, PluginError> {
+    Live::start(
+        origin,
+        |store, pre| PromptStrategyPluginPre::new(pre)?.instantiate(store),
+        |store, world, config| world.trainer_plugin_prompt_strategy().strategy().call_create(store, config),
+    )
+}
