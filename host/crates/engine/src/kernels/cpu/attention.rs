@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::matmul::{Threads, gemm, gemm_at};
-use super::simd::{GRAIN, Shared, exp, simd, softmax_row, sum};
+use super::simd::{GRAIN, Shared, exp, exp_row, multiply, simd, softmax_row, sum};
 use crate::kernels::{AttentionShape, Gemm};
 
 /// Queries whose scores exist at a time.
@@ -74,6 +74,7 @@ pub(super) fn forward(shape: AttentionShape, doc_lens: &[u32], qkv: &[f32], out:
         let (query, key) = (head * dim, (shape.heads + head / group) * dim);
         let value = key + shape.kv_heads * dim;
         with_scratch(BLOCK * length, |scratch| {
+            let mut inverse = [0.0; BLOCK];
             for first in (0..length).step_by(BLOCK) {
                 let last = (first + BLOCK).min(length);
                 let (rows, keys) = (last - first, last);
@@ -87,13 +88,20 @@ pub(super) fn forward(shape: AttentionShape, doc_lens: &[u32], qkv: &[f32], out:
                     ahead.fill(0.0);
                     // SAFETY: each row and head belongs to one task.
                     let lse = unsafe { lse.slice((start + first + row) * shape.heads + head, 1) };
-                    lse[0] = softmax_row(seen, shape.scale);
+                    let (largest, total) = exp_row(seen, shape.scale);
+                    lse[0] = largest + total.ln();
+                    inverse[row] = 1.0 / total;
                 }
                 let place = (start + first) * width + head * dim;
-                let out = out.pointer(place, (rows - 1) * width + dim);
+                let out_block = out.pointer(place, (rows - 1) * width + dim);
                 let mixing = product(rows, dim, keys, (false, false), [keys, packed, width], 0.0);
                 // SAFETY: the columns of one head in the rows of one document belong to one task.
-                unsafe { gemm_at(mixing, scores, &qkv[start * packed + value..], out, Threads::One) };
+                unsafe { gemm_at(mixing, scores, &qkv[start * packed + value..], out_block, Threads::One) };
+                // The sums divide the short rows of the output, not the long ones of the scores.
+                for row in 0..rows {
+                    // SAFETY: as above.
+                    multiply(unsafe { out.slice(place + row * width, dim) }, inverse[row]);
+                }
             }
         });
     });

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use super::matmul::{Threads, gemm};
-use super::simd::{Shared, parallel_rows, simd, softmax_row};
+use super::simd::{Shared, multiply, parallel_rows, softmax_row};
 use crate::IGNORE;
 use crate::kernels::{Gemm, Targets};
 
@@ -29,14 +29,6 @@ struct Scratch {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
-
-simd! {
-    fn multiply(row: &mut [f32], factor: f32) {
-        for value in row {
-            *value *= factor;
-        }
-    }
 }
 
 pub(super) fn linear_cross_entropy(

@@ -123,17 +123,44 @@ pub(super) fn max(values: &[f32]) -> f32 {
 }
 
 simd! {
+    /// Replaces scores by `exp(scale * scores - largest)`; returns `largest`, that of the scaled scores, and the sum.
+    pub(super) fn exp_row(scores: &mut [f32], scale: f32) -> (f32, f32) {
+        let largest = max(scores) * scale;
+        let mut lanes = [0.0f32; 32];
+        let mut chunks = scores.chunks_exact_mut(32);
+        for chunk in &mut chunks {
+            for lane in 0..32 {
+                let value = exp(chunk[lane] * scale - largest);
+                chunk[lane] = value;
+                lanes[lane] += value;
+            }
+        }
+        let mut total = 0.0;
+        for lane in lanes {
+            total += lane;
+        }
+        for score in chunks.into_remainder() {
+            *score = exp(*score * scale - largest);
+            total += *score;
+        }
+        (largest, total)
+    }
+}
+
+simd! {
+    /// Multiplies all values by a factor.
+    pub(super) fn multiply(values: &mut [f32], factor: f32) {
+        for value in values {
+            *value *= factor;
+        }
+    }
+}
+
+simd! {
     /// Replaces scores by `softmax(scale * scores)`; returns the log-sum-exp of the scaled scores.
     pub(super) fn softmax_row(scores: &mut [f32], scale: f32) -> f32 {
-        let largest = max(scores) * scale;
-        for score in scores.iter_mut() {
-            *score = exp(*score * scale - largest);
-        }
-        let total = sum(scores.len(), |index| scores[index]);
-        let inverse = 1.0 / total;
-        for score in scores.iter_mut() {
-            *score *= inverse;
-        }
+        let (largest, total) = exp_row(scores, scale);
+        multiply(scores, 1.0 / total);
         largest + total.ln()
     }
 }

@@ -1,18 +1,17 @@
 //! Operands as the matrix unit wants them: panels of 32 rows of A or columns of B ("lanes"), a step of 32 inner elements
-//! after the other, each element as three bf16 numbers.
+//! after the other, each element as three bf16 numbers: its bits by eight.
 //!
 //! A step has six tiles: first, second and third part, each for the first and the last 16 lanes. A tile of A is
 //! `[lane][pair]`, one of B `[pair][lane]`, where a pair is two neighbouring inner elements.
 
 use std::arch::x86_64::{
-    __m256i, __m512, __m512bh, __m512i, __mmask16, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
-    _mm512_cvtne2ps_pbh, _mm512_extracti64x4_epi64, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_or_si512,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_i64x2, _mm512_slli_epi32,
-    _mm512_srli_epi32, _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m512, __m512i, __mmask16, _mm512_add_epi32, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_or_si512, _mm512_packus_epi32, _mm512_permutex2var_epi64,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi64, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_shuffle_i64x2, _mm512_srli_epi32, _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
-use super::tiles::{KC, TILE_BYTES};
 use crate::kernels::Gemm;
 
 /// Lanes of a panel.
@@ -39,117 +38,164 @@ pub(super) struct Operand<'a> {
     is_right: bool,
 }
 
+/// A row of a tile.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Row([u32; 16]);
+
+/// A step of a panel: by part and half, tiles of sixteen rows.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Step([[[Row; 16]; 2]; PARTS]);
+
+impl Step {
+    pub(super) const ZERO: Self = Self([[[Row([0; 16]); 16]; 2]; PARTS]);
+}
+
 /// Sixteen rows of sixteen words.
 type Square = [__m512i; 16];
 
 impl<'a> Operand<'a> {
-    /// Rows of A from `m`, inner elements from `k`.
-    pub(super) fn left(g: &Gemm, a: &'a [f32], m: usize, k: usize, lanes: usize, inner: usize) -> Self {
-        let offset = if g.transpose_a { k * g.lda + m } else { m * g.lda + k };
-        Self { values: &a[offset..], lanes, inner, stride: g.lda, inner_is_dense: !g.transpose_a, is_right: false }
+    /// All rows of A, inner elements from `k`.
+    pub(super) fn left(g: &Gemm, a: &'a [f32], k: usize, inner: usize) -> Self {
+        let offset = if g.transpose_a { k * g.lda } else { k };
+        Self { values: &a[offset..], lanes: g.m, inner, stride: g.lda, inner_is_dense: !g.transpose_a, is_right: false }
     }
 
-    /// Columns of B from `n`, inner elements from `k`.
-    pub(super) fn right(g: &Gemm, b: &'a [f32], k: usize, n: usize, lanes: usize, inner: usize) -> Self {
-        let offset = if g.transpose_b { n * g.ldb + k } else { k * g.ldb + n };
-        Self { values: &b[offset..], lanes, inner, stride: g.ldb, inner_is_dense: g.transpose_b, is_right: true }
+    /// All columns of B, inner elements from `k`.
+    pub(super) fn right(g: &Gemm, b: &'a [f32], k: usize, inner: usize) -> Self {
+        let offset = if g.transpose_b { k } else { k * g.ldb };
+        Self { values: &b[offset..], lanes: g.n, inner, stride: g.ldb, inner_is_dense: g.transpose_b, is_right: true }
     }
 
-    /// Packs the panel whose first lane is `first`.
+    /// Inner elements are neighbours in memory, rather than lanes.
+    pub(super) fn inner_is_dense(&self) -> bool {
+        self.inner_is_dense
+    }
+
+    /// Packs one step of the panel whose first lane is `first`: inner elements from `inner` on.
     ///
     /// # Safety
-    /// The processor has AVX-512 with BF16. `panel` has the bytes of a panel of this operand's inner length.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-    pub(super) unsafe fn pack(&self, first: usize, panel: &mut [u8], scale: Scale) {
-        for (step, tiles) in panel.chunks_exact_mut(2 * PARTS * TILE_BYTES).enumerate() {
-            for half in 0..2 {
-                let lane = first + half * HALF;
-                // SAFETY: the features are the caller's promise.
-                let parts = unsafe {
-                    if self.inner_is_dense {
-                        self.by_lane(lane, step * KC, scale)
-                    } else {
-                        self.by_pair(lane, step * KC, scale)
+    /// The processor has AVX-512.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    pub(super) unsafe fn pack_step(&self, first: usize, inner: usize, tiles: &mut Step, scale: Scale) {
+        for half in 0..2 {
+            let lane = first + half * HALF;
+            // A tile of A is `[lane][pair]`, so what is wanted are lanes of 32 elements; one of B is `[pair][lane]`.
+            match (self.inner_is_dense, self.is_right) {
+                (true, false) => {
+                    for row in 0..16 {
+                        let (x, y) = self.lane(lane + row, inner, scale);
+                        store_lane(tiles, half, row, x, y);
                     }
-                };
-                // `by_lane` gives `[lane][pair]`, `by_pair` gives `[pair][lane]`.
-                let turn = self.inner_is_dense == self.is_right;
-                for (part, mut square) in parts.into_iter().enumerate() {
-                    if turn {
-                        // SAFETY: as above.
-                        unsafe { transpose(&mut square) };
+                }
+                (false, true) => {
+                    for pair in 0..16 {
+                        let k = inner + 2 * pair;
+                        store_pair(tiles, half, pair, self.across(lane, k, scale), self.across(lane, k + 1, scale));
                     }
-                    let tile = &mut tiles[(2 * part + half) * TILE_BYTES..][..TILE_BYTES];
-                    for (row, words) in square.iter().zip(tile.chunks_exact_mut(64)) {
-                        // SAFETY: the chunk has the 64 bytes of a row.
-                        unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), *row) };
+                }
+                (true, true) => {
+                    let (mut low, mut high) = ([_mm512_setzero_si512(); 16], [_mm512_setzero_si512(); 16]);
+                    for row in 0..16 {
+                        let (x, y) = self.lane(lane + row, inner, scale);
+                        (low[row], high[row]) = (_mm512_castps_si512(x), _mm512_castps_si512(y));
+                    }
+                    for (square, first_pair) in [(low, 0), (high, 8)] {
+                        let turned = transpose(&square);
+                        for pair in 0..8 {
+                            let [x, y] =
+                                [turned[2 * pair], turned[2 * pair + 1]].map(|words| _mm512_castsi512_ps(words));
+                            store_pair(tiles, half, first_pair + pair, x, y);
+                        }
+                    }
+                }
+                (false, false) => {
+                    let (mut low, mut high) = ([_mm512_setzero_si512(); 16], [_mm512_setzero_si512(); 16]);
+                    for k in 0..16 {
+                        low[k] = _mm512_castps_si512(self.across(lane, inner + k, scale));
+                    }
+                    let low = transpose(&low);
+                    for k in 0..16 {
+                        high[k] = _mm512_castps_si512(self.across(lane, inner + 16 + k, scale));
+                    }
+                    let high = transpose(&high);
+                    for row in 0..16 {
+                        let [x, y] = [low[row], high[row]].map(|words| _mm512_castsi512_ps(words));
+                        store_lane(tiles, half, row, x, y);
                     }
                 }
             }
         }
     }
 
-    /// Sixteen lanes of 32 inner elements, where those are neighbours: `[lane][pair]` of each part.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-    unsafe fn by_lane(&self, lane: usize, inner: usize, scale: Scale) -> [Square; PARTS] {
-        let zero = _mm512_setzero_si512();
-        let mut parts = [[zero; 16]; PARTS];
-        let (low, high) = (mask(self.inner.saturating_sub(inner)), mask(self.inner.saturating_sub(inner + 16)));
-        for row in 0..16.min(self.lanes.saturating_sub(lane)) {
-            let from = self.values[(lane + row) * self.stride + inner..].as_ptr();
-            // SAFETY: the masks leave out what is beyond the lane; masked elements are not read.
-            let (mut x, mut y) =
-                unsafe { (_mm512_maskz_loadu_ps(low, from), _mm512_maskz_loadu_ps(high, from.wrapping_add(16))) };
-            // SAFETY: as for this function.
-            unsafe {
-                x = scaled(x, scale);
-                y = scaled(y, scale);
-                for part in &mut parts {
-                    let rounded: __m512i = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(y, x));
-                    part[row] = rounded;
-                    x = _mm512_sub_ps(x, widen(_mm512_extracti64x4_epi64::<0>(rounded)));
-                    y = _mm512_sub_ps(y, widen(_mm512_extracti64x4_epi64::<1>(rounded)));
-                }
-            }
+    /// 32 inner elements of a lane, where those are neighbours.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn lane(&self, lane: usize, inner: usize, scale: Scale) -> (__m512, __m512) {
+        if lane >= self.lanes {
+            return (_mm512_setzero_ps(), _mm512_setzero_ps());
         }
-        parts
-    }
-
-    /// The same where lanes are neighbours: `[pair][lane]` of each part.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-    unsafe fn by_pair(&self, lane: usize, inner: usize, scale: Scale) -> [Square; PARTS] {
-        let zero = _mm512_setzero_si512();
-        let mut parts = [[zero; 16]; PARTS];
-        let lanes = mask(self.lanes.saturating_sub(lane));
-        if lanes == 0 {
-            return parts;
-        }
-        let load = |k: usize| {
-            if k >= self.inner {
-                return _mm512_setzero_ps();
-            }
-            let from = self.values[k * self.stride + lane..].as_ptr();
-            // SAFETY: the mask leaves out what is beyond the last lane.
-            unsafe { scaled(_mm512_maskz_loadu_ps(lanes, from), scale) }
+        let from = self.values[lane * self.stride + inner..].as_ptr();
+        let left = self.inner - inner;
+        // SAFETY: the masks leave out what is beyond the lane; masked elements are not read.
+        let (x, y) = unsafe {
+            (
+                _mm512_maskz_loadu_ps(mask(left), from),
+                _mm512_maskz_loadu_ps(mask(left.saturating_sub(16)), from.wrapping_add(16)),
+            )
         };
-        for pair in 0..16 {
-            let (mut x, mut y) = (load(inner + 2 * pair), load(inner + 2 * pair + 1));
-            for part in &mut parts {
-                // SAFETY: as for this function.
-                unsafe {
-                    let rounded: __m512i = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(y, x));
-                    let even = widen(_mm512_extracti64x4_epi64::<0>(rounded));
-                    let odd = widen(_mm512_extracti64x4_epi64::<1>(rounded));
-                    // The earlier element of a pair is the lower half of the word.
-                    part[pair] =
-                        _mm512_or_si512(_mm512_srli_epi32::<16>(_mm512_castps_si512(even)), _mm512_castps_si512(odd));
-                    x = _mm512_sub_ps(x, even);
-                    y = _mm512_sub_ps(y, odd);
-                }
-            }
-        }
-        parts
+        (scaled(x, scale), scaled(y, scale))
     }
+
+    /// One inner element of sixteen lanes, where those are neighbours.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn across(&self, lane: usize, inner: usize, scale: Scale) -> __m512 {
+        if inner >= self.inner || lane >= self.lanes {
+            return _mm512_setzero_ps();
+        }
+        let from = self.values[inner * self.stride + lane..].as_ptr();
+        // SAFETY: the mask leaves out what is beyond the last lane; masked elements are not read.
+        scaled(unsafe { _mm512_maskz_loadu_ps(mask(self.lanes - lane), from) }, scale)
+    }
+}
+
+/// Two lots of sixteen inner elements of a lane, as a row of a tile of A in three parts.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn store_lane(tiles: &mut Step, half: usize, row: usize, x: __m512, y: __m512) {
+    // Quarters of the 32 elements in an order that `packus`, which works within quarters, turns back into theirs.
+    let (first, second) = (_mm512_setr_epi64(0, 1, 4, 5, 8, 9, 12, 13), _mm512_setr_epi64(2, 3, 6, 7, 10, 11, 14, 15));
+    let (x, y) = (_mm512_castps_si512(x), _mm512_castps_si512(y));
+    let mut a = _mm512_castsi512_ps(_mm512_permutex2var_epi64(x, first, y));
+    let mut b = _mm512_castsi512_ps(_mm512_permutex2var_epi64(x, second, y));
+    for part in 0..PARTS {
+        let (a_half, b_half) = (upper_half(a, part == 0), upper_half(b, part == 0));
+        let upper = |half| _mm512_srli_epi32::<16>(_mm512_castps_si512(half));
+        store(&mut tiles.0[part][half][row], _mm512_packus_epi32(upper(a_half), upper(b_half)));
+        (a, b) = (_mm512_sub_ps(a, a_half), _mm512_sub_ps(b, b_half));
+    }
+}
+
+/// Two inner elements of sixteen lanes, as a row of a tile of B in three parts.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn store_pair(tiles: &mut Step, half: usize, pair: usize, mut x: __m512, mut y: __m512) {
+    for part in 0..PARTS {
+        let (even, odd) = (upper_half(x, part == 0), upper_half(y, part == 0));
+        // The earlier element of a pair is the lower half of the word.
+        let words = _mm512_or_si512(_mm512_srli_epi32::<16>(_mm512_castps_si512(even)), _mm512_castps_si512(odd));
+        store(&mut tiles.0[part][half][pair], words);
+        (x, y) = (_mm512_sub_ps(x, even), _mm512_sub_ps(y, odd));
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn store(row: &mut Row, words: __m512i) {
+    // SAFETY: a row has the 64 bytes of the register.
+    unsafe { _mm512_storeu_si512((&raw mut row.0).cast(), words) };
 }
 
 /// The first `count` of sixteen.
@@ -160,27 +206,32 @@ fn mask(count: usize) -> __mmask16 {
 #[target_feature(enable = "avx512f")]
 #[inline]
 #[expect(clippy::float_cmp, reason = "1 is an exact setting, not a computed value")]
-unsafe fn scaled(x: __m512, scale: Scale) -> __m512 {
+fn scaled(x: __m512, scale: Scale) -> __m512 {
     if scale.0 == 1.0 { x } else { _mm512_mul_ps(x, _mm512_set1_ps(scale.0)) }
 }
 
-/// Sixteen bf16 numbers as floats.
+/// Sign, exponent and 8 bits of the significand: what a bf16 number holds. What is left, `x` minus this, is exact either
+/// way; where it is rounded to nearest it is half as large and of either sign, so that what the product of later parts
+/// leaves out averages to nothing.
 #[target_feature(enable = "avx512f")]
 #[inline]
-unsafe fn widen(half: __m256i) -> __m512 {
-    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
+fn upper_half(x: __m512, nearest: bool) -> __m512 {
+    let mut bits = _mm512_castps_si512(x);
+    if nearest {
+        bits = _mm512_add_epi32(bits, _mm512_set1_epi32(0x8000));
+    }
+    _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32(0xffff_0000_u32.cast_signed())))
 }
 
 /// Rows become columns: words, then pairs of words, then quarters.
 #[target_feature(enable = "avx512f,avx512dq")]
 #[inline]
-unsafe fn transpose(square: &mut Square) {
-    let mut t = *square;
+fn transpose(square: &Square) -> Square {
+    let (mut t, mut u) = (*square, *square);
     for i in (0..16).step_by(2) {
         t[i] = _mm512_unpacklo_epi32(square[i], square[i + 1]);
         t[i + 1] = _mm512_unpackhi_epi32(square[i], square[i + 1]);
     }
-    let mut u = t;
     for i in (0..16).step_by(4) {
         u[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
         u[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
@@ -193,11 +244,12 @@ unsafe fn transpose(square: &mut Square) {
         let high = _mm512_shuffle_i64x2::<0xdd>(u[c], u[4 + c]);
         let low2 = _mm512_shuffle_i64x2::<0x88>(u[8 + c], u[12 + c]);
         let high2 = _mm512_shuffle_i64x2::<0xdd>(u[8 + c], u[12 + c]);
-        square[c] = _mm512_shuffle_i64x2::<0x88>(low, low2);
-        square[8 + c] = _mm512_shuffle_i64x2::<0xdd>(low, low2);
-        square[4 + c] = _mm512_shuffle_i64x2::<0x88>(high, high2);
-        square[12 + c] = _mm512_shuffle_i64x2::<0xdd>(high, high2);
+        t[c] = _mm512_shuffle_i64x2::<0x88>(low, low2);
+        t[8 + c] = _mm512_shuffle_i64x2::<0xdd>(low, low2);
+        t[4 + c] = _mm512_shuffle_i64x2::<0x88>(high, high2);
+        t[12 + c] = _mm512_shuffle_i64x2::<0xdd>(high, high2);
     }
+    t
 }
 
 #[cfg(test)]
@@ -214,8 +266,8 @@ mod tests {
         let words: Vec<u32> = (0..256).collect();
         // SAFETY: the processor has the features; 256 words are 16 rows.
         let found: Vec<u32> = unsafe {
-            let mut square: Square = std::array::from_fn(|row| _mm512_loadu_si512(words[16 * row..].as_ptr().cast()));
-            transpose(&mut square);
+            let square: Square = std::array::from_fn(|row| _mm512_loadu_si512(words[16 * row..].as_ptr().cast()));
+            let square = transpose(&square);
             let mut out = vec![0; 256];
             for (row, values) in square.iter().enumerate() {
                 _mm512_storeu_si512(out[16 * row..].as_mut_ptr().cast(), *values);

@@ -6,12 +6,10 @@
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid_count, __get_cpuid_max};
 
-use super::pack::{PANEL, PARTS};
+use super::pack::{PANEL, Step};
 
 /// Inner elements of one tile.
 pub(super) const KC: usize = 32;
-/// Bytes of a tile.
-pub(super) const TILE_BYTES: usize = 1024;
 
 /// `XFEATURE_XTILEDATA` of Linux.
 const TILE_DATA: libc::c_long = 18;
@@ -64,32 +62,34 @@ impl Tiles {
         Self { _private: () }
     }
 
-    /// `C = A * B + beta * C` for `height` x `width` elements of C and `count` steps of packed panels.
+    /// `C = A * B + beta * C` for `height` x `width` elements of C, and as many steps of B as there are of A.
+    /// `next` is the block of C that comes next: it is fetched meanwhile, and any address will do.
     ///
     /// # Safety
-    /// `a` and `b` point at `count` steps of a panel; `c` is valid for `height` rows of `width`, `ldc` apart.
+    /// `c` is valid for `height` rows of `width`, `ldc` apart.
     #[expect(clippy::unused_self, reason = "only a configured unit can multiply")]
     pub(super) unsafe fn multiply(
         &self,
-        count: usize,
-        a: *const u8,
-        b: *const u8,
+        a: &[Step],
+        b: &[Step],
         c: *mut f32,
         ldc: usize,
         height: usize,
         width: usize,
         beta: f32,
+        next: *const f32,
     ) {
+        assert_eq!(a.len(), b.len(), "both have the same inner length");
         #[expect(clippy::float_cmp, reason = "0 and 1 are exact settings, not computed values")]
         let in_place = height == PANEL && width == PANEL && (beta == 0.0 || beta == 1.0);
         if in_place {
             // SAFETY: all of the block is there.
-            unsafe { Self::whole(count, a, b, c, 4 * ldc, beta != 0.0) };
+            unsafe { Self::whole(a, b, c, 4 * ldc, beta != 0.0, next) };
             return;
         }
         let mut whole = Whole([0.0; PANEL * PANEL]);
         // SAFETY: the block in memory of our own is whole.
-        unsafe { Self::whole(count, a, b, whole.0.as_mut_ptr(), 4 * PANEL, false) };
+        unsafe { Self::whole(a, b, whole.0.as_mut_ptr(), 4 * PANEL, false, next) };
         for row in 0..height {
             for column in 0..width {
                 // SAFETY: within the height and width that the caller promises.
@@ -103,7 +103,7 @@ impl Tiles {
 
     /// # Safety
     /// As for [`multiply`](Self::multiply), with all 32 rows of 32 elements of C there, and the unit configured.
-    unsafe fn whole(count: usize, a: *const u8, b: *const u8, c: *mut f32, ldc_bytes: usize, load: bool) {
+    unsafe fn whole(a: &[Step], b: &[Step], c: *mut f32, ldc_bytes: usize, load: bool, next: *const f32) {
         // SAFETY: tiles are configured; the loop reads `count` steps of six tiles from `a` and `b`, and reads and writes
         // 32 rows of 128 bytes from `c`, as the caller promises.
         unsafe {
@@ -121,6 +121,12 @@ impl Tiles {
                 "tilezero tmm2",
                 "tilezero tmm3",
                 "3:",
+                // Two rows of the next block of C a step.
+                "prefetchw [{next}]",
+                "prefetchw [{next} + 64]",
+                "prefetchw [{next} + {ldc} * 1]",
+                "prefetchw [{next} + {ldc} * 1 + 64]",
+                "lea {next}, [{next} + {ldc} * 2]",
                 // First parts of A against all three parts of B.
                 "tileloadd tmm4, [{a} + {s} * 1]",
                 "tileloadd tmm6, [{b} + {s} * 1]",
@@ -176,11 +182,12 @@ impl Tiles {
                 c = in(reg) c,
                 c2 = in(reg) c.cast::<u8>().add(16 * ldc_bytes),
                 ldc = in(reg) ldc_bytes,
+                next = inout(reg) next => _,
                 s = in(reg) 64usize,
-                step = const 2 * PARTS * TILE_BYTES,
-                a = inout(reg) a => _,
-                b = inout(reg) b => _,
-                count = inout(reg) count => _,
+                step = const size_of::<Step>(),
+                a = inout(reg) a.as_ptr() => _,
+                b = inout(reg) b.as_ptr() => _,
+                count = inout(reg) a.len() => _,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack),
