@@ -6,5 +6,5 @@ use clap::Parser as _;
 use host::cli::{Cli, run};
 
 fn main() -> ExitCode {
-    run(Cli::parse()).into()
+    run(Cli::parse())
 }

@@ -1,8 +1,10 @@
 //! The program from outside: what it prints, how it ends, what it leaves behind.
 
 mod config;
+mod craft;
 mod data;
 mod generate;
+mod hostile;
 mod model;
 mod plugins;
 mod run;

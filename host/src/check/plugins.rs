@@ -28,7 +28,8 @@ pub fn open(directories: &[PathBuf]) -> Result<PluginHost, Failure> {
         }
     });
     let cache_dir = crate::directories::cache().map(|cache| cache.join("plugins"));
-    let mut host = PluginHost::new(RuntimeOptions { cache_dir, limits: Limits::default(), log })?;
+    let limits = Limits::default();
+    let mut host = PluginHost::new(RuntimeOptions { cache_dir, compiler: compiler(), limits, log })?;
     for (name, bytes) in bundled::BUNDLED {
         host.add_bundled(name, bytes)?;
     }
@@ -38,19 +39,68 @@ pub fn open(directories: &[PathBuf]) -> Result<PluginHost, Failure> {
     Ok(host)
 }
 
-/// Applies the config's limits (`plugins[].limits`).
-pub fn set_limits(loaded: &LoadedConfig, plugins: &mut PluginHost) {
+/// This program again, as the process that compiles the plugins of others.
+fn compiler() -> Option<plugin_runtime::CompilerCommand> {
+    let program = std::env::current_exe().ok()?;
+    // Under a test harness or as a library, this program is another one.
+    (program.file_stem()? == env!("CARGO_PKG_NAME")).then(|| vec![program.into(), COMPILE.into()])
+}
+
+/// The command that compiles, for [`compiler`] only.
+pub const COMPILE: &str = "compile-plugin";
+
+/// Applies what the user says of single plugins: the config's limits and grants (`plugins[]`), and `--grant NAME=DIR`.
+///
+/// # Errors
+/// A plugin of the command line that is not there.
+pub fn configure(loaded: &LoadedConfig, granted: &[Grant], plugins: &mut PluginHost) -> Result<(), Failure> {
     for pin in &loaded.config.plugins {
-        let defaults = Limits::default();
+        let (own, defaults) = (&pin.limits, Limits::default());
+        let bytes = |count: Option<u64>, shift: u32, default: usize| {
+            count.map_or(default, |count| (count as usize).saturating_mul(1 << shift))
+        };
         let limits = Limits {
-            memory_bytes: pin
-                .limits
-                .memory_mb
-                .map_or(defaults.memory_bytes, |mb| (mb as usize).saturating_mul(1 << 20)),
-            call: pin.limits.call_ms.map_or(defaults.call, Duration::from_millis),
-            ..defaults
+            memory_bytes: bytes(own.memory_mb, 20, defaults.memory_bytes),
+            call: own.call_ms.map_or(defaults.call, Duration::from_millis),
+            result_bytes: bytes(own.result_mb, 20, defaults.result_bytes),
+            log_bytes: bytes(own.log_kb, 10, defaults.log_bytes),
+            file_bytes: bytes(own.file_mb, 20, defaults.file_bytes),
+            compile: own.compile_ms.map_or(defaults.compile, Duration::from_millis),
+            compile_bytes: bytes(own.compile_mb, 20, defaults.compile_bytes),
         };
         plugins.set_limits(&pin.name, limits);
+        plugins.grant(&pin.name, pin.grants.read.iter().map(|path| loaded.resolve(path)).collect());
+    }
+    for grant in granted {
+        if !plugins.grant(&grant.plugin, vec![grant.directory.clone()]) {
+            let message = format!("`--grant` names `{}`, and there is no such plugin", grant.plugin);
+            return Err(Diagnostic::error("plugin::unknown", message)
+                .help("`host plugin list` shows all plugins")
+                .into());
+        }
+    }
+    Ok(())
+}
+
+/// A directory that the command line lets a plugin read: `NAME=DIRECTORY`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The plugin.
+    pub plugin: String,
+    /// The directory.
+    pub directory: PathBuf,
+}
+
+impl std::str::FromStr for Grant {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((plugin, directory)) if !plugin.is_empty() && !directory.is_empty() => {
+                Ok(Self { plugin: plugin.to_owned(), directory: PathBuf::from(directory) })
+            }
+            _ => Err("write NAME=DIRECTORY, with the name of the plugin".to_owned()),
+        }
     }
 }
 
@@ -165,7 +215,12 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost) -> Vec<Diagnostic> {
         }
     }
     for (index, pin) in loaded.config.plugins.iter().enumerate() {
-        found.extend(check_pin(loaded, pin, index, plugins.get(&pin.name)));
+        let pinned = check_pin(loaded, pin, index, plugins.get(&pin.name));
+        if pinned.iter().any(|diagnostic| diagnostic.code == "plugin::grant") {
+            // A grant that is not there is told at its place, not once more at each use of the plugin.
+            found.retain(|other| other.code != "plugin::grant" || other.plugin.as_ref() != Some(&pin.name));
+        }
+        found.extend(pinned);
     }
     found
 }
@@ -195,7 +250,7 @@ fn check_pin(loaded: &LoadedConfig, pin: &PluginPin, index: usize, plugin: Optio
         let help = "put its .wasm file into a directory and pass `--plugins DIRECTORY`";
         return vec![Diagnostic::error("plugin::unknown", message).at(at("name")).help(help)];
     };
-    let mut found = Vec::new();
+    let mut found = check_grants(loaded, pin, index, plugin);
     let inspection = &plugin.inspection;
     if let Some(version) = &pin.version {
         let is = &inspection.manifest.version;
@@ -216,6 +271,22 @@ fn check_pin(loaded: &LoadedConfig, pin: &PluginPin, index: usize, plugin: Optio
                 .help("use the pinned file; change the pin only if you trust the new one")
                 .plugin(&pin.name),
         );
+    }
+    found
+}
+
+fn check_grants(loaded: &LoadedConfig, pin: &PluginPin, index: usize, plugin: &PluginInfo) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for (at, directory) in pin.grants.read.iter().enumerate() {
+        let place = loaded.source.nearest_place(&format!("plugins[{index}].grants.read[{at}]"));
+        if !plugin.needs_grants() {
+            let message = format!("plugin `{}` is granted `{directory}`, but does not ask for it", pin.name);
+            let why = "only dataset loaders that read beside their data do";
+            found.push(Diagnostic::warning("plugin::grant", message).at(place).why(why).help("remove the grant"));
+        } else if !loaded.resolve(directory).is_dir() {
+            let message = format!("there is no directory `{directory}` to grant to `{}`", pin.name);
+            found.push(Diagnostic::error("plugin::grant", message).at(place).plugin(&pin.name));
+        }
     }
     found
 }

@@ -11,7 +11,7 @@ pub(super) fn run(args: &ConfigArgs) -> Result<ExitStatus, Failure> {
     let mut plugins = plugins::open(&args.plugins)?;
     let examined = config::examine(&path, &args.set);
     if let Some(loaded) = &examined.loaded {
-        plugins::set_limits(loaded, &mut plugins);
+        plugins::configure(loaded, &args.grant, &mut plugins)?;
     }
     let found = check_examined(examined, &plugins);
     show(&found, args.output());

@@ -8,9 +8,11 @@ mod train;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::check::plugins::Grant;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
 use crate::report::Output;
 
@@ -32,6 +34,12 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Look at plugins
     Plugin(plugin::PluginArgs),
+    /// Compile a plugin from stdin to stdout: started by this program itself
+    #[command(name = crate::check::plugins::COMPILE, hide = true)]
+    CompilePlugin {
+        /// Memory that it may take, bytes
+        memory: u64,
+    },
 }
 
 /// What every command that reads a config takes.
@@ -42,6 +50,9 @@ struct ConfigArgs {
     /// Directory with plugins (*.wasm) beside the bundled ones
     #[arg(long, value_name = "DIR")]
     plugins: Vec<PathBuf>,
+    /// Let a dataset loader read the files under a directory, beside its data: `--grant acme:tables=./tables`
+    #[arg(long, value_name = "NAME=DIR")]
+    grant: Vec<Grant>,
     /// Replace one value of the config: `--set learning_rate=1e-4`, `--set datasets[0].path=data.jsonl`
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -77,18 +88,19 @@ impl ConfigArgs {
 }
 
 /// Runs what was typed.
-pub fn run(cli: Cli) -> ExitStatus {
+pub fn run(cli: Cli) -> ExitCode {
     let (output, result) = match cli.command {
         Command::Train(args) => (args.config.output(), train::run(&args)),
         Command::Check(args) => (args.config.output(), check::run(&args.config)),
         Command::Generate(args) => (args.output(), generate::run(&args)),
         Command::Plugin(args) => (args.output(), plugin::run(&args)),
+        Command::CompilePlugin { memory } => return plugin_runtime::compile_main(memory),
     };
     match result {
-        Ok(status) => status,
+        Ok(status) => status.into(),
         Err(Failure(diagnostics)) => {
             show(&diagnostics, output);
-            ExitStatus::Failed
+            ExitStatus::Failed.into()
         }
     }
 }

@@ -48,7 +48,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
     let mut plugins = plugins::open(&args.config.plugins)?;
     let examined = config::examine(&path, &args.config.set);
     if let Some(loaded) = &examined.loaded {
-        plugins::set_limits(loaded, &mut plugins);
+        plugins::configure(loaded, &args.config.grant, &mut plugins)?;
     }
     if examined.has_errors() {
         return Err(Failure(check::check_examined(examined, &plugins)));

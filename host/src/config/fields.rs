@@ -10,7 +10,9 @@ use super::defaults;
 use super::names::{nearest, one_of};
 use super::read::{Context, Section, fill, found, unknown_word};
 use super::schema::{Config, DatasetConfig};
-use super::values::{Adapter, Amount, AutoBool, Choice, PluginLimits, PluginPin, PluginRef, RuleRef, RuleSeverity};
+use super::values::{
+    Adapter, Amount, AutoBool, Choice, PluginGrants, PluginLimits, PluginPin, PluginRef, RuleRef, RuleSeverity,
+};
 use crate::diagnostic::Diagnostic;
 
 /// Linear layers of a decoder layer, by the names that `lora_target_modules` uses.
@@ -475,11 +477,23 @@ fn plugin_pin(section: &Section<'_>) -> Option<PluginPin> {
     }
     let mut limits = PluginLimits::default();
     if let Some(own) = section.value("limits").and_then(|value| Section::of(cx, section.at("limits"), value, &[])) {
-        limits.memory_mb = own.checked("memory_mb", "from 1 to 4096", |n: u64| (1..=4096).contains(&n));
-        limits.call_ms = own.checked("call_ms", "from 1 to 3600000", |n: u64| (1..=3_600_000).contains(&n));
+        let mebibytes = |n: u64| (1..=4096).contains(&n);
+        let milliseconds = |n: u64| (1..=3_600_000).contains(&n);
+        limits.memory_mb = own.checked("memory_mb", "from 1 to 4096", mebibytes);
+        limits.call_ms = own.checked("call_ms", "from 1 to 3600000", milliseconds);
+        limits.result_mb = own.checked("result_mb", "from 1 to 4096", mebibytes);
+        limits.log_kb = own.checked("log_kb", "from 1 to 65536", |n: u64| (1..=65536).contains(&n));
+        limits.file_mb = own.checked("file_mb", "from 1 to 256", |n: u64| (1..=256).contains(&n));
+        limits.compile_ms = own.checked("compile_ms", "from 1 to 3600000", milliseconds);
+        limits.compile_mb = own.checked("compile_mb", "from 64 to 65536", |n: u64| (64..=65536).contains(&n));
         own.finish(|_| None);
     }
-    Some(PluginPin { name: name?, version, sha256: sha256.map(|digest| digest.to_lowercase()), limits })
+    let mut grants = PluginGrants::default();
+    if let Some(own) = section.value("grants").and_then(|value| Section::of(cx, section.at("grants"), value, &[])) {
+        grants.read = own.read("read").unwrap_or_default();
+        own.finish(|_| None);
+    }
+    Some(PluginPin { name: name?, version, sha256: sha256.map(|digest| digest.to_lowercase()), limits, grants })
 }
 
 fn word_of(top: &Section<'_>, key: &'static str, words: &'static [&'static str]) -> Option<String> {

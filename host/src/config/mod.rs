@@ -26,8 +26,8 @@ pub use self::positions::{is_within, join, join_index};
 pub use self::schema::{Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
 pub use self::source::ConfigSource;
 pub use self::values::{
-    Adapter, Amount, AutoBool, Cadence, Choice, ExcessLengthStrategy, LrScheduler, Optimizer, PluginLimits, PluginPin,
-    PluginRef, RuleRef, RuleSeverity, TrainOnEos,
+    Adapter, Amount, AutoBool, Cadence, Choice, ExcessLengthStrategy, LrScheduler, Optimizer, PluginGrants,
+    PluginLimits, PluginPin, PluginRef, RuleRef, RuleSeverity, TrainOnEos,
 };
 use crate::diagnostic::{Diagnostic, Failure, Severity};
 

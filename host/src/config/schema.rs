@@ -179,7 +179,7 @@ pub struct Config {
     pub num_generation_samples: Option<u64>,
     /// Ours. Compatibility-rule plugins beside the bundled `axolotl-compat`. Default: none.
     pub rules: Vec<RuleRef>,
-    /// Ours. Pins and limits of plugins used above. Default: none.
+    /// Ours. Pins, limits and grants of plugins used above. Default: none.
     pub plugins: Vec<PluginPin>,
 }
 

@@ -225,6 +225,35 @@ pub struct PluginLimits {
     /// Wall time of one call, milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call_ms: Option<u64>,
+    /// What one call may hand over, MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result_mb: Option<u64>,
+    /// Log messages in a run, KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_kb: Option<u64>,
+    /// Size of the file, MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_mb: Option<u64>,
+    /// Wall time of compiling it, milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compile_ms: Option<u64>,
+    /// Memory for compiling it, MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compile_mb: Option<u64>,
+}
+
+/// What the user lets one plugin use beside its data (`plugins[].grants`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PluginGrants {
+    /// Directories whose files it may read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub read: Vec<String>,
+}
+
+impl PluginGrants {
+    fn is_empty(&self) -> bool {
+        self.read.is_empty()
+    }
 }
 
 /// What the user wants of a plugin that is used anywhere in the config (`plugins[]`).
@@ -240,6 +269,9 @@ pub struct PluginPin {
     pub sha256: Option<String>,
     /// Limits instead of the defaults.
     pub limits: PluginLimits,
+    /// What it may use beside its data; nothing unless it is written here.
+    #[serde(skip_serializing_if = "PluginGrants::is_empty")]
+    pub grants: PluginGrants,
 }
 
 #[cfg(test)]

@@ -33,7 +33,13 @@ pub enum TokenizeError {
         /// Characters that there are.
         length: usize,
     },
-    /// A sample of more tokens than anything here can address.
+    /// A loss weight that is none.
+    #[error("the prompt strategy gave a text the weight {weight}; a weight is a finite number that is not negative")]
+    BadWeight {
+        /// The weight.
+        weight: f32,
+    },
+    /// Nothing to learn from, and nothing to read.
     #[error("the row has no text")]
     Empty,
 }
@@ -117,7 +123,11 @@ impl Encoder<'_> {
             let start = text.len();
             text.push_str(&segment.text);
             let train = segment.train || self.train_on_inputs;
-            parts.push(Part { bytes: start..text.len(), train, weight: segment.weight.unwrap_or(1.0) });
+            let weight = segment.weight.unwrap_or(1.0);
+            if !(weight.is_finite() && weight >= 0.0) {
+                return Err(TokenizeError::BadWeight { weight });
+            }
+            parts.push(Part { bytes: start..text.len(), train, weight });
         }
         if text.is_empty() {
             return Err(TokenizeError::Empty);

@@ -1,5 +1,6 @@
-//! Compiled plugins, kept between runs. The files are native code, so the directory belongs to the user alone, only
-//! what this program wrote is loaded, and each file must have the digest that was noted when it was written.
+//! Compiled plugins, kept between runs. The files are native code, so the directory belongs to the user alone and only
+//! what this program wrote is loaded. A file is written whole or not at all, and starts with the digest of the rest:
+//! runs at the same time, a crash or a bad disk cost a compilation, never more.
 
 use std::fs;
 use std::hash::{Hash, Hasher};
@@ -12,6 +13,9 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use crate::manifest::hex;
+
+/// Bytes of the digest at the start of a file.
+const DIGEST: usize = 32;
 
 /// A directory of compiled plugins.
 #[derive(Debug)]
@@ -29,52 +33,36 @@ impl Cache {
         (mine && private).then(|| Self { dir: dir.to_owned() })
     }
 
-    /// The compiled plugin, from the cache or compiled now.
-    pub(crate) fn component(&self, engine: &Engine, bytes: &[u8], sha256: &str) -> wasmtime::Result<Component> {
-        let path = self.path(engine, sha256);
-        if let Some(component) = load(engine, &path) {
-            return Ok(component);
+    /// The compiled plugin, where it is there and whole.
+    pub(crate) fn load(&self, engine: &Engine, sha256: &str) -> Option<Component> {
+        let file = fs::read(self.path(engine, sha256)).ok()?;
+        let (digest, code) = file.split_at_checked(DIGEST)?;
+        if Sha256::digest(code).as_slice() != digest {
+            return None;
         }
-        let component = Component::new(engine, bytes)?;
-        // A full disk or a lost directory costs only the time of compiling again.
-        if let Ok(compiled) = component.serialize() {
-            let _ = self.store(&path, &compiled);
-        }
-        Ok(component)
+        // SAFETY: the bytes are what wasmtime of this program gave: they lie in a directory that only this user can write
+        // (checked in `open`), with their digest. wasmtime itself checks version and settings.
+        unsafe { Component::deserialize(engine, code) }.ok()
+    }
+
+    /// Keeps a compiled plugin. A full disk or a lost directory costs only the time of compiling again.
+    pub(crate) fn store(&self, engine: &Engine, sha256: &str, code: &[u8]) {
+        let write = || {
+            let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
+            file.write_all(&Sha256::digest(code))?;
+            file.write_all(code)?;
+            file.persist(self.path(engine, sha256))?;
+            Ok::<(), std::io::Error>(())
+        };
+        let _ = write();
     }
 
     fn path(&self, engine: &Engine, sha256: &str) -> PathBuf {
         let mut hasher = Sha256Hasher(Sha256::new());
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let engine = hex(&hasher.0.finalize());
-        self.dir.join(format!("{}-{}.cwasm", &sha256[..32], &engine[..16]))
+        self.dir.join(format!("{}-{}.bin", &sha256[..32], &engine[..16]))
     }
-
-    fn store(&self, path: &Path, compiled: &[u8]) -> std::io::Result<()> {
-        for (path, bytes) in
-            [(path.to_owned(), compiled), (digest_path(path), hex(&Sha256::digest(compiled)).as_bytes())]
-        {
-            let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
-            file.write_all(bytes)?;
-            file.persist(path)?;
-        }
-        Ok(())
-    }
-}
-
-fn load(engine: &Engine, path: &Path) -> Option<Component> {
-    let compiled = fs::read(path).ok()?;
-    let digest = fs::read_to_string(digest_path(path)).ok()?;
-    if hex(&Sha256::digest(&compiled)) != digest {
-        return None;
-    }
-    // SAFETY: the bytes are what `serialize` of this program gave: they lie in a directory that only this user can
-    // write (checked in `open`), and have the digest noted with them. wasmtime itself checks version and settings.
-    unsafe { Component::deserialize(engine, &compiled) }.ok()
-}
-
-fn digest_path(path: &Path) -> PathBuf {
-    path.with_extension("sha256")
 }
 
 struct Sha256Hasher(Sha256);
@@ -87,5 +75,40 @@ impl Hasher for Sha256Hasher {
     fn finish(&self) -> u64 {
         let digest = self.0.clone().finalize();
         digest.iter().take(8).fold(0, |sum, &byte| sum << 8 | u64::from(byte))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::engine_config;
+
+    /// The smallest component.
+    const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
+
+    #[test]
+    fn what_is_damaged_or_cut_is_not_loaded() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("plugins");
+        let (cache, engine) = (Cache::open(&dir).unwrap(), Engine::new(&engine_config()).unwrap());
+        let sha256 = hex(&Sha256::digest(EMPTY));
+        assert!(cache.load(&engine, &sha256).is_none());
+        cache.store(&engine, &sha256, &engine.precompile_component(EMPTY).unwrap());
+        assert!(cache.load(&engine, &sha256).is_some());
+        let path = cache.path(&engine, &sha256);
+        let whole = fs::read(&path).unwrap();
+        for broken in [&whole[..whole.len() - 1], &whole[..10], b"", &[&whole[..100], b"x", &whole[101..]].concat()] {
+            fs::write(&path, broken).unwrap();
+            assert!(cache.load(&engine, &sha256).is_none(), "{} bytes", broken.len());
+        }
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_is_not_used() {
+        let root = tempfile::tempdir().unwrap();
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(Cache::open(root.path()).is_none());
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(Cache::open(root.path()).is_some());
     }
 }

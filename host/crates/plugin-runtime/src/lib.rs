@@ -5,6 +5,7 @@
 
 mod bindings;
 mod cache;
+mod compile;
 mod error;
 mod files;
 mod instance;
@@ -14,6 +15,7 @@ mod sandbox;
 mod stats;
 pub mod types;
 
+pub use compile::{CompilerCommand, compile_main};
 pub use error::PluginError;
 pub use instance::{Checker, Curve, Filter, Loader, Monitor, Scorer, Strategy};
 pub use manifest::{API, Inspection, Kind, Manifest, Source, inspect, read_file};

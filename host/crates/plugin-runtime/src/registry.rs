@@ -7,6 +7,7 @@ use std::sync::Arc;
 use wasmtime::component::Component;
 
 use crate::cache::Cache;
+use crate::compile::{CompilerCommand, apart};
 use crate::error::PluginError;
 use crate::files::{Directory, Opened};
 use crate::instance::{Checker, Curve, Filter, Loader, Monitor, Origin, Scorer, Strategy};
@@ -19,6 +20,8 @@ use crate::types::{HealthRun, ScheduleRun};
 pub struct RuntimeOptions {
     /// Where compiled plugins are kept; none: they are compiled each time.
     pub cache_dir: Option<PathBuf>,
+    /// How to compile the plugins of others in a process of its own; none: here.
+    pub compiler: Option<CompilerCommand>,
     /// For plugins without limits of their own.
     pub limits: Limits,
     /// Where plugins' words go.
@@ -67,6 +70,11 @@ impl PluginInfo {
         &self.grants
     }
 
+    /// True if it asks for directories beside its data.
+    pub fn needs_grants(&self) -> bool {
+        self.inspection.imports.iter().any(|import| import.starts_with("trainer:plugin/grants@"))
+    }
+
     fn open_grants(&self) -> Result<Vec<Directory>, PluginError> {
         let open = |path: &PathBuf| {
             Directory::granted(path).map_err(|error| {
@@ -83,6 +91,7 @@ impl PluginInfo {
 pub struct PluginHost {
     sandbox: Sandbox,
     cache: Option<Cache>,
+    compiler: Option<CompilerCommand>,
     limits: Limits,
     plugins: BTreeMap<String, PluginInfo>,
     compiled: std::sync::Mutex<BTreeMap<String, Component>>,
@@ -98,6 +107,7 @@ impl PluginHost {
         Ok(Self {
             sandbox,
             cache,
+            compiler: options.compiler,
             limits: options.limits,
             plugins: BTreeMap::new(),
             compiled: std::sync::Mutex::default(),
@@ -156,9 +166,9 @@ impl PluginHost {
         self.plugins.get_mut(name).map(|plugin| plugin.limits = limits).is_some()
     }
 
-    /// Grants directories to one plugin. False if there is no such plugin.
-    pub fn set_grants(&mut self, name: &str, grants: Vec<PathBuf>) -> bool {
-        self.plugins.get_mut(name).map(|plugin| plugin.grants = grants).is_some()
+    /// Lets one plugin read the files under more directories. False if there is no such plugin.
+    pub fn grant(&mut self, name: &str, directories: Vec<PathBuf>) -> bool {
+        self.plugins.get_mut(name).map(|plugin| plugin.grants.extend(directories)).is_some()
     }
 
     /// All plugins by name.
@@ -254,13 +264,17 @@ impl PluginHost {
 
     fn origin(&self, name: &str, kind: Kind, config_json: &str) -> Result<Origin, PluginError> {
         let plugin = self.find(name, kind)?;
-        let failed = |error: wasmtime::Error| {
-            PluginError::new("plugin::invalid", format!("plugin `{name}` cannot be used"))
+        if plugin.grants.is_empty() && plugin.needs_grants() {
+            return Err(not_granted(name));
+        }
+        let component = self.component(plugin)?;
+        let pre = self.sandbox.linker.instantiate_pre(&component).map_err(|error| {
+            // What is imported is on the list (`manifest.rs`), so it is a function or a type that this host lacks.
+            PluginError::new("plugin::api-version", format!("plugin `{name}` was built for a newer plugin API"))
                 .plugin(name)
                 .why(crate::error::one_line(&format!("{error:#}"), 500))
-        };
-        let component = self.component(plugin).map_err(failed)?;
-        let pre = self.sandbox.linker.instantiate_pre(&component).map_err(failed)?;
+                .help("use a newer host, or a version of the plugin that was built for this one")
+        })?;
         Ok(Origin {
             stores: self.sandbox.stores.clone(),
             plugin: plugin.name().into(),
@@ -271,19 +285,53 @@ impl PluginHost {
         })
     }
 
-    fn component(&self, plugin: &PluginInfo) -> wasmtime::Result<Component> {
+    fn component(&self, plugin: &PluginInfo) -> Result<Component, PluginError> {
+        let name = plugin.name();
         let mut compiled = self.compiled.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(component) = compiled.get(plugin.name()) {
+        if let Some(component) = compiled.get(name) {
             return Ok(component.clone());
         }
+        if plugin.bytes.len() > plugin.limits.file_bytes {
+            let (is, limit) = (plugin.bytes.len().div_ceil(1 << 20), plugin.limits.file_bytes >> 20);
+            let message = format!("plugin `{name}` has {is} MiB, more than the {limit} that a plugin may have");
+            return Err(PluginError::new("plugin::limit", message)
+                .plugin(name)
+                .help(format!("if you trust it: `plugins: [{{name: {name}, limits: {{file_mb: {is}}}}}]`")));
+        }
         let (engine, digest) = (&self.sandbox.engine, &plugin.inspection.sha256);
-        let component = match &self.cache {
-            Some(cache) => cache.component(engine, &plugin.bytes, digest)?,
-            None => Component::new(engine, &plugin.bytes)?,
+        let component = match self.cache.as_ref().and_then(|cache| cache.load(engine, digest)) {
+            Some(component) => component,
+            None => self.compile(plugin)?,
         };
-        compiled.insert(plugin.name().to_owned(), component.clone());
+        compiled.insert(name.to_owned(), component.clone());
         Ok(component)
     }
+
+    /// Compiles a plugin, and keeps the result.
+    fn compile(&self, plugin: &PluginInfo) -> Result<Component, PluginError> {
+        let (engine, name) = (&self.sandbox.engine, plugin.name());
+        let invalid = |error: wasmtime::Error| {
+            PluginError::new("plugin::invalid", format!("plugin `{name}` cannot be compiled"))
+                .plugin(name)
+                .why(crate::error::one_line(&format!("{error:#}"), 500))
+        };
+        let code = match &self.compiler {
+            Some(command) if plugin.source != Source::Bundled => apart(command, &plugin.bytes, name, &plugin.limits)?,
+            _ => engine.precompile_component(&plugin.bytes).map_err(invalid)?,
+        };
+        if let Some(cache) = &self.cache {
+            cache.store(engine, &plugin.inspection.sha256, &code);
+        }
+        // SAFETY: the code is what wasmtime of this program made a moment ago, here or in a process of its own.
+        unsafe { Component::deserialize(engine, &code) }.map_err(invalid)
+    }
+}
+
+fn not_granted(name: &str) -> PluginError {
+    PluginError::new("plugin::grant", format!("plugin `{name}` asks for a directory beside its data, and has none"))
+        .plugin(name)
+        .why("a plugin reads what the config's `path` names; anything else only where you grant it")
+        .help(format!("to let it read the files under a directory: `plugins: [{{name: {name}, grants: {{read: [DIRECTORY]}}}}]`, or `--grant {name}=DIRECTORY`"))
 }
 
 fn place(source: &Source) -> String {

@@ -56,7 +56,7 @@ impl Default for Limits {
             result_bytes: 64 << 20,
             log_bytes: 64 << 10,
             file_bytes: 32 << 20,
-            compile: Duration::from_secs(60),
+            compile: Duration::from_mins(1),
             compile_bytes: 2 << 30,
         }
     }
@@ -284,6 +284,8 @@ pub(crate) fn explain(store: &mut Store<State>, error: &wasmtime::Error, limits:
             Trap::UnreachableCodeReached => {
                 PluginError::new("plugin::trap", format!("plugin `{plugin}` crashed")).why("it panicked or aborted")
             }
+            Trap::MemoryOutOfBounds => PluginError::new("plugin::trap", format!("plugin `{plugin}` crashed"))
+                .why("it reached outside its memory, as a guest does that calls itself without end"),
             other => PluginError::new("plugin::trap", format!("plugin `{plugin}` crashed")).why(other.to_string()),
         }
     } else if error.downcast_ref::<wasmtime_wasi::I32Exit>().is_some() {
@@ -297,6 +299,16 @@ pub(crate) fn explain(store: &mut Store<State>, error: &wasmtime::Error, limits:
                 "plugin::limit",
                 format!("plugin `{plugin}` handed over more than {limit} MiB in one call"),
             )
+            .help(format!(
+                "if you trust it with more: `plugins: [{{name: {plugin}, limits: {{result_mb: {}}}}}]`",
+                limit * 4
+            ))
+        } else if root.contains("resource limit exceeded") || root.contains("exceeds table limits") {
+            PluginError::new(
+                "plugin::limit",
+                format!("plugin `{plugin}` asks for more tables or memories than a plugin gets"),
+            )
+            .why(one_line(&root, LOG_LINE))
         } else {
             PluginError::new("plugin::trap", format!("plugin `{plugin}` failed")).why(one_line(&root, LOG_LINE))
         }
