@@ -11,6 +11,7 @@ pub mod filter;
 pub mod health;
 pub mod loader;
 pub mod reward;
+pub mod row;
 pub mod rules;
 pub mod schedule;
 pub mod strategy;

@@ -30,12 +30,13 @@ pub trait PromptStrategy: Sized + 'static {
     fn render(&self, row: Self::Row) -> Result<Option<Sample>, RowError>;
 
     /// What these rows (JSON objects) become: one result a row, in order. Only for strategies that gain from seeing many
-    /// rows at once; by default each is read and rendered on its own.
+    /// rows at once, or from reading few columns ([`columns`](crate::row::columns)); by default each is read and rendered
+    /// on its own ([`render_row`]).
     ///
     /// # Errors
     /// Ends the run. One bad row is no reason: that is the row's own error.
     fn render_all(&self, rows: &[String]) -> Result<Vec<Result<Option<Sample>, RowError>>, Error> {
-        Ok(rows.iter().map(|row| render(self, row)).collect())
+        Ok(rows.iter().map(|row| render_row(self, row)).collect())
     }
 }
 
@@ -75,7 +76,11 @@ impl<T: PromptStrategy> wit::GuestStrategy for Adapter<T> {
     }
 }
 
-fn render<T: PromptStrategy>(strategy: &T, row: &str) -> Result<Option<Sample>, RowError> {
+/// Reads a row (a JSON object) and renders it.
+///
+/// # Errors
+/// A row that does not fit the strategy's `Row`, or what its `render` says.
+pub fn render_row<T: PromptStrategy>(strategy: &T, row: &str) -> Result<Option<Sample>, RowError> {
     let row = serde_json::from_str(row).map_err(|error| {
         let message = config::without_position(&error.to_string());
         let field = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()).map(str::to_owned);

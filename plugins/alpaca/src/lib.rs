@@ -2,7 +2,8 @@
 //! Axolotl's `alpaca` type writes them. The model learns the output.
 
 use plugin_sdk::Error;
-use plugin_sdk::strategy::{PromptStrategy, RowError, Sample, Text, bad_field, learn, read};
+use plugin_sdk::row::columns;
+use plugin_sdk::strategy::{PromptStrategy, RowError, Sample, Text, bad_field, learn, read, render_row};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -78,12 +79,34 @@ impl PromptStrategy for Alpaca {
         let output = required(&row, &self.output)?;
         let input = optional(&row, &self.input)?.unwrap_or_default();
         let system = self.system.as_ref().map_or(Ok(None), |column| optional(&row, column))?;
-        let prompt = self.prompt(instruction, input, system);
-        Ok(Some(Sample::Supervised(Text::Segments(vec![read(prompt), learn(output)]))))
+        Ok(Some(self.sample(instruction, input, system, output)))
+    }
+
+    fn render_all(&self, rows: &[String]) -> Result<Vec<Result<Option<Sample>, RowError>>, Error> {
+        // A row in which something is wrong is read again, whole, for the words.
+        Ok(rows
+            .iter()
+            .map(|row| self.quick(row).map_or_else(|| render_row(self, row), |sample| Ok(Some(sample))))
+            .collect())
     }
 }
 
 impl Alpaca {
+    /// The sample of a row that has all it must have, read without building what is not needed.
+    fn quick(&self, row: &str) -> Option<Sample> {
+        let names = [&self.instruction, &self.output, &self.input, self.system.as_ref().unwrap_or(&self.input)];
+        let [instruction, output, input, system] = columns(row, names.map(String::as_str)).ok()?;
+        let (instruction, output) = (instruction.text("").ok()??, output.text("").ok()??);
+        let input = input.text("").ok()?.unwrap_or_default();
+        let system = if self.system.is_some() { system.text("").ok()? } else { None };
+        Some(self.sample(instruction, input, system, output))
+    }
+
+    fn sample(&self, instruction: &str, input: &str, system: Option<&str>, output: &str) -> Sample {
+        let prompt = self.prompt(instruction, input, system);
+        Sample::Supervised(Text::Segments(vec![read(prompt), learn(output)]))
+    }
+
     fn prompt(&self, instruction: &str, input: &str, system: Option<&str>) -> String {
         let config = &self.config;
         let system = system.or(config.system_prompt.as_deref()).filter(|system| !system.is_empty());
@@ -174,8 +197,11 @@ mod tests {
 
     fn render(config: Value, row: Value) -> Result<(String, String), RowError> {
         let alpaca = Alpaca::new(serde_json::from_value(config).unwrap()).unwrap();
-        let Value::Object(row) = row else { panic!("a row is an object") };
-        match alpaca.render(row)? {
+        let Value::Object(columns) = &row else { panic!("a row is an object") };
+        let sample = alpaca.render(columns.clone());
+        // The quick way is the same, or none.
+        assert_eq!(alpaca.render_all(&[row.to_string()]).unwrap(), [sample.clone()]);
+        match sample? {
             Some(Sample::Supervised(Text::Segments(segments))) => {
                 assert_eq!(segments.iter().map(|segment| segment.train).collect::<Vec<_>>(), [false, true]);
                 Ok((segments[0].text.clone(), segments[1].text.clone()))
