@@ -112,7 +112,7 @@ impl LossWatch {
             id: "loss-threshold".to_owned(),
             advice: Advice::Stop,
             message: format!("the loss {loss:.4} is above {limit}"),
-            why: format!("it has been for {} logged steps in a row (`threshold`, `patience`)", self.config.patience),
+            why: format!("so it was for {} logged steps in a row (`threshold`, `patience`)", self.config.patience),
             help: Some(
                 "go back to an earlier checkpoint with a lower `learning_rate`, or raise `threshold`".to_owned(),
             ),

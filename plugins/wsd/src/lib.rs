@@ -136,6 +136,7 @@ mod tests {
     /// transformers 5.24.0 with torch 2.15.0: `get_wsd_schedule(AdamW([p], lr=1.0), num_warmup_steps=3,
     /// num_training_steps=12, **config)`, `get_last_lr()[0]` before each of the 12 steps.
     #[test]
+    #[expect(clippy::unreadable_literal, reason = "as Python prints them")]
     fn equals_transformers() {
         #[rustfmt::skip]
         let cases = [

@@ -56,7 +56,7 @@ impl Default for Limits {
             result_bytes: 64 << 20,
             log_bytes: 64 << 10,
             file_bytes: 32 << 20,
-            compile: Duration::from_secs(60),
+            compile: Duration::from_mins(1),
             compile_bytes: 2 << 30,
         }
     }
