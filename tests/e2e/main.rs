@@ -3,6 +3,7 @@
 mod config;
 mod data;
 mod generate;
+mod kinds;
 mod model;
 mod plugins;
 mod run;
