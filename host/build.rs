@@ -12,7 +12,8 @@ use std::process::{Command, exit};
 
 const TARGET: &str = "wasm32-wasip2";
 /// Package and file name of each bundled plugin.
-const PLUGINS: [&str; 5] = ["alpaca", "axolotl-compat", "chat_template", "exact-match", "jsonl"];
+const PLUGINS: [&str; 8] =
+    ["alpaca", "axolotl-compat", "chat_template", "curate", "exact-match", "jsonl", "loss-watch", "wsd"];
 /// What the outer cargo sets for its own build and must not reach the inner one.
 const OUTER: [&str; 8] = [
     "RUSTFLAGS",
@@ -55,7 +56,7 @@ fn main() {
     }
 }
 
-fn build(root: &Path, out_dir: &Path) -> [PathBuf; 5] {
+fn build(root: &Path, out_dir: &Path) -> [PathBuf; 8] {
     let plugins = root.join("plugins");
     for watched in ["plugins", "plugin-sdk", "wit"] {
         watch(&root.join(watched));

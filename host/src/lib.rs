@@ -1,4 +1,5 @@
-//! The trainer. Data flows one way: config → rules → source → prompt strategy → tokens → loop → checkpoint and export.
+//! The trainer. Data flows one way: config → rules → source → row filters → prompt strategy → tokens → loop →
+//! checkpoint and export.
 
 pub mod check;
 pub mod checkpoint;

@@ -5,6 +5,7 @@ mod craft;
 mod data;
 mod generate;
 mod hostile;
+mod kinds;
 mod model;
 mod plugins;
 mod run;

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use plugin_runtime::types::Level;
+use plugin_runtime::types::{HealthRun, Level, ScheduleRun};
 use plugin_runtime::{Kind, Limits, PluginError, PluginHost, PluginInfo, RuntimeOptions};
 use serde_json::{Map, Value};
 
-use crate::config::{DatasetConfig, LoadedConfig, PluginPin};
+use crate::config::{Config, DatasetConfig, FilterRef, LoadedConfig, PluginPin, PluginRef, Scheduler};
 use crate::diagnostic::{Diagnostic, Failure, escape};
 
 /// The bundled plugins: name and component, as `build.rs` made them.
@@ -140,24 +140,55 @@ pub fn uses(loaded: &LoadedConfig) -> Vec<Use> {
                 path: format!("{path}.type"),
                 data: None,
             });
+            uses.extend(filters(loaded, &format!("{path}.row_filters"), &dataset.row_filters));
         }
     }
-    for (index, reward) in config.eval_reward_funcs.iter().enumerate() {
-        let path = format!("eval_reward_funcs[{index}]");
-        uses.push(Use {
-            kind: Kind::Reward,
-            name: reward.name.clone(),
-            config_json: reward.config_json(),
-            path,
-            data: None,
-        });
-    }
+    uses.extend(filters(loaded, "row_filters", &config.row_filters));
+    uses.extend(scheduler(loaded));
+    uses.extend(listed(loaded, Kind::Reward, "eval_reward_funcs", &config.eval_reward_funcs));
+    uses.extend(listed(loaded, Kind::RunHealth, "run_health", &config.run_health));
     for (index, rule) in config.rules.iter().enumerate() {
         let config_json = Value::Object(rule.config.clone()).to_string();
         let path = format!("rules[{index}]");
         uses.push(Use { kind: Kind::CompatRules, name: rule.name.clone(), config_json, path, data: None });
     }
     uses
+}
+
+/// The row filters of a list, in its order.
+pub fn filters(loaded: &LoadedConfig, key: &str, filters: &[FilterRef]) -> Vec<Use> {
+    let used = |(index, filter): (usize, &FilterRef)| Use {
+        kind: Kind::RowFilter,
+        name: filter.name.clone(),
+        config_json: Value::Object(filter.config.clone()).to_string(),
+        path: loaded.entry_path(key, index),
+        data: None,
+    };
+    filters.iter().enumerate().map(used).collect()
+}
+
+/// The schedule plugin, where `lr_scheduler` is one.
+pub fn scheduler(loaded: &LoadedConfig) -> Option<Use> {
+    let Scheduler::Plugin(plugin) = &loaded.config.lr_scheduler else { return None };
+    Some(one(Kind::Schedule, plugin, "lr_scheduler".to_owned()))
+}
+
+fn listed(loaded: &LoadedConfig, kind: Kind, key: &str, plugins: &[PluginRef]) -> Vec<Use> {
+    let used = |(index, plugin)| one(kind, plugin, loaded.entry_path(key, index));
+    plugins.iter().enumerate().map(used).collect()
+}
+
+fn one(kind: Kind, plugin: &PluginRef, path: String) -> Use {
+    Use { kind, name: plugin.name.clone(), config_json: plugin.config_json(), path, data: None }
+}
+
+/// Steps of the warm-up, for a run of that many.
+pub fn warmup_steps(config: &Config, total_steps: u64) -> u64 {
+    match (config.warmup_steps, config.warmup_ratio) {
+        (Some(steps), _) => steps,
+        (None, Some(ratio)) => (ratio * total_steps as f64).ceil() as u64,
+        (None, None) => ((0.03 * total_steps as f64) as u64).min(100),
+    }
 }
 
 /// A strategy's config: what the user wrote for it, and the conversation keys of the dataset, which Axolotl has beside
@@ -207,8 +238,13 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost) -> Vec<Diagnostic> {
             Kind::PromptStrategy => plugins.strategy(&used.name, &used.config_json).map(drop),
             Kind::Reward => plugins.scorer(&used.name, &used.config_json).map(drop),
             Kind::RowFilter => plugins.filter(&used.name, &used.config_json).map(drop),
-            // Rules run in a step of their own; schedules and monitors start once the length of the run is known.
-            Kind::CompatRules | Kind::Schedule | Kind::RunHealth => plugins.find(&used.name, used.kind).map(drop),
+            Kind::Schedule => plugins.curve(&used.name, &used.config_json, likely_run(&loaded.config)).map(drop),
+            Kind::RunHealth => {
+                let run = HealthRun { total_steps: likely_run(&loaded.config).total_steps };
+                plugins.monitor(&used.name, &used.config_json, run).map(drop)
+            }
+            // Rules run in a step of their own.
+            Kind::CompatRules => plugins.find(&used.name, used.kind).map(drop),
         };
         if let Err(error) = created {
             found.push(locate(loaded, &used, error));
@@ -223,6 +259,13 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost) -> Vec<Diagnostic> {
         found.extend(pinned);
     }
     found
+}
+
+/// The run as far as the config alone tells it. Without `max_steps` its length depends on the data: a long one stands for
+/// it, so that whatever is said of it holds for the real one too. The plan starts the plugin again with the real one.
+fn likely_run(config: &Config) -> ScheduleRun {
+    let total_steps = config.max_steps.unwrap_or(1_000_000);
+    ScheduleRun { total_steps, warmup_steps: warmup_steps(config, total_steps), steps_per_epoch: total_steps }
 }
 
 /// Puts a plugin's error where the config names the plugin, or the very key that it complains about.

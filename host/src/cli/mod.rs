@@ -6,14 +6,14 @@ mod generate;
 mod plugin;
 mod train;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::check::plugins::Grant;
-use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
+use crate::diagnostic::{Diagnostic, ExitStatus, Failure, in_color};
 use crate::report::Output;
 
 /// Fine-tunes language models; everything a community wants to change is a sandboxed WebAssembly plugin.
@@ -110,8 +110,7 @@ fn show(diagnostics: &[Diagnostic], output: Output) {
     for diagnostic in diagnostics {
         match output {
             Output::Human => {
-                let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-                let _ = writeln!(std::io::stderr(), "{}", diagnostic.render(color));
+                let _ = writeln!(std::io::stderr(), "{}", diagnostic.render(in_color()));
             }
             Output::Json => {
                 let _ = writeln!(std::io::stdout(), "{}", diagnostic.to_json());

@@ -7,6 +7,7 @@ use clap::Args;
 use engine::Trainer;
 use engine::generate::GenerateOptions;
 use plugin_runtime::PluginHost;
+use plugin_runtime::types::HealthRun;
 use serde_json::{Map, Value, json};
 
 use super::{ConfigArgs, say, show};
@@ -15,12 +16,14 @@ use crate::check::{self, plugins};
 use crate::checkpoint::directory::replace_file;
 use crate::checkpoint::export::ModelFiles;
 use crate::config::{self, Adapter, LoadedConfig};
+use crate::data::filter::FilterReport;
 use crate::data::template::ChatTemplate;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
 use crate::report::progress::whole;
 use crate::report::summary::{PluginShare, Summary};
-use crate::report::{Output, Reporter, emit, peak_memory_bytes};
+use crate::report::{Output, Reporter, emit, metrics, peak_memory_bytes};
 use crate::train::eval::{Evaluation, Reward};
+use crate::train::health::{StopAdvice, Watch};
 use crate::train::output::{Existing, OutputDirectory, description, is_finished};
 use crate::train::plan::{self, Plan};
 use crate::train::run::{Ending, Outcome, Run};
@@ -95,6 +98,7 @@ impl Job<'_> {
         let (config, plan) = (&self.loaded.config, self.plan);
         let output = self.args.config.output();
         let settings = self.settings();
+        let mut watch = self.watch()?;
         let (mut directory, checkpoint, warnings) =
             OutputDirectory::open(&PathBuf::from(&config.output_dir), &self.existing(), &settings)?;
         show(&warnings, output);
@@ -113,6 +117,13 @@ impl Job<'_> {
             let path = directory.path().join("metrics.jsonl");
             Failure::from(crate::checkpoint::CheckpointError::Write { path, source })
         })?;
+        if checkpoint.is_some() {
+            let replayed = watch.replay(&metrics::lines(&directory.path().join("metrics.jsonl")));
+            if let Err(error) = replayed {
+                directory.describe(Value::Null, "failed")?;
+                return Err(self.with_health_place(error.into()));
+            }
+        }
         reporter.event("start", self.start_event(&trainer, finished));
         reporter.say(&self.opening_line(&trainer, finished));
 
@@ -130,7 +141,7 @@ impl Job<'_> {
             files: files.clone(),
         };
         let evaluation = self.evaluation()?;
-        let trained = run.train(&mut trainer, checkpoint.as_ref(), evaluation, &mut reporter, &stop);
+        let trained = run.train(&mut trainer, checkpoint.as_ref(), evaluation, &mut watch, &mut reporter, &stop);
         let warning = reporter.finish();
         if let Some(warning) = warning {
             say(&format!("warning: {warning}"));
@@ -139,9 +150,12 @@ impl Job<'_> {
             Ok(outcome) => outcome,
             Err(failure) => {
                 directory.describe(Value::Null, "failed")?;
-                return Err(failure);
+                return Err(self.with_health_place(failure));
             }
         };
+        if let Ending::Unhealthy(advice, path) = &outcome.ending {
+            return self.unhealthy(advice, path, &mut directory);
+        }
         if let Ending::Stopped(signal, path) = &outcome.ending {
             directory.describe(json!({ "step": trainer.optimizer_step() }), "stopped")?;
             emit_or_say(
@@ -161,7 +175,7 @@ impl Job<'_> {
         }
         let card = self.card(&outcome);
         files.publish(trainer.model(), directory.path(), &card)?;
-        let summary = self.summary(&outcome, &trainer, start);
+        let summary = self.summary(&outcome, &watch, &trainer, start);
         directory.describe(json!({ "step": trainer.optimizer_step(), "summary": summary.to_json() }), "finished")?;
         match output {
             Output::Json => emit("summary", summary.to_json()),
@@ -178,6 +192,49 @@ impl Job<'_> {
             }
         }
         Ok(ExitStatus::Done)
+    }
+
+    /// Ends a run that a monitor stopped. The state is saved, so nothing is lost.
+    fn unhealthy(
+        &self,
+        advice: &StopAdvice,
+        path: &std::path::Path,
+        directory: &mut OutputDirectory,
+    ) -> Result<ExitStatus, Failure> {
+        let (plugin, id, step) = (&advice.plugin, &advice.finding.id, advice.step);
+        directory.describe(json!({ "step": step, "stopped_by": { "plugin": plugin, "id": id } }), "stopped")?;
+        if self.args.config.output() == Output::Json {
+            emit("stopped", json!({ "step": step, "path": path.display().to_string() }));
+        }
+        let path = path.display();
+        let note = format!("the state of step {step} is in `{path}`; go on all the same with `--resume auto`");
+        Err(self.with_health_place(advice.diagnostic().note(note).into()))
+    }
+
+    /// Puts what comes from a run-health plugin where the config names it.
+    fn with_health_place(&self, mut failure: Failure) -> Failure {
+        let uses = plugins::uses(self.loaded);
+        for diagnostic in failure.0.iter_mut().filter(|diagnostic| diagnostic.place.is_none()) {
+            let is_it = |used: &&plugins::Use| {
+                used.kind == plugin_runtime::Kind::RunHealth && Some(&used.name) == diagnostic.plugin.as_ref()
+            };
+            diagnostic.place = uses.iter().find(is_it).and_then(|used| self.loaded.source.nearest_place(&used.path));
+        }
+        failure
+    }
+
+    /// The run-health plugins, started for this run.
+    fn watch(&self) -> Result<Watch, Failure> {
+        let mut watch = Watch::default();
+        let run = HealthRun { total_steps: self.plan.total_steps };
+        for used in plugins::uses(self.loaded).into_iter().filter(|used| used.kind == plugin_runtime::Kind::RunHealth) {
+            let monitor = self
+                .plugins
+                .monitor(&used.name, &used.config_json, run)
+                .map_err(|error| plugins::locate(self.loaded, &used, error))?;
+            watch.add(used.name, Box::new(monitor));
+        }
+        Ok(watch)
     }
 
     fn existing(&self) -> Existing {
@@ -211,11 +268,13 @@ impl Job<'_> {
             "peft_use_rslora",
             "peft_layers_to_transform",
             "unfrozen_parameters",
+            "row_filters",
             "sequence_len",
             "sample_packing",
             "shuffle_merged_datasets",
             "micro_batch_size",
             "gradient_accumulation_steps",
+            "lr_scheduler",
             "seed",
         ] {
             settings.insert(key.to_owned(), all.get(key).cloned().unwrap_or_default());
@@ -301,7 +360,7 @@ impl Job<'_> {
         })
     }
 
-    fn summary(&self, outcome: &Outcome, trainer: &Trainer, start: Instant) -> Summary {
+    fn summary(&self, outcome: &Outcome, watch: &Watch, trainer: &Trainer, start: Instant) -> Summary {
         let config = &self.loaded.config;
         let output_dir = PathBuf::from(&config.output_dir);
         let model = match config.adapter {
@@ -326,6 +385,8 @@ impl Job<'_> {
             wall_seconds: start.elapsed().as_secs_f64(),
             peak_memory_bytes: peak_memory_bytes(),
             dropped: self.plan.data.dropped.reasons(),
+            filters: self.plan.data.dropped.filters.clone(),
+            health: watch.counts(),
             plugins: self
                 .plugins
                 .stats()
@@ -383,6 +444,8 @@ fn describe_plan(loaded: &LoadedConfig, model: &ModelFacts, plan: &Plan, output:
                 "samples": plan.data.train.len(),
                 "eval_samples": plan.data.eval.len(),
                 "rows": plan.data.rows,
+                "dropped": dropped,
+                "row_filters": plan.data.dropped.filters.iter().map(FilterReport::to_json).collect::<Vec<_>>(),
                 "tokens": plan.tokens(),
                 "trained_tokens": plan.trained_tokens(),
                 "warmup_steps": plan.schedule.warmup_steps,
@@ -407,7 +470,9 @@ fn describe_plan(loaded: &LoadedConfig, model: &ModelFacts, plan: &Plan, output:
                 ),
                 format!("output    {}", loaded.config.output_dir),
             ];
-            lines.extend(dropped.iter().map(|(reason, count)| format!("left out  {count} rows: {reason}")));
+            let filters = &plan.data.dropped.filters;
+            lines.extend(filters.iter().map(|filter| format!("filter    {}: {}", filter.plugin, filter.words())));
+            lines.extend(dropped.iter().map(|left_out| format!("left out  {left_out}")));
             lines.push("nothing was trained or written (--dry-run)".to_owned());
             say(&lines.join("\n"));
         }

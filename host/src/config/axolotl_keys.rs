@@ -197,9 +197,11 @@ pub(super) fn value_advice(key: &str, word: &str) -> Option<&'static str> {
             | "polynomial"
             | "inverse_sqrt"
             | "cosine_with_restarts"
-            | "reduce_lr_on_plateau"
-            | "warmup_stable_decay",
+            | "reduce_lr_on_plateau",
         ) => Some("write `lr_scheduler: cosine`, `linear`, `constant` or `constant_with_warmup`"),
+        ("lr_scheduler", "warmup_stable_decay") => Some(
+            "write `lr_scheduler: {name: wsd, config: {num_decay_steps: …}}`; the config has the keys of Axolotl's `lr_scheduler_kwargs`",
+        ),
         ("save_strategy", "best") => {
             Some("write `save_strategy: steps` and pick a checkpoint by its `eval_loss` in `metrics.jsonl`")
         }

@@ -2,7 +2,9 @@
 
 use super::read::Context;
 use super::schema::{Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
-use super::values::{Amount, AutoBool, Cadence, ExcessLengthStrategy, LrScheduler, Optimizer, PluginRef, TrainOnEos};
+use super::values::{
+    Amount, AutoBool, Cadence, ExcessLengthStrategy, LrScheduler, Optimizer, PluginRef, Scheduler, TrainOnEos,
+};
 
 /// A config in which nothing is set. `base_model`, `datasets` and `learning_rate` have no default: empty and zero stand
 /// for "missing" until the file is read, and no config leaves this room with them.
@@ -20,6 +22,7 @@ pub(super) fn config() -> Config {
         tf32: AutoBool::Auto,
         float32: true,
         datasets: Vec::new(),
+        row_filters: Vec::new(),
         test_datasets: Vec::new(),
         val_set_size: Amount::Count(0),
         sequence_len: 512,
@@ -57,7 +60,7 @@ pub(super) fn config() -> Config {
         adam_beta2: 0.999,
         adam_epsilon: 1e-8,
         max_grad_norm: 1.0,
-        lr_scheduler: LrScheduler::Cosine,
+        lr_scheduler: Scheduler::BuiltIn(LrScheduler::Cosine),
         warmup_steps: None,
         warmup_ratio: None,
         cosine_min_lr_ratio: 0.0,
@@ -76,6 +79,7 @@ pub(super) fn config() -> Config {
         eval_reward_funcs: Vec::new(),
         eval_max_new_tokens: 128,
         num_generation_samples: None,
+        run_health: Vec::new(),
         rules: Vec::new(),
         plugins: Vec::new(),
     }
@@ -87,6 +91,7 @@ pub(super) fn dataset(path: String, strategy: PluginRef) -> DatasetConfig {
         path,
         ds_type: PluginRef::named("jsonl"),
         strategy,
+        row_filters: Vec::new(),
         split: "train".to_owned(),
         field_messages: "messages".to_owned(),
         field_tools: "tools".to_owned(),

@@ -11,7 +11,8 @@ use super::names::{nearest, one_of};
 use super::read::{Context, Section, fill, found, unknown_word};
 use super::schema::{Config, DatasetConfig};
 use super::values::{
-    Adapter, Amount, AutoBool, Choice, PluginGrants, PluginLimits, PluginPin, PluginRef, RuleRef, RuleSeverity,
+    Adapter, Amount, AutoBool, Choice, FilterRef, LrScheduler, PluginGrants, PluginLimits, PluginPin, PluginRef,
+    RuleRef, RuleSeverity, Scheduler,
 };
 use crate::diagnostic::Diagnostic;
 
@@ -21,6 +22,8 @@ pub const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "
 const CHAT_TEMPLATES: [&str; 5] = ["tokenizer_default", "chatml", "llama3", "alpaca", "jinja"];
 /// Architectures by the names of transformers.
 const MODEL_TYPES: [&str; 3] = ["LlamaForCausalLM", "MistralForCausalLM", "AutoModelForCausalLM"];
+/// Bundled schedule plugins: bare names that `lr_scheduler` takes beside its own words.
+const SCHEDULES: [&str; 1] = ["wsd"];
 /// Keys of an entry of `datasets`, to recognize one that lost its indentation.
 const DATASET_KEYS: [&str; 8] = [
     "path",
@@ -47,6 +50,7 @@ pub(super) fn read(cx: &Context<'_>, root: &Map<String, Value>) -> Config {
     fill(&mut config.eval_reward_funcs, plugin_refs(&top, "eval_reward_funcs"));
     fill(&mut config.eval_max_new_tokens, top.checked("eval_max_new_tokens", "1 or more", |n: u32| n > 0));
     config.num_generation_samples = top.checked("num_generation_samples", "1 or more", |n: u64| n > 0);
+    fill(&mut config.run_health, plugin_refs(&top, "run_health"));
     rules_and_plugins(&top, &mut config);
     top.finish(|key| DATASET_KEYS.contains(&key).then_some("into an entry of `datasets`"));
     let is_given = |key: &str| root.get(key).is_some_and(|value| !value.is_null());
@@ -103,6 +107,7 @@ fn data(top: &Section<'_>, config: &mut Config) {
     if top.value("datasets").is_none_or(|value| matches!(value, Value::Array(list) if list.is_empty())) {
         cx.missing("datasets", "name what to train on: `datasets: [{path: data/train.jsonl, type: alpaca}]`");
     }
+    fill(&mut config.row_filters, filters(top, "row_filters"));
     fill(&mut config.test_datasets, datasets(top, "test_datasets"));
     fill(&mut config.val_set_size, top.read("val_set_size"));
     fill(
@@ -141,6 +146,7 @@ fn dataset(cx: &Context<'_>, path: String, value: &Value) -> Option<DatasetConfi
     if dataset.ds_type.name == "json" {
         "jsonl".clone_into(&mut dataset.ds_type.name);
     }
+    fill(&mut dataset.row_filters, filters(&entry, "row_filters"));
     fill(&mut dataset.split, entry.read("split"));
     if dataset.split != "train" {
         let split = entry.at("split");
@@ -206,14 +212,61 @@ fn strategy(entry: &Section<'_>) -> Option<PluginRef> {
 }
 
 fn plugin_refs(section: &Section<'_>, key: &'static str) -> Option<Vec<PluginRef>> {
+    entries(section, key, plugin_ref)
+}
+
+/// A list; a single value counts as a list of one.
+fn entries<T>(
+    section: &Section<'_>,
+    key: &'static str,
+    read: impl Fn(&Context<'_>, &str, &Value) -> Option<T>,
+) -> Option<Vec<T>> {
     let value = section.value(key)?;
-    let single = std::slice::from_ref(value);
-    let list = value.as_array().map_or(single, Vec::as_slice);
-    let refs = list.iter().enumerate().filter_map(|(index, entry)| {
-        let path = if value.is_array() { format!("{key}[{index}]") } else { key.to_owned() };
-        plugin_ref(section.cx, &path, entry)
-    });
-    Some(refs.collect())
+    let path = section.at(key);
+    let Value::Array(list) = value else { return read(section.cx, &path, value).map(|entry| vec![entry]) };
+    let read =
+        list.iter().enumerate().filter_map(|(index, entry)| read(section.cx, &format!("{path}[{index}]"), entry));
+    Some(read.collect())
+}
+
+/// `curate` or `{name: curate, config: {…}, min_score: 0.5}`.
+fn filters(section: &Section<'_>, key: &'static str) -> Option<Vec<FilterRef>> {
+    entries(section, key, |cx, path, value| {
+        if !value.is_object() {
+            let PluginRef { name, config } = plugin_ref(cx, path, value)?;
+            return Some(FilterRef { name, config, min_score: None });
+        }
+        let section = Section::of(cx, path, value, &[])?;
+        let name = name_of(&section);
+        let (config, min_score) = (config_of(&section), section.read("min_score"));
+        section.finish(|_| None);
+        Some(FilterRef { name: name?, config, min_score })
+    })
+}
+
+/// `lr_scheduler`: a word of the trainer's own, or a schedule plugin.
+fn scheduler(top: &Section<'_>) -> Option<Scheduler> {
+    const KEY: &str = "lr_scheduler";
+    let (cx, value) = (top.cx, top.value(KEY)?);
+    let Value::String(word) = value else {
+        let plugin = plugin_ref(cx, KEY, value)?;
+        if LrScheduler::parse(&plugin.name).is_some() {
+            let message = format!("`{}` is not a plugin and takes no config", plugin.name);
+            cx.report(
+                cx.error("unknown-value", "lr_scheduler.name", message).help(format!("write `{KEY}: {}`", plugin.name)),
+            );
+            return None;
+        }
+        return Some(Scheduler::Plugin(plugin));
+    };
+    if let Some(own) = LrScheduler::parse(word) {
+        return Some(Scheduler::BuiltIn(own));
+    }
+    if word.contains(':') || SCHEDULES.contains(&word.as_str()) {
+        return plugin_name(cx, KEY, word).then(|| Scheduler::Plugin(PluginRef::named(word)));
+    }
+    unknown_word(cx, KEY, word, LrScheduler::ALL.iter().map(|(word, _)| *word).chain(SCHEDULES));
+    None
 }
 
 /// `alpaca` or `{name: acme:dialogue, config: {…}}`.
@@ -387,7 +440,7 @@ fn optimizer(top: &Section<'_>, config: &mut Config) {
     fill(&mut config.adam_beta2, top.checked("adam_beta2", BELOW_ONE, share_below_one));
     fill(&mut config.adam_epsilon, top.checked("adam_epsilon", "above 0", |n: f64| n > 0.0));
     fill(&mut config.max_grad_norm, top.checked("max_grad_norm", "0 or more", |n: f64| n >= 0.0));
-    fill(&mut config.lr_scheduler, top.choice("lr_scheduler"));
+    fill(&mut config.lr_scheduler, scheduler(top));
     config.warmup_steps = top.read::<u64>("warmup_steps");
     config.warmup_ratio = top.checked("warmup_ratio", "from 0 to 1", share);
     fill(&mut config.cosine_min_lr_ratio, top.checked("cosine_min_lr_ratio", "from 0 to 1", share));

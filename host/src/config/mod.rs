@@ -26,8 +26,8 @@ pub use self::positions::{is_within, join, join_index};
 pub use self::schema::{Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
 pub use self::source::ConfigSource;
 pub use self::values::{
-    Adapter, Amount, AutoBool, Cadence, Choice, ExcessLengthStrategy, LrScheduler, Optimizer, PluginGrants,
-    PluginLimits, PluginPin, PluginRef, RuleRef, RuleSeverity, TrainOnEos,
+    Adapter, Amount, AutoBool, Cadence, Choice, ExcessLengthStrategy, FilterRef, LrScheduler, Optimizer, PluginGrants,
+    PluginLimits, PluginPin, PluginRef, RuleRef, RuleSeverity, Scheduler, TrainOnEos,
 };
 use crate::diagnostic::{Diagnostic, Failure, Severity};
 
@@ -173,6 +173,12 @@ impl LoadedConfig {
             diagnostic
         };
         diagnostic.at(exact.or_else(|| self.source.nearest_place(path)))
+    }
+
+    /// The path of an entry of a list; of the key itself where a single value stands for a list of one.
+    pub fn entry_path(&self, key: &str, index: usize) -> String {
+        let path = join_index(key, index);
+        if self.is_given(&path) { path } else { key.to_owned() }
     }
 
     /// The value at a config path, as JSON.

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::values::{
-    Adapter, Amount, AutoBool, Cadence, ExcessLengthStrategy, LrScheduler, Optimizer, PluginPin, PluginRef, RuleRef,
-    TrainOnEos,
+    Adapter, Amount, AutoBool, Cadence, ExcessLengthStrategy, FilterRef, Optimizer, PluginPin, PluginRef, RuleRef,
+    Scheduler, TrainOnEos,
 };
 
 /// Everything that a run is told.
@@ -46,6 +46,10 @@ pub struct Config {
     // --- data ---
     /// What is trained on; at least one entry.
     pub datasets: Vec<DatasetConfig>,
+    /// Ours. Row-filter plugins for every entry of `datasets`, in this order: a name or `{name, config, min_score}`. What
+    /// they leave out is counted by reason; rows with a score below `min_score` are left out too. Default: none.
+    /// Example: `[{name: curate, config: {min_chars: 20}, min_score: 0.5}]`.
+    pub row_filters: Vec<FilterRef>,
     /// What is evaluated on; not together with `val_set_size`. Default: none.
     pub test_datasets: Vec<DatasetConfig>,
     /// Part of `datasets` kept back for evaluation: a share (`0.05`) or a number of rows (`200`). Default: `0`.
@@ -134,8 +138,9 @@ pub struct Config {
     pub adam_epsilon: f64,
     /// Gradients are scaled down to this norm; 0 leaves them alone. Default: `1`.
     pub max_grad_norm: f64,
-    /// `cosine`, `linear`, `constant` or `constant_with_warmup`. Default: `cosine`.
-    pub lr_scheduler: LrScheduler,
+    /// `cosine`, `linear`, `constant`, `constant_with_warmup`, or a schedule plugin: `wsd`, `acme:steps`, or
+    /// `{name: …, config: {…}}`. Default: `cosine`. Example: `{name: wsd, config: {num_decay_steps: 200}}`.
+    pub lr_scheduler: Scheduler,
     /// Steps of linear rise from zero; not together with `warmup_ratio`. Default: 3 % of the run, 100 at most.
     pub warmup_steps: Option<u64>,
     /// The same as a share of the run, from 0 to 1. Default: none.
@@ -177,6 +182,9 @@ pub struct Config {
     pub eval_max_new_tokens: u32,
     /// Rows of the evaluation set that are generated for. Default: all.
     pub num_generation_samples: Option<u64>,
+    /// Ours. Run-health plugins that watch what is written to `metrics.jsonl` and may stop the run: a name or
+    /// `{name, config}`. Default: none. Example: `[{name: loss-watch, config: {threshold: 5, patience: 10}}]`.
+    pub run_health: Vec<PluginRef>,
     /// Ours. Compatibility-rule plugins beside the bundled `axolotl-compat`. Default: none.
     pub rules: Vec<RuleRef>,
     /// Ours. Pins, limits and grants of plugins used above. Default: none.
@@ -214,6 +222,9 @@ pub struct DatasetConfig {
     /// (`{field_instruction: …, format: …}`), which is `alpaca` with that config. Required.
     #[serde(rename = "type")]
     pub strategy: PluginRef,
+    /// Ours. Row-filter plugins for this dataset, after those of the top level, which are for
+    /// `datasets` only. Default: none. Example: `[acme:polite]`.
+    pub row_filters: Vec<FilterRef>,
     /// Split of the dataset: only `train`, which a file has. Default: `train`.
     pub split: String,
     /// Conversations: column with the messages. Default: `messages`.

@@ -94,6 +94,44 @@ fn overrides_replace_values_and_problems_name_the_command_line() {
 }
 
 #[test]
+fn plugins_stand_where_their_jobs_are_named() {
+    let text = format!(
+        "{MINIMAL}lr_scheduler: {{name: wsd, config: {{num_decay_steps: 5}}}}\nrow_filters:\n  - curate\n  - {{name: curate, min_score: 0.5}}\nrun_health: loss-watch\n"
+    );
+    let found = loaded(&text, &[]);
+    assert_eq!(found.config.row_filters[1].min_score, Some(0.5));
+    assert_eq!(found.entry_path("row_filters", 1), "row_filters[1]");
+    assert_eq!(found.entry_path("run_health", 0), "run_health");
+    assert_eq!(
+        [&found.to_json()["lr_scheduler"], &found.to_json()["row_filters"], &found.to_json()["run_health"]],
+        [
+            &json!({"name": "wsd", "config": {"num_decay_steps": 5}}),
+            &json!([{"name": "curate"}, {"name": "curate", "min_score": 0.5}]),
+            &json!(["loss-watch"])
+        ]
+    );
+    // What was written is what a config file would say again.
+    assert_eq!(loaded(&found.to_yaml(), &[]).config, found.config);
+
+    let scheduler = |word: &str| loaded(&format!("{MINIMAL}lr_scheduler: {word}\n"), &[]).config.lr_scheduler;
+    assert_eq!(scheduler("linear"), Scheduler::BuiltIn(LrScheduler::Linear));
+    assert_eq!(scheduler("wsd"), Scheduler::Plugin(PluginRef::named("wsd")));
+    assert_eq!(scheduler("'acme:steps'"), Scheduler::Plugin(PluginRef::named("acme:steps")));
+
+    let text = format!(
+        "{MINIMAL}lr_scheduler: {{name: cosine}}\nrow_filters: [{{name: curate, min_scor: 1}}, 3]\nrun_health: [{{config: {{}}}}]\n"
+    );
+    insta::assert_snapshot!(problems(&text, &[]), @r"
+    6:22 error config::unknown-value `cosine` is not a plugin and takes no config
+    7:30 error config::unknown-key unknown key `row_filters[0].min_scor`
+    7:44 error config::wrong-type `row_filters[1]` must be the name of a plugin or `{name: …, config: …}`, found `3`
+    8:14 error config::missing-key `run_health[0].name` is missing
+    ");
+    let axolotls = examined(&format!("{MINIMAL}lr_scheduler: warmup_stable_decay\n"), &[]).problems;
+    assert!(axolotls[0].help.as_ref().is_some_and(|help| help.contains("name: wsd")), "{axolotls:?}");
+}
+
+#[test]
 fn every_problem_comes_at_once_in_file_order() {
     let text = "base_model: tiny
 micro_batchsize: 2

@@ -216,6 +216,29 @@ pub struct RuleRef {
     pub severity: BTreeMap<String, RuleSeverity>,
 }
 
+/// A row-filter plugin (`row_filters[]`): `curate` or `{name: curate, config: {min_chars: 20}, min_score: 0.5}`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FilterRef {
+    /// The plugin.
+    pub name: String,
+    /// The plugin's own config, as JSON.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub config: Map<String, Value>,
+    /// Rows with a lower score are left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_score: Option<f64>,
+}
+
+/// What gives the learning rate of each step (`lr_scheduler`).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Scheduler {
+    /// One of the trainer's own.
+    BuiltIn(LrScheduler),
+    /// A schedule plugin.
+    Plugin(PluginRef),
+}
+
 /// Limits that the user sets for one plugin (`plugins[].limits`), instead of the defaults.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct PluginLimits {

@@ -1,4 +1,4 @@
-//! One dataset: rows from its source, through its strategy on all cores, into tokens.
+//! One dataset: rows from its source, past its filters in their order, through its strategy on all cores, into tokens.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use plugin_runtime::PluginError;
 use plugin_runtime::types::{Sample, Text};
 
+use super::filter::{DatasetFilter, FilterReport};
 use super::source::Source;
 use super::strategy::PromptStrategy;
 use super::tokenize::{Encoder, TokenSample, TokenizeError};
@@ -36,8 +37,10 @@ pub struct Example {
 }
 
 /// Rows that did not become examples, by reason, and what was seen in all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Dropped {
+    /// What each row filter did, in the order in which they ran.
+    pub filters: Vec<FilterReport>,
     /// More tokens than `sequence_len`.
     pub too_long: u64,
     /// Nothing in them is learned.
@@ -46,22 +49,51 @@ pub struct Dropped {
     pub skipped: u64,
 }
 
+/// Rows that were left out for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct LeftOut {
+    /// In words.
+    pub reason: String,
+    /// How many.
+    pub rows: u64,
+    /// The row filter that did it, if one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<String>,
+}
+
+impl std::fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}: {}", self.rows, if self.rows == 1 { "row" } else { "rows" }, self.reason)?;
+        self.plugin.as_ref().map_or(Ok(()), |plugin| write!(f, " ({plugin})"))
+    }
+}
+
 impl Dropped {
-    /// Reasons with a count above zero, in words.
-    pub fn reasons(&self) -> Vec<(String, u64)> {
-        [
+    /// Reasons with a count above zero, in words: those of the filters first.
+    pub fn reasons(&self) -> Vec<LeftOut> {
+        let of_filter = |filter: &FilterReport| {
+            let plugin = Some(filter.plugin.clone());
+            filter.reasons().into_iter().map(move |(reason, rows)| LeftOut { reason, rows, plugin: plugin.clone() })
+        };
+        let own = [
             ("longer than `sequence_len`", self.too_long),
             ("no token to learn", self.untrained),
             ("left out by the prompt strategy", self.skipped),
         ]
         .into_iter()
-        .filter(|&(_, count)| count > 0)
-        .map(|(reason, count)| (reason.to_owned(), count))
-        .collect()
+        .filter(|&(_, rows)| rows > 0)
+        .map(|(reason, rows)| LeftOut { reason: reason.to_owned(), rows, plugin: None });
+        self.filters.iter().flat_map(of_filter).chain(own).collect()
     }
 
     /// Adds another dataset's counts.
     pub fn add(&mut self, other: &Self) {
+        for report in &other.filters {
+            match self.filters.iter_mut().find(|known| known.path == report.path) {
+                Some(known) => known.add(report),
+                None => self.filters.push(report.clone()),
+            }
+        }
         self.too_long += other.too_long;
         self.untrained += other.untrained;
         self.skipped += other.skipped;
@@ -83,6 +115,28 @@ pub enum DatasetError {
         rows: Vec<BadRow>,
         /// All of them.
         total: u64,
+    },
+    /// A row filter failed.
+    #[error("{error}")]
+    Filter {
+        /// Which of the dataset's.
+        index: usize,
+        /// Why.
+        error: PluginError,
+    },
+    /// A filter gave no row a score, though the config asks for one.
+    #[error("`min_score` is {min_score}, but `{plugin}` gave none of the {rows} rows of `{path}` a score", path = path.display())]
+    NoScores {
+        /// Which of the dataset's.
+        index: usize,
+        /// Its name.
+        plugin: String,
+        /// What the config asks for.
+        min_score: f64,
+        /// The dataset.
+        path: PathBuf,
+        /// Rows that it saw.
+        rows: u64,
     },
     /// No row at all.
     #[error("`{path}` has no rows", path = path.display())]
@@ -137,21 +191,27 @@ enum Outcome {
     Bad(BadRow),
 }
 
-/// Reads all of `source`, renders it with `strategies` (one per thread) and encodes it.
+/// Reads all of `source`, asks `filters` one after another, renders it with `strategies` (one per thread) and encodes it.
 pub fn prepare(
     path: &Path,
     source: &mut dyn Source,
+    filters: &mut [DatasetFilter],
     strategies: &mut [Box<dyn PromptStrategy>],
     encoder: &Encoder<'_>,
     sequence_len: usize,
     excess: ExcessLength,
 ) -> Result<Prepared, DatasetError> {
     let mut bad = BadRows { path: path.to_owned(), rows: Vec::new(), total: 0 };
-    let rows = read(source, &mut bad)?;
+    let mut rows = read(source, &mut bad)?;
     if rows.is_empty() && bad.total == 0 {
         return Err(DatasetError::Empty { path: path.to_owned() });
     }
     let mut prepared = Prepared { rows: rows.len() as u64, ..Prepared::default() };
+    for (index, filter) in filters.iter_mut().enumerate() {
+        let (kept, report) = judge(path, rows, filter, index)?;
+        rows = kept;
+        prepared.dropped.filters.push(report);
+    }
     for outcome in render(rows, strategies, encoder, sequence_len, excess)? {
         match outcome {
             Outcome::Example(example) => prepared.examples.push(*example),
@@ -185,6 +245,30 @@ fn read(source: &mut dyn Source, bad: &mut BadRows) -> Result<Vec<Row>, DatasetE
             return Ok(rows);
         }
     }
+}
+
+/// The rows that a filter keeps. It sees them in their order.
+fn judge(
+    path: &Path,
+    rows: Vec<Row>,
+    filter: &mut DatasetFilter,
+    index: usize,
+) -> Result<(Vec<Row>, FilterReport), DatasetError> {
+    let mut report = FilterReport::new(filter);
+    let mut kept = Vec::with_capacity(rows.len());
+    let mut rows = rows.into_iter().peekable();
+    while rows.peek().is_some() {
+        let (jsons, positions): (Vec<_>, Vec<_>) =
+            rows.by_ref().take(BATCH as usize).map(|row| (row.json, row.position)).unzip();
+        let stays = filter.judge(&jsons, &mut report).map_err(|error| DatasetError::Filter { index, error })?;
+        let judged = jsons.into_iter().zip(positions).zip(stays);
+        kept.extend(judged.filter_map(|((json, position), stays)| stays.then_some(Row { json, position })));
+    }
+    if let Some(min_score) = filter.min_score.filter(|_| report.kept > 0 && report.mean_score().is_none()) {
+        let (plugin, path, rows) = (report.plugin, path.to_owned(), report.rows);
+        return Err(DatasetError::NoScores { index, plugin, min_score, path, rows });
+    }
+    Ok((kept, report))
 }
 
 /// Splits the rows over the strategies, each on a thread of its own; the order of the rows is kept.

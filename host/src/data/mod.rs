@@ -3,6 +3,7 @@
 pub mod batches;
 pub mod cursor;
 pub mod dataset;
+pub mod filter;
 pub mod source;
 pub mod strategy;
 pub mod template;

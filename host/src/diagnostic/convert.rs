@@ -180,7 +180,12 @@ fn written(diagnostic: Diagnostic, source: &std::io::Error) -> Diagnostic {
 /// A dataset's failure; bad rows each with its place in the file.
 pub fn dataset(error: DatasetError) -> Failure {
     match error {
-        DatasetError::Plugin(error) => error.into(),
+        DatasetError::Plugin(error) | DatasetError::Filter { error, .. } => error.into(),
+        DatasetError::NoScores { ref plugin, .. } => Diagnostic::error("data::no-scores", error.to_string())
+            .why("rows without a score are kept, so `min_score` would do nothing")
+            .help("delete `min_score`, or set what makes the filter give scores in its `config`")
+            .plugin(plugin)
+            .into(),
         DatasetError::BadRows { path, rows, total } => {
             let shown = rows.len() as u64;
             let mut all: Vec<Diagnostic> = rows.iter().map(|row| bad_row(&path, row)).collect();
@@ -196,11 +201,15 @@ pub fn dataset(error: DatasetError) -> Failure {
             .help("check `path`; an empty file teaches nothing")
             .into(),
         DatasetError::NothingLeft { ref dropped, .. } => {
-            let reasons: Vec<String> =
-                dropped.reasons().iter().map(|(reason, count)| format!("{count}: {reason}")).collect();
+            let reasons: Vec<String> = dropped.reasons().iter().map(ToString::to_string).collect();
+            let by_filters = dropped.filters.last().is_some_and(|last| last.kept == 0);
             Diagnostic::error("data::nothing-left", error.to_string())
                 .why(reasons.join("\n"))
-                .help("raise `sequence_len`, or look at what the prompt strategy makes of a row")
+                .help(if by_filters {
+                    "loosen or delete the `row_filters` that leave them out"
+                } else {
+                    "raise `sequence_len`, or look at what the prompt strategy makes of a row"
+                })
                 .into()
         }
     }

@@ -47,6 +47,26 @@ pub struct EvalRecord {
     pub eval_seconds: f64,
 }
 
+/// Fields of a record that are no metrics: where it stands, and what differs from one machine or moment to the next.
+const NOT_METRICS: [&str; 6] = ["step", "v", "tokens_per_second", "step_seconds", "peak_memory_bytes", "eval_seconds"];
+
+/// The metrics of a record or of a line of the file, by name: what the same run has again, bit for bit. JSON writes a
+/// number that is not finite as null; it is NaN here. None for a line without a step.
+pub fn metrics(fields: &Value) -> Option<(u64, Vec<(String, f64)>)> {
+    let step = fields.get("step")?.as_u64()?;
+    let metric = |(name, value): (&String, &Value)| {
+        let value = if value.is_null() { f64::NAN } else { value.as_f64()? };
+        (!NOT_METRICS.contains(&name.as_str())).then(|| (name.clone(), value))
+    };
+    Some((step, fields.as_object()?.iter().filter_map(metric).collect()))
+}
+
+/// The lines of the file that is there; none where there is none.
+pub fn lines(path: &Path) -> Vec<Value> {
+    let text = std::fs::read(path).unwrap_or_default();
+    String::from_utf8_lossy(&text).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
 /// The append-only file. A failed write is remembered and said once: it is no reason to stop training.
 #[derive(Debug)]
 pub struct MetricsFile {
@@ -106,6 +126,26 @@ fn step_of(line: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_read_back_has_the_metrics_of_its_record() {
+        let rewards = BTreeMap::from([("rewards/a/mean".to_owned(), 0.1 + 0.2)]);
+        let record =
+            EvalRecord { step: 3, eval_loss: f64::NAN, eval_perplexity: 1.0 / 3.0, rewards, eval_seconds: 9.0 };
+        let fields = serde_json::to_value(&record).unwrap();
+        let line: Value = serde_json::from_str(&event_line("eval", fields.clone())).unwrap();
+        for value in [fields, line] {
+            let (step, found) = metrics(&value).unwrap();
+            assert_eq!(step, 3);
+            let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(names, ["eval_loss", "eval_perplexity", "rewards/a/mean"]);
+            assert!(found[0].1.is_nan());
+            assert_eq!(
+                [found[1].1.to_bits(), found[2].1.to_bits()],
+                [(1.0 / 3.0_f64).to_bits(), (0.1 + 0.2_f64).to_bits()]
+            );
+        }
+    }
 
     #[test]
     fn resuming_drops_later_steps_and_a_torn_line() {

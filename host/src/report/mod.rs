@@ -9,6 +9,7 @@ use std::path::Path;
 
 use self::metrics::{EvalRecord, MetricsFile, TrainRecord};
 use self::progress::Progress;
+use crate::diagnostic::{Diagnostic, in_color};
 
 /// How a command talks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,11 @@ impl Reporter {
     /// A line for a person; nothing that a program needs.
     pub fn say(&self, line: &str) {
         self.progress.say(line);
+    }
+
+    /// A remark for a person in the middle of a run; programs get an event instead.
+    pub fn remark(&self, diagnostic: &Diagnostic) {
+        self.progress.say(diagnostic.render(in_color()).trim_end());
     }
 
     /// An event for a program: on stdout with `--json`, nowhere otherwise.

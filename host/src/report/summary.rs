@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use super::metrics::EvalRecord;
 use super::progress::whole;
+use crate::data::dataset::LeftOut;
+use crate::data::filter::FilterReport;
 
 /// What a plugin cost a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +19,19 @@ pub struct PluginShare {
     pub rows: u64,
     /// Time inside its calls.
     pub seconds: f64,
+}
+
+/// A kind of finding of a run-health plugin.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct HealthCount {
+    /// The plugin.
+    pub plugin: String,
+    /// What it calls it.
+    pub id: String,
+    /// How often it was found.
+    pub times: u64,
+    /// When first.
+    pub first_step: u64,
 }
 
 /// A finished run.
@@ -37,7 +52,11 @@ pub struct Summary {
     /// The most memory that the process had.
     pub peak_memory_bytes: u64,
     /// Rows that were left out, by reason.
-    pub dropped: Vec<(String, u64)>,
+    pub dropped: Vec<LeftOut>,
+    /// What each row filter did.
+    pub filters: Vec<FilterReport>,
+    /// What run-health plugins found.
+    pub health: Vec<HealthCount>,
     /// What each plugin took.
     pub plugins: Vec<PluginShare>,
     /// Where the model is.
@@ -65,8 +84,14 @@ impl Summary {
         rows.push(("tokens".into(), format!("{} at {} a second", whole(self.tokens as f64), whole(speed))));
         rows.push(("time".into(), format!("{:.1} s, {:.1} s of it training", self.wall_seconds, self.train_seconds)));
         rows.push(("peak memory".into(), format!("{} MB", whole(self.peak_memory_bytes as f64 / 1e6))));
-        for (reason, count) in &self.dropped {
-            rows.push(("left out".into(), format!("{count} rows: {reason}")));
+        rows.extend(self.filters.iter().map(|filter| (format!("filter {}", filter.plugin), filter.words())));
+        rows.extend(self.dropped.iter().map(|left_out| ("left out".into(), left_out.to_string())));
+        for found in &self.health {
+            let times = if found.times == 1 { "once".to_owned() } else { format!("{} times, first", found.times) };
+            rows.push((
+                format!("health {}", found.id),
+                format!("{times} at step {} ({})", found.first_step, found.plugin),
+            ));
         }
         for plugin in &self.plugins {
             let share = 100.0 * plugin.seconds / self.wall_seconds.max(1e-9);
@@ -102,7 +127,9 @@ impl Summary {
             "train_seconds": self.train_seconds,
             "wall_seconds": self.wall_seconds,
             "peak_memory_bytes": self.peak_memory_bytes,
-            "dropped": self.dropped.iter().map(|(reason, count)| serde_json::json!({"reason": reason, "rows": count})).collect::<Vec<_>>(),
+            "dropped": self.dropped,
+            "row_filters": self.filters.iter().map(FilterReport::to_json).collect::<Vec<_>>(),
+            "health": self.health,
             "plugins": self.plugins.iter().map(|plugin| serde_json::json!({
                 "name": plugin.name, "calls": plugin.calls, "rows": plugin.rows, "seconds": plugin.seconds,
             })).collect::<Vec<_>>(),

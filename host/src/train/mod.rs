@@ -2,6 +2,7 @@
 
 pub mod coverage;
 pub mod eval;
+pub mod health;
 pub mod lock;
 pub mod output;
 pub mod plan;

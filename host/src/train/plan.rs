@@ -8,15 +8,19 @@ use engine::optim::AdamWConfig;
 use engine::rng::Philox;
 use engine::{Trainable, TrainerOptions};
 use plugin_runtime::PluginHost;
+use plugin_runtime::types::ScheduleRun;
 use sha2::{Digest, Sha256};
 
-use super::schedule::{Schedule, Shape};
+use super::schedule::{Curve, Schedule, Shape};
 use crate::check::facts::{ModelFacts, lora_targets};
-use crate::check::plugins::{Use, locate, strategy_config};
+use crate::check::plugins::{Use, filters, locate, scheduler, strategy_config, warmup_steps};
 use crate::checkpoint::directory::hex;
-use crate::config::{Adapter, Cadence, Config, DatasetConfig, ExcessLengthStrategy, LoadedConfig, LrScheduler};
+use crate::config::{
+    Adapter, Cadence, DatasetConfig, ExcessLengthStrategy, FilterRef, LoadedConfig, LrScheduler, Scheduler,
+};
 use crate::data::batches::{BatchOptions, plan_epoch, shuffle};
-use crate::data::dataset::{Dropped, Example, ExcessLength, prepare};
+use crate::data::dataset::{DatasetError, Dropped, Example, ExcessLength, prepare};
+use crate::data::filter::DatasetFilter;
 use crate::data::strategy::PromptStrategy;
 use crate::data::template::ChatTemplate;
 use crate::data::tokenize::Encoder;
@@ -25,6 +29,9 @@ use crate::diagnostic::{Diagnostic, Failure};
 
 /// RNG stream of the split of training and evaluation rows.
 const SPLIT_STREAM: u64 = 0x7370_6c69;
+
+/// Steps of a run whose learning rate a plugin gives: all its factors are in memory.
+const PLUGIN_STEPS: u64 = 1 << 24;
 
 /// The samples of a run.
 #[derive(Debug)]
@@ -107,7 +114,7 @@ impl Plan {
         let steps_per_epoch = plan_epoch(&lengths, &batches, 0).len().div_ceil(accumulation).max(1) as u64;
         let by_epochs = (config.num_epochs * steps_per_epoch as f64).ceil().max(1.0) as u64;
         let total_steps = config.max_steps.unwrap_or(by_epochs);
-        let schedule = schedule(config, total_steps);
+        let schedule = schedule(loaded, plugins, total_steps, steps_per_epoch)?;
         let logging = config.logging_steps.unwrap_or_else(|| (total_steps / 200).clamp(1, 10));
         let per_epoch = |times: u64| steps_per_epoch.div_ceil(times.max(1)).max(1);
         let every = |cadence: Cadence, steps: Option<crate::config::Amount>, times: Option<u64>, default: u64| {
@@ -220,19 +227,40 @@ fn trainer_options(loaded: &LoadedConfig, model: &ModelFacts) -> Result<TrainerO
     })
 }
 
-fn schedule(config: &Config, total_steps: u64) -> Schedule {
-    let warmup_steps = match (config.warmup_steps, config.warmup_ratio) {
-        (Some(steps), _) => steps,
-        (None, Some(ratio)) => (ratio * total_steps as f64).ceil() as u64,
-        (None, None) => ((0.03 * total_steps as f64) as u64).min(100),
+fn schedule(
+    loaded: &LoadedConfig,
+    plugins: &PluginHost,
+    total_steps: u64,
+    steps_per_epoch: u64,
+) -> Result<Schedule, Failure> {
+    let config = &loaded.config;
+    let warmup_steps = warmup_steps(config, total_steps);
+    let run = ScheduleRun { total_steps, warmup_steps, steps_per_epoch };
+    let shape = match &config.lr_scheduler {
+        Scheduler::BuiltIn(LrScheduler::Cosine) => Shape::Cosine,
+        Scheduler::BuiltIn(LrScheduler::Linear) => Shape::Linear,
+        Scheduler::BuiltIn(LrScheduler::Constant) => Shape::Constant,
+        Scheduler::BuiltIn(LrScheduler::ConstantWithWarmup) => Shape::ConstantWithWarmup,
+        Scheduler::Plugin(_) => Shape::Factors(factors(loaded, plugins, run)?),
     };
-    let shape = match config.lr_scheduler {
-        LrScheduler::Cosine => Shape::Cosine,
-        LrScheduler::Linear => Shape::Linear,
-        LrScheduler::Constant => Shape::Constant,
-        LrScheduler::ConstantWithWarmup => Shape::ConstantWithWarmup,
-    };
-    Schedule { shape, peak: config.learning_rate, warmup_steps, total_steps, min_ratio: config.cosine_min_lr_ratio }
+    let (peak, min_ratio) = (config.learning_rate, config.cosine_min_lr_ratio);
+    Ok(Schedule { shape, peak, warmup_steps, total_steps, min_ratio })
+}
+
+/// The factors of every step, from the plugin that `lr_scheduler` names: what is wrong with them is said before the start.
+fn factors(loaded: &LoadedConfig, plugins: &PluginHost, run: ScheduleRun) -> Result<Vec<f64>, Failure> {
+    let Some(used) = scheduler(loaded) else { return Ok(Vec::new()) };
+    let steps = run.total_steps;
+    if steps > PLUGIN_STEPS {
+        let message = format!("a run of {steps} steps is too long for the schedule plugin `{}`", used.name);
+        let diagnostic = Diagnostic::error("config::out-of-range", message)
+            .why(format!("all factors are fetched before the run starts, {PLUGIN_STEPS} at most"))
+            .help("lower `max_steps` or `num_epochs`, or use a built-in `lr_scheduler`");
+        return Err(loaded.locate(diagnostic, "lr_scheduler").into());
+    }
+    let curve = plugins.curve(&used.name, &used.config_json, run);
+    let factors = curve.and_then(|mut curve| Curve::factors(&mut curve, steps));
+    Ok(factors.map_err(|error| locate(loaded, &used, error))?)
 }
 
 fn data(
@@ -257,20 +285,21 @@ fn data(
         Encoder { tokenizer, template, train_on_inputs: config.train_on_inputs, end_of_turn, starts_with_bos };
     let mut dropped = Dropped::default();
     let mut rows = 0;
-    let mut read = |key: &str, datasets: &[DatasetConfig], count: bool| -> Result<Vec<Example>, Failure> {
-        let mut examples = Vec::new();
-        for (index, dataset) in datasets.iter().enumerate() {
-            let prepared = one(loaded, plugins, &encoder, dataset, &format!("{key}[{index}]"))?;
-            if count {
-                rows += prepared.rows;
+    let mut read =
+        |key: &str, datasets: &[DatasetConfig], filters: &[FilterRef], count: bool| -> Result<Vec<Example>, Failure> {
+            let mut examples = Vec::new();
+            for (index, dataset) in datasets.iter().enumerate() {
+                let prepared = one(loaded, plugins, &encoder, dataset, &format!("{key}[{index}]"), filters)?;
+                if count {
+                    rows += prepared.rows;
+                }
+                dropped.add(&prepared.dropped);
+                examples.extend(prepared.examples);
             }
-            dropped.add(&prepared.dropped);
-            examples.extend(prepared.examples);
-        }
-        Ok(examples)
-    };
-    let mut train = read("datasets", &config.datasets, true)?;
-    let mut eval = read("test_datasets", &config.test_datasets, false)?;
+            Ok(examples)
+        };
+    let mut train = read("datasets", &config.datasets, &config.row_filters, true)?;
+    let mut eval = read("test_datasets", &config.test_datasets, &[], false)?;
     if !config.val_set_size.is_zero() {
         let count = config.val_set_size.of(train.len() as u64) as usize;
         if count >= train.len() {
@@ -291,6 +320,7 @@ fn one(
     encoder: &Encoder<'_>,
     dataset: &DatasetConfig,
     path: &str,
+    common: &[FilterRef],
 ) -> Result<crate::data::dataset::Prepared, Failure> {
     let config = &loaded.config;
     let file = loaded.resolve(&dataset.path);
@@ -303,6 +333,14 @@ fn one(
     };
     let mut source =
         plugins.loader(&loader.name, &loader.config_json, &file).map_err(|error| locate(loaded, &loader, error))?;
+    let mut uses = filters(loaded, "row_filters", common);
+    uses.extend(filters(loaded, &format!("{path}.row_filters"), &dataset.row_filters));
+    let mut started: Vec<DatasetFilter> = Vec::new();
+    for (used, config) in uses.iter().zip(common.iter().chain(&dataset.row_filters)) {
+        let filter = plugins.filter(&used.name, &used.config_json).map_err(|error| locate(loaded, used, error))?;
+        let (plugin, path, min_score) = (used.name.clone(), used.path.clone(), config.min_score);
+        started.push(DatasetFilter { plugin, path, min_score, filter: Box::new(filter) });
+    }
     let strategy = Use {
         kind: plugin_runtime::Kind::PromptStrategy,
         name: dataset.strategy.name.clone(),
@@ -323,9 +361,21 @@ fn one(
         ExcessLengthStrategy::Truncate => ExcessLength::Truncate,
         ExcessLengthStrategy::Raise => ExcessLength::Raise,
     };
-    prepare(&file, &mut source, &mut strategies, encoder, config.sequence_len as usize, excess).map_err(|error| {
+    let length = config.sequence_len as usize;
+    prepare(&file, &mut source, &mut started, &mut strategies, encoder, length, excess).map_err(|error| {
+        let filter_place = match error {
+            DatasetError::Filter { index, error } => return locate(loaded, &uses[index], error).into(),
+            DatasetError::NoScores { index, .. } => {
+                loaded.source.nearest_place(&format!("{}.min_score", uses[index].path))
+            }
+            _ => None,
+        };
         let mut failure = crate::diagnostic::dataset(error);
         for diagnostic in failure.0.iter_mut().filter(|diagnostic| diagnostic.place.is_none()) {
+            if filter_place.is_some() {
+                diagnostic.place.clone_from(&filter_place);
+                continue;
+            }
             let key = if diagnostic.plugin.as_deref() == Some(&strategy.name) { &strategy.path } else { path };
             diagnostic.place = loaded.source.nearest_place(key);
         }

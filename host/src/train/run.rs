@@ -1,4 +1,4 @@
-//! The training loop: steps until the plan is done or a signal comes, with evaluations and checkpoints on the way.
+//! The training loop: steps until the plan is done, a signal comes or a monitor says stop, with evaluations and checkpoints on the way.
 
 use std::path::{Path, PathBuf};
 
@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::coverage::{Coverage, Uncovered};
 use super::eval::{Evaluation, Shown};
+use super::health::{StopAdvice, Watch};
 use super::plan::Plan;
 use super::signal::{Signal, StopSignal};
 use super::step::{longest_context, train_step};
@@ -42,6 +43,8 @@ pub enum Ending {
     Finished,
     /// A signal came; the state is saved there.
     Stopped(Signal, PathBuf),
+    /// A monitor said that going on is a waste; the state is saved there.
+    Unhealthy(Box<StopAdvice>, PathBuf),
 }
 
 /// What a loop did.
@@ -68,6 +71,7 @@ impl Run<'_> {
         trainer: &mut Trainer,
         from: Option<&Checkpoint>,
         mut evaluation: Option<Evaluation<'_>>,
+        watch: &mut Watch,
         reporter: &mut Reporter,
         stop: &StopSignal,
     ) -> Result<Outcome, Failure> {
@@ -83,16 +87,18 @@ impl Run<'_> {
             .map(|before| (before.clone(), before));
         let mut shown = (None, None);
         let mut evaluated_at = None;
+        let mut advice = Ok(None);
         let mut saved_at = from.map(|checkpoint| checkpoint.state.global_step);
 
         if let (Some(evaluation), None) = (&mut evaluation, from) {
             let (record, sample) = evaluation.run(trainer, 0, plan.total_steps)?;
             reporter.eval(&record);
+            advice = watch.observe(&record, plan.total_steps, reporter);
             eval = Some((record.clone(), record));
             shown = (sample.clone(), sample);
             evaluated_at = Some(0);
         }
-        while trainer.optimizer_step() < plan.total_steps && stop.received().is_none() {
+        while matches!(advice, Ok(None)) && trainer.optimizer_step() < plan.total_steps && stop.received().is_none() {
             let micro_batches: Vec<_> = cursor
                 .next_step(plan.accumulation)
                 .iter()
@@ -120,10 +126,15 @@ impl Run<'_> {
                 peak_memory_bytes: peak_memory_bytes(),
             };
             let last = step == plan.total_steps;
-            reporter.train(&record, plan.log.is_due(step) || step == 1 || last);
+            let logged = plan.log.is_due(step) || step == 1 || last;
+            reporter.train(&record, logged);
+            if logged {
+                advice = watch.observe(&record, plan.total_steps, reporter);
+            }
             if let Some(evaluation) = evaluation.as_mut().filter(|_| plan.evaluate.is_due(step) && !last) {
                 let (record, sample) = evaluation.run(trainer, step, plan.total_steps)?;
                 reporter.eval(&record);
+                advice = merge(advice, watch.observe(&record, plan.total_steps, reporter));
                 eval = Some((eval.map_or_else(|| record.clone(), |(before, _)| before), record));
                 shown.1 = sample.or(shown.1);
                 evaluated_at = Some(step);
@@ -134,17 +145,26 @@ impl Run<'_> {
                 saved_at = Some(step);
             }
         }
-        if let Some(signal) = stop.received().filter(|_| trainer.optimizer_step() < plan.total_steps) {
+        let unfinished = trainer.optimizer_step() < plan.total_steps;
+        let signal = stop.received().filter(|_| unfinished);
+        if signal.is_some() || !matches!(advice, Ok(None)) {
             let state = self.state(trainer, &cursor, loss, eval.as_ref());
             let path = self.path(state.global_step);
             if saved_at != Some(state.global_step) {
                 self.save(trainer, &state, reporter)?;
             }
-            return Ok(Outcome { ending: Ending::Stopped(signal, path), loss, eval, shown, tokens, train_seconds });
+            let failed = |error| self.with_last_checkpoint(Failure::from(error), Some(state.global_step));
+            let ending = match (advice.map_err(failed)?, signal) {
+                (Some(advice), _) => Ending::Unhealthy(Box::new(advice), path),
+                (None, Some(signal)) => Ending::Stopped(signal, path),
+                (None, None) => Ending::Finished,
+            };
+            return Ok(Outcome { ending, loss, eval, shown, tokens, train_seconds });
         }
         if let Some(evaluation) = evaluation.as_mut().filter(|_| evaluated_at != Some(trainer.optimizer_step())) {
             let (record, sample) = evaluation.run(trainer, trainer.optimizer_step(), plan.total_steps)?;
             reporter.eval(&record);
+            watch.observe(&record, plan.total_steps, reporter)?;
             eval = Some((eval.map_or_else(|| record.clone(), |(before, _)| before), record));
             shown.1 = sample.or(shown.1);
         }
@@ -190,6 +210,14 @@ impl Run<'_> {
             last.notes.push(format!("the state of step {step} is in `{}`", self.path(step).display()));
         }
         failure
+    }
+}
+
+/// What monitors said about two lines of one step: the first thing that ends the run.
+fn merge<T, E>(first: Result<Option<T>, E>, second: Result<Option<T>, E>) -> Result<Option<T>, E> {
+    match first {
+        Ok(None) => second,
+        told => told,
     }
 }
 

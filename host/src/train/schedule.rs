@@ -1,8 +1,22 @@
 //! Learning rate as a function of the step. The same numbers as transformers' `get_scheduler` gives: the factor of
 //! step `s` (counted from 0) is what optimizer step `s + 1` uses.
 
+use plugin_runtime::PluginError;
+
+/// Gives a learning rate's shape as factors. The plan cannot tell a sandboxed schedule from a native one.
+pub trait Curve {
+    /// The factors of the first `steps` optimizer steps: each finite and not negative.
+    fn factors(&mut self, steps: u64) -> Result<Vec<f64>, PluginError>;
+}
+
+impl Curve for plugin_runtime::Curve {
+    fn factors(&mut self, steps: u64) -> Result<Vec<f64>, PluginError> {
+        Self::factors(self, steps)
+    }
+}
+
 /// Shape of the learning rate (`lr_scheduler`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Shape {
     /// Down to zero along half a cosine (`get_cosine_schedule_with_warmup`).
     Cosine,
@@ -12,6 +26,8 @@ pub enum Shape {
     Constant,
     /// The same after the warm-up (`get_constant_schedule_with_warmup`).
     ConstantWithWarmup,
+    /// What a schedule plugin gave for each step of the run, before it started.
+    Factors(Vec<f64>),
 }
 
 /// A whole run's learning rate.
@@ -36,16 +52,21 @@ impl Schedule {
     }
 
     fn factor(&self, step: u64) -> f64 {
-        if self.shape == Shape::Constant {
-            return 1.0;
+        match &self.shape {
+            Shape::Constant => return 1.0,
+            Shape::Factors(factors) => {
+                let index = usize::try_from(step).unwrap_or(usize::MAX);
+                return factors.get(index).or(factors.last()).copied().unwrap_or(1.0);
+            }
+            Shape::Cosine | Shape::Linear | Shape::ConstantWithWarmup => {}
         }
         if step < self.warmup_steps {
             return step as f64 / self.warmup_steps.max(1) as f64;
         }
         let span = self.total_steps.saturating_sub(self.warmup_steps).max(1) as f64;
         let progress = (step - self.warmup_steps) as f64 / span;
-        match self.shape {
-            Shape::Constant | Shape::ConstantWithWarmup => 1.0,
+        match &self.shape {
+            Shape::Constant | Shape::ConstantWithWarmup | Shape::Factors(_) => 1.0,
             Shape::Linear => (1.0 - progress).max(0.0),
             Shape::Cosine => {
                 let wave = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
@@ -98,7 +119,7 @@ mod tests {
     ];
 
     fn check(shape: Shape, min_ratio: f64, expected: [f64; 10]) {
-        let schedule = Schedule { shape, peak: 2e-3, warmup_steps: 3, total_steps: 10, min_ratio };
+        let schedule = Schedule { shape: shape.clone(), peak: 2e-3, warmup_steps: 3, total_steps: 10, min_ratio };
         for (step, expected) in expected.into_iter().enumerate() {
             let found = schedule.at(step as u64);
             assert!((found - expected).abs() <= 1e-15, "{shape:?} step {step}: {found} for {expected}");
@@ -110,6 +131,11 @@ mod tests {
         check(Shape::Linear, 0.0, LINEAR);
         check(Shape::Cosine, 0.0, COSINE);
         check(Shape::Cosine, 0.1, COSINE_MIN);
+    }
+
+    #[test]
+    fn a_plugins_factors_are_taken_as_they_are() {
+        check(Shape::Factors(COSINE.map(|rate| rate / 2e-3).to_vec()), 0.0, COSINE);
     }
 
     #[test]

@@ -2,8 +2,11 @@
 
 use super::{Live, Origin, debug_by_name};
 use crate::bindings::filter::{RowFilterPlugin, RowFilterPluginPre};
-use crate::error::PluginError;
+use crate::error::{PluginError, one_line};
 use crate::types::Verdict;
+
+/// Characters of a reason that are kept.
+const REASON: usize = 120;
 
 /// A running row filter. It may compare a row with earlier ones, so one instance sees a dataset from its start.
 pub struct Filter {
@@ -22,9 +25,9 @@ impl Filter {
         Ok(Self { live })
     }
 
-    /// Judges rows (JSON objects): one verdict a row, in order; a score is finite.
+    /// Judges rows (JSON objects): one verdict a row, in order; a score is finite, a reason one short line.
     pub fn judge(&mut self, rows: &[String]) -> Result<Vec<Verdict>, PluginError> {
-        let verdicts = self
+        let mut verdicts = self
             .live
             .call(|store, world, handle| world.trainer_plugin_row_filter().filter().call_judge(store, handle, rows))?;
         let cell = &self.live.cell;
@@ -33,6 +36,9 @@ impl Filter {
         }
         if let Some(score) = verdicts.iter().filter_map(|verdict| verdict.score).find(|score| !score.is_finite()) {
             return Err(cell.bad_result(&format!("gave the score {score}; a score is a finite number")));
+        }
+        for reason in verdicts.iter_mut().filter_map(|verdict| verdict.reason.as_mut()) {
+            *reason = one_line(reason, REASON);
         }
         cell.rows(rows.len());
         Ok(verdicts)
