@@ -46,7 +46,7 @@ fn compiler() -> Option<plugin_runtime::CompilerCommand> {
     (program.file_stem()? == env!("CARGO_PKG_NAME")).then(|| vec![program.into(), COMPILE.into()])
 }
 
-/// The command that compiles, for [`compiler`] only.
+/// The command that compiles: this program starts itself with it.
 pub const COMPILE: &str = "compile-plugin";
 
 /// Applies what the user says of single plugins: the config's limits and grants (`plugins[]`), and `--grant NAME=DIR`.

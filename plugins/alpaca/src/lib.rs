@@ -200,7 +200,7 @@ mod tests {
         let Value::Object(columns) = &row else { panic!("a row is an object") };
         let sample = alpaca.render(columns.clone());
         // The quick way is the same, or none.
-        assert_eq!(alpaca.render_all(&[row.to_string()]).unwrap(), [sample.clone()]);
+        assert_eq!(alpaca.render_all(&[row.to_string()]).unwrap(), std::slice::from_ref(&sample));
         match sample? {
             Some(Sample::Supervised(Text::Segments(segments))) => {
                 assert_eq!(segments.iter().map(|segment| segment.train).collect::<Vec<_>>(), [false, true]);
