@@ -22,7 +22,7 @@ fn main() {
     let rows: Vec<String> = (0..rows).map(row).collect();
     let bytes: usize = rows.iter().map(String::len).sum();
     println!("{} rows of {} bytes, batches of {BATCH}, best of {RUNS} runs", rows.len(), bytes / rows.len());
-    let plugins = open(&[]).expect("the bundled plugins");
+    let plugins = open(&[], None).expect("the bundled plugins");
 
     let mut strategy = plugins.strategy("alpaca", "{}").expect("a strategy");
     let sandbox = best(|| rows.chunks(BATCH).map(|batch| strategy.render(batch).expect("samples").len()).sum());
@@ -76,7 +76,7 @@ fn main() {
     for name in ["alpaca", "chat_template", "exact-match", "jsonl"] {
         let mut fastest = f64::INFINITY;
         for _ in 0..RUNS {
-            let plugins = open(&[]).expect("the bundled plugins");
+            let plugins = open(&[], None).expect("the bundled plugins");
             let start = Instant::now();
             match name {
                 "exact-match" => drop(plugins.scorer(name, "{}").expect("a reward")),
@@ -87,7 +87,7 @@ fn main() {
         }
         println!("warm load of {name:13} {:6.2} ms", fastest * 1e3);
     }
-    let opening = best(|| open(&[]).expect("the bundled plugins").plugins().count());
+    let opening = best(|| open(&[], None).expect("the bundled plugins").plugins().count());
     println!("finding the bundled plugins {:5.2} ms", opening * 1e3);
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plugin_runtime::types::{HealthRun, Level, ScheduleRun};
-use plugin_runtime::{Kind, Limits, PluginError, PluginHost, PluginInfo, RuntimeOptions};
+use plugin_runtime::{CompilerCommand, Kind, Limits, PluginError, PluginHost, PluginInfo, RuntimeOptions};
 use serde_json::{Map, Value};
 
 use crate::config::{Config, DatasetConfig, FilterRef, LoadedConfig, PluginPin, PluginRef, Scheduler};
@@ -19,8 +19,9 @@ mod bundled {
 /// The rules that are always on.
 pub const BUNDLED_RULES: &str = "axolotl-compat";
 
-/// All bundled plugins and those of `directories`.
-pub fn open(directories: &[PathBuf]) -> Result<PluginHost, Failure> {
+/// All bundled plugins and those of `directories`. The latter are compiled by `compiler`; none compiles them here, where
+/// nothing limits what that costs.
+pub fn open(directories: &[PathBuf], compiler: Option<CompilerCommand>) -> Result<PluginHost, Failure> {
     let log = Arc::new(|plugin: &str, level: Level, message: &str| {
         use std::io::Write as _;
         if level != Level::Debug {
@@ -29,7 +30,7 @@ pub fn open(directories: &[PathBuf]) -> Result<PluginHost, Failure> {
     });
     let cache_dir = crate::directories::cache().map(|cache| cache.join("plugins"));
     let limits = Limits::default();
-    let mut host = PluginHost::new(RuntimeOptions { cache_dir, compiler: compiler(), limits, log })?;
+    let mut host = PluginHost::new(RuntimeOptions { cache_dir, compiler, limits, log })?;
     for (name, bytes) in bundled::BUNDLED {
         host.add_bundled(name, bytes)?;
     }
@@ -38,16 +39,6 @@ pub fn open(directories: &[PathBuf]) -> Result<PluginHost, Failure> {
     }
     Ok(host)
 }
-
-/// This program again, as the process that compiles the plugins of others.
-fn compiler() -> Option<plugin_runtime::CompilerCommand> {
-    let program = std::env::current_exe().ok()?;
-    // Under a test harness or as a library, this program is another one.
-    (program.file_stem()? == env!("CARGO_PKG_NAME")).then(|| vec![program.into(), COMPILE.into()])
-}
-
-/// The command that compiles: this program starts itself with it.
-pub const COMPILE: &str = "compile-plugin";
 
 /// Applies what the user says of single plugins: the config's limits and grants (`plugins[]`), and `--grant NAME=DIR`.
 ///

@@ -1,6 +1,6 @@
 //! `host check`: every problem at once, before anything is spent.
 
-use super::{ConfigArgs, say, show};
+use super::{ConfigArgs, open_plugins, say, show};
 use crate::check::{check_examined, plugins};
 use crate::config;
 use crate::diagnostic::{ExitStatus, Failure, Severity};
@@ -8,7 +8,7 @@ use crate::report::{Output, emit};
 
 pub(super) fn run(args: &ConfigArgs) -> Result<ExitStatus, Failure> {
     let (path, _) = args.choose()?;
-    let mut plugins = plugins::open(&args.plugins)?;
+    let mut plugins = open_plugins(&args.plugins)?;
     let examined = config::examine(&path, &args.set);
     if let Some(loaded) = &examined.loaded {
         plugins::configure(loaded, &args.grant, &mut plugins)?;

@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use plugin_runtime::PluginHost;
 
-use crate::check::plugins::Grant;
+use crate::check::plugins::{self, Grant};
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure, in_color};
 use crate::report::Output;
 
@@ -35,12 +36,15 @@ enum Command {
     /// Look at plugins
     Plugin(plugin::PluginArgs),
     /// Compile a plugin from stdin to stdout: started by this program itself
-    #[command(name = crate::check::plugins::COMPILE, hide = true)]
+    #[command(name = COMPILE, hide = true)]
     CompilePlugin {
         /// Memory that it may take, bytes
         memory: u64,
     },
 }
+
+/// The command that compiles plugins, for [`open_plugins`].
+const COMPILE: &str = "compile-plugin";
 
 /// What every command that reads a config takes.
 #[derive(Debug, Args)]
@@ -103,6 +107,19 @@ pub fn run(cli: Cli) -> ExitCode {
             ExitStatus::Failed.into()
         }
     }
+}
+
+/// All bundled plugins and those of `directories`. This program itself, whatever it is called, compiles those of others in
+/// a process of its own.
+fn open_plugins(directories: &[PathBuf]) -> Result<PluginHost, Failure> {
+    // This name holds even where the file was renamed or replaced since the start.
+    #[cfg(target_os = "linux")]
+    let program = PathBuf::from("/proc/self/exe");
+    #[cfg(not(target_os = "linux"))]
+    let program = std::env::current_exe().map_err(|error| {
+        Diagnostic::error("plugin::engine", "this program's own file is not to be found").why(error.to_string())
+    })?;
+    plugins::open(directories, Some(vec![program.into(), COMPILE.into()]))
 }
 
 /// Prints diagnostics: text on stderr, or JSON on stdout.

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::check::plugins::{open, shown_source};
+use super::open_plugins;
+use crate::check::plugins::shown_source;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure, escape};
 use crate::report::{Output, emit};
 
@@ -51,7 +52,7 @@ pub(super) fn run(args: &PluginArgs) -> Result<ExitStatus, Failure> {
 }
 
 fn list(directories: &[PathBuf], output: Output) -> Result<ExitStatus, Failure> {
-    let plugins = open(directories)?;
+    let plugins = open_plugins(directories)?;
     let mut rows = vec![["NAME", "KIND", "VERSION", "FROM", "DESCRIPTION"].map(str::to_owned)];
     for plugin in plugins.plugins() {
         let manifest = &plugin.inspection.manifest;
@@ -107,7 +108,7 @@ fn inspect(plugin: &str, directories: &[PathBuf], output: Output) -> Result<Exit
         let bytes = plugin_runtime::read_file(&path)?;
         (plugin_runtime::inspect(&bytes, plugin)?, plugin.to_owned(), plugin_runtime::Limits::default())
     } else {
-        let plugins = open(directories)?;
+        let plugins = open_plugins(directories)?;
         let Some(found) = plugins.get(plugin) else {
             let near = crate::config::nearest(plugin, plugins.plugins().map(plugin_runtime::PluginInfo::name));
             let diagnostic =

@@ -10,7 +10,7 @@ use plugin_runtime::PluginHost;
 use plugin_runtime::types::HealthRun;
 use serde_json::{Map, Value, json};
 
-use super::{ConfigArgs, say, show};
+use super::{ConfigArgs, open_plugins, say, show};
 use crate::check::facts::ModelFacts;
 use crate::check::{self, plugins};
 use crate::checkpoint::directory::replace_file;
@@ -48,7 +48,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
     let start = Instant::now();
     let (path, built_in) = args.config.choose()?;
     let output = args.config.output();
-    let mut plugins = plugins::open(&args.config.plugins)?;
+    let mut plugins = open_plugins(&args.config.plugins)?;
     let examined = config::examine(&path, &args.config.set);
     if let Some(loaded) = &examined.loaded {
         plugins::configure(loaded, &args.config.grant, &mut plugins)?;

@@ -63,23 +63,32 @@ pub(crate) fn apart(
                     .plugin(name)
                     .why(words))
             }
-            Ok(Some(_)) => Err(too_much(name, &format!("{} MiB of memory", limits.compile_bytes >> 20), "compile_mb")
-                .note(if words.is_empty() {
-                    "the process ended without a word".to_owned()
+            Ok(Some(status)) => {
+                let said = if words.is_empty() { "nothing".to_owned() } else { format!("`{words}`") };
+                // Out of memory, an allocation aborts the process.
+                Err(if status.code().is_none() {
+                    let megabytes = (limits.compile_bytes >> 20) as u128;
+                    too_much(name, &format!("{megabytes} MiB of memory"), "compile_mb", megabytes)
                 } else {
-                    format!("it said: {words}")
-                })),
-            Ok(None) => Err(too_much(name, &format!("{} ms", limits.compile.as_millis()), "compile_ms")),
+                    PluginError::new("plugin::engine", format!("the process that compiles `{name}` failed"))
+                        .plugin(name)
+                }
+                .note(format!("it ended with {status} and said {said}")))
+            }
+            Ok(None) => {
+                let milliseconds = limits.compile.as_millis();
+                Err(too_much(name, &format!("{milliseconds} ms"), "compile_ms", milliseconds))
+            }
             Err(error) => Err(failed(error)),
         }
     })
 }
 
-fn too_much(name: &str, what: &str, key: &str) -> PluginError {
+fn too_much(name: &str, what: &str, key: &str, limit: u128) -> PluginError {
     PluginError::new("plugin::limit", format!("compiling plugin `{name}` takes more than {what}"))
         .plugin(name)
         .why("it is very large, or made to be hard to compile")
-        .help(format!("if you trust it: `plugins: [{{name: {name}, limits: {{{key}: …}}}}]`"))
+        .help(format!("if you trust it: `plugins: [{{name: {name}, limits: {{{key}: {}}}}}]`", limit * 4))
 }
 
 fn read(from: impl Read, limit: u64) -> Vec<u8> {
