@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 const TARGET: &str = "wasm32-wasip2";
-/// Package and file name of each bundled plugin.
-const PLUGINS: [&str; 8] =
+/// Bundled plugins.
+const COUNT: usize = 8;
+/// Package and file name of each.
+const PLUGINS: [&str; COUNT] =
     ["alpaca", "axolotl-compat", "chat_template", "curate", "exact-match", "jsonl", "loss-watch", "wsd"];
 /// What the outer cargo sets for its own build and must not reach the inner one.
 const OUTER: [&str; 8] = [
@@ -56,7 +58,7 @@ fn main() {
     }
 }
 
-fn build(root: &Path, out_dir: &Path) -> [PathBuf; 8] {
+fn build(root: &Path, out_dir: &Path) -> [PathBuf; COUNT] {
     let plugins = root.join("plugins");
     for watched in ["plugins", "plugin-sdk", "wit"] {
         watch(&root.join(watched));

@@ -173,15 +173,6 @@ fn one(kind: Kind, plugin: &PluginRef, path: String) -> Use {
     Use { kind, name: plugin.name.clone(), config_json: plugin.config_json(), path, data: None }
 }
 
-/// Steps of the warm-up, for a run of that many.
-pub fn warmup_steps(config: &Config, total_steps: u64) -> u64 {
-    match (config.warmup_steps, config.warmup_ratio) {
-        (Some(steps), _) => steps,
-        (None, Some(ratio)) => (ratio * total_steps as f64).ceil() as u64,
-        (None, None) => ((0.03 * total_steps as f64) as u64).min(100),
-    }
-}
-
 /// A strategy's config: what the user wrote for it, and the conversation keys of the dataset, which Axolotl has beside
 /// `type`. A strategy other than `chat_template` gets those only where they were written.
 pub fn strategy_config(loaded: &LoadedConfig, dataset: &DatasetConfig, path: &str) -> String {
@@ -238,7 +229,12 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost) -> Vec<Diagnostic> {
             Kind::CompatRules => plugins.find(&used.name, used.kind).map(drop),
         };
         if let Err(error) = created {
-            found.push(locate(loaded, &used, error));
+            let mut diagnostic = locate(loaded, &used, error);
+            if matches!(used.kind, Kind::Schedule | Kind::RunHealth) && loaded.config.max_steps.is_none() {
+                let words = format!("the length of the run is not known yet; {SCHEDULE_STEPS} steps stood for it");
+                diagnostic = diagnostic.note(words);
+            }
+            found.push(diagnostic);
         }
     }
     for (index, pin) in loaded.config.plugins.iter().enumerate() {
@@ -252,11 +248,14 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost) -> Vec<Diagnostic> {
     found
 }
 
-/// The run as far as the config alone tells it. Without `max_steps` its length depends on the data: a long one stands for
-/// it, so that whatever is said of it holds for the real one too. The plan starts the plugin again with the real one.
+/// Steps of a run whose learning rate a plugin gives, at most: all its factors are in memory.
+pub const SCHEDULE_STEPS: u64 = 1 << 24;
+
+/// The run as far as the config alone tells it. Without `max_steps` its length depends on the data: the longest one stands
+/// for it, so that what does not fit into it fits into none. The plan starts the plugin again with the real one.
 fn likely_run(config: &Config) -> ScheduleRun {
-    let total_steps = config.max_steps.unwrap_or(1_000_000);
-    ScheduleRun { total_steps, warmup_steps: warmup_steps(config, total_steps), steps_per_epoch: total_steps }
+    let total_steps = config.max_steps.unwrap_or(SCHEDULE_STEPS);
+    ScheduleRun { total_steps, warmup_steps: config.warmup_of(total_steps), steps_per_epoch: total_steps }
 }
 
 /// Puts a plugin's error where the config names the plugin, or the very key that it complains about.

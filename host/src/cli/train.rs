@@ -117,7 +117,7 @@ impl Job<'_> {
             let path = directory.path().join("metrics.jsonl");
             Failure::from(crate::checkpoint::CheckpointError::Write { path, source })
         })?;
-        if checkpoint.is_some() {
+        if checkpoint.is_some() && !watch.is_empty() {
             let replayed = watch.replay(&metrics::lines(&directory.path().join("metrics.jsonl")));
             if let Err(error) = replayed {
                 directory.describe(Value::Null, "failed")?;

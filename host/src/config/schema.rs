@@ -191,6 +191,17 @@ pub struct Config {
     pub plugins: Vec<PluginPin>,
 }
 
+impl Config {
+    /// Steps of the warm-up in a run of `total_steps`.
+    pub fn warmup_of(&self, total_steps: u64) -> u64 {
+        match (self.warmup_steps, self.warmup_ratio) {
+            (Some(steps), _) => steps,
+            (None, Some(ratio)) => (ratio * total_steps as f64).ceil() as u64,
+            (None, None) => ((0.03 * total_steps as f64) as u64).min(100),
+        }
+    }
+}
+
 /// `special_tokens`: each a token of the vocabulary, or none to leave the tokenizer's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SpecialTokens {

@@ -53,6 +53,11 @@ impl Watch {
         self.monitors.push((plugin, monitor));
     }
 
+    /// True without monitors.
+    pub fn is_empty(&self) -> bool {
+        self.monitors.is_empty()
+    }
+
     /// Shows the monitors what was logged before a resume. What they find was told then.
     pub fn replay(&mut self, lines: &[Value]) -> Result<(), PluginError> {
         let observations: Vec<Observation> = lines.iter().filter_map(observation).collect();
@@ -75,7 +80,7 @@ impl Watch {
         total_steps: u64,
         reporter: &Reporter,
     ) -> Result<Option<StopAdvice>, PluginError> {
-        if self.monitors.is_empty() {
+        if self.is_empty() {
             return Ok(None);
         }
         let Some(observation) = serde_json::to_value(record).ok().as_ref().and_then(observation) else {

@@ -11,9 +11,9 @@ use plugin_runtime::PluginHost;
 use plugin_runtime::types::ScheduleRun;
 use sha2::{Digest, Sha256};
 
-use super::schedule::{Curve, Schedule, Shape};
+use super::schedule::{Schedule, Shape};
 use crate::check::facts::{ModelFacts, lora_targets};
-use crate::check::plugins::{Use, filters, locate, scheduler, strategy_config, warmup_steps};
+use crate::check::plugins::{SCHEDULE_STEPS, Use, filters, locate, scheduler, strategy_config};
 use crate::checkpoint::directory::hex;
 use crate::config::{
     Adapter, Cadence, DatasetConfig, ExcessLengthStrategy, FilterRef, LoadedConfig, LrScheduler, Scheduler,
@@ -29,9 +29,6 @@ use crate::diagnostic::{Diagnostic, Failure};
 
 /// RNG stream of the split of training and evaluation rows.
 const SPLIT_STREAM: u64 = 0x7370_6c69;
-
-/// Steps of a run whose learning rate a plugin gives: all its factors are in memory.
-const PLUGIN_STEPS: u64 = 1 << 24;
 
 /// The samples of a run.
 #[derive(Debug)]
@@ -234,7 +231,7 @@ fn schedule(
     steps_per_epoch: u64,
 ) -> Result<Schedule, Failure> {
     let config = &loaded.config;
-    let warmup_steps = warmup_steps(config, total_steps);
+    let warmup_steps = config.warmup_of(total_steps);
     let run = ScheduleRun { total_steps, warmup_steps, steps_per_epoch };
     let shape = match &config.lr_scheduler {
         Scheduler::BuiltIn(LrScheduler::Cosine) => Shape::Cosine,
@@ -251,15 +248,15 @@ fn schedule(
 fn factors(loaded: &LoadedConfig, plugins: &PluginHost, run: ScheduleRun) -> Result<Vec<f64>, Failure> {
     let Some(used) = scheduler(loaded) else { return Ok(Vec::new()) };
     let steps = run.total_steps;
-    if steps > PLUGIN_STEPS {
+    if steps > SCHEDULE_STEPS {
         let message = format!("a run of {steps} steps is too long for the schedule plugin `{}`", used.name);
         let diagnostic = Diagnostic::error("config::out-of-range", message)
-            .why(format!("all factors are fetched before the run starts, {PLUGIN_STEPS} at most"))
+            .why(format!("all factors are fetched before the run starts, {SCHEDULE_STEPS} at most"))
             .help("lower `max_steps` or `num_epochs`, or use a built-in `lr_scheduler`");
         return Err(loaded.locate(diagnostic, "lr_scheduler").into());
     }
     let curve = plugins.curve(&used.name, &used.config_json, run);
-    let factors = curve.and_then(|mut curve| Curve::factors(&mut curve, steps));
+    let factors = curve.and_then(|mut curve| curve.factors(steps));
     Ok(factors.map_err(|error| locate(loaded, &used, error))?)
 }
 

@@ -1,4 +1,5 @@
-//! The training loop: steps until the plan is done, a signal comes or a monitor says stop, with evaluations and checkpoints on the way.
+//! The training loop: steps until the plan is done, a signal comes or a monitor says stop, with evaluations and
+//! checkpoints on the way.
 
 use std::path::{Path, PathBuf};
 

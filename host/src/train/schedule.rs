@@ -1,20 +1,6 @@
 //! Learning rate as a function of the step. The same numbers as transformers' `get_scheduler` gives: the factor of
 //! step `s` (counted from 0) is what optimizer step `s + 1` uses.
 
-use plugin_runtime::PluginError;
-
-/// Gives a learning rate's shape as factors. The plan cannot tell a sandboxed schedule from a native one.
-pub trait Curve {
-    /// The factors of the first `steps` optimizer steps: each finite and not negative.
-    fn factors(&mut self, steps: u64) -> Result<Vec<f64>, PluginError>;
-}
-
-impl Curve for plugin_runtime::Curve {
-    fn factors(&mut self, steps: u64) -> Result<Vec<f64>, PluginError> {
-        Self::factors(self, steps)
-    }
-}
-
 /// Shape of the learning rate (`lr_scheduler`).
 #[derive(Debug, Clone, PartialEq)]
 pub enum Shape {

@@ -37,17 +37,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All kinds.
-    pub const ALL: [Self; 7] = [
-        Self::DatasetLoader,
-        Self::PromptStrategy,
-        Self::Reward,
-        Self::CompatRules,
-        Self::RowFilter,
-        Self::Schedule,
-        Self::RunHealth,
-    ];
-
     /// As it stands in manifests and in the names of WIT interfaces.
     pub fn name(self) -> &'static str {
         match self {

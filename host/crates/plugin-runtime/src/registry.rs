@@ -65,11 +65,6 @@ impl PluginInfo {
         &self.limits
     }
 
-    /// Directories that the user granted to it.
-    pub fn grants(&self) -> &[PathBuf] {
-        &self.grants
-    }
-
     /// True if it asks for directories beside its data.
     pub fn needs_grants(&self) -> bool {
         self.inspection.imports.iter().any(|import| import.starts_with("trainer:plugin/grants@"))
