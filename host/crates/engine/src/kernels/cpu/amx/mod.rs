@@ -59,12 +59,13 @@ thread_local! {
 pub(super) unsafe fn gemm(g: Gemm, a: &[f32], b: &[f32], c: *mut f32, threads: usize) {
     let (row_panels, column_panels) = (g.m.div_ceil(PANEL), g.n.div_ceil(PANEL));
     let c = Output(c);
-    let (row_parts, groups) = shares(row_panels, column_panels, threads);
-    let (rows_each, columns_each) = (row_panels.div_ceil(row_parts), column_panels.div_ceil(groups));
+    let (rows_each, columns_each) = shares(row_panels, column_panels, threads);
+    // No share is empty.
+    let (row_parts, groups) = (row_panels.div_ceil(rows_each), column_panels.div_ceil(columns_each));
     let task = |index: usize| {
         let (row, column) = (index / groups * rows_each, index % groups * columns_each);
-        let rows = row.min(row_panels)..(row + rows_each).min(row_panels);
-        let columns = column.min(column_panels)..(column + columns_each).min(column_panels);
+        let (rows, columns) =
+            (row..(row + rows_each).min(row_panels), column..(column + columns_each).min(column_panels));
         // SAFETY: the caller's promises; no two tasks have the same block of C.
         unsafe { Block { g: &g, c: &c, rows, columns }.product(a, b) };
     };
@@ -85,8 +86,8 @@ fn make_room(scratch: &mut Vec<Step>, steps: usize) {
     }
 }
 
-/// Into how many parts rows and columns are divided: columns so that a group of B fits the cache, both so that all
-/// threads have about the same to do. Dividing rows means packing B once more for each part.
+/// Panels of rows and of columns that one task has: columns so that a group of B fits the cache, both so that all threads
+/// have about the same to do. Dividing rows means packing B once more for each part.
 fn shares(row_panels: usize, column_panels: usize, threads: usize) -> (usize, usize) {
     let mut groups = column_panels.div_ceil(GROUP);
     let even = groups.next_multiple_of(threads);
@@ -95,7 +96,7 @@ fn shares(row_panels: usize, column_panels: usize, threads: usize) -> (usize, us
     }
     let is_even = |parts: usize| (parts * groups).is_multiple_of(threads) || parts * groups >= 4 * threads;
     let row_parts = (1..=row_panels).find(|&parts| is_even(parts)).unwrap_or(row_panels);
-    (row_parts, groups)
+    (row_panels.div_ceil(row_parts), column_panels.div_ceil(groups))
 }
 
 /// Where C is.
