@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir, MetadataExt as _};
+use cap_std::fs::{Dir, Metadata, MetadataExt as _};
 use wasmtime::component::Resource;
 
 use crate::bindings::shared::trainer::plugin::files::{Host, HostByteSource, HostDirectory};
@@ -139,7 +139,8 @@ impl HostDirectory for State {
 
     fn list(&mut self, directory: Resource<Directory>) -> wasmtime::Result<Result<Vec<String>, String>> {
         let mut files = Vec::new();
-        let listed = walk(&self.table.get(&directory)?.dir, "", 0, &mut files);
+        let directory = self.table.get(&directory)?;
+        let listed = walk(&directory.dir, directory.is_grant, "", 0, &mut files);
         files.sort_unstable();
         Ok(listed.map(|()| files))
     }
@@ -154,7 +155,7 @@ impl HostDirectory for State {
         let is_grant = directory.is_grant;
         let opened = directory.dir.open(&path).and_then(|file| Ok((file.metadata()?, file.into_std())));
         match opened {
-            Ok((metadata, _)) if is_grant && metadata.is_file() && metadata.nlink() > 1 => Ok(Err(format!(
+            Ok((metadata, _)) if stays_closed(is_grant, &metadata) => Ok(Err(format!(
                 "`{name}` has other names too (a hard link); such files of a granted directory stay closed"
             ))),
             Ok((metadata, file)) if metadata.is_file() => {
@@ -172,7 +173,12 @@ impl HostDirectory for State {
     }
 }
 
-fn walk(dir: &Dir, prefix: &str, depth: usize, files: &mut Vec<String>) -> Result<(), String> {
+/// True for a file of a granted directory that has other names too: it may be one from outside.
+fn stays_closed(is_grant: bool, metadata: &Metadata) -> bool {
+    is_grant && metadata.is_file() && metadata.nlink() > 1
+}
+
+fn walk(dir: &Dir, is_grant: bool, prefix: &str, depth: usize, files: &mut Vec<String>) -> Result<(), String> {
     if depth > DEPTH_LIMIT {
         return Err(format!("directories lie more than {DEPTH_LIMIT} deep at `{prefix}`"));
     }
@@ -186,10 +192,12 @@ fn walk(dir: &Dir, prefix: &str, depth: usize, files: &mut Vec<String>) -> Resul
         let Ok(metadata) = dir.metadata(&name) else { continue };
         let path = format!("{prefix}{name}");
         if metadata.is_file() {
-            files.push(path);
+            if !stays_closed(is_grant, &metadata) {
+                files.push(path);
+            }
         } else if metadata.is_dir() && !entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
             let inner = entry.open_dir().map_err(|error| format!("`{path}`: {error}"))?;
-            walk(&inner, &format!("{path}/"), depth + 1, files)?;
+            walk(&inner, is_grant, &format!("{path}/"), depth + 1, files)?;
         }
         if files.len() > LIST_LIMIT {
             return Err(format!("more than {LIST_LIMIT} files"));
@@ -216,7 +224,7 @@ mod tests {
         std::os::unix::fs::symlink(".", data.join("loop")).unwrap();
         let Opened::Directory(directory) = Opened::open(&data).unwrap() else { panic!("it is a directory") };
         let mut files = Vec::new();
-        walk(&directory.dir, "", 0, &mut files).unwrap();
+        walk(&directory.dir, false, "", 0, &mut files).unwrap();
         files.sort_unstable();
         assert_eq!(files, ["a.jsonl", "b.jsonl", "in.jsonl", "sub/c.jsonl"]);
         for path in ["../secret", "/etc/passwd", "out.jsonl", "sub/../../secret"] {
