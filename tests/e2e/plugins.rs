@@ -107,5 +107,10 @@ fn a_strangers_strategy_is_used_by_name() {
     let listed = project.success(&["plugin", "list", "--plugins", plugins, "--json"]).stdout;
     assert_eq!(listed.lines().count(), 9);
     let inspected = project.success(&["plugin", "inspect", "acme:reverse", "--plugins", plugins]).stdout;
-    assert!(inspected.contains("kind         prompt-strategy") && inspected.contains("256 MiB memory"), "{inspected}");
+    assert!(
+        inspected.contains("kind         prompt-strategy")
+            && inspected.contains("memory_mb: 256")
+            && inspected.contains("compile_ms: 60000"),
+        "{inspected}"
+    );
 }

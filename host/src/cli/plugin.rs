@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use plugin_runtime::Limits;
 use serde_json::json;
 
 use super::open_plugins;
@@ -102,11 +103,25 @@ fn list(directories: &[PathBuf], output: Output) -> Result<ExitStatus, Failure> 
     Ok(ExitStatus::Done)
 }
 
+/// What a plugin may use at most, by the keys of `plugins[].limits`.
+fn limits_of(limits: &Limits) -> [(&'static str, u64); 7] {
+    let milliseconds = |time: std::time::Duration| time.as_millis() as u64;
+    [
+        ("memory_mb", limits.memory_bytes as u64 >> 20),
+        ("call_ms", milliseconds(limits.call)),
+        ("result_mb", limits.result_bytes as u64 >> 20),
+        ("log_kb", limits.log_bytes as u64 >> 10),
+        ("file_mb", limits.file_bytes as u64 >> 20),
+        ("compile_ms", milliseconds(limits.compile)),
+        ("compile_mb", limits.compile_bytes as u64 >> 20),
+    ]
+}
+
 fn inspect(plugin: &str, directories: &[PathBuf], output: Output) -> Result<ExitStatus, Failure> {
     let path = PathBuf::from(plugin);
     let (inspection, source, limits) = if path.is_file() {
         let bytes = plugin_runtime::read_file(&path)?;
-        (plugin_runtime::inspect(&bytes, plugin)?, plugin.to_owned(), plugin_runtime::Limits::default())
+        (plugin_runtime::inspect(&bytes, plugin)?, plugin.to_owned(), Limits::default())
     } else {
         let plugins = open_plugins(directories)?;
         let Some(found) = plugins.get(plugin) else {
@@ -124,18 +139,14 @@ fn inspect(plugin: &str, directories: &[PathBuf], output: Output) -> Result<Exit
     if output == Output::Json {
         let mut fields = serde_json::to_value(&inspection).unwrap_or_default();
         fields["source"] = json!(source);
-        fields["limits"] = json!({
-            "memory_mb": limits.memory_bytes >> 20,
-            "call_ms": limits.call.as_millis() as u64,
-            "result_mb": limits.result_bytes >> 20,
-        });
+        fields["limits"] = limits_of(&limits).into_iter().map(|(key, value)| (key, json!(value))).collect();
         emit("plugin", fields);
         return Ok(ExitStatus::Done);
     }
     let manifest = &inspection.manifest;
     let names = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join("\n             ") };
     let text = format!(
-        "name         {}\nversion      {}\nkind         {}\nplugin API   {}\ndescription  {}\nfrom         {source}\nsize         {} bytes\nsha256       {}\nimports      {}\nexports      {}\nlimits       {} MiB memory, {} ms a call, {} MiB a result\n",
+        "name         {}\nversion      {}\nkind         {}\nplugin API   {}\ndescription  {}\nfrom         {source}\nsize         {} bytes\nsha256       {}\nimports      {}\nexports      {}\nlimits       {}\n",
         manifest.name,
         escape(&manifest.version),
         manifest.kind.name(),
@@ -145,9 +156,7 @@ fn inspect(plugin: &str, directories: &[PathBuf], output: Output) -> Result<Exit
         inspection.sha256,
         names(&inspection.imports),
         names(&inspection.exports),
-        limits.memory_bytes >> 20,
-        limits.call.as_millis(),
-        limits.result_bytes >> 20,
+        names(&limits_of(&limits).map(|(key, value)| format!("{key}: {value}"))),
     );
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(ExitStatus::Done)
