@@ -109,9 +109,7 @@ pub(super) fn forward(shape: AttentionShape, doc_lens: &[u32], qkv: &[f32], out:
 
 simd! {
     fn dot(a: &[f32], b: &[f32]) -> f32 {
-        let n = a.len();
-        let b = &b[..n];
-        sum(n, |i| a[i] * b[i])
+        sum([a, b], |[a, b]| a * b)
     }
 }
 

@@ -166,7 +166,7 @@ pub(super) fn dropout(key: DropoutKey, add: bool, x: &[f32], y: &mut [f32]) {
 
 simd! {
     fn squares(x: &[f32]) -> f32 {
-        sum(x.len(), |i| x[i] * x[i])
+        sum([x], |[x]| x * x)
     }
 }
 

@@ -10,7 +10,7 @@ const ROWS_PER_SHARE: usize = 64;
 simd! {
     fn row_forward(x: &[f32], w: &[f32], y: &mut [f32], eps: f32) -> f32 {
         let n = x.len();
-        let r = 1.0 / (sum(n, |i| x[i] * x[i]) / n as f32 + eps).sqrt();
+        let r = 1.0 / (sum([x], |[x]| x * x) / n as f32 + eps).sqrt();
         scale(x, w, r, y);
         r
     }
@@ -36,7 +36,7 @@ simd! {
     fn row_backward(x: &[f32], w: &[f32], dy: &[f32], r: f32, dx: &mut [f32]) {
         let n = x.len();
         let (w, dy, dx) = (&w[..n], &dy[..n], &mut dx[..n]);
-        let s = sum(n, |i| dy[i] * w[i] * x[i]) * r * r * r / n as f32;
+        let s = sum([x, w, dy], |[x, w, dy]| dy * w * x) * r * r * r / n as f32;
         for i in 0..n {
             dx[i] += dy[i] * w[i] * r - x[i] * s;
         }

@@ -69,8 +69,10 @@ pub(super) use simd;
 #[expect(clippy::excessive_precision, clippy::approx_constant, reason = "the published constants")]
 pub(super) fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.0, 88.0);
-    // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
-    let n = (x * 1.442_695_04 + 12_582_912.0) - 12_582_912.0;
+    // Adding 1.5 * 2^23 rounds to the nearest integer, which is then in the lowest bits. (A cast to an integer would do, but
+    // saturates, and that is not vectorized.)
+    let shifted = x * 1.442_695_04 + 12_582_912.0;
+    let n = shifted - 12_582_912.0;
     let r = (x - n * 0.693_359_375) + n * 2.121_944_4e-4;
     let p = 1.987_569_15e-4;
     let p = p * r + 1.398_199_95e-3;
@@ -79,27 +81,33 @@ pub(super) fn exp(x: f32) -> f32 {
     let p = p * r + 1.666_666_55e-1;
     let p = p * r + 5.000_000_1e-1;
     let p = p * r * r + r + 1.0;
-    f32::from_bits((p.to_bits() as i32 + ((n as i32) << 23)) as u32)
+    f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
 }
 
-/// A sum in 32 lanes, then over the lanes: vectorizes, and has one fixed order.
+/// The sum of a value for each place of some slices of one length: in 32 lanes, then over the lanes. Vectorizes, and has one
+/// fixed order.
 #[inline(always)]
-pub(super) fn sum(len: usize, value: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0.0f32; 32];
-    let whole = len / 32 * 32;
-    let mut index = 0;
-    while index < whole {
-        for lane in 0..32 {
-            lanes[lane] += value(index + lane);
+pub(super) fn sum<const N: usize>(slices: [&[f32]; N], value: impl Fn([f32; N]) -> f32) -> f32 {
+    const LANES: usize = 32;
+    let len = slices[0].len();
+    let whole = len / LANES * LANES;
+    let mut lanes = [0.0f32; LANES];
+    let mut start = 0;
+    while start < whole {
+        // Arrays, whose length the compiler knows: a check in the loop would keep it from being vectorized.
+        let chunks: [&[f32; LANES]; N] =
+            slices.map(|slice| slice[start..].first_chunk().expect("slices of one length"));
+        for lane in 0..LANES {
+            lanes[lane] += value(std::array::from_fn(|slice| chunks[slice][lane]));
         }
-        index += 32;
+        start += LANES;
     }
     let mut total = 0.0;
     for lane in lanes {
         total += lane;
     }
     for index in whole..len {
-        total += value(index);
+        total += value(slices.map(|slice| slice[index]));
     }
     total
 }
