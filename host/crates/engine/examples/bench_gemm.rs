@@ -12,9 +12,19 @@ use engine::rng::normal_at;
 fn main() {
     let seconds: f64 = std::env::args().nth(1).map_or(0.5, |text| text.parse().expect("seconds"));
     // Rows, outputs and inputs of a projection; each has a forward product and two backward ones.
-    for (tokens, out, input) in
-        [(1024, 1024, 512), (1024, 512, 512), (1024, 2816, 512), (1024, 512, 1408), (256, 8192, 512), (256, 49152, 576)]
-    {
+    let shapes = [
+        (1024, 1024, 512),
+        (1024, 512, 512),
+        (1024, 2816, 512),
+        (1024, 512, 1408),
+        (1024, 3072, 576),
+        (256, 8192, 512),
+        (256, 49152, 576),
+        // The two of an adapter.
+        (1024, 16, 1536),
+        (1024, 1536, 16),
+    ];
+    for (tokens, out, input) in shapes {
         let mut line = format!("{tokens:5} x {out:5} x {input:4} ");
         for (name, m, n, k, transpose_a, transpose_b, beta) in [
             ("forward", tokens, out, input, false, true, 0.0),

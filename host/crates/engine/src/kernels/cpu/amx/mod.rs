@@ -21,15 +21,15 @@ use self::pack::{Operand, PANEL, Scale, Step};
 use self::tiles::{KC, Tiles};
 use crate::kernels::Gemm;
 
-/// Inner elements that are summed before C is touched again.
-const INNER: usize = 512;
-/// Panels of B that a thread holds packed while A goes by: 1.1 MiB at the full inner length, in a second-level cache of 2.
-const GROUP: usize = 12;
+/// Inner elements that are summed before C is touched again, at most.
+const INNER: usize = 640;
+/// Steps of B that a thread holds packed while A goes by: 1.2 MiB, in a second-level cache of 2.
+const GROUP: usize = 200;
 /// Panels of A that are packed together.
 const CHUNK: usize = 2;
 /// How many lanes of the other operand must use a packed element, in the harmonic middle of the two sides, to pay for
 /// packing it.
-const REUSE: usize = 50;
+const REUSE: usize = 12;
 
 /// True if this processor and this process can use the matrix unit.
 pub(super) fn is_available() -> bool {
@@ -59,7 +59,9 @@ thread_local! {
 pub(super) unsafe fn gemm(g: Gemm, a: &[f32], b: &[f32], c: *mut f32, threads: usize) {
     let (row_panels, column_panels) = (g.m.div_ceil(PANEL), g.n.div_ceil(PANEL));
     let c = Output(c);
-    let (rows_each, columns_each) = shares(row_panels, column_panels, threads);
+    let inner = g.k.div_ceil(g.k.div_ceil(INNER)).next_multiple_of(KC);
+    let group = (GROUP / (inner / KC)).max(1);
+    let (rows_each, columns_each) = shares(row_panels, column_panels, group, threads);
     // No share is empty.
     let (row_parts, groups) = (row_panels.div_ceil(rows_each), column_panels.div_ceil(columns_each));
     let task = |index: usize| {
@@ -67,7 +69,7 @@ pub(super) unsafe fn gemm(g: Gemm, a: &[f32], b: &[f32], c: *mut f32, threads: u
         let (rows, columns) =
             (row..(row + rows_each).min(row_panels), column..(column + columns_each).min(column_panels));
         // SAFETY: the caller's promises; no two tasks have the same block of C.
-        unsafe { Block { g: &g, c: &c, rows, columns }.product(a, b) };
+        unsafe { Block { g: &g, c: &c, inner, rows, columns }.product(a, b) };
     };
     if threads > 1 {
         (0..row_parts * groups).into_par_iter().with_max_len(1).for_each(task);
@@ -88,10 +90,10 @@ fn make_room(scratch: &mut Vec<Step>, steps: usize) {
 
 /// Panels of rows and of columns that one task has: columns so that a group of B fits the cache, both so that all threads
 /// have about the same to do. Dividing rows means packing B once more for each part.
-fn shares(row_panels: usize, column_panels: usize, threads: usize) -> (usize, usize) {
-    let mut groups = column_panels.div_ceil(GROUP);
+fn shares(row_panels: usize, column_panels: usize, group: usize, threads: usize) -> (usize, usize) {
+    let mut groups = column_panels.div_ceil(group);
     let even = groups.next_multiple_of(threads);
-    if column_panels / even >= GROUP / 3 {
+    if column_panels / even >= group / 3 {
         groups = even;
     }
     let is_even = |parts: usize| (parts * groups).is_multiple_of(threads) || parts * groups >= 4 * threads;
@@ -109,6 +111,8 @@ unsafe impl Sync for Output {}
 struct Block<'a> {
     g: &'a Gemm,
     c: &'a Output,
+    /// Inner elements at a time.
+    inner: usize,
     rows: Range<usize>,
     columns: Range<usize>,
 }
@@ -119,10 +123,11 @@ impl Block<'_> {
     unsafe fn product(&self, a: &[f32], b: &[f32]) {
         let g = self.g;
         SCRATCH.with_borrow_mut(|scratch| {
-            make_room(scratch, (CHUNK + GROUP) * INNER / KC);
-            let (packed_left, packed_right) = scratch.split_at_mut(CHUNK * INNER / KC);
-            for k in (0..g.k).step_by(INNER) {
-                let inner = INNER.min(g.k - k);
+            let most = self.inner / KC;
+            make_room(scratch, (CHUNK + self.columns.len()) * most);
+            let (packed_left, packed_right) = scratch.split_at_mut(CHUNK * most);
+            for k in (0..g.k).step_by(self.inner) {
+                let inner = self.inner.min(g.k - k);
                 let left = Operand::left(g, a, k, inner);
                 let right = Operand::right(g, b, k, inner);
                 let beta = if k == 0 { g.beta } else { 1.0 };
