@@ -142,6 +142,8 @@ pub struct LossGradients<'a, B> {
     pub dx: ViewMut<'a, B>,
     /// Gradient of the weight, `[v, h]`, and the factor of what it held; none for a frozen weight.
     pub dw: Option<(ViewMut<'a, B>, f32)>,
+    /// Elements of the buffer of `dw`, outside of it, whose contents nobody needs: room for logits.
+    pub idle: std::ops::Range<usize>,
 }
 
 /// The operations of a device.

@@ -2,6 +2,7 @@
 //! one matrix (query, key, value; gate, up); gradients and optimizer state hold the trained tensors only, in that order.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 
 use super::config::ModelConfig;
 
@@ -229,6 +230,8 @@ pub struct GradientLayout {
     pub segments: Vec<Segment>,
     /// Per layer, where its gradients are.
     pub layers: Vec<LayerGradients>,
+    /// All of the layers' gradients, and nothing else.
+    pub layers_span: Range<usize>,
     /// Embedding.
     pub embed: Option<usize>,
     /// Last norm.
@@ -268,6 +271,10 @@ impl GradientLayout {
                 None if slot.name == "model.norm.weight" => all.norm = place,
                 None => all.head = place,
                 Some(layer) => {
+                    if all.layers_span.is_empty() {
+                        all.layers_span.start = gradient;
+                    }
+                    all.layers_span.end = all.len;
                     let own = &mut all.layers[layer];
                     let module = slot.name.trim_end_matches(".weight").rsplit('.').next().unwrap_or_default();
                     match LinearKind::from_name(module) {

@@ -199,7 +199,9 @@ impl<K: Kernels> Model<K> {
         targets.scale = grads.scale;
         let place = if self.layout.head == self.layout.embed { grads.layout.embed } else { grads.layout.head };
         let dw = place.map(|place| (at_mut(grads.weights, place), grads.beta));
-        let gradients = LossGradients { dx: at_mut(&mut scratch.inner, 0), dw };
+        // Until the layers' backward pass of the first micro-batch, their gradients are still to be written.
+        let idle = if grads.beta == 0.0 { grads.layout.layers_span.clone() } else { 0..0 };
+        let gradients = LossGradients { dx: at_mut(&mut scratch.inner, 0), dw, idle };
         let loss_sum = self.kernels.linear_cross_entropy(n, h, v, normed, head, targets, Some(gradients));
         self.kernels.zero(n * h, at_mut(dx, 0));
         let dnorm = grads.layout.norm.map(|place| (at_mut(grads.weights, place), grads.beta));

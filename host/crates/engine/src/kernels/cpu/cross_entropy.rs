@@ -1,22 +1,24 @@
 //! The output projection and cross-entropy as one operation over chunks of rows: the logits of a batch never exist as a
 //! whole, and rows without a target cost nothing.
 
-use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
 
 use super::matmul::{Threads, gemm};
 use super::simd::{Shared, multiply, parallel_rows, softmax_row};
 use crate::IGNORE;
 use crate::kernels::{Gemm, Targets};
 
-/// Rows whose logits exist at a time, at most; fewer where the vocabulary is large.
+/// Rows whose logits exist at a time, at most. The weight is read and its gradient is written once for so many rows.
 const CHUNK: usize = 256;
-/// Logits that exist at a time.
-const LOGITS: usize = 4 << 20;
+/// Logits that exist at a time: 256 rows of a vocabulary of 49152.
+const LOGITS: usize = 12 << 20;
 
 /// Where gradients go.
 pub(super) struct Gradients<'a> {
     pub(super) dx: &'a mut [f32],
     pub(super) dw: Option<(&'a mut [f32], f32)>,
+    /// Memory for logits, if it is lent.
+    pub(super) room: Option<&'a mut [f32]>,
 }
 
 #[derive(Default)]
@@ -27,9 +29,8 @@ struct Scratch {
     losses: Vec<f32>,
 }
 
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
+/// What is not in use: whichever thread comes next takes it, so that there is only as much as is used at one time.
+static SCRATCH: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
 
 pub(super) fn linear_cross_entropy(
     h: usize,
@@ -50,17 +51,25 @@ pub(super) fn linear_cross_entropy(
             if *beta == 0.0 { dw.fill(0.0) } else { multiply(dw, *beta) }
         }
     }
-    // Taken out while in use: a thread that waits for others may begin another batch.
-    let mut scratch = SCRATCH.take();
-    let most = (LOGITS / v).clamp(64, CHUNK);
-    grow(&mut scratch.logits, most.min(rows.len()) * v);
+    let mut scratch = SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+    let fit = (LOGITS / v).clamp(64, CHUNK);
+    // Chunks of about one length, of whole panels where there are several.
+    let most = match rows.len().div_ceil(fit) {
+        0 | 1 => rows.len(),
+        chunks => rows.len().div_ceil(chunks).next_multiple_of(32).min(fit),
+    };
+    let lent = gradients.as_mut().and_then(|gradients| gradients.room.take()).filter(|room| room.len() >= most * v);
+    let logits = lent.unwrap_or_else(|| {
+        grow(&mut scratch.logits, most * v);
+        &mut scratch.logits
+    });
     grow(&mut scratch.losses, most);
     if !all {
         grow(&mut scratch.rows, most * h);
         grow(&mut scratch.drows, most * h);
     }
     let mut loss = 0.0;
-    for (chunk, chunk_rows) in rows.chunks(most).enumerate() {
+    for (chunk, chunk_rows) in rows.chunks(most.max(1)).enumerate() {
         let count = chunk_rows.len();
         let input: &[f32] = if all {
             &x[chunk * most * h..][..count * h]
@@ -70,7 +79,7 @@ pub(super) fn linear_cross_entropy(
             }
             &scratch.rows[..count * h]
         };
-        let logits = &mut scratch.logits[..count * v];
+        let logits = &mut logits[..count * v];
         let product = Gemm {
             m: count,
             n: v,
@@ -125,7 +134,7 @@ pub(super) fn linear_cross_entropy(
             }
         }
     }
-    SCRATCH.set(scratch);
+    SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
     loss
 }
 
@@ -151,5 +160,34 @@ fn row_losses(v: usize, rows: &[usize], targets: Targets<'_>, gradients: bool, l
 fn grow(memory: &mut Vec<f32>, len: usize) {
     if memory.len() < len {
         memory.resize(len, 0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::normal_at;
+
+    #[test]
+    fn lent_memory_changes_no_bit() {
+        let (n, h, v) = (600, 48, 70);
+        let values =
+            |stream: u64, len: usize| -> Vec<f32> { (0..len as u64).map(|i| normal_at(5, stream, i)).collect() };
+        let (x, w) = (values(1, n * h), values(2, v * h));
+        let tokens: Vec<u32> = (0..n as u32).map(|row| if row % 7 == 3 { IGNORE } else { row % v as u32 }).collect();
+        let targets = Targets { tokens: &tokens, weights: None, scale: 0.01 };
+        let run = |room: Option<&mut [f32]>| {
+            let (mut dx, mut dw) = (vec![f32::NAN; n * h], vec![f32::NAN; v * h]);
+            let gradients = Gradients { dx: &mut dx, dw: Some((&mut dw, 0.0)), room };
+            let loss = linear_cross_entropy(h, v, &x, &w, targets, Some(gradients));
+            (loss, dx, dw)
+        };
+        let own = run(None);
+        let mut enough = vec![f32::NAN; 256 * v];
+        assert!(run(Some(&mut enough)) == own);
+        assert!(enough[..v].iter().all(|logit| logit.is_finite()), "the room is used");
+        let mut little = vec![f32::NAN; v];
+        assert!(run(Some(&mut little)) == own);
+        assert!(little.iter().all(|logit| logit.is_nan()), "too little room is left alone");
     }
 }

@@ -262,9 +262,16 @@ impl Kernels for CpuKernels {
         targets: Targets<'_>,
         gradients: Option<LossGradients<'_, CpuBuffer>>,
     ) -> f64 {
-        let gradients = gradients.map(|gradients| cross_entropy::Gradients {
-            dx: gradients.dx.slice(n * h),
-            dw: gradients.dw.map(|(dw, beta)| (dw.slice(v * h), beta)),
+        let gradients = gradients.map(|LossGradients { dx, dw, idle }| {
+            let (dw, room) = match dw {
+                None => (None, None),
+                Some((dw, beta)) => {
+                    let parts = dw.buffer.data.get_disjoint_mut([dw.offset..dw.offset + v * h, idle]);
+                    let [dw, room] = parts.expect("the gradient and the idle elements are inside their buffer, apart");
+                    (Some((dw, beta)), Some(room))
+                }
+            };
+            cross_entropy::Gradients { dx: dx.slice(n * h), dw, room }
         });
         cross_entropy::linear_cross_entropy(h, v, x.slice(n * h), w.slice(v * h), targets, gradients)
     }
