@@ -81,7 +81,9 @@ pub(super) fn exp(x: f32) -> f32 {
     let p = p * r + 1.666_666_55e-1;
     let p = p * r + 5.000_000_1e-1;
     let p = p * r * r + r + 1.0;
-    f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
+    let power = f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23));
+    // The lowest bits of NaN are no integer, and could make a number of it.
+    if x.is_nan() { x } else { power }
 }
 
 /// The sum of a value for each place of some slices of one length: in 32 lanes, then over the lanes. Vectorizes, and has one
@@ -220,4 +222,26 @@ pub(super) fn parallel_rows(rows: usize, width: usize, work: impl Fn(usize, usiz
     (0..rows.div_ceil(share)).into_par_iter().with_max_len(1).for_each(|part| {
         work(part * share, ((part + 1) * share).min(rows));
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::exp;
+
+    #[test]
+    fn exponentials_are_those_of_f64_to_seven_digits() {
+        for step in -870_000..=880_000 {
+            let x = step as f32 * 1e-4;
+            let (found, exact) = (f64::from(exp(x)), f64::from(x).exp());
+            assert!((found - exact).abs() <= 2e-7 * exact, "exp({x}) = {found:e}, not {exact:e}");
+        }
+        assert!(exp(f32::NEG_INFINITY) < 2e-38 && exp(f32::INFINITY) > 1e38);
+    }
+
+    #[test]
+    fn what_is_no_number_stays_none_whatever_its_bits() {
+        for bits in [0x7fc0_0000, 0x7fc0_0001, 0x7fff_ffff, 0xffc0_0003, 0xffff_ffff_u32] {
+            assert!(exp(f32::from_bits(bits)).is_nan(), "{bits:x}");
+        }
+    }
 }
