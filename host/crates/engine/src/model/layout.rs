@@ -343,4 +343,23 @@ mod tests {
         assert_eq!(gradients.lowest(), 2);
         assert_eq!(GradientLayout::new(&layout, 2, None).lowest(), 0);
     }
+
+    #[test]
+    fn the_span_of_the_layers_holds_their_gradients_and_nothing_else() {
+        for tied in [true, false] {
+            let layout = Layout::new(&config(tied));
+            let gradients = GradientLayout::new(&layout, 2, None);
+            for &(index, place) in &gradients.trained {
+                let slot = &layout.slots[index];
+                let (span, end) = (&gradients.layers_span, place + slot.len);
+                if slot.layer.is_some() {
+                    assert!(span.start <= place && end <= span.end, "{}", slot.name);
+                } else {
+                    assert!(end <= span.start || span.end <= place, "{}", slot.name);
+                }
+            }
+            let only = ["model.norm.weight"].map(String::from).into();
+            assert!(GradientLayout::new(&layout, 2, Some(&only)).layers_span.is_empty());
+        }
+    }
 }
