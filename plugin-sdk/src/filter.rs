@@ -83,11 +83,8 @@ impl<T: RowFilter> wit::GuestFilter for Adapter<T> {
 /// `register_row_filter!(Polite, name: "acme:polite", description: "Leaves rude answers out");`
 #[macro_export]
 macro_rules! register_row_filter {
-    ($type:ty, name: $name:literal, description: $description:literal $(,)?) => {
-        $crate::register_row_filter!($type, name: $name, version: env!("CARGO_PKG_VERSION"), description: $description);
-    };
-    ($type:ty, name: $name:literal, version: $version:expr, description: $description:literal $(,)?) => {
-        $crate::__manifest!("row-filter", $name, $version, $description);
+    ($type:ty, $($manifest:tt)*) => {
+        $crate::__manifest!("row-filter", $($manifest)*);
         #[cfg(target_family = "wasm")]
         const _: () = {
             type Plugin = $crate::filter::Adapter<$type>;

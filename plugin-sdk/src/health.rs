@@ -55,11 +55,8 @@ impl<T: RunHealth> wit::GuestMonitor for Adapter<T> {
 /// `register_run_health!(Budget, name: "acme:budget", description: "Stops a run that learns nothing");`
 #[macro_export]
 macro_rules! register_run_health {
-    ($type:ty, name: $name:literal, description: $description:literal $(,)?) => {
-        $crate::register_run_health!($type, name: $name, version: env!("CARGO_PKG_VERSION"), description: $description);
-    };
-    ($type:ty, name: $name:literal, version: $version:expr, description: $description:literal $(,)?) => {
-        $crate::__manifest!("run-health", $name, $version, $description);
+    ($type:ty, $($manifest:tt)*) => {
+        $crate::__manifest!("run-health", $($manifest)*);
         #[cfg(target_family = "wasm")]
         const _: () = {
             type Plugin = $crate::health::Adapter<$type>;

@@ -23,5 +23,5 @@ pub use serde_json;
 /// What the macros need; not for use by hand.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::manifest::{bytes, is_plain};
+    pub use crate::manifest::{bytes, is_plain, len};
 }

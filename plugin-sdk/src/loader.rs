@@ -310,11 +310,8 @@ impl<T: DatasetLoader> wit::GuestLoader for Adapter<T> {
 /// `register_dataset_loader!(Tickets, name: "acme:tickets", description: "Exports of our ticket system");`
 #[macro_export]
 macro_rules! register_dataset_loader {
-    ($type:ty, name: $name:literal, description: $description:literal $(,)?) => {
-        $crate::register_dataset_loader!($type, name: $name, version: env!("CARGO_PKG_VERSION"), description: $description);
-    };
-    ($type:ty, name: $name:literal, version: $version:expr, description: $description:literal $(,)?) => {
-        $crate::__manifest!("dataset-loader", $name, $version, $description);
+    ($type:ty, $($manifest:tt)*) => {
+        $crate::__manifest!("dataset-loader", $($manifest)*);
         #[cfg(target_family = "wasm")]
         const _: () = {
             type Plugin = $crate::loader::Adapter<$type>;

@@ -74,11 +74,8 @@ impl<T: Reward> wit::GuestScorer for Adapter<T> {
 /// Makes this crate a reward plugin: `register_reward!(Style, name: "acme:style", description: "Short answers score more");`
 #[macro_export]
 macro_rules! register_reward {
-    ($type:ty, name: $name:literal, description: $description:literal $(,)?) => {
-        $crate::register_reward!($type, name: $name, version: env!("CARGO_PKG_VERSION"), description: $description);
-    };
-    ($type:ty, name: $name:literal, version: $version:expr, description: $description:literal $(,)?) => {
-        $crate::__manifest!("reward", $name, $version, $description);
+    ($type:ty, $($manifest:tt)*) => {
+        $crate::__manifest!("reward", $($manifest)*);
         #[cfg(target_family = "wasm")]
         const _: () = {
             type Plugin = $crate::reward::Adapter<$type>;

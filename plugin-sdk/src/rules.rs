@@ -139,11 +139,8 @@ fn facts_of(facts: &wit::Facts) -> Result<Facts, Error> {
 /// `register_compat_rules!(House, name: "acme:house-rules", description: "What our cluster can do");`
 #[macro_export]
 macro_rules! register_compat_rules {
-    ($type:ty, name: $name:literal, description: $description:literal $(,)?) => {
-        $crate::register_compat_rules!($type, name: $name, version: env!("CARGO_PKG_VERSION"), description: $description);
-    };
-    ($type:ty, name: $name:literal, version: $version:expr, description: $description:literal $(,)?) => {
-        $crate::__manifest!("compat-rules", $name, $version, $description);
+    ($type:ty, $($manifest:tt)*) => {
+        $crate::__manifest!("compat-rules", $($manifest)*);
         #[cfg(target_family = "wasm")]
         const _: () = {
             type Plugin = $crate::rules::Adapter<$type>;

@@ -47,11 +47,8 @@ impl<T: Schedule> wit::GuestCurve for Adapter<T> {
 /// `register_schedule!(Steps, name: "acme:steps", description: "Down by half at fixed steps");`
 #[macro_export]
 macro_rules! register_schedule {
-    ($type:ty, name: $name:literal, description: $description:literal $(,)?) => {
-        $crate::register_schedule!($type, name: $name, version: env!("CARGO_PKG_VERSION"), description: $description);
-    };
-    ($type:ty, name: $name:literal, version: $version:expr, description: $description:literal $(,)?) => {
-        $crate::__manifest!("schedule", $name, $version, $description);
+    ($type:ty, $($manifest:tt)*) => {
+        $crate::__manifest!("schedule", $($manifest)*);
         #[cfg(target_family = "wasm")]
         const _: () = {
             type Plugin = $crate::schedule::Adapter<$type>;

@@ -93,11 +93,8 @@ pub fn render_row<T: PromptStrategy>(strategy: &T, row: &str) -> Result<Option<S
 /// `register_prompt_strategy!(Dialogue, name: "acme:dialogue", description: "Dialogues of our call centre");`
 #[macro_export]
 macro_rules! register_prompt_strategy {
-    ($type:ty, name: $name:literal, description: $description:literal $(,)?) => {
-        $crate::register_prompt_strategy!($type, name: $name, version: env!("CARGO_PKG_VERSION"), description: $description);
-    };
-    ($type:ty, name: $name:literal, version: $version:expr, description: $description:literal $(,)?) => {
-        $crate::__manifest!("prompt-strategy", $name, $version, $description);
+    ($type:ty, $($manifest:tt)*) => {
+        $crate::__manifest!("prompt-strategy", $($manifest)*);
         #[cfg(target_family = "wasm")]
         const _: () = {
             type Plugin = $crate::strategy::Adapter<$type>;
