@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
+use crate::manifest::Kind;
+
 /// Why a plugin cannot be used, or why a call of it failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginError {
@@ -17,15 +21,68 @@ pub struct PluginError {
     pub help: Option<String>,
     /// A path into the plugin's own config that it is about (`field`, `roles[1]`; empty: the config as a whole).
     pub config_path: Option<String>,
+    /// It is about the key at the end of that path, not about its value.
+    pub is_key: bool,
+    /// A call of it took longer than it may.
+    pub timed_out: bool,
     /// Anything else: what the plugin printed, where it was.
     pub notes: Vec<String>,
+    /// The call that failed, as small as it could be made: enough to make it again.
+    pub failed: Option<Box<FailedCall>>,
+}
+
+/// A call that trapped, went past a limit, or gave what it must not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedCall {
+    /// The plugin.
+    pub plugin: String,
+    /// What it is for.
+    pub kind: Kind,
+    /// Its config, as JSON.
+    pub config_json: String,
+    /// The function: `render`, `score`, `judge`.
+    pub call: &'static str,
+    /// What it was given, as far as it takes that to fail.
+    pub input: Vec<Value>,
+    /// When it was called, for rewards.
+    pub context: Option<Value>,
+    /// Which of the rows or items it takes to fail.
+    pub cause: Cause,
+    /// Rows or items of the call.
+    pub items: usize,
+    /// What a person finds the row by, where the caller knows that.
+    pub position: Option<String>,
+}
+
+/// Which rows or items of a call it takes to fail, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// This one alone.
+    Alone(usize),
+    /// This one after all those before it.
+    After(usize),
+    /// The same call ended well when it was made again.
+    Gone,
+    /// There was no time to find it.
+    Unknown,
 }
 
 impl PluginError {
     /// An error with a code and a message.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { code, plugin: None, message, why: None, help: None, config_path: None, notes: Vec::new() }
+        Self {
+            code,
+            plugin: None,
+            message,
+            why: None,
+            help: None,
+            config_path: None,
+            is_key: false,
+            timed_out: false,
+            notes: Vec::new(),
+            failed: None,
+        }
     }
 
     /// The plugin it is about.
@@ -46,6 +103,17 @@ impl PluginError {
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// Names the row that a failed call was reduced to, by what a person finds it by.
+    #[must_use]
+    pub fn at_row<T: AsRef<str>>(mut self, positions: &[T]) -> Self {
+        if let Some(failed) = &mut self.failed
+            && let Cause::Alone(item) | Cause::After(item) = failed.cause
+        {
+            failed.position = positions.get(item).map(|position| position.as_ref().to_owned());
+        }
         self
     }
 

@@ -8,13 +8,14 @@ use sha2::{Digest, Sha256};
 use wit_component::DecodedWasm;
 
 use crate::error::{PluginError, one_line};
+use crate::schema;
 
 /// The version of the plugin API that this host speaks.
 pub const API: &str = "0.1";
 /// Bytes of a file that are read to see what it is. What a plugin may have is one of its limits.
 pub(crate) const FILE_LIMIT: u64 = 256 << 20;
 /// Name of the custom section that holds the manifest.
-const SECTION: &str = "trainer:plugin-manifest";
+pub(crate) const SECTION: &str = "trainer:plugin-manifest";
 
 /// What a plugin is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -37,6 +38,17 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them, in the order of a run.
+    pub const ALL: [Self; 7] = [
+        Self::CompatRules,
+        Self::DatasetLoader,
+        Self::RowFilter,
+        Self::PromptStrategy,
+        Self::Schedule,
+        Self::Reward,
+        Self::RunHealth,
+    ];
+
     /// As it stands in manifests and in the names of WIT interfaces.
     pub fn name(self) -> &'static str {
         match self {
@@ -78,6 +90,9 @@ pub struct Manifest {
     /// One line.
     #[serde(default)]
     pub description: String,
+    /// What the plugin's config may be, as a JSON Schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_schema: Option<serde_json::Value>,
 }
 
 /// Where a plugin came from.
@@ -103,6 +118,19 @@ pub struct Inspection {
     pub imports: Vec<String>,
     /// Interfaces that it offers.
     pub exports: Vec<String>,
+}
+
+impl Inspection {
+    /// True if it asks for directories beside its data.
+    pub fn needs_grants(&self) -> bool {
+        self.imports.iter().any(|import| import.starts_with("trainer:plugin/grants@"))
+    }
+
+    /// What it offers beside the interface of its kind. Nobody calls that.
+    pub fn other_exports(&self) -> Vec<String> {
+        let own = format!("trainer:plugin/{}", self.manifest.kind.name());
+        self.exports.iter().filter(|export| without_version(export) != own).cloned().collect()
+    }
 }
 
 /// Reads a plugin file, refusing one that is too large to be a plugin.
@@ -142,7 +170,7 @@ pub fn inspect(bytes: &[u8], shown: &str) -> Result<Inspection, PluginError> {
     Ok(Inspection { manifest, sha256, bytes: bytes.len(), imports, exports })
 }
 
-fn check_magic(bytes: &[u8], shown: &str) -> Result<(), PluginError> {
+pub(crate) fn check_magic(bytes: &[u8], shown: &str) -> Result<(), PluginError> {
     let rebuild = "build it with `cargo build --release --target wasm32-wasip2`";
     match bytes {
         [b'\0', b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(()),
@@ -165,7 +193,23 @@ fn check_magic(bytes: &[u8], shown: &str) -> Result<(), PluginError> {
 }
 
 fn manifest(bytes: &[u8], shown: &str) -> Result<Manifest, PluginError> {
-    let mut found: Option<Manifest> = None;
+    let mut found = manifests(bytes, shown)?;
+    if found.windows(2).any(|two| two[0] != two[1]) {
+        let message = format!("`{shown}` has two manifests that differ");
+        return Err(PluginError::new("plugin::manifest", message));
+    }
+    let manifest = found.pop().ok_or_else(|| {
+        PluginError::new("plugin::manifest", format!("`{shown}` has no plugin manifest"))
+            .why(format!("section `{SECTION}` says what a plugin is called and what it is for"))
+            .help("the `plugin-sdk` macros write one; for other languages: `host plugin pack FILE --manifest plugin.json`")
+    })?;
+    check_manifest(&manifest, shown)?;
+    Ok(manifest)
+}
+
+/// Every manifest section of a component, or of what it is made of.
+pub(crate) fn manifests(bytes: &[u8], shown: &str) -> Result<Vec<Manifest>, PluginError> {
+    let mut found = Vec::new();
     for payload in wasmparser::Parser::new(0).parse_all(bytes) {
         let payload = payload.map_err(|error| {
             PluginError::new("plugin::invalid", format!("`{shown}` is not a valid component")).why(error.to_string())
@@ -174,28 +218,31 @@ fn manifest(bytes: &[u8], shown: &str) -> Result<Manifest, PluginError> {
         if section.name() != SECTION {
             continue;
         }
-        let read: Manifest = serde_json::from_slice(section.data()).map_err(|error| {
+        found.push(serde_json::from_slice(section.data()).map_err(|error| {
             PluginError::new("plugin::manifest", format!("the manifest of `{shown}` cannot be read"))
                 .why(error.to_string())
                 .help(format!("section `{SECTION}` is JSON with `name`, `version`, `api`, `kind` and `description`"))
-        })?;
-        if found.as_ref().is_some_and(|found| *found != read) {
-            let message = format!("`{shown}` has two manifests that differ");
-            return Err(PluginError::new("plugin::manifest", message));
-        }
-        found = Some(read);
+        })?);
     }
-    let manifest = found.ok_or_else(|| {
-        PluginError::new("plugin::manifest", format!("`{shown}` has no plugin manifest"))
-            .why(format!("section `{SECTION}` says what a plugin is called and what it is for"))
-            .help("plugins made with the `plugin-sdk` macros have one")
-    })?;
+    Ok(found)
+}
+
+/// Checks what a manifest says, whatever it came from.
+pub(crate) fn check_manifest(manifest: &Manifest, shown: &str) -> Result<(), PluginError> {
     check_name(&manifest.name, shown)?;
-    Ok(manifest)
+    if let Some(schema) = &manifest.config_schema {
+        schema::check(schema).map_err(|why| {
+            PluginError::new("plugin::manifest", format!("the `config_schema` of `{shown}` cannot be used"))
+                .plugin(&manifest.name)
+                .why(why)
+                .help("it is a JSON Schema object that refers to nothing outside itself")
+        })?;
+    }
+    Ok(())
 }
 
 /// Names are shown, logged and typed: letters, digits, `-`, `_`, and one `:` after a namespace.
-fn check_name(name: &str, shown: &str) -> Result<(), PluginError> {
+pub(crate) fn check_name(name: &str, shown: &str) -> Result<(), PluginError> {
     let word = |word: &str| {
         !word.is_empty()
             && word.len() <= 64

@@ -67,7 +67,7 @@ impl PluginInfo {
 
     /// True if it asks for directories beside its data.
     pub fn needs_grants(&self) -> bool {
-        self.inspection.imports.iter().any(|import| import.starts_with("trainer:plugin/grants@"))
+        self.inspection.needs_grants()
     }
 
     fn open_grants(&self) -> Result<Vec<Directory>, PluginError> {
@@ -129,11 +129,18 @@ impl PluginHost {
         }
         files.sort_unstable();
         for path in files {
-            let bytes = read_file(&path)?;
-            let inspection = inspect(&bytes, &path.display().to_string())?;
-            self.add(inspection, Source::File(path), bytes)?;
+            self.add_file(&path)?;
         }
         Ok(())
+    }
+
+    /// Adds one file. Returns the plugin's name.
+    pub fn add_file(&mut self, path: &Path) -> Result<String, PluginError> {
+        let bytes = read_file(path)?;
+        let inspection = inspect(&bytes, &path.display().to_string())?;
+        let name = inspection.manifest.name.clone();
+        self.add(inspection, Source::File(path.to_owned()), bytes)?;
+        Ok(name)
     }
 
     fn add(&mut self, inspection: Inspection, source: Source, bytes: Vec<u8>) -> Result<(), PluginError> {
@@ -257,8 +264,30 @@ impl PluginHost {
         self.plugins.values().filter_map(|plugin| plugin.meter.read(plugin.name())).collect()
     }
 
+    /// Everything that a plugin's schema finds wrong with a config; nothing where it has none, or where there is no such
+    /// plugin.
+    pub fn config_problems(&self, name: &str, kind: Kind, config_json: &str) -> Vec<PluginError> {
+        let Ok(plugin) = self.find(name, kind) else { return Vec::new() };
+        let Some(schema) = &plugin.inspection.manifest.config_schema else { return Vec::new() };
+        let read = || {
+            let config = if config_json.trim().is_empty() { "{}" } else { config_json };
+            let config = serde_json::from_str(config).map_err(|error| error.to_string())?;
+            crate::schema::violations(schema, &config)
+        };
+        match read() {
+            Ok(found) => found.into_iter().map(|violation| crate::schema::problem(name, violation)).collect(),
+            Err(why) => {
+                let message = format!("the config of plugin `{name}` cannot be checked");
+                vec![PluginError::new("plugin::bad-config", message).plugin(name).why(why)]
+            }
+        }
+    }
+
     fn origin(&self, name: &str, kind: Kind, config_json: &str) -> Result<Origin, PluginError> {
         let plugin = self.find(name, kind)?;
+        if let Some(problem) = self.config_problems(name, kind, config_json).into_iter().next() {
+            return Err(problem);
+        }
         if plugin.grants.is_empty() && plugin.needs_grants() {
             return Err(not_granted(name));
         }

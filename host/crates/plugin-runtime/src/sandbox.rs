@@ -195,7 +195,7 @@ pub(crate) struct Sandbox {
 #[derive(Clone)]
 pub(crate) struct StoreMaker {
     engine: Engine,
-    sink: LogSink,
+    pub(crate) sink: LogSink,
 }
 
 impl Sandbox {
@@ -314,6 +314,7 @@ pub(crate) fn explain(store: &mut Store<State>, error: &wasmtime::Error, limits:
         }
     };
     explained.plugin = Some(plugin);
+    explained.timed_out = matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt));
     if explained.code == "plugin::trap" {
         explained.help = Some("this is a bug of the plugin; tell its author".to_owned());
     }

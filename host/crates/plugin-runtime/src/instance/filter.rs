@@ -1,8 +1,10 @@
 //! Row filters.
 
+use super::failed::{self, Call};
 use super::{Live, Origin, debug_by_name};
 use crate::bindings::filter::{RowFilterPlugin, RowFilterPluginPre};
 use crate::error::{PluginError, one_line};
+use crate::manifest::Kind;
 use crate::types::Verdict;
 
 /// Characters of a reason that are kept.
@@ -27,6 +29,16 @@ impl Filter {
 
     /// Judges rows (JSON objects): one verdict a row, in order; a score is finite, a reason one short line.
     pub fn judge(&mut self, rows: &[String]) -> Result<Vec<Verdict>, PluginError> {
+        self.judge_once(rows).map_err(|error| {
+            let input = |item: usize| failed::row(&rows[item]);
+            let origin = self.live.origin();
+            let (kind, name) = (Kind::RowFilter, "judge");
+            let call = Call { origin, kind, name, input: &input, items: rows.len(), context: None };
+            call.reduce(error, |origin, items| Self::new(origin)?.judge_once(&rows[items]).map(drop))
+        })
+    }
+
+    fn judge_once(&mut self, rows: &[String]) -> Result<Vec<Verdict>, PluginError> {
         let mut verdicts = self
             .live
             .call(|store, world, handle| world.trainer_plugin_row_filter().filter().call_judge(store, handle, rows))?;

@@ -4,6 +4,7 @@
 //! A component that trapped cannot be entered again. Kinds whose calls stand alone (strategies, rewards, rules, schedules)
 //! are then started anew for the next call; those that remember earlier calls (loaders, filters, monitors) are over.
 
+mod failed;
 mod filter;
 mod health;
 mod loader;
@@ -94,6 +95,8 @@ impl Cell {
                 PluginError {
                     help: error.help.map(|help| one_line(&help, MESSAGE)),
                     config_path: Some(one_line(&error.path, 200)),
+                    // serde's words, which the SDK passes on.
+                    is_key: error.message.starts_with("unknown field "),
                     ..PluginError::new("plugin::bad-config", message).plugin(&**plugin)
                 }
             }

@@ -1,8 +1,11 @@
 //! Rewards.
 
+use super::failed::Call;
 use super::{Live, Origin, debug_by_name};
 use crate::bindings::reward::{RewardPlugin, RewardPluginPre};
 use crate::error::{PluginError, one_line};
+use crate::json;
+use crate::manifest::Kind;
 use crate::types::{Context, Item, Score};
 
 /// A running reward.
@@ -19,6 +22,16 @@ impl Scorer {
 
     /// Scores completions: one finite score (or none) an item, in order.
     pub fn score(&mut self, items: &[Item], context: &Context) -> Result<Vec<Score>, PluginError> {
+        self.score_once(items, context).map_err(|error| {
+            let input = |item: usize| json::item(&items[item]);
+            let (origin, when) = (self.live.origin(), Some(json::context(context)));
+            let (kind, name) = (Kind::Reward, "score");
+            let call = Call { origin, kind, name, input: &input, items: items.len(), context: when };
+            call.reduce(error, |origin, range| Self::new(origin)?.score_once(&items[range], context).map(drop))
+        })
+    }
+
+    fn score_once(&mut self, items: &[Item], context: &Context) -> Result<Vec<Score>, PluginError> {
         if self.live.is_dead() {
             self.live = start(self.live.origin())?;
         }

@@ -30,25 +30,29 @@ impl Curve {
         let mut all = Vec::new();
         while (all.len() as u64) < steps {
             let first = all.len() as u64;
-            let count = (steps - first).min(BATCH) as u32;
-            let factors = self.live.call(|store, world, handle| {
-                world.trainer_plugin_schedule().curve().call_factors(store, handle, first, count)
-            })?;
-            let cell = &self.live.cell;
-            if factors.len() != count as usize {
-                return Err(cell.bad_result(&format!("gave {} factors for {count} steps", factors.len())));
-            }
-            if let Some(index) = factors.iter().position(|factor| !factor.is_finite() || *factor < 0.0) {
-                let message = format!(
-                    "gave the factor {} for step {}; a factor is a finite number that is not negative",
-                    factors[index],
-                    first + index as u64
-                );
-                return Err(cell.bad_result(&message));
-            }
-            cell.rows(factors.len());
-            all.extend(factors);
+            all.extend(self.range(first, (steps - first).min(BATCH) as u32)?);
         }
         Ok(all)
+    }
+
+    /// The factors of `count` steps from `first`, in one call.
+    pub fn range(&mut self, first: u64, count: u32) -> Result<Vec<f64>, PluginError> {
+        let factors = self.live.call(|store, world, handle| {
+            world.trainer_plugin_schedule().curve().call_factors(store, handle, first, count)
+        })?;
+        let cell = &self.live.cell;
+        if factors.len() != count as usize {
+            return Err(cell.bad_result(&format!("gave {} factors for {count} steps", factors.len())));
+        }
+        if let Some(index) = factors.iter().position(|factor| !factor.is_finite() || *factor < 0.0) {
+            let message = format!(
+                "gave the factor {} for step {}; a factor is a finite number that is not negative",
+                factors[index],
+                first + index as u64
+            );
+            return Err(cell.bad_result(&message));
+        }
+        cell.rows(factors.len());
+        Ok(factors)
     }
 }

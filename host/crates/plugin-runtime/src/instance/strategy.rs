@@ -1,8 +1,10 @@
 //! Prompt strategies.
 
+use super::failed::{self, Call};
 use super::{Live, Origin, debug_by_name};
 use crate::bindings::strategy::{PromptStrategyPlugin, PromptStrategyPluginPre};
 use crate::error::PluginError;
+use crate::manifest::Kind;
 use crate::types::{RowError, Sample};
 
 /// A running prompt strategy.
@@ -19,6 +21,16 @@ impl Strategy {
 
     /// Renders rows (JSON objects): one result a row, in order.
     pub fn render(&mut self, rows: &[String]) -> Result<Vec<Result<Option<Sample>, RowError>>, PluginError> {
+        self.render_once(rows).map_err(|error| {
+            let input = |item: usize| failed::row(&rows[item]);
+            let origin = self.live.origin();
+            let (kind, name) = (Kind::PromptStrategy, "render");
+            let call = Call { origin, kind, name, input: &input, items: rows.len(), context: None };
+            call.reduce(error, |origin, items| Self::new(origin)?.render_once(&rows[items]).map(drop))
+        })
+    }
+
+    fn render_once(&mut self, rows: &[String]) -> Result<Vec<Result<Option<Sample>, RowError>>, PluginError> {
         if self.live.is_dead() {
             self.live = start(self.live.origin())?;
         }
