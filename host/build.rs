@@ -53,8 +53,40 @@ fn main() {
         let _ = writeln!(source, "    ({name:?}, include_bytes!({:?})),", to.display().to_string());
     }
     source.push_str("];\n");
-    if let Err(error) = fs::write(out_dir.join("bundled.rs"), source) {
-        fail(&format!("cannot write to {}: {error}", out_dir.display()));
+    write(&out_dir.join("bundled.rs"), &source);
+    let mut source =
+        embedded("SDK", "what a project is built with", &root, &["plugin-sdk/src", "plugin-sdk/README.md", "wit"]);
+    source += &embedded("TEMPLATES", "what a project starts as", &root.join("plugin-sdk/templates"), &["."]);
+    write(&out_dir.join("sdk.rs"), &source);
+}
+
+/// A list of files with their texts, for `host plugin new`: always the ones of this repository.
+fn embedded(name: &str, what: &str, root: &Path, paths: &[&str]) -> String {
+    let mut files = Vec::new();
+    for path in paths {
+        println!("cargo::rerun-if-changed={}", root.join(path).display());
+        list(&root.join(path), &mut files);
+    }
+    files.sort();
+    let mut source = format!("/// Path and text of {what}.\npub(super) static {name}: &[(&str, &str)] = &[\n");
+    for file in files {
+        let shown = file.strip_prefix(root).unwrap_or(&file).display().to_string();
+        let shown = shown.trim_start_matches("./");
+        let _ = writeln!(source, "    ({shown:?}, include_str!({:?})),", file.display().to_string());
+    }
+    source + "];\n"
+}
+
+fn list(path: &Path, files: &mut Vec<PathBuf>) {
+    match fs::read_dir(path) {
+        Ok(entries) => entries.flatten().for_each(|entry| list(&entry.path(), files)),
+        Err(_) => files.push(path.to_owned()),
+    }
+}
+
+fn write(path: &Path, text: &str) {
+    if let Err(error) = fs::write(path, text) {
+        fail(&format!("cannot write {}: {error}", path.display()));
     }
 }
 

@@ -109,6 +109,8 @@ pub struct Diagnostic {
     pub notes: Vec<String>,
     /// The plugin that it comes from.
     pub plugin: Option<String>,
+    /// The plugin's call that failed, until the command has kept it (`author::replay`).
+    pub failed_call: Option<Box<plugin_runtime::FailedCall>>,
 }
 
 impl Diagnostic {
@@ -124,6 +126,7 @@ impl Diagnostic {
             help: None,
             notes: Vec::new(),
             plugin: None,
+            failed_call: None,
         }
     }
 

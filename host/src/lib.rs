@@ -1,6 +1,7 @@
 //! The trainer. Data flows one way: config → rules → source → row filters → prompt strategy → tokens → loop →
 //! checkpoint and export.
 
+pub mod author;
 pub mod check;
 pub mod checkpoint;
 pub mod cli;

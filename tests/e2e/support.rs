@@ -118,11 +118,17 @@ impl Project {
 pub(crate) fn finish(child: Child) -> Outcome {
     use std::os::unix::process::ExitStatusExt as _;
     let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(guests().to_str().unwrap(), "GUESTS");
     Outcome {
         status: output.status.code().unwrap_or_else(|| -output.status.signal().unwrap_or(0)),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
     }
+}
+
+/// Where built guests lie. Messages call it `GUESTS`.
+fn guests() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests")
 }
 
 /// A directory with one plugin of `tests/fixtures/plugins`, built for the sandbox.
@@ -140,7 +146,7 @@ pub(crate) fn guest(name: &str) -> PathBuf {
     }
     let status = cargo.status().unwrap();
     assert!(status.success(), "the guest `{name}` did not build");
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests").join(name);
+    let directory = guests().join(name);
     fs::create_dir_all(&directory).unwrap();
     let file = format!("{}.wasm", name.replace('-', "_"));
     let built = target.join("wasm32-wasip2/release").join(&file);

@@ -1,6 +1,7 @@
 //! Everything that can be known before anything is spent: plugins, model files and rules, judged together.
 
 pub mod facts;
+pub mod lock;
 pub mod plugins;
 pub mod rules;
 

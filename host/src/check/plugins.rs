@@ -173,6 +173,15 @@ fn one(kind: Kind, plugin: &PluginRef, path: String) -> Use {
     Use { kind, name: plugin.name.clone(), config_json: plugin.config_json(), path, data: None }
 }
 
+/// The names of the plugins of a run, sorted, with the rules that are always on.
+pub fn names(loaded: &LoadedConfig) -> Vec<String> {
+    let mut names: Vec<String> = uses(loaded).into_iter().map(|used| used.name).collect();
+    names.push(BUNDLED_RULES.to_owned());
+    names.sort();
+    names.dedup();
+    names
+}
+
 /// A strategy's config: what the user wrote for it, and the conversation keys of the dataset, which Axolotl has beside
 /// `type`. A strategy other than `chat_template` gets those only where they were written.
 pub fn strategy_config(loaded: &LoadedConfig, dataset: &DatasetConfig, path: &str) -> String {
@@ -210,6 +219,11 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost) -> Vec<Diagnostic> {
     let mut found: Vec<Diagnostic> = Vec::new();
     for used in uses(loaded) {
         if used.name.is_empty() {
+            continue;
+        }
+        let problems = config_problems(loaded, plugins, &used);
+        if !problems.is_empty() {
+            found.extend(problems);
             continue;
         }
         let created = match used.kind {
@@ -258,9 +272,15 @@ fn likely_run(config: &Config) -> ScheduleRun {
     ScheduleRun { total_steps, warmup_steps: config.warmup_of(total_steps), steps_per_epoch: total_steps }
 }
 
+/// Everything that a plugin's own schema finds wrong with its config, each at its place.
+pub fn config_problems(loaded: &LoadedConfig, plugins: &PluginHost, used: &Use) -> Vec<Diagnostic> {
+    let problems = plugins.config_problems(&used.name, used.kind, &used.config_json);
+    problems.into_iter().map(|problem| locate(loaded, used, problem)).collect()
+}
+
 /// Puts a plugin's error where the config names the plugin, or the very key that it complains about.
 pub fn locate(loaded: &LoadedConfig, used: &Use, error: PluginError) -> Diagnostic {
-    let inner = error.config_path.clone();
+    let (inner, is_key, is_config) = (error.config_path.clone(), error.is_key, error.config_path.is_some());
     let is_data = error.code.starts_with("data::");
     let diagnostic = Diagnostic::from(error);
     let entry = used.path.rsplit_once('.').map_or(used.path.as_str(), |(entry, _)| entry);
@@ -268,7 +288,11 @@ pub fn locate(loaded: &LoadedConfig, used: &Use, error: PluginError) -> Diagnost
         Some(inner) if !inner.is_empty() => {
             [format!("{}.config.{inner}", used.path), format!("{}.{inner}", used.path), format!("{entry}.{inner}")]
                 .iter()
-                .find_map(|path| loaded.source.place(path))
+                .find_map(|path| if is_key { loaded.source.key_place(path) } else { loaded.source.place(path) })
+        }
+        // Of the config as a whole: where it starts, or else where its plugin is named.
+        _ if is_config => {
+            ["config", "name"].iter().find_map(|key| loaded.source.place(&format!("{}.{key}", used.path)))
         }
         _ if is_data => loaded.source.place(&format!("{entry}.path")),
         _ => None,

@@ -44,6 +44,12 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost, model: Option<&ModelFa
             }
             // That a named plugin does not exist is said where plugins are looked up.
             Err(error) if error.code == "plugin::unknown" || error.code == "plugin::wrong-kind" => {}
+            // So is everything that its schema finds.
+            Err(error)
+                if error.code == "plugin::bad-config"
+                    && !plugins
+                        .config_problems(&rule.name, plugin_runtime::Kind::CompatRules, &config_json)
+                        .is_empty() => {}
             Err(error) => {
                 let path = index.map_or_else(|| "rules".to_owned(), |index| format!("rules[{index}]"));
                 let kind = plugin_runtime::Kind::CompatRules;

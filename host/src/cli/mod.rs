@@ -69,6 +69,9 @@ struct ConfigArgs {
 struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Refuse plugins that are not exactly those of the config's `plugins.lock`
+    #[arg(long)]
+    locked: bool,
 }
 
 impl ConfigArgs {
@@ -95,7 +98,7 @@ impl ConfigArgs {
 pub fn run(cli: Cli) -> ExitCode {
     let (output, result) = match cli.command {
         Command::Train(args) => (args.config.output(), train::run(&args)),
-        Command::Check(args) => (args.config.output(), check::run(&args.config)),
+        Command::Check(args) => (args.config.output(), check::run(&args)),
         Command::Generate(args) => (args.output(), generate::run(&args)),
         Command::Plugin(args) => (args.output(), plugin::run(&args)),
         Command::CompilePlugin { memory } => return plugin_runtime::compile_main(memory),

@@ -11,6 +11,7 @@ use plugin_runtime::types::HealthRun;
 use serde_json::{Map, Value, json};
 
 use super::{ConfigArgs, open_plugins, say, show};
+use crate::author::replay::{self, Keep};
 use crate::check::facts::ModelFacts;
 use crate::check::{self, plugins};
 use crate::checkpoint::directory::replace_file;
@@ -39,6 +40,9 @@ pub(super) struct TrainArgs {
     /// Go on from a checkpoint: `auto` for the newest complete one in the output directory, or a checkpoint-N directory
     #[arg(long, value_name = "auto|DIR", conflicts_with = "overwrite")]
     resume: Option<String>,
+    /// Refuse plugins that are not exactly those of the config's `plugins.lock`
+    #[arg(long)]
+    locked: bool,
     /// Replace an earlier run in the output directory
     #[arg(long)]
     overwrite: bool,
@@ -58,14 +62,21 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
     }
     let mut loaded = examined.loaded.ok_or_else(|| Failure(examined.problems.clone()))?;
     loaded.remarks = examined.problems;
-    let (found, model) = check::check(&loaded, &plugins);
+    let (mut found, model) = check::check(&loaded, &plugins);
+    found.extend(check::lock::check(&loaded, &plugins, args.locked));
     let mut remarks = std::mem::take(&mut loaded.remarks);
     remarks.extend(Failure::check(found)?);
     show(&remarks, output);
     let Some(model) = model else { return Err(Failure(remarks)) };
 
     let template = plan::template(&loaded, &model.tokenizer)?;
-    let plan = Plan::new(&loaded, &plugins, &model, template.as_ref())?;
+    let output_dir = PathBuf::from(&loaded.config.output_dir);
+    let kept = |mut failure: Failure| {
+        let keep = if args.dry_run { Keep::Nothing } else { Keep::In(&output_dir) };
+        replay::keep(&mut failure, &plugins, keep);
+        failure
+    };
+    let plan = Plan::new(&loaded, &plugins, &model, template.as_ref()).map_err(kept)?;
     if args.dry_run {
         describe_plan(&loaded, &model, &plan, output);
         return Ok(ExitStatus::Done);
@@ -79,7 +90,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
         template: template.as_ref(),
         built_in,
     };
-    job.run(start)
+    job.run(start).map_err(kept)
 }
 
 /// A run whose every decision is made.
@@ -284,10 +295,7 @@ impl Job<'_> {
     }
 
     fn used_plugins(&self) -> Vec<Value> {
-        let mut names: Vec<String> = plugins::uses(self.loaded).into_iter().map(|used| used.name).collect();
-        names.push(plugins::BUNDLED_RULES.to_owned());
-        names.sort();
-        names.dedup();
+        let names = plugins::names(self.loaded);
         let describe = |name: &String| {
             let inspection = &self.plugins.get(name)?.inspection;
             let manifest = &inspection.manifest;

@@ -260,7 +260,9 @@ fn judge(
     while rows.peek().is_some() {
         let (jsons, positions): (Vec<_>, Vec<_>) =
             rows.by_ref().take(BATCH as usize).map(|row| (row.json, row.position)).unzip();
-        let stays = filter.judge(&jsons, &mut report).map_err(|error| DatasetError::Filter { index, error })?;
+        let stays = filter
+            .judge(&jsons, &mut report)
+            .map_err(|error| DatasetError::Filter { index, error: error.at_row(&positions) })?;
         let judged = jsons.into_iter().zip(positions).zip(stays);
         kept.extend(judged.filter_map(|((json, position), stays)| stays.then_some(Row { json, position })));
     }
@@ -317,7 +319,7 @@ fn render_part(
     while rows.peek().is_some() {
         let (jsons, positions): (Vec<_>, Vec<_>) =
             rows.by_ref().take(BATCH as usize).map(|row| (row.json, row.position)).unzip();
-        let samples = strategy.render(&jsons)?;
+        let samples = strategy.render(&jsons).map_err(|error| error.at_row(&positions))?;
         for ((sample, json), position) in samples.into_iter().zip(jsons).zip(positions) {
             outcomes.push(match sample {
                 Ok(Some(Sample::Supervised(text))) => encode(&text, json, encoder, sequence_len, excess)

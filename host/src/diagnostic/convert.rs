@@ -44,6 +44,7 @@ impl From<PluginError> for Diagnostic {
         diagnostic.help = error.help;
         diagnostic.notes = error.notes;
         diagnostic.plugin = error.plugin;
+        diagnostic.failed_call = error.failed;
         diagnostic
     }
 }

@@ -75,6 +75,8 @@ impl OutputDirectory {
                 }
             }
         };
+        // What failed was another run; a call that fails in this one is kept anew.
+        let _ = std::fs::remove_file(path.join(crate::author::replay::FILE));
         let record = Map::new();
         Ok((Self { path: path.to_owned(), record, _lock: lock }, checkpoint, warnings))
     }
@@ -135,7 +137,7 @@ fn remove(path: &Path) -> Result<(), Failure> {
     for (_, checkpoint) in list(path)? {
         std::fs::remove_dir_all(&checkpoint).map_err(failed(&checkpoint))?;
     }
-    for name in [RUN_FILE, "metrics.jsonl", "config.resolved.yml"] {
+    for name in [RUN_FILE, "metrics.jsonl", "config.resolved.yml", crate::author::replay::FILE] {
         let file = path.join(name);
         match std::fs::remove_file(&file) {
             Ok(()) => {}
