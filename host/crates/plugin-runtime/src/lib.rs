@@ -15,6 +15,7 @@ mod pack;
 mod registry;
 mod sandbox;
 mod schema;
+mod stand_in;
 mod stats;
 pub mod types;
 

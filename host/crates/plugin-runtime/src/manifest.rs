@@ -295,9 +295,7 @@ fn check_exports(manifest: &Manifest, exports: &[String], shown: &str) -> Result
 }
 
 fn check_imports(manifest: &Manifest, imports: &[String], shown: &str) -> Result<(), PluginError> {
-    let mut refused: Vec<&String> = imports.iter().filter(|import| !may_import(import, manifest.kind)).collect();
-    // What is worst comes first: who reads files imports clocks too, for the times of files.
-    refused.sort_by_key(|import| import.starts_with("wasi:clocks") || import.starts_with("wasi:io"));
+    let refused: Vec<&String> = imports.iter().filter(|import| !may_import(import, manifest.kind)).collect();
     let Some(first) = refused.first() else { return Ok(()) };
     let message = format!("`{shown}` needs {}, which no plugin gets", list(&refused));
     let why = match without_version(first) {
@@ -305,10 +303,6 @@ fn check_imports(manifest: &Manifest, imports: &[String], shown: &str) -> Result
             "a plugin has no file system; a loader reads what the host opened for it"
         }
         name if name.starts_with("wasi:sockets") || name.starts_with("wasi:http") => "a plugin has no network",
-        name if name.starts_with("wasi:clocks") => "a plugin has no clock, so that it always gives the same answer",
-        name if name.starts_with("wasi:random") => {
-            "a plugin has no randomness of its own, so that it always gives the same answer"
-        }
         name if name.starts_with("wasi_snapshot_preview1") => "it was built for WASI preview 1",
         _ => "the sandbox has nothing of that name",
     };
@@ -325,9 +319,14 @@ fn may_import(import: &str, kind: Kind) -> bool {
     match name {
         "trainer:plugin/types" | "trainer:plugin/log" => true,
         "trainer:plugin/files" | "trainer:plugin/grants" => kind == Kind::DatasetLoader,
-        "wasi:io/error" | "wasi:io/poll" | "wasi:io/streams" | "wasi:random/insecure-seed" => {
-            version.starts_with("0.2.")
-        }
+        "wasi:io/error"
+        | "wasi:io/poll"
+        | "wasi:io/streams"
+        | "wasi:clocks/monotonic-clock"
+        | "wasi:clocks/wall-clock"
+        | "wasi:random/random"
+        | "wasi:random/insecure"
+        | "wasi:random/insecure-seed" => version.starts_with("0.2."),
         name => {
             name.starts_with("wasi:cli/") && version.starts_with("0.2.") && CLI.contains(&&name["wasi:cli/".len()..])
         }
@@ -385,13 +384,20 @@ mod tests {
 
     #[test]
     fn imports_are_an_allow_list() {
-        for import in ["wasi:cli/stderr@0.2.6", "wasi:io/streams@0.2.0", "trainer:plugin/log@0.1.0"] {
+        for import in [
+            "wasi:cli/stderr@0.2.6",
+            "wasi:io/streams@0.2.0",
+            "wasi:clocks/monotonic-clock@0.2.6",
+            "wasi:random/random@0.2.6",
+            "trainer:plugin/log@0.1.0",
+        ] {
             assert!(may_import(import, Kind::Reward), "{import}");
         }
         for import in [
             "wasi:filesystem/types@0.2.6",
-            "wasi:clocks/monotonic-clock@0.2.6",
-            "wasi:random/random@0.2.6",
+            "wasi:sockets/tcp@0.2.6",
+            "wasi:clocks/timezone@0.2.6",
+            "wasi:clocks/wall-clock@0.3.0",
             "wasi:cli/run@0.2.6",
             "wasi:cli/stderr@0.3.0",
             "wasi:io/streams",

@@ -1,7 +1,7 @@
 //! The sandbox: one wasmtime engine, what a guest may import, and the limits that hold for every call.
 //!
-//! A guest gets no clock, no file system, no network, no environment and no real randomness, so that the same input
-//! gives the same output. Wall time is bounded by epochs, memory by a limiter, copied bytes by hostcall fuel.
+//! A guest gets no file system, no network, no environment, and neither time nor chance (`stand_in`), so that the same
+//! input gives the same output. Wall time is bounded by epochs, memory by a limiter, copied bytes by hostcall fuel.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use wasmtime::{Config, Engine, ResourceLimiter, Store};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::p2::bindings::{self as wasi, cli};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
-use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::bindings::shared::trainer::plugin::{files, grants, log, types};
 use crate::error::{PluginError, one_line};
 use crate::files::Directory;
+use crate::stand_in::StandIn;
 use crate::stats::{LogRoom, Meter};
 use crate::types::Level;
 
@@ -77,6 +77,7 @@ pub(crate) struct HostFault {
 pub(crate) struct State {
     pub(crate) table: ResourceTable,
     pub(crate) memory: Memory,
+    pub(crate) stand_in: StandIn,
     wasi: WasiCtx,
     stderr: MemoryOutputPipe,
     plugin: Arc<str>,
@@ -219,13 +220,14 @@ impl StoreMaker {
     /// A store for one instance of a plugin.
     pub(crate) fn store(&self, plugin: &Arc<str>, limits: &Limits, meter: &Arc<Meter>) -> Store<State> {
         let stderr = MemoryOutputPipe::new(STDERR_LIMIT);
-        let wasi = WasiCtx::builder().stderr(stderr.clone()).insecure_random_seed(0).max_random_size(1 << 16).build();
+        let wasi = WasiCtx::builder().stderr(stderr.clone()).build();
         let mut table = ResourceTable::new();
         table.set_max_capacity(1024);
         let memory = Memory { limit: limits.memory_bytes, used: 0, peak: 0, denied: false };
         let state = State {
             table,
             memory,
+            stand_in: StandIn::default(),
             wasi,
             stderr,
             plugin: Arc::clone(plugin),
@@ -247,6 +249,7 @@ pub(crate) fn prepare(store: &mut Store<State>, limits: &Limits) {
     // One tick may be almost over already.
     store.set_epoch_deadline(limits.call.as_millis().div_ceil(TICK.as_millis()) as u64 + 1);
     store.set_hostcall_fuel(limits.result_bytes);
+    store.data_mut().stand_in.begin();
 }
 
 /// After a call that ended well.
@@ -347,7 +350,11 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     cli::terminal_stdin::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
     cli::terminal_stdout::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
     cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
-    wasi::random::insecure_seed::add_to_linker::<State, WasiRandom>(l, |state| state.ctx().ctx.random())?;
+    wasi::clocks::monotonic_clock::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
+    wasi::clocks::wall_clock::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
+    wasi::random::random::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
+    wasi::random::insecure::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
+    wasi::random::insecure_seed::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
     types::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
     log::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
     files::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;

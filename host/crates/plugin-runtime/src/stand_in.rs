@@ -1,0 +1,162 @@
+//! What guests get in place of a clock and of randomness. Standard libraries ask for both merely to start, and refusing
+//! them would refuse most languages; here both are a function of what the guest did so far, so that the same input gives
+//! the same output.
+//!
+//! - The clock counts its readings, a microsecond each, from 1970 on. A wait is over at once, and counts as the time that
+//!   was asked for: a guest that waits for a moment reaches it, and a guest that sleeps loses no time.
+//! - Random bytes are the same in every call of every instance.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use wasmtime::component::Resource;
+use wasmtime_wasi::p2::bindings::clocks::monotonic_clock::{self, Duration, Instant};
+use wasmtime_wasi::p2::bindings::clocks::wall_clock::{self, Datetime};
+use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
+use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
+
+use crate::sandbox::State;
+
+/// Nanoseconds from one reading of the clock to the next.
+const READING: u64 = 1_000;
+const SECOND: u64 = 1_000_000_000;
+/// Bytes that a guest gets in one piece.
+const RANDOM_LIMIT: u64 = 64 << 10;
+
+/// The state of both, for one instance.
+#[derive(Debug, Default)]
+pub(crate) struct StandIn {
+    nanoseconds: u64,
+    random: u64,
+}
+
+impl StandIn {
+    /// A call begins: its random bytes are those of any other call.
+    pub(crate) fn begin(&mut self) {
+        self.random = 0;
+    }
+
+    fn read(&mut self) -> u64 {
+        self.nanoseconds = self.nanoseconds.saturating_add(READING);
+        self.nanoseconds
+    }
+
+    /// SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
+    fn next(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
+        if len > RANDOM_LIMIT {
+            wasmtime::bail!("it asked for {len} random bytes at once; the limit is {RANDOM_LIMIT}");
+        }
+        let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).collect();
+        bytes.truncate(len as usize);
+        Ok(bytes)
+    }
+}
+
+/// A wait that is over.
+struct Over;
+
+impl Pollable for Over {
+    fn ready<'a, 'b>(&'a mut self) -> Pin<Box<dyn Future<Output = ()> + Send + 'b>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+impl State {
+    fn over(&mut self) -> wasmtime::Result<Resource<DynPollable>> {
+        let over = self.table.push(Over)?;
+        subscribe(&mut self.table, over)
+    }
+}
+
+impl monotonic_clock::Host for State {
+    fn now(&mut self) -> wasmtime::Result<Instant> {
+        Ok(self.stand_in.read())
+    }
+
+    fn resolution(&mut self) -> wasmtime::Result<Duration> {
+        Ok(READING)
+    }
+
+    fn subscribe_instant(&mut self, when: Instant) -> wasmtime::Result<Resource<DynPollable>> {
+        self.stand_in.nanoseconds = self.stand_in.nanoseconds.max(when);
+        self.over()
+    }
+
+    fn subscribe_duration(&mut self, when: Duration) -> wasmtime::Result<Resource<DynPollable>> {
+        self.stand_in.nanoseconds = self.stand_in.nanoseconds.saturating_add(when);
+        self.over()
+    }
+}
+
+impl wall_clock::Host for State {
+    fn now(&mut self) -> wasmtime::Result<Datetime> {
+        let now = self.stand_in.read();
+        Ok(Datetime { seconds: now / SECOND, nanoseconds: (now % SECOND) as u32 })
+    }
+
+    fn resolution(&mut self) -> wasmtime::Result<Datetime> {
+        Ok(Datetime { seconds: 0, nanoseconds: READING as u32 })
+    }
+}
+
+impl random::Host for State {
+    fn get_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
+        self.stand_in.bytes(len)
+    }
+
+    fn get_random_u64(&mut self) -> wasmtime::Result<u64> {
+        Ok(self.stand_in.next())
+    }
+}
+
+impl insecure::Host for State {
+    fn get_insecure_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
+        self.stand_in.bytes(len)
+    }
+
+    fn get_insecure_random_u64(&mut self) -> wasmtime::Result<u64> {
+        Ok(self.stand_in.next())
+    }
+}
+
+impl insecure_seed::Host for State {
+    fn insecure_seed(&mut self) -> wasmtime::Result<(u64, u64)> {
+        Ok((0, 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_bytes_are_those_of_the_paper_and_begin_anew() {
+        let mut stand_in = StandIn::default();
+        // The first outputs of SplitMix64 for the seed 0, as its reference implementation prints them.
+        assert_eq!([stand_in.next(), stand_in.next()], [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4]);
+        stand_in.begin();
+        assert_eq!(stand_in.bytes(9).unwrap()[..8], 0xe220_a839_7b1d_cdaf_u64.to_le_bytes());
+        assert_eq!(stand_in.bytes(9).unwrap().len(), 9);
+        assert!(stand_in.bytes(RANDOM_LIMIT + 1).is_err());
+    }
+
+    #[test]
+    fn the_clock_goes_on_with_every_reading() {
+        let mut stand_in = StandIn::default();
+        assert_eq!([stand_in.read(), stand_in.read()], [1_000, 2_000]);
+        stand_in.nanoseconds = u64::MAX;
+        assert_eq!(stand_in.read(), u64::MAX);
+    }
+}
