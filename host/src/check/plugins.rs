@@ -22,13 +22,21 @@ pub const BUNDLED_RULES: &str = "axolotl-compat";
 /// All bundled plugins and those of `directories`. The latter are compiled by `compiler`; none compiles them here, where
 /// nothing limits what that costs.
 pub fn open(directories: &[PathBuf], compiler: Option<CompilerCommand>) -> Result<PluginHost, Failure> {
+    open_with(directories, compiler, crate::directories::cache().map(|cache| cache.join("plugins")))
+}
+
+/// The same with a place for compiled plugins.
+pub fn open_with(
+    directories: &[PathBuf],
+    compiler: Option<CompilerCommand>,
+    cache_dir: Option<PathBuf>,
+) -> Result<PluginHost, Failure> {
     let log = Arc::new(|plugin: &str, level: Level, message: &str| {
         use std::io::Write as _;
         if level != Level::Debug {
             let _ = writeln!(std::io::stderr(), "plugin {plugin}: {}", escape(message));
         }
     });
-    let cache_dir = crate::directories::cache().map(|cache| cache.join("plugins"));
     let limits = Limits::default();
     let mut host = PluginHost::new(RuntimeOptions { cache_dir, compiler, limits, log })?;
     for (name, bytes) in bundled::BUNDLED {
@@ -136,8 +144,9 @@ pub fn uses(loaded: &LoadedConfig) -> Vec<Use> {
     }
     uses.extend(filters(loaded, "row_filters", &config.row_filters));
     uses.extend(scheduler(loaded));
-    uses.extend(listed(loaded, Kind::Reward, "eval_reward_funcs", &config.eval_reward_funcs));
-    uses.extend(listed(loaded, Kind::RunHealth, "run_health", &config.run_health));
+    uses.extend(rewards(loaded));
+    let monitor = |(index, plugin)| one(Kind::RunHealth, plugin, loaded.entry_path("run_health", index));
+    uses.extend(config.run_health.iter().enumerate().map(monitor));
     for (index, rule) in config.rules.iter().enumerate() {
         let config_json = Value::Object(rule.config.clone()).to_string();
         let path = format!("rules[{index}]");
@@ -164,9 +173,12 @@ pub fn scheduler(loaded: &LoadedConfig) -> Option<Use> {
     Some(one(Kind::Schedule, plugin, "lr_scheduler".to_owned()))
 }
 
-fn listed(loaded: &LoadedConfig, kind: Kind, key: &str, plugins: &[PluginRef]) -> Vec<Use> {
-    let used = |(index, plugin)| one(kind, plugin, loaded.entry_path(key, index));
-    plugins.iter().enumerate().map(used).collect()
+/// The rewards, in the order of `eval_reward_funcs`.
+pub fn rewards(loaded: &LoadedConfig) -> Vec<Use> {
+    let rewards = loaded.config.eval_reward_funcs.iter().enumerate();
+    rewards
+        .map(|(index, reward)| one(Kind::Reward, &reward.plugin, loaded.entry_path("eval_reward_funcs", index)))
+        .collect()
 }
 
 fn one(kind: Kind, plugin: &PluginRef, path: String) -> Use {

@@ -23,10 +23,11 @@ use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
 use crate::report::progress::whole;
 use crate::report::summary::{PluginShare, Summary};
 use crate::report::{Output, Reporter, emit, metrics, peak_memory_bytes};
-use crate::train::eval::{Evaluation, Reward};
+use crate::train::eval::Evaluation;
 use crate::train::health::{StopAdvice, Watch};
 use crate::train::output::{Existing, OutputDirectory, description, is_finished};
 use crate::train::plan::{self, Plan};
+use crate::train::reward::NamedReward;
 use crate::train::run::{Ending, Outcome, Run};
 use crate::train::signal::{Signal, StopSignal};
 
@@ -309,13 +310,13 @@ impl Job<'_> {
         if self.plan.data.eval.is_empty() {
             return Ok(None);
         }
-        let mut rewards: Vec<(String, Box<dyn Reward>)> = Vec::new();
-        for used in plugins::uses(self.loaded).into_iter().filter(|used| used.kind == plugin_runtime::Kind::Reward) {
+        let mut rewards = Vec::new();
+        for (used, reference) in plugins::rewards(self.loaded).into_iter().zip(&config.eval_reward_funcs) {
             let scorer = self
                 .plugins
                 .scorer(&used.name, &used.config_json)
                 .map_err(|error| plugins::locate(self.loaded, &used, error))?;
-            rewards.push((used.name, Box::new(scorer)));
+            rewards.push(NamedReward::new(used.name, scorer, reference.on_error));
         }
         let tokenizer = &self.model.tokenizer;
         let mut eos_token_ids = self.model.config.eos_token_id.clone();
@@ -429,7 +430,7 @@ impl Job<'_> {
         if let Some((before, after)) = &outcome.eval {
             card.push_str("| | before | after |\n|---|---|---|\n");
             let _ = writeln!(card, "| evaluation loss | {:.4} | {:.4} |", before.eval_loss, after.eval_loss);
-            for (name, value) in &after.rewards {
+            for (name, value) in after.rewards.iter().filter(|(name, _)| name.ends_with("/mean")) {
                 let from = before.rewards.get(name).copied().unwrap_or(f64::NAN);
                 let _ = writeln!(card, "| {name} | {from:.4} | {value:.4} |");
             }

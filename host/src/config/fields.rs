@@ -11,8 +11,8 @@ use super::names::{nearest, one_of};
 use super::read::{Context, Section, fill, found, unknown_word};
 use super::schema::{Config, DatasetConfig};
 use super::values::{
-    Adapter, Amount, AutoBool, Choice, FilterRef, LrScheduler, PluginGrants, PluginLimits, PluginPin, PluginRef,
-    RuleRef, RuleSeverity, Scheduler,
+    Adapter, Amount, AutoBool, Choice, FilterRef, LrScheduler, OnError, PluginGrants, PluginLimits, PluginPin,
+    PluginRef, RewardRef, RuleRef, RuleSeverity, Scheduler,
 };
 use crate::diagnostic::Diagnostic;
 
@@ -47,7 +47,7 @@ pub(super) fn read(cx: &Context<'_>, root: &Map<String, Value>) -> Config {
     batches(&top, &mut config);
     optimizer(&top, &mut config);
     cadence(&top, &mut config);
-    fill(&mut config.eval_reward_funcs, plugin_refs(&top, "eval_reward_funcs"));
+    fill(&mut config.eval_reward_funcs, rewards(&top, "eval_reward_funcs"));
     fill(&mut config.eval_max_new_tokens, top.checked("eval_max_new_tokens", "1 or more", |n: u32| n > 0));
     config.num_generation_samples = top.checked("num_generation_samples", "1 or more", |n: u64| n > 0);
     fill(&mut config.run_health, plugin_refs(&top, "run_health"));
@@ -227,6 +227,20 @@ fn entries<T>(
     let read =
         list.iter().enumerate().filter_map(|(index, entry)| read(section.cx, &format!("{path}[{index}]"), entry));
     Some(read.collect())
+}
+
+/// `exact-match` or `{name: code-tests, config: {…}, on_error: zero}`.
+fn rewards(section: &Section<'_>, key: &'static str) -> Option<Vec<RewardRef>> {
+    entries(section, key, |cx, path, value| {
+        if !value.is_object() {
+            return plugin_ref(cx, path, value).map(|plugin| RewardRef { plugin, on_error: OnError::Fail });
+        }
+        let section = Section::of(cx, path, value, &[])?;
+        let name = name_of(&section);
+        let (config, on_error) = (config_of(&section), section.choice("on_error").unwrap_or(OnError::Fail));
+        section.finish(|_| None);
+        Some(RewardRef { plugin: PluginRef { name: name?, config }, on_error })
+    })
 }
 
 /// `curate` or `{name: curate, config: {…}, min_score: 0.5}`.

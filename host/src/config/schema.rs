@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::values::{
-    Adapter, Amount, AutoBool, Cadence, ExcessLengthStrategy, FilterRef, Optimizer, PluginPin, PluginRef, RuleRef,
-    Scheduler, TrainOnEos,
+    Adapter, Amount, AutoBool, Cadence, ExcessLengthStrategy, FilterRef, Optimizer, PluginPin, PluginRef, RewardRef,
+    RuleRef, Scheduler, TrainOnEos,
 };
 
 /// Everything that a run is told.
@@ -176,8 +176,10 @@ pub struct Config {
     pub auto_resume_from_checkpoints: bool,
 
     // --- ours ---
-    /// Ours. Reward plugins that score generations on the evaluation set. Default: none. Example: `[exact-match]`.
-    pub eval_reward_funcs: Vec<PluginRef>,
+    /// Ours. Reward plugins that score generations on the evaluation set: a name or `{name, config, on_error}`. A
+    /// completion on which the plugin crashes or reaches a limit ends the run (`on_error: fail`, the default), or scores 0
+    /// and is counted as `rewards/<name>/errors` (`on_error: zero`). Default: none. Example: `[exact-match]`.
+    pub eval_reward_funcs: Vec<RewardRef>,
     /// Tokens that such a generation has at most. Default: `128`.
     pub eval_max_new_tokens: u32,
     /// Rows of the evaluation set that are generated for. Default: all.

@@ -132,6 +132,21 @@ fn plugins_stand_where_their_jobs_are_named() {
 }
 
 #[test]
+fn a_reward_says_what_an_error_costs() {
+    let text = format!(
+        "{MINIMAL}eval_reward_funcs:\n  - exact-match\n  - {{name: code-tests, config: {{mode: all}}, on_error: zero}}\n"
+    );
+    let found = loaded(&text, &[]);
+    let costs: Vec<OnError> = found.config.eval_reward_funcs.iter().map(|reward| reward.on_error).collect();
+    assert_eq!(costs, [OnError::Fail, OnError::Zero]);
+    assert_eq!(
+        found.to_json()["eval_reward_funcs"],
+        json!(["exact-match", {"name": "code-tests", "config": {"mode": "all"}, "on_error": "zero"}])
+    );
+    assert_eq!(loaded(&found.to_yaml(), &[]).config, found.config);
+}
+
+#[test]
 fn every_problem_comes_at_once_in_file_order() {
     let text = "base_model: tiny
 micro_batchsize: 2

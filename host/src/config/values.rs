@@ -203,6 +203,40 @@ impl Serialize for PluginRef {
     }
 }
 
+choice! {
+    /// `eval_reward_funcs[].on_error`: what a completion costs on which a reward crashes or reaches a limit.
+    OnError {
+        /// The run.
+        Fail = "fail",
+        /// Its own score, which is 0.
+        Zero = "zero",
+    }
+}
+
+/// A reward plugin (`eval_reward_funcs[]`): `exact-match` or `{name: code-tests, config: {mode: fraction}, on_error: zero}`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RewardRef {
+    /// The plugin and its config.
+    pub plugin: PluginRef,
+    /// When it crashes or reaches a limit. Default: `fail`.
+    pub on_error: OnError,
+}
+
+impl Serialize for RewardRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.on_error == OnError::Fail {
+            return self.plugin.serialize(serializer);
+        }
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("name", &self.plugin.name)?;
+        if !self.plugin.config.is_empty() {
+            map.serialize_entry("config", &self.plugin.config)?;
+        }
+        map.serialize_entry("on_error", &self.on_error)?;
+        map.end()
+    }
+}
+
 /// A compatibility-rule plugin (`rules[]`): `acme:house-rules` or `{name: axolotl-compat, severity: {D16: off}}`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RuleRef {

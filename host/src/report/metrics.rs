@@ -40,7 +40,8 @@ pub struct EvalRecord {
     pub eval_loss: f64,
     /// `exp(eval_loss)`.
     pub eval_perplexity: f64,
-    /// Mean of each reward over the generations (`rewards/<name>/mean`).
+    /// Mean of each reward over the generations (`rewards/<name>/mean`), and with `on_error: zero` how many generations
+    /// crashed it or reached a limit (`rewards/<name>/errors`).
     #[serde(flatten)]
     pub rewards: BTreeMap<String, f64>,
     /// Time it took.

@@ -60,7 +60,9 @@ impl Progress {
     pub fn eval(&mut self, record: &EvalRecord) {
         let mut line = format!("step {}/{}  eval loss {:.4}", record.step, self.total_steps, record.eval_loss);
         for (name, value) in &record.rewards {
-            line.push_str(&format!("  {name} {value:.3}"));
+            if name.ends_with("/mean") || *value > 0.0 {
+                line.push_str(&format!("  {name} {value:.3}"));
+            }
         }
         self.say(&line);
     }

@@ -75,6 +75,15 @@ impl Summary {
         if let Some((before, after)) = &self.eval {
             rows.push(("eval loss".into(), format!("{:.4} → {:.4}", before.eval_loss, after.eval_loss)));
             for (name, value) in &after.rewards {
+                if let Some(name) = name.strip_prefix("rewards/").and_then(|name| name.strip_suffix("/errors")) {
+                    let from = before.rewards.get(&format!("rewards/{name}/errors")).copied().unwrap_or(0.0);
+                    if from + value > 0.0 {
+                        let text =
+                            format!("{} → {} completions crashed it or reached a limit", whole(from), whole(*value));
+                        rows.push((format!("{name} errors"), text));
+                    }
+                    continue;
+                }
                 let label = name.strip_prefix("rewards/").and_then(|name| name.strip_suffix("/mean")).unwrap_or(name);
                 let from = before.rewards.get(name).copied().unwrap_or(f64::NAN);
                 rows.push((label.to_owned(), format!("{} → {}", percent(from), percent(*value))));

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use engine::Trainer;
 use engine::generate::GenerateOptions;
-use plugin_runtime::PluginError;
-use plugin_runtime::types::{Context, Item, Score};
+use plugin_runtime::types::{Context, Item};
 
+use super::reward::NamedReward;
 use super::step::target_weight;
 use crate::data::batches::assemble;
 use crate::data::dataset::Example;
@@ -18,26 +18,14 @@ use crate::report::metrics::EvalRecord;
 /// Prompts that are generated for at a time.
 const GENERATION_BATCH: usize = 64;
 
-/// Scores completions. The loop cannot tell a sandboxed reward from a native one.
-pub trait Reward {
-    /// One score an item, in order.
-    fn score(&mut self, items: &[Item], context: &Context) -> Result<Vec<Score>, PluginError>;
-}
-
-impl Reward for plugin_runtime::Scorer {
-    fn score(&mut self, items: &[Item], context: &Context) -> Result<Vec<Score>, PluginError> {
-        Self::score(self, items, context)
-    }
-}
-
 /// What is evaluated, and how.
 pub struct Evaluation<'a> {
     /// The evaluation set.
     pub examples: &'a [Example],
     /// Examples per forward pass.
     pub batch_size: usize,
-    /// Rewards by name; with none, nothing is generated.
-    pub rewards: Vec<(String, Box<dyn Reward>)>,
+    /// Rewards; with none, nothing is generated.
+    pub rewards: Vec<NamedReward>,
     /// How to generate; greedy by default, so that the figure repeats.
     pub generation: GenerateOptions,
     /// Examples that are generated for: the first so many.
@@ -93,6 +81,7 @@ impl Evaluation<'_> {
     ) -> Result<(BTreeMap<String, f64>, Option<Shown>), Failure> {
         let context = Context { step, total_steps, seed: self.seed };
         let mut sums: BTreeMap<String, (f64, u64)> = BTreeMap::new();
+        let mut errors: BTreeMap<String, f64> = BTreeMap::new();
         let mut shown = None;
         let examples = &self.examples[..self.generated.min(self.examples.len())];
         for examples in examples.chunks(GENERATION_BATCH) {
@@ -112,10 +101,14 @@ impl Evaluation<'_> {
                     row_json: example.row_json.to_string(),
                 });
             }
-            for (name, reward) in &mut self.rewards {
-                for value in reward.score(&items, &context)?.into_iter().filter_map(|score| score.value) {
-                    let sum = sums.entry(format!("rewards/{name}/mean")).or_default();
+            for reward in &mut self.rewards {
+                let scored = reward.score(&items, &context)?;
+                for value in scored.scores.into_iter().filter_map(|score| score.value) {
+                    let sum = sums.entry(format!("rewards/{}/mean", reward.name())).or_default();
                     *sum = (sum.0 + value, sum.1 + 1);
+                }
+                if let Some(count) = scored.errors {
+                    *errors.entry(format!("rewards/{}/errors", reward.name())).or_default() += count as f64;
                 }
             }
             if shown.is_none() {
@@ -126,6 +119,7 @@ impl Evaluation<'_> {
                 });
             }
         }
-        Ok((sums.into_iter().map(|(name, (sum, count))| (name, sum / count as f64)).collect(), shown))
+        let means = sums.into_iter().map(|(name, (sum, count))| (name, sum / count as f64));
+        Ok((means.chain(errors).collect(), shown))
     }
 }

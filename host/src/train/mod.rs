@@ -6,6 +6,7 @@ pub mod health;
 pub mod lock;
 pub mod output;
 pub mod plan;
+pub mod reward;
 pub mod run;
 pub mod schedule;
 pub mod signal;

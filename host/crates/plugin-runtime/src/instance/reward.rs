@@ -22,16 +22,17 @@ impl Scorer {
 
     /// Scores completions: one finite score (or none) an item, in order.
     pub fn score(&mut self, items: &[Item], context: &Context) -> Result<Vec<Score>, PluginError> {
-        self.score_once(items, context).map_err(|error| {
+        self.try_score(items, context).map_err(|error| {
             let input = |item: usize| json::item(&items[item]);
             let (origin, when) = (self.live.origin(), Some(json::context(context)));
             let (kind, name) = (Kind::Reward, "score");
             let call = Call { origin, kind, name, input: &input, items: items.len(), context: when };
-            call.reduce(error, |origin, range| Self::new(origin)?.score_once(&items[range], context).map(drop))
+            call.reduce(error, |origin, range| Self::new(origin)?.try_score(&items[range], context).map(drop))
         })
     }
 
-    fn score_once(&mut self, items: &[Item], context: &Context) -> Result<Vec<Score>, PluginError> {
+    /// The same, without looking for the completion at fault where the call fails.
+    pub fn try_score(&mut self, items: &[Item], context: &Context) -> Result<Vec<Score>, PluginError> {
         if self.live.is_dead() {
             self.live = start(self.live.origin())?;
         }
