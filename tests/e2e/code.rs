@@ -154,6 +154,11 @@ fn on_error_zero_counts_and_goes_on() {
     let last: Value = serde_json::from_str(metrics.lines().rfind(|line| line.contains("\"eval\"")).unwrap()).unwrap();
     assert_eq!(last["rewards/test:trapping-reward/mean"], 0.5, "{last}");
     assert_eq!(last["rewards/test:trapping-reward/errors"], 1.0);
+    // Two evaluations, each with a call of both completions that crashes, and one of the bad one alone.
+    let cost = |key: &str| last[format!("plugins/test:trapping-reward/{key}")].as_f64().unwrap();
+    assert_eq!((cost("traps"), cost("rows")), (4.0, 2.0), "{last}");
+    assert!(cost("peak_memory_bytes") > 65536.0 && cost("seconds") > 0.0 && cost("calls") > 6.0, "{last}");
+    assert!(outcome.stderr.contains(", crashed or stopped 4 times"), "{}", outcome.stderr);
     let summary = "test:trapping-reward errors  1 → 1 completions crashed it or reached a limit";
     assert!(outcome.stderr.contains(summary), "{}", outcome.stderr);
     assert!(project.read("out/config.resolved.yml").contains("on_error: zero"));

@@ -20,8 +20,9 @@ use crate::config::{self, Adapter, LoadedConfig};
 use crate::data::filter::FilterReport;
 use crate::data::template::ChatTemplate;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
+use crate::report::metrics::PluginCost;
 use crate::report::progress::whole;
-use crate::report::summary::{PluginShare, Summary};
+use crate::report::summary::Summary;
 use crate::report::{Output, Reporter, emit, metrics, peak_memory_bytes};
 use crate::train::eval::Evaluation;
 use crate::train::health::{StopAdvice, Watch};
@@ -125,7 +126,9 @@ impl Job<'_> {
             checkpoint.restore(&mut trainer)?;
         }
         let finished = trainer.optimizer_step();
-        let mut reporter = Reporter::open(directory.path(), output, finished, plan.total_steps).map_err(|source| {
+        let meters = self.plugins.meters();
+        let reporter = Reporter::open(directory.path(), output, finished, plan.total_steps, meters);
+        let mut reporter = reporter.map_err(|source| {
             let path = directory.path().join("metrics.jsonl");
             Failure::from(crate::checkpoint::CheckpointError::Write { path, source })
         })?;
@@ -187,7 +190,7 @@ impl Job<'_> {
         }
         let card = self.card(&outcome);
         files.publish(trainer.model(), directory.path(), &card)?;
-        let summary = self.summary(&outcome, &watch, &trainer, start);
+        let summary = self.summary(&outcome, &watch, reporter.plugin_costs(), &trainer, start);
         directory.describe(json!({ "step": trainer.optimizer_step(), "summary": summary.to_json() }), "finished")?;
         match output {
             Output::Json => emit("summary", summary.to_json()),
@@ -369,7 +372,14 @@ impl Job<'_> {
         })
     }
 
-    fn summary(&self, outcome: &Outcome, watch: &Watch, trainer: &Trainer, start: Instant) -> Summary {
+    fn summary(
+        &self,
+        outcome: &Outcome,
+        watch: &Watch,
+        plugins: Vec<PluginCost>,
+        trainer: &Trainer,
+        start: Instant,
+    ) -> Summary {
         let config = &self.loaded.config;
         let output_dir = PathBuf::from(&config.output_dir);
         let model = match config.adapter {
@@ -396,17 +406,7 @@ impl Job<'_> {
             dropped: self.plan.data.dropped.reasons(),
             filters: self.plan.data.dropped.filters.clone(),
             health: watch.counts(),
-            plugins: self
-                .plugins
-                .stats()
-                .into_iter()
-                .map(|stats| PluginShare {
-                    name: stats.name,
-                    calls: stats.calls,
-                    rows: stats.rows,
-                    seconds: stats.time.as_secs_f64(),
-                })
-                .collect(),
+            plugins,
             output_dir,
             next,
         }

@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use plugin_runtime::{Meters, PluginStats};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -48,7 +49,70 @@ pub struct EvalRecord {
     pub eval_seconds: f64,
 }
 
-/// Fields of a record that are no metrics: where it stands, and what differs from one machine or moment to the next.
+/// What a plugin cost this process so far, over all its instances.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PluginCost {
+    /// Its name.
+    pub name: String,
+    /// Calls made.
+    pub calls: u64,
+    /// Rows or items given or taken.
+    pub rows: u64,
+    /// Time inside its calls, over all threads.
+    pub seconds: f64,
+    /// Calls that it did not end by itself: it crashed or reached a limit.
+    pub traps: u64,
+    /// The most memory that one instance had.
+    pub peak_memory_bytes: u64,
+}
+
+impl From<PluginStats> for PluginCost {
+    fn from(stats: PluginStats) -> Self {
+        let PluginStats { name, calls, rows, time, peak_memory_bytes, traps } = stats;
+        Self { name, calls, rows, seconds: time.as_secs_f64(), traps, peak_memory_bytes }
+    }
+}
+
+/// Adds the costs of plugins to records: `plugins/<name>/calls` and so on, totals so far, of the plugins that were called
+/// since the record before.
+#[derive(Debug)]
+pub struct PluginCosts {
+    meters: Meters,
+    told: BTreeMap<String, u64>,
+}
+
+impl PluginCosts {
+    /// Of the plugins of a run.
+    pub fn new(meters: Meters) -> Self {
+        Self { meters, told: BTreeMap::new() }
+    }
+
+    /// All costs, for the summary.
+    pub fn all(&self) -> Vec<PluginCost> {
+        self.meters.read().into_iter().map(PluginCost::from).collect()
+    }
+
+    /// Adds to the fields of a record.
+    pub(super) fn add(&mut self, fields: &mut Value) {
+        for cost in self.all() {
+            if self.told.insert(cost.name.clone(), cost.calls) == Some(cost.calls) {
+                continue;
+            }
+            let name = &cost.name;
+            fields[format!("{PLUGINS}{name}/calls")] = cost.calls.into();
+            fields[format!("{PLUGINS}{name}/rows")] = cost.rows.into();
+            fields[format!("{PLUGINS}{name}/seconds")] = cost.seconds.into();
+            fields[format!("{PLUGINS}{name}/traps")] = cost.traps.into();
+            fields[format!("{PLUGINS}{name}/peak_memory_bytes")] = cost.peak_memory_bytes.into();
+        }
+    }
+}
+
+/// How the names of costs of plugins begin.
+const PLUGINS: &str = "plugins/";
+
+/// Fields of a record that are no metrics: where it stands, and what differs from one machine or moment to the next. So
+/// does what plugins cost.
 const NOT_METRICS: [&str; 6] = ["step", "v", "tokens_per_second", "step_seconds", "peak_memory_bytes", "eval_seconds"];
 
 /// The metrics of a record or of a line of the file, by name: what the same run has again, bit for bit. JSON writes a
@@ -57,7 +121,7 @@ pub fn metrics(fields: &Value) -> Option<(u64, Vec<(String, f64)>)> {
     let step = fields.get("step")?.as_u64()?;
     let metric = |(name, value): (&String, &Value)| {
         let value = if value.is_null() { f64::NAN } else { value.as_f64()? };
-        (!NOT_METRICS.contains(&name.as_str())).then(|| (name.clone(), value))
+        (!NOT_METRICS.contains(&name.as_str()) && !name.starts_with(PLUGINS)).then(|| (name.clone(), value))
     };
     Some((step, fields.as_object()?.iter().filter_map(metric).collect()))
 }
@@ -133,7 +197,8 @@ mod tests {
         let rewards = BTreeMap::from([("rewards/a/mean".to_owned(), 0.1 + 0.2)]);
         let record =
             EvalRecord { step: 3, eval_loss: f64::NAN, eval_perplexity: 1.0 / 3.0, rewards, eval_seconds: 9.0 };
-        let fields = serde_json::to_value(&record).unwrap();
+        let mut fields = serde_json::to_value(&record).unwrap();
+        fields["plugins/alpaca/calls"] = 3.into();
         let line: Value = serde_json::from_str(&event_line("eval", fields.clone())).unwrap();
         for value in [fields, line] {
             let (step, found) = metrics(&value).unwrap();

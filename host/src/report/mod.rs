@@ -7,7 +7,9 @@ pub mod summary;
 
 use std::path::Path;
 
-use self::metrics::{EvalRecord, MetricsFile, TrainRecord};
+use plugin_runtime::Meters;
+
+use self::metrics::{EvalRecord, MetricsFile, PluginCost, PluginCosts, TrainRecord};
 use self::progress::Progress;
 use crate::diagnostic::{Diagnostic, in_color};
 
@@ -26,6 +28,7 @@ pub struct Reporter {
     output: Output,
     metrics: MetricsFile,
     progress: Progress,
+    costs: PluginCosts,
 }
 
 impl Reporter {
@@ -36,11 +39,13 @@ impl Reporter {
         output: Output,
         finished_steps: u64,
         total_steps: u64,
+        plugins: Meters,
     ) -> Result<Self, std::io::Error> {
         Ok(Self {
             output,
             metrics: MetricsFile::open(&output_dir.join("metrics.jsonl"), finished_steps)?,
             progress: Progress::new(total_steps, finished_steps, output == Output::Human),
+            costs: PluginCosts::new(plugins),
         })
     }
 
@@ -75,6 +80,11 @@ impl Reporter {
         }
     }
 
+    /// What each plugin cost so far.
+    pub fn plugin_costs(&self) -> Vec<PluginCost> {
+        self.costs.all()
+    }
+
     /// Takes the bar away, so that what follows stands alone.
     pub fn finish(&mut self) -> Option<String> {
         self.progress.finish();
@@ -82,7 +92,8 @@ impl Reporter {
     }
 
     fn record<T: serde::Serialize>(&mut self, event: &str, record: &T) {
-        let fields = serde_json::to_value(record).expect("records are plain data");
+        let mut fields = serde_json::to_value(record).expect("records are plain data");
+        self.costs.add(&mut fields);
         self.metrics.append(event, &fields);
         self.event(event, fields);
     }

@@ -3,23 +3,10 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use super::metrics::EvalRecord;
+use super::metrics::{EvalRecord, PluginCost};
 use super::progress::whole;
 use crate::data::dataset::LeftOut;
 use crate::data::filter::FilterReport;
-
-/// What a plugin cost a run.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PluginShare {
-    /// Its name.
-    pub name: String,
-    /// Calls made.
-    pub calls: u64,
-    /// Rows or items given.
-    pub rows: u64,
-    /// Time inside its calls.
-    pub seconds: f64,
-}
 
 /// A kind of finding of a run-health plugin.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -58,7 +45,7 @@ pub struct Summary {
     /// What run-health plugins found.
     pub health: Vec<HealthCount>,
     /// What each plugin took.
-    pub plugins: Vec<PluginShare>,
+    pub plugins: Vec<PluginCost>,
     /// Where the model is.
     pub output_dir: PathBuf,
     /// Commands that a user is likely to want now.
@@ -104,8 +91,20 @@ impl Summary {
         }
         for plugin in &self.plugins {
             let share = 100.0 * plugin.seconds / self.wall_seconds.max(1e-9);
-            let text =
-                format!("{} rows in {} calls, {:.2} s ({share:.1} %)", plugin.rows, plugin.calls, plugin.seconds);
+            let mut text = format!(
+                "{} rows in {} calls, {:.2} s ({share:.1} %), {} MB",
+                whole(plugin.rows as f64),
+                whole(plugin.calls as f64),
+                plugin.seconds,
+                whole((plugin.peak_memory_bytes as f64 / 1e6).ceil()),
+            );
+            match plugin.traps {
+                0 => {}
+                1 => text.push_str(", crashed or stopped once"),
+                traps => {
+                    let _ = write!(text, ", crashed or stopped {traps} times");
+                }
+            }
             rows.push((format!("plugin {}", plugin.name), text));
         }
         rows.push(("model".into(), self.output_dir.display().to_string()));
@@ -139,9 +138,7 @@ impl Summary {
             "dropped": self.dropped,
             "row_filters": self.filters.iter().map(FilterReport::to_json).collect::<Vec<_>>(),
             "health": self.health,
-            "plugins": self.plugins.iter().map(|plugin| serde_json::json!({
-                "name": plugin.name, "calls": plugin.calls, "rows": plugin.rows, "seconds": plugin.seconds,
-            })).collect::<Vec<_>>(),
+            "plugins": self.plugins,
             "output_dir": self.output_dir.display().to_string(),
         })
     }

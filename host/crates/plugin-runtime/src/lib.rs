@@ -26,4 +26,4 @@ pub use manifest::{API, Inspection, Kind, Manifest, Source, inspect, read_file};
 pub use pack::pack;
 pub use registry::{PluginHost, PluginInfo, RuntimeOptions};
 pub use sandbox::{Limits, LogSink};
-pub use stats::PluginStats;
+pub use stats::{Meters, PluginStats};

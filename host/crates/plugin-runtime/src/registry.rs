@@ -13,7 +13,7 @@ use crate::files::{Directory, Opened};
 use crate::instance::{Checker, Curve, Filter, Loader, Monitor, Origin, Scorer, Strategy};
 use crate::manifest::{Inspection, Kind, Source, inspect, read_file};
 use crate::sandbox::{Limits, LogSink, Sandbox};
-use crate::stats::{Meter, PluginStats};
+use crate::stats::{Meter, Meters};
 use crate::types::{HealthRun, ScheduleRun};
 
 /// How plugins are run.
@@ -259,9 +259,9 @@ impl PluginHost {
         Monitor::new(self.origin(name, Kind::RunHealth, config_json)?, run)
     }
 
-    /// What each plugin that was called took so far.
-    pub fn stats(&self) -> Vec<PluginStats> {
-        self.plugins.values().filter_map(|plugin| plugin.meter.read(plugin.name())).collect()
+    /// What all plugins cost, now and later.
+    pub fn meters(&self) -> Meters {
+        Meters::new(self.plugins.values().map(|plugin| (plugin.name().to_owned(), Arc::clone(&plugin.meter))).collect())
     }
 
     /// Everything that a plugin's schema finds wrong with a config; nothing where it has none, or where there is no such

@@ -1,5 +1,6 @@
 //! What plugins cost a run.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -16,8 +17,23 @@ pub struct PluginStats {
     pub time: Duration,
     /// The most linear memory that one instance had.
     pub peak_memory_bytes: u64,
-    /// Calls that did not end well.
-    pub failed: u64,
+    /// Calls that the plugin did not end by itself: it crashed or reached a limit.
+    pub traps: u64,
+}
+
+/// The costs of all plugins, to be read whenever.
+#[derive(Debug, Clone, Default)]
+pub struct Meters(Vec<(String, Arc<Meter>)>);
+
+impl Meters {
+    pub(crate) fn new(meters: Vec<(String, Arc<Meter>)>) -> Self {
+        Self(meters)
+    }
+
+    /// Those of the plugins that were called, so far.
+    pub fn read(&self) -> Vec<PluginStats> {
+        self.0.iter().filter_map(|(name, meter)| meter.read(name)).collect()
+    }
 }
 
 /// Counts, shared by all instances of a plugin.
@@ -70,7 +86,7 @@ impl Meter {
             rows: self.rows.load(Relaxed),
             time: Duration::from_nanos(self.nanoseconds.load(Relaxed)),
             peak_memory_bytes: self.peak.load(Relaxed),
-            failed: self.failed.load(Relaxed),
+            traps: self.failed.load(Relaxed),
         })
     }
 }
