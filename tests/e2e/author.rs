@@ -314,6 +314,21 @@ fn a_failed_call_is_kept_and_made_again() {
     assert!(!project.path("out/failed-call.json").exists());
 }
 
+/// Ten thousand rows, and the plugin crashes on the last but one: the message names it, and the call that is kept is small.
+#[test]
+fn a_late_row_is_named() {
+    let project = Project::new();
+    let plugins = guest("picky");
+    let plugins = plugins.to_str().unwrap();
+    let fine = "{\"instruction\": \"a\", \"output\": \"fine\"}\n";
+    project
+        .write("train.jsonl", format!("{}{{\"instruction\": \"a\", \"output\": \"boom\"}}\n{fine}", fine.repeat(9998)));
+    project.write("host.yml", CONFIG.replace("alpaca", "test:picky"));
+    insta::assert_snapshot!(project.failure(&["train", "host.yml", "--plugins", plugins]));
+    let kept: Value = serde_json::from_str(&project.read("out/failed-call.json")).unwrap();
+    assert_eq!(kept["input"], json!([{"instruction": "a", "output": "boom"}]));
+}
+
 #[test]
 fn a_filter_fails_after_the_rows_before() {
     let project = Project::new();
