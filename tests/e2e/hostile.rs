@@ -1,4 +1,8 @@
 //! Plugins that attack: each is stopped with words that say what it did, and the host goes on.
+//!
+//! The rest of what a plugin may try is elsewhere: loops, traps, memory, wrong counts and scores in `plugins.rs`; results
+//! that depend on more than their row, config schemas, and a crash on a late row in `author.rs`; old API versions in
+//! `api.rs`; a reward's bad completions in `code.rs`; filters, schedules and watches in `kinds.rs`.
 
 use std::time::Instant;
 

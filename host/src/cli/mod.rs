@@ -33,7 +33,7 @@ enum Command {
     Check(CheckArgs),
     /// Let a model write
     Generate(generate::GenerateArgs),
-    /// Look at plugins
+    /// Look at plugins, write your own, and hold a config to those it was made with
     Plugin(plugin::PluginArgs),
     /// Compile a plugin from stdin to stdout: started by this program itself
     #[command(name = COMPILE, hide = true)]
