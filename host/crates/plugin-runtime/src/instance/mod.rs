@@ -48,35 +48,33 @@ pub(crate) struct Origin {
 /// A store with its limits: everything that is the same for all kinds.
 struct Cell {
     origin: Origin,
-    store: Store<State>,
-    /// Why this store cannot be entered again.
-    dead: Option<PluginError>,
+    /// What is entered, or why that cannot be any more.
+    store: Result<Store<State>, PluginError>,
 }
 
 impl Cell {
     fn new(origin: Origin) -> Self {
         let store = origin.stores.store(&origin.plugin, &origin.limits, &origin.meter);
-        Self { origin, store, dead: None }
+        Self { origin, store: Ok(store) }
     }
 
     /// One call within the limits.
     fn call<T>(&mut self, call: impl FnOnce(&mut Store<State>) -> wasmtime::Result<T>) -> Result<T, PluginError> {
-        if let Some(error) = &self.dead {
-            return Err(error.clone());
-        }
+        let store = self.store.as_mut().map_err(|error| error.clone())?;
         let limits = &self.origin.limits;
-        prepare(&mut self.store, limits);
+        prepare(store, limits);
         let start = Instant::now();
-        let result = call(&mut self.store);
-        self.origin.meter.call(start.elapsed(), self.store.data().memory.peak, result.is_err());
+        let result = call(store);
+        self.origin.meter.call(start.elapsed(), store.data().memory.peak, result.is_err());
         match result {
             Ok(value) => {
-                finish(&mut self.store);
+                finish(store);
                 Ok(value)
             }
             Err(error) => {
-                let error = explain(&mut self.store, &error, limits);
-                self.dead = Some(error.clone());
+                let error = explain(store, &error, limits);
+                // Its memory goes now: who looks into the failure starts another instance.
+                self.store = Err(error.clone());
                 Err(error)
             }
         }
@@ -149,7 +147,7 @@ impl<W> Live<W> {
     }
 
     fn is_dead(&self) -> bool {
-        self.cell.dead.is_some()
+        self.cell.store.is_err()
     }
 
     fn origin(&self) -> Origin {
