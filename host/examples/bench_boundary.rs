@@ -6,10 +6,15 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use alpaca::Alpaca;
 use host::check::plugins::open;
 use host::data::tokenizer::{SpecialTokens, Tokenizer};
 use plugin_sdk::strategy::PromptStrategy as _;
+
+/// The very code of the plugin, which the sandbox has as WebAssembly.
+#[path = "../../plugins/alpaca/src/lib.rs"]
+mod alpaca;
+
+use alpaca::Alpaca;
 
 /// Rows of one call, as the trainer has them.
 const BATCH: usize = 256;
