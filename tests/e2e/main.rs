@@ -12,4 +12,5 @@ mod kinds;
 mod model;
 mod plugins;
 mod run;
+mod schema;
 mod support;

@@ -4,13 +4,15 @@
 mod check;
 mod generate;
 mod plugin;
+mod schema;
 mod train;
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use plugin_runtime::PluginHost;
 
 use crate::check::plugins::{self, Grant};
@@ -35,6 +37,13 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Look at plugins, write your own, and hold a config to those it was made with
     Plugin(plugin::PluginArgs),
+    /// Print the JSON Schema of a config, for editors; or its reference page
+    Schema(schema::SchemaArgs),
+    /// Print completions for a shell: `host completions bash > ~/.local/share/bash-completion/completions/host`
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
     /// Compile a plugin from stdin to stdout: started by this program itself
     #[command(name = COMPILE, hide = true)]
     CompilePlugin {
@@ -100,6 +109,14 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Train(args) => (args.config.output(), train::run(&args)),
         Command::Check(args) => (args.config.output(), check::run(&args)),
         Command::Generate(args) => (args.output(), generate::run(&args)),
+        Command::Completions { shell } => {
+            // All at once: whoever closes the pipe early has seen enough.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "host", &mut script);
+            let _ = std::io::stdout().write_all(&script);
+            return ExitCode::SUCCESS;
+        }
+        Command::Schema(args) => (args.output(), schema::run(&args)),
         Command::Plugin(args) => (args.output(), plugin::run(&args)),
         Command::CompilePlugin { memory } => return plugin_runtime::compile_main(memory),
     };

@@ -19,9 +19,9 @@ use crate::diagnostic::Diagnostic;
 /// Linear layers of a decoder layer, by the names that `lora_target_modules` uses.
 pub const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 /// Chat templates by name.
-const CHAT_TEMPLATES: [&str; 5] = ["tokenizer_default", "chatml", "llama3", "alpaca", "jinja"];
+pub(super) const CHAT_TEMPLATES: [&str; 5] = ["tokenizer_default", "chatml", "llama3", "alpaca", "jinja"];
 /// Architectures by the names of transformers.
-const MODEL_TYPES: [&str; 3] = ["LlamaForCausalLM", "MistralForCausalLM", "AutoModelForCausalLM"];
+pub(super) const MODEL_TYPES: [&str; 3] = ["LlamaForCausalLM", "MistralForCausalLM", "AutoModelForCausalLM"];
 /// Bundled schedule plugins: bare names that `lr_scheduler` takes beside its own words.
 const SCHEDULES: [&str; 1] = ["wsd"];
 /// Keys of an entry of `datasets`, to recognize one that lost its indentation.

@@ -4,6 +4,7 @@
 mod axolotl_keys;
 mod defaults;
 mod fields;
+pub mod json_schema;
 mod names;
 mod overrides;
 mod parse;

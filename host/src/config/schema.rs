@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::values::{
@@ -13,7 +14,7 @@ use super::values::{
 };
 
 /// Everything that a run is told.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Config {
     // --- model ---
     /// Directory of the model: `config.json`, safetensors weights, tokenizer files. Required. Example: `models/SmolLM2-135M`.
@@ -24,6 +25,7 @@ pub struct Config {
     pub tokenizer_config: String,
     /// Architecture that the model must have: `LlamaForCausalLM`, `MistralForCausalLM`, or `AutoModelForCausalLM` for any.
     /// Default: any.
+    #[schemars(schema_with = "super::json_schema::model_type")]
     pub model_type: Option<String>,
     /// Class name of the tokenizer, for Axolotl configs: whatever it says, `tokenizer.json` is what is read. Default: none.
     pub tokenizer_type: Option<String>,
@@ -49,6 +51,7 @@ pub struct Config {
     /// Ours. Row-filter plugins for every entry of `datasets`, in this order: a name or `{name, config, min_score}`. What
     /// they leave out is counted by reason; rows with a score below `min_score` are left out too. Default: none.
     /// Example: `[{name: curate, config: {min_chars: 20}, min_score: 0.5}]`.
+    #[schemars(schema_with = "super::json_schema::plugins::<FilterRef>")]
     pub row_filters: Vec<FilterRef>,
     /// What is evaluated on; not together with `val_set_size`. Default: none.
     pub test_datasets: Vec<DatasetConfig>,
@@ -70,6 +73,7 @@ pub struct Config {
     // --- chat ---
     /// Chat template: `tokenizer_default` (the model's own), `chatml`, `llama3`, `alpaca`, or `jinja` with
     /// `chat_template_jinja`. Default: `tokenizer_default`.
+    #[schemars(schema_with = "super::json_schema::chat_template")]
     pub chat_template: String,
     /// The template itself, or the path of a file that holds it. Default: none.
     pub chat_template_jinja: Option<String>,
@@ -90,6 +94,7 @@ pub struct Config {
     pub lora_dropout: f64,
     /// Linear layers that get an adapter: `q_proj k_proj v_proj o_proj gate_proj up_proj down_proj`.
     /// Required with `adapter: lora`, unless `lora_target_linear`.
+    #[schemars(schema_with = "super::json_schema::linear_modules")]
     pub lora_target_modules: Vec<String>,
     /// An adapter for every linear layer but `lm_head`. Default: `false`.
     pub lora_target_linear: bool,
@@ -188,6 +193,7 @@ pub struct Config {
     /// `{name, config}`. Default: none. Example: `[{name: loss-watch, config: {threshold: 5, patience: 10}}]`.
     pub run_health: Vec<PluginRef>,
     /// Ours. Compatibility-rule plugins beside the bundled `axolotl-compat`. Default: none.
+    #[schemars(schema_with = "super::json_schema::plugins::<RuleRef>")]
     pub rules: Vec<RuleRef>,
     /// Ours. Pins, limits and grants of plugins used above. Default: none.
     pub plugins: Vec<PluginPin>,
@@ -205,7 +211,7 @@ impl Config {
 }
 
 /// `special_tokens`: each a token of the vocabulary, or none to leave the tokenizer's own.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SpecialTokens {
     /// Beginning of a text.
     pub bos_token: Option<String>,
@@ -218,14 +224,14 @@ pub struct SpecialTokens {
 }
 
 /// `gradient_checkpointing_kwargs`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct GradientCheckpointingKwargs {
     /// PyTorch's variant that loses gradients where a block's input needs none. Ours never does; `false` or unset.
     pub use_reentrant: Option<bool>,
 }
 
 /// One entry of `datasets` or `test_datasets`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct DatasetConfig {
     /// The file or directory, as the loader plugin understands it. Required. Example: `data/train.jsonl`.
     pub path: String,
@@ -234,11 +240,14 @@ pub struct DatasetConfig {
     /// Prompt-strategy plugin: a name, `{name: acme:dialogue, config: {…}}`, or Axolotl's inline shape
     /// (`{field_instruction: …, format: …}`), which is `alpaca` with that config. Required.
     #[serde(rename = "type")]
+    #[schemars(schema_with = "super::json_schema::strategy")]
     pub strategy: PluginRef,
     /// Ours. Row-filter plugins for this dataset, after those of the top level, which are for
     /// `datasets` only. Default: none. Example: `[acme:polite]`.
+    #[schemars(schema_with = "super::json_schema::plugins::<FilterRef>")]
     pub row_filters: Vec<FilterRef>,
     /// Split of the dataset: only `train`, which a file has. Default: `train`.
+    #[schemars(schema_with = "super::json_schema::split")]
     pub split: String,
     /// Conversations: column with the messages. Default: `messages`.
     pub field_messages: String,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value};
@@ -21,8 +22,8 @@ pub trait Choice: Copy + 'static {
 macro_rules! choice {
     ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$about])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name { $($(#[$doc])* $variant),+ }
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, schemars::JsonSchema)]
+        pub enum $name { $($(#[$doc])* #[schemars(rename = $word)] $variant),+ }
 
         impl Choice for $name {
             const ALL: &'static [(&'static str, Self)] = &[$(($word, Self::$variant)),+];
@@ -145,6 +146,16 @@ impl Serialize for AutoBool {
     }
 }
 
+impl JsonSchema for AutoBool {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "AutoBool".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "boolean" }, { "const": "auto" }] })
+    }
+}
+
 /// A number of something, or a share of all of it: `val_set_size`, `eval_steps`, `save_steps`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -153,6 +164,17 @@ pub enum Amount {
     Count(u64),
     /// That share, above 0 and below 1.
     Fraction(f64),
+}
+
+impl JsonSchema for Amount {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Amount".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let share = json_schema!({ "type": "number", "minimum": 0, "exclusiveMaximum": 1 });
+        json_schema!({ "anyOf": [{ "type": "integer", "minimum": 0 }, share] })
+    }
 }
 
 impl Amount {
@@ -203,6 +225,32 @@ impl Serialize for PluginRef {
     }
 }
 
+impl JsonSchema for PluginRef {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "PluginRef".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        plugin::<Named>(generator)
+    }
+}
+
+/// A plugin with its config.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct Named {
+    /// Bare for a bundled plugin (`alpaca`), `namespace:name` for others.
+    name: String,
+    /// The plugin's own config.
+    config: Map<String, Value>,
+}
+
+/// A plugin by its name alone, or with more beside it.
+fn plugin<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    let whole = generator.subschema_for::<T>();
+    json_schema!({ "anyOf": [{ "type": "string" }, whole] })
+}
+
 choice! {
     /// `eval_reward_funcs[].on_error`: what a completion costs on which a reward crashes or reaches a limit.
     OnError {
@@ -222,6 +270,28 @@ pub struct RewardRef {
     pub on_error: OnError,
 }
 
+impl JsonSchema for RewardRef {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RewardRef".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        plugin::<NamedReward>(generator)
+    }
+}
+
+/// A reward plugin with its config.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct NamedReward {
+    /// Bare for a bundled plugin (`exact-match`), `namespace:name` for others.
+    name: String,
+    /// The plugin's own config.
+    config: Map<String, Value>,
+    /// What a completion costs on which it crashes or reaches a limit. Default: `fail`.
+    on_error: OnError,
+}
+
 impl Serialize for RewardRef {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if self.on_error == OnError::Fail {
@@ -238,7 +308,7 @@ impl Serialize for RewardRef {
 }
 
 /// A compatibility-rule plugin (`rules[]`): `acme:house-rules` or `{name: axolotl-compat, severity: {D16: off}}`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct RuleRef {
     /// The plugin.
     pub name: String,
@@ -251,7 +321,7 @@ pub struct RuleRef {
 }
 
 /// A row-filter plugin (`row_filters[]`): `curate` or `{name: curate, config: {min_chars: 20}, min_score: 0.5}`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct FilterRef {
     /// The plugin.
     pub name: String,
@@ -264,7 +334,7 @@ pub struct FilterRef {
 }
 
 /// What gives the learning rate of each step (`lr_scheduler`).
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Scheduler {
     /// One of the trainer's own.
@@ -274,7 +344,7 @@ pub enum Scheduler {
 }
 
 /// Limits that the user sets for one plugin (`plugins[].limits`), instead of the defaults.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PluginLimits {
     /// Linear memory, MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -300,7 +370,7 @@ pub struct PluginLimits {
 }
 
 /// What the user lets one plugin use beside its data (`plugins[].grants`).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PluginGrants {
     /// Directories whose files it may read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -314,7 +384,7 @@ impl PluginGrants {
 }
 
 /// What the user wants of a plugin that is used anywhere in the config (`plugins[]`).
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct PluginPin {
     /// The plugin.
     pub name: String,
