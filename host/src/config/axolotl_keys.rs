@@ -32,13 +32,13 @@ pub(super) fn find<'a>(table: &'a [(&'static [&'static str], Lack)], key: &str) 
 #[rustfmt::skip]
 pub(super) const TOP: Table = &[
     // --- always so here, or without influence on the result ---
-    (&["flash_attention", "sdp_attention", "sdpa_attention", "eager_attention", "xformers_attention", "flex_attention", "attn_implementation", "flash_attn_*", "sample_packing_eff_est"],
+    (&["flash_attention", "sdp_attention", "sdpa_attention", "eager_attention", "xformers_attention", "flex_attention", "attn_implementation", "flash_attn_*", "sample_packing_eff_est", "sage_attention", "sdpa_varlen", "flash_optimum", "flex_attn_compile_kwargs", "gemma4_hybrid_attn_impl"],
         NoEffect("attention is exact and never crosses from one sample into another, whatever it is called")),
     (&["pad_to_sequence_len", "pad_to_multiple_of", "group_by_length", "batch_flattening", "remove_unused_columns", "sample_packing_group_size", "sample_packing_bin_size", "sample_packing_sequentially", "sample_packing_mp_start_method", "multipack_real_batches", "pretrain_multipack_attn"],
         NoEffect("batches have no padding here: samples are laid end to end and keep their own positions")),
-    (&["dataset_prepared_path", "dataset_num_proc", "dataset_processes", "dataset_keep_in_memory", "dataloader_*"],
+    (&["dataset_prepared_path", "dataset_num_proc", "dataset_processes", "dataset_keep_in_memory", "resources_per_worker", "dataloader_*"],
         NoEffect("data is read and tokenized on all cores when a run starts")),
-    (&["low_cpu_mem_usage", "gc_steps", "gc_collect_steps", "torch_empty_cache_steps", "is_llama_derived_model", "is_mistral_derived_model", "is_falcon_derived_model", "tokenizer_use_fast", "save_safetensors", "strict", "use_kernels"],
+    (&["low_cpu_mem_usage", "gc_steps", "gc_collect_steps", "torch_empty_cache_steps", "is_llama_derived_model", "is_mistral_derived_model", "is_falcon_derived_model", "is_qwen_derived_model", "type_of_model", "tokenizer_save_jinja_files", "total_num_tokens", "total_supervised_tokens", "fp32_norm_classes", "torchdistx_path", "tokenizer_use_fast", "save_safetensors", "strict", "use_kernels"],
         NoEffect("this is how it works here")),
     (&["include_tokens_per_second", "include_tkps"],
         NoEffect("`tokens_per_second` is in every line of `metrics.jsonl`")),
@@ -49,7 +49,7 @@ pub(super) const TOP: Table = &[
 
     // --- model and tokenizer ---
     (&["trust_remote_code"],
-        Instead("no code of a model is ever run here; delete the line (architectures here: Llama, Mistral)")),
+        NoEffect("no code of a model is ever run here; the architectures that are here need none")),
     (&["model_revision", "revision_of_model"],
         Instead("models are directories here; download the revision first: `hf download ORG/NAME --revision REV --local-dir DIR`")),
     (&["cls_model_config", "model_config", "overrides_of_model_config", "overrides_of_model_kwargs", "model_kwargs", "model_quantization_config*", "rope_scaling"],
@@ -59,9 +59,16 @@ pub(super) const TOP: Table = &[
     (&["num_labels", "reward_model", "process_reward_model", "center_rewards_coefficient"],
         Instead("only causal language models are trained here")),
 
+    (&["expert_*", "experts_implementation", "dense_mixer", "dsv4_*", "gemma4_*", "llama4_*", "moe_*", "use_scattermoe", "use_sonicmoe", "use_dsv4_kernels", "use_glm_dsa_kernels"],
+        Instead("models of experts are not here (architectures here: Llama, Mistral); delete the line")),
+    (&["scaling_softmax_*"],
+        Instead("attention is as the model was trained; delete the line")),
+
     // --- precision and quantized weights ---
     (&["load_in_8bit", "load_in_4bit", "gptq", "gptq_*", "bnb_config_kwargs", "quantization", "qat", "quantize_moe_experts", "use_onebitllms"],
         Instead("weights are kept in float32; delete the line, and use `adapter: lora` or `gradient_checkpointing: true` to save memory")),
+    (&["nvfp4_*", "nonexpert_quantization", "llmcompressor", "save_compressed", "qlora_sharded_model_loading"],
+        Instead("weights are kept in float32; delete the line, and compress the finished model with other tools")),
     (&["fp8", "fp8_*", "bfloat16", "float16"],
         Instead("training computes in float32; delete the line")),
 
@@ -70,13 +77,19 @@ pub(super) const TOP: Table = &[
         Instead("set `resume_from_checkpoint` to go on from a checkpoint; merge any other adapter into the model first")),
     (&["lora_modules_to_save", "lora_target_parameters", "peft_trainable_token_indices", "loraplus_*", "lora_rank_pattern", "lora_alpha_pattern", "peft_use_dora", "peft_init_lora_weights", "peft_layers_pattern", "peft_layer_replication", "peft", "peft_*", "lora_on_cpu"],
         Instead("adapters are plain or rank-stabilized LoRA on linear layers: `lora_r`, `lora_alpha`, `lora_target_modules`, `peft_use_rslora`, `peft_layers_to_transform`")),
+    (&["mora", "mora_type", "use_mora", "train_attn", "train_mlp", "train_unembed", "hatchery"],
+        Instead("adapters are LoRA: `lora_r`, `lora_alpha`, `lora_target_modules`")),
     (&["relora", "relora_*", "jagged_restart_*", "merge_lora", "merge_method"],
         Instead("adapters are trained once and saved in PEFT's format, where peft can merge them")),
     (&["freeze_mm_modules", "lisa_*", "spectrum_*", "unfrozen_parameters_*"],
         Instead("name the parameters to train in `unfrozen_parameters`")),
 
     // --- data ---
-    (&["pretraining_dataset", "streaming", "streaming_*", "pretraining_sample_concatenation", "skip_prepare_dataset"],
+    (&["max_packed_sequence_len"],
+        Instead("write `sample_packing: true` with `sequence_len`")),
+    (&["role_boundaries"],
+        Instead("write `datasets[].roles_to_train` and `eot_tokens`")),
+    (&["pretraining_dataset", "preprocess_iterable", "pretrain_multipack_buffer_size", "streaming", "streaming_*", "pretraining_sample_concatenation", "skip_prepare_dataset"],
         Instead("list files under `datasets`; streaming is not here")),
     (&["dataset_exact_deduplication", "dataset_shard_num", "dataset_shard_idx", "num_dataset_shards_to_save", "curriculum_sampling", "shuffle_before_merging_datasets", "min_sample_len", "max_prompt_len", "eval_sequence_len", "use_pose", "pose_*", "chat_template_kwargs"],
         Instead("prepare the data file that way; what is in `datasets` is trained as it is")),
@@ -97,10 +110,20 @@ pub(super) const TOP: Table = &[
     (&["s2_attention"],
         Instead("shifted sparse attention is not here; delete the line")),
 
+    // --- other losses and other ways of training ---
+    (&["diffusion", "kd_*", "use_eaft", "eaft_*", "importance_weighting"],
+        Instead("the loss is next-token cross-entropy; delete the line")),
+    (&["grokfast_*"],
+        Instead("gradients are used as they are; delete the line")),
+    (&["nemo_gym_*"],
+        Instead("training against environments is not here")),
+    (&["gradio_*"],
+        Instead("`host generate` talks to a model")),
+
     // --- logging, evaluation, checkpoints ---
-    (&["wandb_*", "mlflow_*", "comet_*", "use_comet", "trackio_*", "use_trackio", "use_wandb", "use_mlflow", "swanlab_*", "use_swanlab", "use_tensorboard", "otel_*", "report_to"],
+    (&["wandb_*", "mlflow_*", "comet_*", "use_comet", "trackio_*", "use_trackio", "use_wandb", "use_mlflow", "swanlab_*", "use_swanlab", "use_tensorboard", "otel_*", "use_otel_metrics", "hf_mlflow_log_artifacts", "report_to"],
         Instead("metrics are in `OUTPUT_DIR/metrics.jsonl`, one JSON object a line; import them from there")),
-    (&["profiler_steps", "profiler_steps_start", "loss_watchdog_*", "log_level"],
+    (&["profiler_steps", "profiler_steps_start", "log_level"],
         Instead("delete the line; a loss or gradient that is not finite always stops the run")),
     (&["generate_samples", "generation_*", "do_causal_lm_eval", "eval_causal_lm_metrics", "do_bench_eval", "bench_*", "eval_table_size", "eval_table_max_new_tokens", "lm_eval_*"],
         Instead("use `eval_reward_funcs: [exact-match]` with `eval_max_new_tokens` and `num_generation_samples`")),
@@ -159,10 +182,6 @@ pub(super) const DATASET: Table = &[
         Instead("cut the data file to what should be trained")),
     (&["chat_template", "chat_template_jinja"],
         Instead("set it at the top level; all datasets of a run share one template")),
-    (&["message_field_role"],
-        Instead("write `message_property_mappings: {role: …}`")),
-    (&["message_field_content"],
-        Instead("write `message_property_mappings: {content: …}`")),
     (&["conversation"],
         Instead("write `type: chat_template`, with `chat_template` at the top level")),
     (&["train_on_split"], Called("split")),
@@ -171,7 +190,7 @@ pub(super) const DATASET: Table = &[
         Instead("put the reasoning into the message's content the way the model's template writes it")),
     (&["field", "field_human", "field_model", "field_chosen", "field_rejected", "field_system", "field_instruction", "field_input", "field_output", "format", "no_input_format", "system_prompt", "system_format"],
         Instead("write it under `type`: `type: {field_instruction: …, field_output: …, format: …}`")),
-    (&["input_format", "input_transform", "step_separator", "skip", "text_column"],
+    (&["input_format", "input_transform", "step_separator", "skip", "text_column", "logprobs_field", "train_on_last_step_only"],
         Instead("a prompt-strategy plugin can do this; see `plugin-sdk/README.md`")),
     (&["loader", "dataset_type", "format_type"], Called("ds_type")),
     (&["strategy", "prompt_strategy"], Called("type")),
@@ -272,5 +291,20 @@ mod tests {
         assert!(matches!(find(TOP, "lr"), Some(Called("learning_rate"))));
         assert!(matches!(find(TOP, "flash_attention"), Some(NoEffect(_))));
         assert_eq!(find(TOP, "no_such_key"), None);
+    }
+
+    /// Every key of Axolotl is here or is known not to be.
+    #[test]
+    fn axolotls_keys_are_known_by_name() {
+        let defaults = super::super::json_schema::schema();
+        let own = |at: &str, key: &str| defaults.pointer(at).is_some_and(|keys| keys.get(key).is_some());
+        let names = include_str!("../../../tests/axolotl/keys.txt").lines().filter(|line| !line.starts_with('#'));
+        let unknown: Vec<&str> = names
+            .filter(|name| match name.strip_prefix("datasets[].") {
+                Some(key) => find(DATASET, key).is_none() && !own("/properties/datasets/items/properties", key),
+                None => find(TOP, name).is_none() && !own("/properties", name),
+            })
+            .collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
     }
 }

@@ -5,6 +5,7 @@ use super::schema::{Config, DatasetConfig, GradientCheckpointingKwargs, SpecialT
 use super::values::{
     Amount, AutoBool, Cadence, ExcessLengthStrategy, LrScheduler, Optimizer, PluginRef, Scheduler, TrainOnEos,
 };
+use crate::diagnostic::{Diagnostic, Severity};
 
 /// A config in which nothing is set. `base_model`, `datasets` and `learning_rate` have no default: empty and zero stand
 /// for "missing" until the file is read, and no config leaves this room with them.
@@ -79,6 +80,8 @@ pub(super) fn config() -> Config {
         eval_reward_funcs: Vec::new(),
         eval_max_new_tokens: 128,
         num_generation_samples: None,
+        loss_watchdog_threshold: None,
+        loss_watchdog_patience: None,
         run_health: Vec::new(),
         rules: Vec::new(),
         plugins: Vec::new(),
@@ -96,6 +99,8 @@ pub(super) fn dataset(path: String, strategy: PluginRef) -> DatasetConfig {
         field_messages: "messages".to_owned(),
         field_tools: "tools".to_owned(),
         message_property_mappings: ["role", "content"].map(|name| (name.to_owned(), name.to_owned())).into(),
+        message_field_role: None,
+        message_field_content: None,
         roles: None,
         roles_to_train: vec!["assistant".to_owned()],
         train_on_eos: TrainOnEos::Turn,
@@ -131,8 +136,27 @@ pub(super) fn derive(cx: &Context<'_>, config: &mut Config, is_given: impl Fn(&s
             _ => Cadence::Steps,
         };
     }
+    watchdog(cx, config);
     if !is_given("save_strategy") && (config.save_steps.is_some() || config.saves_per_epoch.is_some()) {
         config.save_strategy = Cadence::Steps;
+    }
+}
+
+/// Axolotl's watchdog over the loss is a run-health plugin here.
+fn watchdog(cx: &Context<'_>, config: &mut Config) {
+    match (config.loss_watchdog_threshold.take(), config.loss_watchdog_patience.take()) {
+        (Some(threshold), patience) => {
+            let mut plugin = PluginRef::named("loss-watch");
+            plugin.config.insert("threshold".to_owned(), threshold.into());
+            plugin.config.extend(patience.map(|patience| ("patience".to_owned(), patience.into())));
+            config.run_health.push(plugin);
+        }
+        (None, Some(_)) => {
+            let message = "`loss_watchdog_patience` has no effect without `loss_watchdog_threshold`";
+            let key = "loss_watchdog_patience";
+            cx.report(Diagnostic { severity: Severity::Warning, ..cx.error("no-effect", key, message) });
+        }
+        (None, None) => {}
     }
 }
 

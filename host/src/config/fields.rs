@@ -14,7 +14,7 @@ use super::values::{
     Adapter, Amount, AutoBool, Choice, FilterRef, LrScheduler, OnError, PluginGrants, PluginLimits, PluginPin,
     PluginRef, RewardRef, RuleRef, RuleSeverity, Scheduler,
 };
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Severity};
 
 /// Linear layers of a decoder layer, by the names that `lora_target_modules` uses.
 pub const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
@@ -22,6 +22,16 @@ pub const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "
 pub(super) const CHAT_TEMPLATES: [&str; 5] = ["tokenizer_default", "chatml", "llama3", "alpaca", "jinja"];
 /// Architectures by the names of transformers.
 pub(super) const MODEL_TYPES: [&str; 3] = ["LlamaForCausalLM", "MistralForCausalLM", "AutoModelForCausalLM"];
+/// AdamW by the names of implementations with a smaller or paged state, and the bits of theirs.
+pub(super) const ADAMW_IN_LESS: [(&str, u32); 7] = [
+    ("adamw_bnb_8bit", 8),
+    ("adamw_8bit", 8),
+    ("adamw_torch_8bit", 8),
+    ("paged_adamw_8bit", 8),
+    ("adamw_torch_4bit", 4),
+    ("paged_adamw_32bit", 32),
+    ("paged_adamw", 32),
+];
 /// Bundled schedule plugins: bare names that `lr_scheduler` takes beside its own words.
 const SCHEDULES: [&str; 1] = ["wsd"];
 /// Keys of an entry of `datasets`, to recognize one that lost its indentation.
@@ -50,6 +60,8 @@ pub(super) fn read(cx: &Context<'_>, root: &Map<String, Value>) -> Config {
     fill(&mut config.eval_reward_funcs, rewards(&top, "eval_reward_funcs"));
     fill(&mut config.eval_max_new_tokens, top.checked("eval_max_new_tokens", "1 or more", |n: u32| n > 0));
     config.num_generation_samples = top.checked("num_generation_samples", "1 or more", |n: u64| n > 0);
+    config.loss_watchdog_threshold = top.read("loss_watchdog_threshold");
+    config.loss_watchdog_patience = top.checked("loss_watchdog_patience", "1 or more", |n: u64| n > 0);
     fill(&mut config.run_health, plugin_refs(&top, "run_health"));
     rules_and_plugins(&top, &mut config);
     top.finish(|key| DATASET_KEYS.contains(&key).then_some("into an entry of `datasets`"));
@@ -88,16 +100,29 @@ fn model(top: &Section<'_>, config: &mut Config) {
     fill(&mut config.tf32, top.read("tf32"));
     // `false` only says that float32 is not forced.
     fill(&mut config.float32, top.read("float32").filter(|&forced: &bool| forced));
-    let asked = [
-        ("bf16", config.bf16 == AutoBool::Is(true), "write `bf16: auto`: bfloat16 where the device has it"),
-        ("fp16", config.fp16, "delete the line, or write `fp16: false`"),
-        ("tf32", config.tf32 == AutoBool::Is(true), "write `tf32: auto`: TensorFloat-32 where the device has it"),
-    ];
-    for (key, _, help) in asked.into_iter().filter(|&(_, asked, _)| asked) {
-        let message = format!("`{key}: true` needs a device that computes in it");
+    precision(cx, config);
+}
+
+/// What a config asks of a device that the CPU is not.
+fn precision(cx: &Context<'_>, config: &Config) {
+    const WHY: &str = "on the CPU, training computes in float32";
+    if config.bf16 == AutoBool::Is(true) {
+        let message = "`bf16: true`, but training here computes in float32";
         cx.report(
-            cx.error("unsupported-value", key, message).why("on the CPU, training computes in float32").help(help),
+            Diagnostic { severity: Severity::Warning, ..cx.error("no-effect", "bf16", message) }
+                .why("the CPU has no bfloat16 that is worth it; float32 is more exact, and takes twice the memory")
+                .help("write `bf16: auto`: bfloat16 where the device has it"),
         );
+    }
+    if config.tf32 == AutoBool::Is(true) {
+        let note =
+            Diagnostic { severity: Severity::Note, ..cx.error("no-effect", "tf32", "`tf32` has no effect here") };
+        cx.report(note.why(WHY));
+    }
+    if config.fp16 {
+        let message = "`fp16: true` needs a device that computes in it";
+        let help = "delete the line, or write `fp16: false`";
+        cx.report(cx.error("unsupported-value", "fp16", message).why(WHY).help(help));
     }
 }
 
@@ -158,9 +183,21 @@ fn dataset(cx: &Context<'_>, path: String, value: &Value) -> Option<DatasetConfi
     }
     fill(&mut dataset.field_messages, entry.read("field_messages"));
     fill(&mut dataset.field_tools, entry.read("field_tools"));
-    if let Some(mappings) = entry.read::<std::collections::BTreeMap<String, String>>("message_property_mappings") {
-        dataset.message_property_mappings.extend(mappings);
+    let mappings: Option<std::collections::BTreeMap<String, String>> = entry.read("message_property_mappings");
+    for (key, property) in [("message_field_role", "role"), ("message_field_content", "content")] {
+        let Some(field) = entry.read::<String>(key) else { continue };
+        let path = entry.at(key);
+        if mappings.as_ref().and_then(|mappings| mappings.get(property)).is_some_and(|other| *other != field) {
+            let message = format!("`{key}` and `message_property_mappings.{property}` name different fields");
+            cx.report(cx.error("conflict", &path, message).help("delete the first"));
+        } else {
+            let message = format!("`{key}` is an old name");
+            let warning = Diagnostic { severity: Severity::Warning, ..cx.error("old-name", &path, message) };
+            cx.report(warning.help(format!("write `message_property_mappings: {{{property}: {field}}}`")));
+        }
+        dataset.message_property_mappings.insert(property.to_owned(), field);
     }
+    dataset.message_property_mappings.extend(mappings.unwrap_or_default());
     dataset.roles = entry.read("roles");
     fill(&mut dataset.roles_to_train, entry.read("roles_to_train"));
     fill(&mut dataset.train_on_eos, entry.choice("train_on_eos"));
@@ -444,7 +481,10 @@ fn share_below_one(value: f64) -> bool {
 
 fn optimizer(top: &Section<'_>, config: &mut Config) {
     const BELOW_ONE: &str = "from 0 up to but not including 1";
-    fill(&mut config.optimizer, top.choice("optimizer"));
+    match top.value("optimizer").and_then(Value::as_str) {
+        Some(word) if ADAMW_IN_LESS.iter().any(|(less, _)| *less == word) => less_memory(top.cx, word),
+        _ => fill(&mut config.optimizer, top.choice("optimizer")),
+    }
     if top.value("learning_rate").is_none() {
         top.cx.missing("learning_rate", "`learning_rate: 2e-4` is usual with `adapter: lora`, `2e-5` without");
     }
@@ -461,15 +501,37 @@ fn optimizer(top: &Section<'_>, config: &mut Config) {
     fill(&mut config.seed, top.read("seed"));
 }
 
+/// AdamW whose state takes less memory: the same algorithm, with a state that is as it is here.
+fn less_memory(cx: &Context<'_>, word: &str) {
+    let bits = ADAMW_IN_LESS.iter().find(|(less, _)| *less == word).map_or(32, |(_, bits)| *bits);
+    let (severity, message, why) = if bits == 32 {
+        (
+            Severity::Note,
+            format!("`optimizer: {word}` is `adamw_torch` here"),
+            "the state lies in plain memory".to_owned(),
+        )
+    } else {
+        (
+            Severity::Warning,
+            format!("`optimizer: {word}`, but the state of AdamW is kept in 32 bits here"),
+            format!("the same algorithm, more exact, and {} bytes more for each trained parameter", 8 - bits / 4),
+        )
+    };
+    let diagnostic = Diagnostic { severity, ..cx.error("no-effect", "optimizer", message) };
+    cx.report(diagnostic.why(why).help("write `optimizer: adamw_torch`"));
+}
+
 fn cadence(top: &Section<'_>, config: &mut Config) {
     let positive = |n: u64| n > 0;
+    // Axolotl takes 0 for none.
+    let each_epoch = |key: &'static str| top.read::<u64>(key).filter(|count| *count > 0);
     let amount = |n: Amount| n != Amount::Count(0);
     config.logging_steps = top.checked("logging_steps", "1 or more", positive);
     config.eval_steps = top.checked("eval_steps", "1 or more, or a share of the run", amount);
-    config.evals_per_epoch = top.checked("evals_per_epoch", "1 or more", positive);
+    config.evals_per_epoch = each_epoch("evals_per_epoch");
     fill(&mut config.eval_strategy, top.choice("eval_strategy"));
     config.save_steps = top.checked("save_steps", "1 or more, or a share of the run", amount);
-    config.saves_per_epoch = top.checked("saves_per_epoch", "1 or more", positive);
+    config.saves_per_epoch = each_epoch("saves_per_epoch");
     fill(&mut config.save_strategy, top.choice("save_strategy"));
     config.save_total_limit = top.checked("save_total_limit", "1 or more", |n: u32| n > 0);
     fill(&mut config.output_dir, top.file_path("output_dir"));
@@ -516,6 +578,10 @@ fn rules_and_plugins(top: &Section<'_>, config: &mut Config) {
     for (index, value) in list("plugins").iter().enumerate() {
         let path = format!("plugins[{index}]");
         if let Value::String(name) = value {
+            if name.starts_with("axolotl.") {
+                cx.report(axolotl_plugin(cx, &path, name));
+                continue;
+            }
             let diagnostic =
                 cx.error("wrong-type", &path, format!("`{path}` must be a mapping, found {}", found(value)));
             cx.report(diagnostic.help(format!(
@@ -528,6 +594,18 @@ fn rules_and_plugins(top: &Section<'_>, config: &mut Config) {
         section.finish(|_| None);
         config.plugins.extend(pin);
     }
+}
+
+/// Axolotl's own plugins are Python classes; a few do what is always so here.
+fn axolotl_plugin(cx: &Context<'_>, path: &str, class: &str) -> Diagnostic {
+    let part = class.strip_prefix("axolotl.integrations.").and_then(|rest| rest.split('.').next()).unwrap_or_default();
+    if matches!(part, "cut_cross_entropy" | "liger" | "kernels") {
+        let message = format!("Axolotl's `{class}` has no effect here");
+        return Diagnostic { severity: Severity::Note, ..cx.error("no-effect", path, message) }
+            .why("norms, adapters and the loss are fused here without asking");
+    }
+    cx.error("unsupported-value", path, format!("Axolotl's `{class}` is Python, which is never run here"))
+        .help("delete the line; `host plugin list` shows the plugins that are here")
 }
 
 fn plugin_pin(section: &Section<'_>) -> Option<PluginPin> {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::axolotl_keys::{DATASET, Lack, TOP, Table};
 use super::defaults;
-use super::fields::{CHAT_TEMPLATES, LINEAR_MODULES, MODEL_TYPES};
+use super::fields::{ADAMW_IN_LESS, CHAT_TEMPLATES, LINEAR_MODULES, MODEL_TYPES};
 use super::schema::Config;
 
 /// Where the schema says that it comes from.
@@ -67,6 +67,12 @@ pub(super) fn strategy(generator: &mut SchemaGenerator) -> Schema {
 pub(super) fn linear_modules(_: &mut SchemaGenerator) -> Schema {
     let word = json!({ "enum": LINEAR_MODULES });
     json_schema!({ "anyOf": [{ "type": "array", "items": word }, word, { "const": "all-linear" }] })
+}
+
+pub(super) fn optimizer(generator: &mut SchemaGenerator) -> Schema {
+    let own = generator.subschema_for::<super::values::Optimizer>();
+    let others: Vec<&str> = ADAMW_IN_LESS.iter().map(|(name, _)| *name).collect();
+    json_schema!({ "anyOf": [own, { "enum": others }] })
 }
 
 pub(super) fn chat_template(_: &mut SchemaGenerator) -> Schema {

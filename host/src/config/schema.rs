@@ -36,11 +36,12 @@ pub struct Config {
     pub special_tokens: SpecialTokens,
 
     // --- precision: training computes in float32 ---
-    /// bfloat16: `auto` or `false`; `true` needs a device that has it. Default: `auto`.
+    /// bfloat16 where the device has it (`auto`), or not at all. `true` is a warning where training computes in float32.
+    /// Default: `auto`.
     pub bf16: AutoBool,
     /// float16 with loss scaling: only `false`. Default: `false`.
     pub fp16: bool,
-    /// TensorFloat-32 on NVIDIA hardware: `auto` or `false`. Default: `auto`.
+    /// TensorFloat-32 on NVIDIA hardware; elsewhere without effect. Default: `auto`.
     pub tf32: AutoBool,
     /// Train in float32, as training here does. Default: `true`.
     pub float32: bool,
@@ -129,7 +130,9 @@ pub struct Config {
     pub max_steps: Option<u64>,
 
     // --- optimizer ---
-    /// `adamw_torch` or `adamw_torch_fused`, which are the same here. Default: `adamw_torch_fused`.
+    /// `adamw_torch` or `adamw_torch_fused`, which are the same here. Names of AdamW with an 8-bit, 4-bit or paged state are
+    /// taken with a warning: the state has 32 bits. Default: `adamw_torch_fused`.
+    #[schemars(schema_with = "super::json_schema::optimizer")]
     pub optimizer: Optimizer,
     /// Highest learning rate, above 0. Required. Example: `2e-4`.
     pub learning_rate: f64,
@@ -189,6 +192,11 @@ pub struct Config {
     pub eval_max_new_tokens: u32,
     /// Rows of the evaluation set that are generated for. Default: all.
     pub num_generation_samples: Option<u64>,
+    /// A loss above this is too high: the bundled `loss-watch` is added to `run_health`. Default: none is. A loaded config has
+    /// none.
+    pub loss_watchdog_threshold: Option<f64>,
+    /// Logged steps in a row with such a loss that stop the run. Default: 3.
+    pub loss_watchdog_patience: Option<u64>,
     /// Ours. Run-health plugins that watch what is written to `metrics.jsonl` and may stop the run: a name or
     /// `{name, config}`. Default: none. Example: `[{name: loss-watch, config: {threshold: 5, patience: 10}}]`.
     pub run_health: Vec<PluginRef>,
@@ -255,6 +263,12 @@ pub struct DatasetConfig {
     pub field_tools: String,
     /// Conversations: what a template calls a field → the field of a message. Default: `{role: role, content: content}`.
     pub message_property_mappings: BTreeMap<String, String>,
+    /// Conversations: older name of `message_property_mappings.role`; a loaded config has none.
+    #[serde(skip_serializing)]
+    pub message_field_role: Option<String>,
+    /// Conversations: older name of `message_property_mappings.content`; a loaded config has none.
+    #[serde(skip_serializing)]
+    pub message_field_content: Option<String>,
     /// Conversations: role → the names that the data has for it. Default: `human`/`gpt` and the like as Axolotl maps them.
     pub roles: Option<BTreeMap<String, Vec<String>>>,
     /// Conversations: roles whose turns are learned. Default: `[assistant]`.

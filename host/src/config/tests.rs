@@ -146,6 +146,50 @@ fn a_reward_says_what_an_error_costs() {
     assert_eq!(loaded(&found.to_yaml(), &[]).config, found.config);
 }
 
+/// What Axolotl's examples have and the CPU does not need: the run is the same or better, and is told.
+#[test]
+fn what_is_done_otherwise_here_is_told() {
+    let text = format!(
+        "{MINIMAL}bf16: true\ntf32: true\noptimizer: adamw_bnb_8bit\ntrust_remote_code: true\nevals_per_epoch: 0\nplugins:\n  - axolotl.integrations.liger.LigerPlugin\n  - axolotl.integrations.kd.KDPlugin\n"
+    );
+    insta::assert_snapshot!(problems(&text, &[]), @r"
+    6:7 warning config::no-effect `bf16: true`, but training here computes in float32
+    7:7 note config::no-effect `tf32` has no effect here
+    8:12 warning config::no-effect `optimizer: adamw_bnb_8bit`, but the state of AdamW is kept in 32 bits here
+    9:1 note config::no-effect `trust_remote_code` has no effect here
+    12:5 note config::no-effect Axolotl's `axolotl.integrations.liger.LigerPlugin` has no effect here
+    13:5 error config::unsupported-value Axolotl's `axolotl.integrations.kd.KDPlugin` is Python, which is never run here
+    ");
+    let paged = examined(&format!("{MINIMAL}optimizer: paged_adamw_32bit\n"), &[]);
+    assert_eq!(paged.problems[0].severity, Severity::Note);
+    assert_eq!(paged.loaded.unwrap().config.optimizer, Optimizer::AdamwTorchFused);
+}
+
+#[test]
+fn the_watchdog_over_the_loss_is_a_plugin() {
+    let watched = |more: &str| loaded(&format!("{MINIMAL}{more}"), &[]);
+    let found = watched("loss_watchdog_threshold: 5.0\nloss_watchdog_patience: 2\n");
+    assert_eq!(
+        found.to_json()["run_health"],
+        json!([{"name": "loss-watch", "config": {"threshold": 5.0, "patience": 2}}])
+    );
+    assert_eq!(loaded(&found.to_yaml(), &[]).config, found.config);
+    let alone = examined(&format!("{MINIMAL}loss_watchdog_patience: 2\n"), &[]);
+    assert!(alone.problems[0].message.contains("has no effect without `loss_watchdog_threshold`"));
+    assert!(alone.loaded.unwrap().config.run_health.is_empty());
+}
+
+#[test]
+fn old_names_of_message_fields_are_taken() {
+    let text = "base_model: m\nlearning_rate: 1e-4\ndatasets:\n  - path: a\n    type: chat_template\n    message_field_role: from\n    message_field_content: value\n    message_property_mappings: {content: text}\n";
+    let found = examined(text, &[]);
+    assert_eq!(found.problems.len(), 2, "{:?}", found.problems);
+    assert_eq!(found.problems[0].code, "config::old-name");
+    assert_eq!(found.problems[1].code, "config::conflict");
+    let mappings = &found.loaded.unwrap().config.datasets[0].message_property_mappings;
+    assert_eq!((mappings["role"].as_str(), mappings["content"].as_str()), ("from", "text"));
+}
+
 #[test]
 fn every_problem_comes_at_once_in_file_order() {
     let text = "base_model: tiny
@@ -156,7 +200,7 @@ micro_batch_size: 0
 sequence_len: two
 seed: 1.5
 sample_packing: yes
-optimizer: adamw_bnb_8bit
+optimizer: lion_8bit
 lr_scheduler: cosin
 load_in_4bit: true
 load_in_8bit: false
@@ -188,7 +232,7 @@ seed: 2
     6:15 error config::wrong-type `sequence_len` must be a whole number, found the string `two`
     7:7 error config::wrong-type `seed` must be a whole number, found `1.5`
     8:17 error config::wrong-type `sample_packing` must be `true` or `false`, found the string `yes`
-    9:12 error config::unsupported-value `optimizer: adamw_bnb_8bit` is not supported
+    9:12 error config::unsupported-value `optimizer: lion_8bit` is not supported
     10:15 error config::unknown-value `cosin` is not a value of `lr_scheduler`
     11:1 error config::unsupported-key Axolotl's `load_in_4bit` is not supported
     13:1 note config::no-effect `flash_attention` has no effect here
