@@ -2,6 +2,7 @@
 //! checkpoint and export.
 
 pub mod author;
+pub mod capabilities;
 pub mod check;
 pub mod checkpoint;
 pub mod cli;

@@ -1,4 +1,4 @@
-//! `host schema` and `host completions`.
+//! `host schema`, `host doctor` and `host completions`.
 
 use serde_json::Value;
 
@@ -29,4 +29,21 @@ fn shells_complete_the_commands() {
     let script = project.success(&["completions", "bash"]).stdout;
     assert!(script.contains("_host") && script.contains("generate"), "{script}");
     assert_eq!(project.host(&["completions", "tcsh-of-my-own"]).status, 2);
+}
+
+#[test]
+fn the_doctor_says_what_there_is() {
+    let project = Project::new();
+    let event: Value = serde_json::from_str(&project.success(&["doctor", "--json"]).stdout).unwrap();
+    assert_eq!(
+        (&event["event"], &event["device"], &event["plugin_api"]),
+        (&"doctor".into(), &"cpu".into(), &"0.1".into())
+    );
+    assert!(event["cores"].as_u64().unwrap() > 0);
+    assert_eq!(event["capabilities"]["LlamaForCausalLM"]["lora"], "yes");
+    let text = project.success(&["doctor"]).stdout;
+    let names: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(names, ["host", "system", "device", "cores", "memory", "disk", "cache", "plugins", "trains"]);
+    let page = project.success(&["doctor", "--capabilities"]).stdout;
+    assert!(page.contains("| sliding-window attention | model: `sliding_window` | no: "), "{page}");
 }

@@ -2,6 +2,7 @@
 //! diagnostics that say why it could not do what was asked.
 
 mod check;
+mod doctor;
 mod generate;
 mod plugin;
 mod schema;
@@ -39,6 +40,8 @@ enum Command {
     Plugin(plugin::PluginArgs),
     /// Print the JSON Schema of a config, for editors; or its reference page
     Schema(schema::SchemaArgs),
+    /// Say what this machine has, and what can be trained on it
+    Doctor(doctor::DoctorArgs),
     /// Print completions for a shell: `host completions bash > ~/.local/share/bash-completion/completions/host`
     Completions {
         /// The shell
@@ -116,6 +119,7 @@ pub fn run(cli: Cli) -> ExitCode {
             let _ = std::io::stdout().write_all(&script);
             return ExitCode::SUCCESS;
         }
+        Command::Doctor(args) => (args.output(), doctor::run(&args)),
         Command::Schema(args) => (args.output(), schema::run(&args)),
         Command::Plugin(args) => (args.output(), plugin::run(&args)),
         Command::CompilePlugin { memory } => return plugin_runtime::compile_main(memory),

@@ -17,6 +17,20 @@ use super::{AdamStep, AttentionShape, DropoutKey, Gemm, Kernels, LossGradients, 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CpuKernels;
 
+/// Instruction sets beyond the baseline that are used on this machine.
+pub fn instructions() -> Vec<&'static str> {
+    let mut names = match simd::level() {
+        0 => Vec::new(),
+        1 => vec!["AVX2"],
+        _ => vec!["AVX2", "AVX-512"],
+    };
+    #[cfg(target_arch = "x86_64")]
+    if amx::is_available() {
+        names.push("AMX");
+    }
+    names
+}
+
 /// Host memory of f32. Fresh memory is zero and takes no room until it is written.
 #[derive(Debug, Default)]
 pub struct CpuBuffer {

@@ -1,0 +1,177 @@
+//! What can be trained here, and how: one table that rules (`facts.model.capabilities`), `host doctor` and the reference page
+//! (`docs/capabilities.md`) read. A test holds each row against what the config and the model's files are refused for.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+
+/// Architectures, by the names of transformers; the columns of the table.
+pub const ARCHITECTURES: [&str; 2] = ["LlamaForCausalLM", "MistralForCausalLM"];
+
+/// Whether something works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Support {
+    /// It does.
+    Yes,
+    /// It does, with something to know about it.
+    Experimental(&'static str),
+    /// It does not, and why or what to do instead.
+    No(&'static str),
+}
+
+/// One row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Feature {
+    /// Short and stable, for rules.
+    pub id: &'static str,
+    /// In words.
+    pub name: &'static str,
+    /// How a config, or the model's `config.json`, asks for it.
+    pub asked_by: Asked,
+    /// For each of [`ARCHITECTURES`].
+    pub support: [Support; ARCHITECTURES.len()],
+}
+
+/// What asks for a feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// Lines of the config.
+    Config(&'static str),
+    /// Members of the model's `config.json`.
+    Model(&'static str),
+}
+
+const YES: [Support; 2] = [Support::Yes; 2];
+
+const fn no(why: &'static str) -> [Support; 2] {
+    [Support::No(why); 2]
+}
+
+const fn row(id: &'static str, name: &'static str, asked_by: Asked, support: [Support; 2]) -> Feature {
+    Feature { id, name, asked_by, support }
+}
+
+use Asked::{Config, Model};
+
+/// The table.
+#[rustfmt::skip]
+pub const FEATURES: &[Feature] = &[
+    row("full", "all weights trained", Config(""), YES),
+    row("lora", "LoRA on linear layers", Config("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true"), YES),
+    row("rslora", "rank-stabilized LoRA", Config("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\npeft_use_rslora: true"), YES),
+    row("dora", "DoRA and other adapters", Config("peft_use_dora: true"), no("adapters are plain or rank-stabilized LoRA")),
+    row("freezing", "some weights frozen", Config("unfrozen_parameters: ['^lm_head']"), YES),
+    row("checkpointing", "activation checkpointing", Config("gradient_checkpointing: true"), YES),
+    row("offloading", "activations offloaded", Config("activation_offloading: true"), no("on the CPU there is nowhere to offload to; `gradient_checkpointing: true` saves the memory")),
+    row("packing", "several samples in one row, kept apart", Config("sample_packing: true"), YES),
+    row("generation", "generation in evaluations", Config("val_set_size: 0.1\neval_reward_funcs: [exact-match]"), YES),
+    row("chat", "conversations through a chat template", Config("chat_template: chatml"), YES),
+    row("quantized", "quantized weights", Config("load_in_4bit: true"), no("weights are kept in float32")),
+    row("half", "float16 training", Config("fp16: true"), no("on the CPU, training computes in float32")),
+    row("rl", "preference and reinforcement learning", Config("rl: dpo"), no("supervised fine-tuning is what is here")),
+    row("distributed", "several devices", Config("deepspeed: ds.json"), no("a run is one process on one machine")),
+    row("streaming", "streaming datasets", Config("streaming: true"), no("data is read whole when a run starts")),
+    row("gqa", "grouped-query attention", Model(r#""num_key_value_heads": 2"#), YES),
+    row("tied", "output projection tied to the embedding", Model(r#""tie_word_embeddings": true"#), YES),
+    row("rope-linear", "linear RoPE scaling", Model(r#""rope_scaling": {"rope_type": "linear", "factor": 2.0}"#), YES),
+    row("rope-llama3", "RoPE scaling of Llama 3.1", Model(r#""rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}"#), YES),
+    row("rope-other", "other RoPE scaling", Model(r#""rope_scaling": {"rope_type": "yarn", "factor": 4.0}"#), no("frequencies are plain, linear or those of Llama 3.1")),
+    row("window", "sliding-window attention", Model(r#""sliding_window": 128"#), no("attention sees the whole document")),
+    row("bias", "projections with a bias", Model(r#""attention_bias": true"#), no("projections have none")),
+];
+
+/// Feature → `yes`, `experimental: …` or `no: …`, for an architecture; empty for one that is not here.
+pub fn of(architecture: &str) -> Map<String, Value> {
+    let Some(column) = ARCHITECTURES.iter().position(|name| *name == architecture) else { return Map::new() };
+    FEATURES.iter().map(|feature| (feature.id.to_owned(), words(feature.support[column]).into())).collect()
+}
+
+fn words(support: Support) -> String {
+    match support {
+        Support::Yes => "yes".to_owned(),
+        Support::Experimental(note) => format!("experimental: {note}"),
+        Support::No(why) => format!("no: {why}"),
+    }
+}
+
+/// The table as a page.
+pub fn markdown() -> String {
+    let mut page = String::from(
+        "# What can be trained, and how\n\nWritten by `host doctor --capabilities`. Every row is held against what `host check` says of a config or a model that asks\n\
+         for it. Training runs on the CPU in float32.\n\n| | asked for by |",
+    );
+    for name in ARCHITECTURES {
+        let _ = write!(page, " {name} |");
+    }
+    page.push_str("\n|---|---|---|---|\n");
+    for feature in FEATURES {
+        let asked = match feature.asked_by {
+            Asked::Config("") => "no `adapter`".to_owned(),
+            Asked::Config(lines) => format!("`{}`", lines.rsplit('\n').next().unwrap_or_default()),
+            Asked::Model(members) => {
+                let key = members.split('"').nth(1).unwrap_or_default();
+                let kind = members.split("\"rope_type\": \"").nth(1).and_then(|rest| rest.split('"').next());
+                kind.map_or_else(|| format!("model: `{key}`"), |kind| format!("model: `{key}` of type `{kind}`"))
+            }
+        };
+        let _ = write!(page, "| {} | {asked} |", feature.name);
+        for support in feature.support {
+            let _ = write!(page, " {} |", words(support));
+        }
+        page.push('\n');
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use engine::model::config::ModelConfig;
+
+    use super::*;
+    use crate::config;
+    use crate::diagnostic::Severity;
+
+    /// Whether a config with these lines is free of errors.
+    fn config_is_taken(lines: &str) -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("host.yml");
+        let least = "base_model: m\nlearning_rate: 1e-4\ndatasets: [{path: a, type: alpaca}]\n";
+        std::fs::write(&path, format!("{least}{lines}\n")).unwrap();
+        config::examine(&path, &[]).problems.iter().all(|problem| problem.severity != Severity::Error)
+    }
+
+    fn model_is_taken(architecture: &str, members: &str) -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!(
+            r#"{{"architectures": ["{architecture}"], "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+                "num_attention_heads": 4, "vocab_size": 128, "rms_norm_eps": 1e-5, "max_position_embeddings": 256, {members}}}"#
+        );
+        std::fs::write(folder.path().join("config.json"), text).unwrap();
+        ModelConfig::from_dir(folder.path()).is_ok()
+    }
+
+    #[test]
+    fn the_table_is_what_is_refused() {
+        for feature in FEATURES {
+            for (architecture, support) in ARCHITECTURES.iter().zip(feature.support) {
+                let is_taken = match feature.asked_by {
+                    Asked::Config(lines) => config_is_taken(lines),
+                    Asked::Model(members) => model_is_taken(architecture, members),
+                };
+                assert_eq!(is_taken, !matches!(support, Support::No(_)), "{} on {architecture}", feature.id);
+            }
+        }
+        assert!(!model_is_taken("GemmaForCausalLM", r#""num_key_value_heads": 2"#));
+        assert_eq!(of("LlamaForCausalLM")["lora"], "yes");
+        assert!(of("GemmaForCausalLM").is_empty());
+    }
+
+    #[test]
+    fn the_page_is_this_one() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/capabilities.md");
+        let text = std::fs::read_to_string(page).unwrap_or_default();
+        assert!(text == markdown(), "docs/capabilities.md: `host doctor --capabilities > docs/capabilities.md`");
+    }
+}
