@@ -9,6 +9,7 @@ pub mod batch;
 pub mod error;
 pub mod generate;
 pub mod kernels;
+pub mod memory;
 pub mod model;
 pub mod optim;
 pub mod rng;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::adapter::lora::{DropoutPass, Lora, LoraConfig};
 use crate::kernels::cpu::CpuKernels;
 use crate::kernels::{Kernels, at, at_mut};
+use crate::memory::Workload;
 use crate::model::Model;
 use crate::model::config::ModelConfig;
 use crate::model::layout::{GradientLayout, Segment, Slot};
@@ -131,6 +132,15 @@ impl<K: Kernels> Trainer<K> {
             options,
             layout,
         })
+    }
+
+    /// Makes room for the largest batches of `work` at once: room that grows from batch to batch leaves holes behind.
+    pub fn reserve(&mut self, work: &Workload) {
+        let Self { model, workspace, evaluation, .. } = self;
+        workspace.fit(model, work.train.tokens, work.train.longest);
+        if let Some(eval) = work.eval {
+            evaluation.fit(model, eval.tokens, eval.longest);
+        }
     }
 
     /// Loss of one micro-batch; its gradients times `scale` are kept (`micro_batch` 0) or added to what was kept.

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
+use engine::adapter::LoraConfig;
+use engine::memory::{BatchShape, Workload, footprint};
 use engine::model::config::ModelConfig;
+use engine::model::layout::LinearKind;
 use engine::model::weights::WeightSource;
 use engine::optim::AdamWConfig;
 use engine::{Batch, MemoryUse, Trainable, Trainer, TrainerOptions};
@@ -49,4 +52,52 @@ fn a_frozen_prefix_keeps_no_activations_and_frozen_weights_no_gradients() {
     let lowest = memory(Some(&["model.layers.0.mlp.down_proj.weight"]), false);
     assert_eq!(lowest.gradients, 4 * 32 * 48);
     assert!(lowest.activations > last.activations);
+}
+
+#[test]
+fn a_footprint_is_what_a_trainer_takes() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/parity/untied");
+    let config = ModelConfig::from_dir(&directory).unwrap();
+    let weights = WeightSource::Directory(directory);
+    let adapter = LoraConfig {
+        r: 4,
+        alpha: 8.0,
+        dropout: 0.1,
+        use_rslora: false,
+        target_modules: [LinearKind::QProj, LinearKind::DownProj].into(),
+        layers: Some([1, 2].into()),
+    };
+    let last = Trainable::Named(["lm_head.weight".to_owned()].into());
+    for (trainable, lora) in [(Trainable::All, None), (last, None), (Trainable::All, Some(adapter))] {
+        for gradient_checkpointing in [false, true] {
+            let options = TrainerOptions { lora: lora.clone(), ..options(trainable.clone(), gradient_checkpointing) };
+            let shape = |tokens| BatchShape { tokens, targets: tokens / 2, longest: 40 };
+            let work = Workload { train: shape(200), accumulates: true, eval: Some(shape(300)), generation: None };
+            let counted = footprint(&config, &options, &work).unwrap();
+
+            let mut trainer = Trainer::new(config.clone(), &weights, options).unwrap();
+            trainer.reserve(&work);
+            let reserved = trainer.device_bytes();
+            for tokens in [80, 200, 40] {
+                trainer.forward_backward(&batch(tokens), 1.0, 0).unwrap();
+                trainer.evaluate(&batch(tokens + 80)).unwrap();
+            }
+            let used = trainer.device_bytes();
+            assert_eq!(used, reserved, "the largest batches fit into what was reserved");
+            assert_eq!(
+                (counted.weights, counted.gradients, counted.optimizer),
+                (used.weights, used.gradients, used.optimizer)
+            );
+            // What threads keep for products and scores is not the trainer's.
+            assert!(counted.activations >= used.activations);
+            assert_eq!(counted.trainable_parameters, trainer.trainable_parameters());
+            assert_eq!(counted.total_parameters, trainer.total_parameters());
+        }
+    }
+}
+
+/// Documents of 40 tokens, as many as there are in `tokens`.
+fn batch(tokens: u32) -> Batch {
+    let ids = vec![1; tokens as usize];
+    Batch { targets: ids.clone(), ids, weights: None, doc_lens: vec![40; tokens as usize / 40] }
 }

@@ -104,6 +104,19 @@ impl<B> Lora<B> {
     /// Lays an adapter out and gives it PEFT's start: `A` uniform within `sqrt(6 / ((1 + 5) * in))` (Kaiming with
     /// `a = sqrt(5)`), `B` zero.
     pub fn new<K: Kernels<Buffer = B>>(kernels: &K, model: &ModelConfig, config: LoraConfig, seed: u64) -> Self {
+        let mut lora = Self::zeroed(kernels, model, config);
+        for slot in lora.slots.iter().filter(|slot| slot.name.contains(".lora_A.")) {
+            let bound = (1.0 / slot.shape[1] as f64).sqrt() as f32;
+            let stream = rng::stream_of(&slot.name);
+            let word = |index: usize| rng::block(seed, stream, index as u64 / 4)[index % 4];
+            let values: Vec<f32> = (0..slot.len).map(|index| (2.0 * rng::uniform(word(index)) - 1.0) * bound).collect();
+            kernels.upload(&values, at_mut(&mut lora.params, slot.offset));
+        }
+        lora
+    }
+
+    /// Lays an adapter out; `A` and `B` are zero.
+    pub(crate) fn zeroed<K: Kernels<Buffer = B>>(kernels: &K, model: &ModelConfig, config: LoraConfig) -> Self {
         let mut slots: Vec<Slot> = Vec::new();
         let mut places = Vec::new();
         let (mut len, mut width) = (0, 0);
@@ -139,15 +152,7 @@ impl<B> Lora<B> {
             width = width.max(column);
             places.push(own);
         }
-        let mut params = kernels.alloc(len);
-        for slot in slots.iter().filter(|slot| slot.name.contains(".lora_A.")) {
-            let bound = (1.0 / slot.shape[1] as f64).sqrt() as f32;
-            let stream = rng::stream_of(&slot.name);
-            let word = |index: usize| rng::block(seed, stream, index as u64 / 4)[index % 4];
-            let values: Vec<f32> = (0..slot.len).map(|index| (2.0 * rng::uniform(word(index)) - 1.0) * bound).collect();
-            kernels.upload(&values, at_mut(&mut params, slot.offset));
-        }
-        Self { config, slots, places, width, params }
+        Self { config, slots, places, width, params: kernels.alloc(len) }
     }
 
     /// What it was made from.

@@ -86,6 +86,11 @@ pub fn generate<K: Kernels>(
     Ok(completions)
 }
 
+/// Bytes of logits on the host while `prompts` are completed: the rows of a step, and what they are cut from.
+pub(crate) fn logits_bytes(prompts: usize, vocab_size: usize) -> u64 {
+    2 * 4 * prompts.min(GROUP) as u64 * vocab_size as u64
+}
+
 /// Logits of the token that follows a prompt, one per token of the vocabulary.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 //! The schedule in [`crate::model`] sees device memory only through [`View`] and [`ViewMut`]: a buffer and an offset.
 //! Sizes are the caller's; an implementation checks them against its buffers.
 
+pub mod counting;
 pub mod cpu;
 
 /// A place in device memory to read from.

@@ -88,10 +88,16 @@ impl<K: Kernels> Model<K> {
     /// # Errors
     /// [`EngineError`] says what is wrong with the files.
     pub fn new(kernels: K, config: ModelConfig, source: &WeightSource) -> Result<Self, EngineError> {
+        let mut model = Self::unloaded(kernels, config);
+        weights::load(&model.kernels, source, &model.config, &model.layout, &mut model.params)?;
+        Ok(model)
+    }
+
+    /// A model whose weights are all zero.
+    pub(crate) fn unloaded(kernels: K, config: ModelConfig) -> Self {
         let layout = Layout::new(&config);
-        let mut params = kernels.alloc(layout.len);
-        weights::load(&kernels, source, &config, &layout, &mut params)?;
-        Ok(Self { kernels, config, layout, params, lora: None })
+        let params = kernels.alloc(layout.len);
+        Self { kernels, config, layout, params, lora: None }
     }
 
     /// A copy of one weight, as transformers stores it.
@@ -284,7 +290,7 @@ impl<K: Kernels> Workspace<K> {
     }
 
     /// Makes room for a batch of `tokens` with positions below `positions`, if there is less.
-    fn fit(&mut self, model: &Model<K>, tokens: usize, positions: usize) {
+    pub(crate) fn fit(&mut self, model: &Model<K>, tokens: usize, positions: usize) {
         let (kernels, config) = (&model.kernels, &model.config);
         if positions > self.positions {
             self.positions = positions.next_multiple_of(128);

@@ -243,6 +243,13 @@ pub fn load<K: Kernels>(
     }
 }
 
+/// Bytes of the largest file that [`load`] maps: as far as it is read, it is in memory beside the arena.
+pub fn largest_file(source: &WeightSource) -> u64 {
+    let WeightSource::Directory(directory) = source else { return 0 };
+    let files = files(directory).unwrap_or_default();
+    files.iter().filter_map(|(file, _)| Some(file.metadata().ok()?.len())).max().unwrap_or(0)
+}
+
 fn load_file<K: Kernels>(
     kernels: &K,
     file: &Path,

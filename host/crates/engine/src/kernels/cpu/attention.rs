@@ -39,6 +39,11 @@ fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     })
 }
 
+/// Elements that a thread keeps for documents of up to `length` tokens.
+pub(in crate::kernels) fn scratch_len(length: usize, backward: bool) -> usize {
+    if backward { 2 * BLOCK * length } else { BLOCK * length }
+}
+
 /// First row and length of each document.
 fn documents(doc_lens: &[u32]) -> Vec<(usize, usize)> {
     let mut start = 0;
@@ -73,7 +78,7 @@ pub(super) fn forward(shape: AttentionShape, doc_lens: &[u32], qkv: &[f32], out:
         let ((start, length), head) = (documents[task / shape.heads], task % shape.heads);
         let (query, key) = (head * dim, (shape.heads + head / group) * dim);
         let value = key + shape.kv_heads * dim;
-        with_scratch(BLOCK * length, |scratch| {
+        with_scratch(scratch_len(length, false), |scratch| {
             let mut inverse = [0.0; BLOCK];
             for first in (0..length).step_by(BLOCK) {
                 let last = (first + BLOCK).min(length);
@@ -143,7 +148,7 @@ pub(super) fn backward(shape: AttentionShape, doc_lens: &[u32], saved: &Saved<'_
             // SAFETY: as above.
             unsafe { dqkv.slice(row * packed + value, dim) }.fill(0.0);
         }
-        with_scratch(2 * BLOCK * length, |scratch| {
+        with_scratch(scratch_len(length, true), |scratch| {
             let (scratch, dscratch) = scratch.split_at_mut(BLOCK * length);
             for head in kv_head * group..(kv_head + 1) * group {
                 let query = head * dim;

@@ -21,6 +21,36 @@ pub(super) struct Gradients<'a> {
     pub(super) room: Option<&'a mut [f32]>,
 }
 
+/// What one call needs beside its operands, in elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::kernels) struct Room {
+    /// Rows whose logits exist at a time.
+    most: usize,
+    /// Logits; 0 where enough memory is lent.
+    logits: usize,
+    /// Rows with a target put together, and as much again for their gradients; 0 where all rows have one.
+    gathered: usize,
+}
+
+impl Room {
+    /// For `targets` of `n` rows of width `h`, a vocabulary of `v`, and `lent` elements of idle memory.
+    pub(in crate::kernels) fn new(targets: usize, n: usize, h: usize, v: usize, lent: usize) -> Self {
+        let fit = (LOGITS / v).clamp(64, CHUNK);
+        // Chunks of about one length, of whole panels where there are several.
+        let most = match targets.div_ceil(fit) {
+            0 | 1 => targets,
+            chunks => targets.div_ceil(chunks).next_multiple_of(32).min(fit),
+        };
+        let logits = if lent >= most * v { 0 } else { most * v };
+        Self { most, logits, gathered: if targets == n { 0 } else { most * h } }
+    }
+
+    /// Elements of scratch memory, which stays for the next call.
+    pub(in crate::kernels) fn len(self) -> usize {
+        self.logits + 2 * self.gathered + self.most
+    }
+}
+
 #[derive(Default)]
 struct Scratch {
     logits: Vec<f32>,
@@ -52,22 +82,16 @@ pub(super) fn linear_cross_entropy(
         }
     }
     let mut scratch = SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-    let fit = (LOGITS / v).clamp(64, CHUNK);
-    // Chunks of about one length, of whole panels where there are several.
-    let most = match rows.len().div_ceil(fit) {
-        0 | 1 => rows.len(),
-        chunks => rows.len().div_ceil(chunks).next_multiple_of(32).min(fit),
-    };
-    let lent = gradients.as_mut().and_then(|gradients| gradients.room.take()).filter(|room| room.len() >= most * v);
-    let logits = lent.unwrap_or_else(|| {
-        grow(&mut scratch.logits, most * v);
+    let lent = gradients.as_mut().and_then(|gradients| gradients.room.take());
+    let room = Room::new(rows.len(), targets.tokens.len(), h, v, lent.as_ref().map_or(0, |lent| lent.len()));
+    let most = room.most;
+    let logits = lent.filter(|_| room.logits == 0).unwrap_or_else(|| {
+        grow(&mut scratch.logits, room.logits);
         &mut scratch.logits
     });
     grow(&mut scratch.losses, most);
-    if !all {
-        grow(&mut scratch.rows, most * h);
-        grow(&mut scratch.drows, most * h);
-    }
+    grow(&mut scratch.rows, room.gathered);
+    grow(&mut scratch.drows, room.gathered);
     let mut loss = 0.0;
     for (chunk, chunk_rows) in rows.chunks(most.max(1)).enumerate() {
         let count = chunk_rows.len();

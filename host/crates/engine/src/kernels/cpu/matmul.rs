@@ -40,6 +40,16 @@ pub(super) unsafe fn gemm_at(g: Gemm, a: &[f32], b: &[f32], c: *mut f32, threads
     unsafe { vector_at(g, a, b, c, threads) }
 }
 
+/// Bytes that each thread of the pool keeps for a product like `g`.
+pub(in crate::kernels) fn scratch_bytes(g: Gemm) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if super::amx::pays(g) && super::amx::is_available() {
+        return super::amx::scratch_bytes(g, rayon::current_num_threads());
+    }
+    let _ = g;
+    0
+}
+
 /// The product on the vector unit, on one thread: what the matrix unit is compared with.
 #[cfg(test)]
 pub(super) fn vector(g: Gemm, a: &[f32], b: &[f32], c: &mut [f32]) {

@@ -4,10 +4,10 @@
 mod adamw;
 #[cfg(target_arch = "x86_64")]
 mod amx;
-mod attention;
-mod cross_entropy;
+pub(super) mod attention;
+pub(super) mod cross_entropy;
 mod elementwise;
-mod matmul;
+pub(super) mod matmul;
 mod norm;
 mod simd;
 

@@ -59,9 +59,8 @@ thread_local! {
 pub(super) unsafe fn gemm(g: Gemm, a: &[f32], b: &[f32], c: *mut f32, threads: usize) {
     let (row_panels, column_panels) = (g.m.div_ceil(PANEL), g.n.div_ceil(PANEL));
     let c = Output(c);
-    let inner = g.k.div_ceil(g.k.div_ceil(INNER)).next_multiple_of(KC);
-    let group = (GROUP / (inner / KC)).max(1);
-    let (rows_each, columns_each) = shares(row_panels, column_panels, group, threads);
+    let inner = inner(g.k);
+    let (rows_each, columns_each) = shares(row_panels, column_panels, group(inner), threads);
     // No share is empty.
     let (row_parts, groups) = (row_panels.div_ceil(rows_each), column_panels.div_ceil(columns_each));
     let task = |index: usize| {
@@ -76,6 +75,28 @@ pub(super) unsafe fn gemm(g: Gemm, a: &[f32], b: &[f32], c: *mut f32, threads: u
     } else {
         (0..row_parts * groups).for_each(task);
     }
+}
+
+/// Inner elements of each pass over `k`.
+fn inner(k: usize) -> usize {
+    k.div_ceil(k.div_ceil(INNER)).next_multiple_of(KC)
+}
+
+/// Panels of B that a thread holds packed.
+fn group(inner: usize) -> usize {
+    (GROUP / (inner / KC)).max(1)
+}
+
+/// Steps that a thread packs for some `columns` panels of B.
+fn packed_steps(columns: usize, inner: usize) -> usize {
+    (CHUNK + columns) * (inner / KC)
+}
+
+/// Bytes of packed panels that each thread keeps for products like `g`.
+pub(in crate::kernels) fn scratch_bytes(g: Gemm, threads: usize) -> usize {
+    let inner = inner(g.k);
+    let (_, columns_each) = shares(g.m.div_ceil(PANEL), g.n.div_ceil(PANEL), group(inner), threads);
+    packed_steps(columns_each, inner) * size_of::<Step>()
 }
 
 /// Makes scratch memory large enough; what it held is lost.
@@ -124,7 +145,7 @@ impl Block<'_> {
         let g = self.g;
         SCRATCH.with_borrow_mut(|scratch| {
             let most = self.inner / KC;
-            make_room(scratch, (CHUNK + self.columns.len()) * most);
+            make_room(scratch, packed_steps(self.columns.len(), self.inner));
             let (packed_left, packed_right) = scratch.split_at_mut(CHUNK * most);
             for k in (0..g.k).step_by(self.inner) {
                 let inner = self.inner.min(g.k - k);

@@ -1,0 +1,143 @@
+//! What a run takes, before a weight is loaded: the model, the trainer and the generation made and driven on a device
+//! that only counts ([`Counting`]). In go sizes and settings; out come bytes by purpose. No formula of its own to keep.
+
+use crate::adapter::Lora;
+use crate::generate::{GenerateOptions, generate, logits_bytes};
+use crate::kernels::counting::Counting;
+use crate::model::Model;
+use crate::model::config::ModelConfig;
+use crate::{Batch, EngineError, IGNORE, MemoryUse, Trainer, TrainerOptions};
+
+/// Sizes of a batch; of several batches, the largest of each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BatchShape {
+    /// Tokens in all.
+    pub tokens: usize,
+    /// Tokens that are learned.
+    pub targets: usize,
+    /// Tokens of the longest document.
+    pub longest: usize,
+}
+
+/// Prompts that are completed together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GenerationShape {
+    /// How many.
+    pub prompts: usize,
+    /// Tokens of the longest.
+    pub longest: usize,
+    /// Tokens that are written at most.
+    pub max_new_tokens: usize,
+}
+
+/// What a run does that takes memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workload {
+    /// Its largest micro-batch.
+    pub train: BatchShape,
+    /// A step has more than one micro-batch.
+    pub accumulates: bool,
+    /// The largest batch of an evaluation.
+    pub eval: Option<BatchShape>,
+    /// What an evaluation generates.
+    pub generation: Option<GenerationShape>,
+}
+
+/// What a run takes, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Footprint {
+    /// Elements that are trained.
+    pub trainable_parameters: u64,
+    /// Elements of model and adapter.
+    pub total_parameters: u64,
+    /// Memory of model and adapter.
+    pub weights: u64,
+    /// Memory of gradients.
+    pub gradients: u64,
+    /// Memory of the optimizer's moments.
+    pub optimizer: u64,
+    /// Memory of activations, training and evaluation, and of what threads keep for products and attention.
+    pub activations: u64,
+    /// Memory of logits, where none is lent for them.
+    pub logits: u64,
+    /// Memory of a generation, only while it runs.
+    pub generation: u64,
+    /// Memory of the largest tensor that is saved: a copy of one tensor at a time.
+    pub largest_saved: u64,
+    /// On disk: the model, or its adapter.
+    pub saved_model: u64,
+    /// On disk: the optimizer's moments.
+    pub saved_optimizer: u64,
+}
+
+impl BatchShape {
+    /// The larger of two in each size.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            tokens: self.tokens.max(other.tokens),
+            targets: self.targets.max(other.targets),
+            longest: self.longest.max(other.longest),
+        }
+    }
+
+    /// Some batch of these sizes.
+    fn batch(self) -> Batch {
+        let tokens = self.tokens.max(1);
+        let longest = self.longest.clamp(1, tokens);
+        let doc_lens = (0..tokens).step_by(longest).map(|start| (tokens - start).min(longest) as u32).collect();
+        let targets = (0..tokens).map(|index| if index < self.targets { 0 } else { IGNORE }).collect();
+        Batch { ids: vec![0; tokens], targets, weights: None, doc_lens }
+    }
+}
+
+/// What a run with these sizes and settings takes.
+///
+/// # Errors
+/// [`EngineError::Options`] as for a [`Trainer`].
+pub fn footprint(config: &ModelConfig, options: &TrainerOptions, work: &Workload) -> Result<Footprint, EngineError> {
+    let kernels = Counting::default();
+    let mut model = Model::unloaded(kernels.clone(), config.clone());
+    model.lora = options.lora.as_ref().map(|lora| Lora::zeroed(&kernels, config, lora.clone()));
+    let mut trainer = Trainer::with_model(model, options.clone())?;
+    let batch = work.train.batch();
+    for micro_batch in 0..=u32::from(work.accumulates) {
+        trainer.forward_backward(&batch, 1.0, micro_batch)?;
+    }
+    if let Some(eval) = work.eval {
+        trainer.evaluate(&eval.batch())?;
+    }
+    let generation = work.generation.map_or(Ok(0), |shape| generation(&trainer, &kernels, shape))?;
+    let MemoryUse { weights, gradients, optimizer, activations } = trainer.device_bytes();
+    let threads = rayon::current_num_threads() as u64;
+    let model = trainer.model();
+    let saved = model.lora.as_ref().map_or(model.layout.slots(), Lora::slots);
+    let trainable_parameters = trainer.trainable_parameters();
+    Ok(Footprint {
+        trainable_parameters,
+        total_parameters: trainer.total_parameters(),
+        weights,
+        gradients,
+        optimizer,
+        activations: activations + threads * kernels.thread(),
+        logits: kernels.logits(),
+        generation,
+        largest_saved: saved.iter().map(|slot| 4 * slot.len as u64).max().unwrap_or(0),
+        saved_model: saved.iter().map(|slot| 4 * slot.len as u64).sum(),
+        saved_optimizer: 2 * 4 * trainable_parameters,
+    })
+}
+
+/// Bytes while `shape` is generated: the room for all of it, made for its first token.
+fn generation(trainer: &Trainer<Counting>, kernels: &Counting, shape: GenerationShape) -> Result<u64, EngineError> {
+    let model = trainer.model();
+    let longest = shape.longest.clamp(1, model.config.max_position_embeddings);
+    let mut prompts = vec![vec![0]; shape.prompts];
+    prompts[..shape.prompts.min(1)].fill(vec![0; longest]);
+    // Logits are all zero here, so the likeliest token is 0: it ends the text.
+    let (max_new_tokens, eos_token_ids) = (shape.max_new_tokens, vec![0]);
+    let options = GenerateOptions { max_new_tokens, eos_token_ids, ..GenerateOptions::default() };
+    let (done, bytes) = kernels.beyond(|| generate(model, &prompts, &options, &mut |_, _| {}));
+    done?;
+    Ok(bytes + logits_bytes(shape.prompts, model.config.vocab_size))
+}
