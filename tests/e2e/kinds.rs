@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{CONFIG, Project, guest, root};
+use crate::support::{CONFIG, Project, guest, root, without_sizes};
 
 /// Trains with `more` lines and a guest of `tests/fixtures/plugins`; the messages.
 fn failing(guest_name: &str, more: &str) -> String {
@@ -52,7 +52,7 @@ fn a_filter_leaves_rows_out_and_says_why() {
     project.write("train.jsonl", ROWS);
     project.write("host.yml", format!("{CONFIG}{CURATE}test_datasets: [{{path: train.jsonl, type: alpaca}}]\n"));
     let outcome = project.success(&["train", "host.yml", "--dry-run"]);
-    insta::assert_snapshot!(outcome.stderr);
+    insta::assert_snapshot!(without_sizes(&outcome.stderr));
     let plan = &events(&project.success(&["train", "host.yml", "--dry-run", "--json"]).stdout, "plan")[0];
     assert_eq!((&plan["samples"], &plan["eval_samples"]), (&json!(3), &json!(6)), "only `datasets` are filtered");
     assert_eq!(plan["dropped"][0], json!({"reason": "duplicate of an earlier row", "rows": 1, "plugin": "curate"}));
@@ -83,7 +83,7 @@ fn filters_of_one_dataset_come_after_those_of_all() {
     let text = CONFIG.replace("    type: alpaca\n", &format!("    type: alpaca\n{own}"));
     project.write("host.yml", format!("{text}row_filters: curate\n"));
     let outcome = project.success(&["train", "host.yml", "--dry-run"]);
-    insta::assert_snapshot!(outcome.stderr);
+    insta::assert_snapshot!(without_sizes(&outcome.stderr));
 }
 
 #[test]

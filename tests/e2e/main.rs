@@ -10,6 +10,7 @@ mod generate;
 mod hostile;
 mod kinds;
 mod model;
+mod plan;
 mod plugins;
 mod run;
 mod schema;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::support::{CONFIG, Project, finish, root};
+use crate::support::{CONFIG, Project, finish, root, without_sizes};
 
 /// Twenty steps that take long enough to be interrupted.
 fn long(project: &Project, output: &str) {
@@ -174,7 +174,7 @@ fn a_checkpoint_of_another_run_is_refused() {
 fn a_dry_run_writes_nothing() {
     let project = Project::new();
     let outcome = project.success(&["train", "host.yml", "--dry-run"]);
-    insta::assert_snapshot!(outcome.stderr);
+    insta::assert_snapshot!(without_sizes(&outcome.stderr));
     assert!(!project.path("out").exists());
 }
 

@@ -126,6 +126,14 @@ pub(crate) fn finish(child: Child) -> Outcome {
     }
 }
 
+/// A text with every amount of memory as `… MB`: it depends on the machine.
+pub(crate) fn without_sizes(text: &str) -> String {
+    let size = regex::Regex::new(r" +[0-9][0-9 ]*(\.[0-9])? [MG]B").unwrap();
+    let is_disk = |line: &str| line.starts_with("disk ");
+    let hidden = |line: &str| if is_disk(line) { line.into() } else { size.replace_all(line, " … MB").into_owned() };
+    text.split_inclusive('\n').map(hidden).collect()
+}
+
 /// Where built guests lie. Messages call it `GUESTS`.
 fn guests() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests")

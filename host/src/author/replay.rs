@@ -73,7 +73,7 @@ pub fn keep(failure: &mut Failure, plugins: &PluginHost, keep: Keep<'_>) {
                 }
             }
             Keep::Nothing => {
-                let words = "nothing was written; a run without `--dry-run` keeps the call, to be made again with `host plugin test --replay`";
+                let words = "nothing was written; `host train` without `--dry-run` keeps the call, to be made again with `host plugin test --replay`";
                 diagnostic.notes.push(words.to_owned());
             }
         }

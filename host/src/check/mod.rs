@@ -27,11 +27,15 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost) -> (Vec<Diagnostic>, O
     (found, model)
 }
 
-/// The same for a config that may have problems of its own; those come along.
-pub fn check_examined(examined: Examined, plugins: &PluginHost) -> Vec<Diagnostic> {
+/// The same for a config that may have problems of its own; those come along. Config and model are returned where both
+/// could be read.
+pub fn check_examined(
+    examined: Examined,
+    plugins: &PluginHost,
+) -> (Vec<Diagnostic>, Option<(LoadedConfig, ModelFacts)>) {
     let Examined { loaded, mut problems } = examined;
-    let Some(loaded) = loaded else { return problems };
-    let (found, _) = check(&loaded, plugins);
+    let Some(loaded) = loaded else { return (problems, None) };
+    let (found, model) = check(&loaded, plugins);
     // A key that could not be read has its default: what follows from that default would mislead.
     let broken: Vec<String> = problems
         .iter()
@@ -44,5 +48,5 @@ pub fn check_examined(examined: Examined, plugins: &PluginHost) -> Vec<Diagnosti
     };
     problems.extend(found.into_iter().filter(|diagnostic| !concerns(diagnostic)));
     sort(&mut problems, &loaded.source.path);
-    problems
+    (problems, model.map(|model| (loaded, model)))
 }

@@ -34,6 +34,13 @@ pub struct ModelFiles<'a> {
 }
 
 impl ModelFiles<'_> {
+    /// Bytes of what goes along with the weights.
+    pub fn other_bytes(&self) -> u64 {
+        let size = |name: &&str| Some(self.tokenizer.join(name).metadata().ok()?.len());
+        let template = self.chat_template.map_or(0, |template| template.len() as u64);
+        TOKENIZER_FILES.iter().filter_map(size).sum::<u64>() + template
+    }
+
     /// Writes model and tokenizer into an empty directory.
     pub fn write(&self, model: &Model, directory: &Path) -> Result<(), Failure> {
         if model.lora.is_some() {

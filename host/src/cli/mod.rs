@@ -4,6 +4,7 @@
 mod check;
 mod doctor;
 mod generate;
+mod plan;
 mod plugin;
 mod schema;
 mod train;
@@ -84,6 +85,9 @@ struct CheckArgs {
     /// Refuse plugins that are not exactly those of the config's `plugins.lock`
     #[arg(long)]
     locked: bool,
+    /// Then, if there are no errors, say what the run would be and what it would take: steps, tokens, memory, disk
+    #[arg(long)]
+    plan: bool,
 }
 
 impl ConfigArgs {

@@ -10,20 +10,20 @@ use plugin_runtime::PluginHost;
 use plugin_runtime::types::HealthRun;
 use serde_json::{Map, Value, json};
 
+use super::plan::{cost, describe, model_files};
 use super::{ConfigArgs, open_plugins, say, show};
 use crate::author::replay::{self, Keep};
 use crate::check::facts::ModelFacts;
 use crate::check::{self, plugins};
 use crate::checkpoint::directory::replace_file;
-use crate::checkpoint::export::ModelFiles;
 use crate::config::{self, Adapter, LoadedConfig};
-use crate::data::filter::FilterReport;
 use crate::data::template::ChatTemplate;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
 use crate::report::metrics::PluginCost;
 use crate::report::progress::whole;
 use crate::report::summary::Summary;
 use crate::report::{Output, Reporter, emit, metrics, peak_memory_bytes};
+use crate::train::cost::Cost;
 use crate::train::eval::Evaluation;
 use crate::train::health::{StopAdvice, Watch};
 use crate::train::output::{Existing, OutputDirectory, description, is_finished};
@@ -60,7 +60,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
         plugins::configure(loaded, &args.config.grant, &mut plugins)?;
     }
     if examined.has_errors() {
-        return Err(Failure(check::check_examined(examined, &plugins)));
+        return Err(Failure(check::check_examined(examined, &plugins).0));
     }
     let mut loaded = examined.loaded.ok_or_else(|| Failure(examined.problems.clone()))?;
     loaded.remarks = examined.problems;
@@ -79,8 +79,10 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
         failure
     };
     let plan = Plan::new(&loaded, &plugins, &model, template.as_ref()).map_err(kept)?;
+    let cost = cost(&loaded, &model, template.as_ref(), &plan)?;
+    show(cost.warning(&loaded).as_slice(), output);
     if args.dry_run {
-        describe_plan(&loaded, &model, &plan, output);
+        describe(&loaded, &model, &plan, &cost, output, "nothing was trained or written (--dry-run)");
         return Ok(ExitStatus::Done);
     }
     let job = Job {
@@ -89,6 +91,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
         plugins: &plugins,
         model: &model,
         plan: &plan,
+        cost: &cost,
         template: template.as_ref(),
         built_in,
     };
@@ -102,6 +105,7 @@ struct Job<'a> {
     plugins: &'a PluginHost,
     model: &'a ModelFacts,
     plan: &'a Plan,
+    cost: &'a Cost,
     template: Option<&'a ChatTemplate>,
     built_in: bool,
 }
@@ -122,6 +126,7 @@ impl Job<'_> {
         replace_file(&directory.path().join("config.resolved.yml"), self.loaded.to_yaml().as_bytes())?;
 
         let mut trainer = Trainer::new(self.model.config.clone(), &self.model.weights, plan.options.clone())?;
+        trainer.reserve(&self.cost.work);
         if let Some(checkpoint) = &checkpoint {
             checkpoint.restore(&mut trainer)?;
         }
@@ -142,12 +147,7 @@ impl Job<'_> {
         reporter.event("start", self.start_event(&trainer, finished));
         reporter.say(&self.opening_line(&trainer, finished));
 
-        let base = config.base_model.clone();
-        let files = ModelFiles {
-            tokenizer: self.model.tokenizer.directory(),
-            chat_template: self.template.map(ChatTemplate::source),
-            base_model: &base,
-        };
+        let files = model_files(self.loaded, self.model, self.template);
         let run = Run {
             plan,
             output_dir: directory.path(),
@@ -438,53 +438,6 @@ impl Job<'_> {
         }
         card.push_str("The config as run is in `config.resolved.yml`; versions and digests are in `run.json`.\n");
         card
-    }
-}
-
-fn describe_plan(loaded: &LoadedConfig, model: &ModelFacts, plan: &Plan, output: Output) {
-    let batch = plan.batches.micro_batch_size * plan.accumulation;
-    let dropped = plan.data.dropped.reasons();
-    match output {
-        Output::Json => emit(
-            "plan",
-            json!({
-                "total_steps": plan.total_steps,
-                "steps_per_epoch": plan.steps_per_epoch,
-                "samples": plan.data.train.len(),
-                "eval_samples": plan.data.eval.len(),
-                "rows": plan.data.rows,
-                "dropped": dropped,
-                "row_filters": plan.data.dropped.filters.iter().map(FilterReport::to_json).collect::<Vec<_>>(),
-                "tokens": plan.tokens(),
-                "trained_tokens": plan.trained_tokens(),
-                "warmup_steps": plan.schedule.warmup_steps,
-                "parameters": model.parameters(),
-                "output_dir": loaded.config.output_dir,
-            }),
-        ),
-        Output::Human => {
-            let mut lines = vec![
-                format!("model     {}, {} parameters", model.config.architecture, whole(model.parameters() as f64)),
-                format!(
-                    "data      {} samples of {} rows, {} tokens, {} of them learned",
-                    whole(plan.data.train.len() as f64),
-                    whole(plan.data.rows as f64),
-                    whole(plan.tokens() as f64),
-                    whole(plan.trained_tokens() as f64)
-                ),
-                format!("eval      {} samples", whole(plan.data.eval.len() as f64)),
-                format!(
-                    "steps     {} of {batch} samples, {} an epoch, {} of warm-up",
-                    plan.total_steps, plan.steps_per_epoch, plan.schedule.warmup_steps
-                ),
-                format!("output    {}", loaded.config.output_dir),
-            ];
-            let filters = &plan.data.dropped.filters;
-            lines.extend(filters.iter().map(|filter| format!("filter    {}: {}", filter.plugin, filter.words())));
-            lines.extend(dropped.iter().map(|left_out| format!("left out  {left_out}")));
-            lines.push("nothing was trained or written (--dry-run)".to_owned());
-            say(&lines.join("\n"));
-        }
     }
 }
 

@@ -109,9 +109,22 @@ pub fn emit(event: &str, fields: serde_json::Value) {
 
 /// The most memory that this process has had, in bytes (`VmHWM` of Linux); zero where the system does not say.
 pub fn peak_memory_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+    kernel_bytes("/proc/self/status", "VmHWM:").unwrap_or(0)
+}
+
+/// The memory that this process has now, in bytes (`VmRSS` of Linux); zero where the system does not say.
+pub fn resident_memory_bytes() -> u64 {
+    kernel_bytes("/proc/self/status", "VmRSS:").unwrap_or(0)
+}
+
+/// What programs can still get, in bytes (`MemAvailable` of Linux), where the system says.
+pub fn available_memory_bytes() -> Option<u64> {
+    kernel_bytes("/proc/meminfo", "MemAvailable:")
+}
+
+/// A line `name: … kB` of a file of the kernel.
+fn kernel_bytes(file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let kib = text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.trim().parse().ok());
+    kib.map(|kib: u64| kib * 1024)
 }

@@ -104,9 +104,27 @@ pub fn whole(value: f64) -> String {
     out
 }
 
+/// An amount of memory or disk, in the largest unit that leaves it readable.
+pub fn bytes(value: u64) -> String {
+    let megabytes = value as f64 / 1e6;
+    match megabytes {
+        0.0..10.0 => format!("{megabytes:.1} MB"),
+        10.0..10_000.0 => format!("{} MB", whole(megabytes)),
+        _ => format!("{} GB", whole(megabytes / 1e3)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::whole;
+    use super::{bytes, whole};
+
+    #[test]
+    fn sizes_have_the_unit_that_suits_them() {
+        assert_eq!(
+            [bytes(0), bytes(9_940_000), bytes(12_000_000), bytes(9_000_000_000), bytes(12_000_000_000)],
+            ["0.0 MB", "9.9 MB", "12 MB", "9 000 MB", "12 GB"]
+        );
+    }
 
     #[test]
     fn thousands_are_set_apart() {

@@ -16,7 +16,7 @@ use crate::diagnostic::{Diagnostic, Failure};
 use crate::report::metrics::EvalRecord;
 
 /// Prompts that are generated for at a time.
-const GENERATION_BATCH: usize = 64;
+pub(super) const GENERATION_BATCH: usize = 64;
 
 /// What is evaluated, and how.
 pub struct Evaluation<'a> {

@@ -55,6 +55,11 @@ impl Every {
         self.0.is_some_and(|every| step.is_multiple_of(every))
     }
 
+    /// How often something is done in `steps` steps that is also done after the last, if it ever is.
+    pub fn times(self, steps: u64) -> u64 {
+        self.0.map_or(0, |every| steps.div_ceil(every))
+    }
+
     /// True if it ever is due.
     pub fn ever(self) -> bool {
         self.0.is_some()
@@ -432,5 +437,6 @@ mod tests {
     fn every_is_due_at_its_multiples() {
         assert_eq!((1..=6).filter(|&step| Every(Some(3)).is_due(step)).collect::<Vec<_>>(), [3, 6]);
         assert!(!Every(None).is_due(3) && !Every(None).ever());
+        assert_eq!([Every(Some(3)).times(6), Every(Some(3)).times(7), Every(None).times(7)], [2, 3, 0]);
     }
 }

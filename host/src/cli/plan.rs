@@ -1,0 +1,132 @@
+//! What a run would be and what it would take: `host train --dry-run` and `host check --plan`.
+
+use serde_json::json;
+
+use super::say;
+use crate::check::facts::ModelFacts;
+use crate::checkpoint::export::ModelFiles;
+use crate::config::LoadedConfig;
+use crate::data::filter::FilterReport;
+use crate::data::template::ChatTemplate;
+use crate::diagnostic::Failure;
+use crate::report::progress::{bytes, whole};
+use crate::report::{Output, emit};
+use crate::train::cost::Cost;
+use crate::train::plan::Plan;
+
+/// What goes beside the weights of a run.
+pub(super) fn model_files<'a>(
+    loaded: &'a LoadedConfig,
+    model: &'a ModelFacts,
+    template: Option<&'a ChatTemplate>,
+) -> ModelFiles<'a> {
+    ModelFiles {
+        tokenizer: model.tokenizer.directory(),
+        chat_template: template.map(ChatTemplate::source),
+        base_model: &loaded.config.base_model,
+    }
+}
+
+/// What the run would take.
+pub(super) fn cost(
+    loaded: &LoadedConfig,
+    model: &ModelFacts,
+    template: Option<&ChatTemplate>,
+    plan: &Plan,
+) -> Result<Cost, Failure> {
+    Ok(Cost::of(&loaded.config, model, plan, &model_files(loaded, model, template))?)
+}
+
+/// Says what the run would be; `closing` ends it for a person.
+pub(super) fn describe(
+    loaded: &LoadedConfig,
+    model: &ModelFacts,
+    plan: &Plan,
+    cost: &Cost,
+    output: Output,
+    closing: &str,
+) {
+    match output {
+        Output::Json => emit(
+            "plan",
+            json!({
+                "total_steps": plan.total_steps,
+                "steps_per_epoch": plan.steps_per_epoch,
+                "samples": plan.data.train.len(),
+                "eval_samples": plan.data.eval.len(),
+                "rows": plan.data.rows,
+                "dropped": plan.data.dropped.reasons(),
+                "row_filters": plan.data.dropped.filters.iter().map(FilterReport::to_json).collect::<Vec<_>>(),
+                "tokens": plan.tokens(),
+                "trained_tokens": plan.trained_tokens(),
+                "warmup_steps": plan.schedule.warmup_steps,
+                "parameters": model.parameters(),
+                "trainable_parameters": cost.trainable_parameters,
+                "total_parameters": cost.total_parameters,
+                "memory": cost.memory,
+                "disk": cost.disk,
+                "disk_bytes": cost.disk.total,
+                "output_dir": loaded.config.output_dir,
+            }),
+        ),
+        Output::Human => {
+            let mut lines = run(loaded, model, plan, cost);
+            lines.extend(memory(cost));
+            lines.push(disk(cost));
+            lines.push(closing.to_owned());
+            say(&lines.join("\n"));
+        }
+    }
+}
+
+fn run(loaded: &LoadedConfig, model: &ModelFacts, plan: &Plan, cost: &Cost) -> Vec<String> {
+    let batch = plan.batches.micro_batch_size * plan.accumulation;
+    let mut lines = vec![
+        format!(
+            "model     {}, {} of {} parameters trained",
+            model.config.architecture,
+            whole(cost.trainable_parameters as f64),
+            whole(cost.total_parameters as f64)
+        ),
+        format!(
+            "data      {} samples of {} rows, {} tokens, {} of them learned",
+            whole(plan.data.train.len() as f64),
+            whole(plan.data.rows as f64),
+            whole(plan.tokens() as f64),
+            whole(plan.trained_tokens() as f64)
+        ),
+        format!("eval      {} samples", whole(plan.data.eval.len() as f64)),
+        format!(
+            "steps     {} of {batch} samples, {} an epoch, {} of warm-up",
+            plan.total_steps, plan.steps_per_epoch, plan.schedule.warmup_steps
+        ),
+        format!("output    {}", loaded.config.output_dir),
+    ];
+    let dropped = &plan.data.dropped;
+    lines.extend(dropped.filters.iter().map(|filter| format!("filter    {}: {}", filter.plugin, filter.words())));
+    lines.extend(dropped.reasons().iter().map(|left_out| format!("left out  {left_out}")));
+    lines
+}
+
+/// A row for each part that there is.
+fn memory(cost: &Cost) -> Vec<String> {
+    let parts = cost.memory.parts().into_iter().filter(|part| part.1 > 0);
+    let rows: Vec<(&str, String)> =
+        parts.chain([("in all", cost.memory.total)]).map(|(name, part)| (name, bytes(part))).collect();
+    let width = rows.iter().map(|(_, size)| size.chars().count()).max().unwrap_or(0);
+    let row = |(index, (name, size)): (usize, &(&str, String))| {
+        let heading = if index == 0 { "memory" } else { "" };
+        format!("{heading:<8}  {name:<11}  {size:>width$}")
+    };
+    rows.iter().enumerate().map(row).collect()
+}
+
+fn disk(cost: &Cost) -> String {
+    let disk = cost.disk;
+    let checkpoints = match disk.checkpoints {
+        0 => "no checkpoint".to_owned(),
+        1 => format!("a checkpoint of {}", bytes(disk.checkpoint)),
+        count => format!("at most {} checkpoints of {} at a time", whole(count as f64), bytes(disk.checkpoint)),
+    };
+    format!("disk      {}: {checkpoints}, a model of {}", bytes(disk.total), bytes(disk.model))
+}

@@ -1,0 +1,284 @@
+//! What a run will take, said before it starts: memory at its peak by part, and disk. The engine counts its own part
+//! (`engine::memory`); data and program are what this process has of them once the data is ready.
+
+use engine::memory::{BatchShape, Footprint, GenerationShape, Workload, footprint};
+use engine::model::weights::largest_file;
+use serde::Serialize;
+
+use super::eval::GENERATION_BATCH;
+use super::plan::{Data, Plan};
+use crate::check::facts::ModelFacts;
+use crate::checkpoint::export::ModelFiles;
+use crate::config::{Config, LoadedConfig};
+use crate::data::batches::plan_epoch;
+use crate::data::dataset::Example;
+use crate::diagnostic::Diagnostic;
+use crate::report::progress::{bytes, whole};
+use crate::report::{available_memory_bytes, peak_memory_bytes, resident_memory_bytes};
+
+/// Epochs whose batches are looked at: a batch that is much larger hardly comes after so many.
+const EPOCHS: u64 = 64;
+/// What the program takes where the system does not say.
+const PROGRAM: u64 = 48 << 20;
+
+/// Bytes at the peak of a run, by what they are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// Model and adapter.
+    pub weights: u64,
+    /// Gradients.
+    pub gradients: u64,
+    /// The optimizer's moments.
+    pub optimizer: u64,
+    /// Activations of the largest batches, of training and of evaluation.
+    pub activations: u64,
+    /// Logits, where no gradient memory is free for them.
+    pub logits: u64,
+    /// Keys, values and logits of what an evaluation writes; 0 if loading or saving takes more.
+    pub generation: u64,
+    /// What loading or saving takes beyond the rest; 0 if a generation takes more.
+    pub files: u64,
+    /// Samples.
+    pub data: u64,
+    /// The program, its plugins and the tokenizer.
+    pub program: u64,
+    /// All of them.
+    pub total: u64,
+}
+
+/// Bytes on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Disk {
+    /// A checkpoint.
+    pub checkpoint: u64,
+    /// Checkpoints that are there at one time, at most.
+    pub checkpoints: u64,
+    /// The finished model.
+    pub model: u64,
+    /// The most at any time.
+    pub total: u64,
+}
+
+/// What a run will take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// What it does that takes memory.
+    pub work: Workload,
+    /// Elements that are trained.
+    pub trainable_parameters: u64,
+    /// Elements of model and adapter.
+    pub total_parameters: u64,
+    /// Memory.
+    pub memory: Memory,
+    /// Disk.
+    pub disk: Disk,
+}
+
+impl Cost {
+    /// Of a run that is planned, in the process that planned it. `files` go into every checkpoint.
+    pub fn of(
+        config: &Config,
+        model: &ModelFacts,
+        plan: &Plan,
+        files: &ModelFiles<'_>,
+    ) -> Result<Self, engine::EngineError> {
+        let work = workload(config, plan);
+        let engine = footprint(&model.config, &plan.options, &work)?;
+        Ok(Self {
+            work,
+            trainable_parameters: engine.trainable_parameters,
+            total_parameters: engine.total_parameters,
+            memory: memory(&engine, largest_file(&model.weights), plan.data.bytes()),
+            disk: disk(&engine, files.other_bytes(), plan.save.times(plan.total_steps), config.save_total_limit),
+        })
+    }
+
+    /// A warning if this machine has less memory than the run needs.
+    pub fn warning(&self, loaded: &LoadedConfig) -> Option<Diagnostic> {
+        // What this process has already is part of the estimate.
+        let have = available_memory_bytes()? + resident_memory_bytes();
+        (self.memory.total > have).then(|| warning(&self.memory, have, loaded))
+    }
+}
+
+impl Memory {
+    /// The parts, by name, in the order in which they are shown.
+    pub fn parts(&self) -> [(&'static str, u64); 9] {
+        [
+            ("weights", self.weights),
+            ("gradients", self.gradients),
+            ("optimizer", self.optimizer),
+            ("activations", self.activations),
+            ("logits", self.logits),
+            ("generation", self.generation),
+            ("files", self.files),
+            ("data", self.data),
+            ("program", self.program),
+        ]
+    }
+}
+
+fn workload(config: &Config, plan: &Plan) -> Workload {
+    let eval = &plan.data.eval;
+    let eval_batches = eval.chunks(config.eval_batch_size.max(1) as usize).map(shape);
+    let generated = config.num_generation_samples.map_or(usize::MAX, |count| count as usize).min(eval.len());
+    let generates = !config.eval_reward_funcs.is_empty() && generated > 0;
+    Workload {
+        train: largest_batch(plan),
+        accumulates: plan.accumulation > 1,
+        eval: eval_batches.reduce(BatchShape::max),
+        generation: generates.then(|| GenerationShape {
+            prompts: generated.min(GENERATION_BATCH),
+            longest: eval[..generated].iter().map(|example| example.tokens.prompt_ids().len()).max().unwrap_or(0),
+            max_new_tokens: config.eval_max_new_tokens as usize,
+        }),
+    }
+}
+
+fn shape<'a>(examples: impl IntoIterator<Item = &'a Example>) -> BatchShape {
+    examples.into_iter().fold(BatchShape::default(), |sum, Example { tokens, .. }| BatchShape {
+        tokens: sum.tokens + tokens.ids.len(),
+        targets: sum.targets + tokens.trained_tokens(),
+        longest: sum.longest.max(tokens.ids.len()),
+    })
+}
+
+/// The largest micro-batch of the run, in each size.
+fn largest_batch(plan: &Plan) -> BatchShape {
+    let train = &plan.data.train;
+    let lengths: Vec<usize> = train.iter().map(|example| example.tokens.ids.len()).collect();
+    let epochs = plan.total_steps.div_ceil(plan.steps_per_epoch);
+    let mut largest = BatchShape::default();
+    for epoch in 0..epochs.min(EPOCHS) {
+        let steps = (plan.total_steps - epoch * plan.steps_per_epoch).min(plan.steps_per_epoch) as usize;
+        let batches = plan_epoch(&lengths, &plan.batches, epoch);
+        for batch in batches.iter().take(steps * plan.accumulation) {
+            largest = largest.max(shape(batch.iter().map(|&sample| &train[sample])));
+        }
+    }
+    largest
+}
+
+/// Generation, loading and saving have their memory one after the other: what counts is the largest.
+fn memory(engine: &Footprint, largest_file: u64, data: u64) -> Memory {
+    let Footprint { weights, gradients, optimizer, activations, logits, generation, .. } = *engine;
+    let program = match resident_memory_bytes() {
+        0 => PROGRAM,
+        resident => resident.saturating_sub(data),
+    };
+    // While a file is loaded, there is nothing of a step yet.
+    let step = gradients + optimizer + activations + logits;
+    let files = engine.largest_saved.max(largest_file.saturating_sub(step));
+    let (generation, files) = if generation > files { (generation, 0) } else { (0, files) };
+    let total = weights + step + generation + files + data + program;
+    // The data may have taken more when it was prepared than a small model takes.
+    let before = peak_memory_bytes().saturating_sub(total);
+    let (program, total) = (program + before, total + before);
+    Memory { weights, gradients, optimizer, activations, logits, generation, files, data, program, total }
+}
+
+fn disk(engine: &Footprint, other_files: u64, saves: u64, limit: Option<u32>) -> Disk {
+    let model = engine.saved_model + other_files;
+    let checkpoint = model + engine.saved_optimizer;
+    let kept = limit.map_or(saves, |limit| saves.min(u64::from(limit.max(1))));
+    // The oldest goes when its successor is complete.
+    let checkpoints = if saves > kept { kept + 1 } else { kept };
+    Disk { checkpoint, checkpoints, model, total: (kept * checkpoint + model).max(checkpoints * checkpoint) }
+}
+
+fn warning(memory: &Memory, have: u64, loaded: &LoadedConfig) -> Diagnostic {
+    let config = &loaded.config;
+    let largest = memory.parts().into_iter().max_by_key(|part| part.1).unwrap_or_default();
+    // Only what a step needs can be lowered, and only where it is not a small part.
+    let matters = |part: u64| part > memory.total / 10;
+    let (batch, learned) = (memory.activations + memory.logits, memory.gradients + memory.optimizer);
+    let mut ways: Vec<(&str, String)> = Vec::new();
+    if matters(batch) {
+        let rows = config.micro_batch_size;
+        if rows > 1 {
+            ways.push(("micro_batch_size", format!("`micro_batch_size` below {}", whole(f64::from(rows)))));
+        }
+        let tokens = whole(f64::from(config.sequence_len));
+        ways.push(("sequence_len", format!("`sequence_len` below {tokens}")));
+    }
+    if matters(memory.activations) && !config.gradient_checkpointing {
+        ways.push(("gradient_checkpointing", "`gradient_checkpointing: true`".to_owned()));
+    }
+    if matters(learned) && config.adapter.is_none() {
+        let way = ("adapter", "`adapter: lora`".to_owned());
+        if learned > batch { ways.insert(0, way) } else { ways.push(way) }
+    }
+    let words = ways.iter().map(|(_, words)| words.as_str()).collect::<Vec<_>>().join(", ");
+    let help = if words.is_empty() { "use a smaller model".to_owned() } else { format!("these lower it: {words}") };
+    let message = format!("the run needs about {}, and this machine has {} free", bytes(memory.total), bytes(have));
+    let place = ways.first().and_then(|(key, _)| loaded.source.place(key));
+    Diagnostic::warning("plan::memory", message)
+        .at(place.or_else(|| loaded.source.nearest_place("base_model")))
+        .why(format!("{} take {}, the largest part", words_of(largest.0), bytes(largest.1)))
+        .help(help)
+}
+
+fn words_of(part: &str) -> &'static str {
+    match part {
+        "weights" => "weights",
+        "gradients" => "gradients",
+        "optimizer" => "the optimizer's moments",
+        "activations" => "activations",
+        "logits" => "logits",
+        "generation" => "the answers of an evaluation",
+        "files" => "the model's files, while they are read or written,",
+        "data" => "samples",
+        _ => "the program and its plugins",
+    }
+}
+
+impl Data {
+    /// Bytes of all samples.
+    pub fn bytes(&self) -> u64 {
+        let one = |example: &Example| {
+            let tokens = &example.tokens;
+            let weights = tokens.weights.as_ref().map_or(0, |weights| size_of_val(weights.as_slice()));
+            let own = size_of_val(tokens.ids.as_slice()) + size_of_val(tokens.trained.as_slice()) + weights;
+            (size_of::<Example>() + own + example.row_json.len()) as u64
+        };
+        self.train.iter().chain(&self.eval).map(one).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENGINE: Footprint = Footprint {
+        trainable_parameters: 10,
+        total_parameters: 10,
+        weights: 40,
+        gradients: 40,
+        optimizer: 80,
+        activations: 30,
+        logits: 5,
+        generation: 0,
+        largest_saved: 7,
+        saved_model: 40,
+        saved_optimizer: 80,
+    };
+
+    #[test]
+    fn parts_add_up_to_the_total() {
+        for (generation, largest_file) in [(0, 0), (1 << 40, 0), (9, 1 << 40)] {
+            let memory = memory(&Footprint { generation, ..ENGINE }, largest_file, 3);
+            assert_eq!(memory.parts().iter().map(|part| part.1).sum::<u64>(), memory.total);
+            assert!(memory.generation == 0 || memory.files == 0, "one after the other");
+        }
+        assert_eq!(memory(&ENGINE, 100, 3).files, 7, "a file of the size of the weights is gone before the first step");
+    }
+
+    #[test]
+    fn the_oldest_checkpoint_stays_until_its_successor_is_there() {
+        let total = |saves, limit| disk(&ENGINE, 2, saves, limit).total;
+        assert_eq!(total(0, None), 42);
+        assert_eq!(total(3, None), 3 * 122 + 42);
+        assert_eq!(total(3, Some(3)), 3 * 122 + 42);
+        assert_eq!(total(3, Some(1)), 2 * 122);
+    }
+}
