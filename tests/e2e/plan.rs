@@ -36,8 +36,8 @@ fn with_sizes(project: &Project, sizes: &Value) {
 }
 
 fn event(stdout: &str, name: &str) -> Value {
-    let events = stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    events.filter(|event| event["event"] == name).last().unwrap_or_else(|| panic!("no `{name}` in {stdout}"))
+    let mut events = stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    events.rfind(|event| event["event"] == name).unwrap_or_else(|| panic!("no `{name}` in {stdout}"))
 }
 
 /// Trains as `host.yml` says; the estimate before it must be within 15 % of the peak, and the disk within 2 %.

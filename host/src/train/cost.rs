@@ -16,8 +16,11 @@ use crate::diagnostic::Diagnostic;
 use crate::report::progress::{bytes, whole};
 use crate::report::{available_memory_bytes, peak_memory_bytes, resident_memory_bytes};
 
-/// Epochs whose batches are looked at: a batch that is much larger hardly comes after so many.
-const EPOCHS: u64 = 64;
+/// Samples whose batches are looked at, over all epochs, and at least one epoch: a batch that is much larger hardly comes
+/// after so many.
+const LOOKED_AT: usize = 4_000_000;
+/// And so many epochs at most.
+const EPOCHS: usize = 64;
 /// What the program takes where the system does not say.
 const PROGRAM: u64 = 48 << 20;
 
@@ -148,8 +151,9 @@ fn largest_batch(plan: &Plan) -> BatchShape {
     let train = &plan.data.train;
     let lengths: Vec<usize> = train.iter().map(|example| example.tokens.ids.len()).collect();
     let epochs = plan.total_steps.div_ceil(plan.steps_per_epoch);
+    let looked_at = (LOOKED_AT / lengths.len().max(1)).clamp(1, EPOCHS) as u64;
     let mut largest = BatchShape::default();
-    for epoch in 0..epochs.min(EPOCHS) {
+    for epoch in 0..epochs.min(looked_at) {
         let steps = (plan.total_steps - epoch * plan.steps_per_epoch).min(plan.steps_per_epoch) as usize;
         let batches = plan_epoch(&lengths, &plan.batches, epoch);
         for batch in batches.iter().take(steps * plan.accumulation) {
