@@ -12,10 +12,20 @@ use std::process::{Command, exit};
 
 const TARGET: &str = "wasm32-wasip2";
 /// Bundled plugins.
-const COUNT: usize = 9;
+const COUNT: usize = 10;
 /// Package and file name of each.
-const PLUGINS: [&str; COUNT] =
-    ["alpaca", "axolotl-compat", "chat_template", "code-tests", "curate", "exact-match", "jsonl", "loss-watch", "wsd"];
+const PLUGINS: [&str; COUNT] = [
+    "alpaca",
+    "axolotl-compat",
+    "chat_template",
+    "code-tests",
+    "curate",
+    "exact-match",
+    "jsonl",
+    "loss-watch",
+    "practice",
+    "wsd",
+];
 /// What the outer cargo sets for its own build and must not reach the inner one.
 const OUTER: [&str; 8] = [
     "RUSTFLAGS",

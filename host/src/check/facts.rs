@@ -11,6 +11,11 @@ use crate::config::{Adapter, LoadedConfig};
 use crate::data::tokenizer::{SpecialTokens, Tokenizer};
 use crate::diagnostic::{Diagnostic, Failure};
 
+/// Bytes of a chat template that rules get to see; a longer one is not known to them.
+const TEMPLATE_LIMIT: usize = 64 << 10;
+/// Added tokens that rules get to see; more are not known to them.
+const TOKENS_LIMIT: usize = 4096;
+
 /// A model as its files describe it.
 #[derive(Debug)]
 pub struct ModelFacts {
@@ -120,6 +125,9 @@ impl ModelFacts {
                 "has_pad": self.tokenizer.pad().is_some(),
                 "pad_is_eos": self.tokenizer.pad().is_some() && self.tokenizer.pad() == self.tokenizer.eos(),
                 "has_chat_template": self.tokenizer.chat_template().is_some(),
+                "eos_token": self.tokenizer.names().eos_token,
+                "chat_template": self.tokenizer.chat_template().filter(|text| text.len() <= TEMPLATE_LIMIT),
+                "added_tokens": Some(self.tokenizer.added_tokens()).filter(|tokens| tokens.len() <= TOKENS_LIMIT),
             },
         })
     }

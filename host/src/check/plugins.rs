@@ -17,7 +17,7 @@ mod bundled {
 }
 
 /// The rules that are always on.
-pub const BUNDLED_RULES: &str = "axolotl-compat";
+pub const BUNDLED_RULES: [&str; 2] = ["axolotl-compat", "practice"];
 
 /// All bundled plugins and those of `directories`. The latter are compiled by `compiler`; none compiles them here, where
 /// nothing limits what that costs.
@@ -188,7 +188,7 @@ fn one(kind: Kind, plugin: &PluginRef, path: String) -> Use {
 /// The names of the plugins of a run, sorted, with the rules that are always on.
 pub fn names(loaded: &LoadedConfig) -> Vec<String> {
     let mut names: Vec<String> = uses(loaded).into_iter().map(|used| used.name).collect();
-    names.push(BUNDLED_RULES.to_owned());
+    names.extend(BUNDLED_RULES.map(ToOwned::to_owned));
     names.sort();
     names.dedup();
     names

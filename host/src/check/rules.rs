@@ -19,14 +19,15 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost, model: Option<&ModelFa
         outcomes_json: None,
     };
     let mut found = Vec::new();
-    let bundled = RuleRef {
-        name: BUNDLED_RULES.to_owned(),
+    let named = &loaded.config.rules;
+    let bundled = BUNDLED_RULES.map(|name| RuleRef {
+        name: name.to_owned(),
         config: serde_json::Map::new(),
         severity: std::collections::BTreeMap::new(),
-    };
-    let named = &loaded.config.rules;
-    let always = (!named.iter().any(|rule| rule.name == BUNDLED_RULES)).then_some((None, &bundled));
-    for (index, rule) in always.into_iter().chain(named.iter().enumerate().map(|(index, rule)| (Some(index), rule))) {
+    });
+    let always = bundled.iter().filter(|bundled| !named.iter().any(|rule| rule.name == bundled.name));
+    let always = always.map(|rule| (None, rule));
+    for (index, rule) in always.chain(named.iter().enumerate().map(|(index, rule)| (Some(index), rule))) {
         let config_json = serde_json::Value::Object(rule.config.clone()).to_string();
         let findings = plugins.checker(&rule.name, &config_json).and_then(|mut checker| {
             let known = if rule.severity.is_empty() { None } else { Some(checker.rules()?) };
@@ -37,7 +38,7 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost, model: Option<&ModelFa
                 if let (Some(known), Some(index)) = (known, index) {
                     let ids: Vec<&str> = known.iter().map(|rule| rule.id.as_str()).collect();
                     for id in rule.severity.keys().filter(|id| !ids.contains(&id.as_str())) {
-                        found.push(unknown_rule(loaded, rule, index, id, &ids));
+                        found.push(unknown_rule(loaded, plugins, rule, index, id, &ids));
                     }
                 }
                 found.extend(findings.iter().filter_map(|finding| diagnostic(loaded, rule, finding)));
@@ -61,11 +62,26 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost, model: Option<&ModelFa
     found
 }
 
-fn unknown_rule(loaded: &LoadedConfig, rule: &RuleRef, index: usize, id: &str, known: &[&str]) -> Diagnostic {
+fn unknown_rule(
+    loaded: &LoadedConfig,
+    plugins: &PluginHost,
+    rule: &RuleRef,
+    index: usize,
+    id: &str,
+    known: &[&str],
+) -> Diagnostic {
     let path = format!("rules[{index}].severity.{id}");
+    let has_it = |name: &&str| {
+        let rules = plugins.checker(name, "{}").and_then(|mut checker| checker.rules());
+        rules.is_ok_and(|rules| rules.iter().any(|rule| rule.id == id))
+    };
+    let help = match BUNDLED_RULES.iter().find(|name| **name != rule.name && has_it(name)) {
+        Some(name) => format!("it is a rule of `{name}`: `{{name: {name}, severity: {{{id}: …}}}}`"),
+        None => format!("it has: {}", known.join(", ")),
+    };
     Diagnostic::error("config::unknown-rule", format!("`{}` has no rule `{id}`", rule.name))
         .at(loaded.source.key_place(&path))
-        .help(format!("it has: {}", known.join(", ")))
+        .help(help)
 }
 
 /// A finding, with the severity that the config gives it; none where the config switches the rule off.
@@ -95,7 +111,7 @@ fn diagnostic(loaded: &LoadedConfig, rule: &RuleRef, finding: &Finding) -> Optio
         diagnostic = diagnostic.why(&finding.why);
     }
     diagnostic.help = finding.help.clone().or_else(|| (!finding.fix.is_empty()).then(|| words(&finding.fix)));
-    if rule.name != BUNDLED_RULES {
+    if !BUNDLED_RULES.contains(&rule.name.as_str()) {
         diagnostic = diagnostic.plugin(&rule.name);
     }
     Some(diagnostic)

@@ -200,7 +200,8 @@ pub struct Config {
     /// Ours. Run-health plugins that watch what is written to `metrics.jsonl` and may stop the run: a name or
     /// `{name, config}`. Default: none. Example: `[{name: loss-watch, config: {threshold: 5, patience: 10}}]`.
     pub run_health: Vec<PluginRef>,
-    /// Ours. Compatibility-rule plugins beside the bundled `axolotl-compat`. Default: none.
+    /// Ours. Compatibility-rule plugins beside the bundled `axolotl-compat` and `practice`, which are always on. Name one of
+    /// those to change the severity of its rules. Default: none. Example: `[{name: practice, severity: {H11: off}}]`.
     #[schemars(schema_with = "super::json_schema::plugins::<RuleRef>")]
     pub rules: Vec<RuleRef>,
     /// Ours. Pins, limits and grants of plugins used above. Default: none.

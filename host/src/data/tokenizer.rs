@@ -263,6 +263,13 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// Texts of the tokens that are found before anything else is: special tokens, marks of turns and the like.
+    pub fn added_tokens(&self) -> Vec<String> {
+        let mut added: Vec<_> = self.inner.get_added_tokens_decoder().into_iter().collect();
+        added.sort_unstable_by_key(|(id, _)| *id);
+        added.into_iter().map(|(_, token)| token.content).collect()
+    }
+
     /// The special tokens' texts, after overrides.
     pub fn names(&self) -> &SpecialTokens {
         &self.names

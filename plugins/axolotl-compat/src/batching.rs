@@ -1,87 +1,66 @@
-//! Data, batches, evaluation and checkpoints.
+//! Data, batches, evaluation, checkpoints and warm-up.
 
-use plugin_sdk::rules::{Facts, Severity};
-use plugin_sdk::serde_json::Value;
-
-use crate::{Rule, Violation, has_eval_data, is_set};
+use plugin_sdk::rules::{Facts, Rule, Severity, Violation};
 
 pub(crate) const RULES: &[Rule] = &[
     Rule {
         id: "D5",
         severity: Severity::Error,
         summary: "test_datasets or val_set_size, not both",
-        evidence: "Axolotl's check_val_set_size_or_test_datasets",
-        check: two_eval_sets,
+        evidence: "Axolotl's check_val_w_test_datasets",
+        check: |facts| {
+            let why = "an evaluation has one set: rows kept back from `datasets`, or files of its own";
+            Violation::both(facts, "val_set_size", "test_datasets", why)
+        },
     },
     Rule {
         id: "D16",
         severity: Severity::Warning,
         summary: "eval_batch_size is not above micro_batch_size",
-        evidence: "Axolotl's hint_eval_batch_size: evaluation can run out of memory where training did not",
+        evidence: "Axolotl's hint_eval_train_mbsz: evaluation can run out of memory where training did not",
         check: large_eval_batch,
+    },
+    Rule {
+        id: "D24",
+        severity: Severity::Error,
+        summary: "warmup_steps or warmup_ratio, not both",
+        evidence: "Axolotl's check_warmup: they are mutually exclusive",
+        check: two_warmups,
     },
     Rule {
         id: "D25",
         severity: Severity::Error,
         summary: "one way of saying when to save",
-        evidence: "Axolotl's check_save_steps",
-        check: saving,
+        evidence: "Axolotl's check_saves",
+        check: |facts| one_cadence(facts, "save_strategy", "save_steps", "saves_per_epoch", "a checkpoint"),
     },
     Rule {
         id: "D27",
         severity: Severity::Error,
         summary: "one way of saying when to evaluate, and something to evaluate on",
-        evidence: "Axolotl's check_eval_steps and check_eval_strategy",
-        check: evaluating,
+        evidence: "Axolotl's check_evals",
+        check: |facts| {
+            one_cadence(facts, "eval_strategy", "eval_steps", "evals_per_epoch", "an evaluation")
+                .or_else(|| nothing_to_evaluate(facts))
+        },
     },
     Rule {
-        id: "H4",
-        severity: Severity::Error,
-        summary: "sequence_len is within the model's positions",
-        evidence: "rotary embeddings beyond the trained positions give text without sense (Chen et al. 2023, arXiv 2306.15595)",
-        check: too_long,
-    },
-    Rule {
-        id: "H5",
-        severity: Severity::Error,
-        summary: "eval_reward_funcs need something to evaluate on",
-        evidence: "without an evaluation set nothing is generated, and no reward is ever asked",
-        check: rewards_without_data,
-    },
-    Rule {
-        id: "H6",
+        id: "D29",
         severity: Severity::Warning,
-        summary: "save_total_limit needs checkpoints",
-        evidence: "with save_strategy: no there is nothing to keep",
-        check: limit_without_saving,
-    },
-    Rule {
-        id: "H7",
-        severity: Severity::Warning,
-        summary: "train_on_inputs and roles_to_train say different things",
-        evidence: "train_on_inputs learns every turn, whatever roles_to_train lists",
-        check: inputs_and_roles,
-    },
-    Rule {
-        id: "H8",
-        severity: Severity::Error,
-        summary: "one checkpoint to resume from",
-        evidence: "resume_from_checkpoint names one, auto_resume_from_checkpoints looks for the newest",
-        check: two_ways_to_resume,
+        summary: "what is due several times an epoch is due before the run ends",
+        evidence: "Axolotl's normalize_config: \"Invalid value for save_steps … Saving at training end only\"",
+        check: |facts| {
+            due_too_late(facts, "saves_per_epoch", "no checkpoint is saved before the run ends").or_else(|| {
+                let has_data = has_eval_data(facts);
+                due_too_late(facts, "evals_per_epoch", "there is no evaluation within the run").filter(|_| has_data)
+            })
+        },
     },
 ];
 
-fn two_eval_sets(facts: &Facts) -> Option<Violation> {
-    (is_set(facts, "test_datasets") && is_set(facts, "val_set_size")).then(|| {
-        Violation::at(
-            "val_set_size",
-            "`val_set_size` and `test_datasets` are both set",
-            "an evaluation has one set: rows kept back from `datasets`, or files of its own",
-        )
-        .and("test_datasets")
-        .help("delete one of them")
-        .remove("val_set_size")
-    })
+/// True if there is anything to evaluate on.
+fn has_eval_data(facts: &Facts) -> bool {
+    facts.is_set("test_datasets") || facts.is_set("val_set_size")
 }
 
 fn large_eval_batch(facts: &Facts) -> Option<Violation> {
@@ -94,122 +73,67 @@ fn large_eval_batch(facts: &Facts) -> Option<Violation> {
         )
         .and("micro_batch_size")
         .help(format!("set `eval_batch_size: {train}`, or silence this rule: `rules: [{{name: axolotl-compat, severity: {{D16: off}}}}]`"))
+        .set("eval_batch_size", train)
     })
 }
 
-fn saving(facts: &Facts) -> Option<Violation> {
-    if is_set(facts, "save_steps") && is_set(facts, "saves_per_epoch") {
-        let message = "`save_steps` and `saves_per_epoch` are both set";
-        return Some(
-            Violation::at("saves_per_epoch", message, "each says when a checkpoint is due")
-                .and("save_steps")
-                .help("delete one of them"),
-        );
+/// Zero warm-up steps say how long the warm-up is, too.
+fn two_warmups(facts: &Facts) -> Option<Violation> {
+    (facts.is_given("warmup_steps") && facts.is_set("warmup_ratio")).then(|| {
+        Violation::at(
+            "warmup_ratio",
+            "`warmup_steps` and `warmup_ratio` are both set",
+            "each says how long the warm-up is",
+        )
+        .and("warmup_steps")
+        .help("delete one of them")
+    })
+}
+
+/// `steps` and `per_epoch` say when `what` is due: one of them, and only where `strategy` counts steps.
+fn one_cadence(facts: &Facts, strategy: &str, steps: &str, per_epoch: &str, what: &str) -> Option<Violation> {
+    if let Some(violation) = Violation::both(facts, per_epoch, steps, &format!("each says when {what} is due")) {
+        return Some(violation);
     }
-    let key = ["save_steps", "saves_per_epoch"].into_iter().find(|key| is_set(facts, key))?;
-    let strategy = facts.text("save_strategy").filter(|strategy| *strategy != "steps")?;
+    let key = [steps, per_epoch].into_iter().find(|key| facts.is_set(key))?;
+    let word = facts.text(strategy).filter(|word| *word != "steps")?;
     Some(
         Violation::at(
             key,
-            format!("`{key}` has no meaning with `save_strategy: {strategy}`"),
-            "it counts steps, which only `save_strategy: steps` does",
+            format!("`{key}` has no meaning with `{strategy}: {word}`"),
+            format!("it counts steps, which only `{strategy}: steps` does"),
         )
-        .and("save_strategy")
-        .help("delete `save_strategy`, or the other key")
-        .set("save_strategy", "steps"),
+        .and(strategy)
+        .help(format!("delete `{strategy}`, or the other key"))
+        .set(strategy, "steps"),
     )
 }
 
-fn evaluating(facts: &Facts) -> Option<Violation> {
-    if is_set(facts, "eval_steps") && is_set(facts, "evals_per_epoch") {
-        let message = "`eval_steps` and `evals_per_epoch` are both set";
-        return Some(
-            Violation::at("evals_per_epoch", message, "each says when an evaluation is due")
-                .and("eval_steps")
-                .help("delete one of them"),
-        );
-    }
+fn nothing_to_evaluate(facts: &Facts) -> Option<Violation> {
     let strategy = facts.text("eval_strategy")?;
-    if let Some(key) = ["eval_steps", "evals_per_epoch"].into_iter().find(|key| is_set(facts, key)) {
-        if strategy != "steps" {
-            return Some(
-                Violation::at(
-                    key,
-                    format!("`{key}` has no meaning with `eval_strategy: {strategy}`"),
-                    "it counts steps, which only `eval_strategy: steps` does",
-                )
-                .and("eval_strategy")
-                .help("delete `eval_strategy`, or the other key")
-                .set("eval_strategy", "steps"),
-            );
-        }
-    }
-    if strategy != "no" && !has_eval_data(facts) {
-        let key = ["eval_strategy", "eval_steps", "evals_per_epoch"].into_iter().find(|key| facts.is_given(key))?;
-        return Some(
-            Violation::at(
-                key,
-                format!("`{key}` is set, but there is nothing to evaluate on"),
-                "neither `test_datasets` nor `val_set_size` is set",
-            )
-            .help("set `val_set_size: 0.05` to keep a share of the data back, or delete the key"),
-        );
-    }
-    None
-}
-
-fn too_long(facts: &Facts) -> Option<Violation> {
-    let (length, limit) = (facts.number("sequence_len")?, facts.model("max_position_embeddings").as_f64()?);
-    (length > limit && !facts.flag("sample_packing")).then(|| {
+    // `evals_per_epoch` without data is all over Axolotl's examples, and does nothing there and here.
+    let key = ["eval_strategy", "eval_steps"].into_iter().find(|key| facts.is_given(key))?;
+    (strategy != "no" && !has_eval_data(facts)).then(|| {
         Violation::at(
-            "sequence_len",
-            format!("`sequence_len` {length} is beyond the model's {limit} positions"),
-            "the model never saw positions above that",
+            key,
+            format!("`{key}` is set, but there is nothing to evaluate on"),
+            "neither `test_datasets` nor `val_set_size` is set",
         )
-        .help(format!("set `sequence_len: {limit}`, or use a model with a longer context"))
-        .set("sequence_len", &limit.to_string())
+        .help("set `val_set_size: 0.05` to keep a share of the data back, or delete the key")
     })
 }
 
-fn rewards_without_data(facts: &Facts) -> Option<Violation> {
-    (is_set(facts, "eval_reward_funcs") && !has_eval_data(facts)).then(|| {
+fn due_too_late(facts: &Facts, key: &str, what: &str) -> Option<Violation> {
+    let (times, epochs) = (facts.number(key)?, facts.number("num_epochs")?);
+    let by_epochs = !facts.is_set("max_steps");
+    (by_epochs && times > 0.0 && epochs > 0.0 && times * epochs < 1.0).then(|| {
         Violation::at(
-            "eval_reward_funcs",
-            "`eval_reward_funcs` without anything to evaluate on",
-            "rewards score what the model writes for the evaluation set, and there is none",
+            key,
+            format!("{what}"),
+            format!("`{key}` {times} in a run of {epochs} epochs is less than once"),
         )
-        .help("set `test_datasets`, or `val_set_size: 0.05`")
-    })
-}
-
-fn limit_without_saving(facts: &Facts) -> Option<Violation> {
-    (is_set(facts, "save_total_limit") && facts.text("save_strategy") == Some("no")).then(|| {
-        Violation::at("save_total_limit", "`save_total_limit` without checkpoints", "`save_strategy: no` saves none")
-            .and("save_strategy")
-            .help("delete it, or set `save_steps`")
-    })
-}
-
-fn inputs_and_roles(facts: &Facts) -> Option<Violation> {
-    let datasets = facts.get("datasets").as_array().map_or(0, Vec::len);
-    let index = (0..datasets).find(|index| facts.is_given(&format!("datasets[{index}].roles_to_train")))?;
-    let path = format!("datasets[{index}].roles_to_train");
-    (facts.flag("train_on_inputs") && matches!(facts.get(&path), Value::Array(_))).then(|| {
-        Violation::at(path, "`roles_to_train` has no effect with `train_on_inputs: true`", "every turn is learned then")
-            .and("train_on_inputs")
-            .help("delete one of them")
-    })
-}
-
-fn two_ways_to_resume(facts: &Facts) -> Option<Violation> {
-    (is_set(facts, "resume_from_checkpoint") && facts.flag("auto_resume_from_checkpoints")).then(|| {
-        Violation::at(
-            "auto_resume_from_checkpoints",
-            "`resume_from_checkpoint` and `auto_resume_from_checkpoints` are both set",
-            "one names a checkpoint, the other looks for the newest",
-        )
-        .and("resume_from_checkpoint")
-        .help("delete one of them")
+        .and("num_epochs")
+        .help(format!("set `{key}: {}` or more, or delete it", (1.0 / epochs).ceil()))
     })
 }
 
@@ -220,50 +144,59 @@ mod tests {
     use crate::tests::fired;
 
     fn check(config: Value) -> Vec<String> {
-        fired(config, json!({"max_position_embeddings": 1024}))
+        fired(config, Value::Null)
     }
 
     #[test]
-    fn evaluation_sets_and_cadences() {
+    fn d5_one_evaluation_set() {
         assert_eq!(check(json!({"val_set_size": 0.1, "test_datasets": [{"path": "b"}]})), ["D5"]);
+        assert_eq!(check(json!({"val_set_size": 0, "test_datasets": [{"path": "b"}]})), [""; 0]);
+    }
+
+    #[test]
+    fn d16_batches_of_an_evaluation() {
+        assert_eq!(check(json!({"eval_batch_size": 8})), ["D16"]);
+        assert_eq!(check(json!({"eval_batch_size": 1})), [""; 0]);
+    }
+
+    #[test]
+    fn d24_one_warm_up() {
+        assert_eq!(check(json!({"warmup_steps": 10, "warmup_ratio": 0.1})), ["D24"]);
+        assert_eq!(check(json!({"warmup_steps": 0, "warmup_ratio": 0.1})), ["D24"]);
+        assert_eq!(check(json!({"warmup_steps": 10})), [""; 0]);
+        assert_eq!(check(json!({"warmup_steps": null, "warmup_ratio": 0.1})), [""; 0]);
+    }
+
+    #[test]
+    fn d25_one_time_to_save() {
+        assert_eq!(check(json!({"save_steps": 10, "save_strategy": "steps"})), [""; 0]);
+        assert_eq!(check(json!({"save_steps": 10, "save_strategy": "epoch"})), ["D25"]);
+        assert_eq!(check(json!({"save_steps": 10, "saves_per_epoch": 2, "save_strategy": "steps"})), ["D25"]);
+    }
+
+    #[test]
+    fn d27_one_time_to_evaluate_and_something_to_evaluate_on() {
         assert_eq!(check(json!({"val_set_size": 0.1, "eval_strategy": "epoch"})), [""; 0]);
         assert_eq!(check(json!({"eval_strategy": "epoch"})), ["D27"]);
         assert_eq!(check(json!({"eval_steps": 10, "eval_strategy": "epoch", "val_set_size": 0.1})), ["D27"]);
+        assert_eq!(check(json!({"evals_per_epoch": 2, "eval_strategy": "epoch", "val_set_size": 0.1})), ["D27"]);
         assert_eq!(
             check(json!({"eval_steps": 10, "evals_per_epoch": 2, "eval_strategy": "steps", "val_set_size": 1})),
             ["D27"]
         );
         assert_eq!(check(json!({"eval_steps": 10, "eval_strategy": "steps", "val_set_size": 0.1})), [""; 0]);
-        assert_eq!(check(json!({"eval_reward_funcs": ["exact-match"]})), ["H5"]);
     }
 
     #[test]
-    fn batches_and_lengths() {
-        assert_eq!(check(json!({"eval_batch_size": 8})), ["D16"]);
-        assert_eq!(check(json!({"eval_batch_size": 1})), [""; 0]);
-        assert_eq!(check(json!({"sequence_len": 2048})), ["H4"]);
-        assert_eq!(check(json!({"sequence_len": 1024})), [""; 0]);
-    }
-
-    #[test]
-    fn checkpoints() {
-        assert_eq!(check(json!({"save_steps": 10, "save_strategy": "steps"})), [""; 0]);
-        assert_eq!(check(json!({"save_steps": 10, "save_strategy": "epoch"})), ["D25"]);
-        assert_eq!(check(json!({"save_steps": 10, "saves_per_epoch": 2, "save_strategy": "steps"})), ["D25"]);
-        assert_eq!(check(json!({"save_strategy": "no", "save_total_limit": 2})), ["H6"]);
-        assert_eq!(check(json!({"resume_from_checkpoint": "x", "auto_resume_from_checkpoints": true})), ["H8"]);
-    }
-
-    #[test]
-    fn learning_everything_leaves_no_roles_to_choose() {
-        let given = |inputs: bool| {
-            let facts = plugin_sdk::rules::Facts {
-                config: json!({"train_on_inputs": inputs, "datasets": [{"roles_to_train": ["assistant"]}]}),
-                given: vec!["datasets[0].roles_to_train".into()],
-                ..Default::default()
-            };
-            super::inputs_and_roles(&facts).is_some()
+    fn d29_less_than_once_is_never() {
+        assert_eq!(check(json!({"saves_per_epoch": 1, "save_strategy": "steps", "num_epochs": 0.5})), ["D29"]);
+        assert_eq!(check(json!({"saves_per_epoch": 2, "save_strategy": "steps", "num_epochs": 0.5})), [""; 0]);
+        let evals = |more: Value| {
+            let mut config = json!({"evals_per_epoch": 1, "eval_strategy": "steps", "num_epochs": 0.5});
+            config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            fired(config, Value::Null)
         };
-        assert!(given(true) && !given(false));
+        assert_eq!(evals(json!({"val_set_size": 0.1})), ["D29"]);
+        assert_eq!(evals(json!({"val_set_size": 0.1, "max_steps": 100})), [""; 0]);
     }
 }

@@ -1,10 +1,8 @@
 //! Freezing, adapters and activation checkpointing.
 
-use plugin_sdk::rules::{Facts, Severity};
+use plugin_sdk::rules::{Facts, Rule, Severity, Violation};
 use plugin_sdk::serde_json::Value;
 use regex_lite::Regex;
-
-use crate::{Rule, Violation, is_lora, is_set};
 
 const REENTRANT: &str = "gradient_checkpointing_kwargs.use_reentrant";
 
@@ -13,7 +11,7 @@ pub(crate) const RULES: &[Rule] = &[
         id: "G1",
         severity: Severity::Error,
         summary: "partly frozen models need non-reentrant activation checkpointing",
-        evidence: "https://github.com/huggingface/transformers/issues/21381; Axolotl's check_gradient_checkpointing_w_unfrozen",
+        evidence: "https://github.com/huggingface/transformers/issues/21381; Axolotl's check_use_reentrant_mismatch",
         check: reentrant_and_frozen,
     },
     Rule {
@@ -34,34 +32,13 @@ pub(crate) const RULES: &[Rule] = &[
         id: "G4",
         severity: Severity::Error,
         summary: "an adapter and unfrozen_parameters exclude each other",
-        evidence: "Axolotl's check_peft_layers_to_transform_and_unfrozen: \"can have unexpected behavior\"",
+        evidence: "Axolotl's check_frozen: \"can have unexpected behavior\"",
         check: adapter_and_unfrozen,
-    },
-    Rule {
-        id: "H1",
-        severity: Severity::Error,
-        summary: "an adapter needs trained weights beneath it",
-        evidence: "Hu et al. 2021, arXiv 2106.09685: the update is low-rank because the model already knows the language",
-        check: adapter_on_random_weights,
-    },
-    Rule {
-        id: "H2",
-        severity: Severity::Error,
-        summary: "peft_layers_to_transform names layers that the model has",
-        evidence: "PEFT adapts no layer where none matches, and trains nothing",
-        check: adapted_layers_exist,
-    },
-    Rule {
-        id: "H3",
-        severity: Severity::Warning,
-        summary: "lora_alpha is between a quarter and eight times lora_r",
-        evidence: "the adapter's output is scaled by alpha / r; common recipes use 1 or 2",
-        check: extreme_alpha,
     },
 ];
 
 fn reentrant_and_frozen(facts: &Facts) -> Option<Violation> {
-    (facts.flag(REENTRANT) && is_set(facts, "unfrozen_parameters")).then(|| {
+    (facts.flag(REENTRANT) && facts.is_set("unfrozen_parameters")).then(|| {
         Violation::at(
             REENTRANT,
             "reentrant activation checkpointing does not work with a partly frozen model",
@@ -69,30 +46,29 @@ fn reentrant_and_frozen(facts: &Facts) -> Option<Violation> {
         )
         .and("unfrozen_parameters")
         .help("set `use_reentrant: false`")
-        .set(REENTRANT, "false")
+        .set(REENTRANT, false)
     })
 }
 
 fn reentrant_anyway(facts: &Facts) -> Option<Violation> {
-    (facts.flag(REENTRANT) && !is_set(facts, "unfrozen_parameters")).then(|| {
+    (facts.flag(REENTRANT) && !facts.is_set("unfrozen_parameters")).then(|| {
         Violation::at(
             REENTRANT,
             "`use_reentrant: true` has no effect",
             "activation checkpointing here is always the non-reentrant kind: the same gradients, and no input that has to require one",
         )
         .help("delete it, or set `use_reentrant: false`")
-        .set(REENTRANT, "false")
+        .set(REENTRANT, false)
     })
 }
 
 fn nothing_to_recompute(facts: &Facts) -> Option<Violation> {
-    if !facts.flag("gradient_checkpointing") || is_lora(facts) || !is_set(facts, "unfrozen_parameters") {
+    if !facts.flag("gradient_checkpointing") || facts.is_set("adapter") || !facts.is_set("unfrozen_parameters") {
         return None;
     }
     let names: Vec<&str> = facts.model("parameter_names").as_array()?.iter().filter_map(Value::as_str).collect();
     let patterns: Vec<Regex> = facts
-        .get("unfrozen_parameters")
-        .as_array()?
+        .list("unfrozen_parameters")
         .iter()
         .filter_map(Value::as_str)
         .filter_map(|pattern| Regex::new(&format!("^(?:{pattern})")).ok())
@@ -111,7 +87,7 @@ fn nothing_to_recompute(facts: &Facts) -> Option<Violation> {
 }
 
 fn adapter_and_unfrozen(facts: &Facts) -> Option<Violation> {
-    (is_lora(facts) && is_set(facts, "unfrozen_parameters")).then(|| {
+    (facts.is_set("adapter") && facts.is_set("unfrozen_parameters")).then(|| {
         Violation::at(
             "unfrozen_parameters",
             "`unfrozen_parameters` and `adapter: lora` exclude each other",
@@ -119,47 +95,6 @@ fn adapter_and_unfrozen(facts: &Facts) -> Option<Violation> {
         )
         .and("adapter")
         .help("delete `unfrozen_parameters` to train the adapter, or `adapter` to train those weights")
-    })
-}
-
-fn adapter_on_random_weights(facts: &Facts) -> Option<Violation> {
-    (is_lora(facts) && facts.flag("reinit_weights")).then(|| {
-        Violation::at(
-            "reinit_weights",
-            "an adapter beside fresh random weights cannot learn much",
-            "with `adapter: lora` the random weights stay as they are",
-        )
-        .and("adapter")
-        .help("delete `reinit_weights`, or `adapter` to train all weights")
-        .remove("reinit_weights")
-    })
-}
-
-fn adapted_layers_exist(facts: &Facts) -> Option<Violation> {
-    let layers = facts.model("num_hidden_layers").as_u64()?;
-    let wanted = facts.get("peft_layers_to_transform").as_array()?;
-    let index = wanted.iter().position(|layer| layer.as_u64().is_some_and(|layer| layer >= layers))?;
-    is_lora(facts).then(|| {
-        Violation::at(
-            format!("peft_layers_to_transform[{index}]"),
-            format!("the model has no layer {}", wanted[index]),
-            format!("it has {layers} layers, counted from 0"),
-        )
-        .help(format!("the last one is {}", layers.saturating_sub(1)))
-    })
-}
-
-fn extreme_alpha(facts: &Facts) -> Option<Violation> {
-    let (alpha, r) = (facts.number("lora_alpha")?, facts.number("lora_r")?);
-    let ratio = alpha / r;
-    (is_lora(facts) && !facts.flag("peft_use_rslora") && !(0.25..=8.0).contains(&ratio)).then(|| {
-        Violation::at(
-            "lora_alpha",
-            format!("`lora_alpha` {alpha} is {ratio} times `lora_r` {r}"),
-            "the adapter's output is scaled by that, and the learning rate with it",
-        )
-        .and("lora_r")
-        .help(format!("`lora_alpha: {}` or `{}` is usual", r, 2.0 * r))
     })
 }
 
@@ -190,17 +125,10 @@ mod tests {
     }
 
     #[test]
-    fn adapters_have_rules_of_their_own() {
-        let lora = |more: Value| {
-            let mut config = json!({"adapter": "lora", "lora_r": 16, "lora_alpha": 32});
-            config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            fired(config, json!({"num_hidden_layers": 4}))
-        };
-        assert_eq!(lora(json!({})), [""; 0]);
-        assert_eq!(lora(json!({"unfrozen_parameters": ["x"]})), ["G4"]);
-        assert_eq!(lora(json!({"reinit_weights": true})), ["H1"]);
-        assert_eq!(lora(json!({"peft_layers_to_transform": [3, 4]})), ["H2"]);
-        assert_eq!(lora(json!({"lora_alpha": 1})), ["H3"]);
-        assert_eq!(lora(json!({"lora_alpha": 1, "peft_use_rslora": true})), [""; 0]);
+    fn g4_keeps_an_adapter_and_unfrozen_weights_apart() {
+        let frozen = json!({"adapter": "lora", "unfrozen_parameters": ["x"]});
+        assert_eq!(fired(frozen, Value::Null), ["G4"]);
+        assert_eq!(fired(json!({"adapter": "lora"}), Value::Null), [""; 0]);
+        assert_eq!(fired(json!({"unfrozen_parameters": ["x"]}), Value::Null), [""; 0]);
     }
 }

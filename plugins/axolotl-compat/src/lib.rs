@@ -1,63 +1,18 @@
-//! What does not go together in an Axolotl config. Each rule is a function of the facts, beside its description; ids
-//! with G, D are those of Axolotl's own validators in our numbering, H are combinations that no trainer checks.
+//! What does not go together in an Axolotl config: Axolotl's own validators, in the numbering of this plugin's README,
+//! which has a row for each and says where it is checked. A rule is a function of the facts, beside its description.
 
 mod batching;
+mod chat;
 mod checkpointing;
-mod schedule;
 
-use plugin_sdk::rules::{CompatRules, Edit, Facts, Finding, RuleInfo, Severity};
+use plugin_sdk::rules::{CompatRules, Facts, Finding, Rule, RuleInfo, describe, judge};
 use plugin_sdk::{Error, NoConfig};
 
 /// The rules.
 pub struct AxolotlCompat;
 
-/// One rule: what it is, and how it looks at a config.
-struct Rule {
-    id: &'static str,
-    severity: Severity,
-    summary: &'static str,
-    evidence: &'static str,
-    check: fn(&Facts) -> Option<Violation>,
-}
-
-/// What a rule found.
-struct Violation {
-    /// Config paths: the first is where the caret goes.
-    paths: Vec<String>,
-    message: String,
-    why: String,
-    help: Option<String>,
-    fix: Vec<Edit>,
-}
-
-impl Violation {
-    fn at(path: impl Into<String>, message: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { paths: vec![path.into()], message: message.into(), why: why.into(), help: None, fix: Vec::new() }
-    }
-
-    fn and(mut self, path: &str) -> Self {
-        self.paths.push(path.to_owned());
-        self
-    }
-
-    fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
-        self
-    }
-
-    fn set(mut self, path: &str, value: &str) -> Self {
-        self.fix.push(Edit::Set((path.to_owned(), value.to_owned())));
-        self
-    }
-
-    fn remove(mut self, path: &str) -> Self {
-        self.fix.push(Edit::Remove(path.to_owned()));
-        self
-    }
-}
-
 fn rules() -> impl Iterator<Item = &'static Rule> {
-    checkpointing::RULES.iter().chain(batching::RULES).chain(schedule::RULES)
+    checkpointing::RULES.iter().chain(batching::RULES).chain(chat::RULES)
 }
 
 impl CompatRules for AxolotlCompat {
@@ -68,51 +23,12 @@ impl CompatRules for AxolotlCompat {
     }
 
     fn rules(&self) -> Vec<RuleInfo> {
-        let info = |rule: &Rule| RuleInfo {
-            id: rule.id.to_owned(),
-            severity: rule.severity,
-            summary: rule.summary.to_owned(),
-            evidence: Some(rule.evidence.to_owned()),
-        };
-        rules().map(info).collect()
+        describe(rules())
     }
 
     fn check(&self, facts: &Facts) -> Result<Vec<Finding>, Error> {
-        let find = |rule: &Rule| {
-            let violation = (rule.check)(facts)?;
-            Some(Finding {
-                rule: rule.id.to_owned(),
-                severity: rule.severity,
-                paths: violation.paths,
-                message: violation.message,
-                why: violation.why,
-                help: violation.help,
-                fix: violation.fix,
-            })
-        };
-        Ok(rules().filter_map(find).collect())
+        Ok(judge(rules(), facts))
     }
-}
-
-/// True for a list or map with something in it, a number other than zero, a text, `true`.
-fn is_set(facts: &Facts, path: &str) -> bool {
-    use plugin_sdk::serde_json::Value;
-    match facts.get(path) {
-        Value::Null | Value::Bool(false) => false,
-        Value::Array(list) => !list.is_empty(),
-        Value::Object(map) => !map.is_empty(),
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::Bool(true) | Value::String(_) => true,
-    }
-}
-
-fn is_lora(facts: &Facts) -> bool {
-    facts.text("adapter") == Some("lora")
-}
-
-/// True if there is anything to evaluate on.
-fn has_eval_data(facts: &Facts) -> bool {
-    is_set(facts, "test_datasets") || is_set(facts, "val_set_size")
 }
 
 plugin_sdk::register_compat_rules!(
@@ -127,23 +43,17 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// The rules that fire for `config` over harmless defaults, where `config`'s keys are those that the user wrote.
+    /// The rules that fire for `config`, which a user wrote over harmless defaults.
     pub(crate) fn fired(config: Value, model: Value) -> Vec<String> {
-        let mut all = json!({
+        let defaults = json!({
             "sequence_len": 512, "micro_batch_size": 2, "eval_batch_size": 2, "lr_scheduler": "cosine",
-            "learning_rate": 2e-5, "eval_strategy": "no", "save_strategy": "epoch", "val_set_size": 0,
-            "test_datasets": [], "unfrozen_parameters": [], "gradient_checkpointing": false,
+            "learning_rate": 2e-5, "eval_strategy": "no", "save_strategy": "epoch", "val_set_size": 0, "num_epochs": 1.0,
+            "test_datasets": [], "unfrozen_parameters": [], "gradient_checkpointing": false, "eot_tokens": [],
             "gradient_checkpointing_kwargs": {}, "datasets": [{"path": "a", "type": "alpaca"}],
+            "chat_template": "tokenizer_default",
         });
-        let mut given = Vec::new();
-        for (key, value) in config.as_object().unwrap() {
-            given.push(key.clone());
-            if let Value::Object(map) = value {
-                given.extend(map.keys().map(|inner| format!("{key}.{inner}")));
-            }
-            all[key] = value.clone();
-        }
-        let facts = Facts { config: all, given, model: (!model.is_null()).then_some(model), ..Facts::default() };
+        let mut facts = Facts::of(defaults, config);
+        facts.model = (!model.is_null()).then_some(model);
         AxolotlCompat.check(&facts).unwrap().into_iter().map(|finding| finding.rule).collect()
     }
 
@@ -152,6 +62,15 @@ pub(crate) mod tests {
         assert_eq!(fired(json!({}), Value::Null), [""; 0]);
         let model = json!({"num_hidden_layers": 4, "max_position_embeddings": 512, "parameters": 1000});
         assert_eq!(fired(json!({}), model), [""; 0]);
+    }
+
+    #[test]
+    fn facts_of_the_wrong_kind_break_nothing() {
+        let strange = json!({"datasets": 3, "test_datasets": "x", "unfrozen_parameters": {"a": 1}, "chat_template": 7,
+            "gradient_checkpointing": "yes", "eot_tokens": [1, null], "num_epochs": [], "saves_per_epoch": "x"});
+        assert_eq!(fired(strange, json!([1, 2])), [""; 0]);
+        let model = json!({"parameter_names": [1], "tokenizer": "none"});
+        assert_eq!(fired(json!({"datasets": [null, "x", {"type": {"name": 3}}]}), model), [""; 0]);
     }
 
     #[test]

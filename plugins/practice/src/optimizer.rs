@@ -1,0 +1,183 @@
+//! Learning rate, warm-up and AdamW.
+
+use plugin_sdk::rules::{Facts, Rule, Severity, Violation};
+
+pub(crate) const RULES: &[Rule] = &[
+    Rule {
+        id: "H9",
+        severity: Severity::Error,
+        summary: "the warm-up ends before the run does",
+        evidence: "otherwise the learning rate never reaches the value that was chosen",
+        check: endless_warmup,
+    },
+    Rule {
+        id: "H10",
+        severity: Severity::Warning,
+        summary: "lr_scheduler: constant has no warm-up",
+        evidence: "transformers' get_constant_schedule ignores warm-up steps",
+        check: constant_warmup,
+    },
+    Rule {
+        id: "H11",
+        severity: Severity::Warning,
+        summary: "the learning rate is in the band that works for the method",
+        evidence: "published recipes: up to 1e-4 for all weights, 1e-5 to 1e-3 for LoRA (Biderman et al. 2024, arXiv 2405.09673)",
+        check: unusual_rate,
+    },
+    Rule {
+        id: "H18",
+        severity: Severity::Warning,
+        summary: "cosine_min_lr_ratio comes with a cosine",
+        evidence: "Axolotl reads it for `lr_scheduler: cosine` alone",
+        check: ratio_without_cosine,
+    },
+    Rule {
+        id: "H19",
+        severity: Severity::Warning,
+        summary: "adam_beta1 is below the square root of adam_beta2",
+        evidence: "Zhang et al. 2022, arXiv 2208.09632: Adam converges there, and can diverge elsewhere",
+        check: betas,
+    },
+];
+
+/// Models below this size are trained with much higher rates.
+const SMALL: f64 = 100e6;
+/// What is trained, the rates that work for it, and one that does.
+const BANDS: [(Method, f64, f64, &str); 2] =
+    [(Method::Lora, 1e-5, 1e-3, "2e-4"), (Method::AllWeights, 0.0, 1e-4, "2e-5")];
+
+#[derive(PartialEq)]
+enum Method {
+    Lora,
+    AllWeights,
+}
+
+fn endless_warmup(facts: &Facts) -> Option<Violation> {
+    if facts.text("lr_scheduler") == Some("constant") {
+        return None;
+    }
+    const WHY: &str = "the learning rate would never reach `learning_rate`";
+    if let Some(ratio) = facts.number("warmup_ratio").filter(|ratio| *ratio >= 1.0) {
+        let message = format!("`warmup_ratio` {ratio} is the whole run");
+        return Some(Violation::at("warmup_ratio", message, WHY).help("set `warmup_ratio: 0.03`"));
+    }
+    let (warmup, steps) = (facts.number("warmup_steps")?, facts.number("max_steps")?);
+    (warmup >= steps && steps >= 1.0).then(|| {
+        Violation::at("warmup_steps", format!("the warm-up takes {warmup} steps, the run {steps}"), WHY)
+            .and("max_steps")
+            .help(format!("set `warmup_steps: {}`", (steps * 0.03).ceil().min(steps - 1.0)))
+    })
+}
+
+fn constant_warmup(facts: &Facts) -> Option<Violation> {
+    let key = ["warmup_steps", "warmup_ratio"].into_iter().find(|key| facts.is_set(key))?;
+    (facts.text("lr_scheduler") == Some("constant")).then(|| {
+        Violation::at(
+            key,
+            format!("`{key}` has no effect with `lr_scheduler: constant`"),
+            "that schedule has no warm-up",
+        )
+        .and("lr_scheduler")
+        .help("write `lr_scheduler: constant_with_warmup`")
+        .set("lr_scheduler", "constant_with_warmup")
+    })
+}
+
+/// Says nothing of models that are tiny or start from random weights: theirs are higher.
+fn unusual_rate(facts: &Facts) -> Option<Violation> {
+    let (rate, parameters) = (facts.number("learning_rate")?, facts.model("parameters").as_f64()?);
+    let method = if facts.text("adapter") == Some("lora") { Method::Lora } else { Method::AllWeights };
+    let (_, low, high, usual) = BANDS.iter().find(|band| band.0 == method)?;
+    if parameters < SMALL || facts.flag("reinit_weights") || rate <= 0.0 || (*low..=*high).contains(&rate) {
+        return None;
+    }
+    let what = if method == Method::Lora { "an adapter" } else { "a model's own weights" };
+    let (word, why) =
+        if rate > *high { ("high", "training usually diverges there") } else { ("low", "it hardly learns there") };
+    Some(
+        Violation::at(
+            "learning_rate",
+            format!("`learning_rate` {rate:e} is {word} for training {what} of {:.0} million parameters", parameters / 1e6),
+            why,
+        )
+        .help(format!("`{usual}` is usual; silence this rule with `rules: [{{name: practice, severity: {{H11: off}}}}]`")),
+    )
+}
+
+fn ratio_without_cosine(facts: &Facts) -> Option<Violation> {
+    let scheduler = facts.text("lr_scheduler").unwrap_or("a plugin");
+    (facts.is_set("cosine_min_lr_ratio") && scheduler != "cosine").then(|| {
+        Violation::at(
+            "cosine_min_lr_ratio",
+            "`cosine_min_lr_ratio` has no effect",
+            format!("it is where a cosine ends; `lr_scheduler` is {scheduler}"),
+        )
+        .and("lr_scheduler")
+        .help("delete it, or write `lr_scheduler: cosine`")
+    })
+}
+
+fn betas(facts: &Facts) -> Option<Violation> {
+    let (beta1, beta2) = (facts.number("adam_beta1")?, facts.number("adam_beta2")?);
+    (beta2 >= 0.0 && beta1 >= beta2.sqrt()).then(|| {
+        let key = if facts.is_given("adam_beta2") { "adam_beta2" } else { "adam_beta1" };
+        Violation::at(
+            key,
+            format!("`adam_beta1` {beta1} is not below the square root of `adam_beta2` {beta2}"),
+            "the step size is then steadied less than the step, and grows where gradients are rare",
+        )
+        .help("`adam_beta1: 0.9` with `adam_beta2: 0.95` or `0.999` is usual")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin_sdk::serde_json::{Value, json};
+
+    use crate::tests::fired;
+
+    fn check(config: Value) -> Vec<String> {
+        fired(config, json!({"parameters": 1e9}))
+    }
+
+    #[test]
+    fn h9_the_warm_up_ends() {
+        assert_eq!(check(json!({"warmup_steps": 10})), [""; 0]);
+        assert_eq!(check(json!({"warmup_steps": 10, "max_steps": 10})), ["H9"]);
+        assert_eq!(check(json!({"warmup_steps": 9, "max_steps": 10})), [""; 0]);
+        assert_eq!(check(json!({"warmup_ratio": 1})), ["H9"]);
+        assert_eq!(check(json!({"warmup_ratio": 0.1, "max_steps": 10})), [""; 0]);
+    }
+
+    #[test]
+    fn h10_constant_from_the_start() {
+        assert_eq!(check(json!({"warmup_steps": 10, "lr_scheduler": "constant"})), ["H10"]);
+        assert_eq!(check(json!({"warmup_steps": 10, "max_steps": 5, "lr_scheduler": "constant"})), ["H10"]);
+        assert_eq!(check(json!({"warmup_steps": 0, "lr_scheduler": "constant"})), [""; 0]);
+    }
+
+    #[test]
+    fn h11_rates_that_work() {
+        let all = |rate: f64| check(json!({"learning_rate": rate}));
+        assert_eq!((all(2e-4), all(1e-4), all(1e-7)), (vec!["H11".to_owned()], vec![], vec![]));
+        let lora = |rate: f64| check(json!({"learning_rate": rate, "adapter": "lora"}));
+        assert_eq!([lora(2e-3), lora(1e-6)], [["H11"], ["H11"]]);
+        assert_eq!([lora(1e-3), lora(1e-5)], [[""; 0], [""; 0]]);
+        assert_eq!(fired(json!({"learning_rate": 1e-2}), json!({"parameters": 99e6})), [""; 0]);
+        assert_eq!(fired(json!({"learning_rate": 1e-2}), Value::Null), [""; 0]);
+        assert_eq!(check(json!({"learning_rate": 1e-3, "reinit_weights": true})), [""; 0]);
+    }
+
+    #[test]
+    fn h18_the_end_of_a_cosine() {
+        assert_eq!(check(json!({"cosine_min_lr_ratio": 0.1, "lr_scheduler": "linear"})), ["H18"]);
+        assert_eq!(check(json!({"cosine_min_lr_ratio": 0.1, "lr_scheduler": {"name": "wsd"}})), ["H18"]);
+        assert_eq!(check(json!({"cosine_min_lr_ratio": 0.1})), [""; 0]);
+    }
+
+    #[test]
+    fn h19_moments_of_adam() {
+        assert_eq!(check(json!({"adam_beta2": 0.8})), ["H19"]);
+        assert_eq!(check(json!({"adam_beta2": 0.95})), [""; 0]);
+    }
+}
