@@ -42,7 +42,8 @@ pub struct Facts {
     /// The model, where its files can be read: `num_hidden_layers`, `vocab_size`, `max_position_embeddings`,
     /// `tie_word_embeddings`, `parameters`, `parameter_names`, `tokenizer.has_pad`, `tokenizer.added_tokens` and so on.
     pub model: Option<Value>,
-    /// The data, where it is known.
+    /// The data and the length of the run, once the data is read, which `host check` does not do: `rows`, `samples`,
+    /// `tokens`, `longest`, `too_long`, `micro_batches_per_epoch`, `steps_per_epoch`, `total_steps` and so on.
     pub data: Option<Value>,
     /// The machine: `device`, `cores`, `host_version`.
     pub machine: Option<Value>,
@@ -59,6 +60,11 @@ impl Facts {
     /// The same in the model's facts.
     pub fn model(&self, path: &str) -> &Value {
         self.model.as_ref().map_or(&Value::Null, |model| at(model, path))
+    }
+
+    /// The same in the facts of the data.
+    pub fn data(&self, path: &str) -> &Value {
+        self.data.as_ref().map_or(&Value::Null, |data| at(data, path))
     }
 
     /// A true flag; anything else is false.
@@ -122,6 +128,12 @@ impl Facts {
     #[must_use]
     pub fn with_model(self, model: Value) -> Self {
         Self { model: Some(model), ..self }
+    }
+
+    /// The same facts with what is known of the data.
+    #[must_use]
+    pub fn with_data(self, data: Value) -> Self {
+        Self { data: Some(data), ..self }
     }
 }
 
@@ -321,7 +333,7 @@ mod tests {
         for path in ["list", "zero", "none", "datasets[1]", "datasets[0].path.more", "datasets[", "", "a..b", "[0]"] {
             assert!(!facts.is_set(path) && facts.list(path).is_empty() && facts.number(path).is_none_or(|n| n == 0.0));
         }
-        assert_eq!(facts.model("parameters"), &Value::Null);
+        assert_eq!((facts.model("parameters"), facts.data("rows")), (&Value::Null, &Value::Null));
     }
 
     #[test]

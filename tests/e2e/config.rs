@@ -1,6 +1,6 @@
 //! Bad configs: one clear message each, at its place.
 
-use crate::support::{CONFIG, Project};
+use crate::support::{CONFIG, Project, finish, root};
 
 fn check(text: impl AsRef<[u8]>) -> String {
     let project = Project::new();
@@ -77,6 +77,65 @@ fn a_rule_can_be_silenced_or_made_an_error() {
     assert!(project.failure(&["check", "host.yml"]).contains("error[rule::D16]"));
     project.write("host.yml", format!("{CONFIG}rules: [{{name: axolotl-compat, severity: {{D61: off}}}}]\n"));
     insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
+}
+
+#[test]
+fn both_sets_of_rules_are_always_on() {
+    let project = Project::new();
+    let lines = "test_datasets: [{path: ./train.jsonl, type: alpaca}]\neval_batch_size: 9\n";
+    let check = |rules: &str| {
+        project.write("host.yml", format!("{CONFIG}{lines}{rules}"));
+        project.success(&["check", "host.yml"]).stderr
+    };
+    insta::assert_snapshot!(check(""));
+    assert!(check("rules: [{name: practice, severity: {H20: off}}]\n").contains("warning[rule::D16]"));
+    assert!(check("rules: [{name: axolotl-compat, severity: {D16: off}}]\n").contains("warning[rule::H20]"));
+    let rules = "rules: [{name: practice, severity: {H20: off}}, {name: axolotl-compat, severity: {D16: off}}]\n";
+    assert_eq!(check(rules), "host.yml: no errors, no warnings\n");
+    // A rule of the other plugin is not here, and the message says where it is.
+    project.write("host.yml", format!("{CONFIG}rules: [{{name: axolotl-compat, severity: {{H20: off}}}}]\n"));
+    insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
+}
+
+#[test]
+fn conversations_need_a_template_with_an_end() {
+    let text = CONFIG.replace("alpaca", "chat_template");
+    insta::assert_snapshot!(check(&text));
+    let project = Project::new();
+    project.write("host.yml", format!("{text}chat_template: chatml\n"));
+    insta::assert_snapshot!(project.success(&["check", "host.yml"]).stderr);
+    let own = "chat_template_jinja: '{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}'\n";
+    project.write("host.yml", format!("{text}{own}eot_tokens: ['<pad>']\n"));
+    insta::assert_snapshot!(project.success(&["check", "host.yml"]).stderr);
+    project.write("host.yml", format!("{text}chat_template: alpaca\n"));
+    assert_eq!(project.success(&["check", "host.yml"]).stderr, "host.yml: no errors, no warnings\n");
+}
+
+#[test]
+fn rules_see_the_data_once_it_is_read() {
+    let project = Project::new();
+    project.write("host.yml", format!("{CONFIG}gradient_accumulation_steps: 16\n"));
+    assert!(!project.success(&["check", "host.yml"]).stderr.contains("rule::"));
+    let messages = project.success(&["train", "host.yml", "--dry-run"]).stderr;
+    assert!(messages.contains("warning[rule::H26]: all 48 samples do not fill one step of 64"), "{messages}");
+    // A warning of before is not said again; an error ends the run.
+    let lines = "test_datasets: [{path: train.jsonl, type: alpaca}]\nwarmup_steps: 12\n";
+    project.write("host.yml", CONFIG.replace("max_steps: 4\n", "") + lines);
+    insta::assert_snapshot!(project.failure(&["train", "host.yml"]));
+    assert!(!project.path("out").exists());
+}
+
+#[test]
+fn the_configs_to_copy_break_no_rule() {
+    let project = Project::new();
+    let root = root().canonicalize().unwrap();
+    for name in ["quickstart/config.yml", "lora.yml", "freeze.yml", "curated.yml", "code.yml"] {
+        let path = format!("configs/{name}");
+        let mut command = project.command(&["check", &path]);
+        command.current_dir(&root);
+        let outcome = finish(command.spawn().unwrap());
+        assert_eq!((outcome.status, outcome.stderr), (0, format!("{path}: no errors, no warnings\n")));
+    }
 }
 
 #[test]

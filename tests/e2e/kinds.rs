@@ -263,7 +263,7 @@ fn the_config_with_all_three_trains() {
     assert!(summary["row_filters"][0]["mean_score"].is_number(), "{summary}");
     let names: Vec<&str> =
         summary["plugins"].as_array().unwrap().iter().map(|plugin| plugin["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["alpaca", "axolotl-compat", "curate", "jsonl", "loss-watch", "wsd"]);
+    assert_eq!(names, ["alpaca", "axolotl-compat", "curate", "jsonl", "loss-watch", "practice", "wsd"]);
     let (first, last) = (summary["first_loss"].as_f64().unwrap(), summary["final_loss"].as_f64().unwrap());
     assert!(last < first, "{first} {last}");
 }

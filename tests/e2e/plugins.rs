@@ -93,7 +93,7 @@ fn a_strangers_strategy_is_used_by_name() {
     let run: serde_json::Value = serde_json::from_str(&project.read("out/run.json")).unwrap();
     let names: Vec<&str> =
         run["plugins"].as_array().unwrap().iter().map(|plugin| plugin["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["acme:reverse", "axolotl-compat", "jsonl"]);
+    assert_eq!(names, ["acme:reverse", "axolotl-compat", "jsonl", "practice"]);
 
     project.write("host.yml", CONFIG.replace("alpaca", "{name: 'acme:reverse', config: {feild: output}}"));
     insta::assert_snapshot!(project.failure(&["check", "host.yml", "--plugins", plugins]));
@@ -105,7 +105,7 @@ fn a_strangers_strategy_is_used_by_name() {
     insta::assert_snapshot!(project.failure(&["check", "host.yml", "--plugins", plugins]));
 
     let listed = project.success(&["plugin", "list", "--plugins", plugins, "--json"]).stdout;
-    assert_eq!(listed.lines().count(), 10);
+    assert_eq!(listed.lines().count(), 11);
     let inspected = project.success(&["plugin", "inspect", "acme:reverse", "--plugins", plugins]).stdout;
     assert!(
         inspected.contains("kind         prompt-strategy")

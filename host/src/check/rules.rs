@@ -2,6 +2,7 @@
 
 use plugin_runtime::PluginHost;
 use plugin_runtime::types::{Edit, Facts, Finding, Severity as GuestSeverity};
+use serde_json::Value;
 
 use super::facts::{ModelFacts, machine_json};
 use super::plugins::{BUNDLED_RULES, Use, locate};
@@ -10,11 +11,34 @@ use crate::diagnostic::{Diagnostic, Severity};
 
 /// Runs the bundled rules and those that the config names.
 pub fn check(loaded: &LoadedConfig, plugins: &PluginHost, model: Option<&ModelFacts>) -> Vec<Diagnostic> {
+    run(loaded, plugins, model, None)
+}
+
+/// The same once the data is read: what the rules find now and did not find `before`.
+pub fn check_data(
+    loaded: &LoadedConfig,
+    plugins: &PluginHost,
+    model: &ModelFacts,
+    data: &Value,
+    before: &[Diagnostic],
+) -> Vec<Diagnostic> {
+    let mut found = run(loaded, plugins, Some(model), Some(data));
+    let is_known = |new: &Diagnostic| before.iter().any(|old| (&old.code, &old.message) == (&new.code, &new.message));
+    found.retain(|new| !is_known(new));
+    found
+}
+
+fn run(
+    loaded: &LoadedConfig,
+    plugins: &PluginHost,
+    model: Option<&ModelFacts>,
+    data: Option<&Value>,
+) -> Vec<Diagnostic> {
     let facts = Facts {
         config_json: loaded.to_json().to_string(),
         given_paths: loaded.given.clone(),
         model_json: model.map(|model| model.to_json().to_string()),
-        data_json: None,
+        data_json: data.map(ToString::to_string),
         machine_json: Some(machine_json().to_string()),
         outcomes_json: None,
     };
@@ -28,7 +52,7 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost, model: Option<&ModelFa
     let always = bundled.iter().filter(|bundled| !named.iter().any(|rule| rule.name == bundled.name));
     let always = always.map(|rule| (None, rule));
     for (index, rule) in always.chain(named.iter().enumerate().map(|(index, rule)| (Some(index), rule))) {
-        let config_json = serde_json::Value::Object(rule.config.clone()).to_string();
+        let config_json = Value::Object(rule.config.clone()).to_string();
         let findings = plugins.checker(&rule.name, &config_json).and_then(|mut checker| {
             let known = if rule.severity.is_empty() { None } else { Some(checker.rules()?) };
             Ok((checker.check(&facts)?, known))

@@ -79,6 +79,8 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
         failure
     };
     let plan = Plan::new(&loaded, &plugins, &model, template.as_ref()).map_err(kept)?;
+    let of_data = check::rules::check_data(&loaded, &plugins, &model, &plan.to_json(), &remarks);
+    show(&Failure::check(of_data)?, output);
     let cost = cost(&loaded, &model, template.as_ref(), &plan)?;
     show(cost.warning(&loaded).as_slice(), output);
     if args.dry_run {

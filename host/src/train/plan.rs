@@ -9,6 +9,7 @@ use engine::rng::Philox;
 use engine::{Trainable, TrainerOptions};
 use plugin_runtime::PluginHost;
 use plugin_runtime::types::ScheduleRun;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::schedule::{Schedule, Shape};
@@ -39,6 +40,8 @@ pub struct Data {
     pub eval: Vec<Example>,
     /// Rows read for training.
     pub rows: u64,
+    /// Of those, the ones that have more tokens than `sequence_len` and were left out.
+    pub too_long: u64,
     /// Rows left out, both sets together.
     pub dropped: Dropped,
     /// Digest of all training tokens and what of them is learned.
@@ -75,6 +78,8 @@ pub struct Plan {
     pub batches: BatchOptions,
     /// Micro-batches per optimizer step.
     pub accumulation: usize,
+    /// Micro-batches per epoch.
+    pub micro_batches_per_epoch: u64,
     /// Optimizer steps per epoch.
     pub steps_per_epoch: u64,
     /// Optimizer steps of the run.
@@ -113,7 +118,8 @@ impl Plan {
         };
         let lengths: Vec<usize> = data.train.iter().map(|example| example.tokens.ids.len()).collect();
         let accumulation = config.gradient_accumulation_steps as usize;
-        let steps_per_epoch = plan_epoch(&lengths, &batches, 0).len().div_ceil(accumulation).max(1) as u64;
+        let micro_batches_per_epoch = plan_epoch(&lengths, &batches, 0).len() as u64;
+        let steps_per_epoch = micro_batches_per_epoch.div_ceil(accumulation as u64).max(1);
         let by_epochs = (config.num_epochs * steps_per_epoch as f64).ceil().max(1.0) as u64;
         let total_steps = config.max_steps.unwrap_or(by_epochs);
         let schedule = schedule(loaded, plugins, total_steps, steps_per_epoch)?;
@@ -141,6 +147,7 @@ impl Plan {
             data,
             batches,
             accumulation,
+            micro_batches_per_epoch,
             steps_per_epoch,
             total_steps,
             schedule,
@@ -149,6 +156,22 @@ impl Plan {
             log: Every(Some(logging.max(1))),
             evaluate,
             save,
+        })
+    }
+
+    /// The data and the length of the run, for rules.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "rows": self.data.rows,
+            "samples": self.data.train.len(),
+            "eval_samples": self.data.eval.len(),
+            "tokens": self.tokens(),
+            "trained_tokens": self.trained_tokens(),
+            "longest": self.data.train.iter().map(|example| example.tokens.ids.len()).max(),
+            "too_long": self.data.too_long,
+            "micro_batches_per_epoch": self.micro_batches_per_epoch,
+            "steps_per_epoch": self.steps_per_epoch,
+            "total_steps": self.total_steps,
         })
     }
 
@@ -286,7 +309,7 @@ fn data(
     let encoder =
         Encoder { tokenizer, template, train_on_inputs: config.train_on_inputs, end_of_turn, starts_with_bos };
     let mut dropped = Dropped::default();
-    let mut rows = 0;
+    let (mut rows, mut too_long) = (0, 0);
     let mut read =
         |key: &str, datasets: &[DatasetConfig], filters: &[FilterRef], count: bool| -> Result<Vec<Example>, Failure> {
             let mut examples = Vec::new();
@@ -294,6 +317,7 @@ fn data(
                 let prepared = one(loaded, plugins, &encoder, dataset, &format!("{key}[{index}]"), filters)?;
                 if count {
                     rows += prepared.rows;
+                    too_long += prepared.dropped.too_long;
                 }
                 dropped.add(&prepared.dropped);
                 examples.extend(prepared.examples);
@@ -313,7 +337,7 @@ fn data(
         (train, eval) = split(train, count, config.seed);
     }
     let digest = digest(&train);
-    Ok(Data { train, eval, rows, dropped, digest })
+    Ok(Data { train, eval, rows, too_long, dropped, digest })
 }
 
 fn one(

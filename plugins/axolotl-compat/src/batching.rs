@@ -127,13 +127,9 @@ fn due_too_late(facts: &Facts, key: &str, what: &str) -> Option<Violation> {
     let (times, epochs) = (facts.number(key)?, facts.number("num_epochs")?);
     let by_epochs = !facts.is_set("max_steps");
     (by_epochs && times > 0.0 && epochs > 0.0 && times * epochs < 1.0).then(|| {
-        Violation::at(
-            key,
-            format!("{what}"),
-            format!("`{key}` {times} in a run of {epochs} epochs is less than once"),
-        )
-        .and("num_epochs")
-        .help(format!("set `{key}: {}` or more, or delete it", (1.0 / epochs).ceil()))
+        Violation::at(key, what, format!("`{key}` {times} in a run of {epochs} epochs is less than once"))
+            .and("num_epochs")
+            .help(format!("set `{key}: {}` or more, or delete it", (1.0 / epochs).ceil()))
     })
 }
 

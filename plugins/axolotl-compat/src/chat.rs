@@ -145,7 +145,8 @@ mod tests {
 
     /// What fires for conversations and this tokenizer.
     fn chat(more: Value, tokenizer: Value) -> Vec<String> {
-        let mut config = json!({"datasets": [{"path": "a", "type": "alpaca"}, {"path": "b", "type": {"name": "chat_template"}}]});
+        let mut config =
+            json!({"datasets": [{"path": "a", "type": "alpaca"}, {"path": "b", "type": {"name": "chat_template"}}]});
         config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         fired(config, json!({"tokenizer": tokenizer}))
     }

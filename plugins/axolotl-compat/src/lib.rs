@@ -67,7 +67,7 @@ pub(crate) mod tests {
     #[test]
     fn facts_of_the_wrong_kind_break_nothing() {
         let strange = json!({"datasets": 3, "test_datasets": "x", "unfrozen_parameters": {"a": 1}, "chat_template": 7,
-            "gradient_checkpointing": "yes", "eot_tokens": [1, null], "num_epochs": [], "saves_per_epoch": "x"});
+            "gradient_checkpointing": "yes", "eot_tokens": [1, null], "num_epochs": [], "saves_per_epoch": []});
         assert_eq!(fired(strange, json!([1, 2])), [""; 0]);
         let model = json!({"parameter_names": [1], "tokenizer": "none"});
         assert_eq!(fired(json!({"datasets": [null, "x", {"type": {"name": 3}}]}), model), [""; 0]);

@@ -100,6 +100,20 @@ pub(crate) const RULES: &[Rule] = &[
         evidence: "other tools ask for the share to train on: 0.9 meant for that trains on a tenth",
         check: most_is_kept_back,
     },
+    Rule {
+        id: "H26",
+        severity: Severity::Warning,
+        summary: "the data fills one optimizer step",
+        evidence: "a step that is never full is of another size than the config says, and the learning rate was chosen for that",
+        check: step_is_never_full,
+    },
+    Rule {
+        id: "H27",
+        severity: Severity::Warning,
+        summary: "most rows fit into sequence_len",
+        evidence: "what is left out is the longest part of the data, not a random one",
+        check: most_are_too_long,
+    },
 ];
 
 fn too_long(facts: &Facts) -> Option<Violation> {
@@ -135,16 +149,13 @@ fn limit_without_saving(facts: &Facts) -> Option<Violation> {
 }
 
 fn inputs_and_roles(facts: &Facts) -> Option<Violation> {
-    let paths = |key: &'static str| {
-        (0..facts.list("datasets").len()).map(move |index| format!("datasets[{index}].{key}"))
-    };
+    let paths =
+        |key: &'static str| (0..facts.list("datasets").len()).map(move |index| format!("datasets[{index}].{key}"));
     let mut keys = paths("roles_to_train").chain(paths("message_field_training"));
     let path = keys.find(|path| facts.is_given(path)).filter(|_| facts.flag("train_on_inputs"))?;
     let key = path.rsplit('.').next()?;
     let message = format!("`{key}` has no effect with `train_on_inputs: true`");
-    Some(
-        Violation::at(&path, message, "every turn is learned then").and("train_on_inputs").help("delete one of them"),
-    )
+    Some(Violation::at(&path, message, "every turn is learned then").and("train_on_inputs").help("delete one of them"))
 }
 
 /// The name of a dataset's prompt strategy: `type` is a text or has a `name`.
@@ -239,8 +250,12 @@ fn system_message_for_nobody(facts: &Facts) -> Option<Violation> {
 fn limits_on_nothing(facts: &Facts) -> Option<Violation> {
     let key = ["eval_max_new_tokens", "num_generation_samples"].into_iter().find(|key| facts.is_given(key))?;
     (!facts.is_set("eval_reward_funcs")).then(|| {
-        Violation::at(key, format!("`{key}` has no effect"), "text is generated for `eval_reward_funcs`, and there are none")
-            .help("delete it, or set `eval_reward_funcs: [exact-match]`")
+        Violation::at(
+            key,
+            format!("`{key}` has no effect"),
+            "text is generated for `eval_reward_funcs`, and there are none",
+        )
+        .help("delete it, or set `eval_reward_funcs: [exact-match]`")
     })
 }
 
@@ -264,10 +279,46 @@ fn most_is_kept_back(facts: &Facts) -> Option<Violation> {
     )
 }
 
+fn step_is_never_full(facts: &Facts) -> Option<Violation> {
+    let samples = facts.data("samples").as_u64()?;
+    let number = |key: &str| facts.get(key).as_u64();
+    let (rows, accumulation) = (number("micro_batch_size")?, number("gradient_accumulation_steps")?);
+    // A packed row holds several samples: then micro-batches are what is counted.
+    let (have, need, what) = if facts.flag("sample_packing") {
+        (facts.data("micro_batches_per_epoch").as_u64()?, accumulation, "micro-batches")
+    } else {
+        (samples, rows.saturating_mul(accumulation), "samples")
+    };
+    (have > 0 && have < need).then(|| {
+        let key = if accumulation > 1 { "gradient_accumulation_steps" } else { "micro_batch_size" };
+        let fits = if key == "micro_batch_size" || facts.flag("sample_packing") { have } else { have / rows.max(1) };
+        Violation::at(
+            key,
+            format!("all {have} {what} do not fill one step of {need}"),
+            format!("`micro_batch_size` {rows} x `gradient_accumulation_steps` {accumulation}; each step sees all of the data"),
+        )
+        .help(format!("set `{key}: {}`, or add data", fits.max(1)))
+    })
+}
+
+fn most_are_too_long(facts: &Facts) -> Option<Violation> {
+    let (rows, too_long) = (facts.data("rows").as_f64()?, facts.data("too_long").as_f64()?);
+    let length = facts.number("sequence_len")?;
+    (too_long > rows / 2.0).then(|| {
+        Violation::at(
+            "sequence_len",
+            format!("{too_long} of {rows} rows are left out: they have more than {length} tokens"),
+            "only the short ones are trained on",
+        )
+        .help("raise `sequence_len`, or keep their beginning: `excess_length_strategy: truncate`")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use plugin_sdk::serde_json::{Value, json};
 
+    use super::*;
     use crate::tests::fired;
 
     fn check(config: Value) -> Vec<String> {
@@ -326,6 +377,22 @@ mod tests {
         assert_eq!(check(json!({"save_steps": 0.5, "max_steps": 100})), [""; 0]);
         assert_eq!(check(json!({"eval_steps": 500, "max_steps": 100, "val_set_size": 0.1})), ["H17"]);
         assert_eq!(check(json!({"eval_steps": 500, "max_steps": 100})), [""; 0]);
+    }
+
+    #[test]
+    fn h26_and_h27_what_the_data_says() {
+        let read = |config: Value, data: Value| {
+            let defaults = json!({"micro_batch_size": 4, "gradient_accumulation_steps": 8, "sequence_len": 512});
+            let facts = Facts::of(defaults, config).with_data(data);
+            (step_is_never_full(&facts).is_some(), most_are_too_long(&facts).is_some())
+        };
+        let data = |samples: u64, too_long: u64| json!({"rows": 100, "samples": samples, "too_long": too_long, "micro_batches_per_epoch": samples / 8});
+        assert_eq!(read(json!({}), data(32, 50)), (false, false));
+        assert_eq!(read(json!({}), data(31, 51)), (true, true));
+        assert_eq!(read(json!({"gradient_accumulation_steps": 1}), data(3, 0)), (true, false));
+        assert_eq!(read(json!({"sample_packing": true}), data(64, 0)), (false, false));
+        assert_eq!(read(json!({"sample_packing": true}), data(56, 0)), (true, false));
+        assert_eq!(read(json!({}), Value::Null), (false, false));
     }
 
     #[test]

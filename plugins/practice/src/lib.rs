@@ -74,7 +74,8 @@ pub(crate) mod tests {
         let strange = json!({"datasets": 3, "test_datasets": {"x": 1}, "adapter": 7, "lora_r": 0, "lora_alpha": "x",
             "learning_rate": [], "peft_layers_to_transform": "all", "max_steps": -1, "warmup_steps": true, "adam_beta2": {}});
         assert_eq!(fired(strange, json!([1, 2])), [""; 0]);
-        let model = json!({"num_hidden_layers": -4, "max_position_embeddings": "x", "parameters": null, "tokenizer": 1});
+        let model =
+            json!({"num_hidden_layers": -4, "max_position_embeddings": "x", "parameters": null, "tokenizer": 1});
         let lora = json!({"adapter": "lora", "lora_r": 0, "lora_alpha": 0, "peft_layers_to_transform": [null, -1, 1e300],
             "datasets": [null, 3, {"path": 1, "type": {"name": []}}], "test_datasets": [null, {"path": 1}]});
         assert_eq!(fired(lora, model), [""; 0]);

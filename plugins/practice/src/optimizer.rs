@@ -61,10 +61,12 @@ fn endless_warmup(facts: &Facts) -> Option<Violation> {
         let message = format!("`warmup_ratio` {ratio} is the whole run");
         return Some(Violation::at("warmup_ratio", message, WHY).help("set `warmup_ratio: 0.03`"));
     }
-    let (warmup, steps) = (facts.number("warmup_steps")?, facts.number("max_steps")?);
+    let warmup = facts.number("warmup_steps")?;
+    // Without `max_steps`, the length of the run is known once the data is read.
+    let steps = facts.number("max_steps").or_else(|| facts.data("total_steps").as_f64())?;
     (warmup >= steps && steps >= 1.0).then(|| {
         Violation::at("warmup_steps", format!("the warm-up takes {warmup} steps, the run {steps}"), WHY)
-            .and("max_steps")
+            .and(if facts.is_given("max_steps") { "max_steps" } else { "num_epochs" })
             .help(format!("set `warmup_steps: {}`", (steps * 0.03).ceil().min(steps - 1.0)))
     })
 }
@@ -97,10 +99,15 @@ fn unusual_rate(facts: &Facts) -> Option<Violation> {
     Some(
         Violation::at(
             "learning_rate",
-            format!("`learning_rate` {rate:e} is {word} for training {what} of {:.0} million parameters", parameters / 1e6),
+            format!(
+                "`learning_rate` {rate:e} is {word} for training {what} of {:.0} million parameters",
+                parameters / 1e6
+            ),
             why,
         )
-        .help(format!("`{usual}` is usual; silence this rule with `rules: [{{name: practice, severity: {{H11: off}}}}]`")),
+        .help(format!(
+            "`{usual}` is usual; silence this rule with `rules: [{{name: practice, severity: {{H11: off}}}}]`"
+        )),
     )
 }
 
@@ -134,6 +141,7 @@ fn betas(facts: &Facts) -> Option<Violation> {
 mod tests {
     use plugin_sdk::serde_json::{Value, json};
 
+    use super::*;
     use crate::tests::fired;
 
     fn check(config: Value) -> Vec<String> {
@@ -145,6 +153,12 @@ mod tests {
         assert_eq!(check(json!({"warmup_steps": 10})), [""; 0]);
         assert_eq!(check(json!({"warmup_steps": 10, "max_steps": 10})), ["H9"]);
         assert_eq!(check(json!({"warmup_steps": 9, "max_steps": 10})), [""; 0]);
+        let read = |config: Value| {
+            let facts = Facts::of(json!({"lr_scheduler": "cosine"}), config).with_data(json!({"total_steps": 5}));
+            endless_warmup(&facts).is_some()
+        };
+        assert_eq!([read(json!({"warmup_steps": 5})), read(json!({"warmup_steps": 4}))], [true, false]);
+        assert!(!read(json!({"warmup_steps": 5, "max_steps": 10})));
         assert_eq!(check(json!({"warmup_ratio": 1})), ["H9"]);
         assert_eq!(check(json!({"warmup_ratio": 0.1, "max_steps": 10})), [""; 0]);
     }
