@@ -111,7 +111,7 @@ fn end_in_pieces(facts: &Facts) -> Option<Violation> {
         Violation::at(
             "chat_template",
             format!("`{end}`, with which `{name}` ends a turn, is not a token of this model"),
-            "it is read letter by letter, and the model never learns to stop there",
+            "it is read in pieces, and the model never learns to stop there",
         )
         .help("use the model's own template (`tokenizer_default`), `alpaca`, which ends turns with the tokenizer's `eos_token`, or a model that has the token"),
     )

@@ -56,16 +56,16 @@ fn endless_warmup(facts: &Facts) -> Option<Violation> {
     if facts.text("lr_scheduler") == Some("constant") {
         return None;
     }
-    const WHY: &str = "the learning rate would never reach `learning_rate`";
+    let why = "the learning rate would never reach `learning_rate`";
     if let Some(ratio) = facts.number("warmup_ratio").filter(|ratio| *ratio >= 1.0) {
         let message = format!("`warmup_ratio` {ratio} is the whole run");
-        return Some(Violation::at("warmup_ratio", message, WHY).help("set `warmup_ratio: 0.03`"));
+        return Some(Violation::at("warmup_ratio", message, why).help("set `warmup_ratio: 0.03`"));
     }
     let warmup = facts.number("warmup_steps")?;
     // Without `max_steps`, the length of the run is known once the data is read.
     let steps = facts.number("max_steps").or_else(|| facts.data("total_steps").as_f64())?;
     (warmup >= steps && steps >= 1.0).then(|| {
-        Violation::at("warmup_steps", format!("the warm-up takes {warmup} steps, the run {steps}"), WHY)
+        Violation::at("warmup_steps", format!("the warm-up takes {warmup} steps, the run {steps}"), why)
             .and(if facts.is_given("max_steps") { "max_steps" } else { "num_epochs" })
             .help(format!("set `warmup_steps: {}`", (steps * 0.03).ceil().min(steps - 1.0)))
     })
