@@ -118,6 +118,7 @@ impl ModelFacts {
             "vocab_size": config.vocab_size,
             "max_position_embeddings": config.max_position_embeddings,
             "tie_word_embeddings": config.tie_word_embeddings,
+            "capabilities": crate::capabilities::of(&config.architecture),
             "tokenizer": {
                 "vocab_size": self.tokenizer.vocab_size(),
                 "has_bos": self.tokenizer.bos().is_some(),

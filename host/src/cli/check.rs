@@ -6,7 +6,7 @@ use super::plan::{cost, describe};
 use super::{CheckArgs, open_plugins, say, show};
 use crate::author::replay::{self, Keep};
 use crate::check::facts::ModelFacts;
-use crate::check::{check_examined, lock, plugins};
+use crate::check::{check_examined, lock, plugins, rules};
 use crate::config::{self, LoadedConfig};
 use crate::diagnostic::{ExitStatus, Failure, Severity};
 use crate::report::{Output, emit};
@@ -27,6 +27,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
     let is_sound = found.iter().all(|diagnostic| diagnostic.severity != Severity::Error);
     let planned = read.as_ref().filter(|_| *wants_plan && is_sound).and_then(|(loaded, model)| {
         let planned = Planned::new(loaded, model, &plugins).map_err(|failure| found.extend(failure.0)).ok()?;
+        found.extend(rules::check_data(loaded, &plugins, model, &planned.plan.to_json(), &found));
         found.extend(planned.cost.warning(loaded));
         Some(planned)
     });
