@@ -124,7 +124,7 @@ pub fn run(cli: Cli) -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Command::Doctor(args) => (args.output(), doctor::run(&args)),
-        Command::Schema(args) => (args.output(), schema::run(&args)),
+        Command::Schema(args) => (args.output(), Ok(schema::run(&args))),
         Command::Plugin(args) => (args.output(), plugin::run(&args)),
         Command::CompilePlugin { memory } => return plugin_runtime::compile_main(memory),
     };

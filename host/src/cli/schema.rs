@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::config::json_schema;
-use crate::diagnostic::{ExitStatus, Failure};
+use crate::diagnostic::ExitStatus;
 use crate::report::{Output, emit};
 
 #[derive(Debug, Args)]
@@ -25,13 +25,13 @@ impl SchemaArgs {
     }
 }
 
-pub(super) fn run(args: &SchemaArgs) -> Result<ExitStatus, Failure> {
+pub(super) fn run(args: &SchemaArgs) -> ExitStatus {
     if args.json {
         emit("schema", json!({ "schema": json_schema::schema() }));
-        return Ok(ExitStatus::Done);
+        return ExitStatus::Done;
     }
     let text = if args.markdown { json_schema::markdown() } else { format!("{:#}\n", json_schema::schema()) };
     // A closed pipe is not an error: whoever read it has seen enough.
     let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(ExitStatus::Done)
+    ExitStatus::Done
 }
