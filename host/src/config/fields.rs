@@ -5,15 +5,14 @@
 
 use serde_json::{Map, Value};
 
-use super::axolotl_keys::{self, DATASET};
+use super::axolotl_keys::DATASET;
 use super::defaults;
 use super::names::{nearest, one_of};
+use super::plugin_fields::{filters, plugin_ref, plugin_refs, rewards, rules_and_plugins, scheduler, strategy};
 use super::read::{Context, Section, fill, found, unknown_word};
 use super::schema::{Config, DatasetConfig};
-use super::values::{
-    Adapter, Amount, AutoBool, Choice, FilterRef, LrScheduler, OnError, PluginGrants, PluginLimits, PluginPin,
-    PluginRef, RewardRef, RuleRef, RuleSeverity, Scheduler,
-};
+use super::values::{Adapter, Amount, AutoBool, PluginRef};
+use crate::capabilities::ARCHITECTURES;
 use crate::diagnostic::{Diagnostic, Severity};
 
 /// Linear layers of a decoder layer, by the names that `lora_target_modules` uses.
@@ -21,7 +20,7 @@ pub const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "
 /// Chat templates by name.
 pub(super) const CHAT_TEMPLATES: [&str; 5] = ["tokenizer_default", "chatml", "llama3", "alpaca", "jinja"];
 /// Architectures by the names of transformers.
-pub(super) const MODEL_TYPES: [&str; 3] = ["LlamaForCausalLM", "MistralForCausalLM", "AutoModelForCausalLM"];
+pub(super) const MODEL_TYPES: [&str; 3] = [ARCHITECTURES[0], ARCHITECTURES[1], "AutoModelForCausalLM"];
 /// AdamW by the names of implementations with a smaller or paged state, and the bits of theirs.
 pub(super) const ADAMW_IN_LESS: [(&str, u32); 7] = [
     ("adamw_bnb_8bit", 8),
@@ -32,8 +31,6 @@ pub(super) const ADAMW_IN_LESS: [(&str, u32); 7] = [
     ("paged_adamw_32bit", 32),
     ("paged_adamw", 32),
 ];
-/// Bundled schedule plugins: bare names that `lr_scheduler` takes beside its own words.
-const SCHEDULES: [&str; 1] = ["wsd"];
 /// Keys of an entry of `datasets`, to recognize one that lost its indentation.
 const DATASET_KEYS: [&str; 8] = [
     "path",
@@ -211,171 +208,6 @@ fn dataset(cx: &Context<'_>, path: String, value: &Value) -> Option<DatasetConfi
     Some(dataset)
 }
 
-/// `type`: a name, `{name, config}`, or Axolotl's inline shape of an instruction dataset.
-fn strategy(entry: &Section<'_>) -> Option<PluginRef> {
-    let cx = entry.cx;
-    let path = entry.at("type");
-    let Some(value) = entry.value("type") else {
-        cx.missing(&path, "say how a row becomes a prompt: `type: alpaca` or `type: chat_template`");
-        return None;
-    };
-    if value.as_object().is_none_or(|shape| shape.contains_key("name") || shape.is_empty()) {
-        return plugin_ref(cx, &path, value);
-    }
-    let shape = Section::of(cx, path, value, &[])?;
-    let mut strategy = PluginRef::named("alpaca");
-    for key in [
-        "system_prompt",
-        "system_format",
-        "field_system",
-        "field_instruction",
-        "field_input",
-        "field_output",
-        "format",
-        "no_input_format",
-    ] {
-        if let Some(text) = shape.read::<String>(key) {
-            strategy.config.insert(key.to_owned(), Value::String(text));
-        }
-    }
-    shape.finish(|key| (key == "config").then_some("beside a `name` of the plugin"));
-    // Axolotl's defaults of this shape, which are not those of `type: alpaca`.
-    let default = |strategy: &mut PluginRef, key: &str, text: &str| {
-        strategy.config.entry(key).or_insert_with(|| Value::String(text.to_owned()));
-    };
-    default(&mut strategy, "format", "{instruction} {input} ");
-    default(&mut strategy, "no_input_format", "{instruction} ");
-    Some(strategy)
-}
-
-fn plugin_refs(section: &Section<'_>, key: &'static str) -> Option<Vec<PluginRef>> {
-    entries(section, key, plugin_ref)
-}
-
-/// A list; a single value counts as a list of one.
-fn entries<T>(
-    section: &Section<'_>,
-    key: &'static str,
-    read: impl Fn(&Context<'_>, &str, &Value) -> Option<T>,
-) -> Option<Vec<T>> {
-    let value = section.value(key)?;
-    let path = section.at(key);
-    let Value::Array(list) = value else { return read(section.cx, &path, value).map(|entry| vec![entry]) };
-    let read =
-        list.iter().enumerate().filter_map(|(index, entry)| read(section.cx, &format!("{path}[{index}]"), entry));
-    Some(read.collect())
-}
-
-/// `exact-match` or `{name: code-tests, config: {…}, on_error: zero}`.
-fn rewards(section: &Section<'_>, key: &'static str) -> Option<Vec<RewardRef>> {
-    entries(section, key, |cx, path, value| {
-        if !value.is_object() {
-            return plugin_ref(cx, path, value).map(|plugin| RewardRef { plugin, on_error: OnError::Fail });
-        }
-        let section = Section::of(cx, path, value, &[])?;
-        let name = name_of(&section);
-        let (config, on_error) = (config_of(&section), section.choice("on_error").unwrap_or(OnError::Fail));
-        section.finish(|_| None);
-        Some(RewardRef { plugin: PluginRef { name: name?, config }, on_error })
-    })
-}
-
-/// `curate` or `{name: curate, config: {…}, min_score: 0.5}`.
-fn filters(section: &Section<'_>, key: &'static str) -> Option<Vec<FilterRef>> {
-    entries(section, key, |cx, path, value| {
-        if !value.is_object() {
-            let PluginRef { name, config } = plugin_ref(cx, path, value)?;
-            return Some(FilterRef { name, config, min_score: None });
-        }
-        let section = Section::of(cx, path, value, &[])?;
-        let name = name_of(&section);
-        let (config, min_score) = (config_of(&section), section.read("min_score"));
-        section.finish(|_| None);
-        Some(FilterRef { name: name?, config, min_score })
-    })
-}
-
-/// `lr_scheduler`: a word of the trainer's own, or a schedule plugin.
-fn scheduler(top: &Section<'_>) -> Option<Scheduler> {
-    const KEY: &str = "lr_scheduler";
-    let (cx, value) = (top.cx, top.value(KEY)?);
-    let Value::String(word) = value else {
-        let plugin = plugin_ref(cx, KEY, value)?;
-        if LrScheduler::parse(&plugin.name).is_some() {
-            let message = format!("`{}` is not a plugin and takes no config", plugin.name);
-            cx.report(
-                cx.error("unknown-value", "lr_scheduler.name", message).help(format!("write `{KEY}: {}`", plugin.name)),
-            );
-            return None;
-        }
-        return Some(Scheduler::Plugin(plugin));
-    };
-    if let Some(own) = LrScheduler::parse(word) {
-        return Some(Scheduler::BuiltIn(own));
-    }
-    if word.contains(':') || SCHEDULES.contains(&word.as_str()) {
-        return plugin_name(cx, KEY, word).then(|| Scheduler::Plugin(PluginRef::named(word)));
-    }
-    unknown_word(cx, KEY, word, LrScheduler::ALL.iter().map(|(word, _)| *word).chain(SCHEDULES));
-    None
-}
-
-/// `alpaca` or `{name: acme:dialogue, config: {…}}`.
-fn plugin_ref(cx: &Context<'_>, path: &str, value: &Value) -> Option<PluginRef> {
-    if let Value::String(name) = value {
-        return plugin_name(cx, path, name).then(|| PluginRef::named(name));
-    }
-    if !value.is_object() {
-        let message =
-            format!("`{path}` must be the name of a plugin or `{{name: …, config: …}}`, found {}", found(value));
-        cx.report(cx.error("wrong-type", path, message));
-        return None;
-    }
-    let section = Section::of(cx, path, value, &[])?;
-    let name = name_of(&section);
-    let config = config_of(&section);
-    section.finish(|_| None);
-    Some(PluginRef { name: name?, config })
-}
-
-fn name_of(section: &Section<'_>) -> Option<String> {
-    if section.value("name").is_none() {
-        section.cx.missing(&section.at("name"), "name the plugin: `name: acme:dialogue`");
-    }
-    let name: String = section.read("name")?;
-    plugin_name(section.cx, &section.at("name"), &name).then_some(name)
-}
-
-fn config_of(section: &Section<'_>) -> Map<String, Value> {
-    match section.value("config") {
-        None => Map::new(),
-        Some(Value::Object(map)) => map.clone(),
-        Some(other) => {
-            let path = section.at("config");
-            section.cx.report(section.cx.error(
-                "wrong-type",
-                &path,
-                format!("`{path}` must be a mapping, found {}", found(other)),
-            ));
-            Map::new()
-        }
-    }
-}
-
-fn plugin_name(cx: &Context<'_>, path: &str, name: &str) -> bool {
-    let part = |part: &str| {
-        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-    };
-    if name.split(':').count() <= 2 && name.split(':').all(part) {
-        return true;
-    }
-    let diagnostic = cx.error("bad-plugin-name", path, format!("`{name}` is not the name of a plugin"));
-    let help = axolotl_keys::strategy_advice(name)
-        .unwrap_or("bundled plugins have bare names (`alpaca`), others `namespace:name`");
-    cx.report(diagnostic.help(help));
-    false
-}
-
 fn chat(top: &Section<'_>, config: &mut Config) {
     let cx = top.cx;
     fill(&mut config.chat_template, word_of(top, "chat_template", &CHAT_TEMPLATES));
@@ -537,108 +369,6 @@ fn cadence(top: &Section<'_>, config: &mut Config) {
     fill(&mut config.output_dir, top.file_path("output_dir"));
     config.resume_from_checkpoint = top.file_path("resume_from_checkpoint");
     fill(&mut config.auto_resume_from_checkpoints, top.read("auto_resume_from_checkpoints"));
-}
-
-fn rules_and_plugins(top: &Section<'_>, config: &mut Config) {
-    let cx = top.cx;
-    let list = |key: &'static str| {
-        top.value(key).map_or(&[][..], |value| value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice))
-    };
-    for (index, value) in list("rules").iter().enumerate() {
-        let path = format!("rules[{index}]");
-        if let Value::String(name) = value {
-            if plugin_name(cx, &path, name) {
-                config.rules.push(RuleRef {
-                    name: name.clone(),
-                    config: Map::new(),
-                    severity: std::collections::BTreeMap::new(),
-                });
-            }
-            continue;
-        }
-        let Some(section) = Section::of(cx, path, value, &[]) else { continue };
-        let name = name_of(&section);
-        let own = config_of(&section);
-        let mut severity = std::collections::BTreeMap::new();
-        let severity_path = section.at("severity");
-        if let Some(ids) = section.read::<std::collections::BTreeMap<String, String>>("severity") {
-            for (id, word) in ids {
-                match RuleSeverity::parse(&word) {
-                    Some(level) => drop(severity.insert(id, level)),
-                    None => {
-                        let path = super::positions::join(&severity_path, &id);
-                        unknown_word(cx, &path, &word, RuleSeverity::ALL.iter().map(|(word, _)| *word));
-                    }
-                }
-            }
-        }
-        section.finish(|_| None);
-        config.rules.extend(name.map(|name| RuleRef { name, config: own, severity }));
-    }
-    for (index, value) in list("plugins").iter().enumerate() {
-        let path = format!("plugins[{index}]");
-        if let Value::String(name) = value {
-            if name.starts_with("axolotl.") {
-                cx.report(axolotl_plugin(cx, &path, name));
-                continue;
-            }
-            let diagnostic =
-                cx.error("wrong-type", &path, format!("`{path}` must be a mapping, found {}", found(value)));
-            cx.report(diagnostic.help(format!(
-                "a plugin is used where its job is named (`datasets[].type`, `rules` …); here it gets pins and limits: `{{name: {name}, version: \"0.1\"}}`"
-            )));
-            continue;
-        }
-        let Some(section) = Section::of(cx, path, value, &[]) else { continue };
-        let pin = plugin_pin(&section);
-        section.finish(|_| None);
-        config.plugins.extend(pin);
-    }
-}
-
-/// Axolotl's own plugins are Python classes; a few do what is always so here.
-fn axolotl_plugin(cx: &Context<'_>, path: &str, class: &str) -> Diagnostic {
-    let part = class.strip_prefix("axolotl.integrations.").and_then(|rest| rest.split('.').next()).unwrap_or_default();
-    if matches!(part, "cut_cross_entropy" | "liger" | "kernels") {
-        let message = format!("Axolotl's `{class}` has no effect here");
-        return Diagnostic { severity: Severity::Note, ..cx.error("no-effect", path, message) }
-            .why("norms, adapters and the loss are fused here without asking");
-    }
-    cx.error("unsupported-value", path, format!("Axolotl's `{class}` is Python, which is never run here"))
-        .help("delete the line; `host plugin list` shows the plugins that are here")
-}
-
-fn plugin_pin(section: &Section<'_>) -> Option<PluginPin> {
-    let cx = section.cx;
-    let name = name_of(section);
-    let version = section.read("version");
-    let sha256: Option<String> = section.read("sha256");
-    if let Some(digest) = &sha256
-        && (digest.len() != 64 || !digest.chars().all(|c| c.is_ascii_hexdigit()))
-    {
-        let path = section.at("sha256");
-        let diagnostic = cx.error("out-of-range", &path, format!("`{path}` must be 64 hexadecimal digits"));
-        cx.report(diagnostic.help("`host plugin inspect NAME` shows it"));
-    }
-    let mut limits = PluginLimits::default();
-    if let Some(own) = section.value("limits").and_then(|value| Section::of(cx, section.at("limits"), value, &[])) {
-        let mebibytes = |n: u64| (1..=4096).contains(&n);
-        let milliseconds = |n: u64| (1..=3_600_000).contains(&n);
-        limits.memory_mb = own.checked("memory_mb", "from 1 to 4096", mebibytes);
-        limits.call_ms = own.checked("call_ms", "from 1 to 3600000", milliseconds);
-        limits.result_mb = own.checked("result_mb", "from 1 to 4096", mebibytes);
-        limits.log_kb = own.checked("log_kb", "from 1 to 65536", |n: u64| (1..=65536).contains(&n));
-        limits.file_mb = own.checked("file_mb", "from 1 to 256", |n: u64| (1..=256).contains(&n));
-        limits.compile_ms = own.checked("compile_ms", "from 1 to 3600000", milliseconds);
-        limits.compile_mb = own.checked("compile_mb", "from 64 to 65536", |n: u64| (64..=65536).contains(&n));
-        own.finish(|_| None);
-    }
-    let mut grants = PluginGrants::default();
-    if let Some(own) = section.value("grants").and_then(|value| Section::of(cx, section.at("grants"), value, &[])) {
-        grants.read = own.read("read").unwrap_or_default();
-        own.finish(|_| None);
-    }
-    Some(PluginPin { name: name?, version, sha256: sha256.map(|digest| digest.to_lowercase()), limits, grants })
 }
 
 fn word_of(top: &Section<'_>, key: &'static str, words: &'static [&'static str]) -> Option<String> {

@@ -8,6 +8,7 @@ pub mod json_schema;
 mod names;
 mod overrides;
 mod parse;
+mod plugin_fields;
 mod positions;
 mod read;
 mod schema;
