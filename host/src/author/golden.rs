@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use plugin_runtime::{Kind, PluginHost};
+use plugin_runtime::{Cause, Kind, PluginHost};
 use serde_json::Value;
 
 use super::cases::{Case, GOLDEN, Input};
@@ -133,14 +133,18 @@ impl Trial<'_> {
                 Ok(results)
             }
             Err(trouble) => {
-                // Of many rows in one call, the one that fails: one at a time tells.
-                let alone = self.subject.run(&inputs, steps, 1).err();
-                let (index, diagnostic) = match alone.unwrap_or(trouble) {
+                let (index, diagnostic) = match trouble {
                     Trouble::Plugin(_, error) if error.code == "plugin::bad-config" => {
                         let at = place(&self.case.dir.join("config.json"), 1);
                         return Err(Diagnostic::from(error).at(at).note(self.case_note()).into());
                     }
-                    Trouble::Plugin(index, error) => (index, Diagnostic::from(error)),
+                    Trouble::Plugin(first, error) => {
+                        let within = match error.failed.as_ref().map(|failed| failed.cause) {
+                            Some(Cause::Alone(item) | Cause::After(item)) => item,
+                            _ => 0,
+                        };
+                        (first + within, Diagnostic::from(error))
+                    }
                     Trouble::Input(index, why) => {
                         let message = format!("this is no input of a {} plugin", self.subject.kind.name());
                         (index, Diagnostic::error("test::input", message).why(why))
