@@ -1,7 +1,7 @@
 //! Compatibility rules: plugins that look at the whole config with the facts beside it and say what does not go together.
 
-use plugin_runtime::PluginHost;
 use plugin_runtime::types::{Edit, Facts, Finding, Severity as GuestSeverity};
+use plugin_runtime::{Kind, PluginHost};
 use serde_json::Value;
 
 use super::facts::{ModelFacts, machine_json};
@@ -53,6 +53,10 @@ fn run(
     let always = always.map(|rule| (None, rule));
     for (index, rule) in always.chain(named.iter().enumerate().map(|(index, rule)| (Some(index), rule))) {
         let config_json = Value::Object(rule.config.clone()).to_string();
+        // What its schema finds is said where plugins are looked up.
+        if !plugins.config_problems(&rule.name, Kind::CompatRules, &config_json).is_empty() {
+            continue;
+        }
         let findings = plugins.checker(&rule.name, &config_json).and_then(|mut checker| {
             let known = if rule.severity.is_empty() { None } else { Some(checker.rules()?) };
             Ok((checker.check(&facts)?, known))
@@ -69,16 +73,9 @@ fn run(
             }
             // That a named plugin does not exist is said where plugins are looked up.
             Err(error) if error.code == "plugin::unknown" || error.code == "plugin::wrong-kind" => {}
-            // So is everything that its schema finds.
-            Err(error)
-                if error.code == "plugin::bad-config"
-                    && !plugins
-                        .config_problems(&rule.name, plugin_runtime::Kind::CompatRules, &config_json)
-                        .is_empty() => {}
             Err(error) => {
                 let path = index.map_or_else(|| "rules".to_owned(), |index| format!("rules[{index}]"));
-                let kind = plugin_runtime::Kind::CompatRules;
-                let used = Use { kind, name: rule.name.clone(), config_json, path, data: None };
+                let used = Use { kind: Kind::CompatRules, name: rule.name.clone(), config_json, path, data: None };
                 found.push(locate(loaded, &used, error));
             }
         }

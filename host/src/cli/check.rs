@@ -8,7 +8,7 @@ use crate::author::replay::{self, Keep};
 use crate::check::facts::ModelFacts;
 use crate::check::{check_examined, lock, plugins, rules};
 use crate::config::{self, LoadedConfig};
-use crate::diagnostic::{ExitStatus, Failure, Severity};
+use crate::diagnostic::{Diagnostic, ExitStatus, Failure, Severity};
 use crate::report::{Output, emit};
 use crate::train::cost::Cost;
 use crate::train::plan::{self, Plan};
@@ -24,13 +24,15 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
     let locked = examined.loaded.as_ref().map(|loaded| lock::check(loaded, &plugins, *locked)).unwrap_or_default();
     let (mut found, read) = check_examined(examined, &plugins);
     found.extend(locked);
-    let is_sound = found.iter().all(|diagnostic| diagnostic.severity != Severity::Error);
+    let is_error = |diagnostic: &Diagnostic| diagnostic.severity == Severity::Error;
+    let is_sound = !found.iter().any(is_error);
     let planned = read.as_ref().filter(|_| *wants_plan && is_sound).and_then(|(loaded, model)| {
         let planned = Planned::new(loaded, model, &plugins).map_err(|failure| found.extend(failure.0)).ok()?;
         found.extend(rules::check_data(loaded, &plugins, model, &planned.plan.to_json(), &found));
         found.extend(planned.cost.warning(loaded));
         Some(planned)
     });
+    config::sort(&mut found, &path);
     show(&found, args.output());
     let count = |severity: Severity| found.iter().filter(|diagnostic| diagnostic.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
@@ -40,7 +42,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
             say(&format!("{}: {}, {}", path.display(), counted(errors, "error"), counted(warnings, "warning")));
         }
     }
-    if let Some(Planned { loaded, model, plan, cost }) = &planned {
+    if let Some(Planned { loaded, model, plan, cost }) = planned.as_ref().filter(|_| errors == 0) {
         describe(loaded, model, plan, cost, args.output(), "nothing was trained or written (--plan)");
     }
     Ok(if errors == 0 { ExitStatus::Done } else { ExitStatus::Failed })
