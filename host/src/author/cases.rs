@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use plugin_runtime::Kind;
 use serde_json::Value;
 
-use super::manifest::read_text;
 use crate::diagnostic::{Diagnostic, Failure, Place};
+use crate::files::read_text;
 
 /// What was expected of a case.
 pub const GOLDEN: &str = "golden.jsonl";
@@ -130,8 +130,9 @@ fn data(dir: &Path) -> Result<PathBuf, Diagnostic> {
 }
 
 fn text(path: &Path) -> Result<String, Diagnostic> {
-    read_text(path, SIZE_LIMIT)
-        .map_err(|why| Diagnostic::error("test::input", format!("`{}` cannot be read", path.display())).why(why))
+    read_text(path, SIZE_LIMIT).map_err(|error| {
+        Diagnostic::error("test::input", format!("`{}` cannot be read", path.display())).why(error.to_string())
+    })
 }
 
 fn json(path: &Path) -> Result<Value, Diagnostic> {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::diagnostic::{Diagnostic, Place};
+use crate::files::read_text;
 
 /// Its name in a project.
 pub const FILE: &str = "plugin.json";
@@ -34,9 +35,9 @@ fn api() -> String {
 /// Reads a manifest.
 pub fn read(path: &Path) -> Result<Manifest, Diagnostic> {
     let shown = path.display();
-    let text = read_text(path, SIZE_LIMIT).map_err(|why| {
+    let text = read_text(path, SIZE_LIMIT).map_err(|error| {
         Diagnostic::error("plugin::manifest", format!("the manifest `{shown}` cannot be read"))
-            .why(why)
+            .why(error.to_string())
             .help("it is JSON with `name`, `version`, `kind`, `description` and perhaps `config_schema`")
     })?;
     let written: Written = serde_json::from_str(&text).map_err(|error| {
@@ -49,16 +50,4 @@ pub fn read(path: &Path) -> Result<Manifest, Diagnostic> {
     })?;
     let Written { name, version, api, kind, description, config_schema } = written;
     Ok(Manifest { name, version, api, kind, description, config_schema })
-}
-
-/// The text of a file of at most `limit` bytes.
-pub(super) fn read_text(path: &Path, limit: u64) -> Result<String, String> {
-    use std::io::Read as _;
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    file.take(limit + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    if text.len() as u64 > limit {
-        return Err(format!("it has more than {} KiB", limit >> 10));
-    }
-    Ok(text)
 }

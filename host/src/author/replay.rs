@@ -7,10 +7,10 @@ use plugin_runtime::{Cause, FailedCall, Kind, Limits, PluginError, PluginHost, j
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::manifest::read_text;
-use crate::check::plugins::shown_source;
+use crate::check::plugins::{plugin_flags, shown_source};
 use crate::checkpoint::directory::replace_file;
 use crate::diagnostic::{Diagnostic, Failure};
+use crate::files::read_text;
 
 /// Its name in an output directory.
 pub const FILE: &str = "failed-call.json";
@@ -64,7 +64,7 @@ pub fn keep(failure: &mut Failure, plugins: &PluginHost, keep: Keep<'_>) {
                 match write(&call, plugins, directory, &path) {
                     Ok(()) => {
                         kept = true;
-                        let directories = directories(plugins, &call.plugin);
+                        let directories = plugin_flags(plugins.get(&call.plugin));
                         let command =
                             format!("host plugin test {}{directories} --replay {}", call.plugin, path.display());
                         diagnostic.notes.push(format!("replay it: `{command}`"));
@@ -92,15 +92,6 @@ fn which(call: &FailedCall) -> String {
             format!("it failed in `{name}`, and did not when the {items} {unit}s were given to a new instance")
         }
         Cause::Unknown => format!("it failed in `{name}` on {items} {unit}s"),
-    }
-}
-
-fn directories(plugins: &PluginHost, name: &str) -> String {
-    match plugins.get(name).map(|plugin| &plugin.source) {
-        Some(plugin_runtime::Source::File(path)) => {
-            format!(" --plugins {}", path.parent().unwrap_or(Path::new(".")).display())
-        }
-        _ => String::new(),
     }
 }
 
@@ -135,7 +126,7 @@ pub fn read(path: &Path) -> Result<Recorded, Failure> {
             .why(why)
             .help("a run that a plugin ended writes one into its `output_dir`")
     };
-    let text = read_text(path, SIZE_LIMIT).map_err(unreadable)?;
+    let text = read_text(path, SIZE_LIMIT).map_err(|error| unreadable(error.to_string()))?;
     let recorded: Recorded = serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
     if recorded.v != 1 {
         return Err(unreadable(format!("its format is {}; this host reads 1", recorded.v)).into());

@@ -2,6 +2,7 @@
 //! exactly those; without it, another one is a warning.
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
@@ -9,10 +10,11 @@ use plugin_runtime::{PluginHost, PluginInfo, Source};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::plugins::{names, shown_source};
+use super::plugins::{names, plugin_flags, shown_source};
 use crate::checkpoint::directory::replace_file;
 use crate::config::LoadedConfig;
 use crate::diagnostic::{Diagnostic, Failure, Place, Severity};
+use crate::files::read_text;
 
 /// Its name.
 const FILE: &str = "plugins.lock";
@@ -84,18 +86,18 @@ pub fn write(loaded: &LoadedConfig, plugins: &PluginHost) -> Result<(PathBuf, us
 pub fn check(loaded: &LoadedConfig, plugins: &PluginHost, locked: bool) -> Vec<Diagnostic> {
     let path = path(loaded);
     let severity = if locked { Severity::Error } else { Severity::Warning };
-    let command = format!("host plugin lock {}{}", loaded.source.path.display(), directories(plugins));
+    let command = format!("host plugin lock {}{}", loaded.source.path.display(), plugin_flags(plugins.plugins()));
     let again = format!("if the change is meant, write the lock anew: `{command}`");
-    let text = match read(&path) {
-        Ok(Some(text)) => text,
-        Ok(None) if !locked => return Vec::new(),
-        Ok(None) => {
+    let text = match read_text(&path, SIZE_LIMIT) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound && !locked => return Vec::new(),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
             let message = format!("there is no `{}`", path.display());
             return vec![Diagnostic::new(severity, "plugin::lock", message).help(format!("write it: `{command}`"))];
         }
-        Err(why) => {
+        Err(error) => {
             let message = format!("`{}` cannot be read", path.display());
-            return vec![Diagnostic::new(severity, "plugin::lock", message).why(why)];
+            return vec![Diagnostic::new(severity, "plugin::lock", message).why(error.to_string())];
         }
     };
     let at = |span: Range<usize>| place(&path, &text, span);
@@ -145,21 +147,6 @@ fn differs(severity: Severity, plugin: &PluginInfo, entry: &Entry) -> Diagnostic
         .plugin(name)
 }
 
-fn read(path: &Path) -> Result<Option<String>, String> {
-    use std::io::Read as _;
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-    };
-    let mut text = String::new();
-    file.take(SIZE_LIMIT + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    if text.len() as u64 > SIZE_LIMIT {
-        return Err(format!("it has more than {SIZE_LIMIT} bytes"));
-    }
-    Ok(Some(text))
-}
-
 /// Where a plugin came from: `bundled`, or its path from the lock's directory where it lies below that.
 fn source(plugin: &PluginInfo, lock: &Path) -> String {
     let Source::File(file) = &plugin.source else { return shown_source(&plugin.source) };
@@ -178,20 +165,6 @@ fn relative(file: &Path, lock: &Path) -> Option<PathBuf> {
     }
     let up = directory.components().skip(common).map(|_| Component::ParentDir);
     Some(up.chain(file.components().skip(common)).collect())
-}
-
-/// ` --plugins DIR` for each directory that plugins came from.
-fn directories(plugins: &PluginHost) -> String {
-    let mut directories: Vec<String> = plugins
-        .plugins()
-        .filter_map(|plugin| match &plugin.source {
-            Source::File(path) => Some(path.parent()?.display().to_string()),
-            Source::Bundled => None,
-        })
-        .collect();
-    directories.sort();
-    directories.dedup();
-    directories.iter().map(|directory| format!(" --plugins {directory}")).collect()
 }
 
 /// A span of the lock as a place with its line.

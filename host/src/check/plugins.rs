@@ -1,11 +1,12 @@
 //! Which plugins there are, and whether the config's plugins exist, fit their pins, and take their own configs.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use plugin_runtime::types::{HealthRun, Level, ScheduleRun};
-use plugin_runtime::{CompilerCommand, Kind, Limits, PluginError, PluginHost, PluginInfo, RuntimeOptions};
+use plugin_runtime::{CompilerCommand, Kind, Limits, PluginError, PluginHost, PluginInfo, RuntimeOptions, Source};
 use serde_json::{Map, Value};
 
 use crate::config::{Config, DatasetConfig, FilterRef, LoadedConfig, PluginPin, PluginRef, Scheduler};
@@ -360,10 +361,20 @@ fn check_grants(loaded: &LoadedConfig, pin: &PluginPin, index: usize, plugin: &P
     found
 }
 
+/// ` --plugins DIR` for each directory that these plugins came from, for commands in messages.
+pub fn plugin_flags<'a>(plugins: impl IntoIterator<Item = &'a PluginInfo>) -> String {
+    let directory = |plugin: &PluginInfo| match &plugin.source {
+        Source::File(path) => Some(path.parent()?.display().to_string()),
+        Source::Bundled => None,
+    };
+    let directories: BTreeSet<String> = plugins.into_iter().filter_map(directory).collect();
+    directories.iter().map(|directory| format!(" --plugins {directory}")).collect()
+}
+
 /// A plugin's file, for messages.
-pub fn shown_source(source: &plugin_runtime::Source) -> String {
+pub fn shown_source(source: &Source) -> String {
     match source {
-        plugin_runtime::Source::Bundled => "bundled".to_owned(),
-        plugin_runtime::Source::File(path) => Path::display(path).to_string(),
+        Source::Bundled => "bundled".to_owned(),
+        Source::File(path) => Path::display(path).to_string(),
     }
 }

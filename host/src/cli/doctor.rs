@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::open_plugins;
 use crate::capabilities;
 use crate::diagnostic::{ExitStatus, Failure};
-use crate::report::{Output, emit};
+use crate::report::{Output, available_memory_bytes, emit, total_memory_bytes};
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
@@ -55,8 +55,8 @@ fn facts() -> Result<Value, Failure> {
         "processor": processor(),
         "cores": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         "instructions": engine::kernels::cpu::instructions(),
-        "memory_bytes": memory("MemTotal:"),
-        "memory_available_bytes": memory("MemAvailable:"),
+        "memory_bytes": total_memory_bytes(),
+        "memory_available_bytes": available_memory_bytes(),
         "disk_free_bytes": free(Path::new(".")),
         "cache": cache.as_ref().map(|path| path.display().to_string()),
         "bundled_plugins": bundled,
@@ -68,13 +68,6 @@ fn processor() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
-}
-
-/// A line of `/proc/meminfo`, in bytes.
-fn memory(line: &str) -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|found| found.strip_prefix(line))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Bytes that may still be written where `path` lies.

@@ -122,6 +122,11 @@ pub fn available_memory_bytes() -> Option<u64> {
     kernel_bytes("/proc/meminfo", "MemAvailable:")
 }
 
+/// All memory of the machine, in bytes (`MemTotal` of Linux), where the system says.
+pub fn total_memory_bytes() -> Option<u64> {
+    kernel_bytes("/proc/meminfo", "MemTotal:")
+}
+
 /// A line `name: … kB` of a file of the kernel.
 fn kernel_bytes(file: &str, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(file).ok()?;
