@@ -117,6 +117,17 @@ fn check_says_no_plan_after_an_error() {
     insta::assert_snapshot!(project.failure(&["check", "host.yml", "--plan"]));
 }
 
+/// An error that only the data brings to light.
+#[test]
+fn check_says_no_plan_after_an_error_of_the_data() {
+    let project = Project::new();
+    project.write("host.yml", CONFIG.replace("max_steps: 4", "num_epochs: 1\nwarmup_steps: 1000"));
+    let messages = project.failure(&["check", "host.yml", "--plan"]);
+    assert!(messages.contains("error[rule::H9]"), "{messages}");
+    assert!(!messages.contains("nothing was trained or written"), "{messages}");
+    project.success(&["check", "host.yml"]);
+}
+
 #[test]
 fn a_model_that_does_not_fit_is_said() {
     let project = Project::new();
