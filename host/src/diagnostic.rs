@@ -7,6 +7,7 @@
 mod convert;
 mod render;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -88,6 +89,57 @@ impl Place {
     }
 }
 
+/// An edit of the config file that mends what a message is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edit {
+    /// Put a value at a config path.
+    Set {
+        /// The path (`gradient_checkpointing_kwargs.use_reentrant`).
+        path: String,
+        /// The value, as YAML.
+        value: String,
+    },
+    /// Delete what stands at a config path.
+    Remove {
+        /// The path.
+        path: String,
+    },
+    /// Give the key at a config path another name.
+    Rename {
+        /// The path, with the old name.
+        path: String,
+        /// The new name alone.
+        to: String,
+    },
+}
+
+impl Edit {
+    /// The config path that it changes.
+    pub fn path(&self) -> &str {
+        let (Self::Set { path, .. } | Self::Remove { path } | Self::Rename { path, .. }) = self;
+        path
+    }
+
+    /// The edit as a program reads it: `{"set": PATH, "to": YAML}`, `{"remove": PATH}`, `{"rename": PATH, "to": NAME}`.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Self::Set { path, value } => json!({"set": path, "to": value}),
+            Self::Remove { path } => json!({"remove": path}),
+            Self::Rename { path, to } => json!({"rename": path, "to": to}),
+        }
+    }
+}
+
+impl fmt::Display for Edit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Set { path, value } => write!(formatter, "set {path}: {value}"),
+            Self::Remove { path } => write!(formatter, "remove {path}"),
+            Self::Rename { path, to } => write!(formatter, "rename {path} to {to}"),
+        }
+    }
+}
+
 /// One message to the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -105,6 +157,8 @@ pub struct Diagnostic {
     pub why: Option<String>,
     /// How to go on; something that can be pasted, where possible.
     pub help: Option<String>,
+    /// Edits of the config that mend it, all of them together, where that is certain.
+    pub fix: Vec<Edit>,
     /// Anything else worth knowing (whether something was lost).
     pub notes: Vec<String>,
     /// The plugin that it comes from.
@@ -124,6 +178,7 @@ impl Diagnostic {
             related: Vec::new(),
             why: None,
             help: None,
+            fix: Vec::new(),
             notes: Vec::new(),
             plugin: None,
             failed_call: None,
@@ -165,6 +220,13 @@ impl Diagnostic {
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// An edit that mends it, if there is a certain one.
+    #[must_use]
+    pub fn fix(mut self, edit: impl Into<Option<Edit>>) -> Self {
+        self.fix.extend(edit.into());
         self
     }
 
@@ -210,6 +272,9 @@ impl Diagnostic {
                 json!({"message": words, "file": place.file.display().to_string(), "line": place.line, "column": place.column})
             });
             object["related"] = related.collect();
+        }
+        if !self.fix.is_empty() {
+            object["fix"] = self.fix.iter().map(Edit::to_json).collect();
         }
         if !self.notes.is_empty() {
             object["notes"] = json!(self.notes);

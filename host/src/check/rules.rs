@@ -1,13 +1,13 @@
 //! Compatibility rules: plugins that look at the whole config with the facts beside it and say what does not go together.
 
-use plugin_runtime::types::{Edit, Facts, Finding, Severity as GuestSeverity};
+use plugin_runtime::types::{Edit as GuestEdit, Facts, Finding, Severity as GuestSeverity};
 use plugin_runtime::{Kind, PluginHost};
 use serde_json::Value;
 
 use super::facts::{ModelFacts, machine_json};
 use super::plugins::{BUNDLED_RULES, Use, locate};
 use crate::config::{LoadedConfig, RuleRef, RuleSeverity};
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::{Diagnostic, Edit, Severity};
 
 /// Runs the bundled rules and those that the config names.
 pub fn check(loaded: &LoadedConfig, plugins: &PluginHost, model: Option<&ModelFacts>) -> Vec<Diagnostic> {
@@ -132,16 +132,24 @@ fn diagnostic(loaded: &LoadedConfig, rule: &RuleRef, finding: &Finding) -> Optio
         diagnostic = diagnostic.why(&finding.why);
     }
     diagnostic.help = finding.help.clone().or_else(|| (!finding.fix.is_empty()).then(|| words(&finding.fix)));
+    diagnostic.fix = finding.fix.iter().map(edit).collect();
     if !BUNDLED_RULES.contains(&rule.name.as_str()) {
         diagnostic = diagnostic.plugin(&rule.name);
     }
     Some(diagnostic)
 }
 
-fn words(edits: &[Edit]) -> String {
+fn edit(edit: &GuestEdit) -> Edit {
+    match edit.clone() {
+        GuestEdit::Set((path, value)) => Edit::Set { path, value },
+        GuestEdit::Remove(path) => Edit::Remove { path },
+    }
+}
+
+fn words(edits: &[GuestEdit]) -> String {
     let words = edits.iter().map(|edit| match edit {
-        Edit::Set((path, value)) => format!("set `{path}: {value}`"),
-        Edit::Remove(path) => format!("remove `{path}`"),
+        GuestEdit::Set((path, value)) => format!("set `{path}: {value}`"),
+        GuestEdit::Remove(path) => format!("remove `{path}`"),
     });
     words.collect::<Vec<_>>().join(", ")
 }

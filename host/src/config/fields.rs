@@ -7,13 +7,13 @@ use serde_json::{Map, Value};
 
 use super::axolotl_keys::DATASET;
 use super::defaults;
-use super::names::{nearest, one_of};
+use super::names::{certain, nearest, one_of};
 use super::plugin_fields::{filters, plugin_ref, plugin_refs, rewards, rules_and_plugins, scheduler, strategy};
 use super::read::{Context, Section, fill, found, unknown_word};
 use super::schema::{Config, DatasetConfig};
 use super::values::{Adapter, Amount, AutoBool, PluginRef};
 use crate::capabilities::ARCHITECTURES;
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::{Diagnostic, Edit, Severity};
 
 /// Linear layers of a decoder layer, by the names that `lora_target_modules` uses.
 pub const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
@@ -285,8 +285,10 @@ fn lora_target_modules(top: &Section<'_>, config: &mut Config) {
             let path = format!("lora_target_modules[{index}]");
             let message = format!("`{module}` is not a linear layer that can have an adapter");
             let diagnostic = top.cx.error("unknown-value", &path, message);
+            let edit =
+                certain(module, LINEAR_MODULES).map(|name| Edit::Set { path: path.clone(), value: name.to_owned() });
             top.cx.report(match nearest(module, LINEAR_MODULES) {
-                Some(name) => diagnostic.help(format!("did you mean `{name}`?")),
+                Some(name) => diagnostic.help(format!("did you mean `{name}`?")).fix(edit),
                 None => diagnostic.help(format!("write {}", one_of(LINEAR_MODULES))),
             });
         }

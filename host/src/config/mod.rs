@@ -3,6 +3,7 @@
 
 mod axolotl_keys;
 mod defaults;
+mod edit;
 mod fields;
 pub mod json_schema;
 mod names;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 pub use self::axolotl_keys::strategy_advice;
+pub use self::edit::{EditError, edit};
 pub use self::fields::LINEAR_MODULES;
 pub use self::names::{nearest, one_of};
 pub use self::positions::{is_within, join, join_index};

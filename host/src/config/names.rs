@@ -11,6 +11,17 @@ pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Opt
         .map(|(_, name)| name)
 }
 
+/// The same where it can be nothing else: at most two typing mistakes away, and no other name as near.
+pub(super) fn certain<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    const MISTAKES: usize = 2;
+    let wrong = wrong.to_lowercase();
+    let mistakes = |name: &str| strsim::damerau_levenshtein(&wrong, &name.to_lowercase());
+    let name = nearest(&wrong, names.clone())?;
+    let least = mistakes(name);
+    let is_alone = names.into_iter().all(|other| other == name || mistakes(other) > least);
+    (least <= MISTAKES && is_alone).then_some(name)
+}
+
 /// `a`, `b` or `c`, each in backticks.
 pub fn one_of<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let quoted: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
@@ -32,6 +43,15 @@ mod tests {
         assert_eq!(nearest("Learning_Rate", names), Some("learning_rate"));
         assert_eq!(nearest("sede", names), Some("seed"));
         assert_eq!(nearest("wandb", names), None);
+    }
+
+    #[test]
+    fn a_name_is_certain_only_where_no_other_could_be_meant() {
+        let names = ["bf16", "fp16", "learning_rate", "lora_alpha", "eval_steps", "eval_size"];
+        assert_eq!(certain("lerning_rate", names), Some("learning_rate"));
+        assert_eq!(certain("eval_step", names), Some("eval_steps"));
+        assert_eq!(certain("f16", names), None, "one letter from two names");
+        assert_eq!((nearest("lora_alphabet", names), certain("lora_alphabet", names)), (Some("lora_alpha"), None));
     }
 
     #[test]

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::axolotl_keys::{self, Lack};
-use super::names::{nearest, one_of};
+use super::names::{certain, nearest, one_of};
+use super::parse::from_yaml;
 use super::positions::{join, join_index};
 use super::source::ConfigSource;
 use super::values::{Amount, AutoBool, Choice};
-use crate::diagnostic::{Diagnostic, Place, Severity};
+use crate::diagnostic::{Diagnostic, Edit, Place, Severity};
 
 /// What all readers of one config share.
 pub(super) struct Context<'a> {
@@ -53,7 +54,8 @@ impl<'a> Context<'a> {
         if let Some(help) = mend(expected, value) {
             diagnostic = diagnostic.help(help);
         }
-        self.report(diagnostic);
+        let edit = meant(expected, value).map(|value| Edit::Set { path: path.to_owned(), value });
+        self.report(diagnostic.fix(edit));
     }
 }
 
@@ -96,6 +98,21 @@ fn mend(expected: &str, value: &Value) -> Option<String> {
         },
         _ => None,
     }
+}
+
+/// The value of the right type that a text stands for (`yes`, `"1e-4"`), as YAML; none where more than one could be meant.
+fn meant(expected: &str, value: &Value) -> Option<String> {
+    let text = value.as_str()?;
+    let word = match text.to_lowercase().as_str() {
+        "yes" | "on" | "y" | "true" => "true",
+        "no" | "off" | "n" | "false" => "false",
+        _ => {
+            let number = from_yaml(text).ok().filter(Value::is_number)?;
+            let fits = expected.contains("number") && (!expected.starts_with("a whole number") || number.is_u64());
+            return fits.then(|| text.to_owned());
+        }
+    };
+    expected.contains("true").then(|| word.to_owned())
 }
 
 /// A type that a config value can have.
@@ -244,8 +261,9 @@ pub(super) fn unknown_word<'a>(cx: &Context<'_>, path: &str, word: &str, words: 
         return;
     }
     let diagnostic = cx.error("unknown-value", path, format!("`{word}` is not a value of `{path}`"));
+    let edit = certain(word, words.clone()).map(|name| Edit::Set { path: path.to_owned(), value: name.to_owned() });
     cx.report(match nearest(word, words.clone()) {
-        Some(name) => diagnostic.help(format!("did you mean `{name}`?")),
+        Some(name) => diagnostic.help(format!("did you mean `{name}`?")).fix(edit),
         None => diagnostic.help(format!("write {}", one_of(words))),
     });
 }
@@ -377,7 +395,8 @@ impl<'a> Section<'a> {
                 Some(Lack::Called(name)) => self.cx.report(
                     Diagnostic::error("config::unknown-key", format!("unknown key `{path}`"))
                         .at(place)
-                        .help(format!("Axolotl and this trainer call it `{name}`")),
+                        .help(format!("Axolotl and this trainer call it `{name}`"))
+                        .fix(self.renamed(key, name)),
                 ),
                 None => {
                     let diagnostic =
@@ -386,6 +405,8 @@ impl<'a> Section<'a> {
                     let meant = || nearest(key, known.iter().copied()).map(|name| format!("did you mean `{name}`?"));
                     let listed =
                         || (known.len() <= 12).then(|| format!("here can stand {}", one_of(known.iter().copied())));
+                    let edit = certain(key, known.iter().copied()).filter(|_| help.is_none());
+                    let diagnostic = diagnostic.fix(edit.and_then(|name| self.renamed(key, name)));
                     self.cx.report(match help.or_else(meant).or_else(listed) {
                         Some(help) => diagnostic.help(help),
                         None => {
@@ -395,6 +416,11 @@ impl<'a> Section<'a> {
                 }
             }
         }
+    }
+
+    /// The edit that gives a key its right name, unless that one is there as well.
+    fn renamed(&self, key: &str, name: &str) -> Option<Edit> {
+        (!self.map.contains_key(name)).then(|| Edit::Rename { path: self.at(key), to: name.to_owned() })
     }
 
     /// The value is never shown, not even in the snippet.

@@ -133,6 +133,11 @@ impl ConfigSource {
             .key_path(path)
     }
 
+    /// True if `--set` gives this path, something around it or something inside it.
+    pub fn is_overridden(&self, path: &str) -> bool {
+        self.overrides.iter().any(|set| is_within(path, &set.path) || is_within(&set.path, path))
+    }
+
     fn override_place(&self, path: &str) -> Option<Place> {
         let set = self.overrides.iter().rev().find(|set| is_within(path, &set.path))?;
         Some(set.place().key_path(path))
