@@ -165,11 +165,16 @@ pub fn read_manifest(directory: &Path) -> Result<Manifest, CheckpointError> {
     Ok(manifest)
 }
 
-/// Writes a file so that its name holds either the old bytes or the new ones.
+/// Writes a file so that its name holds either the old bytes or the new ones. A file that is replaced leaves its
+/// permissions to the new one.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
     let temporary = path.with_file_name(format!(".{}.tmp-{}", name_of(path), std::process::id()));
     let written = (|| {
         let mut file = File::create(&temporary)?;
+        if let Ok(old) = fs::metadata(path) {
+            // Before the bytes: what others may not read is never readable to them.
+            file.set_permissions(old.permissions())?;
+        }
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
