@@ -6,6 +6,7 @@ mod code;
 mod config;
 mod craft;
 mod data;
+mod fix;
 mod generate;
 mod hostile;
 mod kinds;

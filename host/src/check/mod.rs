@@ -1,6 +1,7 @@
 //! Everything that can be known before anything is spent: plugins, model files and rules, judged together.
 
 pub mod facts;
+pub mod fix;
 pub mod lock;
 pub mod plugins;
 pub mod rules;
@@ -27,15 +28,11 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost) -> (Vec<Diagnostic>, O
     (found, model)
 }
 
-/// The same for a config that may have problems of its own; those come along. Config and model are returned where both
-/// could be read.
-pub fn check_examined(
-    examined: Examined,
-    plugins: &PluginHost,
-) -> (Vec<Diagnostic>, Option<(LoadedConfig, ModelFacts)>) {
-    let Examined { loaded, mut problems } = examined;
-    let Some(loaded) = loaded else { return (problems, None) };
-    let (found, model) = check(&loaded, plugins);
+/// The same for a config that may have problems of its own; those come along.
+pub fn check_examined(examined: &Examined, plugins: &PluginHost) -> (Vec<Diagnostic>, Option<ModelFacts>) {
+    let mut problems = examined.problems.clone();
+    let Some(loaded) = &examined.loaded else { return (problems, None) };
+    let (found, model) = check(loaded, plugins);
     // A key that could not be read has its default: what follows from that default would mislead.
     let broken: Vec<String> = problems
         .iter()
@@ -48,5 +45,5 @@ pub fn check_examined(
     };
     problems.extend(found.into_iter().filter(|diagnostic| !concerns(diagnostic)));
     sort(&mut problems, &loaded.source.path);
-    (problems, model.map(|model| (loaded, model)))
+    (problems, model)
 }

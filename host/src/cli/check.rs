@@ -1,4 +1,6 @@
-//! `host check`: every problem at once, before anything is spent.
+//! `host check`: every problem at once, before anything is spent; with `--fix`, what can be mended with certainty is.
+
+use std::path::Path;
 
 use plugin_runtime::PluginHost;
 
@@ -6,46 +8,90 @@ use super::plan::{cost, describe};
 use super::{CheckArgs, open_plugins, say, show};
 use crate::author::replay::{self, Keep};
 use crate::check::facts::ModelFacts;
+use crate::check::fix::{self, Fixes};
 use crate::check::{check_examined, lock, plugins, rules};
-use crate::config::{self, LoadedConfig};
-use crate::diagnostic::{Diagnostic, ExitStatus, Failure, Severity};
+use crate::config::{self, Examined, LoadedConfig};
+use crate::diagnostic::{Diagnostic, Edit, ExitStatus, Failure, Severity, escape};
 use crate::report::{Output, emit};
 use crate::train::cost::Cost;
 use crate::train::plan::{self, Plan};
 
 pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
-    let CheckArgs { config: args, locked, plan: wants_plan } = args;
-    let (path, _) = args.choose()?;
-    let mut plugins = open_plugins(&args.plugins)?;
-    let examined = config::examine(&path, &args.set);
-    if let Some(loaded) = &examined.loaded {
-        plugins::configure(loaded, &args.grant, &mut plugins)?;
+    let (path, _) = args.config.choose()?;
+    let output = args.config.output();
+    let mut look = Look::new(args, &path)?;
+    let mut mended = 0;
+    if args.fix
+        && let Some(loaded) = &look.examined.loaded
+    {
+        let fixes = Fixes::new(&loaded.source, &look.found);
+        mended = fixes.mended.len();
+        if mended > 0 {
+            fix::write(&loaded.source, &fixes.text)?;
+            tell(&fixes, &path, output);
+            look = Look::new(args, &path)?;
+        }
     }
-    let locked = examined.loaded.as_ref().map(|loaded| lock::check(loaded, &plugins, *locked)).unwrap_or_default();
-    let (mut found, read) = check_examined(examined, &plugins);
-    found.extend(locked);
-    let is_error = |diagnostic: &Diagnostic| diagnostic.severity == Severity::Error;
-    let is_sound = !found.iter().any(is_error);
-    let planned = read.as_ref().filter(|_| *wants_plan && is_sound).and_then(|(loaded, model)| {
+    let Look { examined, plugins, model, mut found } = look;
+    let is_sound = !found.iter().any(|found| found.severity == Severity::Error);
+    let sound = examined.loaded.as_ref().zip(model.as_ref()).filter(|_| args.plan && is_sound);
+    let planned = sound.and_then(|(loaded, model)| {
         let planned = Planned::new(loaded, model, &plugins).map_err(|failure| found.extend(failure.0)).ok()?;
         found.extend(rules::check_data(loaded, &plugins, model, &planned.plan.to_json(), &found));
         found.extend(planned.cost.warning(loaded));
         Some(planned)
     });
     config::sort(&mut found, &path);
-    show(&found, args.output());
+    let (fixable, reasons) = outlook(&examined, &found);
+    if args.fix {
+        for (index, reason) in reasons {
+            found[index].notes.push(format!("not fixed: {reason}"));
+        }
+    }
+    show(&found, output);
     let count = |severity: Severity| found.iter().filter(|diagnostic| diagnostic.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    match args.output() {
-        Output::Json => emit("check", serde_json::json!({ "errors": errors, "warnings": warnings })),
+    match output {
+        Output::Json => {
+            let mut fields = serde_json::json!({ "errors": errors, "warnings": warnings });
+            if args.fix {
+                fields["fixed"] = mended.into();
+            }
+            emit("check", fields);
+        }
         Output::Human => {
-            say(&format!("{}: {}, {}", path.display(), counted(errors, "error"), counted(warnings, "warning")));
+            if mended > 0 {
+                say(&format!("fixed {} in {}", counted(mended, "problem"), path.display()));
+            }
+            let more = if fixable > 0 { format!("; {fixable} of them can be fixed with --fix") } else { String::new() };
+            say(&format!("{}: {}, {}{more}", path.display(), counted(errors, "error"), counted(warnings, "warning")));
         }
     }
     if let Some(Planned { loaded, model, plan, cost }) = planned.as_ref().filter(|_| errors == 0) {
-        describe(loaded, model, plan, cost, args.output(), "nothing was trained or written (--plan)");
+        describe(loaded, model, plan, cost, output, "nothing was trained or written (--plan)");
     }
     Ok(if errors == 0 { ExitStatus::Done } else { ExitStatus::Failed })
+}
+
+/// A config as it now stands in its file, and everything that is found in it.
+struct Look {
+    examined: Examined,
+    plugins: PluginHost,
+    model: Option<ModelFacts>,
+    found: Vec<Diagnostic>,
+}
+
+impl Look {
+    fn new(args: &CheckArgs, path: &Path) -> Result<Self, Failure> {
+        let mut plugins = open_plugins(&args.config.plugins)?;
+        let examined = config::examine(path, &args.config.set);
+        if let Some(loaded) = &examined.loaded {
+            plugins::configure(loaded, &args.config.grant, &mut plugins)?;
+        }
+        let (mut found, model) = check_examined(&examined, &plugins);
+        found.extend(examined.loaded.iter().flat_map(|loaded| lock::check(loaded, &plugins, args.locked)));
+        Ok(Self { examined, plugins, model, found })
+    }
 }
 
 /// A run that could start.
@@ -67,6 +113,32 @@ impl<'a> Planned<'a> {
         let cost = cost(loaded, model, template.as_ref(), &plan)?;
         Ok(Self { loaded, model, plan, cost })
     }
+}
+
+/// Each fix that was made.
+fn tell(fixes: &Fixes<'_>, path: &Path, output: Output) {
+    for finding in &fixes.mended {
+        match output {
+            Output::Json => {
+                let edits: Vec<_> = finding.fix.iter().map(Edit::to_json).collect();
+                let file = path.display().to_string();
+                emit("fix", serde_json::json!({ "code": finding.code, "file": file, "fix": edits }));
+            }
+            Output::Human => {
+                let edits: Vec<String> = finding.fix.iter().map(ToString::to_string).collect();
+                say(&escape(&format!("fixed {}: {}", finding.code, edits.join(", "))));
+            }
+        }
+    }
+}
+
+/// How many findings `--fix` would mend now, and why it leaves the others that have edits.
+fn outlook(examined: &Examined, found: &[Diagnostic]) -> (usize, Vec<(usize, String)>) {
+    let Some(loaded) = &examined.loaded else { return (0, Vec::new()) };
+    let fixes = Fixes::new(&loaded.source, found);
+    let index = |finding: &Diagnostic| found.iter().position(|other| std::ptr::eq(other, finding));
+    let left = fixes.left.iter().filter_map(|(finding, reason)| Some((index(finding)?, reason.clone())));
+    (fixes.mended.len(), left.collect())
 }
 
 fn counted(count: usize, what: &str) -> String {

@@ -88,6 +88,9 @@ struct CheckArgs {
     /// Then, if there are no errors, say what the run would be and what it would take: steps, tokens, memory, disk
     #[arg(long)]
     plan: bool,
+    /// Mend in the file what can be mended with certainty; comments, order and layout stay
+    #[arg(long)]
+    fix: bool,
 }
 
 impl ConfigArgs {

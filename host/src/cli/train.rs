@@ -60,7 +60,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
         plugins::configure(loaded, &args.config.grant, &mut plugins)?;
     }
     if examined.has_errors() {
-        return Err(Failure(check::check_examined(examined, &plugins).0));
+        return Err(Failure(check::check_examined(&examined, &plugins).0));
     }
     let mut loaded = examined.loaded.ok_or_else(|| Failure(examined.problems.clone()))?;
     loaded.remarks = examined.problems;

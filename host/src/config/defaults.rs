@@ -5,7 +5,7 @@ use super::schema::{Config, DatasetConfig, GradientCheckpointingKwargs, SpecialT
 use super::values::{
     Amount, AutoBool, Cadence, ExcessLengthStrategy, LrScheduler, Optimizer, PluginRef, Scheduler, TrainOnEos,
 };
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::{Diagnostic, Edit, Severity};
 
 /// A config in which nothing is set. `base_model`, `datasets` and `learning_rate` have no default: empty and zero stand
 /// for "missing" until the file is read, and no config leaves this room with them.
@@ -154,7 +154,8 @@ fn watchdog(cx: &Context<'_>, config: &mut Config) {
         (None, Some(_)) => {
             let message = "`loss_watchdog_patience` has no effect without `loss_watchdog_threshold`";
             let key = "loss_watchdog_patience";
-            cx.report(Diagnostic { severity: Severity::Warning, ..cx.error("no-effect", key, message) });
+            let warning = Diagnostic { severity: Severity::Warning, ..cx.error("no-effect", key, message) };
+            cx.report(warning.help("delete the line").fix(Edit::Remove { path: key.to_owned() }));
         }
         (None, None) => {}
     }

@@ -108,7 +108,8 @@ fn precision(cx: &Context<'_>, config: &Config) {
         cx.report(
             Diagnostic { severity: Severity::Warning, ..cx.error("no-effect", "bf16", message) }
                 .why("the CPU has no bfloat16 that is worth it; float32 is more exact, and takes twice the memory")
-                .help("write `bf16: auto`: bfloat16 where the device has it"),
+                .help("write `bf16: auto`: bfloat16 where the device has it")
+                .fix(Edit::Set { path: "bf16".to_owned(), value: "auto".to_owned() }),
         );
     }
     if config.tf32 == AutoBool::Is(true) {
@@ -352,7 +353,8 @@ fn less_memory(cx: &Context<'_>, word: &str) {
         )
     };
     let diagnostic = Diagnostic { severity, ..cx.error("no-effect", "optimizer", message) };
-    cx.report(diagnostic.why(why).help("write `optimizer: adamw_torch`"));
+    let edit = Edit::Set { path: "optimizer".to_owned(), value: "adamw_torch".to_owned() };
+    cx.report(diagnostic.why(why).help("write `optimizer: adamw_torch`").fix(edit));
 }
 
 fn cadence(top: &Section<'_>, config: &mut Config) {

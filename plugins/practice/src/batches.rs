@@ -244,6 +244,7 @@ fn system_message_for_nobody(facts: &Facts) -> Option<Violation> {
             "it is put in front of conversations (`type: chat_template`), and there are none",
         )
         .help("delete it; `type: {system_prompt: …}` is the one of instructions")
+        .remove("default_system_message")
     })
 }
 
@@ -256,6 +257,7 @@ fn limits_on_nothing(facts: &Facts) -> Option<Violation> {
             "text is generated for `eval_reward_funcs`, and there are none",
         )
         .help("delete it, or set `eval_reward_funcs: [exact-match]`")
+        .remove(key)
     })
 }
 
