@@ -98,6 +98,24 @@ fn both_sets_of_rules_are_always_on() {
 }
 
 #[test]
+fn a_rule_of_a_stranger_is_named_in_its_finding_and_those_that_are_bundled_stay_on() {
+    let project = Project::new();
+    let plugins = root().join("tests/fixtures/api/v0.1/compat-rules");
+    let check = ["check", "host.yml", "--plugins", plugins.to_str().unwrap()];
+    let lines = "save_total_limit: 9   # plenty\nwarmup_steps: 40\nrules: [{name: 'old:compat-rules', config: {max_checkpoints: 2}}]\n";
+    project.write("host.yml", format!("{CONFIG}{lines}"));
+    insta::assert_snapshot!(project.failure(&check));
+    let json = project.host(&[&check[..], &["--json"]].concat()).stdout;
+    let finding = json.lines().find(|line| line.contains("HOUSE1")).unwrap();
+    let finding: serde_json::Value = serde_json::from_str(finding).unwrap();
+    assert_eq!((&finding["code"], &finding["plugin"]), (&"rule::HOUSE1".into(), &"old:compat-rules".into()));
+    assert_eq!(finding["fix"], serde_json::json!([{"set": "save_total_limit", "to": "2"}]));
+    // Without the name in the config it has no say.
+    project.write("host.yml", CONFIG.to_owned() + "save_total_limit: 9\n");
+    assert_eq!(project.success(&check).stderr, "host.yml: no errors, no warnings\n");
+}
+
+#[test]
 fn conversations_need_a_template_with_an_end() {
     let text = CONFIG.replace("alpaca", "chat_template");
     insta::assert_snapshot!(check(&text));

@@ -2,6 +2,7 @@
 
 mod api;
 mod author;
+mod broken;
 mod code;
 mod config;
 mod craft;

@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use engine::model::config::ModelConfig;
-use engine::model::layout::LinearKind;
 use engine::model::weights::{self, WeightSource};
 use serde_json::{Value, json};
 
-use crate::config::{Adapter, LoadedConfig};
+use crate::config::LoadedConfig;
 use crate::data::tokenizer::{SpecialTokens, Tokenizer};
 use crate::diagnostic::{Diagnostic, Failure};
 
@@ -132,43 +131,6 @@ impl ModelFacts {
             },
         })
     }
-
-    /// Names of the parameters that `unfrozen_parameters` selects; none: all of them.
-    pub fn unfrozen(&self, loaded: &LoadedConfig) -> Result<Option<Vec<String>>, Failure> {
-        let patterns = &loaded.config.unfrozen_parameters;
-        if patterns.is_empty() || loaded.config.adapter == Some(Adapter::Lora) {
-            return Ok(None);
-        }
-        let names: Vec<String> = self.config.parameters().into_iter().map(|spec| spec.name).collect();
-        let mut chosen = std::collections::BTreeSet::new();
-        let mut problems = Vec::new();
-        for (index, pattern) in patterns.iter().enumerate() {
-            let place = loaded.source.nearest_place(&format!("unfrozen_parameters[{index}]"));
-            // Python's `re.match`: at the start, not necessarily to the end.
-            let Ok(regex) = regex::Regex::new(&format!("^(?:{pattern})")) else { continue };
-            let matched: Vec<&String> = names.iter().filter(|name| regex.is_match(name)).collect();
-            if matched.is_empty() {
-                let near = crate::config::nearest(pattern, names.iter().map(String::as_str));
-                let help = near.unwrap_or(names.last().map_or("", String::as_str));
-                problems.push(
-                    Diagnostic::error("config::no-match", format!("no parameter matches `{pattern}`"))
-                        .at(place)
-                        .why("the pattern is matched from the start of a name")
-                        .help(format!("names look like `{help}`")),
-                );
-            }
-            chosen.extend(matched.into_iter().cloned());
-        }
-        if problems.is_empty() { Ok(Some(chosen.into_iter().collect())) } else { Err(Failure(problems)) }
-    }
-}
-
-/// The linear layers that get an adapter.
-pub fn lora_targets(config: &crate::config::Config) -> std::collections::BTreeSet<LinearKind> {
-    if config.lora_target_linear {
-        return LinearKind::ALL.into_iter().collect();
-    }
-    config.lora_target_modules.iter().filter_map(|name| LinearKind::from_name(name)).collect()
 }
 
 /// This machine, for rules.

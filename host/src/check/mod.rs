@@ -5,6 +5,7 @@ pub mod fix;
 pub mod lock;
 pub mod plugins;
 pub mod rules;
+pub mod selection;
 
 use plugin_runtime::PluginHost;
 
@@ -17,7 +18,10 @@ use crate::diagnostic::{Diagnostic, Severity};
 pub fn check(loaded: &LoadedConfig, plugins: &PluginHost) -> (Vec<Diagnostic>, Option<ModelFacts>) {
     let mut found = plugins::check(loaded, plugins);
     let model = match ModelFacts::read(loaded) {
-        Ok(model) => Some(model),
+        Ok(model) => {
+            found.extend(selection::check(loaded, &model));
+            Some(model)
+        }
         Err(failure) => {
             found.extend(failure.0);
             None

@@ -134,7 +134,7 @@ fn diagnostic(loaded: &LoadedConfig, rule: &RuleRef, finding: &Finding) -> Optio
     diagnostic.help = finding.help.clone().or_else(|| (!finding.fix.is_empty()).then(|| words(&finding.fix)));
     diagnostic.fix = finding.fix.iter().map(edit).collect();
     if !BUNDLED_RULES.contains(&rule.name.as_str()) {
-        diagnostic = diagnostic.plugin(&rule.name);
+        diagnostic = diagnostic.note(format!("a rule of the plugin `{}`", rule.name)).plugin(&rule.name);
     }
     Some(diagnostic)
 }

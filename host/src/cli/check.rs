@@ -9,12 +9,12 @@ use super::{CheckArgs, open_plugins, say, show};
 use crate::author::replay::{self, Keep};
 use crate::check::facts::ModelFacts;
 use crate::check::fix::{self, Fixes};
-use crate::check::{check_examined, lock, plugins, rules};
+use crate::check::{check_examined, lock, plugins, rules, selection};
 use crate::config::{self, Examined, LoadedConfig};
 use crate::diagnostic::{Diagnostic, Edit, ExitStatus, Failure, Severity, escape};
 use crate::report::{Output, emit};
 use crate::train::cost::Cost;
-use crate::train::plan::{self, Plan};
+use crate::train::plan::Plan;
 
 pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
     let (path, _) = args.config.choose()?;
@@ -105,7 +105,7 @@ struct Planned<'a> {
 impl<'a> Planned<'a> {
     /// Reads the data, and no weights.
     fn new(loaded: &'a LoadedConfig, model: &'a ModelFacts, plugins: &PluginHost) -> Result<Self, Failure> {
-        let template = plan::template(loaded, &model.tokenizer)?;
+        let template = selection::template(loaded, model)?;
         let plan = Plan::new(loaded, plugins, model, template.as_ref()).map_err(|mut failure| {
             replay::keep(&mut failure, plugins, Keep::Nothing);
             failure

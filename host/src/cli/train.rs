@@ -14,7 +14,7 @@ use super::plan::{cost, describe, model_files};
 use super::{ConfigArgs, open_plugins, say, show};
 use crate::author::replay::{self, Keep};
 use crate::check::facts::ModelFacts;
-use crate::check::{self, plugins};
+use crate::check::{self, plugins, selection};
 use crate::checkpoint::directory::replace_file;
 use crate::config::{self, Adapter, LoadedConfig};
 use crate::data::template::ChatTemplate;
@@ -27,7 +27,7 @@ use crate::train::cost::Cost;
 use crate::train::eval::Evaluation;
 use crate::train::health::{StopAdvice, Watch};
 use crate::train::output::{Existing, OutputDirectory, description, is_finished};
-use crate::train::plan::{self, Plan};
+use crate::train::plan::Plan;
 use crate::train::reward::NamedReward;
 use crate::train::run::{Ending, Outcome, Run};
 use crate::train::signal::{Signal, StopSignal};
@@ -71,7 +71,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
     show(&remarks, output);
     let Some(model) = model else { return Err(Failure(remarks)) };
 
-    let template = plan::template(&loaded, &model.tokenizer)?;
+    let template = selection::template(&loaded, &model)?;
     let output_dir = PathBuf::from(&loaded.config.output_dir);
     let kept = |mut failure: Failure| {
         let keep = if args.dry_run { Keep::Nothing } else { Keep::In(&output_dir) };

@@ -113,7 +113,8 @@ fn syntax_error(source: &ConfigSource, error: &serde_yaml::Error, other: Option<
         column: location.column(),
         len: 1,
     });
-    let Some(spot) = own.or(other) else {
+    // What is open at the end of the file is wrong where it began.
+    let Some(spot) = unfinished(&error.to_string()).or(own).or(other) else {
         return Diagnostic::error("config::syntax", format!("`{}` is not valid YAML", source.path.display()))
             .why(error.to_string());
     };
@@ -127,12 +128,15 @@ fn syntax_error(source: &ConfigSource, error: &serde_yaml::Error, other: Option<
     }
     let mut text = error.to_string();
     // The position is in the place; what remains is the reason.
-    if let Some(at) = text.find(" at line ") {
+    while let Some(at) = text.find(" at line ") {
         let rest = text[at..].find(", while").map(|while_at| text[at + while_at..].to_owned()).unwrap_or_default();
         text.truncate(at);
         text += &rest;
     }
     let place = without_path(place);
+    if text.starts_with(UNFINISHED) {
+        return Diagnostic::error("config::syntax", "what begins here has no end").at(place).why(&text);
+    }
     let diagnostic = Diagnostic::error("config::syntax", "this is not valid YAML").at(place).why(&text);
     if text.starts_with("mapping values are not allowed") {
         return diagnostic.help("check the indentation of this line, and put quotes around a value that contains `: `");
@@ -146,4 +150,14 @@ fn syntax_error(source: &ConfigSource, error: &serde_yaml::Error, other: Option<
 fn without_path(mut place: Place) -> Place {
     place.key_path = None;
     place
+}
+
+/// What libyaml says where a quote or a bracket is still open when the file ends.
+const UNFINISHED: &str = "found unexpected end of stream";
+
+/// Where the thing began that has no end, if that is what an error of libyaml is about.
+fn unfinished(error: &str) -> Option<Spot> {
+    let (_, began) = error.strip_prefix(UNFINISHED)?.rsplit_once(" at line ")?;
+    let (line, column) = began.split_once(" column ")?;
+    Some(Spot { line: line.parse().ok()?, column: column.parse().ok()?, len: 1 })
 }

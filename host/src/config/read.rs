@@ -371,7 +371,8 @@ impl<'a> Section<'a> {
     pub(super) fn finish(self, elsewhere: impl Fn(&str) -> Option<&'static str>) {
         let known = self.known.borrow();
         for (key, value) in self.map {
-            if known.contains(&key.as_str()) {
+            // A merge key was told when the file was parsed.
+            if known.contains(&key.as_str()) || key == "<<" {
                 continue;
             }
             let path = self.at(key);

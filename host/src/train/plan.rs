@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::schedule::{Schedule, Shape};
-use crate::check::facts::{ModelFacts, lora_targets};
+use crate::check::facts::ModelFacts;
 use crate::check::plugins::{SCHEDULE_STEPS, Use, filters, locate, scheduler, strategy_config};
+use crate::check::selection;
 use crate::checkpoint::directory::hex;
 use crate::config::{
     Adapter, Cadence, DatasetConfig, ExcessLengthStrategy, FilterRef, LoadedConfig, LrScheduler, Scheduler,
@@ -25,7 +26,6 @@ use crate::data::filter::DatasetFilter;
 use crate::data::strategy::PromptStrategy;
 use crate::data::template::ChatTemplate;
 use crate::data::tokenize::Encoder;
-use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::{Diagnostic, Failure};
 
 /// RNG stream of the split of training and evaluation rows.
@@ -186,41 +186,6 @@ impl Plan {
     }
 }
 
-/// The chat template that the config asks for, if there is one.
-pub fn template(loaded: &LoadedConfig, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, Failure> {
-    let config = &loaded.config;
-    let source = match config.chat_template.as_str() {
-        "tokenizer_default" => tokenizer.chat_template().map(ToOwned::to_owned),
-        "jinja" => match &config.chat_template_jinja {
-            Some(text) if text.contains("{{") || text.contains("{%") => Some(text.clone()),
-            Some(file) => {
-                let path = loaded.resolve(file);
-                let text = std::fs::read_to_string(&path).map_err(|error| {
-                    Diagnostic::error(
-                        "config::missing-file",
-                        format!("the chat template `{}` cannot be read", path.display()),
-                    )
-                    .at(loaded.source.nearest_place("chat_template_jinja"))
-                    .why(error.to_string())
-                    .help("write the template itself, or the path of a file that holds it")
-                })?;
-                Some(text)
-            }
-            None => None,
-        },
-        name => crate::data::template::built_in(name).map(ToOwned::to_owned),
-    };
-    let Some(source) = source else { return Ok(None) };
-    let names = tokenizer.names();
-    let (bos, eos) = (names.bos_token.as_deref().unwrap_or(""), names.eos_token.as_deref().unwrap_or(""));
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    // The day, not the second: samples of one run must not differ by when they were rendered.
-    let now = crate::data::template::Now(now / 86_400 * 86_400);
-    let template = ChatTemplate::new(&source, bos, eos, now)
-        .map_err(|error| Diagnostic::from(error).at(loaded.source.nearest_place("chat_template")))?;
-    Ok(Some(template))
-}
-
 fn trainer_options(loaded: &LoadedConfig, model: &ModelFacts) -> Result<TrainerOptions, Failure> {
     let config = &loaded.config;
     let lora = (config.adapter == Some(Adapter::Lora)).then(|| LoraConfig {
@@ -228,13 +193,13 @@ fn trainer_options(loaded: &LoadedConfig, model: &ModelFacts) -> Result<TrainerO
         alpha: config.lora_alpha.unwrap_or(1.0),
         dropout: config.lora_dropout,
         use_rslora: config.peft_use_rslora,
-        target_modules: lora_targets(config),
+        target_modules: selection::lora_targets(config),
         layers: config
             .peft_layers_to_transform
             .as_ref()
             .map(|layers| layers.iter().map(|&layer| layer as usize).collect()),
     });
-    let trainable = match model.unfrozen(loaded)? {
+    let trainable = match selection::unfrozen(loaded, model)? {
         Some(names) => Trainable::Named(names.into_iter().collect::<BTreeSet<_>>()),
         None => Trainable::All,
     };
@@ -296,15 +261,7 @@ fn data(
 ) -> Result<Data, Failure> {
     let config = &loaded.config;
     let tokenizer = &model.tokenizer;
-    let mut end_of_turn = Vec::new();
-    for (index, token) in config.eot_tokens.iter().enumerate() {
-        let id = tokenizer.id_of(token).ok_or_else(|| {
-            Diagnostic::error("tokenizer::unknown-token", format!("`{token}` is not in the vocabulary"))
-                .at(loaded.source.nearest_place(&format!("eot_tokens[{index}]")))
-                .help("name a token of the vocabulary; new tokens cannot be added")
-        })?;
-        end_of_turn.push(id);
-    }
+    let end_of_turn = selection::end_of_turn(loaded, model)?;
     let starts_with_bos = tokenizer.starts_with_bos()?;
     let encoder =
         Encoder { tokenizer, template, train_on_inputs: config.train_on_inputs, end_of_turn, starts_with_bos };

@@ -1,0 +1,106 @@
+//! What a config picks by name out of the model's files: parameters to train, layers to adapt, tokens that end a turn, the
+//! chat template. All of it is looked up before anything is spent.
+
+use std::collections::BTreeSet;
+
+use engine::model::layout::LinearKind;
+
+use super::facts::ModelFacts;
+use crate::config::{Adapter, Config, LoadedConfig, nearest};
+use crate::data::template::{ChatTemplate, Now, built_in};
+use crate::diagnostic::{Diagnostic, Failure};
+
+/// Everything that is not there to be picked.
+pub(super) fn check(loaded: &LoadedConfig, model: &ModelFacts) -> Vec<Diagnostic> {
+    let failures = [unfrozen(loaded, model).err(), end_of_turn(loaded, model).err(), template(loaded, model).err()];
+    failures.into_iter().flatten().flat_map(|failure| failure.0).collect()
+}
+
+/// Names of the parameters that `unfrozen_parameters` selects; none: all of them.
+pub fn unfrozen(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Vec<String>>, Failure> {
+    let patterns = &loaded.config.unfrozen_parameters;
+    if patterns.is_empty() || loaded.config.adapter == Some(Adapter::Lora) {
+        return Ok(None);
+    }
+    let names: Vec<String> = model.config.parameters().into_iter().map(|spec| spec.name).collect();
+    let mut chosen = BTreeSet::new();
+    let mut problems = Vec::new();
+    for (index, pattern) in patterns.iter().enumerate() {
+        let place = loaded.source.nearest_place(&format!("unfrozen_parameters[{index}]"));
+        // Python's `re.match`: at the start, not necessarily to the end.
+        let Ok(regex) = regex::Regex::new(&format!("^(?:{pattern})")) else { continue };
+        let matched: Vec<&String> = names.iter().filter(|name| regex.is_match(name)).collect();
+        if matched.is_empty() {
+            let near = nearest(pattern, names.iter().map(String::as_str));
+            let help = near.unwrap_or(names.last().map_or("", String::as_str));
+            problems.push(
+                Diagnostic::error("config::no-match", format!("no parameter matches `{pattern}`"))
+                    .at(place)
+                    .why("the pattern is matched from the start of a name")
+                    .help(format!("names look like `{help}`")),
+            );
+        }
+        chosen.extend(matched.into_iter().cloned());
+    }
+    if problems.is_empty() { Ok(Some(chosen.into_iter().collect())) } else { Err(Failure(problems)) }
+}
+
+/// The linear layers that get an adapter.
+pub fn lora_targets(config: &Config) -> BTreeSet<LinearKind> {
+    if config.lora_target_linear {
+        return LinearKind::ALL.into_iter().collect();
+    }
+    config.lora_target_modules.iter().filter_map(|name| LinearKind::from_name(name)).collect()
+}
+
+/// Ids of the tokens that end a turn beside the tokenizer's own (`eot_tokens`).
+pub fn end_of_turn(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Vec<u32>, Failure> {
+    let mut problems = Vec::new();
+    let mut ids = Vec::new();
+    for (index, token) in loaded.config.eot_tokens.iter().enumerate() {
+        match model.tokenizer.id_of(token) {
+            Some(id) => ids.push(id),
+            None => problems.push(
+                Diagnostic::error("tokenizer::unknown-token", format!("`{token}` is not in the vocabulary"))
+                    .at(loaded.source.nearest_place(&format!("eot_tokens[{index}]")))
+                    .help("name a token of the vocabulary; new tokens cannot be added"),
+            ),
+        }
+    }
+    if problems.is_empty() { Ok(ids) } else { Err(Failure(problems)) }
+}
+
+/// The chat template that the config asks for, if there is one.
+pub fn template(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<ChatTemplate>, Failure> {
+    let (config, tokenizer) = (&loaded.config, &model.tokenizer);
+    let source = match config.chat_template.as_str() {
+        "tokenizer_default" => tokenizer.chat_template().map(ToOwned::to_owned),
+        "jinja" => match &config.chat_template_jinja {
+            Some(text) if text.contains("{{") || text.contains("{%") => Some(text.clone()),
+            Some(file) => {
+                let path = loaded.resolve(file);
+                let text = std::fs::read_to_string(&path).map_err(|error| {
+                    Diagnostic::error(
+                        "config::missing-file",
+                        format!("the chat template `{}` cannot be read", path.display()),
+                    )
+                    .at(loaded.source.nearest_place("chat_template_jinja"))
+                    .why(error.to_string())
+                    .help("write the template itself, or the path of a file that holds it")
+                })?;
+                Some(text)
+            }
+            None => None,
+        },
+        name => built_in(name).map(ToOwned::to_owned),
+    };
+    let Some(source) = source else { return Ok(None) };
+    let names = tokenizer.names();
+    let (bos, eos) = (names.bos_token.as_deref().unwrap_or(""), names.eos_token.as_deref().unwrap_or(""));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    // The day, not the second: samples of one run must not differ by when they were rendered.
+    let now = Now(now / 86_400 * 86_400);
+    let template = ChatTemplate::new(&source, bos, eos, now)
+        .map_err(|error| Diagnostic::from(error).at(loaded.source.nearest_place("chat_template")))?;
+    Ok(Some(template))
+}
