@@ -10,6 +10,7 @@ pub mod config;
 pub mod data;
 pub mod diagnostic;
 pub mod directories;
+pub mod evidence;
 pub mod files;
 pub mod quickstart;
 pub mod report;

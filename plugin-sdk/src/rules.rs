@@ -48,7 +48,10 @@ pub struct Facts {
     pub data: Option<Value>,
     /// The machine: `device`, `cores`, `host_version`.
     pub machine: Option<Value>,
-    /// Outcomes of others' runs, where a table was imported.
+    /// Outcomes of others' runs, where the user imported a table: `run` (how this run is set up: `architecture`,
+    /// `parameters`, `device`, `techniques`, `learning_rate`, `batch_size`, `sequence_len`), and `outcomes`, groups of runs
+    /// on such a device and architecture with the same members, `outcome` (`finished`, `diverged`, `killed` and so on) and
+    /// `runs`, how many.
     pub outcomes: Option<Value>,
 }
 

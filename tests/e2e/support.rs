@@ -83,6 +83,7 @@ impl Project {
         command.current_dir(self.directory.path()).args(arguments);
         // One cache of compiled plugins for all tests, and nothing of the user's.
         command.env("HOST_CACHE_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
+        command.env("HOST_DATA_DIR", self.directory.path().join(".data"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -8,6 +8,7 @@ use super::facts::{ModelFacts, machine_json};
 use super::plugins::{BUNDLED_RULES, Use, locate};
 use crate::config::{LoadedConfig, RuleRef, RuleSeverity};
 use crate::diagnostic::{Diagnostic, Edit, Severity};
+use crate::evidence::{Setup, Table};
 
 /// Runs the bundled rules and those that the config names.
 pub fn check(loaded: &LoadedConfig, plugins: &PluginHost, model: Option<&ModelFacts>) -> Vec<Diagnostic> {
@@ -34,15 +35,24 @@ fn run(
     model: Option<&ModelFacts>,
     data: Option<&Value>,
 ) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let table = Table::load_if_any().unwrap_or_else(|failure| {
+        let warning = |diagnostic| Diagnostic { severity: Severity::Warning, ..diagnostic };
+        found.extend(failure.0.into_iter().map(warning));
+        None
+    });
+    let outcomes_json = table.zip(model).map(|(table, model)| {
+        let setup = Setup::of(&loaded.config, &model.config.architecture, model.parameters());
+        table.facts(&setup).to_string()
+    });
     let facts = Facts {
         config_json: loaded.to_json().to_string(),
         given_paths: loaded.given.clone(),
         model_json: model.map(|model| model.to_json().to_string()),
         data_json: data.map(ToString::to_string),
         machine_json: Some(machine_json().to_string()),
-        outcomes_json: None,
+        outcomes_json,
     };
-    let mut found = Vec::new();
     let named = &loaded.config.rules;
     let bundled = BUNDLED_RULES.map(|name| RuleRef {
         name: name.to_owned(),

@@ -3,6 +3,7 @@
 
 mod check;
 mod doctor;
+mod evidence;
 mod generate;
 mod plan;
 mod plugin;
@@ -43,6 +44,8 @@ enum Command {
     Schema(schema::SchemaArgs),
     /// Say what this machine has, and what can be trained on it
     Doctor(doctor::DoctorArgs),
+    /// Share what came of runs, and hold configs against what came of others'
+    Evidence(evidence::EvidenceArgs),
     /// Print completions for a shell: `host completions bash > ~/.local/share/bash-completion/completions/host`
     Completions {
         /// The shell
@@ -127,6 +130,7 @@ pub fn run(cli: Cli) -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Command::Doctor(args) => (args.output(), doctor::run(&args)),
+        Command::Evidence(args) => (args.output(), evidence::run(&args)),
         Command::Schema(args) => (args.output(), Ok(schema::run(&args))),
         Command::Plugin(args) => (args.output(), plugin::run(&args)),
         Command::CompilePlugin { memory } => return plugin_runtime::compile_main(memory),

@@ -16,9 +16,11 @@ use crate::author::replay::{self, Keep};
 use crate::check::facts::ModelFacts;
 use crate::check::{self, plugins, selection};
 use crate::checkpoint::directory::replace_file;
+use crate::checkpoint::load::Checkpoint;
 use crate::config::{self, Adapter, LoadedConfig};
 use crate::data::template::ChatTemplate;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
+use crate::evidence::{Ending, Record, Setup};
 use crate::report::metrics::PluginCost;
 use crate::report::progress::whole;
 use crate::report::summary::Summary;
@@ -29,7 +31,7 @@ use crate::train::health::{StopAdvice, Watch};
 use crate::train::output::{Existing, OutputDirectory, description, is_finished};
 use crate::train::plan::Plan;
 use crate::train::reward::NamedReward;
-use crate::train::run::{Ending, Outcome, Run};
+use crate::train::run::{Ending as Ended, Outcome, Run};
 use crate::train::signal::{Signal, StopSignal};
 
 #[derive(Debug, Args)]
@@ -113,23 +115,51 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// Takes the output directory, and sees to it that `run.json` says how the run ended, however it does.
     fn run(&self, start: Instant) -> Result<ExitStatus, Failure> {
-        let (config, plan) = (&self.loaded.config, self.plan);
-        let output = self.args.config.output();
         let settings = self.settings();
-        let mut watch = self.watch()?;
-        let (mut directory, checkpoint, warnings) =
-            OutputDirectory::open(&PathBuf::from(&config.output_dir), &self.existing(), &settings)?;
-        show(&warnings, output);
+        let watch = self.watch()?;
+        let path = PathBuf::from(&self.loaded.config.output_dir);
+        let (mut directory, checkpoint, warnings) = OutputDirectory::open(&path, &self.existing(), &settings)?;
+        show(&warnings, self.args.config.output());
         let stop = StopSignal::install()
             .map_err(|error| Diagnostic::error("io::signal", "signals cannot be watched for").why(error.to_string()))?;
         let used: Vec<Value> = self.used_plugins();
-        directory.describe(description(self.loaded, &used, &plan.data.digest), "running")?;
+        let earlier = checkpoint.as_ref().and_then(|_| Record::of_run(directory.path()));
+        let model = self.model;
+        let setup = Setup::of(&self.loaded.config, &model.config.architecture, model.parameters());
+        let record = Record::start(setup, earlier.as_ref());
+        let mut fields = description(self.loaded, &used, &self.plan.data.digest);
+        fields["outcome"] = record.to_json();
+        directory.describe(fields, "running")?;
+        let ended = self.train(start, settings, watch, &mut directory, checkpoint.as_ref(), &record, &stop);
+        ended.or_else(|failure| {
+            if directory.is_running() {
+                let record = record.end(Ending::of_failure(&failure), 0);
+                directory.describe(json!({ "outcome": record.to_json() }), "failed")?;
+            }
+            Err(self.with_health_place(failure))
+        })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what `run` took and this uses up")]
+    fn train(
+        &self,
+        start: Instant,
+        settings: Map<String, Value>,
+        mut watch: Watch,
+        directory: &mut OutputDirectory,
+        checkpoint: Option<&Checkpoint>,
+        record: &Record,
+        stop: &StopSignal,
+    ) -> Result<ExitStatus, Failure> {
+        let (config, plan) = (&self.loaded.config, self.plan);
+        let output = self.args.config.output();
         replace_file(&directory.path().join("config.resolved.yml"), self.loaded.to_yaml().as_bytes())?;
 
         let mut trainer = Trainer::new(self.model.config.clone(), &self.model.weights, plan.options.clone())?;
         trainer.reserve(&self.cost.work);
-        if let Some(checkpoint) = &checkpoint {
+        if let Some(checkpoint) = checkpoint {
             checkpoint.restore(&mut trainer)?;
         }
         let finished = trainer.optimizer_step();
@@ -140,11 +170,7 @@ impl Job<'_> {
             Failure::from(crate::checkpoint::CheckpointError::Write { path, source })
         })?;
         if checkpoint.is_some() && !watch.is_empty() {
-            let replayed = watch.replay(&metrics::lines(&directory.path().join("metrics.jsonl")));
-            if let Err(error) = replayed {
-                directory.describe(Value::Null, "failed")?;
-                return Err(self.with_health_place(error.into()));
-            }
+            watch.replay(&metrics::lines(&directory.path().join("metrics.jsonl")))?;
         }
         reporter.event("start", self.start_event(&trainer, finished));
         reporter.say(&self.opening_line(&trainer, finished));
@@ -158,7 +184,7 @@ impl Job<'_> {
             files: files.clone(),
         };
         let evaluation = self.evaluation()?;
-        let trained = run.train(&mut trainer, checkpoint.as_ref(), evaluation, &mut watch, &mut reporter, &stop);
+        let trained = run.train(&mut trainer, checkpoint, evaluation, &mut watch, &mut reporter, stop);
         let warning = reporter.finish();
         if let Some(warning) = warning {
             say(&format!("warning: {warning}"));
@@ -166,15 +192,26 @@ impl Job<'_> {
         let outcome = match trained {
             Ok(outcome) => outcome,
             Err(failure) => {
-                directory.describe(Value::Null, "failed")?;
-                return Err(self.with_health_place(failure));
+                let record = record.end(Ending::of_failure(&failure), trainer.optimizer_step());
+                directory.describe(json!({ "outcome": record.to_json() }), "failed")?;
+                return Err(failure);
             }
         };
-        if let Ending::Unhealthy(advice, path) = &outcome.ending {
-            return self.unhealthy(advice, path, &mut directory);
+        let ending = match &outcome.ending {
+            Ended::Finished => {
+                let eval = outcome.eval.as_ref().map(|(before, after)| (before.eval_loss, after.eval_loss));
+                Ending::of_losses(outcome.loss, eval, (self.model.config.vocab_size as f64).ln())
+            }
+            Ended::Stopped(..) => Ending::Stopped,
+            Ended::Unhealthy(..) => Ending::Unhealthy,
+        };
+        let record = record.end(ending, trainer.optimizer_step());
+        if let Ended::Unhealthy(advice, path) = &outcome.ending {
+            return self.unhealthy(advice, path, &record, directory);
         }
-        if let Ending::Stopped(signal, path) = &outcome.ending {
-            directory.describe(json!({ "step": trainer.optimizer_step() }), "stopped")?;
+        if let Ended::Stopped(signal, path) = &outcome.ending {
+            let fields = json!({ "step": trainer.optimizer_step(), "outcome": record.to_json() });
+            directory.describe(fields, "stopped")?;
             emit_or_say(
                 output,
                 "stopped",
@@ -193,7 +230,9 @@ impl Job<'_> {
         let card = self.card(&outcome);
         files.publish(trainer.model(), directory.path(), &card)?;
         let summary = self.summary(&outcome, &watch, reporter.plugin_costs(), &trainer, start);
-        directory.describe(json!({ "step": trainer.optimizer_step(), "summary": summary.to_json() }), "finished")?;
+        let fields =
+            json!({ "step": trainer.optimizer_step(), "summary": summary.to_json(), "outcome": record.to_json() });
+        directory.describe(fields, "finished")?;
         match output {
             Output::Json => emit("summary", summary.to_json()),
             Output::Human => {
@@ -216,16 +255,19 @@ impl Job<'_> {
         &self,
         advice: &StopAdvice,
         path: &std::path::Path,
+        record: &Record,
         directory: &mut OutputDirectory,
     ) -> Result<ExitStatus, Failure> {
         let (plugin, id, step) = (&advice.plugin, &advice.finding.id, advice.step);
-        directory.describe(json!({ "step": step, "stopped_by": { "plugin": plugin, "id": id } }), "stopped")?;
+        let stopped_by = json!({ "plugin": plugin, "id": id });
+        let fields = json!({ "step": step, "stopped_by": stopped_by, "outcome": record.to_json() });
+        directory.describe(fields, "stopped")?;
         if self.args.config.output() == Output::Json {
             emit("stopped", json!({ "step": step, "path": path.display().to_string() }));
         }
         let path = path.display();
         let note = format!("the state of step {step} is in `{path}`; go on all the same with `--resume auto`");
-        Err(self.with_health_place(advice.diagnostic().note(note).into()))
+        Err(advice.diagnostic().note(note).into())
     }
 
     /// Puts what comes from a run-health plugin where the config names it.

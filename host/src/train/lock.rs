@@ -32,6 +32,18 @@ pub enum LockError {
 }
 
 impl OutputLock {
+    /// Whether a run holds the directory now. Nothing is written.
+    pub fn probe(output_dir: &Path) -> Result<(), LockError> {
+        let path = output_dir.join(".lock");
+        let Ok(mut file) = File::open(&path) else { return Ok(()) };
+        if let Err(TryLockError::WouldBlock) = file.try_lock_shared() {
+            let mut owner = String::new();
+            let _ = file.read_to_string(&mut owner);
+            return Err(LockError::InUse { path: output_dir.to_owned(), owner: owner.trim().to_owned() });
+        }
+        Ok(())
+    }
+
     /// Creates the directory where it is missing and takes its lock.
     pub fn take(output_dir: &Path) -> Result<Self, LockError> {
         let path = output_dir.join(".lock");
@@ -67,7 +79,9 @@ mod tests {
             panic!("the lock was given twice")
         };
         assert_eq!(owner, format!("process {}", std::process::id()));
+        assert!(matches!(OutputLock::probe(root.path()), Err(LockError::InUse { .. })));
         drop(first);
+        OutputLock::probe(root.path()).unwrap();
         OutputLock::take(root.path()).unwrap();
     }
 }

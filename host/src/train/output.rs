@@ -92,6 +92,11 @@ impl OutputDirectory {
         Ok(())
     }
 
+    /// True until the run is described as having ended.
+    pub fn is_running(&self) -> bool {
+        self.record.get("status").is_some_and(|status| status == "running")
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path

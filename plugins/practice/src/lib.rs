@@ -1,9 +1,10 @@
 //! What other trainers accept and nobody wants: keys that have no effect together, runs that cannot do what they are for,
-//! values outside of what works. A rule is a function of the facts, beside its description; ids begin with H.
+//! values outside of what works. A rule is a function of the facts, beside its description; ids begin with H, those of what came of others' runs with E.
 
 mod adapters;
 mod batches;
 mod optimizer;
+mod outcomes;
 
 use plugin_sdk::rules::{CompatRules, Facts, Finding, Rule, RuleInfo, describe, judge};
 use plugin_sdk::{Error, NoConfig};
@@ -12,7 +13,7 @@ use plugin_sdk::{Error, NoConfig};
 pub struct Practice;
 
 fn rules() -> impl Iterator<Item = &'static Rule> {
-    adapters::RULES.iter().chain(batches::RULES).chain(optimizer::RULES)
+    adapters::RULES.iter().chain(batches::RULES).chain(optimizer::RULES).chain(outcomes::RULES)
 }
 
 impl CompatRules for Practice {

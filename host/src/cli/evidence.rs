@@ -1,0 +1,182 @@
+//! `host evidence`: what came of runs, to be shared as JSON lines and held against configs. Nothing is ever sent.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::say;
+use crate::diagnostic::{Diagnostic, ExitStatus, Failure, escape};
+use crate::evidence::record::Record;
+use crate::evidence::table::{Table, lines, parse, read};
+use crate::report::{Output, emit};
+use crate::train::lock::OutputLock;
+
+/// Bytes that are read from stdin.
+const STDIN_LIMIT: u64 = 16 << 20;
+
+#[derive(Debug, Args)]
+pub(super) struct EvidenceArgs {
+    #[command(subcommand)]
+    command: EvidenceCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum EvidenceCommand {
+    /// Print what came of runs, one JSON line each: how they were set up and how they ended, nothing personal
+    Export {
+        /// Output directories of runs
+        #[arg(required = true)]
+        runs: Vec<PathBuf>,
+    },
+    /// Add outcomes to the table on this machine that `host check` and `host train` hold configs against
+    Import {
+        /// Files of JSON lines, output directories of runs, or `-` for stdin
+        #[arg(required = true)]
+        from: Vec<PathBuf>,
+        /// One JSON object per line on stdout instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the table: which combinations were run, and how those runs ended
+    Show {
+        /// One JSON object per line on stdout instead of text
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl EvidenceArgs {
+    pub(super) fn output(&self) -> Output {
+        match self.command {
+            EvidenceCommand::Import { json: true, .. } | EvidenceCommand::Show { json: true } => Output::Json,
+            _ => Output::Human,
+        }
+    }
+}
+
+pub(super) fn run(args: &EvidenceArgs) -> Result<ExitStatus, Failure> {
+    match &args.command {
+        EvidenceCommand::Export { runs } => export(runs),
+        EvidenceCommand::Import { from, .. } => import(from, args.output()),
+        EvidenceCommand::Show { .. } => show(args.output()),
+    }
+}
+
+fn export(runs: &[PathBuf]) -> Result<ExitStatus, Failure> {
+    let mut records = Vec::new();
+    let mut problems = Vec::new();
+    for run in runs {
+        match of_run(run) {
+            Ok(record) => records.push(record),
+            Err(diagnostic) => problems.push(diagnostic),
+        }
+    }
+    Failure::check(problems)?;
+    let _ = std::io::stdout().write_all(lines(&records).as_bytes());
+    Ok(ExitStatus::Done)
+}
+
+/// The record of an ended run.
+fn of_run(directory: &Path) -> Result<Record, Diagnostic> {
+    let shown = directory.display();
+    if !directory.is_dir() {
+        return Err(Diagnostic::error("evidence::no-run", format!("there is no directory `{shown}`"))
+            .help("name the output directory of a run"));
+    }
+    let record = Record::of_run(directory).ok_or_else(|| {
+        Diagnostic::error("evidence::no-run", format!("`{shown}` holds no run with an outcome"))
+            .why("its `run.json` is missing, damaged, or of a version of this program that kept none")
+            .help("name the output directory of a run")
+    })?;
+    // Whoever holds the lock is still at it.
+    OutputLock::probe(directory).map_err(|error| Diagnostic::from(error).help("wait until it has ended"))?;
+    Ok(record)
+}
+
+fn import(from: &[PathBuf], output: Output) -> Result<ExitStatus, Failure> {
+    let mut records = Vec::new();
+    let mut problems = Vec::new();
+    for path in from {
+        let found = if path == Path::new("-") {
+            stdin()
+        } else if path.is_dir() {
+            of_run(path).map(|record| vec![record]).map_err(Failure::from)
+        } else {
+            read(path)
+        };
+        match found {
+            Ok(found) => records.extend(found),
+            Err(failure) => problems.extend(failure.0),
+        }
+    }
+    if let Some(last) = problems.last_mut() {
+        last.notes.push("nothing was imported".to_owned());
+    }
+    Failure::check(problems)?;
+    let done = Table::import(records)?;
+    let path = Table::path()?;
+    match output {
+        Output::Json => emit(
+            "imported",
+            json!({ "new": done.new, "changed": done.changed, "known": done.known, "table": path.display().to_string() }),
+        ),
+        Output::Human => say(&escape(&format!(
+            "{} new, {} changed, {} known already; the table is `{}`, delete it to forget them",
+            done.new,
+            done.changed,
+            done.known,
+            path.display()
+        ))),
+    }
+    Ok(ExitStatus::Done)
+}
+
+fn stdin() -> Result<Vec<Record>, Failure> {
+    let unreadable = |why: String| Diagnostic::error("evidence::unreadable", "stdin cannot be read").why(why);
+    if std::io::stdin().is_terminal() {
+        say("reading outcomes from the terminal; end with Ctrl-D");
+    }
+    let mut text = String::new();
+    std::io::stdin().take(STDIN_LIMIT + 1).read_to_string(&mut text).map_err(|error| unreadable(error.to_string()))?;
+    if text.len() as u64 > STDIN_LIMIT {
+        return Err(unreadable(format!("it has more than {} MiB", STDIN_LIMIT >> 20)).into());
+    }
+    parse(&text, Path::new("-"))
+}
+
+fn show(output: Output) -> Result<ExitStatus, Failure> {
+    let table = Table::load()?;
+    if output == Output::Json {
+        let _ = std::io::stdout().write_all(lines(&table.records).as_bytes());
+        return Ok(ExitStatus::Done);
+    }
+    let path = Table::path()?;
+    if table.records.is_empty() {
+        say(&escape(&format!("no outcomes were imported yet; they would be in `{}`", path.display())));
+        say("`host evidence import OUTPUT_DIR` adds one of your own runs, `host evidence import FILE` those of others");
+        return Ok(ExitStatus::Done);
+    }
+    // Word of the end → runs, for each combination.
+    let mut combinations: BTreeMap<(&str, String), BTreeMap<String, usize>> = BTreeMap::new();
+    for record in &table.records {
+        let ends = combinations.entry((&record.setup.architecture, record.setup.techniques.join(" "))).or_default();
+        let end = json!(record.outcome).as_str().unwrap_or_default().to_owned();
+        *ends.entry(end).or_default() += 1;
+    }
+    let mut text = String::new();
+    let mut architecture = "";
+    for ((of, techniques), ends) in &combinations {
+        if *of != architecture {
+            text += &format!("{of}\n");
+            architecture = of;
+        }
+        let ends: Vec<String> = ends.iter().map(|(end, runs)| format!("{runs} {end}")).collect();
+        text += &format!("  {techniques}\n    {}\n", ends.join(", "));
+    }
+    text += &format!("{} outcomes in `{}`; delete it to forget them\n", table.records.len(), path.display());
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(ExitStatus::Done)
+}

@@ -1,0 +1,182 @@
+//! The table of imported records: one file of JSON lines on the user's machine, there only if the user imported something.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::record::{Record, Setup};
+use crate::checkpoint::directory::replace_file;
+use crate::diagnostic::{Diagnostic, Failure, Place};
+use crate::files::read_text;
+
+/// Bytes of a file of records.
+const FILE_LIMIT: u64 = 16 << 20;
+/// Records of a table: what a check can look at in a few milliseconds.
+const RECORDS: usize = 20_000;
+/// Groups of runs that rules get to see.
+const GROUPS: usize = 1000;
+const FILE: &str = "outcomes.jsonl";
+
+/// Imported records, in the order of their import.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// At most one of each id.
+    pub records: Vec<Record>,
+}
+
+/// What an import did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Imported {
+    /// Records that the table did not have.
+    pub new: usize,
+    /// Records that replaced an earlier one of the same run.
+    pub changed: usize,
+    /// Records that the table had already.
+    pub known: usize,
+}
+
+impl Table {
+    /// Where it is.
+    pub fn path() -> Result<PathBuf, Failure> {
+        let missing = || {
+            Diagnostic::error("evidence::no-home", "there is no place for the table of outcomes")
+                .why("neither `HOST_DATA_DIR`, `XDG_DATA_HOME` nor `HOME` is an absolute path")
+                .help("set `HOST_DATA_DIR`")
+        };
+        Ok(crate::directories::data().ok_or_else(missing)?.join(FILE))
+    }
+
+    /// The table; an empty one where nothing was imported yet.
+    pub fn load() -> Result<Self, Failure> {
+        let path = Self::path()?;
+        if !path.exists() {
+            return Ok(Self::default());
+        }
+        let records = read(&path).map_err(|mut failure| {
+            for diagnostic in &mut failure.0 {
+                diagnostic.help = Some(format!("delete the line, or all of `{}`", path.display()));
+            }
+            failure
+        })?;
+        Ok(Self { records })
+    }
+
+    /// The table as rules may want it; none where nothing was imported, and nothing at all where there is no home.
+    pub fn load_if_any() -> Result<Option<Self>, Failure> {
+        match crate::directories::data() {
+            Some(directory) if directory.join(FILE).exists() => Ok(Some(Self::load()?)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Adds records and saves the table. A later record of a run replaces the earlier one.
+    pub fn import(records: Vec<Record>) -> Result<Imported, Failure> {
+        let path = Self::path()?;
+        let directory = path.parent().unwrap_or(Path::new("."));
+        let failed = |error: std::io::Error| {
+            Diagnostic::error("evidence::unwritable", format!("`{}` cannot be written", path.display()))
+                .why(error.to_string())
+        };
+        std::fs::create_dir_all(directory).map_err(failed)?;
+        // Two imports at a time would lose one of them. The lock goes with the file handle.
+        let lock = File::create(directory.join(".outcomes.lock")).map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        let mut table = Self::load()?;
+        let mut places: BTreeMap<String, usize> =
+            table.records.iter().enumerate().map(|(index, record)| (record.id.clone(), index)).collect();
+        let mut done = Imported { new: 0, changed: 0, known: 0 };
+        for record in records {
+            match places.get(&record.id) {
+                Some(&index) if table.records[index] == record => done.known += 1,
+                Some(&index) => {
+                    table.records[index] = record;
+                    done.changed += 1;
+                }
+                None => {
+                    places.insert(record.id.clone(), table.records.len());
+                    table.records.push(record);
+                    done.new += 1;
+                }
+            }
+        }
+        if table.records.len() > RECORDS {
+            let message = format!("the table would have {} outcomes; the limit is {RECORDS}", table.records.len());
+            let help = format!("make room: delete lines of `{}`", path.display());
+            return Err(Diagnostic::error("evidence::too-many", message)
+                .help(help)
+                .note("nothing was imported")
+                .into());
+        }
+        replace_file(&path, lines(&table.records).as_bytes())?;
+        Ok(done)
+    }
+
+    /// What rules get to see (`facts.outcomes`): how a run is set up, and groups of runs of its architecture and device,
+    /// the largest first: `{"run": {…}, "outcomes": [{…, "outcome": "diverged", "runs": 9}]}`.
+    pub fn facts(&self, run: &Setup) -> Value {
+        let alike = self
+            .records
+            .iter()
+            .filter(|record| (&record.setup.architecture, &record.setup.device) == (&run.architecture, &run.device));
+        let mut groups: BTreeMap<String, (Value, u64)> = BTreeMap::new();
+        for record in alike {
+            let mut group = json!(record.setup);
+            group["outcome"] = json!(record.outcome);
+            groups.entry(group.to_string()).or_insert((group, 0)).1 += 1;
+        }
+        let mut groups: Vec<(Value, u64)> = groups.into_values().collect();
+        groups.sort_by_key(|(_, runs)| std::cmp::Reverse(*runs));
+        let outcomes = groups.into_iter().take(GROUPS).map(|(mut group, runs)| {
+            group["runs"] = runs.into();
+            group
+        });
+        json!({ "run": run, "outcomes": outcomes.collect::<Vec<_>>() })
+    }
+}
+
+/// Records as JSON lines.
+pub fn lines(records: &[Record]) -> String {
+    records.iter().map(|record| format!("{}\n", record.to_json())).collect()
+}
+
+/// The records of a file of JSON lines. All that is wrong with it comes at once, up to a few.
+pub fn read(path: &Path) -> Result<Vec<Record>, Failure> {
+    let text = read_text(path, FILE_LIMIT).map_err(|error| {
+        Diagnostic::error("evidence::unreadable", format!("`{}` cannot be read", path.display())).why(error.to_string())
+    })?;
+    parse(&text, path)
+}
+
+/// The records of JSON lines that came from `path`.
+pub fn parse(text: &str, path: &Path) -> Result<Vec<Record>, Failure> {
+    const SHOWN: usize = 5;
+    let mut records = Vec::new();
+    let mut problems = Vec::new();
+    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let (column, why) = match serde_json::from_str::<Record>(line) {
+            Ok(record) => match record.flaw() {
+                None => {
+                    records.push(record);
+                    continue;
+                }
+                Some(flaw) => (1, flaw),
+            },
+            Err(error) => {
+                let why = error.to_string();
+                (error.column().max(1), why.split(" at line ").next().unwrap_or_default().to_owned())
+            }
+        };
+        problems.push(
+            Diagnostic::error("evidence::bad-record", "this line is not the outcome of a run")
+                .at(Place::in_text(path, text, index + 1, column, 1))
+                .why(why)
+                .help("records are what `host evidence export` writes, one a line"),
+        );
+        if problems.len() == SHOWN {
+            break;
+        }
+    }
+    if problems.is_empty() { Ok(records) } else { Err(Failure(problems)) }
+}
