@@ -18,9 +18,10 @@ fn runs(outcome: &str, learning_rate: f64, count: usize) -> String {
     let line = |index: usize| {
         let id = format!("{outcome}{learning_rate}{index}").replace(['-', '.'], "");
         let record = json!({"event": "outcome", "v": 1, "id": id, "host_version": "0.1.0",
-            "architecture": "LlamaForCausalLM", "parameters": 900_000, "device": "cpu",
-            "techniques": ["cosine-schedule", "full"], "learning_rate": learning_rate, "batch_size": 4,
-            "sequence_len": 128, "steps": 100, "outcome": outcome});
+            "setup": {"architecture": "LlamaForCausalLM", "parameters": 900_000, "device": "cpu",
+                "techniques": ["cosine-schedule", "full"], "learning_rate": learning_rate, "batch_size": 4,
+                "sequence_len": 128},
+            "steps": 100, "outcome": outcome});
         format!("{record}\n")
     };
     (0..count).map(line).collect()

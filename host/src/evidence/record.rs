@@ -21,7 +21,7 @@ const RUN_FILE_LIMIT: u64 = 4 << 20;
 const NOISE: f64 = 1.2;
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ending {
     /// All steps are done, and the loss is not higher than it was.
@@ -144,7 +144,6 @@ pub struct Record {
     /// Of this program.
     pub host_version: String,
     /// How the run was set up.
-    #[serde(flatten)]
     pub setup: Setup,
     /// That were done.
     pub steps: u64,

@@ -1,6 +1,7 @@
 //! The table of imported records: one file of JSON lines on the user's machine, there only if the user imported something.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -14,9 +15,9 @@ use crate::files::read_text;
 /// Bytes of a file of records.
 const FILE_LIMIT: u64 = 16 << 20;
 /// Records of a table: what a check can look at in a few milliseconds.
-const RECORDS: usize = 20_000;
+const RECORDS: usize = 10_000;
 /// Groups of runs that rules get to see.
-const GROUPS: usize = 1000;
+const GROUPS: usize = 250;
 const FILE: &str = "outcomes.jsonl";
 
 /// Imported records, in the order of their import.
@@ -114,21 +115,32 @@ impl Table {
     }
 
     /// What rules get to see (`facts.outcomes`): how a run is set up, and groups of runs of its architecture and device,
-    /// the largest first: `{"run": {…}, "outcomes": [{…, "outcome": "diverged", "runs": 9}]}`.
+    /// those with its techniques first, then the largest: `{"run": {…}, "outcomes": [{…, "outcome": "diverged", "runs": 9}]}`.
     pub fn facts(&self, run: &Setup) -> Value {
         let alike = self
             .records
             .iter()
             .filter(|record| (&record.setup.architecture, &record.setup.device) == (&run.architecture, &run.device));
-        let mut groups: BTreeMap<String, (Value, u64)> = BTreeMap::new();
-        for record in alike {
-            let mut group = json!(record.setup);
-            group["outcome"] = json!(record.outcome);
-            groups.entry(group.to_string()).or_insert((group, 0)).1 += 1;
+        let mut groups: HashMap<_, u64> = HashMap::new();
+        for Record { setup, outcome, .. } in alike {
+            let numbers = (setup.parameters, setup.learning_rate.to_bits(), setup.batch_size, setup.sequence_len);
+            *groups.entry((&setup.techniques, numbers, *outcome)).or_default() += 1;
         }
-        let mut groups: Vec<(Value, u64)> = groups.into_values().collect();
-        groups.sort_by_key(|(_, runs)| std::cmp::Reverse(*runs));
-        let outcomes = groups.into_iter().take(GROUPS).map(|(mut group, runs)| {
+        let mut groups: Vec<_> = groups.into_iter().collect();
+        groups.sort_by_key(|((techniques, numbers, outcome), runs)| {
+            (**techniques != run.techniques, Reverse(*runs), *techniques, *numbers, *outcome)
+        });
+        let outcomes = groups.into_iter().take(GROUPS).map(|((techniques, numbers, outcome), runs)| {
+            let (parameters, learning_rate, batch_size, sequence_len) = numbers;
+            let mut group = json!(Setup {
+                techniques: techniques.clone(),
+                parameters,
+                learning_rate: f64::from_bits(learning_rate),
+                batch_size,
+                sequence_len,
+                ..run.clone()
+            });
+            group["outcome"] = json!(outcome);
             group["runs"] = runs.into();
             group
         });
