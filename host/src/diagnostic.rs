@@ -249,6 +249,11 @@ impl Diagnostic {
         render::render(self, color)
     }
 
+    /// The message as a workflow command of GitHub Actions, which shows it at its line of a pull request.
+    pub fn annotation(&self) -> String {
+        render::annotation(self)
+    }
+
     /// The message as a program reads it: one object, `event: diagnostic`, `v: 1`.
     pub fn to_json(&self) -> Value {
         let mut object = json!({

@@ -12,6 +12,7 @@ pub mod diagnostic;
 pub mod directories;
 pub mod evidence;
 pub mod files;
+pub mod memory;
 pub mod quickstart;
 pub mod report;
 pub mod train;

@@ -98,6 +98,17 @@ fn both_sets_of_rules_are_always_on() {
 }
 
 #[test]
+fn findings_are_annotations_of_a_pull_request() {
+    let project = Project::new();
+    project.write("host.yml", format!("{CONFIG}sede: 1\nflash_attention: true\nwarmup_steps: 40\n"));
+    std::fs::rename(project.path("host.yml"), project.path("a,b:c 5%.yml")).unwrap();
+    let outcome = project.host(&["check", "a,b:c 5%.yml", "--github"]);
+    assert_eq!(outcome.status, 1);
+    assert!(outcome.stderr.contains("error[rule::H9]"), "people read on as before: {}", outcome.stderr);
+    insta::assert_snapshot!(outcome.stdout);
+}
+
+#[test]
 fn a_rule_of_a_stranger_is_named_in_its_finding_and_those_that_are_bundled_stay_on() {
     let project = Project::new();
     let plugins = root().join("tests/fixtures/api/v0.1/compat-rules");

@@ -1,5 +1,6 @@
 //! `host check`: every problem at once, before anything is spent; with `--fix`, what can be mended with certainty is.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use plugin_runtime::PluginHost;
@@ -49,6 +50,10 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
         }
     }
     show(&found, output);
+    if args.github {
+        let annotations: String = found.iter().map(|found| found.annotation() + "\n").collect();
+        let _ = std::io::stdout().write_all(annotations.as_bytes());
+    }
     let count = |severity: Severity| found.iter().filter(|diagnostic| diagnostic.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     match output {

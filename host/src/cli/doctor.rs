@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::open_plugins;
 use crate::capabilities;
 use crate::diagnostic::{ExitStatus, Failure};
-use crate::report::{Output, available_memory_bytes, emit, total_memory_bytes};
+use crate::memory::{available_memory_bytes, total_memory_bytes};
+use crate::report::{Output, emit};
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {

@@ -94,6 +94,9 @@ struct CheckArgs {
     /// Mend in the file what can be mended with certainty; comments, order and layout stay
     #[arg(long)]
     fix: bool,
+    /// Also print each finding to stdout as an annotation of GitHub Actions, which shows it at its line of a pull request
+    #[arg(long, conflicts_with = "json")]
+    github: bool,
 }
 
 impl ConfigArgs {

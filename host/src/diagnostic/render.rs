@@ -30,6 +30,30 @@ fn push_visible(out: &mut String, character: char) {
     }
 }
 
+/// One line for GitHub Actions: <https://docs.github.com/actions/reference/workflow-commands-for-github-actions>.
+pub(super) fn annotation(diagnostic: &Diagnostic) -> String {
+    // What would end the message is written as a percent escape; in a property, its separators too.
+    let data = |text: &str| escape(text).replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+    let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
+    let kind = if diagnostic.severity == Severity::Note { "notice" } else { diagnostic.severity.name() };
+    let mut properties = format!("title={}", property(&diagnostic.code));
+    if let Some(place) = &diagnostic.place {
+        let (file, line, from, to) = (&place.file, place.line, place.column, place.column + place.len.max(1));
+        let _ = write!(
+            properties,
+            ",file={},line={line},endLine={line},col={from},endColumn={to}",
+            property(&file.display().to_string())
+        );
+    }
+    let mut text = diagnostic.message.clone();
+    for (label, more) in [("why", &diagnostic.why), ("help", &diagnostic.help)] {
+        if let Some(more) = more {
+            let _ = write!(text, "\n{label}: {more}");
+        }
+    }
+    format!("::{kind} {properties}::{}", data(&text))
+}
+
 #[derive(Clone, Copy)]
 struct Paint {
     color: bool,

@@ -106,30 +106,3 @@ pub fn emit(event: &str, fields: serde_json::Value) {
     let _ = writeln!(stdout, "{}", metrics::event_line(event, fields));
     let _ = stdout.flush();
 }
-
-/// The most memory that this process has had, in bytes (`VmHWM` of Linux); zero where the system does not say.
-pub fn peak_memory_bytes() -> u64 {
-    kernel_bytes("/proc/self/status", "VmHWM:").unwrap_or(0)
-}
-
-/// The memory that this process has now, in bytes (`VmRSS` of Linux); zero where the system does not say.
-pub fn resident_memory_bytes() -> u64 {
-    kernel_bytes("/proc/self/status", "VmRSS:").unwrap_or(0)
-}
-
-/// What programs can still get, in bytes (`MemAvailable` of Linux), where the system says.
-pub fn available_memory_bytes() -> Option<u64> {
-    kernel_bytes("/proc/meminfo", "MemAvailable:")
-}
-
-/// All memory of the machine, in bytes (`MemTotal` of Linux), where the system says.
-pub fn total_memory_bytes() -> Option<u64> {
-    kernel_bytes("/proc/meminfo", "MemTotal:")
-}
-
-/// A line `name: … kB` of a file of the kernel.
-fn kernel_bytes(file: &str, name: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let kib = text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.trim().parse().ok());
-    kib.map(|kib: u64| kib * 1024)
-}

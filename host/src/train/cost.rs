@@ -13,8 +13,8 @@ use crate::config::{Config, LoadedConfig};
 use crate::data::batches::plan_epoch;
 use crate::data::dataset::Example;
 use crate::diagnostic::Diagnostic;
+use crate::memory::{available_memory_bytes, peak_memory_bytes, resident_memory_bytes};
 use crate::report::progress::{bytes, whole};
-use crate::report::{available_memory_bytes, peak_memory_bytes, resident_memory_bytes};
 
 /// Samples whose batches are looked at, over all epochs, and at least one epoch: a batch that is much larger hardly comes
 /// after so many.

@@ -19,8 +19,9 @@ use crate::checkpoint::save::{TrainerState, save};
 use crate::data::batches::assemble;
 use crate::data::cursor::{Cursor, Position};
 use crate::diagnostic::{Diagnostic, Failure};
+use crate::memory::peak_memory_bytes;
+use crate::report::Reporter;
 use crate::report::metrics::{EvalRecord, TrainRecord};
-use crate::report::{Reporter, peak_memory_bytes};
 
 /// What the loop needs beside the plan.
 #[derive(Debug)]
