@@ -141,6 +141,23 @@ fn a_model_that_does_not_fit_is_said() {
 }
 
 #[test]
+fn a_dry_run_measures_a_step_and_finds_what_the_first_would() {
+    let project = Project::new();
+    let plan = event(&project.success(&["train", "host.yml", "--dry-run", "--json"]).stdout, "plan");
+    let [step, all] = ["step_seconds", "train_seconds"].map(|key| plan[key].as_f64().unwrap());
+    assert!(step > 0.0 && all > step && all < 40.0 * step, "four steps of some sizes: {step} {all}");
+    let plan = event(&project.success(&["check", "host.yml", "--plan", "--json"]).stdout, "plan");
+    assert!(plan["step_seconds"].is_null());
+    project.write(
+        "host.yml",
+        CONFIG.replace("learning_rate: 1e-3", "learning_rate: 1e30\nwarmup_steps: 0\nmax_grad_norm: 0"),
+    );
+    let messages = project.failure(&["train", "host.yml", "--dry-run"]);
+    assert!(messages.contains("train::not-finite"), "{messages}");
+    assert!(!project.path("out").exists());
+}
+
+#[test]
 fn a_batch_that_does_not_fit_is_said() {
     let project = Project::new();
     with_sizes(&project, &json!({ "intermediate_size": 16_777_216 }));

@@ -73,7 +73,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
         }
     }
     if let Some(Planned { loaded, model, plan, cost }) = planned.as_ref().filter(|_| errors == 0) {
-        describe(loaded, model, plan, cost, output, "nothing was trained or written (--plan)");
+        describe(loaded, model, plan, cost, None, output, "nothing was trained or written (--plan)");
     }
     Ok(if errors == 0 { ExitStatus::Done } else { ExitStatus::Failed })
 }

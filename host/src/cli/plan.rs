@@ -12,6 +12,7 @@ use crate::diagnostic::Failure;
 use crate::report::progress::{bytes, whole};
 use crate::report::{Output, emit};
 use crate::train::cost::Cost;
+use crate::train::measure::Time;
 use crate::train::plan::Plan;
 
 /// What goes beside the weights of a run.
@@ -43,6 +44,7 @@ pub(super) fn describe(
     model: &ModelFacts,
     plan: &Plan,
     cost: &Cost,
+    time: Option<Time>,
     output: Output,
     closing: &str,
 ) {
@@ -64,6 +66,8 @@ pub(super) fn describe(
                 "trainable_parameters": cost.trainable_parameters,
                 "total_parameters": cost.total_parameters,
                 "memory": cost.memory,
+                "step_seconds": time.map(|time| time.step_seconds),
+                "train_seconds": time.map(|time| time.train_seconds),
                 "disk": cost.disk,
                 "disk_bytes": cost.disk.total,
                 "output_dir": loaded.config.output_dir,
@@ -73,6 +77,7 @@ pub(super) fn describe(
             let mut lines = run(loaded, model, plan, cost);
             lines.extend(memory(cost));
             lines.push(disk(cost));
+            lines.push(duration(time, plan));
             lines.push(closing.to_owned());
             say(&lines.join("\n"));
         }
@@ -119,6 +124,20 @@ fn memory(cost: &Cost) -> Vec<String> {
         format!("{heading:<8}  {name:<11}  {size:>width$}")
     };
     rows.iter().enumerate().map(row).collect()
+}
+
+fn duration(time: Option<Time>, plan: &Plan) -> String {
+    let Some(Time { step_seconds, train_seconds }) = time else {
+        return "time      not measured: `host train --dry-run` makes a step, where there is the memory for it"
+            .to_owned();
+    };
+    let beside = if plan.data.eval.is_empty() { "" } else { ", evaluations not counted" };
+    let words = match train_seconds {
+        seconds if seconds < 120.0 => format!("{seconds:.0} s"),
+        seconds if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
+        seconds => format!("{:.1} h", seconds / 3600.0),
+    };
+    format!("time      {words}: {step_seconds:.3} s a step, as measured{beside}")
 }
 
 fn disk(cost: &Cost) -> String {

@@ -29,6 +29,7 @@ use crate::report::{Output, Reporter, emit, metrics};
 use crate::train::cost::Cost;
 use crate::train::eval::Evaluation;
 use crate::train::health::{StopAdvice, Watch};
+use crate::train::measure::measure;
 use crate::train::output::{Existing, OutputDirectory, description, is_finished};
 use crate::train::plan::Plan;
 use crate::train::reward::NamedReward;
@@ -85,9 +86,17 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
     let of_data = check::rules::check_data(&loaded, &plugins, &model, &plan.to_json(), &remarks);
     show(&Failure::check(of_data)?, output);
     let cost = cost(&loaded, &model, template.as_ref(), &plan)?;
-    show(cost.warning(&loaded).as_slice(), output);
+    let too_large = cost.warning(&loaded);
+    show(too_large.as_slice(), output);
     if args.dry_run {
-        describe(&loaded, &model, &plan, &cost, output, "nothing was trained or written (--dry-run)");
+        // Where the model does not fit, there is nothing to measure.
+        let measured = too_large.is_none().then(|| {
+            let mut trainer = Trainer::new(model.config.clone(), &model.weights, plan.options.clone())?;
+            trainer.reserve(&cost.work);
+            measure(&plan, &mut trainer)
+        });
+        let time = measured.transpose()?;
+        describe(&loaded, &model, &plan, &cost, time, output, "nothing was kept or written (--dry-run)");
         return Ok(ExitStatus::Done);
     }
     let job = Job {

@@ -5,6 +5,7 @@ pub mod coverage;
 pub mod eval;
 pub mod health;
 pub mod lock;
+pub mod measure;
 pub mod output;
 pub mod plan;
 pub mod reward;

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use engine::Trainer;
+use engine::{Batch, Trainer};
 use serde_json::{Map, Value};
 
 use super::coverage::{Coverage, Uncovered};
@@ -101,11 +101,7 @@ impl Run<'_> {
             evaluated_at = Some(0);
         }
         while matches!(advice, Ok(None)) && trainer.optimizer_step() < plan.total_steps && stop.received().is_none() {
-            let micro_batches: Vec<_> = cursor
-                .next_step(plan.accumulation)
-                .iter()
-                .map(|samples| assemble(samples.iter().map(|&sample| &plan.data.train[sample].tokens)))
-                .collect();
+            let micro_batches = micro_batches(plan, &mut cursor);
             let learning_rate = plan.schedule.at(trainer.optimizer_step());
             let context = longest_context(&micro_batches);
             let outcome = train_step(trainer, &micro_batches, learning_rate, plan.max_grad_norm, |trainer| {
@@ -215,6 +211,12 @@ impl Run<'_> {
     }
 }
 
+/// The batches of the next step.
+pub(super) fn micro_batches(plan: &Plan, cursor: &mut Cursor) -> Vec<Batch> {
+    let steps = cursor.next_step(plan.accumulation);
+    steps.iter().map(|samples| assemble(samples.iter().map(|&sample| &plan.data.train[sample].tokens))).collect()
+}
+
 /// What monitors said about two lines of one step: the first thing that ends the run.
 fn merge<T, E>(first: Result<Option<T>, E>, second: Result<Option<T>, E>) -> Result<Option<T>, E> {
     match first {
@@ -223,7 +225,7 @@ fn merge<T, E>(first: Result<Option<T>, E>, second: Result<Option<T>, E>) -> Res
     }
 }
 
-fn check_coverage(coverage: &mut Coverage, trainer: &Trainer, context: usize) -> Result<(), Failure> {
+pub(super) fn check_coverage(coverage: &mut Coverage, trainer: &Trainer, context: usize) -> Result<(), Failure> {
     if coverage.is_done() {
         return Ok(());
     }
