@@ -76,6 +76,11 @@ fn a_value_of_the_command_line_is_not_in_the_file() {
 }
 
 #[test]
+fn what_a_fix_brings_to_light_is_fixed_too() {
+    insta::assert_snapshot!(fixed(&CONFIG.replace("learning_rate: 1e-3", "lerning_rate: '1e-3'   # a rate"), &[]));
+}
+
+#[test]
 fn of_two_fixes_for_one_key_the_first_wins() {
     insta::assert_snapshot!(fixed(&CONFIG.replace("learning_rate", "lerning_rate: 1e-4\nlearnin_rate"), &[]));
 }

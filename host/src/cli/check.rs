@@ -17,21 +17,25 @@ use crate::report::{Output, emit};
 use crate::train::cost::Cost;
 use crate::train::plan::Plan;
 
+/// Times that `--fix` looks again. Two rules that undo each other's fixes are left at that.
+const PASSES: usize = 8;
+
 pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
     let (path, _) = args.config.choose()?;
     let output = args.config.output();
     let mut look = Look::new(args, &path)?;
     let mut mended = 0;
-    if args.fix
-        && let Some(loaded) = &look.examined.loaded
-    {
+    // What is mended can bring more to light: a key that now has its right name, with a value that is wrong.
+    for _ in 0..PASSES {
+        let Some(loaded) = look.examined.loaded.as_ref().filter(|_| args.fix) else { break };
         let fixes = Fixes::new(&loaded.source, &look.found);
-        mended = fixes.mended.len();
-        if mended > 0 {
-            fix::write(&loaded.source, &fixes.text)?;
-            tell(&fixes, &path, output);
-            look = Look::new(args, &path)?;
+        if fixes.mended.is_empty() {
+            break;
         }
+        mended += fixes.mended.len();
+        fix::write(&loaded.source, &fixes.text)?;
+        tell(&fixes, &path, output);
+        look = Look::new(args, &path)?;
     }
     let Look { examined, plugins, model, mut found } = look;
     let is_sound = !found.iter().any(|found| found.severity == Severity::Error);

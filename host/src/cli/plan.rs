@@ -133,6 +133,7 @@ fn duration(time: Option<Time>, plan: &Plan) -> String {
     };
     let beside = if plan.data.eval.is_empty() { "" } else { ", evaluations not counted" };
     let words = match train_seconds {
+        seconds if seconds < 10.0 => format!("{seconds:.1} s"),
         seconds if seconds < 120.0 => format!("{seconds:.0} s"),
         seconds if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
         seconds => format!("{:.1} h", seconds / 3600.0),

@@ -10,7 +10,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use serde_json::{Map, Value};
 
 use super::parse::from_yaml;
-use super::positions::{Flaw, Positions, is_within, join, join_index};
+use super::positions::{Flaw, Positions, end_of_quoted, is_within, join, join_index};
 use super::tree;
 use crate::diagnostic::Edit;
 
@@ -650,20 +650,6 @@ fn past_properties(text: &str, mut at: usize) -> usize {
         at = text.len() - after.len();
     }
     at
-}
-
-/// Past the closing quote. The parser's own end may be that of a comment behind it.
-fn end_of_quoted(text: &str, start: usize) -> Option<usize> {
-    let mut characters = text[start..].char_indices().peekable();
-    let (_, quote) = characters.next().filter(|(_, c)| matches!(c, '\'' | '"'))?;
-    while let Some((at, c)) = characters.next() {
-        if c == '\\' && quote == '"' {
-            characters.next();
-        } else if c == quote && !(quote == '\'' && characters.next_if(|(_, next)| *next == quote).is_some()) {
-            return Some(start + at + 1);
-        }
-    }
-    None
 }
 
 /// Past the bracket that closes a flow collection, where `at` is behind its last entry.

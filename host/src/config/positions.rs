@@ -78,9 +78,14 @@ impl Positions {
     pub(super) fn of(text: &str) -> Result<Self, ScanError> {
         let mut pass = Pass::default();
         pass.out.is_empty = true;
+        let lines: Vec<&str> = text.lines().collect();
         for event in Parser::new_from_str(text) {
             let (event, span) = event?;
-            if !pass.take(&event, Spot::of(span)) {
+            let mut spot = Spot::of(span);
+            if let Event::Scalar(_, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted, ..) = event {
+                spot.len = quoted_len(&lines, spot).unwrap_or(spot.len);
+            }
+            if !pass.take(&event, spot) {
                 break;
             }
         }
@@ -98,6 +103,27 @@ impl Positions {
     pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }
+}
+
+/// Characters of a quoted text without its anchor or tag, where it ends on its line.
+fn quoted_len(lines: &[&str], spot: Spot) -> Option<usize> {
+    let line = lines.get(spot.line - 1)?;
+    let (start, _) = line.char_indices().nth(spot.column - 1)?;
+    Some(line[start..end_of_quoted(line, start)?].chars().count())
+}
+
+/// The byte past the closing quote of what starts at `start`. The parser's own end may be that of a comment behind it.
+pub(super) fn end_of_quoted(text: &str, start: usize) -> Option<usize> {
+    let mut characters = text[start..].char_indices().peekable();
+    let (_, quote) = characters.next().filter(|(_, c)| matches!(c, '\'' | '"'))?;
+    while let Some((at, c)) = characters.next() {
+        if c == '\\' && quote == '"' {
+            characters.next();
+        } else if c == quote && !(quote == '\'' && characters.next_if(|(_, next)| *next == quote).is_some()) {
+            return Some(start + at + 1);
+        }
+    }
+    None
 }
 
 /// `parent.key`, or `parent["odd key"]` where a plain key could be misread.
@@ -312,6 +338,16 @@ mod tests {
         assert_eq!(of("lora_target_modules[1]").value, spot(5, 26, 1));
         assert_eq!(of("datasets[0]").value.line, 3);
         assert!(positions.flaws.is_empty() && !positions.is_empty);
+    }
+
+    #[test]
+    fn a_quoted_text_ends_with_its_quote() {
+        let text = "'seed' : \"ä ' \\\"b\"   # c\nx: 'it''s' # d\ny: \"over\n  two\"\n";
+        let positions = Positions::of(text).expect("valid");
+        let of = |path| *positions.get(path).unwrap_or_else(|| panic!("no {path}"));
+        assert_eq!((of("seed").key, of("seed").value), (Some(spot(1, 1, 6)), spot(1, 10, 9)));
+        assert_eq!(of("x").value, spot(2, 4, 7));
+        assert_eq!(of("y").value.line, 3);
     }
 
     #[test]
