@@ -83,10 +83,11 @@ fn describe(source: &ConfigSource, spot: Spot, flaw: &Flaw) -> Diagnostic {
             .at(of(""))
             .why("a config is one document; `---` ends it")
             .help("delete the line, or move what follows to a file of its own"),
-        Flaw::MergeKey { path } => Diagnostic::error("config::merge-key", "merge keys (`<<`) are not applied")
-            .at(of(path))
-            .why("YAML 1.2 has none; half of the tools that read this file would ignore it")
-            .help("write the keys out, or use an alias for the whole value"),
+        Flaw::MergeKey { path } => {
+            Diagnostic::error("config::merge-key", "only a mapping, or a list of mappings, can be merged (`<<`)")
+                .at(of(path))
+                .help("name the anchor of a mapping: `<<: *defaults`")
+        }
         Flaw::Tag { path, tag } => {
             Diagnostic::error("config::tag", format!("the tag `{tag}` means nothing in a config"))
                 .at(of(path))

@@ -49,7 +49,7 @@ pub(super) enum Flaw {
     Duplicate { path: String, first: Spot },
     /// A second document starts here.
     SecondDocument,
-    /// `<<`, which YAML 1.2 no longer has.
+    /// `<<` with something else than a mapping or a list of mappings.
     MergeKey { path: String },
     /// A tag (`!python/object`), which could only mean something that a config must not do.
     Tag { path: String, tag: String },
@@ -153,7 +153,12 @@ struct Pass {
     /// Anchor → path of its value, and whether that value is complete.
     anchors: HashMap<usize, (String, bool)>,
     documents: usize,
+    /// Path of a mapping that is complete → its keys.
+    keys: BTreeMap<String, Vec<String>>,
 }
+
+/// The merge key of YAML 1.1, which PyYAML applies and so do we.
+pub(super) const MERGE: &str = "<<";
 
 struct Frame {
     path: String,
@@ -201,6 +206,13 @@ impl Pass {
             Event::MappingEnd | Event::SequenceEnd => {
                 if let Some(frame) = self.frames.pop() {
                     self.anchors.entry(frame.anchor).and_modify(|anchor| anchor.1 = true);
+                    if let Kind::Mapping { mut seen, .. } = frame.kind {
+                        let merge = seen.remove(MERGE);
+                        let mut names = seen.into_keys().collect();
+                        let fits = merge.is_none_or(|spot| self.merge(&frame.path, spot, &mut names));
+                        self.keys.insert(frame.path, names);
+                        return fits;
+                    }
                 }
             }
             Event::Alias(anchor) => return self.alias(*anchor, spot),
@@ -221,8 +233,6 @@ impl Pass {
             *key = Some((text.to_owned(), spot));
             if let Some(first) = first {
                 self.flaw(spot, Flaw::Duplicate { path: full, first });
-            } else if text == "<<" {
-                self.flaw(spot, Flaw::MergeKey { path: full });
             }
             return true;
         }
@@ -266,21 +276,51 @@ impl Pass {
             self.flaw(spot, Flaw::RecursiveAlias { path });
             return false;
         }
-        let copies: Vec<(String, Entry)> = self
-            .out
-            .entries
-            .range(target.clone()..)
-            .take_while(|(at, _)| at.starts_with(&target))
-            .filter(|(at, _)| is_within(at, &target))
-            .map(|(at, entry)| (format!("{path}{}", &at[target.len()..]), *entry))
-            .collect();
-        for (at, entry) in copies {
-            let entry = if at == path { Entry { key, value: spot, ..entry } } else { entry };
-            if !self.insert(at, entry) {
-                return false;
+        let fits = self.copy(&target, &path);
+        if let Some(entry) = self.out.entries.get_mut(&path) {
+            *entry = Entry { key, value: spot, ..*entry };
+        }
+        fits
+    }
+
+    /// Puts what stands at `from`, and inside it, at `to` as well.
+    fn copy(&mut self, from: &str, to: &str) -> bool {
+        fn within<T: Clone>(map: &BTreeMap<String, T>, from: &str, to: &str) -> Vec<(String, T)> {
+            let near = map.range(from.to_owned()..).take_while(|(at, _)| at.starts_with(from));
+            let inside = near.filter(|(at, _)| is_within(at, from));
+            inside.map(|(at, value)| (format!("{to}{}", &at[from.len()..]), value.clone())).collect()
+        }
+        self.keys.extend(within(&self.keys, from, to));
+        within(&self.out.entries, from, to).into_iter().all(|(at, entry)| self.insert(at, entry))
+    }
+
+    /// Puts what stands under the merge key of the mapping `path` into it: its own keys (`names`) win, then the first mapping
+    /// of a list. What is merged has its place where it was written.
+    fn merge(&mut self, path: &str, spot: Spot, names: &mut Vec<String>) -> bool {
+        let from = join(path, MERGE);
+        let sources: Vec<String> = if self.out.entries.contains_key(&join_index(&from, 0)) {
+            (0..ENTRY_LIMIT)
+                .map(|index| join_index(&from, index))
+                .take_while(|at| self.out.entries.contains_key(at))
+                .collect()
+        } else {
+            vec![from.clone()]
+        };
+        if sources.iter().any(|source| !self.keys.contains_key(source)) {
+            self.flaw(spot, Flaw::MergeKey { path: from.clone() });
+        }
+        let mut fits = true;
+        for source in sources {
+            for name in self.keys.get(&source).cloned().unwrap_or_default() {
+                if !names.contains(&name) {
+                    fits = fits && self.copy(&join(&source, &name), &join(path, &name));
+                    names.push(name);
+                }
             }
         }
-        true
+        self.out.entries.retain(|at, _| !is_within(at, &from));
+        self.keys.retain(|at, _| !is_within(at, &from));
+        fits
     }
 
     /// Path of the value that comes next, and where its key stands. None inside a key.
@@ -352,7 +392,7 @@ mod tests {
 
     #[test]
     fn flaws_come_in_file_order() {
-        let text = "a: 1\nb: &x {c: 1}\na: 2\nd:\n  <<: *x\ne: !py 1\n? [k]\n: 1\n---\nz: 1\n";
+        let text = "a: 1\nb: &x {c: 1}\na: 2\nd:\n  <<: [*x, 3]\ne: !py 1\n? [k]\n: 1\n---\nz: 1\n";
         let positions = Positions::of(text).expect("valid");
         let found: Vec<_> = positions.flaws.iter().map(|(spot, flaw)| (spot.line, flaw.clone())).collect();
         assert_eq!(

@@ -371,8 +371,7 @@ impl<'a> Section<'a> {
     pub(super) fn finish(self, elsewhere: impl Fn(&str) -> Option<&'static str>) {
         let known = self.known.borrow();
         for (key, value) in self.map {
-            // A merge key was told when the file was parsed.
-            if known.contains(&key.as_str()) || key == "<<" {
+            if known.contains(&key.as_str()) {
                 continue;
             }
             let path = self.at(key);

@@ -308,6 +308,29 @@ fn assert_passes_agree(text: &str) {
 }
 
 #[test]
+fn merge_keys_are_applied_and_what_they_bring_has_its_place() {
+    let text = "base_model: tiny\nlearning_rate: 1e-3\ndatasets:\n  - &one\n    path: a.jsonl\n    type: alpaca\n  - <<: *one\n    path: b.jsonl\n\
+        test_datasets:\n  - <<: [{type: {name: alpaca}}, *one]\n    field: 1\n";
+    let tree = tree::read(text).expect("valid").0;
+    assert_eq!(tree["datasets"][1], json!({"path": "b.jsonl", "type": "alpaca"}));
+    assert_eq!(tree["test_datasets"][0], json!({"path": "a.jsonl", "type": {"name": "alpaca"}, "field": 1}));
+    assert_passes_agree(text);
+    let loaded = loaded(&text.replace("    field: 1\n", ""), &[]);
+    let of = |path: &str| loaded.source.nearest_place(path).map(|place| (place.line, place.column));
+    assert_eq!(of("datasets[1].type"), Some((6, 11)), "where it was written");
+    assert_eq!(of("datasets[1].path"), Some((8, 11)));
+    assert_eq!(of("test_datasets[0].type.name"), Some((10, 24)));
+    for text in [
+        "a: &x {b: 1, c: {d: 2}}\ne: &y {<<: *x, b: 3}\nf:\n  <<: *y\n  c: 4\n",
+        "<<: {a: 1}\nb: {<<: []}\n",
+        "a: {<<: {}}\n",
+    ] {
+        assert_passes_agree(text);
+    }
+    assert!(problems("seed: 1\n<<: 3\n", &[]).contains("2:1 error config::merge-key"));
+}
+
+#[test]
 fn the_two_passes_agree_on_every_config_of_the_repository() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
     let mut seen = 0;

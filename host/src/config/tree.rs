@@ -7,7 +7,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::positions::{join, join_index};
+use super::positions::{MERGE, join, join_index};
 
 /// A number that is not finite, with its config path and the way YAML writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,8 +109,23 @@ impl<'de> Visitor<'de> for Node<'_> {
                 Value::Array(_) | Value::Object(_) => "?".to_owned(),
                 other => other.to_string(),
             };
-            let value = entries.next_value_seed(Node { path: join(&self.path, &key), odd: self.odd })?;
+            // What is merged stands in this very mapping.
+            let path = if key == MERGE { self.path.clone() } else { join(&self.path, &key) };
+            let value = entries.next_value_seed(Node { path, odd: self.odd })?;
             // The first of two wins; the position pass tells both.
+            map.entry(key).or_insert(value);
+        }
+        // YAML 1.1's merge: own keys win, then the first mapping of a list. The position pass tells what is no mapping.
+        let merged = match map.remove(MERGE) {
+            Some(Value::Array(list)) => list,
+            Some(one) => vec![one],
+            None => Vec::new(),
+        };
+        for (key, value) in merged
+            .into_iter()
+            .filter_map(|value| if let Value::Object(map) = value { Some(map) } else { None })
+            .flatten()
+        {
             map.entry(key).or_insert(value);
         }
         Ok(Value::Object(map))
