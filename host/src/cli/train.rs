@@ -143,12 +143,13 @@ impl Job<'_> {
         fields["outcome"] = record.to_json();
         directory.describe(fields, "running")?;
         let ended = self.train(start, settings, watch, &mut directory, checkpoint.as_ref(), &record, &stop);
-        ended.or_else(|failure| {
+        ended.map_err(|failure| {
             if directory.is_running() {
                 let record = record.end(Ending::of_failure(&failure), 0);
-                directory.describe(json!({ "outcome": record.to_json() }), "failed")?;
+                // A full disk fails here again; what went wrong first is what is told.
+                let _ = directory.describe(json!({ "outcome": record.to_json() }), "failed");
             }
-            Err(self.with_health_place(failure))
+            self.with_health_place(failure)
         })
     }
 
@@ -203,7 +204,7 @@ impl Job<'_> {
             Ok(outcome) => outcome,
             Err(failure) => {
                 let record = record.end(Ending::of_failure(&failure), trainer.optimizer_step());
-                directory.describe(json!({ "outcome": record.to_json() }), "failed")?;
+                let _ = directory.describe(json!({ "outcome": record.to_json() }), "failed");
                 return Err(failure);
             }
         };
