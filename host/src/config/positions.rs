@@ -3,7 +3,7 @@
 //! Values come from `serde_yaml` alone; this pass adds what it cannot tell: line and column of every path
 //! (`datasets[0].path`), both places of a duplicate key, the start of a second document, tags and merge keys.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
 
@@ -89,8 +89,12 @@ impl Positions {
                 break;
             }
         }
-        pass.out.flaws.sort_by_key(|(spot, _)| *spot);
-        Ok(pass.out)
+        let Pass { mut out, merged, .. } = pass;
+        if !merged.is_empty() {
+            out.entries.retain(|path, _| !merged.iter().any(|merge| is_within(path, merge)));
+        }
+        out.flaws.sort_by_key(|(spot, _)| *spot);
+        Ok(out)
     }
 
     /// The entry at a config path.
@@ -155,6 +159,8 @@ struct Pass {
     documents: usize,
     /// Path of a mapping that is complete → its keys.
     keys: BTreeMap<String, Vec<String>>,
+    /// Paths of merge keys. What stands there goes when all is read: an alias may still name something in it.
+    merged: BTreeSet<String>,
 }
 
 /// The merge key of YAML 1.1, which PyYAML applies and so do we.
@@ -276,22 +282,25 @@ impl Pass {
             self.flaw(spot, Flaw::RecursiveAlias { path });
             return false;
         }
-        let fits = self.copy(&target, &path);
-        if let Some(entry) = self.out.entries.get_mut(&path) {
-            *entry = Entry { key, value: spot, ..*entry };
-        }
-        fits
+        // The alias has a place of its own; of a key that is there twice, the first one keeps its.
+        let Some(aliased) = self.out.entries.get(&target).copied() else { return true };
+        self.insert(path.clone(), Entry { key, value: spot, ..aliased }) && self.copy(&target, &path)
     }
 
     /// Puts what stands at `from`, and inside it, at `to` as well.
     fn copy(&mut self, from: &str, to: &str) -> bool {
-        fn within<T: Clone>(map: &BTreeMap<String, T>, from: &str, to: &str) -> Vec<(String, T)> {
-            let near = map.range(from.to_owned()..).take_while(|(at, _)| at.starts_with(from));
-            let inside = near.filter(|(at, _)| is_within(at, from));
-            inside.map(|(at, value)| (format!("{to}{}", &at[from.len()..]), value.clone())).collect()
+        fn within<'a, T>(near: impl Iterator<Item = (&'a String, T)>, from: &str, to: &str) -> Vec<(String, T)> {
+            let inside = near.take_while(|(at, _)| at.starts_with(from)).filter(|(at, _)| is_within(at, from));
+            inside.map(|(at, value)| (format!("{to}{}", &at[from.len()..]), value)).collect()
         }
-        self.keys.extend(within(&self.keys, from, to));
-        within(&self.out.entries, from, to).into_iter().all(|(at, entry)| self.insert(at, entry))
+        let start = from.to_owned();
+        let keys = within(self.keys.range(start.clone()..).map(|(at, keys)| (at, keys.clone())), from, to);
+        let merged = within(self.merged.range(start.clone()..).map(|at| (at, ())), from, to);
+        let entries = within(self.out.entries.range(start..).map(|(at, entry)| (at, *entry)), from, to);
+        self.keys.extend(keys);
+        // An alias of what is merged is not itself merged: only what is merged inside it is.
+        self.merged.extend(merged.into_iter().map(|(at, ())| at).filter(|at| at != to));
+        entries.into_iter().all(|(at, entry)| self.insert(at, entry))
     }
 
     /// Puts what stands under the merge key of the mapping `path` into it: its own keys (`names`) win, then the first mapping
@@ -318,8 +327,7 @@ impl Pass {
                 }
             }
         }
-        self.out.entries.retain(|at, _| !is_within(at, &from));
-        self.keys.retain(|at, _| !is_within(at, &from));
+        self.merged.insert(from);
         fits
     }
 

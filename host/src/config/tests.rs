@@ -324,6 +324,7 @@ fn merge_keys_are_applied_and_what_they_bring_has_its_place() {
         "a: &x {b: 1, c: {d: 2}}\ne: &y {<<: *x, b: 3}\nf:\n  <<: *y\n  c: 4\n",
         "<<: {a: 1}\nb: {<<: []}\n",
         "a: {<<: {}}\n",
+        "a:\n  <<: &x {b: &y {c: 1}}\nd: *x\ne: *y\nf: [*x, {<<: *y}]\n",
     ] {
         assert_passes_agree(text);
     }

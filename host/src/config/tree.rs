@@ -121,12 +121,11 @@ impl<'de> Visitor<'de> for Node<'_> {
             Some(one) => vec![one],
             None => Vec::new(),
         };
-        for (key, value) in merged
-            .into_iter()
-            .filter_map(|value| if let Value::Object(map) = value { Some(map) } else { None })
-            .flatten()
-        {
-            map.entry(key).or_insert(value);
+        for one in merged {
+            let Value::Object(one) = one else { continue };
+            for (key, value) in one {
+                map.entry(key).or_insert(value);
+            }
         }
         Ok(Value::Object(map))
     }
