@@ -10,29 +10,29 @@ const GUARDED: [&str; 2] = ["plugins", "rules"];
 
 /// What `--fix` would do.
 #[derive(Debug)]
-pub struct Fixes<'a> {
+pub struct Fixes {
     /// The config with every edit made.
     pub text: String,
-    /// Findings that this mends.
-    pub mended: Vec<&'a Diagnostic>,
+    /// Findings that this mends, by their index.
+    pub mended: Vec<usize>,
     /// Findings that have edits and stay, each with the reason.
-    pub left: Vec<(&'a Diagnostic, String)>,
+    pub left: Vec<(usize, String)>,
 }
 
-impl<'a> Fixes<'a> {
+impl Fixes {
     /// Makes the edits of all findings, in their order. All edits of a finding are made, or none; where two findings
     /// want to change one thing, the first one has its way.
-    pub fn new(source: &ConfigSource, found: &'a [Diagnostic]) -> Self {
+    pub fn new(source: &ConfigSource, found: &[Diagnostic]) -> Self {
         let mut fixes = Self { text: source.text.clone(), mended: Vec::new(), left: Vec::new() };
         let mut changed: Vec<String> = Vec::new();
-        for finding in found.iter().filter(|finding| !finding.fix.is_empty()) {
+        for (index, finding) in found.iter().enumerate().filter(|(_, finding)| !finding.fix.is_empty()) {
             match edited(source, &fixes.text, finding, &changed) {
                 Ok(text) => {
                     fixes.text = text;
-                    fixes.mended.push(finding);
+                    fixes.mended.push(index);
                     changed.extend(finding.fix.iter().map(affected));
                 }
-                Err(reason) => fixes.left.push((finding, reason)),
+                Err(reason) => fixes.left.push((index, reason)),
             }
         }
         fixes
@@ -94,7 +94,7 @@ pub fn write(source: &ConfigSource, text: &str) -> Result<(), Failure> {
             .help("run the command again")
             .into());
     }
-    replace_file(&target, format!("{mark}{text}").as_bytes())?;
+    replace_file(&target, format!("{mark}{text}").as_bytes()).map_err(|error| unwritable(error.to_string()))?;
     Ok(())
 }
 

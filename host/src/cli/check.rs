@@ -34,7 +34,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
         }
         mended += fixes.mended.len();
         fix::write(&loaded.source, &fixes.text)?;
-        tell(&fixes, &path, output);
+        fixes.mended.iter().for_each(|&index| tell(&look.found[index], &path, output));
         look = Look::new(args, &path)?;
     }
     let Look { examined, plugins, model, mut found } = look;
@@ -47,9 +47,10 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
         Some(planned)
     });
     config::sort(&mut found, &path);
-    let (fixable, reasons) = outlook(&examined, &found);
+    let fixes = examined.loaded.as_ref().map(|loaded| Fixes::new(&loaded.source, &found));
+    let fixable = fixes.as_ref().map_or(0, |fixes| fixes.mended.len());
     if args.fix {
-        for (index, reason) in reasons {
+        for (index, reason) in fixes.into_iter().flat_map(|fixes| fixes.left) {
             found[index].notes.push(format!("not fixed: {reason}"));
         }
     }
@@ -124,30 +125,19 @@ impl<'a> Planned<'a> {
     }
 }
 
-/// Each fix that was made.
-fn tell(fixes: &Fixes<'_>, path: &Path, output: Output) {
-    for finding in &fixes.mended {
-        match output {
-            Output::Json => {
-                let edits: Vec<_> = finding.fix.iter().map(Edit::to_json).collect();
-                let file = path.display().to_string();
-                emit("fix", serde_json::json!({ "code": finding.code, "file": file, "fix": edits }));
-            }
-            Output::Human => {
-                let edits: Vec<String> = finding.fix.iter().map(ToString::to_string).collect();
-                say(&escape(&format!("fixed {}: {}", finding.code, edits.join(", "))));
-            }
+/// Says what was mended.
+fn tell(finding: &Diagnostic, path: &Path, output: Output) {
+    match output {
+        Output::Json => {
+            let edits: Vec<_> = finding.fix.iter().map(Edit::to_json).collect();
+            let file = path.display().to_string();
+            emit("fix", serde_json::json!({ "code": finding.code, "file": file, "fix": edits }));
+        }
+        Output::Human => {
+            let edits: Vec<String> = finding.fix.iter().map(ToString::to_string).collect();
+            say(&escape(&format!("fixed {}: {}", finding.code, edits.join(", "))));
         }
     }
-}
-
-/// How many findings `--fix` would mend now, and why it leaves the others that have edits.
-fn outlook(examined: &Examined, found: &[Diagnostic]) -> (usize, Vec<(usize, String)>) {
-    let Some(loaded) = &examined.loaded else { return (0, Vec::new()) };
-    let fixes = Fixes::new(&loaded.source, found);
-    let index = |finding: &Diagnostic| found.iter().position(|other| std::ptr::eq(other, finding));
-    let left = fixes.left.iter().filter_map(|(finding, reason)| Some((index(finding)?, reason.clone())));
-    (fixes.mended.len(), left.collect())
 }
 
 fn counted(count: usize, what: &str) -> String {
