@@ -120,7 +120,7 @@ fn records_come_through_a_pipe_and_broken_ones_are_refused_whole() {
         "{\"event\": \"outcome\"\n".to_owned(),
         good.replace("\"v\":1", "\"v\":9"),
         good.replace("LlamaForCausalLM", "\\u001b[31m"),
-        good.replace("finished\",", "wonderful\",").replace("\"outcome\":\"finished\"", "\"outcome\":\"wonderful\""),
+        good.replace("\"outcome\":\"finished\"", "\"outcome\":\"wonderful\""),
         good.replace("0.001", "-1"),
     ];
     let outcome = import(&format!("{good}\n{}", bad.concat()));
@@ -139,6 +139,9 @@ fn what_is_no_run_has_no_outcome() {
     let project = Project::new();
     fs::create_dir(project.path("empty")).unwrap();
     insta::assert_snapshot!(project.failure(&["evidence", "export", "empty", "nowhere"]));
+    let told = project.host(&["evidence", "export", "empty", "--json"]);
+    let told: Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!((&told["event"], &told["code"]), (&json!("diagnostic"), &json!("evidence::no-run")), "to programs too");
     let shown = project.success(&["evidence", "show"]).stderr;
     assert!(shown.starts_with("no outcomes were imported yet"), "{shown}");
 }

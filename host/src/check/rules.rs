@@ -36,12 +36,12 @@ fn run(
     data: Option<&Value>,
 ) -> Vec<Diagnostic> {
     let mut found = Vec::new();
-    let table = Table::load_if_any().unwrap_or_else(|failure| {
+    let table = Table::load().unwrap_or_else(|failure| {
         let warning = |diagnostic| Diagnostic { severity: Severity::Warning, ..diagnostic };
         found.extend(failure.0.into_iter().map(warning));
-        None
+        Table::default()
     });
-    let outcomes_json = table.zip(model).map(|(table, model)| {
+    let outcomes_json = model.filter(|_| !table.records.is_empty()).map(|model| {
         let setup = Setup::of(&loaded.config, &model.config.architecture, model.parameters());
         table.facts(&setup).to_string()
     });

@@ -1,7 +1,7 @@
 //! `host evidence`: what came of runs, to be shared as JSON lines and held against configs. Nothing is ever sent.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -10,17 +10,19 @@ use serde_json::json;
 use super::say;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure, escape};
 use crate::evidence::record::Record;
-use crate::evidence::table::{Table, lines, parse, read};
+use crate::evidence::table::{FILE_LIMIT, Table, lines, parse, read};
+use crate::files::text_of;
 use crate::report::{Output, emit};
 use crate::train::lock::OutputLock;
-
-/// Bytes that are read from stdin.
-const STDIN_LIMIT: u64 = 16 << 20;
+use crate::train::output::described;
 
 #[derive(Debug, Args)]
 pub(super) struct EvidenceArgs {
     #[command(subcommand)]
     command: EvidenceCommand,
+    /// One JSON object per line on stdout instead of text, messages too
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -36,32 +38,22 @@ enum EvidenceCommand {
         /// Files of JSON lines, output directories of runs, or `-` for stdin
         #[arg(required = true)]
         from: Vec<PathBuf>,
-        /// One JSON object per line on stdout instead of text
-        #[arg(long)]
-        json: bool,
     },
     /// Show the table: which combinations were run, and how those runs ended
-    Show {
-        /// One JSON object per line on stdout instead of text
-        #[arg(long)]
-        json: bool,
-    },
+    Show,
 }
 
 impl EvidenceArgs {
     pub(super) fn output(&self) -> Output {
-        match self.command {
-            EvidenceCommand::Import { json: true, .. } | EvidenceCommand::Show { json: true } => Output::Json,
-            _ => Output::Human,
-        }
+        if self.json { Output::Json } else { Output::Human }
     }
 }
 
 pub(super) fn run(args: &EvidenceArgs) -> Result<ExitStatus, Failure> {
     match &args.command {
         EvidenceCommand::Export { runs } => export(runs),
-        EvidenceCommand::Import { from, .. } => import(from, args.output()),
-        EvidenceCommand::Show { .. } => show(args.output()),
+        EvidenceCommand::Import { from } => import(from, args.output()),
+        EvidenceCommand::Show => show(args.output()),
     }
 }
 
@@ -86,7 +78,7 @@ fn of_run(directory: &Path) -> Result<Record, Diagnostic> {
         return Err(Diagnostic::error("evidence::no-run", format!("there is no directory `{shown}`"))
             .help("name the output directory of a run"));
     }
-    let record = Record::of_run(directory).ok_or_else(|| {
+    let record = described(directory).and_then(|run| Record::of_run(&run)).ok_or_else(|| {
         Diagnostic::error("evidence::no-run", format!("`{shown}` holds no run with an outcome"))
             .why("its `run.json` is missing, damaged, or of a version of this program that kept none")
             .help("name the output directory of a run")
@@ -135,15 +127,11 @@ fn import(from: &[PathBuf], output: Output) -> Result<ExitStatus, Failure> {
 }
 
 fn stdin() -> Result<Vec<Record>, Failure> {
-    let unreadable = |why: String| Diagnostic::error("evidence::unreadable", "stdin cannot be read").why(why);
     if std::io::stdin().is_terminal() {
         say("reading outcomes from the terminal; end with Ctrl-D");
     }
-    let mut text = String::new();
-    std::io::stdin().take(STDIN_LIMIT + 1).read_to_string(&mut text).map_err(|error| unreadable(error.to_string()))?;
-    if text.len() as u64 > STDIN_LIMIT {
-        return Err(unreadable(format!("it has more than {} MiB", STDIN_LIMIT >> 20)).into());
-    }
+    let text = text_of(std::io::stdin(), FILE_LIMIT)
+        .map_err(|error| Diagnostic::error("evidence::unreadable", "stdin cannot be read").why(error.to_string()))?;
     parse(&text, Path::new("-"))
 }
 

@@ -30,7 +30,7 @@ use crate::train::cost::Cost;
 use crate::train::eval::Evaluation;
 use crate::train::health::{StopAdvice, Watch};
 use crate::train::measure::measure;
-use crate::train::output::{Existing, OutputDirectory, description, is_finished};
+use crate::train::output::{Existing, OutputDirectory, described, description, is_finished};
 use crate::train::plan::Plan;
 use crate::train::reward::NamedReward;
 use crate::train::run::{Ending as Ended, Outcome, Run};
@@ -132,20 +132,18 @@ impl Job<'_> {
         let path = PathBuf::from(&self.loaded.config.output_dir);
         let (mut directory, checkpoint, warnings) = OutputDirectory::open(&path, &self.existing(), &settings)?;
         show(&warnings, self.args.config.output());
-        let stop = StopSignal::install()
-            .map_err(|error| Diagnostic::error("io::signal", "signals cannot be watched for").why(error.to_string()))?;
         let used: Vec<Value> = self.used_plugins();
-        let earlier = checkpoint.as_ref().and_then(|_| Record::of_run(directory.path()));
+        let earlier = checkpoint.as_ref().and_then(|_| Record::of_run(&described(directory.path())?));
         let model = self.model;
         let setup = Setup::of(&self.loaded.config, &model.config.architecture, model.parameters());
-        let record = Record::start(setup, earlier.as_ref());
+        let mut record = Record::start(setup, earlier.as_ref());
         let mut fields = description(self.loaded, &used, &self.plan.data.digest);
         fields["outcome"] = record.to_json();
         directory.describe(fields, "running")?;
-        let ended = self.train(start, settings, watch, &mut directory, checkpoint.as_ref(), &record, &stop);
+        let ended = self.train(start, settings, watch, &mut directory, checkpoint.as_ref(), &mut record);
         ended.map_err(|failure| {
             if directory.is_running() {
-                let record = record.end(Ending::of_failure(&failure), 0);
+                record.outcome = Ending::of_failure(&failure);
                 // A full disk fails here again; what went wrong first is what is told.
                 let _ = directory.describe(json!({ "outcome": record.to_json() }), "failed");
             }
@@ -153,7 +151,7 @@ impl Job<'_> {
         })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what `run` took and this uses up")]
+    /// From the first weight that is loaded to the last that is written. `record` is kept up to date.
     fn train(
         &self,
         start: Instant,
@@ -161,11 +159,12 @@ impl Job<'_> {
         mut watch: Watch,
         directory: &mut OutputDirectory,
         checkpoint: Option<&Checkpoint>,
-        record: &Record,
-        stop: &StopSignal,
+        record: &mut Record,
     ) -> Result<ExitStatus, Failure> {
         let (config, plan) = (&self.loaded.config, self.plan);
         let output = self.args.config.output();
+        let stop = StopSignal::install()
+            .map_err(|error| Diagnostic::error("io::signal", "signals cannot be watched for").why(error.to_string()))?;
         replace_file(&directory.path().join("config.resolved.yml"), self.loaded.to_yaml().as_bytes())?;
 
         let mut trainer = Trainer::new(self.model.config.clone(), &self.model.weights, plan.options.clone())?;
@@ -195,20 +194,14 @@ impl Job<'_> {
             files: files.clone(),
         };
         let evaluation = self.evaluation()?;
-        let trained = run.train(&mut trainer, checkpoint, evaluation, &mut watch, &mut reporter, stop);
+        let trained = run.train(&mut trainer, checkpoint, evaluation, &mut watch, &mut reporter, &stop);
+        record.steps = trainer.optimizer_step();
         let warning = reporter.finish();
         if let Some(warning) = warning {
             say(&format!("warning: {warning}"));
         }
-        let outcome = match trained {
-            Ok(outcome) => outcome,
-            Err(failure) => {
-                let record = record.end(Ending::of_failure(&failure), trainer.optimizer_step());
-                let _ = directory.describe(json!({ "outcome": record.to_json() }), "failed");
-                return Err(failure);
-            }
-        };
-        let ending = match &outcome.ending {
+        let outcome = trained?;
+        record.outcome = match &outcome.ending {
             Ended::Finished => {
                 let eval = outcome.eval.as_ref().map(|(before, after)| (before.eval_loss, after.eval_loss));
                 Ending::of_losses(outcome.loss, eval, (self.model.config.vocab_size as f64).ln())
@@ -216,9 +209,8 @@ impl Job<'_> {
             Ended::Stopped(..) => Ending::Stopped,
             Ended::Unhealthy(..) => Ending::Unhealthy,
         };
-        let record = record.end(ending, trainer.optimizer_step());
         if let Ended::Unhealthy(advice, path) = &outcome.ending {
-            return self.unhealthy(advice, path, &record, directory);
+            return self.unhealthy(advice, path, record, directory);
         }
         if let Ended::Stopped(signal, path) = &outcome.ending {
             let fields = json!({ "step": trainer.optimizer_step(), "outcome": record.to_json() });

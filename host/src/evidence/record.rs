@@ -1,7 +1,6 @@
 //! The record of one run.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -9,14 +8,9 @@ use sha2::{Digest, Sha256};
 use crate::checkpoint::directory::hex;
 use crate::config::{Adapter, Config, Scheduler};
 use crate::diagnostic::Failure;
-use crate::files::read_text;
 
 /// Version of the format.
 pub const VERSION: u32 = 1;
-/// File of an output directory that has the record, as `outcome`.
-const RUN_FILE: &str = "run.json";
-/// Bytes that it may have.
-const RUN_FILE_LIMIT: u64 = 4 << 20;
 /// A loss that ends this many times as high as it began has not merely been noisy.
 const NOISE: f64 = 1.2;
 
@@ -167,17 +161,9 @@ impl Record {
         }
     }
 
-    /// That of the run in an output directory, if one is there that left a record.
-    pub fn of_run(directory: &Path) -> Option<Self> {
-        let text = read_text(&directory.join(RUN_FILE), RUN_FILE_LIMIT).ok()?;
-        let mut run: serde_json::Value = serde_json::from_str(&text).ok()?;
-        serde_json::from_value::<Self>(run["outcome"].take()).ok().filter(|record| record.flaw().is_none())
-    }
-
-    /// The same with its end.
-    #[must_use]
-    pub fn end(&self, outcome: Ending, steps: u64) -> Self {
-        Self { steps, outcome, ..self.clone() }
+    /// That of a run which `run.json` describes, if it left one.
+    pub fn of_run(run: &serde_json::Value) -> Option<Self> {
+        Self::deserialize(&run["outcome"]).ok().filter(|record| record.flaw().is_none())
     }
 
     /// For `run.json`.

@@ -13,7 +13,7 @@ use crate::diagnostic::{Diagnostic, Failure, Place};
 use crate::files::read_text;
 
 /// Bytes of a file of records.
-const FILE_LIMIT: u64 = 16 << 20;
+pub const FILE_LIMIT: u64 = 16 << 20;
 /// Records of a table: what a check can look at in a few milliseconds.
 const RECORDS: usize = 10_000;
 /// Groups of runs that rules get to see.
@@ -49,12 +49,10 @@ impl Table {
         Ok(crate::directories::data().ok_or_else(missing)?.join(FILE))
     }
 
-    /// The table; an empty one where nothing was imported yet.
+    /// The table; an empty one where nothing was imported yet, or could be.
     pub fn load() -> Result<Self, Failure> {
-        let path = Self::path()?;
-        if !path.exists() {
-            return Ok(Self::default());
-        }
+        let path = crate::directories::data().map(|directory| directory.join(FILE));
+        let Some(path) = path.filter(|path| path.exists()) else { return Ok(Self::default()) };
         let records = read(&path).map_err(|mut failure| {
             for diagnostic in &mut failure.0 {
                 diagnostic.help = Some(format!("delete the line, or all of `{}`", path.display()));
@@ -64,22 +62,16 @@ impl Table {
         Ok(Self { records })
     }
 
-    /// The table as rules may want it; none where nothing was imported, and nothing at all where there is no home.
-    pub fn load_if_any() -> Result<Option<Self>, Failure> {
-        match crate::directories::data() {
-            Some(directory) if directory.join(FILE).exists() => Ok(Some(Self::load()?)),
-            _ => Ok(None),
-        }
-    }
-
     /// Adds records and saves the table. A later record of a run replaces the earlier one.
     pub fn import(records: Vec<Record>) -> Result<Imported, Failure> {
         let path = Self::path()?;
         let directory = path.parent().unwrap_or(Path::new("."));
-        let failed = |error: std::io::Error| {
+        let unwritable = |why: String| {
             Diagnostic::error("evidence::unwritable", format!("`{}` cannot be written", path.display()))
-                .why(error.to_string())
+                .why(why)
+                .note("nothing was imported")
         };
+        let failed = |error: std::io::Error| unwritable(error.to_string());
         std::fs::create_dir_all(directory).map_err(failed)?;
         // Two imports at a time would lose one of them. The lock goes with the file handle.
         let lock = File::create(directory.join(".outcomes.lock")).map_err(failed)?;
@@ -110,7 +102,7 @@ impl Table {
                 .note("nothing was imported")
                 .into());
         }
-        replace_file(&path, lines(&table.records).as_bytes())?;
+        replace_file(&path, lines(&table.records).as_bytes()).map_err(|error| unwritable(error.to_string()))?;
         Ok(done)
     }
 

@@ -37,9 +37,7 @@ impl OutputLock {
         let path = output_dir.join(".lock");
         let Ok(mut file) = File::open(&path) else { return Ok(()) };
         if let Err(TryLockError::WouldBlock) = file.try_lock_shared() {
-            let mut owner = String::new();
-            let _ = file.read_to_string(&mut owner);
-            return Err(LockError::InUse { path: output_dir.to_owned(), owner: owner.trim().to_owned() });
+            return Err(in_use(output_dir, &mut file));
         }
         Ok(())
     }
@@ -54,17 +52,19 @@ impl OutputLock {
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut owner = String::new();
-                let _ = file.read_to_string(&mut owner);
-                return Err(LockError::InUse { path: output_dir.to_owned(), owner: owner.trim().to_owned() });
-            }
+            Err(TryLockError::WouldBlock) => return Err(in_use(output_dir, &mut file)),
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
         file.set_len(0).map_err(failed)?;
         write!(file, "process {}", std::process::id()).and_then(|()| file.flush()).map_err(failed)?;
         Ok(Self { _file: file })
     }
+}
+
+fn in_use(output_dir: &Path, file: &mut File) -> LockError {
+    let mut owner = String::new();
+    let _ = file.read_to_string(&mut owner);
+    LockError::InUse { path: output_dir.to_owned(), owner: owner.trim().to_owned() }
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 //! step of a run would find (a gradient that is missing or not finite) is found here too.
 
 use engine::Trainer;
-use serde::Serialize;
 
 use super::coverage::Coverage;
 use super::plan::Plan;
@@ -15,7 +14,7 @@ use crate::diagnostic::Failure;
 const LONG_SECONDS: f64 = 10.0;
 
 /// Time, without evaluations and checkpoints.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Time {
     /// Of the step that was measured.
     pub step_seconds: f64,

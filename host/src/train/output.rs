@@ -9,9 +9,12 @@ use crate::checkpoint::directory::replace_file;
 use crate::checkpoint::load::{Checkpoint, newest};
 use crate::checkpoint::{list, retention};
 use crate::diagnostic::{Diagnostic, Failure};
+use crate::files::read_text;
 
 /// File that describes a run.
 pub const RUN_FILE: &str = "run.json";
+/// Bytes that it may have.
+const RUN_FILE_LIMIT: u64 = 4 << 20;
 
 /// How to treat what is already there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,9 +108,14 @@ impl OutputDirectory {
 
 /// The status of the run that is there, if one is.
 fn earlier(path: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(path.join(RUN_FILE)).ok()?;
-    let value: Value = serde_json::from_str(&text).unwrap_or_default();
-    Some(value["status"].as_str().unwrap_or("unknown").to_owned())
+    let run = described(path)?;
+    Some(run["status"].as_str().unwrap_or("unknown").to_owned())
+}
+
+/// What `run.json` says of the run in a directory; null where it is not JSON, none where there is none.
+pub fn described(path: &Path) -> Option<Value> {
+    let text = read_text(&path.join(RUN_FILE), RUN_FILE_LIMIT).ok()?;
+    Some(serde_json::from_str(&text).unwrap_or_default())
 }
 
 /// True if a finished run is there.
