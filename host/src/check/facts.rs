@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::config::LoadedConfig;
 use crate::data::tokenizer::{SpecialTokens, Tokenizer};
+use crate::device::Device;
 use crate::diagnostic::{Diagnostic, Failure};
 
 /// Bytes of a chat template that rules get to see; a longer one is not known to them.
@@ -134,12 +135,11 @@ impl ModelFacts {
 }
 
 /// This machine, for rules.
-pub fn machine_json() -> Value {
-    json!({
-        "device": "cpu",
-        "cores": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        "host_version": env!("CARGO_PKG_VERSION"),
-    })
+pub fn machine_json(device: &Device) -> Value {
+    let mut fields = device.to_json();
+    fields["cores"] = json!(std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+    fields["host_version"] = json!(env!("CARGO_PKG_VERSION"));
+    fields
 }
 
 fn missing_model(name: &str) -> Diagnostic {

@@ -27,6 +27,7 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost) -> (Vec<Diagnostic>, O
             None
         }
     };
+    found.extend(crate::device::check(loaded));
     found.extend(rules::check(loaded, plugins, model.as_ref()));
     sort(&mut found, &loaded.source.path);
     (found, model)

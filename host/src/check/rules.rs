@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::facts::{ModelFacts, machine_json};
 use super::plugins::{BUNDLED_RULES, Use, locate};
 use crate::config::{LoadedConfig, RuleRef, RuleSeverity};
+use crate::device::Device;
 use crate::diagnostic::{Diagnostic, Edit, Severity};
 use crate::evidence::{Setup, Table};
 
@@ -36,13 +37,14 @@ fn run(
     data: Option<&Value>,
 ) -> Vec<Diagnostic> {
     let mut found = Vec::new();
+    let device = Device::of(&loaded.config);
     let table = Table::load().unwrap_or_else(|failure| {
         let warning = |diagnostic| Diagnostic { severity: Severity::Warning, ..diagnostic };
         found.extend(failure.0.into_iter().map(warning));
         Table::default()
     });
     let outcomes_json = model.filter(|_| !table.records.is_empty()).map(|model| {
-        let setup = Setup::of(&loaded.config, &model.config.architecture, model.parameters());
+        let setup = Setup::of(&loaded.config, &device, &model.config.architecture, model.parameters());
         table.facts(&setup).to_string()
     });
     let facts = Facts {
@@ -50,7 +52,7 @@ fn run(
         given_paths: loaded.given.clone(),
         model_json: model.map(|model| model.to_json().to_string()),
         data_json: data.map(ToString::to_string),
-        machine_json: Some(machine_json().to_string()),
+        machine_json: Some(machine_json(&device).to_string()),
         outcomes_json,
     };
     let named = &loaded.config.rules;

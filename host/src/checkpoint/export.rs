@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use engine::adapter::peft::export_adapter;
+use engine::kernels::Kernels;
 use engine::model::Model;
 use engine::model::export::{SHARD_BYTES, export_model};
 
@@ -42,7 +43,7 @@ impl ModelFiles<'_> {
     }
 
     /// Writes model and tokenizer into an empty directory.
-    pub fn write(&self, model: &Model, directory: &Path) -> Result<(), Failure> {
+    pub fn write<K: Kernels>(&self, model: &Model<K>, directory: &Path) -> Result<(), Failure> {
         if model.lora.is_some() {
             export_adapter(model, directory, self.base_model)?;
         } else {
@@ -64,7 +65,12 @@ impl ModelFiles<'_> {
     }
 
     /// Puts the finished model into `output_dir`, with `card` as its `README.md`.
-    pub fn publish(&self, model: &Model, output_dir: &Path, card: &str) -> Result<Vec<PathBuf>, Failure> {
+    pub fn publish<K: Kernels>(
+        &self,
+        model: &Model<K>,
+        output_dir: &Path,
+        card: &str,
+    ) -> Result<Vec<PathBuf>, Failure> {
         let temporary = output_dir.join(format!(".model.tmp-{}", std::process::id()));
         let written = self.write_and_move(model, &temporary, output_dir, card);
         if temporary.exists() {
@@ -73,9 +79,9 @@ impl ModelFiles<'_> {
         written
     }
 
-    fn write_and_move(
+    fn write_and_move<K: Kernels>(
         &self,
-        model: &Model,
+        model: &Model<K>,
         temporary: &Path,
         output_dir: &Path,
         card: &str,

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use engine::kernels::Kernels;
 use engine::{EngineError, Trainer};
 use serde_json::{Map, Value};
 
@@ -58,7 +59,7 @@ impl Checkpoint {
     }
 
     /// Gives a trainer the weights and moments back.
-    pub fn restore(&self, trainer: &mut Trainer) -> Result<(), Failure> {
+    pub fn restore<K: Kernels>(&self, trainer: &mut Trainer<K>) -> Result<(), Failure> {
         let mut tensors = Tensors::open(&self.path)?;
         trainer.load_state::<RestoreError>(self.state.global_step, &mut |name| Ok(tensors.read(name)?))?;
         Ok(())

@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use engine::Trainer;
+use engine::kernels::Kernels;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -39,9 +40,9 @@ pub struct TrainerState {
 }
 
 /// Saves a checkpoint; it is complete when this returns, and absent otherwise.
-pub fn save(
+pub fn save<K: Kernels>(
     target: &Path,
-    trainer: &Trainer,
+    trainer: &Trainer<K>,
     state: &TrainerState,
     files: &export::ModelFiles<'_>,
 ) -> Result<(), Failure> {
@@ -55,7 +56,7 @@ pub fn save(
 }
 
 /// A safetensors file, written as it goes: the moments are never in memory a second time.
-fn write_moments(path: &Path, trainer: &Trainer) -> Result<(), CheckpointError> {
+fn write_moments<K: Kernels>(path: &Path, trainer: &Trainer<K>) -> Result<(), CheckpointError> {
     let failed = |source| CheckpointError::Write { path: path.to_owned(), source };
     let mut header = Map::new();
     let mut offset = 0;

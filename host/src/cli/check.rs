@@ -12,6 +12,7 @@ use crate::check::facts::ModelFacts;
 use crate::check::fix::{self, Fixes};
 use crate::check::{check_examined, lock, plugins, rules, selection};
 use crate::config::{self, Examined, LoadedConfig};
+use crate::device::Device;
 use crate::diagnostic::{Diagnostic, Edit, ExitStatus, Failure, Severity, escape};
 use crate::report::{Output, emit};
 use crate::train::cost::Cost;
@@ -43,7 +44,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
     let planned = sound.and_then(|(loaded, model)| {
         let planned = Planned::new(loaded, model, &plugins).map_err(|failure| found.extend(failure.0)).ok()?;
         found.extend(rules::check_data(loaded, &plugins, model, &planned.plan.to_json(), &found));
-        found.extend(planned.cost.warning(loaded));
+        found.extend(planned.cost.warning(&planned.device, loaded));
         Some(planned)
     });
     config::sort(&mut found, &path);
@@ -77,7 +78,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
             say(&format!("{}: {}, {}{more}", path.display(), counted(errors, "error"), counted(warnings, "warning")));
         }
     }
-    if let Some(Planned { loaded, model, plan, cost }) = planned.as_ref().filter(|_| errors == 0) {
+    if let Some(Planned { loaded, model, plan, cost, .. }) = planned.as_ref().filter(|_| errors == 0) {
         describe(loaded, model, plan, cost, None, output, "nothing was trained or written (--plan)");
     }
     Ok(if errors == 0 { ExitStatus::Done } else { ExitStatus::Failed })
@@ -108,6 +109,7 @@ impl Look {
 struct Planned<'a> {
     loaded: &'a LoadedConfig,
     model: &'a ModelFacts,
+    device: Device,
     plan: Plan,
     cost: Cost,
 }
@@ -120,8 +122,9 @@ impl<'a> Planned<'a> {
             replay::keep(&mut failure, plugins, Keep::Nothing);
             failure
         })?;
-        let cost = cost(loaded, model, template.as_ref(), &plan)?;
-        Ok(Self { loaded, model, plan, cost })
+        let device = Device::choose(&loaded.config)?;
+        let cost = cost(loaded, &device, model, template.as_ref(), &plan)?;
+        Ok(Self { loaded, model, device, plan, cost })
     }
 }
 

@@ -5,14 +5,18 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use engine::generate::{GenerateOptions, generate};
+use engine::kernels::Kernels;
+use engine::kernels::cpu::CpuKernels;
 use engine::model::Model;
 use engine::model::config::ModelConfig;
 use engine::model::weights::WeightSource;
 use plugin_runtime::types::{Conversation, Message};
 use serde::Deserialize;
 
+use crate::config::{AutoBool, DeviceChoice};
 use crate::data::template::{ChatTemplate, Now};
 use crate::data::tokenizer::{SpecialTokens, Tokenizer};
+use crate::device::Device;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure, Place};
 use crate::report::{Output, emit};
 
@@ -55,9 +59,16 @@ pub(super) struct GenerateArgs {
     /// Seed of the sampling
     #[arg(long, default_value_t = 42)]
     seed: u64,
+    /// Where the model runs: `cpu`, `cuda:N`, or `auto` for the first GPU that is there, else the CPU
+    #[arg(long, value_name = "auto|cpu|cuda:N", default_value = "auto", value_parser = device)]
+    device: DeviceChoice,
     /// One JSON object per line on stdout instead of text
     #[arg(long)]
     json: bool,
+}
+
+fn device(word: &str) -> Result<DeviceChoice, String> {
+    word.parse().map_err(|()| "write `auto`, `cpu`, `cuda` or `cuda:N`".to_owned())
 }
 
 /// A line of stdin.
@@ -134,10 +145,28 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitStatus, Failure> {
         eos_token_ids,
         seed: args.seed,
     };
-    let model = Model::load(config, &WeightSource::Directory(args.model.clone()), args.adapter.as_deref())?;
+    match Device::choose_for(args.device, AutoBool::Auto)? {
+        Device::Cpu => complete(CpuKernels, config, args, &tokenizer, &prompts, &options),
+        Device::Cuda(gpu, precision) => {
+            complete(Device::open(&gpu, precision)?, config, args, &tokenizer, &prompts, &options)
+        }
+    }
+}
+
+/// Loads the model on a device and says what it writes.
+fn complete<K: Kernels>(
+    kernels: K,
+    config: ModelConfig,
+    args: &GenerateArgs,
+    tokenizer: &Tokenizer,
+    prompts: &[Vec<u32>],
+    options: &GenerateOptions,
+) -> Result<ExitStatus, Failure> {
+    let weights = WeightSource::Directory(args.model.clone());
+    let model = Model::on(kernels, config, &weights, args.adapter.as_deref())?;
     let streams = args.output() == Output::Human && prompts.len() == 1;
-    let mut stream = Stream { tokenizer: &tokenizer, ids: Vec::new(), written: 0 };
-    let completions = generate(&model, &prompts, &options, &mut |_, id| {
+    let mut stream = Stream { tokenizer, ids: Vec::new(), written: 0 };
+    let completions = generate(&model, prompts, options, &mut |_, id| {
         if streams {
             stream.push(id);
         }

@@ -8,6 +8,7 @@ use crate::checkpoint::export::ModelFiles;
 use crate::config::LoadedConfig;
 use crate::data::filter::FilterReport;
 use crate::data::template::ChatTemplate;
+use crate::device::Device;
 use crate::diagnostic::Failure;
 use crate::report::progress::{bytes, whole};
 use crate::report::{Output, emit};
@@ -31,11 +32,12 @@ pub(super) fn model_files<'a>(
 /// What the run would take.
 pub(super) fn cost(
     loaded: &LoadedConfig,
+    device: &Device,
     model: &ModelFacts,
     template: Option<&ChatTemplate>,
     plan: &Plan,
 ) -> Result<Cost, Failure> {
-    Ok(Cost::of(&loaded.config, model, plan, &model_files(loaded, model, template))?)
+    Ok(Cost::of(&loaded.config, device, model, plan, &model_files(loaded, model, template))?)
 }
 
 /// Says what the run would be; `closing` ends it for a person.
@@ -116,8 +118,12 @@ fn run(loaded: &LoadedConfig, model: &ModelFacts, plan: &Plan, cost: &Cost) -> V
 /// A row for each part that there is.
 fn memory(cost: &Cost) -> Vec<String> {
     let parts = cost.memory.parts().into_iter().filter(|part| part.1 > 0);
-    let rows: Vec<(&str, String)> =
-        parts.chain([("in all", cost.memory.total)]).map(|(name, part)| (name, bytes(part))).collect();
+    // Where the device has memory of its own, the machine's is another sum.
+    let sums = match cost.memory.host {
+        host if host == cost.memory.total => vec![("in all", host)],
+        host => vec![("on the GPU", cost.memory.total), ("beside it", host)],
+    };
+    let rows: Vec<(&str, String)> = parts.chain(sums).map(|(name, part)| (name, bytes(part))).collect();
     let width = rows.iter().map(|(_, size)| size.chars().count()).max().unwrap_or(0);
     let row = |(index, (name, size)): (usize, &(&str, String))| {
         let heading = if index == 0 { "memory" } else { "" };

@@ -6,6 +6,8 @@ use std::time::Instant;
 use clap::Args;
 use engine::Trainer;
 use engine::generate::GenerateOptions;
+use engine::kernels::Kernels;
+use engine::kernels::cpu::CpuKernels;
 use plugin_runtime::PluginHost;
 use plugin_runtime::types::HealthRun;
 use serde_json::{Map, Value, json};
@@ -19,6 +21,7 @@ use crate::checkpoint::directory::replace_file;
 use crate::checkpoint::load::Checkpoint;
 use crate::config::{self, Adapter, LoadedConfig};
 use crate::data::template::ChatTemplate;
+use crate::device::Device;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
 use crate::evidence::{Ending, Record, Setup};
 use crate::memory::peak_memory_bytes;
@@ -29,7 +32,7 @@ use crate::report::{Output, Reporter, emit, metrics};
 use crate::train::cost::Cost;
 use crate::train::eval::Evaluation;
 use crate::train::health::{StopAdvice, Watch};
-use crate::train::measure::measure;
+use crate::train::measure::{Time, measure};
 use crate::train::output::{Existing, OutputDirectory, described, description, is_finished};
 use crate::train::plan::Plan;
 use crate::train::reward::NamedReward;
@@ -85,15 +88,15 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
     let plan = Plan::new(&loaded, &plugins, &model, template.as_ref()).map_err(kept)?;
     let of_data = check::rules::check_data(&loaded, &plugins, &model, &plan.to_json(), &remarks);
     show(&Failure::check(of_data)?, output);
-    let cost = cost(&loaded, &model, template.as_ref(), &plan)?;
-    let too_large = cost.warning(&loaded);
+    let device = Device::choose(&loaded.config)?;
+    let cost = cost(&loaded, &device, &model, template.as_ref(), &plan)?;
+    let too_large = cost.warning(&device, &loaded);
     show(too_large.as_slice(), output);
     if args.dry_run {
         // Where the model does not fit, there is nothing to measure.
-        let measured = too_large.is_none().then(|| {
-            let mut trainer = Trainer::new(model.config.clone(), &model.weights, plan.options.clone())?;
-            trainer.reserve(&cost.work);
-            measure(&plan, &mut trainer)
+        let measured = too_large.is_none().then(|| match &device {
+            Device::Cpu => measured(CpuKernels, &model, &plan, &cost),
+            Device::Cuda(gpu, precision) => measured(Device::open(gpu, *precision)?, &model, &plan, &cost),
         });
         let time = measured.transpose()?;
         describe(&loaded, &model, &plan, &cost, time, output, "nothing was kept or written (--dry-run)");
@@ -102,6 +105,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
     let job = Job {
         args,
         loaded: &loaded,
+        device: &device,
         plugins: &plugins,
         model: &model,
         plan: &plan,
@@ -112,10 +116,18 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
     job.run(start).map_err(kept)
 }
 
+/// Seconds that a step of a run takes, from some that are done and not kept.
+fn measured<K: Kernels>(kernels: K, model: &ModelFacts, plan: &Plan, cost: &Cost) -> Result<Time, Failure> {
+    let mut trainer = Trainer::on(kernels, model.config.clone(), &model.weights, plan.options.clone())?;
+    trainer.reserve(&cost.work)?;
+    measure(plan, &mut trainer)
+}
+
 /// A run whose every decision is made.
 struct Job<'a> {
     args: &'a TrainArgs,
     loaded: &'a LoadedConfig,
+    device: &'a Device,
     plugins: &'a PluginHost,
     model: &'a ModelFacts,
     plan: &'a Plan,
@@ -135,12 +147,19 @@ impl Job<'_> {
         let used: Vec<Value> = self.used_plugins();
         let earlier = checkpoint.as_ref().and_then(|_| Record::of_run(&described(directory.path())?));
         let model = self.model;
-        let setup = Setup::of(&self.loaded.config, &model.config.architecture, model.parameters());
+        let setup = Setup::of(&self.loaded.config, self.device, &model.config.architecture, model.parameters());
         let mut record = Record::start(setup, earlier.as_ref());
-        let mut fields = description(self.loaded, &used, &self.plan.data.digest);
+        let mut fields = description(self.loaded, self.device, &used, &self.plan.data.digest);
         fields["outcome"] = record.to_json();
         directory.describe(fields, "running")?;
-        let ended = self.train(start, settings, watch, &mut directory, checkpoint.as_ref(), &mut record);
+        let (directory, checkpoint, record) = (&mut directory, checkpoint.as_ref(), &mut record);
+        let ended = match self.device {
+            Device::Cpu => self.train(CpuKernels, start, settings, watch, directory, checkpoint, record),
+            Device::Cuda(gpu, precision) => match Device::open(gpu, *precision) {
+                Ok(kernels) => self.train(kernels, start, settings, watch, directory, checkpoint, record),
+                Err(diagnostic) => Err(diagnostic.into()),
+            },
+        };
         ended.map_err(|failure| {
             if directory.is_running() {
                 record.outcome = Ending::of_failure(&failure);
@@ -152,8 +171,9 @@ impl Job<'_> {
     }
 
     /// From the first weight that is loaded to the last that is written. `record` is kept up to date.
-    fn train(
+    fn train<K: Kernels>(
         &self,
+        kernels: K,
         start: Instant,
         settings: Map<String, Value>,
         mut watch: Watch,
@@ -167,8 +187,8 @@ impl Job<'_> {
             .map_err(|error| Diagnostic::error("io::signal", "signals cannot be watched for").why(error.to_string()))?;
         replace_file(&directory.path().join("config.resolved.yml"), self.loaded.to_yaml().as_bytes())?;
 
-        let mut trainer = Trainer::new(self.model.config.clone(), &self.model.weights, plan.options.clone())?;
-        trainer.reserve(&self.cost.work);
+        let mut trainer = Trainer::on(kernels, self.model.config.clone(), &self.model.weights, plan.options.clone())?;
+        trainer.reserve(&self.cost.work)?;
         if let Some(checkpoint) = checkpoint {
             checkpoint.restore(&mut trainer)?;
         }
@@ -389,7 +409,7 @@ impl Job<'_> {
         }))
     }
 
-    fn opening_line(&self, trainer: &Trainer, finished: u64) -> String {
+    fn opening_line<K: Kernels>(&self, trainer: &Trainer<K>, finished: u64) -> String {
         let (plan, model) = (self.plan, &self.model.config);
         let trained = trainer.trainable_parameters() as f64;
         let all = trainer.total_parameters() as f64;
@@ -406,7 +426,7 @@ impl Job<'_> {
         )
     }
 
-    fn start_event(&self, trainer: &Trainer, finished: u64) -> Value {
+    fn start_event<K: Kernels>(&self, trainer: &Trainer<K>, finished: u64) -> Value {
         json!({
             "config": self.loaded.source.path.display().to_string(),
             "output_dir": self.loaded.config.output_dir,
@@ -419,12 +439,12 @@ impl Job<'_> {
         })
     }
 
-    fn summary(
+    fn summary<K: Kernels>(
         &self,
         outcome: &Outcome,
         watch: &Watch,
         plugins: Vec<PluginCost>,
-        trainer: &Trainer,
+        trainer: &Trainer<K>,
         start: Instant,
     ) -> Summary {
         let config = &self.loaded.config;

@@ -137,7 +137,7 @@ pub(super) const TOP: Table = &[
         Instead("only supervised fine-tuning is here yet")),
 
     // --- several devices ---
-    (&["deepspeed", "deepcompile", "fsdp", "fsdp_*", "dp_shard_size", "dp_replicate_size", "tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree", "ring_attn_func", "heads_k_stride", "ddp", "ddp_*", "use_ray", "ray_*", "expert_parallel_size", "fp32_norms", "world_size", "local_rank", "device", "device_map", "accelerator_config"],
+    (&["deepspeed", "deepcompile", "fsdp", "fsdp_*", "dp_shard_size", "dp_replicate_size", "tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree", "ring_attn_func", "heads_k_stride", "ddp", "ddp_*", "use_ray", "ray_*", "expert_parallel_size", "fp32_norms", "world_size", "local_rank", "device_map", "accelerator_config"],
         Instead("one process trains on all cores of one machine")),
     (&["trainer_cls", "experimental_*"],
         Instead("nothing of the host can be replaced by Python; see the plugin kinds in `host plugin list`")),

@@ -3,7 +3,8 @@
 use super::read::Context;
 use super::schema::{Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
 use super::values::{
-    Amount, AutoBool, Cadence, ExcessLengthStrategy, LrScheduler, Optimizer, PluginRef, Scheduler, TrainOnEos,
+    Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, LrScheduler, Optimizer, PluginRef, Scheduler,
+    TrainOnEos,
 };
 use crate::diagnostic::{Diagnostic, Edit, Severity};
 
@@ -18,10 +19,11 @@ pub(super) fn config() -> Config {
         tokenizer_type: None,
         reinit_weights: false,
         special_tokens: SpecialTokens::default(),
+        device: DeviceChoice::Auto,
         bf16: AutoBool::Auto,
         fp16: false,
         tf32: AutoBool::Auto,
-        float32: true,
+        float32: false,
         datasets: Vec::new(),
         row_filters: Vec::new(),
         test_datasets: Vec::new(),

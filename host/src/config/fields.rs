@@ -92,25 +92,20 @@ fn model(top: &Section<'_>, config: &mut Config) {
         config.special_tokens.unk_token = tokens.read("unk_token");
         tokens.finish(|_| None);
     }
+    fill(&mut config.device, top.read("device"));
     fill(&mut config.bf16, top.read("bf16"));
     fill(&mut config.fp16, top.read("fp16"));
     fill(&mut config.tf32, top.read("tf32"));
-    // `false` only says that float32 is not forced.
-    fill(&mut config.float32, top.read("float32").filter(|&forced: &bool| forced));
+    fill(&mut config.float32, top.read("float32"));
     precision(cx, config);
 }
 
-/// What a config asks of a device that the CPU is not.
+/// What no device of this program has.
 fn precision(cx: &Context<'_>, config: &Config) {
-    const WHY: &str = "on the CPU, training computes in float32";
-    if config.bf16 == AutoBool::Is(true) {
-        let message = "`bf16: true`, but training here computes in float32";
-        cx.report(
-            Diagnostic { severity: Severity::Warning, ..cx.error("no-effect", "bf16", message) }
-                .why("the CPU has no bfloat16 that is worth it; float32 is more exact, and takes twice the memory")
-                .help("write `bf16: auto`: bfloat16 where the device has it")
-                .fix(Edit::Set { path: "bf16".to_owned(), value: "auto".to_owned() }),
-        );
+    const WHY: &str = "training computes in bfloat16 or in float32, and float32 in full";
+    if config.bf16 == AutoBool::Is(true) && config.float32 {
+        let message = "`bf16: true` and `float32: true` exclude each other";
+        cx.report(cx.error("conflict", "float32", message).help("delete one of them"));
     }
     if config.tf32 == AutoBool::Is(true) {
         let note =

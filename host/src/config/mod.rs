@@ -30,8 +30,9 @@ pub use self::positions::{is_within, join, join_index};
 pub use self::schema::{Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
 pub use self::source::ConfigSource;
 pub use self::values::{
-    Adapter, Amount, AutoBool, Cadence, Choice, ExcessLengthStrategy, FilterRef, LrScheduler, OnError, Optimizer,
-    PluginGrants, PluginLimits, PluginPin, PluginRef, RewardRef, RuleRef, RuleSeverity, Scheduler, TrainOnEos,
+    Adapter, Amount, AutoBool, Cadence, Choice, DeviceChoice, ExcessLengthStrategy, FilterRef, LrScheduler, OnError,
+    Optimizer, PluginGrants, PluginLimits, PluginPin, PluginRef, RewardRef, RuleRef, RuleSeverity, Scheduler,
+    TrainOnEos,
 };
 use crate::diagnostic::{Diagnostic, Failure, Severity};
 

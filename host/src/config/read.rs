@@ -11,7 +11,7 @@ use super::names::{certain, nearest, one_of};
 use super::parse::from_yaml;
 use super::positions::{join, join_index};
 use super::source::ConfigSource;
-use super::values::{Amount, AutoBool, Choice};
+use super::values::{Amount, AutoBool, Choice, DeviceChoice};
 use crate::diagnostic::{Diagnostic, Edit, Place, Severity};
 
 /// What all readers of one config share.
@@ -185,6 +185,20 @@ impl Read for AutoBool {
                 None
             }
         }
+    }
+}
+
+impl Read for DeviceChoice {
+    fn read(cx: &Context<'_>, path: &str, value: &Value) -> Option<Self> {
+        let Value::String(word) = value else {
+            cx.wrong_type(path, "`auto`, `cpu` or `cuda:N`", value);
+            return None;
+        };
+        let read = word.parse().ok();
+        if read.is_none() {
+            unknown_word(cx, path, word, ["auto", "cpu", "cuda", "cuda:0"].into_iter());
+        }
+        read
     }
 }
 

@@ -9,8 +9,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::values::{
-    Adapter, Amount, AutoBool, Cadence, ExcessLengthStrategy, FilterRef, Optimizer, PluginPin, PluginRef, RewardRef,
-    RuleRef, Scheduler, TrainOnEos,
+    Adapter, Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, FilterRef, Optimizer, PluginPin, PluginRef,
+    RewardRef, RuleRef, Scheduler, TrainOnEos,
 };
 
 /// Everything that a run is told.
@@ -35,15 +35,18 @@ pub struct Config {
     /// Special tokens instead of the tokenizer's own. Example: `{pad_token: "<|pad|>"}`.
     pub special_tokens: SpecialTokens,
 
-    // --- precision: training computes in float32 ---
-    /// bfloat16 where the device has it (`auto`), or not at all. `true` is a warning where training computes in float32.
-    /// Default: `auto`.
+    // --- device and precision ---
+    /// Where training computes: `cpu`, `cuda` or `cuda:N` for an NVIDIA GPU (N counts from 0), or `auto` for the first GPU
+    /// that is there, else the CPU. Default: `auto`.
+    pub device: DeviceChoice,
+    /// bfloat16 with float32 sums, and float32 beside it for what is trained: where the device has it (`auto`), or not at
+    /// all. On the CPU training computes in float32, and `true` is a warning. Default: `auto`.
     pub bf16: AutoBool,
     /// float16 with loss scaling: only `false`. Default: `false`.
     pub fp16: bool,
-    /// TensorFloat-32 on NVIDIA hardware; elsewhere without effect. Default: `auto`.
+    /// TensorFloat-32: without effect, products of float32 are computed in full. Default: `auto`.
     pub tf32: AutoBool,
-    /// Train in float32, as training here does. Default: `true`.
+    /// Train in float32 whatever the device has. Default: `false`.
     pub float32: bool,
 
     // --- data ---

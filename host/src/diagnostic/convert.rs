@@ -1,9 +1,9 @@
 //! Other rooms' errors as diagnostics: this is where facts become words for the user.
 
-use engine::EngineError;
 use engine::adapter::peft::PeftError;
 use engine::model::config::ConfigError;
 use engine::model::weights::WeightsError;
+use engine::{DeviceError, EngineError};
 use plugin_runtime::PluginError;
 
 use super::{Diagnostic, Failure, Place};
@@ -55,6 +55,17 @@ impl From<EngineError> for Diagnostic {
             EngineError::Config(error) => error.into(),
             EngineError::Weights(error) => error.into(),
             EngineError::Peft(error) => error.into(),
+            EngineError::Device(ref device) => match device {
+                DeviceError::OutOfMemory { .. } => Self::error("device::memory", error.to_string()).help(
+                    "lower `micro_batch_size` (raise `gradient_accumulation_steps` by as much) or `sequence_len`, or write `gradient_checkpointing: true`",
+                ),
+                DeviceError::Unsupported { .. } => {
+                    Self::error("device::unsupported", error.to_string()).help("write `device: cpu`")
+                }
+                DeviceError::Failed { .. } => Self::error("device::failed", error.to_string())
+                    .why("the driver or a kernel gave up; what was computed since the last checkpoint is lost")
+                    .help("go on from the last checkpoint with `--resume auto`; if it fails at the same place, compare with `device: cpu`"),
+            },
             EngineError::Batch { .. } => Self::error("train::batch", error.to_string()),
             EngineError::Options { .. } => Self::error("model::options", error.to_string()),
             EngineError::NonFiniteGradient { .. } => Self::error("train::not-finite", error.to_string())

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::directory::hex;
 use crate::config::{Adapter, Config, Scheduler};
+use crate::device::Device;
 use crate::diagnostic::Failure;
 
 /// Version of the format.
@@ -80,12 +81,12 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// That of a config's run with a model of this architecture and number of parameters.
-    pub fn of(config: &Config, architecture: &str, parameters: u64) -> Self {
+    /// That of a config's run on a device with a model of this architecture and number of parameters.
+    pub fn of(config: &Config, device: &Device, architecture: &str, parameters: u64) -> Self {
         Self {
             architecture: architecture.to_owned(),
             parameters: two_digits(parameters as f64) as u64,
-            device: "cpu".to_owned(),
+            device: device.kind().to_owned(),
             techniques: techniques(config).into_iter().collect(),
             learning_rate: two_digits(config.learning_rate),
             batch_size: u64::from(config.micro_batch_size) * u64::from(config.gradient_accumulation_steps),

@@ -12,6 +12,7 @@ use crate::checkpoint::export::ModelFiles;
 use crate::config::{Config, LoadedConfig};
 use crate::data::batches::plan_epoch;
 use crate::data::dataset::Example;
+use crate::device::Device;
 use crate::diagnostic::Diagnostic;
 use crate::memory::{available_memory_bytes, peak_memory_bytes, resident_memory_bytes};
 use crate::report::progress::{bytes, whole};
@@ -45,8 +46,10 @@ pub struct Memory {
     pub data: u64,
     /// The program, its plugins and the tokenizer.
     pub program: u64,
-    /// All of them.
+    /// What the device that trains needs: all of them on the CPU, those before `files` on a GPU.
     pub total: u64,
+    /// What the machine's own memory needs: all of them on the CPU, those from `files` on beside a GPU.
+    pub host: u64,
 }
 
 /// Bytes on disk.
@@ -81,26 +84,34 @@ impl Cost {
     /// Of a run that is planned, in the process that planned it. `files` go into every checkpoint.
     pub fn of(
         config: &Config,
+        device: &Device,
         model: &ModelFacts,
         plan: &Plan,
         files: &ModelFiles<'_>,
     ) -> Result<Self, engine::EngineError> {
         let work = workload(config, plan);
-        let engine = footprint(&model.config, &plan.options, &work)?;
+        let engine = footprint(device.profile(), &model.config, &plan.options, &work)?;
+        let memory = match device {
+            Device::Cpu => memory(&engine, largest_file(&model.weights), plan.data.bytes()),
+            Device::Cuda(..) => memory_beside_gpu(&engine, largest_file(&model.weights), plan.data.bytes()),
+        };
         Ok(Self {
             work,
             trainable_parameters: engine.trainable_parameters,
             total_parameters: engine.total_parameters,
-            memory: memory(&engine, largest_file(&model.weights), plan.data.bytes()),
+            memory,
             disk: disk(&engine, files.other_bytes(), plan.save.times(plan.total_steps), config.save_total_limit),
         })
     }
 
-    /// A warning if this machine has less memory than the run needs.
-    pub fn warning(&self, loaded: &LoadedConfig) -> Option<Diagnostic> {
-        // What this process has already is part of the estimate.
-        let have = available_memory_bytes()? + resident_memory_bytes();
-        (self.memory.total > have).then(|| warning(&self.memory, have, loaded))
+    /// A warning if the device that trains has less memory than the run needs.
+    pub fn warning(&self, device: &Device, loaded: &LoadedConfig) -> Option<Diagnostic> {
+        let (have, whose) = match device {
+            // What this process has already is part of the estimate.
+            Device::Cpu => (available_memory_bytes()? + resident_memory_bytes(), "this machine".to_owned()),
+            Device::Cuda(gpu, _) => (device.free_memory()?, format!("`cuda:{}` ({})", gpu.ordinal, gpu.name)),
+        };
+        (self.memory.total > have).then(|| warning(&self.memory, &whose, have, loaded))
     }
 }
 
@@ -178,7 +189,21 @@ fn memory(engine: &Footprint, largest_file: u64, data: u64) -> Memory {
     // The data may have taken more when it was prepared than a small model takes.
     let before = peak_memory_bytes().saturating_sub(total);
     let (program, total) = (program + before, total + before);
-    Memory { weights, gradients, optimizer, activations, logits, generation, files, data, program, total }
+    Memory { weights, gradients, optimizer, activations, logits, generation, files, data, program, total, host: total }
+}
+
+/// Beside a GPU, the machine's memory has the data and, one after the other, what is loaded and saved. A model that is
+/// loaded is read from its mapped files, so their pages count.
+fn memory_beside_gpu(engine: &Footprint, largest_file: u64, data: u64) -> Memory {
+    let Footprint { weights, gradients, optimizer, activations, logits, generation, .. } = *engine;
+    let program = match resident_memory_bytes() {
+        0 => PROGRAM,
+        resident => resident.saturating_sub(data),
+    };
+    let files = engine.largest_saved.max(largest_file);
+    let total = weights + gradients + optimizer + activations + logits + generation;
+    let host = files + data + program;
+    Memory { weights, gradients, optimizer, activations, logits, generation, files, data, program, total, host }
 }
 
 fn disk(engine: &Footprint, other_files: u64, saves: u64, limit: Option<u32>) -> Disk {
@@ -190,7 +215,7 @@ fn disk(engine: &Footprint, other_files: u64, saves: u64, limit: Option<u32>) ->
     Disk { checkpoint, checkpoints, model, total: (kept * checkpoint + model).max(checkpoints * checkpoint) }
 }
 
-fn warning(memory: &Memory, have: u64, loaded: &LoadedConfig) -> Diagnostic {
+fn warning(memory: &Memory, whose: &str, have: u64, loaded: &LoadedConfig) -> Diagnostic {
     let config = &loaded.config;
     let largest = memory.parts().into_iter().max_by_key(|part| part.1).unwrap_or_default();
     // Only what a step needs can be lowered, and only where it is not a small part.
@@ -214,7 +239,7 @@ fn warning(memory: &Memory, have: u64, loaded: &LoadedConfig) -> Diagnostic {
     }
     let words = ways.iter().map(|(_, words)| words.as_str()).collect::<Vec<_>>().join(", ");
     let help = if words.is_empty() { "use a smaller model".to_owned() } else { format!("these lower it: {words}") };
-    let message = format!("the run needs about {}, and this machine has {} free", bytes(memory.total), bytes(have));
+    let message = format!("the run needs about {}, and {whose} has {} free", bytes(memory.total), bytes(have));
     let place = ways.first().and_then(|(key, _)| loaded.source.place(key));
     Diagnostic::warning("plan::memory", message)
         .at(place.or_else(|| loaded.source.nearest_place("base_model")))

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use engine::Trainer;
 use engine::generate::GenerateOptions;
+use engine::kernels::Kernels;
 use plugin_runtime::types::{Context, Item};
 
 use super::reward::NamedReward;
@@ -49,9 +50,9 @@ pub struct Shown {
 
 impl Evaluation<'_> {
     /// Evaluates the trainer's weights as they are. `step` of `total_steps` is done.
-    pub fn run(
+    pub fn run<K: Kernels>(
         &mut self,
-        trainer: &mut Trainer,
+        trainer: &mut Trainer<K>,
         step: u64,
         total_steps: u64,
     ) -> Result<(EvalRecord, Option<Shown>), Failure> {
@@ -63,19 +64,19 @@ impl Evaluation<'_> {
         Ok((EvalRecord { step, eval_loss, eval_perplexity: eval_loss.exp(), rewards, eval_seconds }, shown))
     }
 
-    fn loss(&self, trainer: &mut Trainer) -> Result<f64, Failure> {
+    fn loss<K: Kernels>(&self, trainer: &mut Trainer<K>) -> Result<f64, Failure> {
         let (mut loss, mut weight) = (0.0, 0.0);
         for examples in self.examples.chunks(self.batch_size.max(1)) {
             let batch = assemble(examples.iter().map(|example| &example.tokens));
-            loss += trainer.evaluate(&batch)?.loss_sum;
+            loss += trainer.evaluate(&batch)?;
             weight += target_weight(&batch);
         }
         Ok(loss / weight.max(1.0))
     }
 
-    fn generate(
+    fn generate<K: Kernels>(
         &mut self,
-        trainer: &Trainer,
+        trainer: &Trainer<K>,
         step: u64,
         total_steps: u64,
     ) -> Result<(BTreeMap<String, f64>, Option<Shown>), Failure> {

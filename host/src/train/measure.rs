@@ -2,6 +2,7 @@
 //! step of a run would find (a gradient that is missing or not finite) is found here too.
 
 use engine::Trainer;
+use engine::kernels::Kernels;
 
 use super::coverage::Coverage;
 use super::plan::Plan;
@@ -23,7 +24,7 @@ pub struct Time {
 }
 
 /// Makes a step or two. The trainer is of no use afterwards.
-pub fn measure(plan: &Plan, trainer: &mut Trainer) -> Result<Time, Failure> {
+pub fn measure<K: Kernels>(plan: &Plan, trainer: &mut Trainer<K>) -> Result<Time, Failure> {
     let lengths = plan.data.train.iter().map(|example| example.tokens.ids.len()).collect();
     let mut cursor = Cursor::new(lengths, plan.batches.clone(), Position::default());
     let mut coverage = Coverage::default();

@@ -183,10 +183,15 @@ pub fn git_commit() -> Option<String> {
 }
 
 /// What `run.json` says about a run at its start.
-pub fn description(loaded: &crate::config::LoadedConfig, plugins: &[Value], data_digest: &str) -> Value {
+pub fn description(
+    loaded: &crate::config::LoadedConfig,
+    device: &crate::device::Device,
+    plugins: &[Value],
+    data_digest: &str,
+) -> Value {
     use sha2::{Digest, Sha256};
     let config = loaded.to_json().to_string();
-    json!({
+    let mut fields = json!({
         "v": 1,
         "host_version": env!("CARGO_PKG_VERSION"),
         "plugin_api": plugin_runtime::API,
@@ -195,10 +200,13 @@ pub fn description(loaded: &crate::config::LoadedConfig, plugins: &[Value], data
         "config_sha256": crate::checkpoint::directory::hex(&Sha256::digest(config.as_bytes())),
         "data_sha256": data_digest,
         "plugins": plugins,
-        "device": "cpu",
         "threads": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         "seed": loaded.config.seed,
-    })
+    });
+    if let (Value::Object(fields), Value::Object(device)) = (&mut fields, device.to_json()) {
+        fields.extend(device);
+    }
+    fields
 }
 
 #[cfg(test)]

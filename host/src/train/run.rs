@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use engine::kernels::Kernels;
 use engine::{Batch, Trainer};
 use serde_json::{Map, Value};
 
@@ -68,9 +69,9 @@ pub struct Outcome {
 
 impl Run<'_> {
     /// Trains to the end of the plan, from the start or from a checkpoint.
-    pub fn train(
+    pub fn train<K: Kernels>(
         &self,
-        trainer: &mut Trainer,
+        trainer: &mut Trainer<K>,
         from: Option<&Checkpoint>,
         mut evaluation: Option<Evaluation<'_>>,
         watch: &mut Watch,
@@ -173,9 +174,9 @@ impl Run<'_> {
         self.output_dir.join(format!("checkpoint-{step}"))
     }
 
-    fn state(
+    fn state<K: Kernels>(
         &self,
-        trainer: &Trainer,
+        trainer: &Trainer<K>,
         cursor: &Cursor,
         loss: Option<(f64, f64)>,
         eval: Option<&(EvalRecord, EvalRecord)>,
@@ -191,7 +192,12 @@ impl Run<'_> {
         }
     }
 
-    fn save(&self, trainer: &Trainer, state: &TrainerState, reporter: &mut Reporter) -> Result<(), Failure> {
+    fn save<K: Kernels>(
+        &self,
+        trainer: &Trainer<K>,
+        state: &TrainerState,
+        reporter: &mut Reporter,
+    ) -> Result<(), Failure> {
         let path = self.path(state.global_step);
         save(&path, trainer, state, &self.files)?;
         reporter
@@ -225,7 +231,11 @@ fn merge<T, E>(first: Result<Option<T>, E>, second: Result<Option<T>, E>) -> Res
     }
 }
 
-pub(super) fn check_coverage(coverage: &mut Coverage, trainer: &Trainer, context: usize) -> Result<(), Failure> {
+pub(super) fn check_coverage<K: Kernels>(
+    coverage: &mut Coverage,
+    trainer: &Trainer<K>,
+    context: usize,
+) -> Result<(), Failure> {
     if coverage.is_done() {
         return Ok(());
     }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use engine::kernels::Kernels;
 use engine::{Batch, EngineError, Trainer};
 
 /// What one step did.
@@ -19,31 +20,30 @@ pub struct StepOutcome {
 
 /// Gradients of all `micro_batches`, as of one big batch: each token counts the same wherever it stands, so the sums are
 /// divided once by the trained tokens of the whole step (transformers' `num_items_in_batch`).
-/// Returns the mean loss.
-pub fn accumulate(trainer: &mut Trainer, micro_batches: &[Batch]) -> Result<f64, EngineError> {
+/// Returns what makes the sum of the losses their mean.
+pub fn accumulate<K: Kernels>(trainer: &mut Trainer<K>, micro_batches: &[Batch]) -> Result<f64, EngineError> {
     let total: f64 = micro_batches.iter().map(target_weight).sum();
     let scale = if total > 0.0 { 1.0 / total } else { 0.0 };
-    let mut loss = 0.0;
     for (index, batch) in micro_batches.iter().enumerate() {
-        loss += trainer.forward_backward(batch, scale, index as u32)?.loss_sum;
+        trainer.forward_backward(batch, scale, index as u32)?;
     }
-    Ok(loss * scale)
+    Ok(scale)
 }
 
 /// A whole step.
-pub fn train_step(
-    trainer: &mut Trainer,
+pub fn train_step<K: Kernels>(
+    trainer: &mut Trainer<K>,
     micro_batches: &[Batch],
     learning_rate: f64,
     max_grad_norm: Option<f64>,
-    inspect: impl FnOnce(&Trainer) -> Result<(), crate::diagnostic::Failure>,
+    inspect: impl FnOnce(&Trainer<K>) -> Result<(), crate::diagnostic::Failure>,
 ) -> Result<StepOutcome, crate::diagnostic::Failure> {
     let start = Instant::now();
-    let loss = accumulate(trainer, micro_batches)?;
+    let scale = accumulate(trainer, micro_batches)?;
     inspect(trainer)?;
     let stats = trainer.apply(learning_rate, max_grad_norm)?;
     Ok(StepOutcome {
-        loss,
+        loss: stats.loss_sum * scale,
         grad_norm: stats.grad_norm,
         tokens: micro_batches.iter().map(|batch| batch.ids.len() as u64).sum(),
         seconds: start.elapsed().as_secs_f64(),

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use engine::kernels::cpu::CpuKernels;
-use engine::kernels::{Gemm, Kernels, at, at_mut};
+use engine::kernels::{Format, Gemm, Kernels, at, at_mut};
 use engine::rng::normal_at;
 
 #[expect(clippy::print_stdout, reason = "it is what a benchmark is for")]
@@ -43,7 +43,7 @@ fn main() {
 fn best(g: Gemm, seconds: f64) -> f64 {
     let buffer = |stream: u64, len: usize| {
         let values: Vec<f32> = (0..len as u64).map(|index| normal_at(1, stream, index % 4096)).collect();
-        let mut buffer = CpuKernels.alloc(len);
+        let mut buffer = CpuKernels.alloc(Format::Exact, len);
         CpuKernels.upload(&values, at_mut(&mut buffer, 0));
         buffer
     };

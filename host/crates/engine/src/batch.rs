@@ -1,4 +1,4 @@
-//! What a forward pass takes and what a loss is made of.
+//! What a forward pass takes.
 
 use crate::EngineError;
 
@@ -17,15 +17,6 @@ pub struct Batch {
     pub weights: Option<Vec<f32>>,
     /// Tokens of each document, in order; their sum is `tokens`.
     pub doc_lens: Vec<u32>,
-}
-
-/// The loss of a batch before any mean is taken, so that sums over batches stay exact.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct BatchLoss {
-    /// Sum over targets of weight times negative log-likelihood, in nats.
-    pub loss_sum: f64,
-    /// Targets that counted.
-    pub target_tokens: u64,
 }
 
 impl Batch {

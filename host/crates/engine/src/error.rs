@@ -6,6 +6,41 @@ use crate::adapter::peft::PeftError;
 use crate::model::config::ConfigError;
 use crate::model::weights::WeightsError;
 
+/// What a device could not do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// There is not enough memory.
+    #[error("`{device}` has no {wanted} bytes of memory left: {free} of {total} are free")]
+    OutOfMemory {
+        /// The device's name.
+        device: String,
+        /// Bytes that were asked for.
+        wanted: u64,
+        /// Bytes that were free.
+        free: u64,
+        /// Bytes there are.
+        total: u64,
+    },
+    /// The device cannot do what the model needs.
+    #[error("`{device}` cannot do it: {reason}")]
+    Unsupported {
+        /// The device's name.
+        device: String,
+        /// What it lacks.
+        reason: String,
+    },
+    /// A call of the driver or of a library failed.
+    #[error("`{call}` failed on `{device}`: {reason}")]
+    Failed {
+        /// The device's name.
+        device: String,
+        /// What was called.
+        call: String,
+        /// What it answered.
+        reason: String,
+    },
+}
+
 /// Any failure of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -18,6 +53,9 @@ pub enum EngineError {
     /// An adapter on disk cannot be used.
     #[error(transparent)]
     Peft(#[from] PeftError),
+    /// The device could not do what was asked.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// A batch does not fit together.
     #[error("the batch does not fit together: {reason}")]
     Batch {

@@ -15,6 +15,6 @@ pub mod optim;
 pub mod rng;
 pub mod trainer;
 
-pub use batch::{Batch, BatchLoss, IGNORE};
-pub use error::EngineError;
+pub use batch::{Batch, IGNORE};
+pub use error::{DeviceError, EngineError};
 pub use trainer::{GradientReport, MemoryUse, StepStats, Trainable, Trainer, TrainerOptions};

@@ -3,7 +3,7 @@
 
 use crate::adapter::Lora;
 use crate::generate::{GenerateOptions, generate, logits_bytes};
-use crate::kernels::counting::Counting;
+use crate::kernels::counting::{Counting, Profile};
 use crate::model::Model;
 use crate::model::config::ModelConfig;
 use crate::{Batch, EngineError, IGNORE, MemoryUse, Trainer, TrainerOptions};
@@ -91,12 +91,17 @@ impl BatchShape {
     }
 }
 
-/// What a run with these sizes and settings takes.
+/// What a run with these sizes and settings takes on a device.
 ///
 /// # Errors
 /// [`EngineError::Options`] as for a [`Trainer`].
-pub fn footprint(config: &ModelConfig, options: &TrainerOptions, work: &Workload) -> Result<Footprint, EngineError> {
-    let kernels = Counting::default();
+pub fn footprint(
+    profile: Profile,
+    config: &ModelConfig,
+    options: &TrainerOptions,
+    work: &Workload,
+) -> Result<Footprint, EngineError> {
+    let kernels = Counting::new(profile);
     let mut model = Model::unloaded(kernels.clone(), config.clone());
     model.lora = options.lora.as_ref().map(|lora| Lora::zeroed(&kernels, config, lora.clone()));
     let mut trainer = Trainer::with_model(model, options.clone())?;
@@ -119,7 +124,7 @@ pub fn footprint(config: &ModelConfig, options: &TrainerOptions, work: &Workload
         weights,
         gradients,
         optimizer,
-        activations: activations + threads * kernels.thread(),
+        activations: activations + threads * kernels.thread() + kernels.fixed(),
         logits: kernels.logits(),
         generation,
         largest_saved: saved.iter().map(|slot| 4 * slot.len as u64).max().unwrap_or(0),

@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 
 use crate::adapter::lora::{DropoutPass, Lora, LoraConfig};
 use crate::kernels::cpu::CpuKernels;
-use crate::kernels::{Kernels, at, at_mut};
+use crate::kernels::{Format, Kernels, Precision, at, at_mut};
 use crate::memory::Workload;
 use crate::model::Model;
 use crate::model::config::ModelConfig;
-use crate::model::layout::{GradientLayout, Segment, Slot};
-use crate::model::llama::{Grads, Memory, Workspace};
+use crate::model::decoder::attention_shape;
+use crate::model::layout::{GradientLayout, Slot};
+use crate::model::llama::{Exact, Grads, Memory, Workspace};
 use crate::model::weights::WeightSource;
 use crate::optim::{AdamW, AdamWConfig};
-use crate::{Batch, BatchLoss, EngineError};
+use crate::{Batch, EngineError};
 
 /// What is trained of the model's own weights. With an adapter, none of them is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub struct GradientReport {
 /// What an optimizer step found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepStats {
+    /// Sum over the targets of all micro-batches of weight times negative log-likelihood, in nats.
+    pub loss_sum: f64,
     /// Length of the whole gradient before clipping.
     pub grad_norm: f64,
 }
@@ -59,7 +62,7 @@ pub struct StepStats {
 /// Bytes by purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryUse {
-    /// Model and adapter.
+    /// Model and adapter, and what is trained of them in f32 where they are rounded.
     pub weights: u64,
     /// Gradients.
     pub gradients: u64,
@@ -77,9 +80,13 @@ pub struct Trainer<K: Kernels = CpuKernels> {
     layout: GradientLayout,
     gradients: K::Buffer,
     adapter_gradients: Option<K::Buffer>,
-    optimizer: AdamW<K::Buffer>,
+    optimizer: AdamW<K>,
     workspace: Workspace<K>,
     evaluation: Workspace<K>,
+    /// Losses and squares of the step.
+    tally: K::Tally,
+    /// Of whatever else is asked for.
+    aside: K::Tally,
 }
 
 impl Trainer<CpuKernels> {
@@ -88,16 +95,32 @@ impl Trainer<CpuKernels> {
     /// # Errors
     /// [`EngineError`] says what is wrong with the files or the options.
     pub fn new(config: ModelConfig, weights: &WeightSource, options: TrainerOptions) -> Result<Self, EngineError> {
-        Self::with_model(Model::new(CpuKernels, config, weights)?, options)
+        Self::on(CpuKernels, config, weights, options)
     }
 }
 
 impl<K: Kernels> Trainer<K> {
-    /// Prepares the training of a loaded model.
+    /// Loads a model on a device and prepares its training.
+    ///
+    /// # Errors
+    /// [`EngineError`] says what is wrong with the files or the options, or what the device lacks.
+    pub fn on(
+        kernels: K,
+        config: ModelConfig,
+        weights: &WeightSource,
+        options: TrainerOptions,
+    ) -> Result<Self, EngineError> {
+        kernels.prepare(attention_shape(&config), config.hidden_size)?;
+        let mut trainer = Self::with_model(Model::unloaded(kernels, config), options)?;
+        trainer.model.load_weights(weights)?;
+        Ok(trainer)
+    }
+
+    /// Prepares the training of a model whose weights are still to be loaded.
     ///
     /// # Errors
     /// [`EngineError::Options`] for names that the model does not have, or nothing to train.
-    pub fn with_model(mut model: Model<K>, options: TrainerOptions) -> Result<Self, EngineError> {
+    pub(crate) fn with_model(mut model: Model<K>, options: TrainerOptions) -> Result<Self, EngineError> {
         let layers = model.config.num_hidden_layers;
         if let Some(lora) = &options.lora {
             check_lora(lora, layers)?;
@@ -122,12 +145,19 @@ impl<K: Kernels> Trainer<K> {
         let lowest = model.lora.as_ref().map_or_else(|| layout.lowest(), Lora::lowest);
         let memory = Memory { from: lowest.saturating_sub(1), checkpoint: options.gradient_checkpointing };
         let kernels = &model.kernels;
+        if kernels.precision() != Precision::F32 && layout.len > 0 {
+            let buffer = kernels.alloc(Format::Exact, layout.len);
+            model.exact = Some(Exact { places: layout.trained.clone(), buffer });
+        }
+        let segments = model.lora.as_ref().map_or_else(|| layout.segments.clone(), Lora::segments);
         Ok(Self {
-            gradients: kernels.alloc(layout.len),
-            adapter_gradients: model.lora.as_ref().map(|lora| kernels.alloc(lora.len())),
-            optimizer: AdamW::new(kernels, options.adamw, layout.len + adapter_len),
+            gradients: kernels.alloc(Format::Exact, layout.len),
+            adapter_gradients: model.lora.as_ref().map(|lora| kernels.alloc(Format::Exact, lora.len())),
+            optimizer: AdamW::new(kernels, options.adamw, &segments, layout.len + adapter_len),
             workspace: Workspace::new(memory),
             evaluation: Workspace::new(Memory::none(&model.config)),
+            tally: kernels.tally(),
+            aside: kernels.tally(),
             model,
             options,
             layout,
@@ -135,20 +165,25 @@ impl<K: Kernels> Trainer<K> {
     }
 
     /// Makes room for the largest batches of `work` at once: room that grows from batch to batch leaves holes behind.
-    pub fn reserve(&mut self, work: &Workload) {
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] where the device has no room.
+    pub fn reserve(&mut self, work: &Workload) -> Result<(), EngineError> {
         let Self { model, workspace, evaluation, .. } = self;
         workspace.fit(model, work.train.tokens, work.train.longest);
         if let Some(eval) = work.eval {
             evaluation.fit(model, eval.tokens, eval.longest);
         }
+        Ok(model.kernels.check()?)
     }
 
-    /// Loss of one micro-batch; its gradients times `scale` are kept (`micro_batch` 0) or added to what was kept.
-    /// With `scale` one over the targets of the whole step, the sum over micro-batches is the gradient of the mean.
+    /// Loss of one micro-batch, and its gradients times `scale`: kept (`micro_batch` 0) or added to what was kept. With
+    /// `scale` one over the targets of the whole step, the sum over micro-batches is the gradient of the mean. A device
+    /// may still be at work on it when this returns.
     ///
     /// # Errors
-    /// [`EngineError::Batch`] for a batch that does not fit together.
-    pub fn forward_backward(&mut self, batch: &Batch, scale: f64, micro_batch: u32) -> Result<BatchLoss, EngineError> {
+    /// [`EngineError::Batch`] for a batch that does not fit together, [`EngineError::Device`] for a device that fails.
+    pub fn forward_backward(&mut self, batch: &Batch, scale: f64, micro_batch: u32) -> Result<(), EngineError> {
         let dropout = DropoutPass { seed: self.options.seed, step: self.optimizer.steps, micro_batch };
         let mut grads = Grads {
             layout: &self.layout,
@@ -157,23 +192,43 @@ impl<K: Kernels> Trainer<K> {
             beta: if micro_batch == 0 { 0.0 } else { 1.0 },
             scale: scale as f32,
         };
-        let (model, workspace) = (&self.model, &mut self.workspace);
-        model.kernels.within(|| model.loss_and_gradients(workspace, batch, Some(dropout), &mut grads))
+        let (model, workspace, tally) = (&self.model, &mut self.workspace, &mut self.tally);
+        model.kernels.within(|| {
+            if micro_batch == 0 {
+                model.kernels.clear(tally);
+            }
+            model.loss_and_gradients(workspace, batch, Some(dropout), &mut grads, tally)
+        })?;
+        Ok(self.model.kernels.check()?)
     }
 
-    /// Loss of a batch as the weights are: no gradients, no dropout.
+    /// Sum over the targets of the step's micro-batches so far of weight times negative log-likelihood, in nats. Waits for
+    /// the device.
+    pub fn loss_sum(&self) -> f64 {
+        self.model.kernels.totals(&self.tally).loss_sum
+    }
+
+    /// Loss of a batch as the weights are, summed like [`Self::loss_sum`]: no gradients, no dropout.
     ///
     /// # Errors
-    /// [`EngineError::Batch`] for a batch that does not fit together.
-    pub fn evaluate(&mut self, batch: &Batch) -> Result<BatchLoss, EngineError> {
-        let (model, workspace) = (&self.model, &mut self.evaluation);
-        model.kernels.within(|| model.loss(workspace, batch))
+    /// [`EngineError::Batch`] for a batch that does not fit together, [`EngineError::Device`] for a device that fails.
+    pub fn evaluate(&mut self, batch: &Batch) -> Result<f64, EngineError> {
+        let (model, workspace, aside) = (&self.model, &mut self.evaluation, &mut self.aside);
+        let loss_sum = model.kernels.within(|| {
+            model.kernels.clear(aside);
+            model.loss(workspace, batch, aside)?;
+            Ok::<f64, EngineError>(model.kernels.totals(aside).loss_sum)
+        })?;
+        self.model.kernels.check()?;
+        Ok(loss_sum)
     }
 
     /// Every trained tensor's gradient.
     pub fn gradient_report(&self) -> Vec<GradientReport> {
         let report = |(slot, offset): (&Slot, usize)| {
-            let square = self.model.kernels.sum_of_squares(slot.len, at(self.gradient_buffer(), offset));
+            let (kernels, mut tally) = (&self.model.kernels, self.model.kernels.tally());
+            kernels.sum_of_squares(slot.len, at(self.gradient_buffer(), offset), &mut tally);
+            let square = kernels.totals(&tally).squares;
             GradientReport { name: slot.name.clone(), norm: square.sqrt(), finite: square.is_finite() }
         };
         self.trained().into_iter().map(report).collect()
@@ -192,36 +247,39 @@ impl<K: Kernels> Trainer<K> {
         if let Some(lora) = &self.model.lora
             && let Some(slot) = lora.slots().iter().find(|slot| slot.name == name)
         {
-            let mut values = vec![0.0; slot.len];
-            self.model.kernels.download(at(&lora.params, slot.offset), &mut values);
-            return Some(values);
+            return Some(lora.get(&self.model.kernels, slot));
         }
         self.model.parameter(name)
     }
 
     /// One optimizer step with the gradients kept so far, clipped to `max_grad_norm` as torch's `clip_grad_norm_` does.
+    /// Waits for the device.
     ///
     /// # Errors
-    /// [`EngineError::NonFiniteGradient`] names the tensors; nothing is changed then.
+    /// [`EngineError::NonFiniteGradient`] names the tensors, [`EngineError::Device`] tells of a device that fails; nothing
+    /// is changed then.
     pub fn apply(&mut self, lr: f64, max_grad_norm: Option<f64>) -> Result<StepStats, EngineError> {
         let total = self.gradient_len();
-        let grad_norm = self.model.kernels.sum_of_squares(total, at(self.gradient_buffer(), 0)).sqrt();
+        let Self { model, gradients, adapter_gradients, optimizer, tally, .. } = self;
+        let Model { kernels, params, exact, lora, .. } = model;
+        let gradients = adapter_gradients.as_ref().unwrap_or(gradients);
+        kernels.sum_of_squares(total, at(gradients, 0), tally);
+        kernels.clip(max_grad_norm, tally);
+        let (params, exact) = match lora {
+            Some(lora) => (&mut lora.params, lora.exact.as_mut()),
+            None => (params, exact.as_mut().map(|exact| &mut exact.buffer)),
+        };
+        optimizer.step(kernels, lr, tally, gradients, params, exact);
+        let totals = kernels.totals(tally);
+        kernels.check()?;
+        let grad_norm = totals.squares.sqrt();
         if !grad_norm.is_finite() {
             let mut bad = self.gradient_report().into_iter().filter(|report| !report.finite).map(|report| report.name);
             let first = bad.next().unwrap_or_else(|| "the sum of all".into());
             return Err(EngineError::NonFiniteGradient { first, count: 1 + bad.count() });
         }
-        let clip = max_grad_norm.map_or(1.0, |max| (max / (grad_norm + 1e-6)).min(1.0));
-        let Self { model, layout, gradients, adapter_gradients, optimizer, .. } = self;
-        let Model { kernels, params, lora, .. } = model;
-        match (lora, adapter_gradients) {
-            (Some(lora), Some(gradients)) => {
-                let segments: Vec<Segment> = lora.segments();
-                optimizer.step(kernels, lr, clip, &segments, gradients, &mut lora.params);
-            }
-            _ => optimizer.step(kernels, lr, clip, &layout.segments, gradients, params),
-        }
-        Ok(StepStats { grad_norm })
+        self.optimizer.done();
+        Ok(StepStats { loss_sum: totals.loss_sum, grad_norm })
     }
 
     /// Optimizer steps done.
@@ -243,9 +301,12 @@ impl<K: Kernels> Trainer<K> {
     /// Bytes by purpose.
     pub fn device_bytes(&self) -> MemoryUse {
         let kernels = &self.model.kernels;
-        let bytes = |buffer: &K::Buffer| 4 * kernels.len(buffer) as u64;
+        let bytes = |buffer: &K::Buffer| kernels.bytes(buffer);
+        let Model { params, exact, lora, .. } = &self.model;
+        let adapter = lora.iter().flat_map(|lora| std::iter::once(&lora.params).chain(&lora.exact));
+        let exact = exact.iter().map(|exact| &exact.buffer);
         MemoryUse {
-            weights: bytes(&self.model.params) + self.model.lora.as_ref().map_or(0, |lora| bytes(&lora.params)),
+            weights: std::iter::once(params).chain(exact).chain(adapter).map(bytes).sum(),
             gradients: bytes(&self.gradients) + self.adapter_gradients.as_ref().map_or(0, bytes),
             optimizer: bytes(&self.optimizer.exp_avg) + bytes(&self.optimizer.exp_avg_sq),
             activations: self.workspace.bytes(kernels) + self.evaluation.bytes(kernels),
@@ -269,11 +330,14 @@ impl<K: Kernels> Trainer<K> {
             ("param", None),
         ] {
             for (slot, offset) in self.trained() {
-                let mut values = vec![0.0; slot.len];
-                match moments {
-                    Some(buffer) => self.model.kernels.download(at(buffer, offset), &mut values),
-                    None => self.model.kernels.download(at(self.parameter_buffer(), slot.offset), &mut values),
-                }
+                let values = match moments {
+                    Some(buffer) => {
+                        let mut values = vec![0.0; slot.len];
+                        self.model.kernels.download(at(buffer, offset), &mut values);
+                        values
+                    }
+                    None => self.parameter(&slot.name).unwrap_or_default(),
+                };
                 visit(&format!("{kind}/{}", slot.name), &slot.shape, &values)?;
             }
         }
@@ -311,14 +375,18 @@ impl<K: Kernels> Trainer<K> {
                     return Err(wrong(format!("`{name}` has {} elements, not {}", values.len(), slot.len)));
                 }
                 let Self { model, optimizer, .. } = self;
-                let Model { kernels, params, lora, .. } = model;
-                let (buffer, place) = match (kind, lora) {
-                    ("exp_avg", _) => (&mut optimizer.exp_avg, *offset),
-                    ("exp_avg_sq", _) => (&mut optimizer.exp_avg_sq, *offset),
-                    (_, Some(lora)) => (&mut lora.params, slot.offset),
-                    (_, None) => (params, slot.offset),
-                };
-                kernels.upload(&values, at_mut(buffer, place));
+                let Model { kernels, params, exact, lora, .. } = model;
+                match (kind, lora) {
+                    ("exp_avg", _) => kernels.upload(&values, at_mut(&mut optimizer.exp_avg, *offset)),
+                    ("exp_avg_sq", _) => kernels.upload(&values, at_mut(&mut optimizer.exp_avg_sq, *offset)),
+                    (_, Some(lora)) => lora.put(kernels, slot, &values),
+                    (_, None) => {
+                        kernels.upload(&values, at_mut(params, slot.offset));
+                        if let Some(exact) = exact {
+                            kernels.upload(&values, at_mut(&mut exact.buffer, *offset));
+                        }
+                    }
+                }
             }
         }
         self.optimizer.steps = steps;
@@ -338,10 +406,6 @@ impl<K: Kernels> Trainer<K> {
 
     fn gradient_buffer(&self) -> &K::Buffer {
         self.adapter_gradients.as_ref().unwrap_or(&self.gradients)
-    }
-
-    fn parameter_buffer(&self) -> &K::Buffer {
-        self.model.lora.as_ref().map_or(&self.model.params, |lora| &lora.params)
     }
 
     fn gradient_len(&self) -> usize {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use engine::adapter::LoraConfig;
+use engine::kernels::counting::Profile;
 use engine::memory::{BatchShape, Workload, footprint};
 use engine::model::config::ModelConfig;
 use engine::model::layout::LinearKind;
@@ -73,10 +74,10 @@ fn a_footprint_is_what_a_trainer_takes() {
             let options = TrainerOptions { lora: lora.clone(), ..options(trainable.clone(), gradient_checkpointing) };
             let shape = |tokens| BatchShape { tokens, targets: tokens / 2, longest: 40 };
             let work = Workload { train: shape(200), accumulates: true, eval: Some(shape(300)), generation: None };
-            let counted = footprint(&config, &options, &work).unwrap();
+            let counted = footprint(Profile::Cpu, &config, &options, &work).unwrap();
 
             let mut trainer = Trainer::new(config.clone(), &weights, options).unwrap();
-            trainer.reserve(&work);
+            trainer.reserve(&work).unwrap();
             let reserved = trainer.device_bytes();
             for tokens in [80, 200, 40] {
                 trainer.forward_backward(&batch(tokens), 1.0, 0).unwrap();

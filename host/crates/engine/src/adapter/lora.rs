@@ -4,9 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::kernels::{DropoutKey, Gemm, Kernels, View, ViewMut, at, at_mut};
+use crate::kernels::{DropoutKey, Format, Gemm, Kernels, Precision, Segment, View, ViewMut, at, at_mut};
 use crate::model::config::ModelConfig;
-use crate::model::layout::{LinearKind, Segment, Slot};
+use crate::model::layout::{LinearKind, Slot};
 use crate::rng;
 
 /// What is adapted, and how.
@@ -54,6 +54,8 @@ pub struct Lora<B> {
     width: usize,
     /// The arena.
     pub params: B,
+    /// The same in f32, where `params` are rounded.
+    pub exact: Option<B>,
 }
 
 /// Projections that read the same input.
@@ -105,14 +107,32 @@ impl<B> Lora<B> {
     /// `a = sqrt(5)`), `B` zero.
     pub fn new<K: Kernels<Buffer = B>>(kernels: &K, model: &ModelConfig, config: LoraConfig, seed: u64) -> Self {
         let mut lora = Self::zeroed(kernels, model, config);
-        for slot in lora.slots.iter().filter(|slot| slot.name.contains(".lora_A.")) {
+        let start = |slot: &Slot| {
             let bound = (1.0 / slot.shape[1] as f64).sqrt() as f32;
             let stream = rng::stream_of(&slot.name);
             let word = |index: usize| rng::block(seed, stream, index as u64 / 4)[index % 4];
             let values: Vec<f32> = (0..slot.len).map(|index| (2.0 * rng::uniform(word(index)) - 1.0) * bound).collect();
-            kernels.upload(&values, at_mut(&mut lora.params, slot.offset));
+            values
+        };
+        let slots = lora.slots.clone();
+        for slot in slots.iter().filter(|slot| slot.name.contains(".lora_A.")) {
+            lora.put(kernels, slot, &start(slot));
         }
         lora
+    }
+
+    /// Overwrites one of the adapter's tensors.
+    pub fn put<K: Kernels<Buffer = B>>(&mut self, kernels: &K, slot: &Slot, values: &[f32]) {
+        for buffer in std::iter::once(&mut self.params).chain(&mut self.exact) {
+            kernels.upload(values, at_mut(buffer, slot.offset));
+        }
+    }
+
+    /// A copy of one of the adapter's tensors.
+    pub fn get<K: Kernels<Buffer = B>>(&self, kernels: &K, slot: &Slot) -> Vec<f32> {
+        let mut values = vec![0.0; slot.len];
+        kernels.download(at(self.exact.as_ref().unwrap_or(&self.params), slot.offset), &mut values);
+        values
     }
 
     /// Lays an adapter out; `A` and `B` are zero.
@@ -152,7 +172,8 @@ impl<B> Lora<B> {
             width = width.max(column);
             places.push(own);
         }
-        Self { config, slots, places, width, params: kernels.alloc(len) }
+        let exact = (kernels.precision() != Precision::F32).then(|| kernels.alloc(Format::Exact, len));
+        Self { config, slots, places, width, params: kernels.alloc(Format::Working, len), exact }
     }
 
     /// What it was made from.

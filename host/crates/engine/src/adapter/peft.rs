@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 
 use super::lora::{Lora, LoraConfig};
 use crate::EngineError;
-use crate::kernels::{Kernels, at_mut};
+use crate::kernels::Kernels;
 use crate::model::Model;
 use crate::model::config::ModelConfig;
-use crate::model::export::{Entry, tensor, write_json, write_safetensors};
+use crate::model::export::{Entry, write_json, write_safetensors};
 use crate::model::layout::LinearKind;
 
 const CONFIG: &str = "adapter_config.json";
@@ -85,7 +85,7 @@ pub fn load<K: Kernels>(kernels: &K, model: &ModelConfig, directory: &Path) -> R
         if values.iter().any(|value| !value.is_finite()) {
             return Err(invalid(format!("`{}` holds a value that is not finite", slot.name)));
         }
-        kernels.upload(&values, at_mut(&mut lora.params, slot.offset));
+        lora.put(kernels, &slot, &values);
     }
     Ok(lora)
 }
@@ -107,7 +107,7 @@ pub fn export_adapter<K: Kernels>(
     let path = directory.join(WEIGHTS);
     write_safetensors(&path, &entries, &mut |name| {
         let slot = lora.slots().iter().find(|slot| slot.name == name);
-        slot.map_or_else(Vec::new, |slot| tensor(&model.kernels, &lora.params, slot.offset, slot.len))
+        slot.map_or_else(Vec::new, |slot| lora.get(&model.kernels, slot))
     })?;
     let config = lora.config();
     let targets: Vec<&str> = config.target_modules.iter().map(|kind| kind.name()).collect();

@@ -3,7 +3,7 @@
 mod sampling;
 
 use crate::EngineError;
-use crate::kernels::{Gemm, Kernels, View, at, at_mut};
+use crate::kernels::{Cached, Format, Gemm, Kernels, Rows, at, at_mut};
 use crate::model::Model;
 use crate::model::config::ModelConfig;
 use crate::model::decoder::{Saved, Scratch, attention_shape};
@@ -81,7 +81,7 @@ pub fn generate<K: Kernels>(
     check(&model.config, prompts, options)?;
     let mut completions = vec![Completion { ids: Vec::new(), finished: false }; prompts.len()];
     for (group, prompts) in prompts.chunks(GROUP).enumerate() {
-        complete(model, prompts, group * GROUP, options, on_token, &mut completions);
+        complete(model, prompts, group * GROUP, options, on_token, &mut completions)?;
     }
     Ok(completions)
 }
@@ -98,7 +98,9 @@ pub(crate) fn logits_bytes(prompts: usize, vocab_size: usize) -> u64 {
 pub fn next_logits<K: Kernels>(model: &Model<K>, prompt: &[u32]) -> Result<Vec<f32>, EngineError> {
     check(&model.config, std::slice::from_ref(&prompt.to_vec()), &GenerateOptions::default())?;
     let sequence = Sequence { index: 0, slot: 0, ids: prompt.to_vec(), prompt: prompt.len() };
-    Ok(Decoder::new(model, 1, prompt.len()).prefill(&sequence))
+    let logits = Decoder::new(model, 1, prompt.len()).prefill(&sequence);
+    model.kernels.check()?;
+    Ok(logits)
 }
 
 fn check(config: &ModelConfig, prompts: &[Vec<u32>], options: &GenerateOptions) -> Result<(), EngineError> {
@@ -134,7 +136,7 @@ fn complete<K: Kernels>(
     options: &GenerateOptions,
     on_token: &mut dyn FnMut(usize, u32),
     completions: &mut [Completion],
-) {
+) -> Result<(), EngineError> {
     let positions = model.config.max_position_embeddings;
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     let capacity = longest.saturating_add(options.max_new_tokens).min(positions);
@@ -148,6 +150,7 @@ fn complete<K: Kernels>(
     let mut logits: Vec<Vec<f32>> =
         model.kernels.within(|| growing.iter().map(|sequence| decoder.prefill(sequence)).collect());
     while !growing.is_empty() {
+        model.kernels.check()?;
         let mut kept = Vec::with_capacity(growing.len());
         for (mut sequence, logits) in growing.into_iter().zip(logits) {
             let written = sequence.ids.len() - sequence.prompt;
@@ -171,18 +174,18 @@ fn complete<K: Kernels>(
         growing = kept;
         logits = model.kernels.within(|| decoder.step(&growing));
     }
+    Ok(model.kernels.check()?)
 }
 
 /// The cache and the room for one step.
 struct Decoder<'a, K: Kernels> {
     model: &'a Model<K>,
     capacity: usize,
-    /// Elements of one token's keys or values.
-    width: usize,
     keys: Vec<K::Buffer>,
     values: Vec<K::Buffer>,
     rope: K::Buffer,
     room: Room<K::Buffer>,
+    staged: Option<K::Staged>,
 }
 
 /// Buffers for a pass over some tokens.
@@ -199,13 +202,14 @@ impl<B: std::fmt::Debug> Room<B> {
     fn new<K: Kernels<Buffer = B>>(model: &Model<K>, tokens: usize, rows: usize) -> Self {
         let (kernels, config) = (&model.kernels, &model.config);
         let width = model.lora.as_ref().map_or(0, crate::adapter::Lora::width);
+        let tokens = kernels.padded(tokens);
         Self {
-            x: kernels.alloc(tokens * config.hidden_size),
-            out: kernels.alloc(tokens * config.hidden_size),
+            x: kernels.alloc(Format::Working, tokens * config.hidden_size),
+            out: kernels.alloc(Format::Working, tokens * config.hidden_size),
             saved: Saved::alloc(kernels, config, tokens, width),
             scratch: Scratch::alloc(kernels, config, tokens, model.lora.as_ref()),
-            root: kernels.alloc(rows),
-            logits: kernels.alloc(rows * config.vocab_size),
+            root: kernels.alloc(Format::Exact, rows),
+            logits: kernels.alloc(Format::Exact, rows * config.vocab_size),
         }
     }
 }
@@ -214,15 +218,16 @@ impl<'a, K: Kernels> Decoder<'a, K> {
     fn new(model: &'a Model<K>, slots: usize, capacity: usize) -> Self {
         let (kernels, config) = (&model.kernels, &model.config);
         let width = config.num_key_value_heads * config.head_dim;
-        let cache = || (0..config.num_hidden_layers).map(|_| kernels.alloc(slots * capacity * width)).collect();
+        let layer = |_| kernels.alloc(Format::Working, slots * capacity * width);
+        let cache = || (0..config.num_hidden_layers).map(layer).collect();
         Self {
             model,
             capacity,
-            width,
             keys: cache(),
             values: cache(),
             rope: rope_table(kernels, config, capacity),
             room: Room::new(model, slots, slots),
+            staged: None,
         }
     }
 
@@ -230,20 +235,20 @@ impl<'a, K: Kernels> Decoder<'a, K> {
     fn prefill(&mut self, sequence: &Sequence) -> Vec<f32> {
         let (model, h) = (self.model, self.model.config.hidden_size);
         let (kernels, shape) = (&model.kernels, attention_shape(&model.config));
-        let (n, packed) = (sequence.ids.len(), shape.packed());
+        let n = sequence.ids.len();
         let mut room = Room::new(model, n, 1);
         let positions: Vec<u32> = (0..n as u32).collect();
-        let doc_lens = [n as u32];
-        let pass = model.pass(&self.rope, &positions, &doc_lens, None);
-        kernels.embed(h, &sequence.ids, at(&model.params, model.layout.embed), at_mut(&mut room.x, 0));
-        let place = sequence.slot as usize * self.capacity * self.width;
+        let (slots, lens): (Vec<u32>, Vec<u32>) = (vec![sequence.slot; n], (1..=n as u32).collect());
+        let cached = Some(Cached { slots: &slots, lens: &lens });
+        let rows = Rows { ids: &sequence.ids, positions: &positions, doc_lens: &[n as u32], targets: None, cached };
+        kernels.stage(rows, &mut self.staged);
+        let Some(rows) = &self.staged else { unreachable!("rows were staged") };
+        let pass = model.pass(&self.rope, kernels.padded(n), rows, None);
+        kernels.embed(h, rows, at(&model.params, model.layout.embed), at_mut(&mut room.x, 0));
         for (layer, &offsets) in model.layout.layers.iter().enumerate() {
             pass.layer(layer, offsets, &room.x, &mut room.saved, &mut room.scratch, &mut room.out);
-            let key = shape.output();
-            let qkv = |column: usize| View { buffer: &room.saved.qkv, offset: column };
-            kernels.copy_rows(n, self.width, qkv(key), packed, at_mut(&mut self.keys[layer], place), self.width);
-            let value = key + self.width;
-            kernels.copy_rows(n, self.width, qkv(value), packed, at_mut(&mut self.values[layer], place), self.width);
+            let (keys, values) = (at_mut(&mut self.keys[layer], 0), at_mut(&mut self.values[layer], 0));
+            kernels.append(shape, rows, self.capacity, at(&room.saved.qkv, 0), keys, values);
             std::mem::swap(&mut room.x, &mut room.out);
         }
         let last = (n - 1) * h;
@@ -261,21 +266,20 @@ impl<'a, K: Kernels> Decoder<'a, K> {
         let positions: Vec<u32> = growing.iter().map(|sequence| sequence.ids.len() as u32 - 1).collect();
         let lens: Vec<u32> = growing.iter().map(|sequence| sequence.ids.len() as u32).collect();
         let slots: Vec<u32> = growing.iter().map(|sequence| sequence.slot).collect();
-        let doc_lens = vec![1; growing.len()];
-        let pass = model.pass(&self.rope, &positions, &doc_lens, None);
+        let cached = Some(Cached { slots: &slots, lens: &lens });
+        let rows = Rows { ids: &newest, positions: &positions, doc_lens: &[], targets: None, cached };
+        kernels.stage(rows, &mut self.staged);
+        let Some(rows) = &self.staged else { unreachable!("rows were staged") };
+        let pass = model.pass(&self.rope, kernels.padded(growing.len()), rows, None);
         let Room { x, out, saved, scratch, root, logits } = &mut self.room;
-        kernels.embed(h, &newest, at(&model.params, model.layout.embed), at_mut(x, 0));
+        kernels.embed(h, rows, at(&model.params, model.layout.embed), at_mut(x, 0));
         for (layer, &offsets) in model.layout.layers.iter().enumerate() {
             pass.project_qkv(layer, offsets, x, saved, scratch);
-            for (row, (&slot, &position)) in slots.iter().zip(&positions).enumerate() {
-                let place = (slot as usize * self.capacity + position as usize) * self.width;
-                let key = row * shape.packed() + shape.output();
-                kernels.copy(self.width, at(&saved.qkv, key), at_mut(&mut self.keys[layer], place));
-                kernels.copy(self.width, at(&saved.qkv, key + self.width), at_mut(&mut self.values[layer], place));
-            }
+            let (keys, values) = (at_mut(&mut self.keys[layer], 0), at_mut(&mut self.values[layer], 0));
+            kernels.append(shape, rows, self.capacity, at(&saved.qkv, 0), keys, values);
             let (keys, values) = (at(&self.keys[layer], 0), at(&self.values[layer], 0));
             let (qkv, attention) = (at(&saved.qkv, 0), at_mut(&mut saved.attention, 0));
-            kernels.attention_cached(shape, &slots, &lens, self.capacity, qkv, keys, values, attention);
+            kernels.attention_cached(shape, rows, self.capacity, qkv, keys, values, attention);
             pass.finish(layer, offsets, x, saved, scratch, out);
             std::mem::swap(x, out);
         }

@@ -1,16 +1,47 @@
-//! A device that computes nothing and counts what the CPU would take: a model, a step or a generation that runs on it
+//! A device that computes nothing and counts what another would take: a model, a step or a generation that runs on it
 //! says how much memory it needs, from the very code that asks for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cpu::{attention, cross_entropy, matmul};
-use super::{AdamStep, AttentionShape, DropoutKey, Gemm, Kernels, LossGradients, Targets, View, ViewMut};
+use super::cuda::plan;
+use super::{
+    AdamState, AdamStep, AttentionShape, DropoutKey, Format, Gemm, Kernels, LossGradients, Precision, Rows, Segment,
+    Totals, View, ViewMut,
+};
 use crate::IGNORE;
+
+/// Whose memory is counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// That of the CPU.
+    #[default]
+    Cpu,
+    /// That of a GPU.
+    Cuda {
+        /// What it works in.
+        precision: Precision,
+        /// Streaming multiprocessors.
+        multiprocessors: usize,
+    },
+}
+
+impl Profile {
+    fn precision(self) -> Precision {
+        match self {
+            Self::Cpu => Precision::F32,
+            Self::Cuda { precision, .. } => precision,
+        }
+    }
+}
 
 /// The device; clones count together.
 #[derive(Debug, Clone, Default)]
-pub struct Counting(Arc<Counters>);
+pub struct Counting {
+    profile: Profile,
+    counters: Arc<Counters>,
+}
 
 #[derive(Debug, Default)]
 struct Counters {
@@ -24,13 +55,13 @@ struct Counters {
 /// A buffer without memory.
 #[derive(Debug)]
 pub struct Counted {
-    len: usize,
+    bytes: u64,
     counters: Arc<Counters>,
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.counters.buffers.fetch_sub(bytes(self.len), Ordering::Relaxed);
+        self.counters.buffers.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -43,116 +74,184 @@ fn read(counter: &AtomicU64) -> u64 {
 }
 
 impl Counting {
-    /// Bytes that `work` has in buffers at its peak, beyond those that are there before.
-    pub fn beyond<R>(&self, work: impl FnOnce() -> R) -> (R, u64) {
-        let before = read(&self.0.buffers);
-        self.0.most.store(before, Ordering::Relaxed);
-        let result = work();
-        (result, read(&self.0.most) - before)
+    /// Counts for a device.
+    pub fn new(profile: Profile) -> Self {
+        Self { profile, counters: Arc::default() }
     }
 
-    /// Bytes that the output projection keeps for logits and what belongs to them.
+    /// Bytes that `work` has in buffers at its peak, beyond those that are there before.
+    pub fn beyond<R>(&self, work: impl FnOnce() -> R) -> (R, u64) {
+        let before = read(&self.counters.buffers);
+        self.counters.most.store(before, Ordering::Relaxed);
+        let result = work();
+        (result, read(&self.counters.most) - before)
+    }
+
+    /// Bytes that the output projection keeps for logits and what belongs to them; on a GPU, what all operations keep,
+    /// which it is nearly all of.
     pub fn logits(&self) -> u64 {
-        read(&self.0.logits)
+        read(&self.counters.logits)
     }
 
     /// Bytes that each thread keeps for packed operands and attention scores.
     pub fn thread(&self) -> u64 {
-        read(&self.0.products) + read(&self.0.scores)
+        read(&self.counters.products) + read(&self.counters.scores)
+    }
+
+    /// Bytes that are there before anything is asked for.
+    pub fn fixed(&self) -> u64 {
+        if self.profile == Profile::Cpu { 0 } else { super::cuda::WORKSPACE as u64 }
+    }
+
+    /// The room that an operation of a GPU works in.
+    fn room(&self, bytes: impl FnOnce(Precision, usize) -> usize) {
+        if let Profile::Cuda { precision, multiprocessors } = self.profile {
+            self.counters.logits.fetch_max(bytes(precision, multiprocessors) as u64, Ordering::Relaxed);
+        }
     }
 
     fn scores(&self, doc_lens: &[u32], backward: bool) {
+        if self.profile != Profile::Cpu {
+            return;
+        }
         let longest = doc_lens.iter().max().map_or(0, |&length| length as usize);
-        self.0.scores.fetch_max(bytes(attention::scratch_len(longest, backward)), Ordering::Relaxed);
+        self.counters.scores.fetch_max(bytes(attention::scratch_len(longest, backward)), Ordering::Relaxed);
     }
 }
 
 type Read<'a> = View<'a, Counted>;
 type Write<'a> = ViewMut<'a, Counted>;
 
+/// The rows of a pass, as far as they take memory.
+#[derive(Debug)]
+pub struct CountedRows {
+    doc_lens: Vec<u32>,
+    rows: usize,
+    targets: usize,
+}
+
 impl Kernels for Counting {
     type Buffer = Counted;
+    type Staged = CountedRows;
+    type Tally = ();
+    type Segments = ();
 
-    fn alloc(&self, len: usize) -> Counted {
-        let now = self.0.buffers.fetch_add(bytes(len), Ordering::Relaxed) + bytes(len);
-        self.0.most.fetch_max(now, Ordering::Relaxed);
-        Counted { len, counters: Arc::clone(&self.0) }
+    fn precision(&self) -> Precision {
+        self.profile.precision()
     }
 
-    fn len(&self, buffer: &Counted) -> usize {
-        buffer.len
+    fn padded(&self, rows: usize) -> usize {
+        if self.profile == Profile::Cpu { rows } else { plan::padded(rows) }
+    }
+
+    fn alloc(&self, format: Format, len: usize) -> Counted {
+        let kind = if format == Format::Exact { Precision::F32 } else { self.profile.precision() };
+        let bytes = (len * kind.bytes()) as u64;
+        let now = self.counters.buffers.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.counters.most.fetch_max(now, Ordering::Relaxed);
+        Counted { bytes, counters: Arc::clone(&self.counters) }
+    }
+
+    fn bytes(&self, buffer: &Counted) -> u64 {
+        buffer.bytes
+    }
+
+    fn stage(&self, rows: Rows<'_>, staged: &mut Option<CountedRows>) {
+        let targets = rows.targets.map_or(&[][..], |targets| targets.tokens);
+        *staged = Some(CountedRows {
+            doc_lens: rows.doc_lens.to_vec(),
+            rows: rows.ids.len(),
+            targets: targets.iter().filter(|&&target| target != IGNORE).count(),
+        });
+    }
+
+    fn tally(&self) {}
+    fn clear(&self, (): &mut ()) {}
+
+    fn totals(&self, (): &()) -> Totals {
+        Totals::default()
     }
 
     fn gemm(&self, gemm: Gemm, _: Read<'_>, _: Read<'_>, _: Write<'_>) {
-        self.0.products.fetch_max(matmul::scratch_bytes(gemm) as u64, Ordering::Relaxed);
+        if self.profile != Profile::Cpu {
+            return;
+        }
+        self.counters.products.fetch_max(matmul::scratch_bytes(gemm) as u64, Ordering::Relaxed);
     }
 
-    fn attention(&self, _: AttentionShape, doc_lens: &[u32], _: Read<'_>, _: Write<'_>, _: Write<'_>) {
-        self.scores(doc_lens, false);
+    fn attention(&self, _: AttentionShape, rows: &CountedRows, _: Read<'_>, _: Write<'_>, _: Write<'_>) {
+        self.scores(&rows.doc_lens, false);
     }
 
     fn attention_backward(
         &self,
-        _: AttentionShape,
-        doc_lens: &[u32],
+        shape: AttentionShape,
+        rows: &CountedRows,
         _: Read<'_>,
         _: Read<'_>,
         _: Read<'_>,
         _: Read<'_>,
         _: Write<'_>,
     ) {
-        self.scores(doc_lens, true);
+        self.scores(&rows.doc_lens, true);
+        self.room(|_, _| plan::attention_bytes(plan::padded(rows.rows), shape.heads));
     }
 
     fn linear_cross_entropy(
         &self,
-        n: usize,
         h: usize,
         v: usize,
+        rows: &CountedRows,
         _: Read<'_>,
         _: Read<'_>,
-        targets: Targets<'_>,
         gradients: Option<LossGradients<'_, Counted>>,
-    ) -> f64 {
-        let rows = targets.tokens.iter().filter(|&&target| target != IGNORE).count();
+        (): &mut (),
+    ) {
+        if self.profile != Profile::Cpu {
+            let n = plan::padded(rows.rows);
+            return self.room(|precision, _| plan::LossRoom::new(n, rows.targets, h, v, precision).bytes);
+        }
         // As on the CPU: idle memory comes with the gradient of the weight.
         let lent = gradients.filter(|gradients| gradients.dw.is_some()).map_or(0, |gradients| gradients.idle.len());
-        let room = cross_entropy::Room::new(rows, n, h, v, lent);
-        self.0.logits.fetch_max(bytes(room.len()), Ordering::Relaxed);
-        0.0
+        let room = cross_entropy::Room::new(rows.targets, rows.rows, h, v, lent);
+        self.counters.logits.fetch_max(bytes(room.len()), Ordering::Relaxed);
     }
 
-    fn sum_of_squares(&self, _: usize, _: Read<'_>) -> f64 {
-        0.0
-    }
+    fn sum_of_squares(&self, _: usize, _: Read<'_>, (): &mut ()) {}
+    fn clip(&self, _: Option<f64>, (): &mut ()) {}
+    fn segments(&self, _: &[Segment]) {}
 
     fn download(&self, _: Read<'_>, _: &mut [f32]) {}
     fn upload(&self, _: &[f32], _: Write<'_>) {}
     fn copy(&self, _: usize, _: Read<'_>, _: Write<'_>) {}
-    fn copy_rows(&self, _: usize, _: usize, _: Read<'_>, _: usize, _: Write<'_>, _: usize) {}
     fn zero(&self, _: usize, _: Write<'_>) {}
-    fn embed(&self, _: usize, _: &[u32], _: Read<'_>, _: Write<'_>) {}
-    fn embed_backward(&self, _: usize, _: &[u32], _: Read<'_>, _: Write<'_>) {}
+    fn embed(&self, _: usize, _: &CountedRows, _: Read<'_>, _: Write<'_>) {}
+    fn embed_backward(&self, h: usize, rows: &CountedRows, _: Read<'_>, _: Write<'_>) {
+        self.room(|_, _| plan::embedding_bytes(plan::padded(rows.rows), h));
+    }
     fn rmsnorm(&self, _: usize, _: usize, _: f32, _: Read<'_>, _: Read<'_>, _: Write<'_>, _: Write<'_>) {}
     fn rmsnorm_again(&self, _: usize, _: usize, _: Read<'_>, _: Read<'_>, _: Read<'_>, _: Write<'_>) {}
     fn rmsnorm_backward(
         &self,
-        _: usize,
-        _: usize,
+        n: usize,
+        h: usize,
         _: Read<'_>,
         _: Read<'_>,
         _: Read<'_>,
         _: Read<'_>,
         _: Write<'_>,
-        _: Option<(Write<'_>, f32)>,
+        dw: Option<(Write<'_>, f32)>,
     ) {
+        if dw.is_some() {
+            self.room(|_, multiprocessors| plan::norm_bytes(n, h, multiprocessors));
+        }
     }
-    fn rope(&self, _: usize, _: usize, _: usize, _: &[u32], _: Read<'_>, _: bool, _: Write<'_>) {}
+    fn rope(&self, _: usize, _: usize, _: usize, _: &CountedRows, _: Read<'_>, _: bool, _: Write<'_>) {}
+    fn append(&self, _: AttentionShape, _: &CountedRows, _: usize, _: Read<'_>, _: Write<'_>, _: Write<'_>) {}
     fn attention_cached(
         &self,
         _: AttentionShape,
-        _: &[u32],
-        _: &[u32],
+        _: &CountedRows,
         _: usize,
         _: Read<'_>,
         _: Read<'_>,
@@ -163,5 +262,5 @@ impl Kernels for Counting {
     fn swiglu(&self, _: usize, _: usize, _: Read<'_>, _: Write<'_>) {}
     fn swiglu_backward(&self, _: usize, _: usize, _: Read<'_>, _: Write<'_>) {}
     fn dropout(&self, _: usize, _: DropoutKey, _: bool, _: Read<'_>, _: Write<'_>) {}
-    fn adamw(&self, _: usize, _: AdamStep, _: Read<'_>, _: Write<'_>, _: Write<'_>, _: Write<'_>) {}
+    fn adamw(&self, _: AdamStep, (): &(), (): &(), _: AdamState<'_, Counted>) {}
 }

@@ -1,10 +1,53 @@
-//! What a device must be able to do. Everything is f32. Matrices are row-major; `[n, h]` has `n` rows of `h`.
+//! What a device must be able to do. Matrices are row-major; `[n, h]` has `n` rows of `h`.
 //!
 //! The schedule in [`crate::model`] sees device memory only through [`View`] and [`ViewMut`]: a buffer and an offset.
-//! Sizes are the caller's; an implementation checks them against its buffers.
+//! Sizes are the caller's; an implementation checks them against its buffers. Operations may be queued: they happen in the
+//! order in which they are asked for, and the host waits only in `download` and `totals`. What went wrong in between is
+//! kept, nothing that follows is done, and [`Kernels::check`] tells.
 
 pub mod counting;
 pub mod cpu;
+pub mod cuda;
+
+use std::ops::Range;
+
+use crate::error::DeviceError;
+
+/// What the elements of a buffer are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The device's working precision ([`Kernels::precision`]): activations, and the weights that products read.
+    Working,
+    /// f32 on every device: gradients, moments, weights that are trained, whatever is summed.
+    Exact,
+}
+
+/// A working precision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Precision {
+    /// IEEE single precision.
+    F32,
+    /// bfloat16, summed in f32; trained weights are kept in f32 beside the rounded ones.
+    Bf16,
+}
+
+impl Precision {
+    /// Bytes of an element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+
+    /// As torch and transformers name it: `float32`, `bfloat16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::Bf16 => "bfloat16",
+        }
+    }
+}
 
 /// A place in device memory to read from.
 #[derive(Debug)]
@@ -92,8 +135,20 @@ impl AttentionShape {
     }
 }
 
-/// One AdamW step of a stretch of parameters (Loshchilov and Hutter, "Decoupled weight decay regularization", as torch
-/// computes it).
+/// A stretch of trained weights with one rule of decay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// First element in the weight arena.
+    pub parameter: usize,
+    /// First element in the gradient arena.
+    pub gradient: usize,
+    /// Elements.
+    pub len: usize,
+    /// Weight decay applies.
+    pub decays: bool,
+}
+
+/// Constants of one AdamW step (Loshchilov and Hutter, "Decoupled weight decay regularization", as torch computes it).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamStep {
     /// Learning rate of this step.
@@ -104,14 +159,27 @@ pub struct AdamStep {
     pub beta2: f32,
     /// Added to the root of the second moment.
     pub eps: f32,
-    /// Decoupled weight decay.
+    /// Decoupled weight decay, of the segments that decay.
     pub weight_decay: f32,
     /// `1 - beta1^t`.
     pub correction1: f32,
     /// `sqrt(1 - beta2^t)`.
     pub correction2_sqrt: f32,
-    /// Factor of the gradient: below 1 when it is clipped.
-    pub gradient_scale: f32,
+}
+
+/// Where an AdamW step works.
+#[derive(Debug)]
+pub struct AdamState<'a, B> {
+    /// Gradients, laid out as the segments say.
+    pub gradients: &'a B,
+    /// First moments, laid out like the gradients.
+    pub exp_avg: &'a mut B,
+    /// Second moments, laid out like the gradients.
+    pub exp_avg_sq: &'a mut B,
+    /// The weights that products read.
+    pub params: &'a mut B,
+    /// The same weights in f32, laid out like the gradients, where `params` are rounded.
+    pub exact: Option<&'a mut B>,
 }
 
 /// Which mask a dropout uses; the same key gives the same mask in forward and backward.
@@ -125,15 +193,48 @@ pub struct DropoutKey {
     pub probability: f32,
 }
 
-/// Targets of a fused projection and cross-entropy.
+/// Targets of the rows of a pass.
 #[derive(Debug, Clone, Copy)]
 pub struct Targets<'a> {
     /// Token per row, or [`crate::IGNORE`].
     pub tokens: &'a [u32],
     /// Weight per row; none means 1.
     pub weights: Option<&'a [f32]>,
-    /// Factor of the gradients (not of the returned loss).
+    /// Factor of the gradients (not of the loss).
     pub scale: f32,
+}
+
+/// Where the rows of a pass stand in a cache of keys and values.
+#[derive(Debug, Clone, Copy)]
+pub struct Cached<'a> {
+    /// Slot per row.
+    pub slots: &'a [u32],
+    /// Entries of the slot that the row sees, its own last.
+    pub lens: &'a [u32],
+}
+
+/// What a pass knows of its rows beside their activations.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// Token per row.
+    pub ids: &'a [u32],
+    /// Position of each row in its document.
+    pub positions: &'a [u32],
+    /// Rows of each document, in order; empty where attention goes through a cache.
+    pub doc_lens: &'a [u32],
+    /// What the rows are to say.
+    pub targets: Option<Targets<'a>>,
+    /// The rows' places in a cache.
+    pub cached: Option<Cached<'a>>,
+}
+
+/// What a device added up; see [`Kernels::totals`].
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Totals {
+    /// Weighted sum of the losses, in nats.
+    pub loss_sum: f64,
+    /// Sum of squares.
+    pub squares: f64,
 }
 
 /// Where the gradients of a fused projection and cross-entropy go.
@@ -141,55 +242,108 @@ pub struct Targets<'a> {
 pub struct LossGradients<'a, B> {
     /// Gradient of the input, `[n, h]`, overwritten.
     pub dx: ViewMut<'a, B>,
-    /// Gradient of the weight, `[v, h]`, and the factor of what it held; none for a frozen weight.
+    /// Gradient of the weight, `[v, h]`, exact, and the factor of what it held; none for a frozen weight.
     pub dw: Option<(ViewMut<'a, B>, f32)>,
     /// Elements of the buffer of `dw`, outside of it, whose contents nobody needs: room for logits.
-    pub idle: std::ops::Range<usize>,
+    pub idle: Range<usize>,
 }
 
 /// The operations of a device.
 pub trait Kernels: Send + Sync {
-    /// Device memory of f32.
+    /// Device memory.
     type Buffer: Send + Sync + std::fmt::Debug;
+    /// The rows of a pass, where the device reads them.
+    type Staged: Send + Sync + std::fmt::Debug;
+    /// Sums that stay on the device until they are asked for.
+    type Tally: Send + Sync + std::fmt::Debug;
+    /// Segments, where the device reads them.
+    type Segments: Send + Sync + std::fmt::Debug;
 
     /// Runs a stretch of work where its operations start fastest; on the CPU, on a thread of the pool that they use.
     fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         work()
     }
 
+    /// What [`Format::Working`] is.
+    fn precision(&self) -> Precision {
+        Precision::F32
+    }
+
+    /// Rows that a pass over `rows` takes. Where products are fast in some sizes only, it is more; the rows beyond are a
+    /// document of their own, without targets.
+    fn padded(&self, rows: usize) -> usize {
+        rows
+    }
+
+    /// Makes ready for a model with rows of `h` elements and heads of a shape, before any memory is asked for.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unsupported`] where the device cannot run it.
+    fn prepare(&self, _shape: AttentionShape, _h: usize) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    /// What has gone wrong, memory that could not be had first of all.
+    ///
+    /// # Errors
+    /// [`DeviceError`], the same one from then on.
+    fn check(&self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
     /// Memory of `len` zeros.
-    fn alloc(&self, len: usize) -> Self::Buffer;
-    /// Elements of a buffer.
-    fn len(&self, buffer: &Self::Buffer) -> usize;
-    /// Copies from the host.
+    fn alloc(&self, format: Format, len: usize) -> Self::Buffer;
+    /// Bytes of a buffer.
+    fn bytes(&self, buffer: &Self::Buffer) -> u64;
+    /// Copies from the host, rounding to the format of the buffer.
     fn upload(&self, source: &[f32], target: ViewMut<'_, Self::Buffer>);
-    /// Copies to the host.
+    /// Copies to the host, after all that was asked for before.
     fn download(&self, source: View<'_, Self::Buffer>, target: &mut [f32]);
-    /// Copies `len` elements.
+    /// Copies `len` elements between buffers of one format.
     fn copy(&self, len: usize, source: View<'_, Self::Buffer>, target: ViewMut<'_, Self::Buffer>);
-    /// Copies `rows` rows of `width` between matrices of different row lengths.
-    fn copy_rows(
-        &self,
-        rows: usize,
-        width: usize,
-        source: View<'_, Self::Buffer>,
-        source_stride: usize,
-        target: ViewMut<'_, Self::Buffer>,
-        target_stride: usize,
-    );
     /// Sets `len` elements to zero.
     fn zero(&self, len: usize, target: ViewMut<'_, Self::Buffer>);
 
-    /// Matrix product; see [`Gemm`].
+    /// Puts the rows of a pass where the device reads them, in the room of earlier rows where there is some.
+    fn stage(&self, rows: Rows<'_>, staged: &mut Option<Self::Staged>);
+
+    /// Sums of zero.
+    fn tally(&self) -> Self::Tally;
+    /// Sets the sums to zero.
+    fn clear(&self, tally: &mut Self::Tally);
+    /// The sums, after all that was asked for before.
+    fn totals(&self, tally: &Self::Tally) -> Totals;
+
+    /// Matrix product; see [`Gemm`]. `A` and `B` are of one format, `C` of that or exact.
     fn gemm(&self, gemm: Gemm, a: View<'_, Self::Buffer>, b: View<'_, Self::Buffer>, c: ViewMut<'_, Self::Buffer>);
 
-    /// Rows `ids` of `table [v, h]` into `out [n, h]`.
-    fn embed(&self, h: usize, ids: &[u32], table: View<'_, Self::Buffer>, out: ViewMut<'_, Self::Buffer>);
-    /// Adds row `i` of `dy [n, h]` to row `ids[i]` of `dtable`, in order.
-    fn embed_backward(&self, h: usize, ids: &[u32], dy: View<'_, Self::Buffer>, dtable: ViewMut<'_, Self::Buffer>);
+    /// Matrix product onto another matrix of one shape: `C = alpha * op(A) * op(B) + beta * D`, rows of `D` and `C` alike.
+    fn gemm_onto(
+        &self,
+        gemm: Gemm,
+        a: View<'_, Self::Buffer>,
+        b: View<'_, Self::Buffer>,
+        d: View<'_, Self::Buffer>,
+        c: ViewMut<'_, Self::Buffer>,
+    ) {
+        let ViewMut { buffer, offset } = c;
+        self.copy(gemm.m * gemm.ldc, d, at_mut(buffer, offset));
+        self.gemm(gemm, a, b, at_mut(buffer, offset));
+    }
 
-    /// `y = x * r * w` with `r = 1 / sqrt(mean(x^2) + eps)` per row; keeps `r [n]` (Zhang and Sennrich, "Root mean square
-    /// layer normalization").
+    /// Rows of `table [v, h]` by the rows' ids into `out [n, h]`.
+    fn embed(&self, h: usize, rows: &Self::Staged, table: View<'_, Self::Buffer>, out: ViewMut<'_, Self::Buffer>);
+    /// Adds row `i` of `dy [n, h]` to row `ids[i]` of `dtable` (exact), in order.
+    fn embed_backward(
+        &self,
+        h: usize,
+        rows: &Self::Staged,
+        dy: View<'_, Self::Buffer>,
+        dtable: ViewMut<'_, Self::Buffer>,
+    );
+
+    /// `y = x * r * w` with `r = 1 / sqrt(mean(x^2) + eps)` per row; keeps `r [n]`, exact (Zhang and Sennrich, "Root mean
+    /// square layer normalization").
     fn rmsnorm(
         &self,
         n: usize,
@@ -210,7 +364,7 @@ pub trait Kernels: Send + Sync {
         r: View<'_, Self::Buffer>,
         y: ViewMut<'_, Self::Buffer>,
     );
-    /// Adds the gradient of the input to `dx`; puts that of the weight into `dw`, over `beta` times what it held.
+    /// Adds the gradient of the input to `dx`; puts that of the weight into `dw` (exact), over `beta` times what it held.
     fn rmsnorm_backward(
         &self,
         n: usize,
@@ -224,24 +378,25 @@ pub trait Kernels: Send + Sync {
     );
 
     /// Rotates the first `heads` heads of each row of `stride` elements (Su et al., "RoFormer"; halves as in transformers'
-    /// `rotate_half`). `table` holds per position `head_dim / 2` cosines, then as many sines. `backward` turns the other way.
+    /// `rotate_half`). `table` (exact) holds per position `head_dim / 2` cosines, then as many sines. `backward` turns the
+    /// other way.
     fn rope(
         &self,
         heads: usize,
         head_dim: usize,
         stride: usize,
-        positions: &[u32],
+        rows: &Self::Staged,
         table: View<'_, Self::Buffer>,
         backward: bool,
         x: ViewMut<'_, Self::Buffer>,
     );
 
     /// Causal attention inside each document. `qkv [n, packed]` in, `out [n, output]` and the log-sum-exp of each row's
-    /// scores `lse [n, heads]` out.
+    /// scores `lse [n, heads]` (exact) out.
     fn attention(
         &self,
         shape: AttentionShape,
-        doc_lens: &[u32],
+        rows: &Self::Staged,
         qkv: View<'_, Self::Buffer>,
         out: ViewMut<'_, Self::Buffer>,
         lse: ViewMut<'_, Self::Buffer>,
@@ -250,20 +405,29 @@ pub trait Kernels: Send + Sync {
     fn attention_backward(
         &self,
         shape: AttentionShape,
-        doc_lens: &[u32],
+        rows: &Self::Staged,
         qkv: View<'_, Self::Buffer>,
         out: View<'_, Self::Buffer>,
         lse: View<'_, Self::Buffer>,
         dout: View<'_, Self::Buffer>,
         dqkv: ViewMut<'_, Self::Buffer>,
     );
-    /// One query per sequence against its cache. `qkv [b, packed]`; `keys` and `values` are
-    /// `[slots, capacity, kv_heads * head_dim]`; row `i` reads the first `lens[i]` entries of slot `slots[i]`.
+    /// Puts the keys and values of `qkv [b, packed]` where the rows stand in a cache (`lens[i] - 1` of slot `slots[i]`).
+    /// `keys` and `values` are `[slots, capacity, kv_heads * head_dim]`.
+    fn append(
+        &self,
+        shape: AttentionShape,
+        rows: &Self::Staged,
+        capacity: usize,
+        qkv: View<'_, Self::Buffer>,
+        keys: ViewMut<'_, Self::Buffer>,
+        values: ViewMut<'_, Self::Buffer>,
+    );
+    /// One query per sequence against its cache: row `i` reads the first `lens[i]` entries of slot `slots[i]`.
     fn attention_cached(
         &self,
         shape: AttentionShape,
-        slots: &[u32],
-        lens: &[u32],
+        rows: &Self::Staged,
         capacity: usize,
         qkv: View<'_, Self::Buffer>,
         keys: View<'_, Self::Buffer>,
@@ -279,29 +443,26 @@ pub trait Kernels: Send + Sync {
     /// `y = x * mask / (1 - p)`, or with `add`, `y +=` that.
     fn dropout(&self, len: usize, key: DropoutKey, add: bool, x: View<'_, Self::Buffer>, y: ViewMut<'_, Self::Buffer>);
 
-    /// Projection by `w [v, h]` and cross-entropy of `x [n, h]`, never holding more than a chunk of the logits. Returns
-    /// the weighted sum of the losses in nats.
+    /// Projection by `w [v, h]` and cross-entropy of `x [n, h]` with the rows' targets, never holding more than a chunk of
+    /// the logits. Adds the weighted sum of the losses to the tally.
     fn linear_cross_entropy(
         &self,
-        n: usize,
         h: usize,
         v: usize,
+        rows: &Self::Staged,
         x: View<'_, Self::Buffer>,
         w: View<'_, Self::Buffer>,
-        targets: Targets<'_>,
         gradients: Option<LossGradients<'_, Self::Buffer>>,
-    ) -> f64;
-
-    /// Sum of squares of `len` elements, in f64, in an order that does not depend on threads.
-    fn sum_of_squares(&self, len: usize, x: View<'_, Self::Buffer>) -> f64;
-    /// One optimizer step of `len` parameters with gradient `g` and moments `m`, `v`.
-    fn adamw(
-        &self,
-        len: usize,
-        step: AdamStep,
-        g: View<'_, Self::Buffer>,
-        m: ViewMut<'_, Self::Buffer>,
-        v: ViewMut<'_, Self::Buffer>,
-        p: ViewMut<'_, Self::Buffer>,
+        tally: &mut Self::Tally,
     );
+
+    /// Puts the sum of squares of `len` exact elements into the tally: in f64, in an order that does not depend on threads.
+    fn sum_of_squares(&self, len: usize, x: View<'_, Self::Buffer>, tally: &mut Self::Tally);
+    /// Makes the factor that keeps gradients with the tally's squares within `max_norm`, as torch's `clip_grad_norm_` does.
+    fn clip(&self, max_norm: Option<f64>, tally: &mut Self::Tally);
+    /// Puts segments where the device reads them.
+    fn segments(&self, segments: &[Segment]) -> Self::Segments;
+    /// One optimizer step of all segments, the gradients times the tally's factor. Nothing is changed where the tally's
+    /// squares are not finite.
+    fn adamw(&self, step: AdamStep, segments: &Self::Segments, tally: &Self::Tally, state: AdamState<'_, Self::Buffer>);
 }

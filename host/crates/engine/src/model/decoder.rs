@@ -9,7 +9,7 @@
 use super::config::ModelConfig;
 use super::layout::{LayerGradients, LayerOffsets, LinearKind};
 use crate::adapter::lora::{self, DropoutPass, GroupPass, Lora};
-use crate::kernels::{AttentionShape, Gemm, Kernels, at, at_mut};
+use crate::kernels::{AttentionShape, Format, Gemm, Kernels, at, at_mut};
 
 /// What one layer keeps for its backward pass. `n` is the tokens of the batch.
 #[derive(Debug)]
@@ -64,10 +64,8 @@ pub struct Pass<'a, K: Kernels> {
     pub rope: &'a K::Buffer,
     /// Tokens.
     pub n: usize,
-    /// Position of each token in its document.
-    pub positions: &'a [u32],
-    /// Tokens of each document.
-    pub doc_lens: &'a [u32],
+    /// What the device knows of them.
+    pub rows: &'a K::Staged,
     /// Adapter dropout, in training.
     pub dropout: Option<DropoutPass>,
 }
@@ -99,15 +97,16 @@ impl<B: std::fmt::Debug> Saved<B> {
     /// Room for `n` tokens; `width` is that of the adapter.
     pub fn alloc<K: Kernels<Buffer = B>>(kernels: &K, config: &ModelConfig, n: usize, width: usize) -> Self {
         let shape = attention_shape(config);
+        let (working, exact) = (|len| kernels.alloc(Format::Working, len), |len| kernels.alloc(Format::Exact, len));
         Self {
-            input_root: kernels.alloc(n),
-            qkv: kernels.alloc(n * shape.packed()),
-            attention: kernels.alloc(n * shape.output()),
-            lse: kernels.alloc(n * shape.heads),
-            mid: kernels.alloc(n * config.hidden_size),
-            mid_root: kernels.alloc(n),
-            gate_up: kernels.alloc(n * 2 * config.intermediate_size),
-            adapted: kernels.alloc(n * width),
+            input_root: exact(n),
+            qkv: working(n * shape.packed()),
+            attention: working(n * shape.output()),
+            lse: exact(n * shape.heads),
+            mid: working(n * config.hidden_size),
+            mid_root: exact(n),
+            gate_up: working(n * 2 * config.intermediate_size),
+            adapted: working(n * width),
         }
     }
 }
@@ -118,21 +117,22 @@ impl<B: std::fmt::Debug> Scratch<B> {
         let shape = attention_shape(config);
         let inner = config.hidden_size.max(config.intermediate_size).max(shape.output());
         let dropped = if lora.is_some_and(|lora| lora.config().dropout > 0.0) { inner } else { 0 };
+        let working = |len| kernels.alloc(Format::Working, len);
         Self {
-            normed: kernels.alloc(n * config.hidden_size),
-            inner: kernels.alloc(n * inner),
-            dqkv: kernels.alloc(n * shape.packed()),
-            small: kernels.alloc(n * lora.map_or(0, Lora::width)),
-            dropped: kernels.alloc(n * dropped),
-            spread: kernels.alloc(n * dropped),
+            normed: working(n * config.hidden_size),
+            inner: working(n * inner),
+            dqkv: working(n * shape.packed()),
+            small: working(n * lora.map_or(0, Lora::width)),
+            dropped: working(n * dropped),
+            spread: working(n * dropped),
         }
     }
 }
 
 impl<K: Kernels> Pass<'_, K> {
-    /// `y[n, out] = x[n, input] * w^T + beta * y`.
-    fn project(&self, input: usize, out: usize, x: &K::Buffer, w: usize, beta: f32, y: &mut K::Buffer) {
-        let product = Gemm {
+    /// `x[n, input] * w^T`, `[n, out]`.
+    fn projection(&self, input: usize, out: usize, beta: f32) -> Gemm {
+        Gemm {
             m: self.n,
             n: out,
             k: input,
@@ -143,8 +143,18 @@ impl<K: Kernels> Pass<'_, K> {
             ldc: out,
             alpha: 1.0,
             beta,
-        };
-        self.kernels.gemm(product, at(x, 0), at(self.params, w), at_mut(y, 0));
+        }
+    }
+
+    /// `y[n, out] = x[n, input] * w^T`.
+    fn project(&self, input: usize, out: usize, x: &K::Buffer, w: usize, y: &mut K::Buffer) {
+        self.kernels.gemm(self.projection(input, out, 0.0), at(x, 0), at(self.params, w), at_mut(y, 0));
+    }
+
+    /// `y[n, out] = x[n, input] * w^T + residual`.
+    fn project_onto(&self, input: usize, out: usize, x: &K::Buffer, w: usize, residual: &K::Buffer, y: &mut K::Buffer) {
+        let (product, w) = (self.projection(input, out, 1.0), at(self.params, w));
+        self.kernels.gemm_onto(product, at(x, 0), w, at(residual, 0), at_mut(y, 0));
     }
 
     /// `dx[n, input] = dy[n, out] * w`.
@@ -235,7 +245,7 @@ impl<K: Kernels> Pass<'_, K> {
             at_mut(&mut scratch.normed, 0),
             at_mut(&mut saved.input_root, 0),
         );
-        self.project(h, shape.packed(), &scratch.normed, offsets.qkv, 0.0, &mut saved.qkv);
+        self.project(h, shape.packed(), &scratch.normed, offsets.qkv, &mut saved.qkv);
         if let Some(lora) = self.lora {
             let pass = self.group(layer, lora::QKV, h, shape.packed());
             let (kept, dropped) = (&mut saved.adapted, &mut scratch.dropped);
@@ -244,7 +254,7 @@ impl<K: Kernels> Pass<'_, K> {
         }
         let (rotated, stride) = (shape.heads + shape.kv_heads, shape.packed());
         let qkv = at_mut(&mut saved.qkv, 0);
-        self.kernels.rope(rotated, shape.head_dim, stride, self.positions, at(self.rope, 0), false, qkv);
+        self.kernels.rope(rotated, shape.head_dim, stride, self.rows, at(self.rope, 0), false, qkv);
     }
 
     /// From attention's output in `saved.attention` to the layer's output.
@@ -259,8 +269,7 @@ impl<K: Kernels> Pass<'_, K> {
     ) {
         let (n, h, ffn) = (self.n, self.config.hidden_size, self.config.intermediate_size);
         let width = attention_shape(self.config).output();
-        self.kernels.copy(n * h, at(x, 0), at_mut(&mut saved.mid, 0));
-        self.project(width, h, &saved.attention, offsets.o, 1.0, &mut saved.mid);
+        self.project_onto(width, h, &saved.attention, offsets.o, x, &mut saved.mid);
         if let Some(lora) = self.lora {
             let pass = self.group(layer, lora::O, width, h);
             let (kept, dropped) = (&mut saved.adapted, &mut scratch.dropped);
@@ -275,7 +284,7 @@ impl<K: Kernels> Pass<'_, K> {
             at_mut(&mut scratch.normed, 0),
             at_mut(&mut saved.mid_root, 0),
         );
-        self.project(h, 2 * ffn, &scratch.normed, offsets.gate_up, 0.0, &mut saved.gate_up);
+        self.project(h, 2 * ffn, &scratch.normed, offsets.gate_up, &mut saved.gate_up);
         if let Some(lora) = self.lora {
             let pass = self.group(layer, lora::GATE_UP, h, 2 * ffn);
             let (kept, dropped) = (&mut saved.adapted, &mut scratch.dropped);
@@ -283,8 +292,7 @@ impl<K: Kernels> Pass<'_, K> {
             lora.forward(self.kernels, &pass, &[0, ffn], self.config, x, y, kept, dropped);
         }
         self.kernels.swiglu(n, ffn, at(&saved.gate_up, 0), at_mut(&mut scratch.inner, 0));
-        self.kernels.copy(n * h, at(&saved.mid, 0), at_mut(out, 0));
-        self.project(ffn, h, &scratch.inner, offsets.down, 1.0, out);
+        self.project_onto(ffn, h, &scratch.inner, offsets.down, &saved.mid, out);
         if let Some(lora) = self.lora {
             let pass = self.group(layer, lora::DOWN, ffn, h);
             let (kept, dropped) = (&mut saved.adapted, &mut scratch.dropped);
@@ -305,7 +313,7 @@ impl<K: Kernels> Pass<'_, K> {
         self.project_qkv(layer, offsets, x, saved, scratch);
         let (attention, lse) = (at_mut(&mut saved.attention, 0), at_mut(&mut saved.lse, 0));
         let shape = attention_shape(self.config);
-        self.kernels.attention(shape, self.doc_lens, at(&saved.qkv, 0), attention, lse);
+        self.kernels.attention(shape, self.rows, at(&saved.qkv, 0), attention, lse);
         self.finish(layer, offsets, x, saved, scratch, out);
     }
 
@@ -429,10 +437,10 @@ impl<K: Kernels> Pass<'_, K> {
         }
         let (qkv, lse) = (at(&saved.qkv, 0), at(&saved.lse, 0));
         let (out, dout, dqkv) = (at(&saved.attention, 0), at(&scratch.inner, 0), at_mut(&mut scratch.dqkv, 0));
-        kernels.attention_backward(shape, self.doc_lens, qkv, out, lse, dout, dqkv);
+        kernels.attention_backward(shape, self.rows, qkv, out, lse, dout, dqkv);
         let (rotated, stride) = (shape.heads + shape.kv_heads, shape.packed());
         let dqkv = at_mut(&mut scratch.dqkv, 0);
-        kernels.rope(rotated, shape.head_dim, stride, self.positions, at(self.rope, 0), true, dqkv);
+        kernels.rope(rotated, shape.head_dim, stride, self.rows, at(self.rope, 0), true, dqkv);
         let (norm, root) = (at(self.params, offsets.input_norm), at(&saved.input_root, 0));
         kernels.rmsnorm_again(n, h, at(x, 0), norm, root, at_mut(&mut scratch.normed, 0));
         let kinds = [LinearKind::QProj, LinearKind::KProj, LinearKind::VProj];

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::Model;
 use crate::EngineError;
-use crate::kernels::{Kernels, at};
+use crate::kernels::Kernels;
 
 /// A shard has at most so many bytes of weights (`max_shard_size` of transformers).
 pub const SHARD_BYTES: u64 = 5_000_000_000;
@@ -145,11 +145,4 @@ pub(crate) fn write_json(directory: &Path, name: &str, value: &Value) -> Result<
     text.push('\n');
     std::fs::write(&path, text).map_err(|source| EngineError::Write { path: path.clone(), source })?;
     Ok(path)
-}
-
-/// One tensor of an arena.
-pub(crate) fn tensor<K: Kernels>(kernels: &K, buffer: &K::Buffer, offset: usize, len: usize) -> Vec<f32> {
-    let mut values = vec![0.0; len];
-    kernels.download(at(buffer, offset), &mut values);
-    values
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use super::config::ModelConfig;
+use crate::kernels::Segment;
 
 /// Elements that each matrix group starts at a multiple of: one cache line.
 const ALIGNMENT: usize = 16;
@@ -193,21 +194,13 @@ impl Layout {
 
     /// The tensor of this name.
     pub fn slot(&self, name: &str) -> Option<&Slot> {
-        self.by_name.get(name).map(|&index| &self.slots[index])
+        self.index(name).map(|index| &self.slots[index])
     }
-}
 
-/// A stretch of trained weights with one rule of decay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Segment {
-    /// First element in the weight arena.
-    pub parameter: usize,
-    /// First element in the gradient arena.
-    pub gradient: usize,
-    /// Elements.
-    pub len: usize,
-    /// Weight decay applies.
-    pub decays: bool,
+    /// Which of the tensors has this name.
+    pub fn index(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
 }
 
 /// First elements of a layer's gradients; none for a frozen tensor.

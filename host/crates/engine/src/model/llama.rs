@@ -4,14 +4,14 @@
 use std::path::Path;
 
 use super::config::{ModelConfig, RopeScaling};
-use super::decoder::{LayerGrads, Pass, Saved, Scratch};
+use super::decoder::{LayerGrads, Pass, Saved, Scratch, attention_shape};
 use super::layout::{GradientLayout, Layout};
 use super::weights::{self, WeightSource};
 use crate::adapter::lora::{DropoutPass, Lora};
 use crate::adapter::peft;
 use crate::kernels::cpu::CpuKernels;
-use crate::kernels::{Kernels, LossGradients, Targets, at, at_mut};
-use crate::{Batch, BatchLoss, EngineError, IGNORE};
+use crate::kernels::{Format, Kernels, LossGradients, Rows, Targets, at, at_mut};
+use crate::{Batch, EngineError};
 
 /// Weights, and an adapter beside them.
 #[derive(Debug)]
@@ -24,8 +24,27 @@ pub struct Model<K: Kernels = CpuKernels> {
     pub layout: Layout,
     /// The weight arena.
     pub params: K::Buffer,
+    /// The trained weights in f32, where those of the arena are rounded.
+    pub exact: Option<Exact<K::Buffer>>,
     /// The adapter.
     pub lora: Option<Lora<K::Buffer>>,
+}
+
+/// Weights beside the arena.
+#[derive(Debug)]
+pub struct Exact<B> {
+    /// Which: index into the layout's slots, ascending, and first element.
+    pub places: Vec<(usize, usize)>,
+    /// The weights.
+    pub buffer: B,
+}
+
+impl<B> Exact<B> {
+    /// First element of a slot's weights.
+    fn place(&self, slot: usize) -> Option<usize> {
+        let found = self.places.binary_search_by_key(&slot, |&(index, _)| index).ok()?;
+        Some(self.places[found].1)
+    }
 }
 
 /// How far a forward pass is to be remembered.
@@ -51,6 +70,7 @@ pub struct Workspace<K: Kernels> {
     dx: Option<K::Buffer>,
     head_root: Option<K::Buffer>,
     rope: Option<K::Buffer>,
+    staged: Option<K::Staged>,
 }
 
 /// Where gradients go.
@@ -74,37 +94,62 @@ impl Model<CpuKernels> {
     /// # Errors
     /// [`EngineError`] says what is wrong with the files.
     pub fn load(config: ModelConfig, source: &WeightSource, adapter: Option<&Path>) -> Result<Self, EngineError> {
-        let mut model = Self::new(CpuKernels, config, source)?;
+        Self::on(CpuKernels, config, source, adapter)
+    }
+}
+
+impl<K: Kernels> Model<K> {
+    /// Loads weights on a device, and an adapter in PEFT's form.
+    ///
+    /// # Errors
+    /// [`EngineError`] says what is wrong with the files, or what the device lacks.
+    pub fn on(
+        kernels: K,
+        config: ModelConfig,
+        source: &WeightSource,
+        adapter: Option<&Path>,
+    ) -> Result<Self, EngineError> {
+        kernels.prepare(attention_shape(&config), config.hidden_size)?;
+        let mut model = Self::unloaded(kernels, config);
+        model.load_weights(source)?;
         if let Some(directory) = adapter {
             model.lora = Some(peft::load(&model.kernels, &model.config, directory)?);
         }
         Ok(model)
     }
-}
 
-impl<K: Kernels> Model<K> {
-    /// Loads weights on a device.
+    /// Fills the arena, and the exact weights where there are some.
     ///
     /// # Errors
-    /// [`EngineError`] says what is wrong with the files.
-    pub fn new(kernels: K, config: ModelConfig, source: &WeightSource) -> Result<Self, EngineError> {
-        let mut model = Self::unloaded(kernels, config);
-        weights::load(&model.kernels, source, &model.config, &model.layout, &mut model.params)?;
-        Ok(model)
+    /// [`EngineError`] says what is wrong with the files, or that the device has no room.
+    pub fn load_weights(&mut self, source: &WeightSource) -> Result<(), EngineError> {
+        self.kernels.check()?;
+        let Self { kernels, config, layout, params, exact, .. } = self;
+        weights::load(source, config, layout, &mut |slot, start, values| {
+            kernels.upload(values, at_mut(params, slot.offset + start));
+            if let Some(exact) = exact
+                && let Some(place) = layout.index(&slot.name).and_then(|index| exact.place(index))
+            {
+                kernels.upload(values, at_mut(&mut exact.buffer, place + start));
+            }
+        })?;
+        Ok(self.kernels.check()?)
     }
 
     /// A model whose weights are all zero.
     pub(crate) fn unloaded(kernels: K, config: ModelConfig) -> Self {
         let layout = Layout::new(&config);
-        let params = kernels.alloc(layout.len);
-        Self { kernels, config, layout, params, lora: None }
+        let params = kernels.alloc(Format::Working, layout.len);
+        Self { kernels, config, layout, params, exact: None, lora: None }
     }
 
     /// A copy of one weight, as transformers stores it.
     pub fn parameter(&self, name: &str) -> Option<Vec<f32>> {
-        let slot = self.layout.slot(name)?;
+        let index = self.layout.index(name)?;
+        let slot = &self.layout.slots()[index];
+        let exact = self.exact.as_ref().and_then(|exact| Some(at(&exact.buffer, exact.place(index)?)));
         let mut values = vec![0.0; slot.len];
-        self.kernels.download(at(&self.params, slot.offset), &mut values);
+        self.kernels.download(exact.unwrap_or(at(&self.params, slot.offset)), &mut values);
         Some(values)
     }
 
@@ -112,67 +157,60 @@ impl<K: Kernels> Model<K> {
     pub fn pass<'a>(
         &'a self,
         rope: &'a K::Buffer,
-        positions: &'a [u32],
-        doc_lens: &'a [u32],
+        n: usize,
+        rows: &'a K::Staged,
         dropout: Option<DropoutPass>,
     ) -> Pass<'a, K> {
-        Pass {
-            kernels: &self.kernels,
-            config: &self.config,
-            params: &self.params,
-            lora: self.lora.as_ref(),
-            rope,
-            n: positions.len(),
-            positions,
-            doc_lens,
-            dropout,
-        }
+        let Self { kernels, config, params, lora, .. } = self;
+        Pass { kernels, config, params, lora: lora.as_ref(), rope, n, rows, dropout }
     }
 
-    /// Loss of a batch, without gradients.
-    pub fn loss(&self, workspace: &mut Workspace<K>, batch: &Batch) -> Result<BatchLoss, EngineError> {
-        let positions = self.start(workspace, batch)?;
-        let last = self.forward(workspace, batch, &positions, None);
-        Ok(self.head(workspace, batch, last, None))
+    /// Adds the loss of a batch to `tally`, without gradients.
+    pub fn loss(&self, workspace: &mut Workspace<K>, batch: &Batch, tally: &mut K::Tally) -> Result<(), EngineError> {
+        let n = self.start(workspace, batch, 0.0)?;
+        let last = self.forward(workspace, n, None);
+        self.head(workspace, n, last, None, tally);
+        Ok(())
     }
 
-    /// Loss of a batch, and the gradients of whatever has a place in `grads`.
+    /// Adds the loss of a batch to `tally`, and makes the gradients of whatever has a place in `grads`.
     pub fn loss_and_gradients(
         &self,
         workspace: &mut Workspace<K>,
         batch: &Batch,
         dropout: Option<DropoutPass>,
         grads: &mut Grads<'_, K::Buffer>,
-    ) -> Result<BatchLoss, EngineError> {
-        let positions = self.start(workspace, batch)?;
-        let last = self.forward(workspace, batch, &positions, dropout);
-        let loss = self.head(workspace, batch, last, Some(grads));
-        self.backward(workspace, batch, &positions, dropout, grads);
-        Ok(loss)
+        tally: &mut K::Tally,
+    ) -> Result<(), EngineError> {
+        let n = self.start(workspace, batch, grads.scale)?;
+        let last = self.forward(workspace, n, dropout);
+        self.head(workspace, n, last, Some(grads), tally);
+        self.backward(workspace, n, dropout, grads);
+        Ok(())
     }
 
-    fn start(&self, workspace: &mut Workspace<K>, batch: &Batch) -> Result<Vec<u32>, EngineError> {
+    /// Makes room for a batch and stages it; returns the rows of its pass.
+    fn start(&self, workspace: &mut Workspace<K>, batch: &Batch, scale: f32) -> Result<usize, EngineError> {
         batch.validate(self.config.vocab_size)?;
         let positions = batch.positions();
-        workspace.fit(self, positions.len(), positions.iter().max().map_or(0, |&last| last as usize + 1));
-        Ok(positions)
+        let (n, longest) = (positions.len(), positions.iter().max().map_or(0, |&last| last as usize + 1));
+        workspace.fit(self, n, longest);
+        let targets = Some(Targets { tokens: &batch.targets, weights: batch.weights.as_deref(), scale });
+        let rows = Rows { ids: &batch.ids, positions: &positions, doc_lens: &batch.doc_lens, targets, cached: None };
+        self.kernels.stage(rows, &mut workspace.staged);
+        Ok(self.kernels.padded(n))
     }
 
     /// Runs the layers; returns which of `inputs` holds the last layer's output.
-    fn forward(
-        &self,
-        workspace: &mut Workspace<K>,
-        batch: &Batch,
-        positions: &[u32],
-        dropout: Option<DropoutPass>,
-    ) -> usize {
+    fn forward(&self, workspace: &mut Workspace<K>, n: usize, dropout: Option<DropoutPass>) -> usize {
         let (memory, h) = (workspace.memory, self.config.hidden_size);
-        let Workspace { inputs, saved, scratch: Some(scratch), rope: Some(rope), .. } = workspace else {
-            unreachable!("`fit` made room");
+        let Workspace { inputs, saved, scratch: Some(scratch), rope: Some(rope), staged: Some(rows), .. } = workspace
+        else {
+            unreachable!("`start` made room");
         };
-        let pass = self.pass(rope, positions, &batch.doc_lens, dropout);
+        let pass = self.pass(rope, n, rows, dropout);
         let first = at_mut(&mut inputs[memory.slot(0)], 0);
-        self.kernels.embed(h, &batch.ids, at(&self.params, self.layout.embed), first);
+        self.kernels.embed(h, rows, at(&self.params, self.layout.embed), first);
         for (layer, &offsets) in self.layout.layers.iter().enumerate() {
             let (x, out) = pair(inputs, memory.slot(layer), memory.slot(layer + 1));
             pass.layer(layer, offsets, x, &mut saved[memory.place(layer)], scratch, out);
@@ -184,51 +222,50 @@ impl<K: Kernels> Model<K> {
     fn head(
         &self,
         workspace: &mut Workspace<K>,
-        batch: &Batch,
+        n: usize,
         last: usize,
         grads: Option<&mut Grads<'_, K::Buffer>>,
-    ) -> BatchLoss {
-        let (n, h, v) = (batch.ids.len(), self.config.hidden_size, self.config.vocab_size);
-        let Workspace { inputs, scratch: Some(scratch), dx: Some(dx), head_root: Some(root), .. } = workspace else {
-            unreachable!("`fit` made room");
+        tally: &mut K::Tally,
+    ) {
+        let (h, v) = (self.config.hidden_size, self.config.vocab_size);
+        let Workspace { inputs, scratch: Some(scratch), dx, head_root: Some(root), staged: Some(rows), .. } = workspace
+        else {
+            unreachable!("`start` made room");
         };
         let (x, norm) = (at(&inputs[last], 0), at(&self.params, self.layout.norm));
         let normed = at_mut(&mut scratch.normed, 0);
         self.kernels.rmsnorm(n, h, self.config.rms_norm_eps, x, norm, normed, at_mut(root, 0));
         let (normed, head) = (at(&scratch.normed, 0), at(&self.params, self.layout.head));
-        let mut targets = Targets { tokens: &batch.targets, weights: batch.weights.as_deref(), scale: 0.0 };
-        let target_tokens = batch.targets.iter().filter(|&&target| target != IGNORE).count() as u64;
-        let Some(grads) = grads else {
-            let loss_sum = self.kernels.linear_cross_entropy(n, h, v, normed, head, targets, None);
-            return BatchLoss { loss_sum, target_tokens };
+        let (Some(grads), Some(dx)) = (grads, dx) else {
+            return self.kernels.linear_cross_entropy(h, v, rows, normed, head, None, tally);
         };
-        targets.scale = grads.scale;
         let place = if self.layout.head == self.layout.embed { grads.layout.embed } else { grads.layout.head };
         let dw = place.map(|place| (at_mut(grads.weights, place), grads.beta));
         // Until the layers' backward pass of the first micro-batch, their gradients are still to be written.
         let idle = if grads.beta == 0.0 { grads.layout.layers_span.clone() } else { 0..0 };
         let gradients = LossGradients { dx: at_mut(&mut scratch.inner, 0), dw, idle };
-        let loss_sum = self.kernels.linear_cross_entropy(n, h, v, normed, head, targets, Some(gradients));
+        self.kernels.linear_cross_entropy(h, v, rows, normed, head, Some(gradients), tally);
         self.kernels.zero(n * h, at_mut(dx, 0));
         let dnorm = grads.layout.norm.map(|place| (at_mut(grads.weights, place), grads.beta));
         let dnormed = at(&scratch.inner, 0);
         self.kernels.rmsnorm_backward(n, h, x, norm, at(root, 0), dnormed, at_mut(dx, 0), dnorm);
-        BatchLoss { loss_sum, target_tokens }
     }
 
     fn backward(
         &self,
         workspace: &mut Workspace<K>,
-        batch: &Batch,
-        positions: &[u32],
+        n: usize,
         dropout: Option<DropoutPass>,
         grads: &mut Grads<'_, K::Buffer>,
     ) {
         let (memory, layers, h) = (workspace.memory, self.layout.layers.len(), self.config.hidden_size);
-        let Workspace { inputs, saved, scratch: Some(scratch), rope: Some(rope), dx: Some(dx), .. } = workspace else {
-            unreachable!("`fit` made room");
+        let Workspace {
+            inputs, saved, scratch: Some(scratch), rope: Some(rope), dx: Some(dx), staged: Some(rows), ..
+        } = workspace
+        else {
+            unreachable!("`start` made room");
         };
-        let pass = self.pass(rope, positions, &batch.doc_lens, dropout);
+        let pass = self.pass(rope, n, rows, dropout);
         for layer in (memory.from..layers).rev() {
             let offsets = self.layout.layers[layer];
             let saved = &mut saved[memory.place(layer)];
@@ -251,7 +288,7 @@ impl<K: Kernels> Model<K> {
             if self.layout.head != self.layout.embed && grads.beta == 0.0 {
                 self.kernels.zero(self.config.vocab_size * h, at_mut(grads.weights, place));
             }
-            self.kernels.embed_backward(h, &batch.ids, at(dx, 0), at_mut(grads.weights, place));
+            self.kernels.embed_backward(h, rows, at(dx, 0), at_mut(grads.weights, place));
         }
     }
 }
@@ -286,6 +323,7 @@ impl<K: Kernels> Workspace<K> {
             dx: None,
             head_root: None,
             rope: None,
+            staged: None,
         }
     }
 
@@ -296,6 +334,7 @@ impl<K: Kernels> Workspace<K> {
             self.positions = positions.next_multiple_of(128);
             self.rope = Some(rope_table(kernels, config, self.positions));
         }
+        let tokens = kernels.padded(tokens);
         if tokens <= self.tokens {
             return;
         }
@@ -306,32 +345,32 @@ impl<K: Kernels> Workspace<K> {
         let (layers, h) = (config.num_hidden_layers, config.hidden_size);
         let remembered = layers - self.memory.from.min(layers);
         let width = model.lora.as_ref().map_or(0, Lora::width);
-        self.inputs = (0..2 + remembered).map(|_| kernels.alloc(tokens * h)).collect();
+        self.inputs = (0..2 + remembered).map(|_| kernels.alloc(Format::Working, tokens * h)).collect();
         let saved = if self.memory.checkpoint { 1 } else { remembered.max(1) };
         self.saved = (0..saved).map(|_| Saved::alloc(kernels, config, tokens, width)).collect();
         self.scratch = Some(Scratch::alloc(kernels, config, tokens, model.lora.as_ref()));
-        self.dx = Some(kernels.alloc(tokens * h));
-        self.head_root = Some(kernels.alloc(tokens));
+        self.dx = Some(kernels.alloc(Format::Working, tokens * h));
+        self.head_root = Some(kernels.alloc(Format::Exact, tokens));
         self.tokens = tokens;
     }
 
     /// Bytes of room.
     pub fn bytes(&self, kernels: &K) -> u64 {
-        let len = |buffer: &K::Buffer| kernels.len(buffer) as u64;
+        let bytes = |buffer: &K::Buffer| kernels.bytes(buffer);
         let saved = |s: &Saved<K::Buffer>| {
             [&s.input_root, &s.qkv, &s.attention, &s.lse, &s.mid, &s.mid_root, &s.gate_up, &s.adapted]
                 .into_iter()
-                .map(len)
+                .map(bytes)
                 .sum::<u64>()
         };
         let scratch = |s: &Scratch<K::Buffer>| {
-            [&s.normed, &s.inner, &s.dqkv, &s.small, &s.dropped, &s.spread].into_iter().map(len).sum::<u64>()
+            [&s.normed, &s.inner, &s.dqkv, &s.small, &s.dropped, &s.spread].into_iter().map(bytes).sum::<u64>()
         };
-        let single = [&self.dx, &self.head_root, &self.rope].into_iter().flatten().map(len).sum::<u64>();
-        4 * (self.inputs.iter().map(len).sum::<u64>()
+        let single = [&self.dx, &self.head_root, &self.rope].into_iter().flatten().map(bytes).sum::<u64>();
+        self.inputs.iter().map(bytes).sum::<u64>()
             + self.saved.iter().map(saved).sum::<u64>()
             + self.scratch.as_ref().map_or(0, scratch)
-            + single)
+            + single
     }
 }
 
@@ -358,7 +397,7 @@ pub fn rope_table<K: Kernels>(kernels: &K, config: &ModelConfig, positions: usiz
         table.extend(frequencies.iter().map(|frequency| angle(frequency).cos() as f32));
         table.extend(frequencies.iter().map(|frequency| angle(frequency).sin() as f32));
     }
-    let mut buffer = kernels.alloc(table.len());
+    let mut buffer = kernels.alloc(Format::Exact, table.len());
     kernels.upload(&table, at_mut(&mut buffer, 0));
     buffer
 }

@@ -14,8 +14,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use super::config::ModelConfig;
-use super::layout::Layout;
-use crate::kernels::{Kernels, at_mut};
+use super::layout::{Layout, Slot};
 use crate::rng;
 
 /// Elements that are converted at a time.
@@ -216,27 +215,29 @@ fn is_ignorable(name: &str, config: &ModelConfig) -> bool {
     name.ends_with(".rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight")
 }
 
-/// Fills the arena.
+/// Takes the values of a tensor from some element on.
+pub type Sink<'a> = dyn FnMut(&Slot, usize, &[f32]) + 'a;
+
+/// Reads every tensor of a layout, a piece at a time.
 ///
 /// # Errors
 /// [`WeightsError`] as for [`read_headers`] and [`check_headers`], and for values that are not finite.
-pub fn load<K: Kernels>(
-    kernels: &K,
+pub fn load(
     source: &WeightSource,
     config: &ModelConfig,
     layout: &Layout,
-    params: &mut K::Buffer,
+    sink: &mut Sink<'_>,
 ) -> Result<(), WeightsError> {
     match source {
         WeightSource::Random { seed } => {
-            randomize(kernels, *seed, config, layout, params);
+            randomize(*seed, config, layout, sink);
             Ok(())
         }
         WeightSource::Directory(directory) => {
             let headers = read_headers(directory)?;
             check_headers(directory, &headers, config)?;
             for file in &headers.files {
-                load_file(kernels, file, layout, params)?;
+                load_file(file, layout, sink)?;
             }
             Ok(())
         }
@@ -250,12 +251,7 @@ pub fn largest_file(source: &WeightSource) -> u64 {
     files.iter().filter_map(|(file, _)| Some(file.metadata().ok()?.len())).max().unwrap_or(0)
 }
 
-fn load_file<K: Kernels>(
-    kernels: &K,
-    file: &Path,
-    layout: &Layout,
-    params: &mut K::Buffer,
-) -> Result<(), WeightsError> {
+fn load_file(file: &Path, layout: &Layout, sink: &mut Sink<'_>) -> Result<(), WeightsError> {
     let map = map(file)?;
     let tensors = parse(file, &map)?;
     for (name, view) in tensors.iter() {
@@ -277,7 +273,7 @@ fn load_file<K: Kernels>(
             if values.iter().any(|value| !value.is_finite()) {
                 return Err(WeightsError::NotFinite { file: file.to_owned(), name: name.to_owned() });
             }
-            kernels.upload(&values, at_mut(params, slot.offset + piece * PIECE));
+            sink(slot, piece * PIECE, &values);
         }
     }
     Ok(())
@@ -288,7 +284,7 @@ fn convert(bytes: &[u8], dtype: DType, width: usize) -> candle_core::Result<Vec<
     tensor.to_dtype(DType::F32)?.to_vec1()
 }
 
-fn randomize<K: Kernels>(kernels: &K, seed: u64, config: &ModelConfig, layout: &Layout, params: &mut K::Buffer) {
+fn randomize(seed: u64, config: &ModelConfig, layout: &Layout, sink: &mut Sink<'_>) {
     for slot in layout.slots() {
         let stream = rng::stream_of(&slot.name);
         for start in (0..slot.len).step_by(PIECE) {
@@ -299,7 +295,7 @@ fn randomize<K: Kernels>(kernels: &K, seed: u64, config: &ModelConfig, layout: &
             } else {
                 vec![1.0; range.len()]
             };
-            kernels.upload(&values, at_mut(params, slot.offset + start));
+            sink(slot, start, &values);
         }
     }
 }

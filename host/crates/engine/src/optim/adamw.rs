@@ -1,7 +1,6 @@
 //! AdamW with transformers' two groups: weight decay for all but norms and biases.
 
-use crate::kernels::{AdamStep, Kernels, at, at_mut};
-use crate::model::layout::Segment;
+use crate::kernels::{AdamState, AdamStep, Format, Kernels, Segment};
 
 /// Constants of AdamW; the learning rate comes with each step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,53 +24,51 @@ impl Default for AdamWConfig {
 
 /// The optimizer: two moments per trained element, laid out as the gradients are.
 #[derive(Debug)]
-pub struct AdamW<B> {
+pub struct AdamW<K: Kernels> {
     config: AdamWConfig,
+    segments: K::Segments,
     /// First moments.
-    pub exp_avg: B,
+    pub exp_avg: K::Buffer,
     /// Second moments.
-    pub exp_avg_sq: B,
+    pub exp_avg_sq: K::Buffer,
     /// Steps done.
     pub steps: u64,
 }
 
-impl<B> AdamW<B> {
-    /// Moments of zero for `len` elements.
-    pub fn new<K: Kernels<Buffer = B>>(kernels: &K, config: AdamWConfig, len: usize) -> Self {
-        Self { config, exp_avg: kernels.alloc(len), exp_avg_sq: kernels.alloc(len), steps: 0 }
+impl<K: Kernels> AdamW<K> {
+    /// Moments of zero for the elements of `segments`, `len` in all.
+    pub fn new(kernels: &K, config: AdamWConfig, segments: &[Segment], len: usize) -> Self {
+        let alloc = || kernels.alloc(Format::Exact, len);
+        Self { config, segments: kernels.segments(segments), exp_avg: alloc(), exp_avg_sq: alloc(), steps: 0 }
     }
 
-    /// One step of all `segments`; the gradients count `gradient_scale` times.
-    pub fn step<K: Kernels<Buffer = B>>(
+    /// Asks for a step of all segments. It counts when it is known to have been done: [`Self::done`].
+    pub fn step(
         &mut self,
         kernels: &K,
         lr: f64,
-        gradient_scale: f64,
-        segments: &[Segment],
-        gradients: &B,
-        params: &mut B,
+        tally: &K::Tally,
+        gradients: &K::Buffer,
+        params: &mut K::Buffer,
+        exact: Option<&mut K::Buffer>,
     ) {
+        let power = i32::try_from(self.steps + 1).unwrap_or(i32::MAX);
+        let step = AdamStep {
+            lr: lr as f32,
+            beta1: self.config.beta1 as f32,
+            beta2: self.config.beta2 as f32,
+            eps: self.config.eps as f32,
+            weight_decay: self.config.weight_decay as f32,
+            correction1: (1.0 - self.config.beta1.powi(power)) as f32,
+            correction2_sqrt: (1.0 - self.config.beta2.powi(power)).sqrt() as f32,
+        };
+        let Self { exp_avg, exp_avg_sq, .. } = self;
+        let state = AdamState { gradients, exp_avg, exp_avg_sq, params, exact };
+        kernels.adamw(step, &self.segments, tally, state);
+    }
+
+    /// Counts the step that was asked for.
+    pub fn done(&mut self) {
         self.steps += 1;
-        let power = i32::try_from(self.steps).unwrap_or(i32::MAX);
-        for segment in segments {
-            let step = AdamStep {
-                lr: lr as f32,
-                beta1: self.config.beta1 as f32,
-                beta2: self.config.beta2 as f32,
-                eps: self.config.eps as f32,
-                weight_decay: if segment.decays { self.config.weight_decay as f32 } else { 0.0 },
-                correction1: (1.0 - self.config.beta1.powi(power)) as f32,
-                correction2_sqrt: (1.0 - self.config.beta2.powi(power)).sqrt() as f32,
-                gradient_scale: gradient_scale as f32,
-            };
-            kernels.adamw(
-                segment.len,
-                step,
-                at(gradients, segment.gradient),
-                at_mut(&mut self.exp_avg, segment.gradient),
-                at_mut(&mut self.exp_avg_sq, segment.gradient),
-                at_mut(params, segment.parameter),
-            );
-        }
     }
 }

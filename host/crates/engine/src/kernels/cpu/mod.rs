@@ -11,7 +11,10 @@ pub(super) mod matmul;
 mod norm;
 mod simd;
 
-use super::{AdamStep, AttentionShape, DropoutKey, Gemm, Kernels, LossGradients, Targets, View, ViewMut};
+use super::{
+    AdamState, AdamStep, AttentionShape, DropoutKey, Format, Gemm, Kernels, LossGradients, Rows, Segment, Targets,
+    Totals, View, ViewMut,
+};
 
 /// The CPU as a device.
 #[derive(Debug, Clone, Copy, Default)]
@@ -69,6 +72,32 @@ impl<'a> ViewMut<'a, CpuBuffer> {
     }
 }
 
+/// The rows of a pass.
+#[derive(Debug)]
+pub struct CpuRows {
+    ids: Vec<u32>,
+    positions: Vec<u32>,
+    doc_lens: Vec<u32>,
+    targets: Vec<u32>,
+    weights: Option<Vec<f32>>,
+    scale: f32,
+    slots: Vec<u32>,
+    lens: Vec<u32>,
+}
+
+impl CpuRows {
+    fn targets(&self) -> Targets<'_> {
+        Targets { tokens: &self.targets, weights: self.weights.as_deref(), scale: self.scale }
+    }
+}
+
+/// Sums, and what was made of them.
+#[derive(Debug)]
+pub struct CpuTally {
+    totals: Totals,
+    factor: f32,
+}
+
 /// Asks for large pages where memory is large and not yet written: walking down a column of a matrix touches a page a row,
 /// and with small pages that is a table walk a row. Refusal costs nothing but speed.
 fn prefer_huge_pages<T>(memory: &[T]) {
@@ -92,19 +121,22 @@ fn extent(rows: usize, width: usize, stride: usize) -> usize {
 
 impl Kernels for CpuKernels {
     type Buffer = CpuBuffer;
+    type Staged = CpuRows;
+    type Tally = CpuTally;
+    type Segments = Vec<Segment>;
 
     fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         rayon::scope(|_| work())
     }
 
-    fn alloc(&self, len: usize) -> CpuBuffer {
+    fn alloc(&self, _: Format, len: usize) -> CpuBuffer {
         let data = vec![0.0; len];
         prefer_huge_pages(&data);
         CpuBuffer { data }
     }
 
-    fn len(&self, buffer: &CpuBuffer) -> usize {
-        buffer.data.len()
+    fn bytes(&self, buffer: &CpuBuffer) -> u64 {
+        size_of_val(buffer.data.as_slice()) as u64
     }
 
     fn upload(&self, source: &[f32], target: ViewMut<'_, CpuBuffer>) {
@@ -119,36 +151,46 @@ impl Kernels for CpuKernels {
         elementwise::copy(source.slice(len), target.slice(len));
     }
 
-    fn copy_rows(
-        &self,
-        rows: usize,
-        width: usize,
-        source: View<'_, CpuBuffer>,
-        source_stride: usize,
-        target: ViewMut<'_, CpuBuffer>,
-        target_stride: usize,
-    ) {
-        let source = source.slice(extent(rows, width, source_stride));
-        let target = target.slice(extent(rows, width, target_stride));
-        for row in 0..rows {
-            target[row * target_stride..][..width].copy_from_slice(&source[row * source_stride..][..width]);
-        }
-    }
-
     fn zero(&self, len: usize, target: ViewMut<'_, CpuBuffer>) {
         elementwise::zero(target.slice(len));
+    }
+
+    fn stage(&self, rows: Rows<'_>, staged: &mut Option<CpuRows>) {
+        let (targets, cached) = (rows.targets, rows.cached);
+        *staged = Some(CpuRows {
+            ids: rows.ids.to_vec(),
+            positions: rows.positions.to_vec(),
+            doc_lens: rows.doc_lens.to_vec(),
+            targets: targets.map_or_else(Vec::new, |targets| targets.tokens.to_vec()),
+            weights: targets.and_then(|targets| targets.weights).map(<[f32]>::to_vec),
+            scale: targets.map_or(0.0, |targets| targets.scale),
+            slots: cached.map_or_else(Vec::new, |cached| cached.slots.to_vec()),
+            lens: cached.map_or_else(Vec::new, |cached| cached.lens.to_vec()),
+        });
+    }
+
+    fn tally(&self) -> CpuTally {
+        CpuTally { totals: Totals::default(), factor: 1.0 }
+    }
+
+    fn clear(&self, tally: &mut CpuTally) {
+        *tally = self.tally();
+    }
+
+    fn totals(&self, tally: &CpuTally) -> Totals {
+        tally.totals
     }
 
     fn gemm(&self, gemm: Gemm, a: View<'_, CpuBuffer>, b: View<'_, CpuBuffer>, c: ViewMut<'_, CpuBuffer>) {
         matmul::gemm(gemm, a.rest(), b.rest(), c.rest(), matmul::Threads::All);
     }
 
-    fn embed(&self, h: usize, ids: &[u32], table: View<'_, CpuBuffer>, out: ViewMut<'_, CpuBuffer>) {
-        elementwise::embed(h, ids, table.rest(), out.slice(ids.len() * h));
+    fn embed(&self, h: usize, rows: &CpuRows, table: View<'_, CpuBuffer>, out: ViewMut<'_, CpuBuffer>) {
+        elementwise::embed(h, &rows.ids, table.rest(), out.slice(rows.ids.len() * h));
     }
 
-    fn embed_backward(&self, h: usize, ids: &[u32], dy: View<'_, CpuBuffer>, dtable: ViewMut<'_, CpuBuffer>) {
-        elementwise::embed_backward(h, ids, dy.slice(ids.len() * h), dtable.rest());
+    fn embed_backward(&self, h: usize, rows: &CpuRows, dy: View<'_, CpuBuffer>, dtable: ViewMut<'_, CpuBuffer>) {
+        elementwise::embed_backward(h, &rows.ids, dy.slice(rows.ids.len() * h), dtable.rest());
     }
 
     fn rmsnorm(
@@ -196,11 +238,12 @@ impl Kernels for CpuKernels {
         heads: usize,
         head_dim: usize,
         stride: usize,
-        positions: &[u32],
+        rows: &CpuRows,
         table: View<'_, CpuBuffer>,
         backward: bool,
         x: ViewMut<'_, CpuBuffer>,
     ) {
+        let positions = &rows.positions;
         let x = x.slice(extent(positions.len(), heads * head_dim, stride));
         elementwise::rope(heads, head_dim, stride, positions, table.rest(), backward, x);
     }
@@ -208,50 +251,70 @@ impl Kernels for CpuKernels {
     fn attention(
         &self,
         shape: AttentionShape,
-        doc_lens: &[u32],
+        rows: &CpuRows,
         qkv: View<'_, CpuBuffer>,
         out: ViewMut<'_, CpuBuffer>,
         lse: ViewMut<'_, CpuBuffer>,
     ) {
-        let n: usize = doc_lens.iter().map(|&length| length as usize).sum();
+        let n = rows.ids.len();
         let (qkv, out, lse) =
             (qkv.slice(n * shape.packed()), out.slice(n * shape.output()), lse.slice(n * shape.heads));
-        attention::forward(shape, doc_lens, qkv, out, lse);
+        attention::forward(shape, &rows.doc_lens, qkv, out, lse);
     }
 
     fn attention_backward(
         &self,
         shape: AttentionShape,
-        doc_lens: &[u32],
+        rows: &CpuRows,
         qkv: View<'_, CpuBuffer>,
         out: View<'_, CpuBuffer>,
         lse: View<'_, CpuBuffer>,
         dout: View<'_, CpuBuffer>,
         dqkv: ViewMut<'_, CpuBuffer>,
     ) {
-        let n: usize = doc_lens.iter().map(|&length| length as usize).sum();
+        let n = rows.ids.len();
         let saved = attention::Saved {
             qkv: qkv.slice(n * shape.packed()),
             out: out.slice(n * shape.output()),
             lse: lse.slice(n * shape.heads),
         };
-        attention::backward(shape, doc_lens, &saved, dout.slice(n * shape.output()), dqkv.slice(n * shape.packed()));
+        let (dout, dqkv) = (dout.slice(n * shape.output()), dqkv.slice(n * shape.packed()));
+        attention::backward(shape, &rows.doc_lens, &saved, dout, dqkv);
+    }
+
+    fn append(
+        &self,
+        shape: AttentionShape,
+        rows: &CpuRows,
+        capacity: usize,
+        qkv: View<'_, CpuBuffer>,
+        keys: ViewMut<'_, CpuBuffer>,
+        values: ViewMut<'_, CpuBuffer>,
+    ) {
+        let (qkv, keys, values) = (qkv.slice(rows.slots.len() * shape.packed()), keys.rest(), values.rest());
+        let width = shape.kv_heads * shape.head_dim;
+        for (row, (&slot, &len)) in qkv.chunks_exact(shape.packed()).zip(rows.slots.iter().zip(&rows.lens)) {
+            let place = (slot as usize * capacity + len as usize - 1) * width;
+            let (key, value) = row[shape.output()..].split_at(width);
+            keys[place..place + width].copy_from_slice(key);
+            values[place..place + width].copy_from_slice(value);
+        }
     }
 
     fn attention_cached(
         &self,
         shape: AttentionShape,
-        slots: &[u32],
-        lens: &[u32],
+        rows: &CpuRows,
         capacity: usize,
         qkv: View<'_, CpuBuffer>,
         keys: View<'_, CpuBuffer>,
         values: View<'_, CpuBuffer>,
         out: ViewMut<'_, CpuBuffer>,
     ) {
-        let (qkv, out) = (qkv.slice(slots.len() * shape.packed()), out.slice(slots.len() * shape.output()));
+        let b = rows.slots.len();
+        let (qkv, out) = (qkv.slice(b * shape.packed()), out.slice(b * shape.output()));
         let cache = attention::Cache { capacity, keys: keys.rest(), values: values.rest() };
-        attention::cached(shape, slots, lens, &cache, qkv, out);
+        attention::cached(shape, &rows.slots, &rows.lens, &cache, qkv, out);
     }
 
     fn swiglu(&self, n: usize, ffn: usize, gu: View<'_, CpuBuffer>, a: ViewMut<'_, CpuBuffer>) {
@@ -268,14 +331,15 @@ impl Kernels for CpuKernels {
 
     fn linear_cross_entropy(
         &self,
-        n: usize,
         h: usize,
         v: usize,
+        rows: &CpuRows,
         x: View<'_, CpuBuffer>,
         w: View<'_, CpuBuffer>,
-        targets: Targets<'_>,
         gradients: Option<LossGradients<'_, CpuBuffer>>,
-    ) -> f64 {
+        tally: &mut CpuTally,
+    ) {
+        let n = rows.ids.len();
         let gradients = gradients.map(|LossGradients { dx, dw, idle }| {
             let (dw, room) = match dw {
                 None => (None, None),
@@ -287,22 +351,39 @@ impl Kernels for CpuKernels {
             };
             cross_entropy::Gradients { dx: dx.slice(n * h), dw, room }
         });
-        cross_entropy::linear_cross_entropy(h, v, x.slice(n * h), w.slice(v * h), targets, gradients)
+        let (x, w) = (x.slice(n * h), w.slice(v * h));
+        tally.totals.loss_sum += cross_entropy::linear_cross_entropy(h, v, x, w, rows.targets(), gradients);
     }
 
-    fn sum_of_squares(&self, len: usize, x: View<'_, CpuBuffer>) -> f64 {
-        elementwise::sum_of_squares(x.slice(len))
+    fn sum_of_squares(&self, len: usize, x: View<'_, CpuBuffer>, tally: &mut CpuTally) {
+        tally.totals.squares = elementwise::sum_of_squares(x.slice(len));
     }
 
-    fn adamw(
-        &self,
-        len: usize,
-        step: AdamStep,
-        g: View<'_, CpuBuffer>,
-        m: ViewMut<'_, CpuBuffer>,
-        v: ViewMut<'_, CpuBuffer>,
-        p: ViewMut<'_, CpuBuffer>,
-    ) {
-        adamw::step(step, g.slice(len), m.slice(len), v.slice(len), p.slice(len));
+    fn clip(&self, max_norm: Option<f64>, tally: &mut CpuTally) {
+        let norm = tally.totals.squares.sqrt();
+        tally.factor = max_norm.map_or(1.0, |max| (max / (norm + 1e-6)).min(1.0)) as f32;
+    }
+
+    fn segments(&self, segments: &[Segment]) -> Vec<Segment> {
+        segments.to_vec()
+    }
+
+    fn adamw(&self, step: AdamStep, segments: &Vec<Segment>, tally: &CpuTally, state: AdamState<'_, CpuBuffer>) {
+        if !tally.totals.squares.is_finite() {
+            return;
+        }
+        let AdamState { gradients, exp_avg, exp_avg_sq, params, .. } = state;
+        for &Segment { parameter, gradient, len, decays } in segments {
+            let (own, decay) = (gradient..gradient + len, if decays { step.weight_decay } else { 0.0 });
+            adamw::step(
+                step,
+                tally.factor,
+                decay,
+                &gradients.data[own.clone()],
+                &mut exp_avg.data[own.clone()],
+                &mut exp_avg_sq.data[own],
+                &mut params.data[parameter..parameter + len],
+            );
+        }
     }
 }

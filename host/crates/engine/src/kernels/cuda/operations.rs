@@ -1,0 +1,510 @@
+//! The operations of a GPU: which kernels with which sizes. What each kernel takes is said in its source.
+
+use plan::LossRoom;
+
+use super::*;
+
+impl Kernels for CudaKernels {
+    type Buffer = CudaBuffer;
+    type Staged = CudaRows;
+    type Tally = CudaTally;
+    type Segments = CudaSegments;
+
+    fn precision(&self) -> Precision {
+        self.0.precision
+    }
+
+    fn padded(&self, rows: usize) -> usize {
+        plan::padded(rows)
+    }
+
+    fn check(&self) -> Result<(), DeviceError> {
+        self.0.context.check()
+    }
+
+    fn prepare(&self, shape: AttentionShape, h: usize) -> Result<(), DeviceError> {
+        let device = &*self.0;
+        let unsupported =
+            |reason: String| Err(DeviceError::Unsupported { device: device.context.name.clone(), reason });
+        if h > LONGEST_NORM {
+            return unsupported(format!("a hidden size of {h}: this backend's norms take up to {LONGEST_NORM}"));
+        }
+        let multiple = if device.precision == Precision::Bf16 { 8 } else { 2 };
+        if shape.head_dim > 256 || !shape.head_dim.is_multiple_of(multiple) {
+            let (dim, name) = (shape.head_dim, device.precision.name());
+            return unsupported(format!(
+                "a head size of {dim}: this backend's attention in {name} takes multiples of {multiple} up to 256"
+            ));
+        }
+        if device.attention.get().is_none() {
+            let attention = Attention::load(&device.loader(), &attention_defines(device.precision, shape))?;
+            for (function, bytes) in attention::shared(&attention, device.precision, shape) {
+                device.context.allow_shared(function, bytes);
+            }
+            let _ = device.attention.set((shape, attention));
+        }
+        device.context.check()
+    }
+
+    fn alloc(&self, format: Format, len: usize) -> CudaBuffer {
+        let kind = if format == Format::Exact { Precision::F32 } else { self.0.precision };
+        let bytes = len * kind.bytes();
+        let pointer = self.0.context.alloc(bytes);
+        self.0.context.zero(pointer, bytes);
+        CudaBuffer { device: Arc::clone(&self.0), pointer, len, kind }
+    }
+
+    fn bytes(&self, buffer: &CudaBuffer) -> u64 {
+        (buffer.len * buffer.kind.bytes()) as u64
+    }
+
+    fn upload(&self, source: &[f32], target: ViewMut<'_, CudaBuffer>) {
+        let (to, kind) = (target.pointer(source.len()), target.buffer.kind);
+        self.0.context.write(source.len() * kind.bytes(), to, |range, bytes| {
+            let values = &source[elements(&range, kind)];
+            match kind {
+                Precision::F32 => {
+                    for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+                        *bytes = value.to_ne_bytes();
+                    }
+                }
+                Precision::Bf16 => {
+                    for (bytes, &value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+                        *bytes = bf16_bits(value).to_ne_bytes();
+                    }
+                }
+            }
+        });
+    }
+
+    fn download(&self, source: View<'_, CudaBuffer>, target: &mut [f32]) {
+        let (from, kind) = (source.pointer(target.len()), source.buffer.kind);
+        self.0.context.read(from, target.len() * kind.bytes(), |range, bytes| {
+            let values = &mut target[elements(&range, kind)];
+            match kind {
+                Precision::F32 => {
+                    for (&bytes, value) in bytes.as_chunks().0.iter().zip(values) {
+                        *value = f32::from_ne_bytes(bytes);
+                    }
+                }
+                Precision::Bf16 => {
+                    for (&bytes, value) in bytes.as_chunks().0.iter().zip(values) {
+                        *value = bf16_value(u16::from_ne_bytes(bytes));
+                    }
+                }
+            }
+        });
+    }
+
+    fn copy(&self, len: usize, source: View<'_, CudaBuffer>, target: ViewMut<'_, CudaBuffer>) {
+        let kind = source.buffer.kind;
+        assert_eq!(kind, target.buffer.kind, "a copy is between buffers of one format");
+        self.0.context.copy(source.pointer(len), target.pointer(len), len * kind.bytes());
+    }
+
+    fn zero(&self, len: usize, target: ViewMut<'_, CudaBuffer>) {
+        self.0.context.zero(target.pointer(len), len * target.buffer.kind.bytes());
+    }
+
+    fn stage(&self, rows: Rows<'_>, staged: &mut Option<CudaRows>) {
+        staged.get_or_insert_with(|| CudaRows::new(&self.0)).put(&rows, attention::TILES);
+    }
+
+    fn tally(&self) -> CudaTally {
+        let pointer = self.0.context.alloc(CudaTally::BYTES);
+        let mut tally = CudaTally { device: Arc::clone(&self.0), pointer };
+        self.clear(&mut tally);
+        tally
+    }
+
+    fn clear(&self, tally: &mut CudaTally) {
+        self.0.context.zero(tally.pointer, CudaTally::BYTES);
+    }
+
+    fn totals(&self, tally: &CudaTally) -> Totals {
+        let mut sums = [0.0; 2];
+        self.0.context.read(tally.pointer, size_of_val(&sums), |_, bytes| {
+            for (sum, &bytes) in sums.iter_mut().zip(bytes.as_chunks().0) {
+                *sum = f64::from_ne_bytes(bytes);
+            }
+        });
+        Totals { loss_sum: sums[0], squares: sums[1] }
+    }
+
+    fn gemm(&self, gemm: Gemm, a: View<'_, CudaBuffer>, b: View<'_, CudaBuffer>, c: ViewMut<'_, CudaBuffer>) {
+        let c = c.operand(extent(gemm.m, gemm.n, gemm.ldc));
+        let (a, b) = operands(gemm, a, b);
+        self.product(gemm, a, b, c, c);
+    }
+
+    fn gemm_onto(
+        &self,
+        gemm: Gemm,
+        a: View<'_, CudaBuffer>,
+        b: View<'_, CudaBuffer>,
+        d: View<'_, CudaBuffer>,
+        c: ViewMut<'_, CudaBuffer>,
+    ) {
+        let len = extent(gemm.m, gemm.n, gemm.ldc);
+        let (a, b) = operands(gemm, a, b);
+        self.product(gemm, a, b, d.operand(len), c.operand(len));
+    }
+
+    fn embed(&self, h: usize, rows: &CudaRows, table: View<'_, CudaBuffer>, out: ViewMut<'_, CudaBuffer>) {
+        let n = rows.tables.n;
+        let (ids, table, out) = (rows.at(rows.tables.ids), table.pointer(h), out.pointer(n * h));
+        self.0.by_groups(self.0.embedding.embed, n, h, &[ids, table, out, word(n), word(h)]);
+    }
+
+    fn embed_backward(&self, h: usize, rows: &CudaRows, dy: View<'_, CudaBuffer>, dtable: ViewMut<'_, CudaBuffer>) {
+        let (device, tables) = (&*self.0, &rows.tables);
+        let partials = device.room(plan::embedding_bytes(tables.n, h));
+        let (dy, dtable) = (dy.pointer(tables.n * h), dtable.pointer(h));
+        let (order, segments, count) = (rows.at(tables.order), rows.at(tables.segments), tables.segments.count);
+        let arguments = [order, segments, dy, dtable, partials, word(count), word(h)];
+        device.by_groups(device.embedding.embed_backward, count, h, &arguments);
+        let (runs, count) = (rows.at(tables.runs), tables.runs.count);
+        let arguments = [runs, partials, dtable, word(count), word(h)];
+        device.by_groups(device.embedding.embed_backward_finish, count, h, &arguments);
+    }
+
+    fn rmsnorm(
+        &self,
+        n: usize,
+        h: usize,
+        eps: f32,
+        x: View<'_, CudaBuffer>,
+        w: View<'_, CudaBuffer>,
+        y: ViewMut<'_, CudaBuffer>,
+        r: ViewMut<'_, CudaBuffer>,
+    ) {
+        let pointers = [x.pointer(n * h), w.pointer(h), y.pointer(n * h), r.pointer(n)];
+        let [x, w, y, r] = pointers;
+        self.0.by_rows(self.0.norm.rmsnorm, n, h, &[x, w, y, r, word(n), word(h), float(eps)]);
+    }
+
+    fn rmsnorm_again(
+        &self,
+        n: usize,
+        h: usize,
+        x: View<'_, CudaBuffer>,
+        w: View<'_, CudaBuffer>,
+        r: View<'_, CudaBuffer>,
+        y: ViewMut<'_, CudaBuffer>,
+    ) {
+        let (x, w, r, y) = (x.pointer(n * h), w.pointer(h), r.pointer(n), y.pointer(n * h));
+        self.0.by_rows(self.0.norm.rmsnorm_again, n, h, &[x, w, r, y, word(n), word(h)]);
+    }
+
+    fn rmsnorm_backward(
+        &self,
+        n: usize,
+        h: usize,
+        x: View<'_, CudaBuffer>,
+        w: View<'_, CudaBuffer>,
+        r: View<'_, CudaBuffer>,
+        dy: View<'_, CudaBuffer>,
+        dx: ViewMut<'_, CudaBuffer>,
+        dw: Option<(ViewMut<'_, CudaBuffer>, f32)>,
+    ) {
+        let device = &*self.0;
+        let blocks = plan::norm_blocks(n, h, device.multiprocessors());
+        let partial = if dw.is_some() { device.room(plan::norm_bytes(n, h, device.multiprocessors())) } else { 0 };
+        let (x, w, r) = (x.pointer(n * h), w.pointer(h), r.pointer(n));
+        let arguments = [x, w, r, dy.pointer(n * h), dx.pointer(n * h), partial, word(n), word(h)];
+        let threads = plan::norm_threads(h) as u32;
+        device.context.launch(device.norm.rmsnorm_backward, [blocks, 1], threads, 0, &arguments);
+        if let Some((dw, beta)) = dw {
+            let arguments = [partial, dw.pointer(h), word(blocks), word(h), float(beta)];
+            let function = device.norm.rmsnorm_weight_gradient;
+            device.context.launch(function, [h.div_ceil(32), 1], SUM_THREADS, 0, &arguments);
+        }
+    }
+
+    fn rope(
+        &self,
+        heads: usize,
+        head_dim: usize,
+        stride: usize,
+        rows: &CudaRows,
+        table: View<'_, CudaBuffer>,
+        backward: bool,
+        x: ViewMut<'_, CudaBuffer>,
+    ) {
+        let n = rows.tables.n;
+        let (x, table) = (x.pointer(extent(n, heads * head_dim, stride)), table.pointer(head_dim));
+        let arguments = [
+            x,
+            rows.at(rows.tables.positions),
+            table,
+            word(n),
+            word(heads),
+            word(head_dim),
+            word(stride),
+            float(if backward { -1.0 } else { 1.0 }),
+        ];
+        self.0.by_groups(self.0.elementwise.rope, n * heads, head_dim / 2, &arguments);
+    }
+
+    fn attention(
+        &self,
+        shape: AttentionShape,
+        rows: &CudaRows,
+        qkv: View<'_, CudaBuffer>,
+        out: ViewMut<'_, CudaBuffer>,
+        lse: ViewMut<'_, CudaBuffer>,
+    ) {
+        let Some(launches) = self.launches(shape) else { return };
+        let n = rows.tables.n;
+        let (qkv, out) = (qkv.pointer(n * shape.packed()), out.pointer(n * shape.output()));
+        launches.forward(rows, qkv, out, lse.pointer(n * shape.heads));
+    }
+
+    fn attention_backward(
+        &self,
+        shape: AttentionShape,
+        rows: &CudaRows,
+        qkv: View<'_, CudaBuffer>,
+        out: View<'_, CudaBuffer>,
+        lse: View<'_, CudaBuffer>,
+        dout: View<'_, CudaBuffer>,
+        dqkv: ViewMut<'_, CudaBuffer>,
+    ) {
+        let Some(launches) = self.launches(shape) else { return };
+        let n = rows.tables.n;
+        let (qkv, dqkv) = (qkv.pointer(n * shape.packed()), dqkv.pointer(n * shape.packed()));
+        let (out, dout) = (out.pointer(n * shape.output()), dout.pointer(n * shape.output()));
+        launches.backward(rows, qkv, out, lse.pointer(n * shape.heads), dout, dqkv);
+    }
+
+    fn append(
+        &self,
+        shape: AttentionShape,
+        rows: &CudaRows,
+        capacity: usize,
+        qkv: View<'_, CudaBuffer>,
+        keys: ViewMut<'_, CudaBuffer>,
+        values: ViewMut<'_, CudaBuffer>,
+    ) {
+        let Some(launches) = self.launches(shape) else { return };
+        let qkv = qkv.pointer(rows.tables.slots.count * shape.packed());
+        launches.append(rows, capacity, qkv, keys.pointer(0), values.pointer(0));
+    }
+
+    fn attention_cached(
+        &self,
+        shape: AttentionShape,
+        rows: &CudaRows,
+        capacity: usize,
+        qkv: View<'_, CudaBuffer>,
+        keys: View<'_, CudaBuffer>,
+        values: View<'_, CudaBuffer>,
+        out: ViewMut<'_, CudaBuffer>,
+    ) {
+        let Some(launches) = self.launches(shape) else { return };
+        let b = rows.tables.slots.count;
+        let (qkv, out) = (qkv.pointer(b * shape.packed()), out.pointer(b * shape.output()));
+        launches.cached(rows, capacity, qkv, keys.pointer(0), values.pointer(0), out);
+    }
+
+    fn swiglu(&self, n: usize, ffn: usize, gu: View<'_, CudaBuffer>, a: ViewMut<'_, CudaBuffer>) {
+        let (gu, a) = (gu.pointer(n * 2 * ffn), a.pointer(n * ffn));
+        self.0.by_groups(self.0.elementwise.swiglu, n, ffn, &[gu, a, word(n), word(ffn)]);
+    }
+
+    fn swiglu_backward(&self, n: usize, ffn: usize, da: View<'_, CudaBuffer>, gu: ViewMut<'_, CudaBuffer>) {
+        let (da, gu) = (da.pointer(n * ffn), gu.pointer(n * 2 * ffn));
+        self.0.by_groups(self.0.elementwise.swiglu_backward, n, ffn, &[da, gu, word(n), word(ffn)]);
+    }
+
+    fn dropout(&self, len: usize, key: DropoutKey, add: bool, x: View<'_, CudaBuffer>, y: ViewMut<'_, CudaBuffer>) {
+        let (x, y, probability) = (x.pointer(len), y.pointer(len), float(key.probability));
+        let arguments = [x, y, len as u64, key.seed, key.stream, probability, u64::from(add)];
+        self.0.by_groups(self.0.elementwise.dropout, 1, len, &arguments);
+    }
+
+    fn linear_cross_entropy(
+        &self,
+        h: usize,
+        v: usize,
+        rows: &CudaRows,
+        x: View<'_, CudaBuffer>,
+        w: View<'_, CudaBuffer>,
+        gradients: Option<LossGradients<'_, CudaBuffer>>,
+        tally: &mut CudaTally,
+    ) {
+        let (device, tables) = (&*self.0, &rows.tables);
+        let (n, context, kind) = (tables.n, &device.context, device.precision);
+        let room = LossRoom::new(n, tables.active_rows, h, v, kind);
+        let base = device.room(room.bytes);
+        let (mut inputs, w) = (x.pointer(n * h), Operand { pointer: w.pointer(v * h), kind });
+        let (mut dx, dw) = match gradients {
+            Some(LossGradients { dx, dw, .. }) => {
+                (Some(dx.pointer(n * h)), dw.map(|(dw, beta)| (dw.operand(v * h), beta)))
+            }
+            None => (None, None),
+        };
+        let (row_bytes, whole) = (h * kind.bytes(), dx);
+        if room.gathers {
+            let (source, some) = (inputs, tables.active_rows);
+            inputs = base + room.inputs as u64;
+            let arguments = [source, rows.at(tables.active), inputs, word(some), word(h)];
+            device.by_groups(device.elementwise.gather_rows, some, h, &arguments);
+            // Rows that fill up have no target, and must be numbers all the same.
+            context.zero(inputs + (some * row_bytes) as u64, (room.rows - some) * row_bytes);
+            dx = dx.map(|_| base + room.gradients as u64);
+        }
+        if room.rows == 0
+            && let Some((dw, 0.0)) = dw
+        {
+            context.zero(dw.pointer, v * h * size_of::<f32>());
+        }
+        let (kept, threads) = if dx.is_some() { device.kept_logits(v) } else { (0, 1024) };
+        let (logits, losses) = (Operand { pointer: base + room.logits as u64, kind }, base + room.losses as u64);
+        for first in (0..room.rows).step_by(room.chunk.max(1)) {
+            let count = room.chunk.min(room.rows - first);
+            let x = Operand { pointer: inputs + (first * row_bytes) as u64, kind };
+            let product = Gemm {
+                m: count,
+                n: v,
+                k: h,
+                transpose_a: false,
+                transpose_b: true,
+                lda: h,
+                ldb: h,
+                ldc: room.stride,
+                alpha: 1.0,
+                beta: 0.0,
+            };
+            self.product(product, x, w, logits, logits);
+            let active = if room.gathers { rows.at(tables.active) + 4 * first as u64 } else { 0 };
+            let arguments = [
+                logits.pointer,
+                active,
+                word(first),
+                rows.at(tables.targets),
+                tables.weights.map_or(0, |weights| rows.at(weights)),
+                rows.at(tables.scale),
+                losses,
+                word(v),
+                word(room.stride),
+                word(kept),
+                u64::from(dx.is_some()),
+            ];
+            let shared = (kept * kind.bytes()) as u32;
+            context.launch(device.loss.cross_entropy, [count, 1], threads, shared, &arguments);
+            let arguments = [losses, word(count), tally.loss()];
+            context.launch(device.loss.cross_entropy_sum, [1, 1], 1024, 0, &arguments);
+            if let Some((dw, beta)) = dw {
+                let beta = if first == 0 { beta } else { 1.0 };
+                let product = Gemm {
+                    m: v,
+                    n: h,
+                    k: count,
+                    transpose_a: true,
+                    transpose_b: false,
+                    lda: room.stride,
+                    ldb: h,
+                    ldc: h,
+                    alpha: 1.0,
+                    beta,
+                };
+                self.product(product, logits, x, dw, dw);
+            }
+            if let Some(dx) = dx {
+                let dx = Operand { pointer: dx + (first * row_bytes) as u64, kind };
+                let product = Gemm {
+                    m: count,
+                    n: h,
+                    k: v,
+                    transpose_a: false,
+                    transpose_b: false,
+                    lda: room.stride,
+                    ldb: h,
+                    ldc: h,
+                    alpha: 1.0,
+                    beta: 0.0,
+                };
+                self.product(product, logits, w, dx, dx);
+            }
+        }
+        if let (true, Some(whole), Some(dx)) = (room.gathers, whole, dx) {
+            context.zero(whole, n * row_bytes);
+            let arguments = [dx, rows.at(tables.active), whole, word(tables.active_rows), word(h)];
+            device.by_groups(device.elementwise.scatter_rows, tables.active_rows, h, &arguments);
+        }
+    }
+
+    fn sum_of_squares(&self, len: usize, x: View<'_, CudaBuffer>, tally: &mut CudaTally) {
+        assert_eq!(x.buffer.kind, Precision::F32, "sums are of exact elements");
+        let (device, x) = (&*self.0, x.pointer(len));
+        let blocks = plan::reduction_blocks(device.multiprocessors());
+        let partial = device.room(blocks * size_of::<f64>());
+        let (function, finish) = (device.optimizer.sum_of_squares, device.optimizer.sum_of_squares_finish);
+        device.context.launch(function, [blocks, 1], SUM_THREADS, 0, &[x, partial, len as u64]);
+        device.context.launch(finish, [1, 1], SUM_THREADS, 0, &[partial, word(blocks), tally.squares()]);
+    }
+
+    fn clip(&self, max_norm: Option<f64>, tally: &mut CudaTally) {
+        let max = max_norm.unwrap_or(0.0).to_bits();
+        let arguments = [tally.pointer, max, u64::from(max_norm.is_some())];
+        self.0.context.launch(self.0.optimizer.clip, [1, 1], 1, 0, &arguments);
+    }
+
+    fn segments(&self, segments: &[Segment]) -> CudaSegments {
+        let context = &self.0.context;
+        let mut bytes = Vec::new();
+        for &Segment { parameter, gradient, len, decays } in segments {
+            let words = [parameter as u64, gradient as u64, len as u64, u64::from(decays)];
+            bytes.extend(words.into_iter().flat_map(u64::to_ne_bytes));
+        }
+        let tiles_at = bytes.len();
+        for (index, segment) in segments.iter().enumerate() {
+            for tile in 0..segment.len.div_ceil(OPTIMIZER_TILE) {
+                bytes.extend([index as u32, tile as u32].into_iter().flat_map(u32::to_ne_bytes));
+            }
+        }
+        let (tiles, step_at) = ((bytes.len() - tiles_at) / 8, bytes.len());
+        let block = context.alloc(step_at + size_of::<[f32; 7]>());
+        context.write(bytes.len(), block, |range, pinned| pinned.copy_from_slice(&bytes[range]));
+        CudaSegments {
+            device: Arc::clone(&self.0),
+            block,
+            tiles,
+            tiles_at: block + tiles_at as u64,
+            step_at: block + step_at as u64,
+            feeder: Mutex::default(),
+        }
+    }
+
+    fn adamw(&self, step: AdamStep, segments: &CudaSegments, tally: &CudaTally, state: AdamState<'_, CudaBuffer>) {
+        let AdamState { gradients, exp_avg, exp_avg_sq, params, exact } = state;
+        let AdamStep { lr, beta1, beta2, eps, weight_decay, correction1, correction2_sqrt } = step;
+        let constants = [lr, beta1, beta2, eps, weight_decay, correction1, correction2_sqrt];
+        let bytes: Vec<u8> = constants.into_iter().flat_map(f32::to_ne_bytes).collect();
+        lock(&segments.feeder).send(&self.0.context, &bytes, segments.step_at);
+        let arguments = [
+            params.pointer,
+            exact.map_or(0, |exact| exact.pointer),
+            gradients.pointer,
+            exp_avg.pointer,
+            exp_avg_sq.pointer,
+            segments.block,
+            segments.tiles_at,
+            word(segments.tiles),
+            segments.step_at,
+            tally.pointer,
+        ];
+        self.0.context.launch(self.0.optimizer.adamw, [segments.tiles, 1], THREADS, 0, &arguments);
+    }
+}
+
+fn operands(gemm: Gemm, a: View<'_, CudaBuffer>, b: View<'_, CudaBuffer>) -> (Operand, Operand) {
+    let of = |transposed: bool, rows, columns, stride| {
+        if transposed { extent(columns, rows, stride) } else { extent(rows, columns, stride) }
+    };
+    (
+        a.operand(of(gemm.transpose_a, gemm.m, gemm.k, gemm.lda)),
+        b.operand(of(gemm.transpose_b, gemm.k, gemm.n, gemm.ldb)),
+    )
+}

@@ -1,0 +1,116 @@
+//! Sizes of the room that operations use beside their operands. Pure functions, so that what is foreseen and what is taken
+//! are the same.
+
+use crate::kernels::Precision;
+
+/// Rows of a pass are a multiple of it: products are fast in such sizes, and few sizes are few to look up.
+pub(in crate::kernels) const ROWS: usize = 128;
+/// Bytes that logits and their gradients may take.
+const LOGITS: usize = 512 << 20;
+/// Places in a room start at a multiple of it.
+const ALIGNMENT: usize = 256;
+/// Rows of one token that one thread adds up (`embedding.cu`).
+pub(super) const PIECE: usize = 32;
+/// Rows that a block of `rmsnorm_backward` has at least.
+const NORM_ROWS: usize = 8;
+/// Blocks of a reduction per multiprocessor.
+const REDUCTION_BLOCKS: usize = 4;
+
+/// Rows that a pass over `rows` takes.
+pub(in crate::kernels) fn padded(rows: usize) -> usize {
+    rows.next_multiple_of(ROWS)
+}
+
+/// Places one after another.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    end: usize,
+}
+
+impl Places {
+    /// A place of `bytes` bytes: how far from the start it is.
+    pub(super) fn take(&mut self, bytes: usize) -> usize {
+        let start = self.end.next_multiple_of(ALIGNMENT);
+        self.end = start + bytes;
+        start
+    }
+
+    /// Bytes that all places take.
+    pub(super) fn bytes(&self) -> usize {
+        self.end.next_multiple_of(ALIGNMENT)
+    }
+}
+
+/// The room of the output projection: which rows are computed together and where their parts lie, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::kernels) struct LossRoom {
+    /// Rows with a target, filled up to a multiple of [`ROWS`].
+    pub(super) rows: usize,
+    /// Rows whose logits are there together.
+    pub(super) chunk: usize,
+    /// Some rows have no target: those that have are gathered.
+    pub(super) gathers: bool,
+    /// Elements from one row of logits to the next.
+    pub(super) stride: usize,
+    /// Logits `[chunk, v]`.
+    pub(super) logits: usize,
+    /// Losses `[chunk]`, f32.
+    pub(super) losses: usize,
+    /// Gathered inputs `[rows, h]`.
+    pub(super) inputs: usize,
+    /// Gradients of the gathered inputs `[rows, h]`.
+    pub(super) gradients: usize,
+    /// All of it.
+    pub(in crate::kernels) bytes: usize,
+}
+
+impl LossRoom {
+    /// For `n` rows of a pass, `targets` of which have one.
+    pub(in crate::kernels) fn new(n: usize, targets: usize, h: usize, v: usize, precision: Precision) -> Self {
+        let gathers = padded(targets) < n;
+        let rows = if gathers { padded(targets) } else { n };
+        // Rows start where the widest loads can.
+        let stride = v.next_multiple_of(8);
+        let most = (LOGITS / (stride * precision.bytes()).max(1) / ROWS * ROWS).max(ROWS);
+        // As even as multiples go.
+        let chunk = padded(rows.div_ceil(rows.div_ceil(most).max(1)));
+        let mut places = Places::default();
+        let logits = places.take(chunk * stride * precision.bytes());
+        let losses = places.take(chunk * 4);
+        let matrix = if gathers { rows * h * precision.bytes() } else { 0 };
+        let (inputs, gradients) = (places.take(matrix), places.take(matrix));
+        Self { rows, chunk, gathers, stride, logits, losses, inputs, gradients, bytes: places.bytes() }
+    }
+}
+
+/// Blocks that share the rows of a norm's backward pass, each with a sum of its own.
+pub(super) fn norm_blocks(n: usize, h: usize, multiprocessors: usize) -> usize {
+    let resident = multiprocessors * (512 / norm_threads(h)).clamp(1, 4);
+    n.div_ceil(NORM_ROWS).clamp(1, resident)
+}
+
+/// Threads of a block of a norm's kernels.
+pub(super) fn norm_threads(h: usize) -> usize {
+    (h.div_ceil(32).next_multiple_of(32)).clamp(128, 512)
+}
+
+/// Bytes of the sums of a norm's backward pass.
+pub(in crate::kernels) fn norm_bytes(n: usize, h: usize, multiprocessors: usize) -> usize {
+    norm_blocks(n, h, multiprocessors) * h * 4
+}
+
+/// Bytes of the sums of tokens that are frequent: a token of `count` rows, more than [`PIECE`], has
+/// `ceil(count / PIECE)`.
+pub(in crate::kernels) fn embedding_bytes(n: usize, h: usize) -> usize {
+    2 * n.div_ceil(PIECE) * h * 4
+}
+
+/// Bytes of the sums of attention's backward pass: one a row and head.
+pub(in crate::kernels) fn attention_bytes(n: usize, heads: usize) -> usize {
+    n * heads * 4
+}
+
+/// Blocks of a sum over a whole arena.
+pub(super) fn reduction_blocks(multiprocessors: usize) -> usize {
+    REDUCTION_BLOCKS * multiprocessors
+}

@@ -1,0 +1,177 @@
+// Losses of a chunk of logits, and in their place their gradients.
+//
+// A block takes a row and goes over it twice: for the largest logit and the sum of exponentials, then for the gradients.
+// What fits stays in shared memory in between, so that most of a row comes from memory once. Exponentials are powers of two.
+
+// Elements that a thread takes at a time.
+constexpr u32 GROUP = 8;
+// Groups that a thread has on their way at a time.
+constexpr u32 FLIGHT = 4;
+constexpr u32 WARP = 32;
+// Threads of a block at most.
+constexpr u32 MOST_THREADS = 1024;
+constexpr float LOG2_E = 1.44269504f;
+// Below any logit but minus infinity, and finite so that its difference to minus infinity is a number.
+constexpr float LOWEST = -3.4e38f;
+
+// A group as it lies in memory.
+#if defined(REAL_BF16)
+typedef uint4 Group;
+
+DEVICE Group load_whole(const real* source) {
+    return *reinterpret_cast<const uint4*>(source);
+}
+
+DEVICE Eight widened(const Group& group) {
+    Eight values = {{low_half(group.x), high_half(group.x), low_half(group.y), high_half(group.y), low_half(group.z),
+                     high_half(group.z), low_half(group.w), high_half(group.w)}};
+    return values;
+}
+#else
+typedef Eight Group;
+
+DEVICE Group load_whole(const real* source) {
+    return load8(source);
+}
+
+DEVICE Eight widened(const Group& group) {
+    return group;
+}
+#endif
+
+DEVICE bool is_aligned(const void* pointer) {
+    return ((u64)pointer & 15) == 0;
+}
+
+// The same in each thread; always the same order does not matter to a maximum.
+DEVICE float block_max(float value, float* room) {
+    value = warp_max(value);
+    const u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    __syncthreads();
+    if (lane == 0) room[warp] = value;
+    __syncthreads();
+    const float largest = warp_max(lane < warps ? room[lane] : LOWEST);
+    __syncthreads();
+    return largest;
+}
+
+// The largest of some logits, and the sum of exp(logit - largest).
+struct Exponentials {
+    float largest;
+    float total;
+
+    DEVICE void raise(float logit) {
+        const float raised = fmaxf(largest, logit);
+        total *= exp2_fast((largest - raised) * LOG2_E);
+        largest = raised;
+    }
+
+    DEVICE float of(float logit) const {
+        return exp2_fast((logit - largest) * LOG2_E);
+    }
+
+    DEVICE void take(const Eight& logits) {
+        float most = logits.at[0];
+        for (u32 i = 1; i < GROUP; i++) most = fmaxf(most, logits.at[i]);
+        raise(most);
+        float sum = 0.0f;
+        for (u32 i = 0; i < GROUP; i++) sum += of(logits.at[i]);
+        total += sum;
+    }
+
+    DEVICE void take(float logit) {
+        raise(logit);
+        total += of(logit);
+    }
+
+    // Those of all threads of the block, the same in each.
+    DEVICE void join(float* room) {
+        raise(block_max(largest, room));
+        total = block_sum(total, room);
+    }
+};
+
+// losses[slot] = (log-sum-exp - logit of the target) * weight; with `want_gradients`, the logits of the slot become
+// (softmax - onehot) * scale * weight. A target that is no column, as `IGNORE`, gives a loss and gradients of zero. Columns
+// from v to ld are left alone.
+//
+// Slot i is row rows[i] of the batch, or first + i where `rows` is null. `kept` is the number of logits that dynamic shared
+// memory has room for, a multiple of 8.
+//
+// Block: whole warps up to 1024. Grid: count. Dynamic shared memory: kept * sizeof(real) bytes. Best: kept = v rounded down
+// to a multiple of 8 and 512 threads where two such blocks fit on a multiprocessor; else 1024 threads and what there is.
+// Without gradients, kept = 0.
+// logits real[count, ld], rows u32[count] or null, first, targets u32[n], weights float[n] or null, scale float[1], losses
+// float[count], v, ld, kept, want_gradients
+KERNEL_BOUNDS(MOST_THREADS, 1)
+cross_entropy(real* logits, const u32* rows, u32 first, const u32* targets, const float* weights, const float* scale,
+              float* losses, u32 v, u32 ld, u32 kept, u32 want_gradients) {
+    DYNAMIC_SHARED(memory);
+    __shared__ float room[WARP];
+    Group* const held = reinterpret_cast<Group*>(memory);
+    const u32 slot = blockIdx.x, batch_row = rows == nullptr ? first + slot : rows[slot], target = targets[batch_row];
+    real* const row = logits + (u64)slot * ld;
+    const u32 threads = blockDim.x, thread = threadIdx.x;
+    // Aligned rows go by groups; what is left of them goes by elements, and rows that are not aligned do altogether.
+    const u32 groups = ld % GROUP == 0 && is_aligned(logits) ? v / GROUP : 0, held_groups = kept / GROUP;
+    if (target >= v) {
+        if (thread == 0) losses[slot] = 0.0f;
+        if (want_gradients) {
+            const Eight zeros = {};
+            for (u32 group = thread; group < groups; group += threads) store8(row + (u64)group * GROUP, zeros);
+            for (u32 column = groups * GROUP + thread; column < v; column += threads) row[column] = from_float<real>(0.0f);
+        }
+        return;
+    }
+    const float weight = weights == nullptr ? 1.0f : weights[batch_row], logit = to_float(row[target]);
+
+    Exponentials exponentials = {LOWEST, 0.0f};
+    for (u32 start = thread; start < groups; start += FLIGHT * threads) {
+        Group flight[FLIGHT];
+#pragma unroll
+        for (u32 i = 0; i < FLIGHT; i++) {
+            const u32 group = start + i * threads;
+            if (group < groups) flight[i] = load_whole(row + (u64)group * GROUP);
+        }
+#pragma unroll
+        for (u32 i = 0; i < FLIGHT; i++) {
+            const u32 group = start + i * threads;
+            if (group >= groups) continue;
+            // Only this thread reads it again: no barrier is needed.
+            if (group < held_groups) held[group] = flight[i];
+            exponentials.take(widened(flight[i]));
+        }
+    }
+    for (u32 column = groups * GROUP + thread; column < v; column += threads) exponentials.take(to_float(row[column]));
+    exponentials.join(room);
+    if (thread == 0) losses[slot] = (exponentials.largest + logf(exponentials.total) - logit) * weight;
+    if (!want_gradients) return;
+
+    const float factor = *scale * weight, share = factor / exponentials.total;
+    for (u32 group = thread; group < groups; group += threads) {
+        real* const place = row + (u64)group * GROUP;
+        Eight values = widened(group < held_groups ? held[group] : load_whole(place));
+        for (u32 i = 0; i < GROUP; i++) values.at[i] = exponentials.of(values.at[i]) * share;
+        store8(place, values);
+    }
+    for (u32 column = groups * GROUP + thread; column < v; column += threads) {
+        row[column] = from_float<real>(exponentials.of(to_float(row[column])) * share);
+    }
+    // The target's place is written again, by the thread that wrote it.
+    const u32 writer = target < groups * GROUP ? target / GROUP % threads : (target - groups * GROUP) % threads;
+    if (thread == writer) {
+        row[target] = from_float<real>((exponentials.of(logit) / exponentials.total - 1.0f) * factor);
+    }
+}
+
+// Adds the sum of the losses to *loss, in double.
+//
+// Block: 1024. Grid: 1. No dynamic shared memory.
+// losses float[count], count, loss double[1]
+KERNEL_BOUNDS(MOST_THREADS, 1) cross_entropy_sum(const float* losses, u32 count, double* loss) {
+    __shared__ double room[WARP];
+    double sum = 0.0;
+    for (u32 i = threadIdx.x; i < count; i += blockDim.x) sum += (double)losses[i];
+    sum = block_sum(sum, room);
+    if (threadIdx.x == 0) *loss += sum;
+}

@@ -1,0 +1,255 @@
+// Loops over rows and elements: rotary positions, SwiGLU, dropout, gathered rows.
+//
+// The kernels are bound by memory. A thread takes a group of eight neighbouring elements: with the widest loads where
+// addresses allow it, else one by one. Grids may be of any size; best is one group per thread.
+
+// Elements that a thread takes at a time.
+constexpr u32 GROUP = 8;
+// Threads of a block at most.
+constexpr u32 MOST_THREADS = 256;
+constexpr float LOG2_E = 1.44269504f;
+
+DEVICE bool is_aligned(const void* pointer) {
+    return ((u64)pointer & 15) == 0;
+}
+
+DEVICE u32 groups_of(u32 width) {
+    return (width + GROUP - 1) / GROUP;
+}
+
+// The first `left` elements of a group, zeros after them. With `whole`, the group is aligned and all of it is there.
+template <bool whole, typename T>
+DEVICE Eight load_group(const T* source, u32 left) {
+    if (whole) return load8(source);
+    Eight values;
+#pragma unroll
+    for (u32 i = 0; i < GROUP; i++) values.at[i] = i < left ? to_float(source[i]) : 0.0f;
+    return values;
+}
+
+template <bool whole, typename T>
+DEVICE void store_group(T* target, const Eight& values, u32 left) {
+    if (whole) {
+        store8(target, values);
+        return;
+    }
+#pragma unroll
+    for (u32 i = 0; i < GROUP; i++) {
+        if (i < left) target[i] = from_float<T>(values.at[i]);
+    }
+}
+
+// Copies a group, bit by bit.
+DEVICE void copy_group(real* target, const real* source, bool whole, u32 left) {
+    if (whole) {
+        constexpr u32 PIECES = GROUP * sizeof(real) / sizeof(uint4);
+        uint4 pieces[PIECES];
+        for (u32 i = 0; i < PIECES; i++) pieces[i] = reinterpret_cast<const uint4*>(source)[i];
+        for (u32 i = 0; i < PIECES; i++) reinterpret_cast<uint4*>(target)[i] = pieces[i];
+        return;
+    }
+#pragma unroll
+    for (u32 i = 0; i < GROUP; i++) {
+        if (i < left) target[i] = source[i];
+    }
+}
+
+DEVICE u64 this_thread() {
+    return (u64)blockIdx.x * blockDim.x + threadIdx.x;
+}
+
+DEVICE u64 all_threads() {
+    return (u64)gridDim.x * blockDim.x;
+}
+
+// Where a group of a matrix is. Divisions of 64 bits take long; so many groups no matrix has.
+struct Place {
+    u32 row;
+    u32 column;
+    // Elements of the row from `column` on.
+    u32 left;
+};
+
+DEVICE Place place_of(u64 item, u32 groups, u32 width) {
+    const u32 row = (u32)item / groups, column = ((u32)item - row * groups) * GROUP;
+    Place place = {row, column, width - column};
+    return place;
+}
+
+template <bool whole>
+DEVICE void rotate_group(real* x, const float* cosines, u32 half, float direction, u32 left) {
+    const Eight a = load_group<whole>(x, left), b = load_group<whole>(x + half, left);
+    const Eight cosine = load_group<whole>(cosines, left), sine = load_group<whole>(cosines + half, left);
+    Eight first, second;
+    for (u32 i = 0; i < GROUP; i++) {
+        const float turned = sine.at[i] * direction;
+        first.at[i] = a.at[i] * cosine.at[i] - b.at[i] * turned;
+        second.at[i] = b.at[i] * cosine.at[i] + a.at[i] * turned;
+    }
+    store_group<whole>(x, first, left);
+    store_group<whole>(x + half, second, left);
+}
+
+// Rotates the first `heads` heads of each row in place; element i of a head's first half goes with element i of its second.
+// A row of the table is head_dim / 2 cosines, then as many sines. `direction` is 1, or -1 to turn back.
+//
+// Block: 256. Grid: ceil(n * heads * ceil(head_dim / 16) / 256); the product is below 2^32. No dynamic shared memory.
+// x real[n, stride], positions u32[n], table float[positions, head_dim], n, heads, head_dim, stride, direction
+KERNEL_BOUNDS(MOST_THREADS, 4)
+rope(real* x, const u32* positions, const float* table, u32 n, u32 heads, u32 head_dim, u32 stride, float direction) {
+    const u32 half = head_dim / 2, groups = groups_of(half), row_groups = heads * groups;
+    const bool wide = half % GROUP == 0 && stride % GROUP == 0 && is_aligned(x) && is_aligned(table);
+    for (u64 item = this_thread(); item < (u64)n * row_groups; item += all_threads()) {
+        const u32 row = (u32)item / row_groups;
+        const Place place = place_of((u32)item - row * row_groups, groups, half);
+        real* const pair = x + (u64)row * stride + place.row * head_dim + place.column;
+        const float* const cosines = table + (u64)positions[row] * head_dim + place.column;
+        if (wide) {
+            rotate_group<true>(pair, cosines, half, direction, GROUP);
+        } else {
+            rotate_group<false>(pair, cosines, half, direction, place.left);
+        }
+    }
+}
+
+DEVICE float sigmoid(float x) {
+    return 1.0f / (1.0f + exp2_fast(-x * LOG2_E));
+}
+
+template <bool whole>
+DEVICE void swiglu_group(const real* gate, const real* up, real* a, u32 left) {
+    const Eight g = load_group<whole>(gate, left), u = load_group<whole>(up, left);
+    Eight product;
+    for (u32 i = 0; i < GROUP; i++) product.at[i] = g.at[i] * sigmoid(g.at[i]) * u.at[i];
+    store_group<whole>(a, product, left);
+}
+
+// a = silu(g) * u, where a row of `gu` is ffn gates, then ffn ups.
+//
+// Block: 256. Grid: ceil(n * ceil(ffn / 8) / 256); the product is below 2^32. No dynamic shared memory.
+// gu real[n, 2 * ffn], a real[n, ffn], n, ffn
+KERNEL_BOUNDS(MOST_THREADS, 4) swiglu(const real* gu, real* a, u32 n, u32 ffn) {
+    const u32 groups = groups_of(ffn);
+    const bool wide = ffn % GROUP == 0 && is_aligned(gu) && is_aligned(a);
+    for (u64 item = this_thread(); item < (u64)n * groups; item += all_threads()) {
+        const Place place = place_of(item, groups, ffn);
+        const real* const gate = gu + (u64)place.row * 2 * ffn + place.column;
+        real* const target = a + (u64)place.row * ffn + place.column;
+        if (wide) {
+            swiglu_group<true>(gate, gate + ffn, target, GROUP);
+        } else {
+            swiglu_group<false>(gate, gate + ffn, target, place.left);
+        }
+    }
+}
+
+template <bool whole>
+DEVICE void swiglu_backward_group(const real* da, real* gate, real* up, u32 left) {
+    const Eight d = load_group<whole>(da, left);
+    Eight g = load_group<whole>(gate, left), u = load_group<whole>(up, left);
+    for (u32 i = 0; i < GROUP; i++) {
+        const float s = sigmoid(g.at[i]), silu = g.at[i] * s;
+        g.at[i] = d.at[i] * u.at[i] * s * (1.0f + g.at[i] * (1.0f - s));
+        u.at[i] = d.at[i] * silu;
+    }
+    store_group<whole>(gate, g, left);
+    store_group<whole>(up, u, left);
+}
+
+// Replaces `gu` by its gradient, given that of silu(g) * u.
+//
+// Block, grid and shared memory as for `swiglu`.
+// da real[n, ffn], gu real[n, 2 * ffn], n, ffn
+KERNEL_BOUNDS(MOST_THREADS, 4) swiglu_backward(const real* da, real* gu, u32 n, u32 ffn) {
+    const u32 groups = groups_of(ffn);
+    const bool wide = ffn % GROUP == 0 && is_aligned(da) && is_aligned(gu);
+    for (u64 item = this_thread(); item < (u64)n * groups; item += all_threads()) {
+        const Place place = place_of(item, groups, ffn);
+        const real* const d = da + (u64)place.row * ffn + place.column;
+        real* const gate = gu + (u64)place.row * 2 * ffn + place.column;
+        if (wide) {
+            swiglu_backward_group<true>(d, gate, gate + ffn, GROUP);
+        } else {
+            swiglu_backward_group<false>(d, gate, gate + ffn, place.left);
+        }
+    }
+}
+
+// Four random words of a stream at a place: Philox4x32-10, bit by bit that of `rng.rs`.
+DEVICE uint4 philox(u64 seed, u64 stream, u64 index) {
+    constexpr u32 ROUNDS = 10, MULTIPLIER_0 = 0xD2511F53u, MULTIPLIER_1 = 0xCD9E8D57u, WEYL_0 = 0x9E3779B9u,
+                  WEYL_1 = 0xBB67AE85u;
+    uint4 counter = make_uint4((u32)index, (u32)(index >> 32), (u32)stream, (u32)(stream >> 32));
+    u32 key_0 = (u32)seed, key_1 = (u32)(seed >> 32);
+#pragma unroll
+    for (u32 round = 0; round < ROUNDS; round++) {
+        const u64 a = (u64)MULTIPLIER_0 * counter.x, b = (u64)MULTIPLIER_1 * counter.z;
+        counter = make_uint4((u32)(b >> 32) ^ counter.y ^ key_0, (u32)b, (u32)(a >> 32) ^ counter.w ^ key_1, (u32)a);
+        key_0 += WEYL_0;
+        key_1 += WEYL_1;
+    }
+    return counter;
+}
+
+// `value` times `keep`, or zero where the word says that it is dropped.
+DEVICE float dropped(float value, u32 word, float probability, float keep) {
+    constexpr float UNIT = 1.0f / 16777216.0f;
+    return (float)(word >> 8) * UNIT < probability ? 0.0f : value * keep;
+}
+
+template <bool whole>
+DEVICE void dropout_group(const real* x, real* y, u64 group, u64 seed, u64 stream, float probability, bool add, u32 left) {
+    const Eight values = load_group<whole>(x, left);
+    Eight sums = {};
+    if (add) sums = load_group<whole>(y, left);
+    const float keep = 1.0f / (1.0f - probability);
+    const uint4 first = philox(seed, stream, 2 * group), second = philox(seed, stream, 2 * group + 1);
+    const u32 words[GROUP] = {first.x, first.y, first.z, first.w, second.x, second.y, second.z, second.w};
+#pragma unroll
+    for (u32 i = 0; i < GROUP; i++) sums.at[i] += dropped(values.at[i], words[i], probability, keep);
+    store_group<whole>(y, sums, left);
+}
+
+// y = x * mask / (1 - probability), or with `add`, y += that. Word i of the stream decides on element i. y may be x.
+//
+// Block: 256. Grid: ceil(len / 2048). No dynamic shared memory.
+// x real[len], y real[len], len (64 bits), seed (64 bits), stream (64 bits), probability, add
+KERNEL_BOUNDS(MOST_THREADS, 4)
+dropout(const real* x, real* y, u64 len, u64 seed, u64 stream, float probability, u32 add) {
+    const bool wide = is_aligned(x) && is_aligned(y);
+    for (u64 group = this_thread(); group * GROUP < len; group += all_threads()) {
+        const u64 at = group * GROUP, left = len - at;
+        if (wide && left >= GROUP) {
+            dropout_group<true>(x + at, y + at, group, seed, stream, probability, add != 0, GROUP);
+        } else {
+            dropout_group<false>(x + at, y + at, group, seed, stream, probability, add != 0, left < GROUP ? left : GROUP);
+        }
+    }
+}
+
+// Row i of `out` is row rows[i] of `x`.
+//
+// Block: 256. Grid: ceil(count * ceil(h / 8) / 256); the product is below 2^32. No dynamic shared memory.
+// x real[n, h], rows u32[count], out real[count, h], count, h
+KERNEL_BOUNDS(MOST_THREADS, 4) gather_rows(const real* x, const u32* rows, real* out, u32 count, u32 h) {
+    const u32 groups = groups_of(h);
+    const bool wide = h % GROUP == 0 && is_aligned(x) && is_aligned(out);
+    for (u64 item = this_thread(); item < (u64)count * groups; item += all_threads()) {
+        const Place place = place_of(item, groups, h);
+        copy_group(out + (u64)place.row * h + place.column, x + (u64)rows[place.row] * h + place.column, wide, place.left);
+    }
+}
+
+// Row rows[i] of `out` becomes row i of `source`; the rows differ, and those that are not named stay as they are.
+//
+// Block, grid and shared memory as for `gather_rows`.
+// source real[count, h], rows u32[count], out real[n, h], count, h
+KERNEL_BOUNDS(MOST_THREADS, 4) scatter_rows(const real* source, const u32* rows, real* out, u32 count, u32 h) {
+    const u32 groups = groups_of(h);
+    const bool wide = h % GROUP == 0 && is_aligned(source) && is_aligned(out);
+    for (u64 item = this_thread(); item < (u64)count * groups; item += all_threads()) {
+        const Place place = place_of(item, groups, h);
+        copy_group(out + (u64)rows[place.row] * h + place.column, source + (u64)place.row * h + place.column, wide,
+                   place.left);
+    }
+}
