@@ -2,22 +2,42 @@
 //! `tests/fixtures/parity` (made by `make.py` there; versions in `versions.json`).
 //!
 //! Tolerances: f32 sums in another order. Measured worst cases are a tenth of what is allowed here, or less.
+//!
+//! The same on the CUDA backend: with the emulator of `tests/gpu/emulator` on any machine that has g++ and python3, and with
+//! the machine's GPU where `HOST_TEST_GPU` is set, which `tests/gpu/verify` does. `HOST_TEST_REPORT` names a file that gets
+//! what was found, a line of JSON a case.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use engine::adapter::LoraConfig;
+use engine::kernels::Kernels;
+use engine::kernels::cpu::CpuKernels;
 use engine::model::config::ModelConfig;
 use engine::model::layout::LinearKind;
 use engine::model::weights::WeightSource;
 use engine::optim::AdamWConfig;
 use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
 use safetensors::SafeTensors;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-const LOSS: f64 = 1e-5;
-const GRADIENT: f64 = 2e-5;
-const PARAMETER: f64 = 2e-5;
+/// How far off what is computed may be.
+#[derive(Clone, Copy)]
+struct Allowed {
+    loss: f64,
+    gradient: f64,
+    parameter: f64,
+}
+
+const EXACT: Allowed = Allowed { loss: 1e-5, gradient: 2e-5, parameter: 2e-5 };
+
+/// How far off it was at most.
+#[derive(Debug, Default, Serialize)]
+struct Found {
+    loss: f64,
+    gradients: BTreeMap<String, f64>,
+    parameter: f64,
+}
 
 #[derive(Deserialize)]
 struct Case {
@@ -129,10 +149,16 @@ fn options(case: &Case, gradient_checkpointing: bool) -> TrainerOptions {
     }
 }
 
-fn trainer(directory: &Path, case: &Case, expected: &Expected, gradient_checkpointing: bool) -> Trainer {
+fn trainer<K: Kernels>(
+    kernels: K,
+    directory: &Path,
+    case: &Case,
+    expected: &Expected,
+    gradient_checkpointing: bool,
+) -> Trainer<K> {
     let config = ModelConfig::from_dir(directory).unwrap();
     let weights = WeightSource::Directory(directory.to_owned());
-    let mut trainer = Trainer::new(config, &weights, options(case, gradient_checkpointing)).unwrap();
+    let mut trainer = Trainer::on(kernels, config, &weights, options(case, gradient_checkpointing)).unwrap();
     if case.lora.is_some() {
         let mut start: BTreeMap<String, Vec<f32>> = BTreeMap::new();
         trainer
@@ -148,12 +174,16 @@ fn trainer(directory: &Path, case: &Case, expected: &Expected, gradient_checkpoi
 }
 
 fn check(name: &str, gradient_checkpointing: bool) {
+    check_on(CpuKernels, EXACT, name, gradient_checkpointing);
+}
+
+fn check_on<K: Kernels>(kernels: K, allowed: Allowed, name: &str, gradient_checkpointing: bool) -> Found {
     let directory = fixture(name);
     let case: Case = serde_json::from_slice(&std::fs::read(directory.join("case.json")).unwrap()).unwrap();
     let expected = Expected::open(&directory);
-    let mut trainer = trainer(&directory, &case, &expected, gradient_checkpointing);
+    let mut trainer = trainer(kernels, &directory, &case, &expected, gradient_checkpointing);
     let (losses, norms) = (expected.doubles("losses"), expected.doubles("grad_norms"));
-    let (mut worst_loss, mut worst_gradient, mut worst_parameter) = (0.0f64, 0.0f64, 0.0f64);
+    let mut worst = Found::default();
     for step in 0..losses.len() {
         let batches: Vec<Batch> = (0..case.accumulation).map(|micro| expected.batch(step, micro)).collect();
         let targets: usize =
@@ -162,26 +192,27 @@ fn check(name: &str, gradient_checkpointing: bool) {
             trainer.forward_backward(batch, 1.0 / targets as f64, micro as u32).unwrap();
         }
         let loss = trainer.loss_sum();
-        worst_loss = worst_loss.max((loss / targets as f64 / losses[step] - 1.0).abs());
+        worst.loss = worst.loss.max((loss / targets as f64 / losses[step] - 1.0).abs());
         if step == 0 {
             let names = expected.names("grad/");
             assert_eq!(names.len(), trainer.gradient_report().len(), "{name}: as many gradients as torch has");
             for tensor in names {
                 let found = trainer.gradient(&tensor).unwrap_or_else(|| panic!("{name}: no gradient for {tensor}"));
                 let error = distance(&found, &expected.floats(&format!("grad/{tensor}")));
-                assert!(error <= GRADIENT, "{name}: gradient of {tensor} is {error:e} off");
-                worst_gradient = worst_gradient.max(error);
+                assert!(error <= allowed.gradient, "{name}: gradient of {tensor} is {error:e} off");
+                worst.gradients.insert(tensor, error);
             }
         }
         let stats = trainer.apply(case.lr, Some(case.max_grad_norm)).unwrap();
-        assert!((stats.grad_norm / norms[step] - 1.0).abs() <= GRADIENT, "{name}: grad norm of step {step}");
+        assert!((stats.grad_norm / norms[step] - 1.0).abs() <= allowed.gradient, "{name}: grad norm of step {step}");
     }
     for tensor in expected.names("after/") {
         let error = distance(&trainer.parameter(&tensor).unwrap(), &expected.floats(&format!("after/{tensor}")));
-        assert!(error <= PARAMETER, "{name}: {tensor} is {error:e} off after four steps");
-        worst_parameter = worst_parameter.max(error);
+        assert!(error <= allowed.parameter, "{name}: {tensor} is {error:e} off after four steps");
+        worst.parameter = worst.parameter.max(error);
     }
-    assert!(worst_loss <= LOSS, "{name}: loss is {worst_loss:e} off");
+    assert!(worst.loss <= allowed.loss, "{name}: loss is {:e} off", worst.loss);
+    worst
 }
 
 #[test]
@@ -218,5 +249,154 @@ fn rank_stabilized_lora_on_some_layers() {
 fn gradient_checkpointing_changes_nothing() {
     for name in ["untied", "tied", "wide-heads-llama3-rope", "frozen", "lora-all", "lora-some-rslora"] {
         check(name, true);
+    }
+}
+
+/// The CUDA backend.
+mod cuda {
+    use std::io::Write as _;
+    use std::process::Command;
+    use std::sync::OnceLock;
+
+    use engine::DeviceError;
+    use engine::generate::{GenerateOptions, generate};
+    use engine::kernels::Precision;
+    use engine::kernels::cuda::CudaKernels;
+    use engine::kernels::cuda::library::Search;
+    use engine::kernels::cuda::system::System;
+    use engine::model::Model;
+
+    use super::*;
+
+    const NAMES: [&str; 6] = ["untied", "tied", "wide-heads-llama3-rope", "frozen", "lora-all", "lora-some-rslora"];
+    /// What bfloat16 has: eight bits.
+    const ROUNDED: Allowed = Allowed { loss: 5e-3, gradient: 1e-1, parameter: 2e-2 };
+
+    /// Where the libraries are; none, said past the test's captured output, where there is neither a GPU nor an emulator.
+    fn search() -> Option<&'static Search> {
+        static SEARCH: OnceLock<Option<Search>> = OnceLock::new();
+        let find = || {
+            if std::env::var_os("HOST_TEST_GPU").is_some() {
+                return Some(Search::of_process());
+            }
+            let emulator = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/gpu/emulator");
+            let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulator");
+            let done = Command::new("sh").arg(emulator.join("build.sh")).arg(&built).output();
+            let python = Command::new("python3").arg("--version").output();
+            match (done, python) {
+                (Ok(done), Ok(_)) if done.status.success() => {
+                    let variable =
+                        |name: &str| (name == "HOST_CUDA_LIBRARY_PATH").then(|| built.clone().into_os_string());
+                    Some(Search::new(variable, Path::new("/nowhere"), false))
+                }
+                (done, _) => {
+                    let _ = writeln!(std::io::stderr(), "skipped, the CUDA backend is not run: no emulator: {done:?}");
+                    None
+                }
+            }
+        };
+        SEARCH.get_or_init(find).as_ref()
+    }
+
+    fn device(precision: Precision) -> Option<CudaKernels> {
+        let search = search()?;
+        let system = System::find(search).unwrap();
+        Some(system.open(search, 0, precision, None).unwrap())
+    }
+
+    fn check(precision: Precision, allowed: Allowed, name: &str, gradient_checkpointing: bool) {
+        let Some(kernels) = device(precision) else { return };
+        let device = kernels.name().to_owned();
+        let found = check_on(kernels, allowed, name, gradient_checkpointing);
+        if let Some(path) = std::env::var_os("HOST_TEST_REPORT") {
+            let line = serde_json::json!({
+                "case": name,
+                "device": device,
+                "precision": precision.name(),
+                "gradient_checkpointing": gradient_checkpointing,
+                "found": found,
+            });
+            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+            writeln!(file, "{line}").unwrap();
+        }
+    }
+
+    #[test]
+    fn float32_is_that_of_transformers_and_peft() {
+        for name in NAMES {
+            check(Precision::F32, Allowed { gradient: 1e-4, ..EXACT }, name, false);
+        }
+    }
+
+    #[test]
+    fn bfloat16_is_as_far_off_as_its_bits() {
+        for name in NAMES {
+            check(Precision::Bf16, ROUNDED, name, false);
+        }
+    }
+
+    #[test]
+    fn gradient_checkpointing_changes_nothing() {
+        check(Precision::F32, Allowed { gradient: 1e-4, ..EXACT }, "tied", true);
+        check(Precision::Bf16, ROUNDED, "lora-all", true);
+    }
+
+    #[test]
+    fn the_same_step_gives_the_same_bits() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let run = || {
+                let kernels = device(precision)?;
+                let directory = fixture("tied");
+                let case: Case = serde_json::from_slice(&std::fs::read(directory.join("case.json")).unwrap()).unwrap();
+                let expected = Expected::open(&directory);
+                let mut trainer = trainer(kernels, &directory, &case, &expected, false);
+                for step in 0..2 {
+                    trainer.forward_backward(&expected.batch(step, 0), 1.0, 0).unwrap();
+                    trainer.apply(1e-3, Some(1.0)).unwrap();
+                }
+                let mut bits: Vec<u32> = Vec::new();
+                let mut keep = |_: &str, _: &[usize], values: &[f32]| {
+                    bits.extend(values.iter().map(|value| value.to_bits()));
+                    Ok::<(), engine::EngineError>(())
+                };
+                trainer.visit_state(&mut keep).unwrap();
+                Some(bits)
+            };
+            assert_eq!(run(), run());
+        }
+    }
+
+    #[test]
+    fn text_is_generated_as_on_the_cpu() {
+        let Some(kernels) = device(Precision::F32) else { return };
+        let directory = fixture("untied");
+        let config = ModelConfig::from_dir(&directory).unwrap();
+        let weights = WeightSource::Directory(directory.clone());
+        let prompts = [vec![1, 5, 9, 2, 7], vec![3, 4], vec![8; 17]];
+        let options = GenerateOptions { max_new_tokens: 6, ..GenerateOptions::default() };
+        let on_cpu = Model::load(config.clone(), &weights, None).unwrap();
+        let on_gpu = Model::on(kernels, config, &weights, None).unwrap();
+        let expected = generate(&on_cpu, &prompts, &options, &mut |_, _| {}).unwrap();
+        let found = generate(&on_gpu, &prompts, &options, &mut |_, _| {}).unwrap();
+        let ids = |completions: &[engine::generate::Completion]| -> Vec<Vec<u32>> {
+            completions.iter().map(|completion| completion.ids.clone()).collect()
+        };
+        assert_eq!(ids(&found), ids(&expected));
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_an_error_that_says_how_much() {
+        let Some(kernels) = device(Precision::F32) else { return };
+        let directory = fixture("untied");
+        let mut config = ModelConfig::from_dir(&directory).unwrap();
+        config.vocab_size = 1 << 36;
+        let weights = WeightSource::Directory(directory);
+        let Err(error) = Model::on(kernels, config, &weights, None) else { panic!("there is not so much memory") };
+        match error {
+            engine::EngineError::Device(DeviceError::OutOfMemory { wanted, free, total, .. }) => {
+                assert!(wanted > total && free <= total && free > 0);
+            }
+            other => panic!("{other}"),
+        }
     }
 }
