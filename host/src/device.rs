@@ -172,7 +172,7 @@ fn no_device(absent: &Absent, wanted: Option<usize>) -> Diagnostic {
         (Absent::NoDriver(missing), _) => {
             Diagnostic::error("device::missing", "there is no NVIDIA driver for `device: cuda`")
                 .why(missing.to_string())
-                .help(help)
+                .help(format!("{}; or {help}", missing.help()))
         }
         (Absent::NoDevice, _) => Diagnostic::error("device::missing", absent.to_string()).help(help),
         (Absent::Broken(reason), _) => {
@@ -185,7 +185,7 @@ fn no_library(missing: &Missing, gpu: &Gpu) -> Diagnostic {
     let message = format!("`cuda:{}` ({}) cannot be used: a library is missing", gpu.ordinal, gpu.name);
     Diagnostic::error("device::library", message)
         .why(missing.to_string())
-        .help("install it, or write `device: cpu` to train on the CPU; `host doctor` says what was found")
+        .help(format!("{}; or write `device: cpu` to train on the CPU", missing.help()))
 }
 
 fn no_bf16(gpu: &Gpu) -> Diagnostic {

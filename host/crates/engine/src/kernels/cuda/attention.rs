@@ -1,7 +1,7 @@
 //! How attention's kernels are launched; what they do is said in `source/attention.cu`, and the sizes here are those there.
 
 use super::rows::Tiles;
-use super::*;
+use super::{Attention, AttentionShape, CudaRows, Device, Function, Precision, THREADS, float, plan, word};
 
 /// Rows that a block takes.
 pub(super) const TILES: Tiles = Tiles { forward: 128, queries: 64, keys: 64 };

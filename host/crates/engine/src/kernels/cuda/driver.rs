@@ -41,7 +41,7 @@ pub(super) struct Context {
     /// Bytes of shared memory that a block may have.
     pub(super) shared: u32,
     device: CUdevice,
-    context: CUcontext,
+    handle: CUcontext,
     stream: CUstream,
     failure: OnceLock<DeviceError>,
     /// Pinned memory that pieces pass through.
@@ -118,17 +118,19 @@ impl Context {
             multiprocessors: 1,
             shared: FREE_SHARED_BYTES,
             device: 0,
-            context: ptr::null_mut(),
+            handle: ptr::null_mut(),
             stream: ptr::null_mut(),
             failure: OnceLock::new(),
             passage: Mutex::new(None),
         };
         let mut device = 0;
-        // SAFETY: each call writes one value of the type that its signature says, into a place for one.
+        // SAFETY: takes a number.
         context.raw("cuInit", |driver| unsafe { (driver.cuInit)(0) });
+        // SAFETY: writes one number.
         context.raw("cuDeviceGet", |driver| unsafe { (driver.cuDeviceGet)(&raw mut device, ordinal as c_int) });
         context.device = device;
         let mut name = [0; 256];
+        // SAFETY: writes at most as many bytes as it is told.
         context.raw("cuDeviceGetName", |driver| unsafe {
             (driver.cuDeviceGetName)(name.as_mut_ptr(), name.len() as c_int - 1, device)
         });
@@ -138,6 +140,7 @@ impl Context {
         }
         let attribute = |context: &Self, attribute| {
             let mut value = 0;
+            // SAFETY: writes one number.
             context.raw("cuDeviceGetAttribute", |driver| unsafe {
                 (driver.cuDeviceGetAttribute)(&raw mut value, attribute, device)
             });
@@ -151,20 +154,24 @@ impl Context {
         let most = Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         context.shared = attribute(&context, most).max(FREE_SHARED_BYTES);
         let mut handle = ptr::null_mut();
+        // SAFETY: writes one handle.
         context.raw("cuDevicePrimaryCtxRetain", |driver| unsafe {
             (driver.cuDevicePrimaryCtxRetain)(&raw mut handle, device)
         });
-        context.context = handle;
+        context.handle = handle;
         let mut stream = ptr::null_mut();
         // Does not wait for the legacy stream.
+        // SAFETY: writes one handle.
         context.call("cuStreamCreate", |driver| unsafe { (driver.cuStreamCreate)(&raw mut stream, 1) });
         context.stream = stream;
         // Memory that was given back stays with the process: rooms that come and go do not cost a call of the system.
         let mut pool = ptr::null_mut();
+        // SAFETY: writes one handle.
         context.call("cuDeviceGetDefaultMemPool", |driver| unsafe {
             (driver.cuDeviceGetDefaultMemPool)(&raw mut pool, device)
         });
         let mut keep = u64::MAX;
+        // SAFETY: reads one number of the size that the attribute has.
         context.call("cuMemPoolSetAttribute", |driver| unsafe {
             let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
             (driver.cuMemPoolSetAttribute)(pool, attribute, (&raw mut keep).cast())
@@ -206,10 +213,10 @@ impl Context {
     }
 
     fn enter(&self) {
-        if CURRENT.get() != self.context {
+        if CURRENT.get() != self.handle {
             // SAFETY: a context that this value keeps alive.
-            if self.raw("cuCtxSetCurrent", |driver| unsafe { (driver.cuCtxSetCurrent)(self.context) }) {
-                CURRENT.set(self.context);
+            if self.raw("cuCtxSetCurrent", |driver| unsafe { (driver.cuCtxSetCurrent)(self.handle) }) {
+                CURRENT.set(self.handle);
             }
         }
     }
@@ -434,7 +441,7 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        if self.context.is_null() {
+        if self.handle.is_null() {
             return;
         }
         let passage = self.passage.get_mut().unwrap_or_else(PoisonError::into_inner).take();

@@ -183,7 +183,7 @@ impl fmt::Display for Missing {
         for reason in &self.skipped {
             write!(f, "\n  {reason}")?;
         }
-        write!(f, "\nhelp: {}", self.help())
+        Ok(())
     }
 }
 

@@ -51,6 +51,7 @@ macro_rules! kernels {
     ($(#[$documentation:meta])* $table:ident of $file:literal: $($kernel:ident),*) => {
         $(#[$documentation])*
         #[derive(Debug, Clone, Copy)]
+        #[allow(clippy::struct_field_names, reason = "kernels are named in their sources")]
         struct $table {
             $($kernel: Function,)*
         }

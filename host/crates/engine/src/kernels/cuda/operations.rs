@@ -2,7 +2,12 @@
 
 use plan::LossRoom;
 
-use super::*;
+use super::{
+    AdamState, AdamStep, Arc, Attention, AttentionShape, CudaBuffer, CudaKernels, CudaRows, CudaSegments, CudaTally,
+    DeviceError, DropoutKey, Format, Gemm, Kernels, LONGEST_NORM, LossGradients, Mutex, OPTIMIZER_TILE, Operand,
+    Precision, Rows, SUM_THREADS, Segment, THREADS, Totals, View, ViewMut, attention, attention_defines, bf16_bits,
+    bf16_value, elements, extent, float, lock, plan, word,
+};
 
 impl Kernels for CudaKernels {
     type Buffer = CudaBuffer;

@@ -100,7 +100,10 @@ impl LibraryReport {
                 };
                 (Some(opened.path), Some(opened.place.to_string()), version, problem, opened.skipped)
             }
-            Err(missing) => (None, None, None, Some(missing.to_string()), missing.skipped),
+            Err(missing) => {
+                let problem = format!("{missing}\nhelp: {}", missing.help());
+                (None, None, None, Some(problem), missing.skipped)
+            }
         };
         Self { name: name.stem(), path, place, version, problem, skipped }
     }
