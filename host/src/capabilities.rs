@@ -62,12 +62,12 @@ pub const FEATURES: &[Feature] = &[
     row("dora", "DoRA and other adapters", Config("peft_use_dora: true"), no("adapters are plain or rank-stabilized LoRA")),
     row("freezing", "some weights frozen", Config("unfrozen_parameters: ['^lm_head']"), YES),
     row("checkpointing", "activation checkpointing", Config("gradient_checkpointing: true"), YES),
-    row("offloading", "activations offloaded", Config("activation_offloading: true"), no("on the CPU there is nowhere to offload to; `gradient_checkpointing: true` saves the memory")),
+    row("offloading", "activations offloaded", Config("activation_offloading: true"), no("activations stay on the device; `gradient_checkpointing: true` saves the memory")),
     row("packing", "several samples in one row, kept apart", Config("sample_packing: true"), YES),
     row("generation", "generation in evaluations", Config("val_set_size: 0.1\neval_reward_funcs: [exact-match]"), YES),
     row("chat", "conversations through a chat template", Config("chat_template: chatml"), YES),
-    row("quantized", "quantized weights", Config("load_in_4bit: true"), no("weights are kept in float32")),
-    row("half", "float16 training", Config("fp16: true"), no("on the CPU, training computes in float32")),
+    row("quantized", "quantized weights", Config("load_in_4bit: true"), no("weights are kept in float32, or in bfloat16 on a GPU")),
+    row("half", "float16 training", Config("fp16: true"), no("training computes in bfloat16 or in float32")),
     row("rl", "preference and reinforcement learning", Config("rl: dpo"), no("supervised fine-tuning is what is here")),
     row("distributed", "several devices", Config("deepspeed: ds.json"), no("a run is one process on one machine")),
     row("streaming", "streaming datasets", Config("streaming: true"), no("data is read whole when a run starts")),
@@ -98,7 +98,7 @@ fn words(support: Support) -> String {
 pub fn markdown() -> String {
     let mut page = String::from(
         "# What can be trained, and how\n\nWritten by `host doctor --capabilities`. Every row is held against what `host check` says of a config or a model that asks\n\
-         for it. Training runs on the CPU in float32.\n\n| | asked for by |",
+         for it. Training runs on the CPU in float32, and on an NVIDIA GPU in bfloat16 or float32 (`device`).\n\n| | asked for by |",
     );
     for name in ARCHITECTURES {
         let _ = write!(page, " {name} |");

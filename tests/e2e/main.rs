@@ -7,6 +7,7 @@ mod code;
 mod config;
 mod craft;
 mod data;
+mod device;
 mod evidence;
 mod fix;
 mod generate;

@@ -43,7 +43,8 @@ fn the_doctor_says_what_there_is() {
     assert_eq!(event["capabilities"]["LlamaForCausalLM"]["lora"], "yes");
     let text = project.success(&["doctor"]).stdout;
     let names: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(names, ["host", "system", "device", "cores", "memory", "disk", "cache", "plugins", "trains"]);
+    let expected = ["host", "system", "device", "cpu", "memory", "disk", "cache", "plugins", "trains", "gpu", "cuda"];
+    assert_eq!(names[..expected.len()], expected);
     let page = project.success(&["doctor", "--capabilities"]).stdout;
     assert!(page.contains("| sliding-window attention | model: `sliding_window` | no: "), "{page}");
 }

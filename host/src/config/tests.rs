@@ -146,19 +146,18 @@ fn a_reward_says_what_an_error_costs() {
     assert_eq!(loaded(&found.to_yaml(), &[]).config, found.config);
 }
 
-/// What Axolotl's examples have and the CPU does not need: the run is the same or better, and is told.
+/// What Axolotl's examples have and is not needed here: the run is the same or better, and is told.
 #[test]
 fn what_is_done_otherwise_here_is_told() {
     let text = format!(
-        "{MINIMAL}bf16: true\ntf32: true\noptimizer: adamw_bnb_8bit\ntrust_remote_code: true\nevals_per_epoch: 0\nplugins:\n  - axolotl.integrations.liger.LigerPlugin\n  - axolotl.integrations.kd.KDPlugin\n"
+        "{MINIMAL}tf32: true\noptimizer: adamw_bnb_8bit\ntrust_remote_code: true\nevals_per_epoch: 0\nplugins:\n  - axolotl.integrations.liger.LigerPlugin\n  - axolotl.integrations.kd.KDPlugin\n"
     );
     insta::assert_snapshot!(problems(&text, &[]), @r"
-    6:7 warning config::no-effect `bf16: true`, but training here computes in float32
-    7:7 note config::no-effect `tf32` has no effect here
-    8:12 warning config::no-effect `optimizer: adamw_bnb_8bit`, but the state of AdamW is kept in 32 bits here
-    9:1 note config::no-effect `trust_remote_code` has no effect here
-    12:5 note config::no-effect Axolotl's `axolotl.integrations.liger.LigerPlugin` has no effect here
-    13:5 error config::unsupported-value Axolotl's `axolotl.integrations.kd.KDPlugin` is Python, which is never run here
+    6:7 note config::no-effect `tf32` has no effect here
+    7:12 warning config::no-effect `optimizer: adamw_bnb_8bit`, but the state of AdamW is kept in 32 bits here
+    8:1 note config::no-effect `trust_remote_code` has no effect here
+    11:5 note config::no-effect Axolotl's `axolotl.integrations.liger.LigerPlugin` has no effect here
+    12:5 error config::unsupported-value Axolotl's `axolotl.integrations.kd.KDPlugin` is Python, which is never run here
     ");
     let paged = examined(&format!("{MINIMAL}optimizer: paged_adamw_32bit\n"), &[]);
     assert_eq!(paged.problems[0].severity, Severity::Note);

@@ -1,10 +1,16 @@
-//! Times whole training steps (forward, backward, clip, AdamW) on random weights and tokens, for `tests/bench/run.py`.
+//! Times whole training steps (forward, backward, clip, AdamW) on random weights and tokens, for `tests/bench/run.py` and
+//! `tests/gpu/verify`.
 //!
-//! `bench_step SHAPE MODE SECONDS`: shape `s` or `m`, mode `full` or `lora`. Prints one line of JSON.
+//! `bench_step SHAPE MODE SECONDS [cuda ROWS LENGTH]`: shape `s`, `m` (SmolLM-135M) or `l` (Llama-3.2-1B), mode `full` or
+//! `lora`; with `cuda`, on the first GPU in bfloat16. Prints one line of JSON.
 
 use std::time::Instant;
 
 use engine::adapter::LoraConfig;
+use engine::kernels::Kernels;
+use engine::kernels::cpu::CpuKernels;
+use engine::kernels::cuda::library::Search;
+use engine::kernels::cuda::system::System;
 use engine::model::config::ModelConfig;
 use engine::model::layout::LinearKind;
 use engine::model::weights::WeightSource;
@@ -12,13 +18,39 @@ use engine::optim::AdamWConfig;
 use engine::rng::Philox;
 use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
 
-/// Rows and tokens of a batch.
+/// Rows and tokens of a batch on the CPU.
 const ROWS: usize = 2;
 const LENGTH: usize = 512;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [shape, mode, seconds] = arguments.as_slice() else { panic!("usage: bench_step s|m full|lora SECONDS") };
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [shape, mode, seconds] => run(CpuKernels, shape, mode, seconds, ROWS, LENGTH, |_| None),
+        [shape, mode, seconds, "cuda", rows, length] => {
+            let search = Search::of_process();
+            let system = System::find(&search).unwrap_or_else(|absent| panic!("{absent}"));
+            let kernels =
+                system.open(&search, 0, system.gpus[0].precision(), None).unwrap_or_else(|error| panic!("{error}"));
+            let (rows, length) = (rows.parse().expect("rows"), length.parse().expect("a length"));
+            run(kernels, shape, mode, seconds, rows, length, |kernels| {
+                let (free, total) = kernels.memory();
+                Some(total - free)
+            });
+        }
+        _ => panic!("usage: bench_step s|m|l full|lora SECONDS [cuda ROWS LENGTH]"),
+    }
+}
+
+/// `memory` says how much of the device is in use.
+fn run<K: Kernels>(
+    kernels: K,
+    shape: &str,
+    mode: &str,
+    seconds: &str,
+    rows: usize,
+    length: usize,
+    memory: impl Fn(&K) -> Option<u64>,
+) {
     let seconds: f64 = seconds.parse().expect("seconds");
     let config = ModelConfig::from_json(&shape_json(shape), "bench".as_ref()).expect("a shape of this file");
     let options = TrainerOptions {
@@ -36,18 +68,20 @@ fn main() {
         adamw: AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 },
     };
     let vocabulary = config.vocab_size as u64;
-    let mut trainer = Trainer::new(config, &WeightSource::Random { seed: 1 }, options).expect("a trainer");
+    let mut trainer = Trainer::on(kernels, config, &WeightSource::Random { seed: 1 }, options).expect("a trainer");
     let mut rng = Philox::new(7, 1);
-    let ids: Vec<u32> = (0..ROWS * LENGTH).map(|_| rng.below(vocabulary) as u32).collect();
-    let last = |index: usize| index % LENGTH == LENGTH - 1;
+    let ids: Vec<u32> = (0..rows * length).map(|_| rng.below(vocabulary) as u32).collect();
+    let last = |index: usize| index % length == length - 1;
     let targets = (0..ids.len()).map(|index| if last(index) { IGNORE } else { ids[index + 1] }).collect();
-    let batch = Batch { ids, targets, weights: None, doc_lens: vec![LENGTH as u32; ROWS] };
-    let scale = 1.0 / (ROWS * (LENGTH - 1)) as f64;
+    let batch = Batch { ids, targets, weights: None, doc_lens: vec![length as u32; rows] };
+    let scale = 1.0 / (rows * (length - 1)) as f64;
+    // Seconds of a step, and those until all of its work was asked for but the update.
     let mut step = || {
         let start = Instant::now();
-        trainer.forward_backward(&batch, scale, 0).expect("a step");
-        trainer.apply(1e-4, Some(1.0)).expect("an update");
-        start.elapsed().as_secs_f64()
+        trainer.forward_backward(&batch, scale, 0).unwrap_or_else(|error| panic!("{error}"));
+        let queued = start.elapsed().as_secs_f64();
+        trainer.apply(1e-4, Some(1.0)).unwrap_or_else(|error| panic!("{error}"));
+        (start.elapsed().as_secs_f64(), queued)
     };
     // The first steps make room and warm the caches.
     step();
@@ -56,14 +90,16 @@ fn main() {
     while times.len() < 3 || start.elapsed().as_secs_f64() < seconds {
         times.push(step());
     }
-    times.sort_by(f64::total_cmp);
-    let median = times[times.len() / 2];
-    let tokens = (ROWS * LENGTH) as f64;
+    times.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (median, queued) = times[times.len() / 2];
+    let tokens = (rows * length) as f64;
     let line = serde_json::json!({
         "tokens_per_second": tokens / median,
-        "best": tokens / times[0],
+        "best": tokens / times[0].0,
+        "queued_share": queued / median,
         "steps": times.len(),
         "peak_bytes": peak_bytes(),
+        "device_bytes": memory(&trainer.model().kernels),
     });
     #[expect(clippy::print_stdout, reason = "its result")]
     {
@@ -75,13 +111,14 @@ fn shape_json(name: &str) -> String {
     let (hidden, layers, heads, kv_heads, ffn, vocabulary, tied) = match name {
         "s" => (512, 8, 8, 4, 1408, 8192, false),
         "m" => (576, 30, 9, 3, 1536, 49152, true),
+        "l" => (2048, 16, 32, 8, 8192, 128_256, true),
         other => panic!("no shape `{other}`"),
     };
     serde_json::json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
         "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads,
         "num_key_value_heads": kv_heads, "intermediate_size": ffn, "vocab_size": vocabulary,
-        "tie_word_embeddings": tied, "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        "tie_word_embeddings": tied, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
     })
     .to_string()
 }

@@ -153,9 +153,17 @@ mod tests {
     use super::*;
     use crate::kernels::{AttentionShape, Precision};
 
-    /// NVRTC needs no GPU. Without it there is nothing to see, which is said past the test's captured output.
+    /// NVRTC needs no GPU; `HOST_TEST_NVRTC` may be its directory. Without it there is nothing to see, which is said past the
+    /// test's captured output.
     fn nvrtc() -> Option<Nvrtc> {
-        match library::open(Name::Nvrtc, &Search::of_process(), None) {
+        let search = match std::env::var_os("HOST_TEST_NVRTC") {
+            Some(directory) => {
+                let variable = |name: &str| (name == "HOST_CUDA_LIBRARY_PATH").then(|| directory.clone());
+                Search::new(variable, Path::new("/nowhere"), false)
+            }
+            None => Search::of_process(),
+        };
+        match library::open(Name::Nvrtc, &search, None) {
             Ok(opened) => Some(Nvrtc::new(opened.library).expect("NVRTC has all that is called")),
             Err(missing) => {
                 let mut stderr = std::io::stderr();
