@@ -46,7 +46,8 @@ pub struct Facts {
     /// The data and the length of the run, once the data is read, which `host check` does not do: `rows`, `samples`,
     /// `tokens`, `longest`, `too_long`, `micro_batches_per_epoch`, `steps_per_epoch`, `total_steps` and so on.
     pub data: Option<Value>,
-    /// The machine: `device`, `cores`, `host_version`.
+    /// The machine: `device` (`cpu`, `cuda`), `precision` (`float32`, `bfloat16`), `cores`, `host_version`; of a GPU also
+    /// `device_name`, `device_memory_bytes`, `compute_capability`.
     pub machine: Option<Value>,
     /// Outcomes of others' runs, where the user imported a table: `run` (how this run is set up: `architecture`,
     /// `parameters`, `device`, `techniques`, `learning_rate`, `batch_size`, `sequence_len`), and `outcomes`, groups of runs

@@ -7,6 +7,8 @@
 //! the machine's GPU where `HOST_TEST_GPU` is set, which `tests/gpu/verify` does. `HOST_TEST_REPORT` names a file that gets
 //! what was found, a line of JSON a case.
 
+mod emulator;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -257,56 +259,20 @@ fn gradient_checkpointing_changes_nothing() {
 /// The CUDA backend.
 mod cuda {
     use std::io::Write as _;
-    use std::process::Command;
-    use std::sync::OnceLock;
 
     use engine::DeviceError;
     use engine::generate::{GenerateOptions, generate};
     use engine::kernels::Precision;
     use engine::kernels::counting::Profile;
-    use engine::kernels::cuda::CudaKernels;
-    use engine::kernels::cuda::library::Search;
-    use engine::kernels::cuda::system::System;
     use engine::memory::{BatchShape, Workload, footprint};
     use engine::model::Model;
 
+    use super::emulator::device;
     use super::*;
 
     const NAMES: [&str; 6] = ["untied", "tied", "wide-heads-llama3-rope", "frozen", "lora-all", "lora-some-rslora"];
     /// What bfloat16 has: eight bits. `bf16.json` says what torch makes of them.
     const ROUNDED: Allowed = Allowed { loss: 5e-3, gradient: 1e-1, parameter: 2e-2 };
-
-    /// Where the libraries are; none, said past the test's captured output, where there is neither a GPU nor an emulator.
-    fn search() -> Option<&'static Search> {
-        static SEARCH: OnceLock<Option<Search>> = OnceLock::new();
-        let find = || {
-            if std::env::var_os("HOST_TEST_GPU").is_some() {
-                return Some(Search::of_process());
-            }
-            let emulator = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/gpu/emulator");
-            let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulator");
-            let done = Command::new("sh").arg(emulator.join("build.sh")).arg(&built).output();
-            let python = Command::new("python3").arg("--version").output();
-            match (done, python) {
-                (Ok(done), Ok(_)) if done.status.success() => {
-                    let variable =
-                        |name: &str| (name == "HOST_CUDA_LIBRARY_PATH").then(|| built.clone().into_os_string());
-                    Some(Search::new(variable, Path::new("/nowhere"), false))
-                }
-                (done, _) => {
-                    let _ = writeln!(std::io::stderr(), "skipped, the CUDA backend is not run: no emulator: {done:?}");
-                    None
-                }
-            }
-        };
-        SEARCH.get_or_init(find).as_ref()
-    }
-
-    fn device(precision: Precision) -> Option<CudaKernels> {
-        let search = search()?;
-        let system = System::find(search).unwrap();
-        Some(system.open(search, 0, precision, None).unwrap())
-    }
 
     fn check(precision: Precision, allowed: Allowed, name: &str, gradient_checkpointing: bool) -> Option<Found> {
         let kernels = device(precision)?;
