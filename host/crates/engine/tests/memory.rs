@@ -1,8 +1,11 @@
 //! What training remembers: less with activation checkpointing, nothing for what is frozen.
 
+mod emulator;
+
 use std::path::Path;
 
 use engine::adapter::LoraConfig;
+use engine::kernels::Precision;
 use engine::kernels::counting::Profile;
 use engine::memory::{BatchShape, Workload, footprint};
 use engine::model::config::ModelConfig;
@@ -94,6 +97,32 @@ fn a_footprint_is_what_a_trainer_takes() {
             assert_eq!(counted.trainable_parameters, trainer.trainable_parameters());
             assert_eq!(counted.total_parameters, trainer.total_parameters());
         }
+    }
+}
+
+/// The device's memory is the process's, so no other test of this program may use it.
+#[test]
+fn a_footprint_is_what_a_gpu_gives() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/parity/tied");
+    let config = ModelConfig::from_dir(&directory).unwrap();
+    let weights = WeightSource::Directory(directory);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let Some(kernels) = emulator::device(precision) else { return };
+        let profile = Profile::Cuda { precision, multiprocessors: kernels.multiprocessors() };
+        let train = BatchShape { tokens: 80, targets: 80, longest: 40 };
+        let work = Workload { train, accumulates: false, eval: None, generation: None };
+        let options = options(Trainable::All, false);
+        let counted = footprint(profile, &config, &options, &work).unwrap();
+        let (before, _) = kernels.memory();
+        let mut trainer = Trainer::on(kernels, config.clone(), &weights, options).unwrap();
+        trainer.reserve(&work).unwrap();
+        trainer.forward_backward(&batch(80), 1.0, 0).unwrap();
+        trainer.apply(1e-3, Some(1.0)).unwrap();
+        let (after, _) = trainer.model().kernels.memory();
+        // The matrix library's room is there before; tables of rows and segments are not counted.
+        let parts = counted.weights + counted.gradients + counted.optimizer + counted.activations + counted.logits;
+        let (used, counted) = (before - after, parts - (32 << 20));
+        assert!(used >= counted && used - counted < 128 << 10, "{precision:?}: {used} bytes, {counted} were counted");
     }
 }
 

@@ -263,8 +263,6 @@ mod cuda {
     use engine::DeviceError;
     use engine::generate::{GenerateOptions, generate};
     use engine::kernels::Precision;
-    use engine::kernels::counting::Profile;
-    use engine::memory::{BatchShape, Workload, footprint};
     use engine::model::Model;
 
     use super::emulator::device;
@@ -362,42 +360,6 @@ mod cuda {
             completions.iter().map(|completion| completion.ids.clone()).collect()
         };
         assert_eq!(ids(&found), ids(&expected));
-    }
-
-    #[test]
-    fn a_footprint_is_what_the_device_gives() {
-        let directory = fixture("tied");
-        let config = ModelConfig::from_dir(&directory).unwrap();
-        let case: Case = serde_json::from_slice(&std::fs::read(directory.join("case.json")).unwrap()).unwrap();
-        for precision in [Precision::F32, Precision::Bf16] {
-            let Some(kernels) = device(precision) else { return };
-            let expected = Expected::open(&directory);
-            let multiprocessors = kernels.multiprocessors();
-            let batch = expected.batch(0, 0);
-            let tokens = batch.ids.len();
-            let targets = batch.targets.iter().filter(|&&target| target != IGNORE).count();
-            let longest = batch.doc_lens.iter().max().copied().unwrap() as usize;
-            let train = BatchShape { tokens, targets, longest };
-            let work = Workload { train, accumulates: false, eval: None, generation: None };
-            let options = options(&case, false);
-            let profile = Profile::Cuda { precision, multiprocessors };
-            let counted = footprint(profile, &config, &options, &work).unwrap();
-            let (before, _) = kernels.memory();
-            let weights = WeightSource::Directory(directory.clone());
-            let mut trainer = Trainer::on(kernels, config.clone(), &weights, options).unwrap();
-            trainer.reserve(&work).unwrap();
-            trainer.forward_backward(&batch, 1.0, 0).unwrap();
-            trainer.apply(1e-3, Some(1.0)).unwrap();
-            let (after, _) = trainer.model().kernels.memory();
-            // The matrix library's room is there before; tables of rows and segments are not counted.
-            let workspace = 32 << 20;
-            let parts = counted.weights + counted.gradients + counted.optimizer + counted.activations + counted.logits;
-            let (used, counted) = (before - after, parts - workspace);
-            assert!(
-                used >= counted && used - counted < 128 << 10,
-                "{precision:?}: {used} bytes, {counted} were counted"
-            );
-        }
     }
 
     #[test]
