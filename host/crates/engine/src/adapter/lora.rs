@@ -243,18 +243,7 @@ impl<B> Lora<B> {
         let Some(&(_, first)) = members.first() else { return };
         let (n, r, input) = (pass.n, self.config.r, pass.input);
         let down = |rows: usize, x: View<'_, B>, a: usize, out: ViewMut<'_, B>| {
-            let product = Gemm {
-                m: n,
-                n: rows,
-                k: input,
-                transpose_a: false,
-                transpose_b: true,
-                lda: input,
-                ldb: input,
-                ldc: self.width,
-                alpha: 1.0,
-                beta: 0.0,
-            };
+            let product = Gemm::new([n, rows, input], (false, true), [input, input, self.width], 0.0);
             kernels.gemm(product, x, at(&self.params, a), out);
         };
         if self.key(pass, members[0].0).is_none() {
@@ -333,18 +322,7 @@ impl<B> Lora<B> {
             };
             kernels.gemm(of_b, at(dy, column), at(kept, place.column), at_mut(gradients, place.b));
         }
-        let of_a = |rows: usize| Gemm {
-            m: rows,
-            n: input,
-            k: n,
-            transpose_a: true,
-            transpose_b: false,
-            lda: row,
-            ldb: input,
-            ldc: input,
-            alpha: 1.0,
-            beta,
-        };
+        let of_a = |rows: usize| Gemm::new([rows, input, n], (true, false), [row, input, input], beta);
         if self.key(pass, members[0].0).is_none() {
             kernels.gemm(of_a(row), at(small, 0), at(x, 0), at_mut(gradients, first.a));
         } else {
@@ -372,18 +350,7 @@ impl<B> Lora<B> {
         let Some(&(_, first)) = members.first() else { return };
         let (n, r, input) = (pass.n, self.config.r, pass.input);
         let row = r * members.len();
-        let through_a = |rows: usize, beta: f32| Gemm {
-            m: n,
-            n: input,
-            k: rows,
-            transpose_a: false,
-            transpose_b: false,
-            lda: row,
-            ldb: input,
-            ldc: input,
-            alpha: 1.0,
-            beta,
-        };
+        let through_a = |rows: usize, beta: f32| Gemm::new([n, input, rows], (false, false), [row, input, input], beta);
         if self.key(pass, members[0].0).is_none() {
             return kernels.gemm(through_a(row, 1.0), at(small, 0), at(&self.params, first.a), at_mut(dx, 0));
         }

@@ -302,18 +302,7 @@ fn project_logits<K: Kernels>(
     let (h, v) = (config.hidden_size, config.vocab_size);
     let norm = at(&model.params, model.layout.norm);
     kernels.rmsnorm(rows, h, config.rms_norm_eps, at(x, offset), norm, at_mut(normed, 0), at_mut(root, 0));
-    let product = Gemm {
-        m: rows,
-        n: v,
-        k: h,
-        transpose_a: false,
-        transpose_b: true,
-        lda: h,
-        ldb: h,
-        ldc: v,
-        alpha: 1.0,
-        beta: 0.0,
-    };
+    let product = Gemm::new([rows, v, h], (false, true), [h, h, v], 0.0);
     kernels.gemm(product, at(normed, 0), at(&model.params, model.layout.head), at_mut(logits, 0));
     let mut values = vec![0.0; rows * v];
     kernels.download(at(logits, 0), &mut values);

@@ -110,6 +110,24 @@ pub struct Gemm {
     pub beta: f32,
 }
 
+impl Gemm {
+    /// A product of `[m, k]` and `[k, n]`, with factor 1. `transposed` says which operands are stored the other way round;
+    /// `strides` are `lda`, `ldb` and `ldc`.
+    pub fn new(
+        [m, n, k]: [usize; 3],
+        (transpose_a, transpose_b): (bool, bool),
+        [lda, ldb, ldc]: [usize; 3],
+        beta: f32,
+    ) -> Self {
+        Self { m, n, k, transpose_a, transpose_b, lda, ldb, ldc, alpha: 1.0, beta }
+    }
+}
+
+/// Elements of a matrix of `rows` rows of `width`, `stride` apart.
+fn extent(rows: usize, width: usize, stride: usize) -> usize {
+    if rows == 0 { 0 } else { (rows - 1) * stride + width }
+}
+
 /// Sizes of grouped-query attention over a packed row of `q_heads` queries, then `kv_heads` keys, then `kv_heads` values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AttentionShape {

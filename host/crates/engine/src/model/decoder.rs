@@ -132,18 +132,7 @@ impl<B: std::fmt::Debug> Scratch<B> {
 impl<K: Kernels> Pass<'_, K> {
     /// `x[n, input] * w^T`, `[n, out]`.
     fn projection(&self, input: usize, out: usize, beta: f32) -> Gemm {
-        Gemm {
-            m: self.n,
-            n: out,
-            k: input,
-            transpose_a: false,
-            transpose_b: true,
-            lda: input,
-            ldb: input,
-            ldc: out,
-            alpha: 1.0,
-            beta,
-        }
+        Gemm::new([self.n, out, input], (false, true), [input, input, out], beta)
     }
 
     /// `y[n, out] = x[n, input] * w^T`.
@@ -159,18 +148,7 @@ impl<K: Kernels> Pass<'_, K> {
 
     /// `dx[n, input] = dy[n, out] * w`.
     fn project_back(&self, input: usize, out: usize, dy: &K::Buffer, w: usize, dx: &mut K::Buffer) {
-        let product = Gemm {
-            m: self.n,
-            n: input,
-            k: out,
-            transpose_a: false,
-            transpose_b: false,
-            lda: out,
-            ldb: input,
-            ldc: input,
-            alpha: 1.0,
-            beta: 0.0,
-        };
+        let product = Gemm::new([self.n, input, out], (false, false), [out, input, input], 0.0);
         self.kernels.gemm(product, at(dy, 0), at(self.params, w), at_mut(dx, 0));
     }
 
@@ -199,18 +177,7 @@ impl<K: Kernels> Pass<'_, K> {
             column += rows;
         }
         for (first, rows, place) in runs {
-            let product = Gemm {
-                m: rows,
-                n: input,
-                k: self.n,
-                transpose_a: true,
-                transpose_b: false,
-                lda: stride,
-                ldb: input,
-                ldc: input,
-                alpha: 1.0,
-                beta: grads.beta,
-            };
+            let product = Gemm::new([rows, input, self.n], (true, false), [stride, input, input], grads.beta);
             self.kernels.gemm(product, at(dy, first), at(x, 0), at_mut(grads.weights, place));
         }
     }

@@ -63,12 +63,6 @@ fn run(tasks: usize, work_size: usize, work: impl Fn(usize) + Sync + Send) {
     }
 }
 
-fn product(m: usize, n: usize, k: usize, transpose: (bool, bool), strides: [usize; 3], beta: f32) -> Gemm {
-    let (transpose_a, transpose_b) = transpose;
-    let [lda, ldb, ldc] = strides;
-    Gemm { m, n, k, transpose_a, transpose_b, lda, ldb, ldc, alpha: 1.0, beta }
-}
-
 pub(super) fn forward(shape: AttentionShape, doc_lens: &[u32], qkv: &[f32], out: &mut [f32], lse: &mut [f32]) {
     let (packed, width, dim) = (shape.packed(), shape.output(), shape.head_dim);
     let group = shape.heads / shape.kv_heads;
@@ -85,7 +79,7 @@ pub(super) fn forward(shape: AttentionShape, doc_lens: &[u32], qkv: &[f32], out:
                 let (rows, keys) = (last - first, last);
                 let scores = &mut scratch[..rows * keys];
                 let q = &qkv[(start + first) * packed + query..];
-                let scoring = product(rows, keys, dim, (false, true), [packed, packed, keys], 0.0);
+                let scoring = Gemm::new([rows, keys, dim], (false, true), [packed, packed, keys], 0.0);
                 gemm(scoring, q, &qkv[start * packed + key..], scores, Threads::One);
                 for row in 0..rows {
                     let scores = &mut scores[row * keys..][..keys];
@@ -99,7 +93,7 @@ pub(super) fn forward(shape: AttentionShape, doc_lens: &[u32], qkv: &[f32], out:
                 }
                 let place = (start + first) * width + head * dim;
                 let out_block = out.pointer(place, (rows - 1) * width + dim);
-                let mixing = product(rows, dim, keys, (false, false), [keys, packed, width], 0.0);
+                let mixing = Gemm::new([rows, dim, keys], (false, false), [keys, packed, width], 0.0);
                 // SAFETY: the columns of one head in the rows of one document belong to one task.
                 unsafe { gemm_at(mixing, scores, &qkv[start * packed + value..], out_block, Threads::One) };
                 // The sums divide the short rows of the output, not the long ones of the scores.
@@ -159,9 +153,9 @@ pub(super) fn backward(shape: AttentionShape, doc_lens: &[u32], saved: &Saved<'_
                     let q = &qkv[(start + first) * packed + query..];
                     let (k, v) = (&qkv[start * packed + key..], &qkv[start * packed + value..]);
                     let do_ = &dout[(start + first) * width + head * dim..];
-                    let scoring = product(rows, keys, dim, (false, true), [packed, packed, keys], 0.0);
+                    let scoring = Gemm::new([rows, keys, dim], (false, true), [packed, packed, keys], 0.0);
                     gemm(scoring, q, k, scores, Threads::One);
-                    let weighing = product(rows, keys, dim, (false, true), [width, packed, keys], 0.0);
+                    let weighing = Gemm::new([rows, keys, dim], (false, true), [width, packed, keys], 0.0);
                     gemm(weighing, do_, v, dp, Threads::One);
                     for row in 0..rows {
                         let seen = first + row + 1;
@@ -174,15 +168,15 @@ pub(super) fn backward(shape: AttentionShape, doc_lens: &[u32], saved: &Saved<'_
                         let lse = lse[(start + first + row) * shape.heads + head];
                         score_gradients(scores, dp, lse, d, shape.scale);
                     }
-                    let summing = product(keys, dim, rows, (true, false), [keys, width, packed], 1.0);
+                    let summing = Gemm::new([keys, dim, rows], (true, false), [keys, width, packed], 1.0);
                     let dv = dqkv.pointer(start * packed + value, span(keys));
                     // SAFETY: the columns of one key-value head and of its query heads belong to one task.
                     unsafe { gemm_at(summing, scores, do_, dv, Threads::One) };
-                    let summing = product(keys, dim, rows, (true, false), [keys, packed, packed], 1.0);
+                    let summing = Gemm::new([keys, dim, rows], (true, false), [keys, packed, packed], 1.0);
                     let dk = dqkv.pointer(start * packed + key, span(keys));
                     // SAFETY: as above.
                     unsafe { gemm_at(summing, dp, q, dk, Threads::One) };
-                    let summing = product(rows, dim, keys, (false, false), [keys, packed, packed], 0.0);
+                    let summing = Gemm::new([rows, dim, keys], (false, false), [keys, packed, packed], 0.0);
                     let dq = dqkv.pointer((start + first) * packed + query, span(rows));
                     // SAFETY: as above.
                     unsafe { gemm_at(summing, dp, k, dq, Threads::One) };

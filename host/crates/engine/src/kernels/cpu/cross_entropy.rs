@@ -104,18 +104,7 @@ pub(super) fn linear_cross_entropy(
             &scratch.rows[..count * h]
         };
         let logits = &mut logits[..count * v];
-        let product = Gemm {
-            m: count,
-            n: v,
-            k: h,
-            transpose_a: false,
-            transpose_b: true,
-            lda: h,
-            ldb: h,
-            ldc: v,
-            alpha: 1.0,
-            beta: 0.0,
-        };
+        let product = Gemm::new([count, v, h], (false, true), [h, h, v], 0.0);
         gemm(product, input, w, logits, Threads::All);
         let losses = &mut scratch.losses[..count];
         row_losses(v, chunk_rows, targets, gradients.is_some(), logits, losses);
@@ -123,32 +112,10 @@ pub(super) fn linear_cross_entropy(
         let Some(gradients) = &mut gradients else { continue };
         if let Some((dw, beta)) = &mut gradients.dw {
             let beta = if chunk == 0 { *beta } else { 1.0 };
-            let product = Gemm {
-                m: v,
-                n: h,
-                k: count,
-                transpose_a: true,
-                transpose_b: false,
-                lda: v,
-                ldb: h,
-                ldc: h,
-                alpha: 1.0,
-                beta,
-            };
+            let product = Gemm::new([v, h, count], (true, false), [v, h, h], beta);
             gemm(product, logits, input, dw, Threads::All);
         }
-        let product = Gemm {
-            m: count,
-            n: h,
-            k: v,
-            transpose_a: false,
-            transpose_b: false,
-            lda: v,
-            ldb: h,
-            ldc: h,
-            alpha: 1.0,
-            beta: 0.0,
-        };
+        let product = Gemm::new([count, h, v], (false, false), [v, h, h], 0.0);
         if all {
             gemm(product, logits, w, &mut gradients.dx[chunk * most * h..][..count * h], Threads::All);
         } else {

@@ -13,7 +13,7 @@ mod simd;
 
 use super::{
     AdamState, AdamStep, AttentionShape, DropoutKey, Format, Gemm, Kernels, LossGradients, Rows, Segment, Targets,
-    Totals, View, ViewMut,
+    Totals, View, ViewMut, extent,
 };
 
 /// The CPU as a device.
@@ -112,11 +112,6 @@ fn prefer_huge_pages<T>(memory: &[T]) {
             unsafe { libc::madvise(from.cast(), whole, libc::MADV_HUGEPAGE) };
         }
     }
-}
-
-/// Elements of a matrix of `rows` rows of `width`, `stride` apart.
-fn extent(rows: usize, width: usize, stride: usize) -> usize {
-    if rows == 0 { 0 } else { (rows - 1) * stride + width }
 }
 
 impl Kernels for CpuKernels {

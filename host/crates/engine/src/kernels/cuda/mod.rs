@@ -29,7 +29,7 @@ use symbols::{BlasLt, Driver, Nvrtc};
 
 use super::{
     AdamState, AdamStep, AttentionShape, DropoutKey, Format, Gemm, Kernels, LossGradients, Precision, Rows, Segment,
-    Totals, View, ViewMut,
+    Totals, View, ViewMut, extent,
 };
 use crate::error::DeviceError;
 
@@ -274,24 +274,6 @@ impl Drop for CudaSegments {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Elements of a matrix of `rows` rows of `width`, `stride` apart.
-fn extent(rows: usize, width: usize, stride: usize) -> usize {
-    if rows == 0 { 0 } else { (rows - 1) * stride + width }
-}
-
-/// Rounds to the nearest bfloat16, ties to even.
-fn bf16_bits(value: f32) -> u16 {
-    let bits = value.to_bits();
-    if value.is_nan() {
-        return (bits >> 16) as u16 | 0x40;
-    }
-    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
-}
-
-fn bf16_value(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 16)
 }
 
 /// Elements that a pass over pinned memory holds, from its bytes.

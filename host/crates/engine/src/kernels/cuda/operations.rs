@@ -1,12 +1,13 @@
 //! The operations of a GPU: which kernels with which sizes. What each kernel takes is said in its source.
 
+use half::bf16;
 use plan::LossRoom;
 
 use super::{
     AdamState, AdamStep, Arc, Attention, AttentionShape, CudaBuffer, CudaKernels, CudaRows, CudaSegments, CudaTally,
     DeviceError, DropoutKey, Format, Gemm, Kernels, LONGEST_NORM, LossGradients, Mutex, OPTIMIZER_TILE, Operand,
-    Precision, Rows, SUM_THREADS, Segment, THREADS, Totals, View, ViewMut, attention, attention_defines, bf16_bits,
-    bf16_value, elements, extent, float, lock, plan, word,
+    Precision, Rows, SUM_THREADS, Segment, THREADS, Totals, View, ViewMut, attention, attention_defines, elements,
+    extent, float, lock, plan, word,
 };
 
 impl Kernels for CudaKernels {
@@ -75,7 +76,7 @@ impl Kernels for CudaKernels {
                 }
                 Precision::Bf16 => {
                     for (bytes, &value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
-                        *bytes = bf16_bits(value).to_ne_bytes();
+                        *bytes = bf16::from_f32(value).to_ne_bytes();
                     }
                 }
             }
@@ -94,7 +95,7 @@ impl Kernels for CudaKernels {
                 }
                 Precision::Bf16 => {
                     for (&bytes, value) in bytes.as_chunks().0.iter().zip(values) {
-                        *value = bf16_value(u16::from_ne_bytes(bytes));
+                        *value = bf16::from_ne_bytes(bytes).to_f32();
                     }
                 }
             }
@@ -369,18 +370,7 @@ impl Kernels for CudaKernels {
         for first in (0..room.rows).step_by(room.chunk.max(1)) {
             let count = room.chunk.min(room.rows - first);
             let x = Operand { pointer: inputs + (first * row_bytes) as u64, kind };
-            let product = Gemm {
-                m: count,
-                n: v,
-                k: h,
-                transpose_a: false,
-                transpose_b: true,
-                lda: h,
-                ldb: h,
-                ldc: room.stride,
-                alpha: 1.0,
-                beta: 0.0,
-            };
+            let product = Gemm::new([count, v, h], (false, true), [h, h, room.stride], 0.0);
             self.product(product, x, w, logits, logits);
             let active = if room.gathers { rows.at(tables.active) + 4 * first as u64 } else { 0 };
             let arguments = [
@@ -402,34 +392,12 @@ impl Kernels for CudaKernels {
             context.launch(device.loss.cross_entropy_sum, [1, 1], 1024, 0, &arguments);
             if let Some((dw, beta)) = dw {
                 let beta = if first == 0 { beta } else { 1.0 };
-                let product = Gemm {
-                    m: v,
-                    n: h,
-                    k: count,
-                    transpose_a: true,
-                    transpose_b: false,
-                    lda: room.stride,
-                    ldb: h,
-                    ldc: h,
-                    alpha: 1.0,
-                    beta,
-                };
+                let product = Gemm::new([v, h, count], (true, false), [room.stride, h, h], beta);
                 self.product(product, logits, x, dw, dw);
             }
             if let Some(dx) = dx {
                 let dx = Operand { pointer: dx + (first * row_bytes) as u64, kind };
-                let product = Gemm {
-                    m: count,
-                    n: h,
-                    k: v,
-                    transpose_a: false,
-                    transpose_b: false,
-                    lda: room.stride,
-                    ldb: h,
-                    ldc: h,
-                    alpha: 1.0,
-                    beta: 0.0,
-                };
+                let product = Gemm::new([count, h, v], (false, false), [room.stride, h, h], 0.0);
                 self.product(product, logits, w, dx, dx);
             }
         }
