@@ -21,12 +21,10 @@ static_assert(HEAD_DIM % 8 == 0, "heads are copied 16 bytes at a time");
 static_assert(HEAD_DIM % 2 == 0, "heads are read in pairs");
 #endif
 
-constexpr u32 WARP = 32;
 constexpr u32 GROUP = HEADS / KV_HEADS;
 // Elements of a row of `qkv` and of `out`.
 constexpr u32 PACKED = (HEADS + 2 * KV_HEADS) * HEAD_DIM;
 constexpr u32 WIDTH = HEADS * HEAD_DIM;
-constexpr float LOG2_E = 1.44269504f;
 
 // Rows of a tile of queries of `attention`.
 constexpr u32 FORWARD_TILE = 128;

@@ -7,41 +7,10 @@
 constexpr u32 GROUP = 8;
 // Groups that a thread has on their way at a time.
 constexpr u32 FLIGHT = 4;
-constexpr u32 WARP = 32;
 // Threads of a block at most.
 constexpr u32 MOST_THREADS = 1024;
-constexpr float LOG2_E = 1.44269504f;
 // Below any logit but minus infinity, and finite so that its difference to minus infinity is a number.
 constexpr float LOWEST = -3.4e38f;
-
-// A group as it lies in memory.
-#if defined(REAL_BF16)
-typedef uint4 Group;
-
-DEVICE Group load_whole(const real* source) {
-    return *reinterpret_cast<const uint4*>(source);
-}
-
-DEVICE Eight widened(const Group& group) {
-    Eight values = {{low_half(group.x), high_half(group.x), low_half(group.y), high_half(group.y), low_half(group.z),
-                     high_half(group.z), low_half(group.w), high_half(group.w)}};
-    return values;
-}
-#else
-typedef Eight Group;
-
-DEVICE Group load_whole(const real* source) {
-    return load8(source);
-}
-
-DEVICE Eight widened(const Group& group) {
-    return group;
-}
-#endif
-
-DEVICE bool is_aligned(const void* pointer) {
-    return ((u64)pointer & 15) == 0;
-}
 
 // The same in each thread; always the same order does not matter to a maximum.
 DEVICE float block_max(float value, float* room) {

@@ -7,37 +7,6 @@
 constexpr u32 GROUP = 8;
 // Threads of a block at most.
 constexpr u32 MOST_THREADS = 256;
-constexpr float LOG2_E = 1.44269504f;
-
-DEVICE bool is_aligned(const void* pointer) {
-    return ((u64)pointer & 15) == 0;
-}
-
-DEVICE u32 groups_of(u32 width) {
-    return (width + GROUP - 1) / GROUP;
-}
-
-// The first `left` elements of a group, zeros after them. With `whole`, the group is aligned and all of it is there.
-template <bool whole, typename T>
-DEVICE Eight load_group(const T* source, u32 left) {
-    if (whole) return load8(source);
-    Eight values;
-#pragma unroll
-    for (u32 i = 0; i < GROUP; i++) values.at[i] = i < left ? to_float(source[i]) : 0.0f;
-    return values;
-}
-
-template <bool whole, typename T>
-DEVICE void store_group(T* target, const Eight& values, u32 left) {
-    if (whole) {
-        store8(target, values);
-        return;
-    }
-#pragma unroll
-    for (u32 i = 0; i < GROUP; i++) {
-        if (i < left) target[i] = from_float<T>(values.at[i]);
-    }
-}
 
 // Copies a group, bit by bit.
 DEVICE void copy_group(real* target, const real* source, bool whole, u32 left) {
@@ -52,14 +21,6 @@ DEVICE void copy_group(real* target, const real* source, bool whole, u32 left) {
     for (u32 i = 0; i < GROUP; i++) {
         if (i < left) target[i] = source[i];
     }
-}
-
-DEVICE u64 this_thread() {
-    return (u64)blockIdx.x * blockDim.x + threadIdx.x;
-}
-
-DEVICE u64 all_threads() {
-    return (u64)gridDim.x * blockDim.x;
 }
 
 // Where a group of a matrix is. Divisions of 64 bits take long; so many groups no matrix has.

@@ -16,44 +16,6 @@ constexpr u32 MOST_THREADS = 256;
 // The slot of a segment that is all there is of its id.
 constexpr u32 DIRECT = 0xffffffffu;
 
-DEVICE bool is_aligned(const void* pointer) {
-    return ((u64)pointer & 15) == 0;
-}
-
-DEVICE u32 groups_of(u32 width) {
-    return (width + GROUP - 1) / GROUP;
-}
-
-DEVICE u64 this_thread() {
-    return (u64)blockIdx.x * blockDim.x + threadIdx.x;
-}
-
-DEVICE u64 all_threads() {
-    return (u64)gridDim.x * blockDim.x;
-}
-
-// The first `left` elements of a group, zeros after them. With `whole`, the group is aligned and all of it is there.
-template <bool whole, typename T>
-DEVICE Eight load_group(const T* source, u32 left) {
-    if (whole) return load8(source);
-    Eight values;
-#pragma unroll
-    for (u32 i = 0; i < GROUP; i++) values.at[i] = i < left ? to_float(source[i]) : 0.0f;
-    return values;
-}
-
-template <bool whole>
-DEVICE void store_group(float* target, const Eight& values, u32 left) {
-    if (whole) {
-        store8(target, values);
-        return;
-    }
-#pragma unroll
-    for (u32 i = 0; i < GROUP; i++) {
-        if (i < left) target[i] = values.at[i];
-    }
-}
-
 DEVICE void add_group(Eight& sum, const Eight& values) {
     for (u32 i = 0; i < GROUP; i++) sum.at[i] += values.at[i];
 }

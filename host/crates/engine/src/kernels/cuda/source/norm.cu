@@ -7,20 +7,13 @@
 constexpr u32 GROUP = 8;
 // Groups of a row that a thread holds.
 constexpr u32 HELD = 4;
-constexpr u32 WARP = 32;
 // Elements of the longest row that a warp takes.
 constexpr u32 WARP_ROW = WARP * HELD * GROUP;
 // Threads of a block at most: rows of 16384.
 constexpr u32 MOST_THREADS = 512;
 
-// A group as it lies in memory.
+// The first `left` elements of a group, zeros after them.
 #if defined(REAL_BF16)
-typedef uint4 Group;
-
-DEVICE Group load_whole(const real* source) {
-    return *reinterpret_cast<const uint4*>(source);
-}
-
 DEVICE u32 load_pair(const real* source, u32 left) {
     return (left > 0 ? (u32)source[0].bits : 0u) | (left > 1 ? (u32)source[1].bits << 16 : 0u);
 }
@@ -29,33 +22,11 @@ DEVICE Group load_part(const real* source, u32 left) {
     return make_uint4(load_pair(source, left), load_pair(source + 2, left > 2 ? left - 2 : 0),
                       load_pair(source + 4, left > 4 ? left - 4 : 0), load_pair(source + 6, left > 6 ? left - 6 : 0));
 }
-
-DEVICE Eight widened(const Group& group) {
-    Eight values = {{low_half(group.x), high_half(group.x), low_half(group.y), high_half(group.y), low_half(group.z),
-                     high_half(group.z), low_half(group.w), high_half(group.w)}};
-    return values;
-}
 #else
-typedef Eight Group;
-
-DEVICE Group load_whole(const real* source) {
-    return load8(source);
-}
-
 DEVICE Group load_part(const real* source, u32 left) {
-    Group group;
-    for (u32 i = 0; i < GROUP; i++) group.at[i] = i < left ? source[i] : 0.0f;
-    return group;
-}
-
-DEVICE Eight widened(const Group& group) {
-    return group;
+    return load_group<false>(source, left);
 }
 #endif
-
-DEVICE bool is_aligned(const void* pointer) {
-    return ((u64)pointer & 15) == 0;
-}
 
 // The threads that share a row, and this thread's part of the row: groups `rank`, `rank + size`, and so on.
 struct Team {
@@ -87,18 +58,6 @@ DEVICE void load_row(Group (&groups)[HELD], const Team& team, const real* row, u
         const u32 column = team.column(held);
         groups[held] = Group();
         if (column < h) groups[held] = wide ? load_whole(row + column) : load_part(row + column, h - column);
-    }
-}
-
-template <bool wide>
-DEVICE void store_group(real* target, const Eight& values, u32 left) {
-    if (wide) {
-        store8(target, values);
-        return;
-    }
-#pragma unroll
-    for (u32 i = 0; i < GROUP; i++) {
-        if (i < left) target[i] = from_float<real>(values.at[i]);
     }
 }
 

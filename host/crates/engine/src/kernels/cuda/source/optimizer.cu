@@ -2,7 +2,6 @@
 
 // Elements that a thread takes at a time.
 constexpr u32 GROUP = 8;
-constexpr u32 WARP = 32;
 
 // Sums that stay on the device.
 struct Tally {
@@ -36,10 +35,6 @@ struct Segment {
     u32 decays;
     u32 unused;
 };
-
-DEVICE bool is_aligned(const void* pointer) {
-    return ((u64)pointer & 15) == 0;
-}
 
 constexpr u32 SUM_THREADS = 512;
 // Groups that a thread has on their way at a time.

@@ -10,6 +10,9 @@
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
+constexpr u32 WARP = 32;
+constexpr float LOG2_E = 1.44269504f;
+
 // A number in bfloat16, by its bits.
 struct bf16 {
     unsigned short bits;
@@ -155,6 +158,70 @@ DEVICE void store8(bf16* target, const Eight& values) {
     *reinterpret_cast<uint4*>(target) =
         make_uint4(pack2(values.at[0], values.at[1]), pack2(values.at[2], values.at[3]),
                    pack2(values.at[4], values.at[5]), pack2(values.at[6], values.at[7]));
+}
+
+DEVICE bool is_aligned(const void* pointer) {
+    return ((u64)pointer & 15) == 0;
+}
+
+// Eight elements as they lie in memory.
+#if defined(REAL_BF16)
+typedef uint4 Group;
+
+DEVICE Group load_whole(const real* source) {
+    return *reinterpret_cast<const uint4*>(source);
+}
+
+DEVICE Eight widened(const Group& group) {
+    Eight values = {{low_half(group.x), high_half(group.x), low_half(group.y), high_half(group.y), low_half(group.z),
+                     high_half(group.z), low_half(group.w), high_half(group.w)}};
+    return values;
+}
+#else
+typedef Eight Group;
+
+DEVICE Group load_whole(const real* source) {
+    return load8(source);
+}
+
+DEVICE Eight widened(const Group& group) {
+    return group;
+}
+#endif
+
+// The first `left` of eight elements, zeros after them. With `whole`, they are aligned and all there.
+template <bool whole, typename T>
+DEVICE Eight load_group(const T* source, u32 left) {
+    if (whole) return load8(source);
+    Eight values;
+#pragma unroll
+    for (u32 i = 0; i < 8; i++) values.at[i] = i < left ? to_float(source[i]) : 0.0f;
+    return values;
+}
+
+template <bool whole, typename T>
+DEVICE void store_group(T* target, const Eight& values, u32 left) {
+    if (whole) {
+        store8(target, values);
+        return;
+    }
+#pragma unroll
+    for (u32 i = 0; i < 8; i++) {
+        if (i < left) target[i] = from_float<T>(values.at[i]);
+    }
+}
+
+// Eights of a row, the last of them perhaps in part.
+DEVICE u32 groups_of(u32 width) {
+    return (width + 7) / 8;
+}
+
+DEVICE u64 this_thread() {
+    return (u64)blockIdx.x * blockDim.x + threadIdx.x;
+}
+
+DEVICE u64 all_threads() {
+    return (u64)gridDim.x * blockDim.x;
 }
 
 // Sum over the 32 lanes of a warp, the same in each; always in the same order.
