@@ -66,11 +66,11 @@ pub(super) const TOP: Table = &[
 
     // --- precision and quantized weights ---
     (&["load_in_8bit", "load_in_4bit", "gptq", "gptq_*", "bnb_config_kwargs", "quantization", "qat", "quantize_moe_experts", "use_onebitllms"],
-        Instead("weights are kept in float32; delete the line, and use `adapter: lora` or `gradient_checkpointing: true` to save memory")),
+        Instead("weights are not quantized here; delete the line, and use `adapter: lora` or `gradient_checkpointing: true` to save memory")),
     (&["nvfp4_*", "nonexpert_quantization", "llmcompressor", "save_compressed", "qlora_sharded_model_loading"],
-        Instead("weights are kept in float32; delete the line, and compress the finished model with other tools")),
+        Instead("weights are not quantized here; delete the line, and compress the finished model with other tools")),
     (&["fp8", "fp8_*", "bfloat16", "float16"],
-        Instead("training computes in float32; delete the line")),
+        Instead("training computes in bfloat16 or in float32 (`bf16`, `float32`); delete the line")),
 
     // --- adapters and freezing ---
     (&["lora_model_dir"],
@@ -199,7 +199,7 @@ pub(super) const DATASET: Table = &[
 /// Values that Axolotl takes for a key and we do not, with what to write instead.
 pub(super) fn value_advice(key: &str, word: &str) -> Option<&'static str> {
     match (key, word) {
-        ("adapter", "qlora") => Some("write `adapter: lora`: the same adapters on float32 weights"),
+        ("adapter", "qlora") => Some("write `adapter: lora`: the same adapters on weights that are not quantized"),
         ("adapter", "llama-adapter") => Some("write `adapter: lora`"),
         ("optimizer", word) if word.contains("adam") || word.contains("lion") || word.contains("8bit") => {
             Some("write `optimizer: adamw_torch`")

@@ -146,6 +146,24 @@ fn a_reward_says_what_an_error_costs() {
     assert_eq!(loaded(&found.to_yaml(), &[]).config, found.config);
 }
 
+#[test]
+fn a_device_and_a_precision_are_words_of_their_own() {
+    for (written, device) in [
+        ("auto", DeviceChoice::Auto),
+        ("cpu", DeviceChoice::Cpu),
+        ("cuda", DeviceChoice::Cuda(0)),
+        ("cuda:1", DeviceChoice::Cuda(1)),
+    ] {
+        let found = loaded(&format!("{MINIMAL}device: {written}\n"), &[]);
+        assert_eq!(found.config.device, device);
+        assert_eq!(loaded(&found.to_yaml(), &[]).config, found.config);
+    }
+    insta::assert_snapshot!(problems(&format!("{MINIMAL}device: cuda:x\nbf16: true\nfloat32: true\n"), &[]), @r"
+    6:9 error config::unknown-value `cuda:x` is not a value of `device`
+    8:10 error config::conflict `bf16: true` and `float32: true` exclude each other
+    ");
+}
+
 /// What Axolotl's examples have and is not needed here: the run is the same or better, and is told.
 #[test]
 fn what_is_done_otherwise_here_is_told() {
