@@ -174,13 +174,18 @@ fn largest_batch(plan: &Plan) -> BatchShape {
     largest
 }
 
+/// What this process has beside the data.
+fn program(data: u64) -> u64 {
+    match resident_memory_bytes() {
+        0 => PROGRAM,
+        resident => resident.saturating_sub(data),
+    }
+}
+
 /// Generation, loading and saving have their memory one after the other: what counts is the largest.
 fn memory(engine: &Footprint, largest_file: u64, data: u64) -> Memory {
     let Footprint { weights, gradients, optimizer, activations, logits, generation, .. } = *engine;
-    let program = match resident_memory_bytes() {
-        0 => PROGRAM,
-        resident => resident.saturating_sub(data),
-    };
+    let program = program(data);
     // While a file is loaded, there is nothing of a step yet.
     let step = gradients + optimizer + activations + logits;
     let files = engine.largest_saved.max(largest_file.saturating_sub(step));
@@ -196,10 +201,7 @@ fn memory(engine: &Footprint, largest_file: u64, data: u64) -> Memory {
 /// loaded is read from its mapped files, so their pages count.
 fn memory_beside_gpu(engine: &Footprint, largest_file: u64, data: u64) -> Memory {
     let Footprint { weights, gradients, optimizer, activations, logits, generation, .. } = *engine;
-    let program = match resident_memory_bytes() {
-        0 => PROGRAM,
-        resident => resident.saturating_sub(data),
-    };
+    let program = program(data);
     let files = engine.largest_saved.max(largest_file);
     let total = weights + gradients + optimizer + activations + logits + generation;
     let host = files + data + program;
@@ -217,7 +219,9 @@ fn disk(engine: &Footprint, other_files: u64, saves: u64, limit: Option<u32>) ->
 
 fn warning(memory: &Memory, whose: &str, have: u64, loaded: &LoadedConfig) -> Diagnostic {
     let config = &loaded.config;
-    let largest = memory.parts().into_iter().max_by_key(|part| part.1).unwrap_or_default();
+    // Beside a GPU, what is in the machine's own memory is no part of what is too much.
+    let own = if memory.host == memory.total { 9 } else { 6 };
+    let largest = memory.parts().into_iter().take(own).max_by_key(|part| part.1).unwrap_or_default();
     // Only what a step needs can be lowered, and only where it is not a small part.
     let matters = |part: u64| part > memory.total / 10;
     let (batch, learned) = (memory.activations + memory.logits, memory.gradients + memory.optimizer);
@@ -299,6 +303,9 @@ mod tests {
             assert_eq!(memory.parts().iter().map(|part| part.1).sum::<u64>(), memory.total);
             assert!(memory.generation == 0 || memory.files == 0, "one after the other");
         }
+        let beside = memory_beside_gpu(&ENGINE, 9, 3);
+        assert_eq!(beside.parts().iter().map(|part| part.1).sum::<u64>(), beside.total + beside.host);
+        assert_eq!((beside.total, beside.files), (195, 9));
         assert_eq!(memory(&ENGINE, 100, 3).files, 7, "a file of the size of the weights is gone before the first step");
     }
 
