@@ -71,8 +71,8 @@ impl Device {
                 system.gpus.iter().map(|gpu| format!("`cuda:{}` is {}", gpu.ordinal, gpu.name)).collect();
             return Err(Diagnostic::error("device::missing", message).help(names.join("; ")));
         };
-        for library in system.libraries(search()) {
-            library.map_err(|missing| no_library(&missing, gpu))?;
+        for library in [&system.nvrtc, &system.blas] {
+            library.as_ref().map_err(|missing| no_library(missing, gpu))?;
         }
         let precision = match bf16 {
             AutoBool::Is(false) => Precision::F32,
@@ -137,7 +137,7 @@ impl Device {
     pub fn open(gpu: &Gpu, precision: Precision) -> Result<CudaKernels, Diagnostic> {
         let system = system().as_ref().map_err(|absent| no_device(absent, Some(gpu.ordinal)))?;
         let cache = crate::directories::cache().map(|cache| cache.join("kernels"));
-        system.open(search(), gpu.ordinal, precision, cache).map_err(|error| match error {
+        system.open(gpu.ordinal, precision, cache).map_err(|error| match error {
             OpenError::Missing(missing) => no_library(&missing, gpu),
             OpenError::Device(error) => engine::EngineError::from(error).into(),
             OpenError::Unusable { .. } => Diagnostic::error("device::library", error.to_string())

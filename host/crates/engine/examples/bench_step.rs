@@ -29,8 +29,7 @@ fn main() {
         [shape, mode, seconds, "cuda", rows, length] => {
             let search = Search::of_process();
             let system = System::find(&search).unwrap_or_else(|absent| panic!("{absent}"));
-            let kernels =
-                system.open(&search, 0, system.gpus[0].precision(), None).unwrap_or_else(|error| panic!("{error}"));
+            let kernels = system.open(0, system.gpus[0].precision(), None).unwrap_or_else(|error| panic!("{error}"));
             let (rows, length) = (rows.parse().expect("rows"), length.parse().expect("a length"));
             run(kernels, shape, mode, seconds, rows, length, |kernels| {
                 let (free, total) = kernels.memory();

@@ -38,5 +38,5 @@ fn search() -> Option<&'static Search> {
 pub(super) fn device(precision: Precision) -> Option<CudaKernels> {
     let search = search()?;
     let system = System::find(search).unwrap();
-    Some(system.open(search, 0, precision, None).unwrap())
+    Some(system.open(0, precision, None).unwrap())
 }

@@ -1,5 +1,5 @@
 //! One device: its context, its one stream, memory, launches. Everything is queued on the stream, in order; the host waits
-//! in `wait` and `read` alone.
+//! in `wait`, `wait_for`, `write` and `read` alone.
 //!
 //! The first call that fails is kept ([`Context::check`]) and nothing is done after it, so that what calls need not look at
 //! each answer. Errors of kernels themselves appear at whatever call comes next.

@@ -139,10 +139,14 @@ pub struct System {
     pub version: (u32, u32),
     /// The devices.
     pub gpus: Vec<Gpu>,
+    /// The compiler that goes with the driver.
+    pub nvrtc: Result<Opened, Missing>,
+    /// The matrix library that goes with the driver.
+    pub blas: Result<Opened, Missing>,
 }
 
 impl System {
-    /// Looks for a driver and asks it for its devices.
+    /// Looks for a driver, asks it for its devices, and looks for the libraries that go with it.
     ///
     /// # Errors
     /// [`Absent`] says why there is none.
@@ -168,27 +172,18 @@ impl System {
             return Err(Absent::NoDevice);
         }
         let gpus = (0..count.unsigned_abs() as usize).map(|ordinal| gpu(&driver, ordinal)).collect::<Result<_, _>>();
-        Ok(Self { driver: opened, version, gpus: gpus.map_err(Absent::Broken)? })
-    }
-
-    /// The compiler and the matrix library that go with the driver, whether they are there or not.
-    pub fn libraries(&self, search: &Search) -> [Result<Opened, Missing>; 2] {
-        [Name::Nvrtc, Name::BlasLt].map(|name| library::open(name, search, Some(self.version.0)))
+        let gpus = gpus.map_err(Absent::Broken)?;
+        let [nvrtc, blas] = [Name::Nvrtc, Name::BlasLt].map(|name| library::open(name, search, Some(version.0)));
+        Ok(Self { driver: opened, version, gpus, nvrtc, blas })
     }
 
     /// Takes a device into use. What is compiled for it is kept in `cache`.
     ///
     /// # Errors
     /// [`OpenError`]: a library that is missing or cannot be used, a device that fails.
-    pub fn open(
-        &self,
-        search: &Search,
-        ordinal: usize,
-        precision: Precision,
-        cache: Option<PathBuf>,
-    ) -> Result<CudaKernels, OpenError> {
-        let [nvrtc, blas] = self.libraries(search);
-        let (nvrtc, blas) = (nvrtc.map_err(OpenError::Missing)?, blas.map_err(OpenError::Missing)?);
+    pub fn open(&self, ordinal: usize, precision: Precision, cache: Option<PathBuf>) -> Result<CudaKernels, OpenError> {
+        let there = |found: &'_ Result<Opened, Missing>| found.clone().map_err(OpenError::Missing);
+        let (nvrtc, blas) = (there(&self.nvrtc)?, there(&self.blas)?);
         let unusable = |opened: &Opened| {
             let path = opened.path.clone();
             move |reason| OpenError::Unusable { path, reason }
