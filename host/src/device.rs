@@ -108,7 +108,11 @@ impl Device {
     pub fn profile(&self) -> Profile {
         match self {
             Self::Cpu => Profile::Cpu,
-            Self::Cuda(gpu, precision) => Profile::Cuda { precision: *precision, multiprocessors: gpu.multiprocessors },
+            Self::Cuda(gpu, precision) => Profile::Cuda {
+                precision: *precision,
+                multiprocessors: gpu.multiprocessors,
+                fused_attention: system().as_ref().is_ok_and(|system| system.fuses_attention(gpu, *precision)),
+            },
         }
     }
 

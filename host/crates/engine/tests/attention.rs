@@ -1,81 +1,23 @@
 //! Attention's kernels for shapes of heads and lengths of documents that no small model has, against the CPU's.
 
+#[path = "emulator/attend.rs"]
+mod attend;
 mod emulator;
 
+use attend::{assert_near, attend, heads};
+use engine::kernels::Precision;
 use engine::kernels::cpu::CpuKernels;
-use engine::kernels::{AttentionShape, Format, Kernels, Precision, Rows, Targets, at, at_mut};
-use engine::rng::normal_at;
 
 /// Around the sizes of tiles.
 const DOCUMENTS: [u32; 7] = [1, 2, 63, 65, 127, 129, 60];
 
-struct Found {
-    out: Vec<f32>,
-    lse: Vec<f32>,
-    gradients: Vec<f32>,
-}
-
-/// Values that bfloat16 has, so that both begin with the same.
-fn values(stream: u64, len: usize) -> Vec<f32> {
-    (0..len as u64).map(|index| f32::from_bits(normal_at(3, stream, index).to_bits() & 0xffff_0000)).collect()
-}
-
-fn attend<K: Kernels>(kernels: &K, shape: AttentionShape) -> Found {
-    kernels.prepare(shape, 64).unwrap();
-    let rows: usize = DOCUMENTS.iter().map(|&length| length as usize).sum();
-    let n = kernels.padded(rows);
-    let upload = |format, width: usize, stream| {
-        let mut buffer = kernels.alloc(format, n * width);
-        kernels.upload(&values(stream, rows * width), at_mut(&mut buffer, 0));
-        buffer
-    };
-    let (qkv, dout) = (upload(Format::Working, shape.packed(), 1), upload(Format::Working, shape.output(), 2));
-    let mut out = kernels.alloc(Format::Working, n * shape.output());
-    let mut gradients = kernels.alloc(Format::Working, n * shape.packed());
-    let mut lse = kernels.alloc(Format::Exact, n * shape.heads);
-    let (ids, positions): (Vec<u32>, Vec<u32>) =
-        (vec![0; rows], DOCUMENTS.iter().flat_map(|&length| 0..length).collect());
-    let targets = Some(Targets { tokens: &ids, weights: None, scale: 1.0 });
-    let mut staged = None;
-    let batch = Rows { ids: &ids, positions: &positions, doc_lens: &DOCUMENTS, targets, cached: None };
-    kernels.stage(batch, &mut staged);
-    let staged = staged.unwrap();
-    kernels.attention(shape, &staged, at(&qkv, 0), at_mut(&mut out, 0), at_mut(&mut lse, 0));
-    let (kept, sums) = (at(&out, 0), at(&lse, 0));
-    kernels.attention_backward(shape, &staged, at(&qkv, 0), kept, sums, at(&dout, 0), at_mut(&mut gradients, 0));
-    let download = |buffer: &K::Buffer, width: usize| {
-        let mut values = vec![0.0; rows * width];
-        kernels.download(at(buffer, 0), &mut values);
-        values
-    };
-    let found = Found {
-        out: download(&out, shape.output()),
-        lse: download(&lse, shape.heads),
-        gradients: download(&gradients, shape.packed()),
-    };
-    kernels.check().unwrap();
-    found
-}
-
-fn distance(found: &[f32], expected: &[f32]) -> f64 {
-    let difference: f64 = found.iter().zip(expected).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-    (difference / expected.iter().map(|b| f64::from(*b).powi(2)).sum::<f64>()).sqrt()
-}
-
-fn check(heads: usize, kv_heads: usize, head_dim: usize) {
-    let shape = AttentionShape { heads, kv_heads, head_dim, scale: (1.0 / (head_dim as f64).sqrt()) as f32 };
-    let expected = attend(&CpuKernels, shape);
+fn check(query_heads: usize, kv_heads: usize, head_dim: usize) {
+    let shape = heads(query_heads, kv_heads, head_dim);
+    let expected = attend(&CpuKernels, shape, &DOCUMENTS);
     for (precision, allowed) in [(Precision::F32, 2e-6), (Precision::Bf16, 8e-3)] {
         let Some(kernels) = emulator::device(precision) else { return };
-        let found = attend(&kernels, shape);
-        for (what, found, expected) in [
-            ("output", &found.out, &expected.out),
-            ("log-sum-exp", &found.lse, &expected.lse),
-            ("gradient", &found.gradients, &expected.gradients),
-        ] {
-            let error = distance(found, expected);
-            assert!(error <= allowed, "{precision:?}, {shape:?}: the {what} is {error:e} off");
-        }
+        let found = attend(&kernels, shape, &DOCUMENTS);
+        assert_near(&found, &expected, allowed, &format!("{precision:?}, {shape:?}"));
     }
 }
 

@@ -108,7 +108,7 @@ fn a_footprint_is_what_a_gpu_gives() {
     let weights = WeightSource::Directory(directory);
     for precision in [Precision::F32, Precision::Bf16] {
         let Some(kernels) = emulator::device(precision) else { return };
-        let profile = Profile::Cuda { precision, multiprocessors: kernels.multiprocessors() };
+        let profile = Profile::Cuda { precision, multiprocessors: kernels.multiprocessors(), fused_attention: false };
         let train = BatchShape { tokens: 80, targets: 80, longest: 40 };
         let work = Workload { train, accumulates: false, eval: None, generation: None };
         let options = options(Trainable::All, false);

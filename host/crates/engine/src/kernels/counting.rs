@@ -24,6 +24,8 @@ pub enum Profile {
         precision: Precision,
         /// Streaming multiprocessors.
         multiprocessors: usize,
+        /// cuDNN computes attention of long documents.
+        fused_attention: bool,
     },
 }
 
@@ -105,8 +107,17 @@ impl Counting {
 
     /// The room that an operation of a GPU works in.
     fn room(&self, bytes: impl FnOnce(Precision, usize) -> usize) {
-        if let Profile::Cuda { precision, multiprocessors } = self.profile {
+        if let Profile::Cuda { precision, multiprocessors, .. } = self.profile {
             self.counters.logits.fetch_max(bytes(precision, multiprocessors) as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// The room of documents that cuDNN computes.
+    fn fused(&self, shape: AttentionShape, doc_lens: &[u32]) {
+        if let Profile::Cuda { fused_attention: true, .. } = self.profile {
+            let groups = doc_lens.iter().filter_map(|&length| plan::fused_group(length as usize, shape));
+            let most = groups.map(|group| plan::fused_bytes(group, shape)).max().unwrap_or(0);
+            self.room(|_, _| most);
         }
     }
 
@@ -179,8 +190,9 @@ impl Kernels for Counting {
         self.counters.products.fetch_max(matmul::scratch_bytes(gemm) as u64, Ordering::Relaxed);
     }
 
-    fn attention(&self, _: AttentionShape, rows: &CountedRows, _: Read<'_>, _: Write<'_>, _: Write<'_>) {
+    fn attention(&self, shape: AttentionShape, rows: &CountedRows, _: Read<'_>, _: Write<'_>, _: Write<'_>) {
         self.scores(&rows.doc_lens, false);
+        self.fused(shape, &rows.doc_lens);
     }
 
     fn attention_backward(
@@ -194,6 +206,7 @@ impl Kernels for Counting {
         _: Write<'_>,
     ) {
         self.scores(&rows.doc_lens, true);
+        self.fused(shape, &rows.doc_lens);
         self.room(|_, _| plan::attention_bytes(plan::padded(rows.rows), shape.heads));
     }
 

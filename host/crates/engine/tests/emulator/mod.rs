@@ -1,7 +1,8 @@
 //! The CUDA backend on the emulated device of `tests/gpu/emulator`, or on the machine's own where `HOST_TEST_GPU` is set.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -35,8 +36,18 @@ fn search() -> Option<&'static Search> {
     SEARCH.get_or_init(find).as_ref()
 }
 
+/// Where compiled kernels are kept. What the emulator makes of a source depends on its own text too.
+fn cache() -> PathBuf {
+    let emulator = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/gpu/emulator");
+    let mut hasher = DefaultHasher::new();
+    for file in ["device.h", "compile.py", "nvrtc.cpp"] {
+        std::fs::read(emulator.join(file)).unwrap().hash(&mut hasher);
+    }
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kernels-{:016x}", hasher.finish()))
+}
+
 pub(super) fn device(precision: Precision) -> Option<CudaKernels> {
     let search = search()?;
     let system = System::find(search).unwrap();
-    Some(system.open(0, precision, None).unwrap())
+    Some(system.open(0, precision, Some(cache())).unwrap())
 }

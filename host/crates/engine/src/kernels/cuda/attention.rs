@@ -1,7 +1,16 @@
-//! How attention's kernels are launched; what they do is said in `source/attention.cu`, and the sizes here are those there.
+//! Which attention a document gets, and how it is launched. What this trainer's kernels do is said in
+//! `source/attention.cu`, and the sizes here are those there; cuDNN's part is in `cudnn.rs`.
 
-use super::rows::Tiles;
+use std::sync::Arc;
+
+use half::bf16;
+
+use super::cudnn::{Cudnn, Plans};
+use super::plan::{Group, Passes};
+use super::rows::{Grouping, Tiles};
 use super::{Attention, AttentionShape, CudaRows, Device, Function, Precision, THREADS, float, plan, word};
+use crate::kernels::{Rows, Targets};
+use crate::rng::normal_at;
 
 /// Rows that a block takes.
 pub(super) const TILES: Tiles = Tiles { forward: 128, queries: 64, keys: 64 };
@@ -49,6 +58,11 @@ pub(super) struct Launches<'a> {
 
 impl Launches<'_> {
     pub(super) fn forward(&self, rows: &CudaRows, qkv: u64, out: u64, lse: u64) {
+        for fused in rows.tables.fused.iter().filter(|fused| fused.passes.forward) {
+            let Some((cudnn, plans)) = self.device.fused(fused.group) else { return };
+            let workspace = self.device.room(plans.workspace());
+            cudnn.forward(&self.device.context, &plans, rows.fused(fused), [qkv, out, lse], workspace);
+        }
         let (shape, tiles) = (self.shape, rows.tables.forward);
         let threads = if shape.head_dim <= 128 { 128 } else { 256 };
         let shared = shared_bytes(self.device.precision, shape.head_dim).0;
@@ -58,6 +72,14 @@ impl Launches<'_> {
 
     pub(super) fn backward(&self, rows: &CudaRows, qkv: u64, out: u64, lse: u64, dout: u64, dqkv: u64) {
         let (device, shape, kernels, n) = (self.device, self.shape, self.kernels, rows.tables.n);
+        for fused in rows.tables.fused.iter().filter(|fused| fused.passes.backward) {
+            let Some((cudnn, plans)) = device.fused(fused.group) else { return };
+            let workspace = device.room(plans.workspace());
+            cudnn.backward(&device.context, &plans, rows.fused(fused), [qkv, out, lse, dout, dqkv], workspace);
+        }
+        if rows.tables.queries.count == 0 {
+            return;
+        }
         let delta = device.room(plan::attention_bytes(n, shape.heads));
         let lanes = shape.head_dim.div_ceil(8).next_power_of_two();
         let blocks = (n * shape.heads * lanes).div_ceil(THREADS as usize);
@@ -86,4 +108,189 @@ impl Launches<'_> {
         let grid = [slots.count, self.shape.kv_heads];
         self.device.context.launch(self.kernels.attention_cached, grid, THREADS, 0, &arguments);
     }
+}
+
+impl Device {
+    /// cuDNN and its plans for a group that was tried.
+    fn fused(&self, group: Group) -> Option<(&Cudnn, Arc<Plans>)> {
+        let cudnn = self.cudnn.get().and_then(|cudnn| cudnn.as_ref().ok());
+        let found = cudnn.and_then(|cudnn| Some((cudnn, cudnn.plans(group)?)));
+        if found.is_none() {
+            self.context.fail("attention", format!("{group:?} was not prepared"));
+        }
+        found
+    }
+
+    /// The group in which cuDNN computes a document of `length` rows and which passes, made ready and tried the first time.
+    pub(super) fn group(self: &Arc<Self>, length: usize) -> Option<(Group, Passes)> {
+        let cudnn = self.cudnn.get()?.as_ref().ok()?;
+        let group = plan::fused_group(length, cudnn.shape())?;
+        let passes = cudnn.prepare(&self.context, group, |plans| {
+            let verdict = Trial::new(self, cudnn, group).and_then(|trial| trial.run(plans));
+            verdict.unwrap_or_else(|reason| Passes { forward: Err(reason.clone()), backward: Err(reason) })
+        });
+        (passes.forward || passes.backward).then_some((group, passes))
+    }
+}
+
+/// Rows of the longer document of a trial.
+const TRIAL: usize = 2048;
+/// Rows of the shorter one.
+const TRIAL_SHORT: usize = 193;
+/// How far cuDNN's results may be from this trainer's, as a share of their size: both are rounded to bf16.
+const TRIAL_DISTANCE: f64 = 2e-2;
+
+/// Attention of cuDNN beside this trainer's own, on numbers made up: whether they agree, and whether cuDNN's gives the same
+/// bits twice.
+struct Trial<'a> {
+    device: &'a Arc<Device>,
+    cudnn: &'a Cudnn,
+    launches: Launches<'a>,
+    group: Group,
+    doc_lens: Vec<u32>,
+    /// Rows that are filled up to.
+    n: usize,
+    memory: Vec<u64>,
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        for &pointer in &self.memory {
+            self.device.context.free(pointer);
+        }
+    }
+}
+
+/// Operands of a trial, on the device.
+struct Operands {
+    qkv: u64,
+    out: u64,
+    lse: u64,
+    dout: u64,
+    gradients: u64,
+}
+
+impl<'a> Trial<'a> {
+    fn new(device: &'a Arc<Device>, cudnn: &'a Cudnn, group: Group) -> Result<Self, String> {
+        let &(shape, kernels) = device.attention.get().ok_or("attention was not prepared")?;
+        let mut doc_lens = vec![group.length.min(TRIAL) as u32];
+        if group.documents > 1 {
+            doc_lens.push(group.length.min(TRIAL_SHORT) as u32);
+        }
+        let n = plan::padded(doc_lens.iter().sum::<u32>() as usize);
+        let launches = Launches { device, kernels, shape };
+        Ok(Self { device, cudnn, launches, group, doc_lens, n, memory: Vec::new() })
+    }
+
+    /// What there is against either pass.
+    fn run(mut self, plans: &Plans) -> Result<Passes<Result<(), String>>, String> {
+        let (device, shape, group) = (Arc::clone(self.device), self.launches.shape, self.group);
+        let length = self.doc_lens.iter().sum::<u32>() as usize;
+        let positions: Vec<u32> = self.doc_lens.iter().flat_map(|&length| 0..length).collect();
+        let ids = vec![0; length];
+        let targets = Some(Targets { tokens: &ids, weights: None, scale: 1.0 });
+        let rows = Rows { ids: &ids, positions: &positions, doc_lens: &self.doc_lens, targets, cached: None };
+        let passes = plans.passes();
+        let together = |_: usize| Some((group, passes));
+        let grouping: Grouping<'_> = (shape, &together);
+        let [mut own, mut fused] = [CudaRows::new(&device), CudaRows::new(&device)];
+        own.put(&rows, TILES, None);
+        fused.put(&rows, TILES, Some(grouping));
+        let (packed, output) = (shape.packed(), shape.output());
+        let operands = Operands {
+            qkv: self.values(1, length, packed)?,
+            out: self.zeros(2 * self.n * output)?,
+            lse: self.zeros(4 * self.n * shape.heads)?,
+            dout: self.values(2, length, output)?,
+            gradients: self.zeros(2 * self.n * packed)?,
+        };
+        let Operands { qkv, out, lse, dout, gradients } = operands;
+        let forward = |this: &Self| {
+            let (out, lse) = (this.halves(out, length * output), this.floats(lse, length * shape.heads));
+            [("output", out), ("log-sum-exp", lse)]
+        };
+        let backward = |this: &Self| [("gradient", this.halves(gradients, length * packed))];
+        // Of both passes this trainer's results, which the backward pass of cuDNN begins with too.
+        let workspace = device.room(plans.workspace());
+        let fused_forward = |this: &Self| {
+            for group in &fused.tables.fused {
+                this.cudnn.forward(&device.context, plans, fused.fused(group), [qkv, out, lse], workspace);
+            }
+            forward(this)
+        };
+        let found = passes.forward.then(|| [fused_forward(&self), fused_forward(&self)]);
+        self.launches.forward(&own, qkv, out, lse);
+        let right = forward(&self);
+        let forward = found.map_or(Ok(()), |found| verdict(&right, &found));
+        self.launches.backward(&own, qkv, out, lse, dout, gradients);
+        let right = backward(&self);
+        let fused_backward = |this: &Self| {
+            for group in &fused.tables.fused {
+                let operands = [qkv, out, lse, dout, gradients];
+                this.cudnn.backward(&device.context, plans, fused.fused(group), operands, workspace);
+            }
+            backward(this)
+        };
+        let found = passes.backward.then(|| [fused_backward(&self), fused_backward(&self)]);
+        Ok(Passes { forward, backward: found.map_or(Ok(()), |found| verdict(&right, &found)) })
+    }
+
+    fn halves(&self, pointer: u64, count: usize) -> Vec<f32> {
+        let mut values = Vec::with_capacity(count);
+        self.device.context.read(pointer, 2 * count, |_, bytes| {
+            values.extend(bytes.as_chunks().0.iter().map(|&bytes| bf16::from_ne_bytes(bytes).to_f32()));
+        });
+        values
+    }
+
+    fn floats(&self, pointer: u64, count: usize) -> Vec<f32> {
+        let mut values = Vec::with_capacity(count);
+        self.device.context.read(pointer, 4 * count, |_, bytes| {
+            values.extend(bytes.as_chunks().0.iter().map(|&bytes| f32::from_ne_bytes(bytes)));
+        });
+        values
+    }
+
+    fn zeros(&mut self, bytes: usize) -> Result<u64, String> {
+        let context = &self.device.context;
+        let pointer = context.try_alloc(bytes).ok_or("there is no memory left to try it")?;
+        self.memory.push(pointer);
+        context.zero(pointer, bytes);
+        Ok(pointer)
+    }
+
+    fn values(&mut self, stream: u64, rows: usize, width: usize) -> Result<u64, String> {
+        let pointer = self.zeros(2 * self.n * width)?;
+        self.device.context.write(2 * rows * width, pointer, |range, bytes| {
+            for (index, value) in bytes.as_chunks_mut().0.iter_mut().enumerate() {
+                *value = bf16::from_f32(normal_at(0, stream, (range.start / 2 + index) as u64)).to_ne_bytes();
+            }
+        });
+        Ok(pointer)
+    }
+}
+
+/// What there is against results: that they are not those that are right, or not the same the second time.
+fn verdict<const N: usize>(
+    right: &[(&str, Vec<f32>); N],
+    [first, second]: &[[(&str, Vec<f32>); N]; 2],
+) -> Result<(), String> {
+    for (((what, right), (_, first)), (_, second)) in right.iter().zip(first).zip(second) {
+        let distance = distance(first, right);
+        // A distance that is no number is one too many.
+        if distance.is_nan() || distance > TRIAL_DISTANCE {
+            return Err(format!("its {what} is {distance:.1e} away from this trainer's"));
+        }
+        if first.iter().zip(second).any(|(first, second)| first.to_bits() != second.to_bits()) {
+            return Err(format!("its {what} has not the same bits twice"));
+        }
+    }
+    Ok(())
+}
+
+/// Length of the difference as a share of the length.
+fn distance(found: &[f32], expected: &[f32]) -> f64 {
+    let squares = |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value).powi(2)).sum::<f64>();
+    let difference = squares(&mut found.iter().zip(expected).map(|(a, b)| a - b));
+    (difference / squares(&mut expected.iter().copied())).sqrt()
 }

@@ -212,7 +212,8 @@ impl Context {
         self.raw(name, call)
     }
 
-    fn enter(&self) {
+    /// Makes the context current in this thread, for libraries.
+    pub(super) fn enter(&self) {
         if CURRENT.get() != self.handle {
             // SAFETY: a context that this value keeps alive.
             if self.raw("cuCtxSetCurrent", |driver| unsafe { (driver.cuCtxSetCurrent)(self.handle) }) {
@@ -237,23 +238,31 @@ impl Context {
 
     /// Memory of `bytes` bytes, whatever is in it; 0 where there is none left, which is kept as the failure.
     pub(super) fn alloc(&self, bytes: usize) -> CUdeviceptr {
+        if let Some(pointer) = self.try_alloc(bytes) {
+            return pointer;
+        }
+        let ((free, total), device, wanted) = (self.memory(), self.name.clone(), bytes as u64);
+        let _ = self.failure.set(DeviceError::OutOfMemory { device, wanted, free, total });
+        0
+    }
+
+    /// Memory of `bytes` bytes, whatever is in it; none where there is none left.
+    pub(super) fn try_alloc(&self, bytes: usize) -> Option<CUdeviceptr> {
         let mut pointer = 0;
         if bytes == 0 || self.failed() {
-            return 0;
+            return Some(0);
         }
         self.enter();
         // SAFETY: writes one pointer.
         let status = unsafe { (self.driver.cuMemAllocAsync)(&raw mut pointer, bytes, self.stream) };
         if status == cudaError_enum::CUDA_ERROR_OUT_OF_MEMORY {
-            let ((free, total), device, wanted) = (self.memory(), self.name.clone(), bytes as u64);
-            let _ = self.failure.set(DeviceError::OutOfMemory { device, wanted, free, total });
-            return 0;
+            return None;
         }
         if !status.is_success() {
             self.fail("cuMemAllocAsync", self.driver.words(status));
-            return 0;
+            return Some(0);
         }
-        pointer
+        Some(pointer)
     }
 
     /// Gives memory back once everything that was queued is done.

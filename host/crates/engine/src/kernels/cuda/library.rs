@@ -37,13 +37,15 @@ pub enum Name {
     Nvrtc,
     /// libcublasLt: products of matrices.
     BlasLt,
+    /// libcudnn: attention, where it is the faster one.
+    Cudnn,
     /// libnvidia-ml: what a device is doing.
     Nvml,
 }
 
 impl Name {
     /// All of them, in the order in which they are needed.
-    pub const ALL: [Self; 4] = [Self::Driver, Self::Nvrtc, Self::BlasLt, Self::Nvml];
+    pub const ALL: [Self; 5] = [Self::Driver, Self::Nvrtc, Self::BlasLt, Self::Cudnn, Self::Nvml];
 
     /// What users call it.
     pub fn title(self) -> &'static str {
@@ -51,6 +53,7 @@ impl Name {
             Self::Driver => "the NVIDIA driver",
             Self::Nvrtc => "NVRTC",
             Self::BlasLt => "cuBLASLt",
+            Self::Cudnn => "cuDNN",
             Self::Nvml => "NVML",
         }
     }
@@ -58,8 +61,8 @@ impl Name {
     /// Names for the loader, with the major version of CUDA where it is part of the name; newest first, and none that
     /// needs a driver for a CUDA newer than `max_major`.
     pub fn sonames(self, max_major: Option<u32>) -> Vec<(String, Option<u32>)> {
-        if self.is_of_driver() {
-            return vec![(format!("{}.so.1", self.stem()), None)];
+        if let Some(number) = self.own_number() {
+            return vec![(format!("{}.so.{number}", self.stem()), None)];
         }
         let allowed = MAJORS.into_iter().filter(|&major| max_major.is_none_or(|most| major <= most));
         allowed.map(|major| (format!("{}.so.{major}", self.stem()), Some(major))).collect()
@@ -79,14 +82,23 @@ impl Name {
                     "update NVIDIA's driver: it is for CUDA {most}, and CUDA {oldest} is the oldest that works"
                 );
             }
-            Some(most) => format!("`{}`", pip(most)),
-            None => format!("`{}` (for CUDA 13) or `{}` (for CUDA 12)", pip(13), pip(12)),
+            Some(most) => format!("`{}`", self.pip(most)),
+            None => format!("`{}` (for CUDA 13) or `{}` (for CUDA 12)", self.pip(13), self.pip(12)),
         };
-        format!("{wheels}, or install the CUDA toolkit")
+        format!("{wheels}, or install {}", if self == Self::Cudnn { "cuDNN 9" } else { "the CUDA toolkit" })
     }
 
     fn is_of_driver(self) -> bool {
         matches!(self, Self::Driver | Self::Nvml)
+    }
+
+    /// The number in its name, where that is not the major version of CUDA.
+    fn own_number(self) -> Option<u32> {
+        match self {
+            Self::Driver | Self::Nvml => Some(1),
+            Self::Cudnn => Some(9),
+            Self::Nvrtc | Self::BlasLt => None,
+        }
     }
 
     /// The name of its file up to `.so`.
@@ -95,7 +107,18 @@ impl Name {
             Self::Driver => "libcuda",
             Self::Nvrtc => "libnvrtc",
             Self::BlasLt => "libcublasLt",
+            Self::Cudnn => "libcudnn",
             Self::Nvml => "libnvidia-ml",
+        }
+    }
+
+    /// The command that installs it, of the newest CUDA that a driver supports.
+    fn pip(self, most: u32) -> &'static str {
+        match (self, most >= 13) {
+            (Self::Cudnn, true) => "pip install nvidia-cudnn-cu13",
+            (Self::Cudnn, false) => "pip install nvidia-cudnn-cu12",
+            (_, true) => "pip install nvidia-cuda-nvrtc nvidia-cublas",
+            (_, false) => "pip install nvidia-cuda-nvrtc-cu12 nvidia-cublas-cu12",
         }
     }
 
@@ -105,6 +128,7 @@ impl Name {
             Self::Driver => c"cuInit",
             Self::Nvrtc => c"nvrtcVersion",
             Self::BlasLt => c"cublasLtCreate",
+            Self::Cudnn => c"cudnnBackendExecute",
             Self::Nvml => c"nvmlInit_v2",
         }
     }
@@ -113,14 +137,6 @@ impl Name {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.title(), self.stem())
-    }
-}
-
-fn pip(most: u32) -> &'static str {
-    if most >= 13 {
-        "pip install nvidia-cuda-nvrtc nvidia-cublas"
-    } else {
-        "pip install nvidia-cuda-nvrtc-cu12 nvidia-cublas-cu12"
     }
 }
 
@@ -288,10 +304,10 @@ impl Attempt {
             }
             let number = soname.to_str().and_then(|soname| soname.strip_prefix(&prefix)?.parse::<u32>().ok());
             // Files with more numbers are what links lead to.
-            let Some(number) = number.filter(|_| !self.name.is_of_driver()) else { continue };
+            let Some(number) = number.filter(|_| self.name.own_number().is_none()) else { continue };
             let why = match self.max_major {
                 Some(most) if number > most => {
-                    let instead = if most < MAJORS[1] { String::new() } else { format!(" or `{}`", pip(most)) };
+                    let instead = if most < MAJORS[1] { String::new() } else { format!(" or `{}`", self.name.pip(most)) };
                     format!(
                         "needs a driver for CUDA {number}; this driver is for CUDA {most}: update the driver{instead}"
                     )

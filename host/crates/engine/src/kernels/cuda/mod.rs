@@ -7,6 +7,7 @@
 mod attention;
 mod blas;
 mod compile;
+mod cudnn;
 mod driver;
 pub mod library;
 pub mod nvml;
@@ -22,10 +23,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 pub(super) use blas::WORKSPACE;
 use blas::{Blas, Operand};
 use compile::{Compiler, Source};
+use cudnn::Cudnn;
 use driver::{Context, Function, float, word};
 pub use rows::CudaRows;
 use rows::Feeder;
-use symbols::{BlasLt, Driver, Nvrtc};
+use symbols::{BlasLt, Cudnn as CudnnFunctions, Driver, Nvrtc};
 
 use super::{
     AdamState, AdamStep, AttentionShape, DropoutKey, Format, Gemm, Kernels, LossGradients, Precision, Rows, Segment,
@@ -148,6 +150,10 @@ struct Device {
     loss: Loss,
     optimizer: Optimizer,
     attention: OnceLock<(AttentionShape, Attention)>,
+    /// cuDNN, where it is there and this device has a use for it.
+    cudnn_functions: Result<Arc<CudnnFunctions>, String>,
+    /// Its attention for the shape of heads, or why there is none.
+    cudnn: OnceLock<Result<Cudnn, String>>,
     /// Room that operations use while they run. They run one after another, so one is enough.
     room: Mutex<Room>,
 }
@@ -161,7 +167,10 @@ struct Room {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        let Self { context, blas, room, .. } = self;
+        let Self { context, blas, room, cudnn, .. } = self;
+        if let Some(Ok(cudnn)) = cudnn.get_mut() {
+            cudnn.close(context);
+        }
         let room = room.get_mut().unwrap_or_else(PoisonError::into_inner);
         context.free(room.pointer);
         blas.close(context);
@@ -174,6 +183,8 @@ struct Libraries {
     driver: Driver,
     nvrtc: Nvrtc,
     blas: BlasLt,
+    /// Or why it is not used.
+    cudnn: Result<CudnnFunctions, String>,
 }
 
 /// A GPU; clones are the same one.
@@ -333,7 +344,7 @@ impl CudaKernels {
         precision: Precision,
         cache: Option<PathBuf>,
     ) -> Result<Self, DeviceError> {
-        let Libraries { driver, nvrtc, blas } = libraries;
+        let Libraries { driver, nvrtc, blas, cudnn } = libraries;
         let context = Context::open(driver, ordinal)?;
         if precision == Precision::Bf16 && context.capability < (8, 0) {
             let (major, minor) = context.capability;
@@ -362,6 +373,8 @@ impl CudaKernels {
             loss,
             optimizer,
             attention: OnceLock::new(),
+            cudnn_functions: cudnn.map(Arc::new),
+            cudnn: OnceLock::new(),
             room: Mutex::default(),
         })))
     }
@@ -379,6 +392,15 @@ impl CudaKernels {
     /// Streaming multiprocessors.
     pub fn multiprocessors(&self) -> usize {
         self.0.multiprocessors()
+    }
+
+    /// What attention is computed by, so far: for documents of up to some length by cuDNN, or the reason why not.
+    pub fn attention(&self) -> Vec<String> {
+        match self.0.cudnn.get() {
+            None => Vec::new(),
+            Some(Err(reason)) => vec![format!("all documents: not by cuDNN: {reason}")],
+            Some(Ok(cudnn)) => cudnn.report(),
+        }
     }
 
     /// Attention's kernels for a shape, which [`Kernels::prepare`] has compiled.

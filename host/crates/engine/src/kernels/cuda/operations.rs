@@ -3,8 +3,9 @@
 use half::bf16;
 use plan::LossRoom;
 
+use super::rows::Grouping;
 use super::{
-    AdamState, AdamStep, Arc, Attention, AttentionShape, CudaBuffer, CudaKernels, CudaRows, CudaSegments, CudaTally,
+    AdamState, AdamStep, Arc, Attention, AttentionShape, Cudnn, CudaBuffer, CudaKernels, CudaRows, CudaSegments, CudaTally,
     DeviceError, DropoutKey, Format, Gemm, Kernels, LONGEST_NORM, LossGradients, Mutex, OPTIMIZER_TILE, Operand,
     Precision, Rows, SUM_THREADS, Segment, THREADS, Totals, View, ViewMut, attention, attention_defines, elements,
     extent, float, lock, plan, word,
@@ -48,6 +49,8 @@ impl Kernels for CudaKernels {
                 device.context.allow_shared(function, bytes);
             }
             let _ = device.attention.set((shape, attention));
+            let functions = device.cudnn_functions.clone();
+            let _ = device.cudnn.set(functions.and_then(|functions| Cudnn::new(functions, &device.context, shape)));
         }
         device.context.check()
     }
@@ -113,7 +116,10 @@ impl Kernels for CudaKernels {
     }
 
     fn stage(&self, rows: Rows<'_>, staged: &mut Option<CudaRows>) {
-        staged.get_or_insert_with(|| CudaRows::new(&self.0)).put(&rows, attention::TILES);
+        let device = &self.0;
+        let group = |length: usize| device.group(length);
+        let grouping: Option<Grouping<'_>> = device.attention.get().map(|&(shape, _)| (shape, &group as _));
+        staged.get_or_insert_with(|| CudaRows::new(device)).put(&rows, attention::TILES, grouping);
     }
 
     fn tally(&self) -> CudaTally {

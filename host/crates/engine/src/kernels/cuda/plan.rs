@@ -1,7 +1,14 @@
 //! Sizes of the room that operations use beside their operands. Pure functions, so that what is foreseen and what is taken
 //! are the same.
 
-use crate::kernels::Precision;
+use crate::kernels::{AttentionShape, Precision};
+
+/// Documents of up to so many rows are left to this trainer's own attention: there is little to gain.
+pub(super) const SHORT: usize = 256;
+/// Bytes of room that documents which cuDNN computes together may take, unless one alone takes more.
+const FUSED: usize = 512 << 20;
+/// Most documents that cuDNN computes together.
+const FUSED_DOCUMENTS: usize = 64;
 
 /// Rows of a pass are a multiple of it: products are fast in such sizes, and few sizes are few to look up.
 pub(in crate::kernels) const ROWS: usize = 128;
@@ -108,6 +115,43 @@ pub(in crate::kernels) fn embedding_bytes(n: usize, h: usize) -> usize {
 /// Bytes of the sums of attention's backward pass: one a row and head.
 pub(in crate::kernels) fn attention_bytes(n: usize, heads: usize) -> usize {
     n * heads * 4
+}
+
+/// How much cuDNN computes at once: some documents, each of up to some rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::kernels) struct Group {
+    /// Rows of the longest document that fits.
+    pub(super) length: usize,
+    /// Documents.
+    pub(super) documents: usize,
+}
+
+/// Something of each pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Passes<T = bool> {
+    pub(super) forward: T,
+    pub(super) backward: T,
+}
+
+/// The group in which cuDNN computes a document of so many rows; none for a short one. Lengths are powers of two, so that
+/// there are few groups: each has graphs of its own, whose making takes seconds.
+pub(in crate::kernels) fn fused_group(length: usize, shape: AttentionShape) -> Option<Group> {
+    if length <= SHORT {
+        return None;
+    }
+    let length = length.next_power_of_two();
+    let documents = FUSED / fused_bytes(Group { length, documents: 1 }, shape);
+    let documents = documents.clamp(1, FUSED_DOCUMENTS);
+    Some(Group { length, documents: 1 << documents.ilog2() })
+}
+
+/// Bytes of room that cuDNN's attention takes for a group at most. Its documentation has no formula: this is what 9.28 asks
+/// for on Hopper for groups of 1 to 8 query heads to a key, and up to twice that for one. Plans that ask for more are not
+/// used.
+pub(in crate::kernels) fn fused_bytes(group: Group, shape: AttentionShape) -> usize {
+    let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
+    let width = 3 * heads + heads * heads / kv_heads + 2 * kv_heads;
+    4 * group.length * group.documents * head_dim * width + (2 << 20)
 }
 
 /// Blocks of a sum over a whole arena.

@@ -1,12 +1,14 @@
 //! What the device knows of the rows of a pass: one block of tables, built on the host and sent in one copy.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Device;
+use super::cudnn;
 use super::driver::{Context, Event, Pinned};
-use super::plan::{PIECE, Places, padded};
+use super::plan::{Group, PIECE, Passes, Places, padded};
 use crate::IGNORE;
-use crate::kernels::Rows;
+use crate::kernels::{AttentionShape, Rows};
 
 /// The slot of a segment that is all there is of its token (`embedding.cu`).
 const DIRECT: u32 = u32::MAX;
@@ -17,6 +19,20 @@ pub(super) struct Tiles {
     pub(super) forward: usize,
     pub(super) queries: usize,
     pub(super) keys: usize,
+}
+
+/// Which passes of documents of some length cuDNN computes, and in which group; the others are for this trainer's kernels.
+pub(super) type Grouping<'a> = (AttentionShape, &'a dyn Fn(usize) -> Option<(Group, Passes)>);
+
+/// Documents that cuDNN computes together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fused {
+    pub(super) group: Group,
+    pub(super) passes: Passes,
+    lens: Table,
+    packed: Table,
+    out: Table,
+    stats: Table,
 }
 
 /// A table of the block.
@@ -53,6 +69,8 @@ pub(super) struct Tables {
     pub(super) segments: Table,
     /// See `embedding.cu`.
     pub(super) runs: Table,
+    /// Documents of which cuDNN computes a pass, or both; those of the tiles of a pass are the others.
+    pub(super) fused: Vec<Fused>,
     /// Tiles of queries of the forward pass, those with most work first.
     pub(super) forward: Table,
     /// Tiles of queries of the backward pass, likewise.
@@ -96,14 +114,21 @@ fn sorted(ids: &[u32]) -> Sorted {
     Sorted { order: keys.iter().map(|&key| key as u32).collect(), segments, runs }
 }
 
+/// A document among the rows of a pass.
+#[derive(Debug, Clone, Copy)]
+struct Document {
+    first: u32,
+    length: u32,
+    /// The group in which cuDNN computes it, and which passes.
+    fused: Option<(Group, Passes)>,
+}
+
 /// Tiles of `size` rows of each document. A tile of queries sees all keys up to its end, a tile of keys is seen by all
 /// queries from its start: `work` says how much of it there is.
-fn tiles(doc_lens: &[u32], size: usize, work: impl Fn(&[u32; 4]) -> u32) -> Vec<[u32; 4]> {
+fn tiles(documents: &[Document], size: usize, work: impl Fn(&[u32; 4]) -> u32) -> Vec<[u32; 4]> {
     let mut tiles = Vec::new();
-    let mut first = 0;
-    for &length in doc_lens {
+    for &Document { first, length, .. } in documents {
         tiles.extend((0..length).step_by(size).map(|start| [first, length, start, 0]));
-        first += length;
     }
     tiles.sort_by_key(|tile| std::cmp::Reverse(work(tile)));
     tiles
@@ -128,11 +153,41 @@ impl Block {
     fn words(&mut self, words: &[u32]) -> Table {
         self.table(words.iter().map(|&word| [word]))
     }
+
+    /// The tables of documents that cuDNN computes together. Those that fill the group up have no rows.
+    fn fused(&mut self, (group, passes): (Group, Passes), shape: AttentionShape, documents: &[Document]) -> Fused {
+        let count = group.documents;
+        let mut lens: Vec<u32> = documents.iter().map(|document| document.length).collect();
+        lens.resize(count, 0);
+        let mut firsts: Vec<u64> = documents.iter().map(|document| u64::from(document.first)).collect();
+        let end = documents.last().map_or(0, |document| u64::from(document.first + document.length));
+        firsts.resize(count + 1, end);
+        let mut offsets = |width: usize| {
+            self.table(firsts.iter().map(|&first| {
+                let offset = first * width as u64;
+                let halves = offset.to_ne_bytes();
+                [0, 4].map(|at| u32::from_ne_bytes([halves[at], halves[at + 1], halves[at + 2], halves[at + 3]]))
+            }))
+        };
+        let [packed, out, stats] = [shape.packed(), shape.output(), shape.heads].map(&mut offsets);
+        Fused { group, passes, lens: self.words(&lens), packed, out, stats }
+    }
+}
+
+/// The documents of a pass, and who computes them.
+fn documents(doc_lens: &[u32], grouping: Option<Grouping<'_>>) -> Vec<Document> {
+    let mut first = 0;
+    let document = |&length: &u32| {
+        let fused = grouping.and_then(|(_, group)| group(length as usize));
+        first += length;
+        Document { first: first - length, length, fused }
+    };
+    doc_lens.iter().map(document).collect()
 }
 
 impl Tables {
     /// The tables of a pass, and the block that they lie in.
-    pub(super) fn new(rows: &Rows<'_>, sizes: Tiles) -> (Self, Vec<u8>) {
+    pub(super) fn new(rows: &Rows<'_>, sizes: Tiles, grouping: Option<Grouping<'_>>) -> (Self, Vec<u8>) {
         let (length, n) = (rows.ids.len(), padded(rows.ids.len()));
         let filled = |words: &[u32], with: u32, to: usize| {
             let mut filled = words.to_vec();
@@ -162,17 +217,33 @@ impl Tables {
             tables.runs = block.table(runs.into_iter());
         }
         if !rows.doc_lens.is_empty() {
-            let mut documents = rows.doc_lens.to_vec();
+            let mut documents = documents(rows.doc_lens, grouping);
             if n > length {
-                documents.push((n - length) as u32);
+                documents.push(Document { first: length as u32, length: (n - length) as u32, fused: None });
             }
+            if let Some((shape, _)) = grouping {
+                let mut groups = BTreeMap::<usize, ((Group, Passes), Vec<Document>)>::new();
+                for (fused, document) in documents.iter().filter_map(|document| Some((document.fused?, document))) {
+                    groups.entry(fused.0.length).or_insert((fused, Vec::new())).1.push(*document);
+                }
+                let together = groups.values().flat_map(|(fused, documents)| {
+                    documents.chunks(fused.0.documents).map(|documents| (*fused, documents))
+                });
+                tables.fused = together.map(|(fused, documents)| block.fused(fused, shape, documents)).collect();
+            }
+            let others = |fused: fn(Passes) -> bool| -> Vec<Document> {
+                let is_other = |document: &&Document| !document.fused.is_some_and(|(_, passes)| fused(passes));
+                documents.iter().filter(is_other).copied().collect()
+            };
             let seen = |[_, length, start, _]: &[u32; 4], size: usize| (start + size as u32).min(*length);
-            let mut of_queries =
-                |size: usize| block.table(tiles(&documents, size, |tile| seen(tile, size)).into_iter());
-            tables.forward = of_queries(sizes.forward);
+            let mut of_queries = |documents: &[Document], size: usize| {
+                block.table(tiles(documents, size, |tile| seen(tile, size)).into_iter())
+            };
+            tables.forward = of_queries(&others(|passes| passes.forward), sizes.forward);
             if rows.targets.is_some() {
-                tables.queries = of_queries(sizes.queries);
-                let of_keys = tiles(&documents, sizes.keys, |[_, length, start, _]| length - start);
+                let others = others(|passes| passes.backward);
+                tables.queries = of_queries(&others, sizes.queries);
+                let of_keys = tiles(&others, sizes.keys, |[_, length, start, _]| length - start);
                 tables.keys = block.table(of_keys.into_iter());
             }
         }
@@ -240,9 +311,9 @@ impl CudaRows {
     }
 
     /// Puts other rows in the place of those that were there.
-    pub(super) fn put(&mut self, rows: &Rows<'_>, sizes: Tiles) {
+    pub(super) fn put(&mut self, rows: &Rows<'_>, sizes: Tiles, grouping: Option<Grouping<'_>>) {
         let context = &self.device.context;
-        let (tables, bytes) = Tables::new(rows, sizes);
+        let (tables, bytes) = Tables::new(rows, sizes, grouping);
         if bytes.len() > self.capacity {
             context.free(self.block);
             self.capacity = bytes.len().next_power_of_two();
@@ -255,6 +326,13 @@ impl CudaRows {
     /// Where a table is.
     pub(super) fn at(&self, table: Table) -> u64 {
         self.block + table.offset as u64
+    }
+
+    /// Where the tables of documents are that cuDNN computes together.
+    pub(super) fn fused(&self, fused: &Fused) -> cudnn::Tables {
+        let [lens, packed, out, stats] =
+            [fused.lens, fused.packed, fused.out, fused.stats].map(|table| self.at(table));
+        cudnn::Tables { lens, packed, out, stats }
     }
 }
 
@@ -292,7 +370,7 @@ mod tests {
             targets: Some(targets),
             cached: None,
         };
-        let (tables, bytes) = Tables::new(&rows, SIZES);
+        let (tables, bytes) = Tables::new(&rows, SIZES, None);
         assert_eq!(tables.n, 128);
         let ids = read::<1>(&bytes, tables.ids).concat();
         assert_eq!((&ids[..6], ids.len()), (&[7, 8, 7, 9, 8, 0][..], 128));
@@ -331,10 +409,38 @@ mod tests {
     }
 
     #[test]
+    fn long_documents_are_in_groups_and_the_others_in_tiles() {
+        let shape = AttentionShape { heads: 3, kv_heads: 1, head_dim: 8, scale: 1.0 };
+        let passes = Passes { forward: true, backward: false };
+        let group = |length: usize| (length > 40).then_some((Group { length: 64, documents: 2 }, passes));
+        let doc_lens = [50, 3, 64, 41];
+        let n: u32 = doc_lens.iter().sum();
+        let (ids, positions) = (vec![0; n as usize], vec![0; n as usize]);
+        let targets = Some(Targets { tokens: &ids, weights: None, scale: 1.0 });
+        let rows = Rows { ids: &ids, positions: &positions, doc_lens: &doc_lens, targets, cached: None };
+        let (tables, bytes) = Tables::new(&rows, SIZES, Some((shape, &group)));
+        // What fills up is short.
+        assert_eq!(read::<4>(&bytes, tables.forward), [[158, 98, 0, 0], [50, 3, 0, 0]]);
+        let backward = [[158, 98, 0, 0], [53, 64, 0, 0], [0, 50, 0, 0], [117, 41, 0, 0], [158, 98, 64, 0], [50, 3, 0, 0]];
+        assert_eq!(read::<4>(&bytes, tables.keys), backward);
+        let offsets = |table| -> Vec<u64> {
+            let halves = read::<2>(&bytes, table).into_iter();
+            halves.map(|[low, high]| u64::from(low) | u64::from(high) << 32).collect()
+        };
+        let [first, second] = tables.fused[..] else { panic!("{:?}", tables.fused) };
+        assert_eq!(read::<1>(&bytes, first.lens).concat(), [50, 64]);
+        assert_eq!(offsets(first.packed), [0, 53 * 40, 117 * 40]);
+        assert_eq!(offsets(first.out), [0, 53 * 24, 117 * 24]);
+        assert_eq!(offsets(first.stats), [0, 53 * 3, 117 * 3]);
+        assert_eq!(read::<1>(&bytes, second.lens).concat(), [41, 0]);
+        assert_eq!(offsets(second.packed), [117 * 40, 158 * 40, 158 * 40]);
+    }
+
+    #[test]
     fn a_step_through_a_cache_has_no_tiles() {
         let cached = Some(Cached { slots: &[2, 0], lens: &[9, 4] });
         let rows = Rows { ids: &[5, 6], positions: &[8, 3], doc_lens: &[], targets: None, cached };
-        let (tables, bytes) = Tables::new(&rows, SIZES);
+        let (tables, bytes) = Tables::new(&rows, SIZES, None);
         assert_eq!((tables.forward.count, tables.order.count, tables.targets.count), (0, 0, 0));
         assert_eq!(read::<1>(&bytes, tables.slots), [[2], [0]]);
         assert_eq!(read::<1>(&bytes, tables.lens), [[9], [4]]);

@@ -180,6 +180,25 @@ table! {
     cublasLtGetVersion() -> usize;
 }
 
+table! {
+    /// libcudnn. cudarc's description of it is left out of this program; NVIDIA's header is `cudnn_graph.h`.
+    Cudnn, answers like lt::cublasStatus_t, same as lt:
+    =>
+    cudnnGetVersion() -> usize;
+    cudnnGetCudartVersion() -> usize;
+    cudnnGetErrorString(Status) -> *const c_char;
+    cudnnGetLastErrorString(*mut c_char, usize) -> ();
+    cudnnCreate(*mut *mut c_void) -> Status;
+    cudnnDestroy(*mut c_void) -> Status;
+    cudnnSetStream(*mut c_void, *mut c_void) -> Status;
+    cudnnBackendCreateDescriptor(c_int, *mut *mut c_void) -> Status;
+    cudnnBackendDestroyDescriptor(*mut c_void) -> Status;
+    cudnnBackendSetAttribute(*mut c_void, c_int, c_int, i64, *const c_void) -> Status;
+    cudnnBackendGetAttribute(*mut c_void, c_int, c_int, i64, *mut i64, *mut c_void) -> Status;
+    cudnnBackendFinalize(*mut c_void) -> Status;
+    cudnnBackendExecute(*mut c_void, *mut c_void, *mut c_void) -> Status;
+}
+
 /// A text that a library keeps; none for a null pointer.
 ///
 /// # Safety
@@ -253,5 +272,25 @@ impl BlasLt {
         let version = unsafe { (self.cublasLtGetVersion)() } as u32;
 
         (version / 10_000, version / 100 % 100, version % 100)
+    }
+}
+
+impl Cudnn {
+    /// What an answer means, in the library's words.
+    pub(super) fn words(&self, status: Status) -> String {
+        // SAFETY: the text is the library's and stays.
+        named(status, unsafe { text((self.cudnnGetErrorString)(status)) })
+    }
+
+    /// As the library counts: 91302 is 9.13.2.
+    pub(super) fn version(&self) -> usize {
+        // SAFETY: takes nothing.
+        unsafe { (self.cudnnGetVersion)() }
+    }
+
+    /// The major version of CUDA that it is built for, whose libraries it opens by name.
+    pub(super) fn major(&self) -> u32 {
+        // SAFETY: takes nothing.
+        (unsafe { (self.cudnnGetCudartVersion)() } / 1000) as u32
     }
 }

@@ -6,7 +6,8 @@ use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUuuid, cudaError_enu
 
 use super::library::{self, Missing, Name, Opened, Search};
 use super::nvml::Nvml;
-use super::symbols::{BlasLt, Driver, Nvrtc, text};
+use super::cudnn;
+use super::symbols::{BlasLt, Cudnn, Driver, Nvrtc, text};
 use super::{CudaKernels, Libraries};
 use crate::DeviceError;
 use crate::kernels::Precision;
@@ -127,7 +128,10 @@ pub fn libraries(search: &Search, major: Option<u32>) -> Vec<LibraryReport> {
         let nvml = Nvml::open(opened).map_err(|error| error.to_string())?;
         nvml.driver_version().map_err(|error| error.to_string())
     });
-    vec![driver, nvrtc, blas, nvml]
+    let cudnn = LibraryReport::new(Name::Cudnn, library::open(Name::Cudnn, search, major), |opened| {
+        Ok(cudnn_version(Cudnn::new(opened.library)?.version()))
+    });
+    vec![driver, nvrtc, blas, cudnn, nvml]
 }
 
 /// A driver that works, and its devices; at least one.
@@ -143,6 +147,8 @@ pub struct System {
     pub nvrtc: Result<Opened, Missing>,
     /// The matrix library that goes with the driver.
     pub blas: Result<Opened, Missing>,
+    /// cuDNN, which nothing needs.
+    pub cudnn: Result<Opened, Missing>,
 }
 
 impl System {
@@ -173,8 +179,41 @@ impl System {
         }
         let gpus = (0..count.unsigned_abs() as usize).map(|ordinal| gpu(&driver, ordinal)).collect::<Result<_, _>>();
         let gpus = gpus.map_err(Absent::Broken)?;
-        let [nvrtc, blas] = [Name::Nvrtc, Name::BlasLt].map(|name| library::open(name, search, Some(version.0)));
-        Ok(Self { driver: opened, version, gpus, nvrtc, blas })
+        // cuDNN opens the compiler by its bare name, which the loader answers with the one that is open.
+        let [nvrtc, blas, cudnn] =
+            [Name::Nvrtc, Name::BlasLt, Name::Cudnn].map(|name| library::open(name, search, Some(version.0)));
+        Ok(Self { driver: opened, version, gpus, nvrtc, blas, cudnn })
+    }
+
+    /// The library that computes attention on a device, or why this trainer's kernels do.
+    fn cudnn(&self, gpu: &Gpu, precision: Precision) -> Result<Cudnn, String> {
+        let (needed, has) = (cudnn::CAPABILITY, gpu.capability);
+        if precision != Precision::Bf16 {
+            return Err(format!("it has none in {}", precision.name()));
+        }
+        if has < needed {
+            return Err(format!("compute capability {}.{} needed, {}.{} found", needed.0, needed.1, has.0, has.1));
+        }
+        let opened = self.cudnn.as_ref().map_err(|missing| missing.to_string())?;
+        let functions = Cudnn::new(opened.library)?;
+        let version = functions.version();
+        if version < cudnn::OLDEST {
+            let (oldest, found) = (cudnn_version(cudnn::OLDEST), cudnn_version(version));
+            return Err(format!("{oldest} or newer needed, {found} found in `{}`", opened.path.display()));
+        }
+        // It ends the process where it does not find them.
+        for beside in [&self.nvrtc, &self.blas].into_iter().flatten() {
+            if beside.major != Some(functions.major()) {
+                let (name, found) = (beside.name.title(), beside.path.display());
+                return Err(format!("it is for CUDA {}, and the {name} in use is `{found}`", functions.major()));
+            }
+        }
+        Ok(functions)
+    }
+
+    /// Whether cuDNN computes attention of long documents on a device, as far as can be told before it is in use.
+    pub fn fuses_attention(&self, gpu: &Gpu, precision: Precision) -> bool {
+        self.cudnn(gpu, precision).is_ok()
     }
 
     /// Takes a device into use. What is compiled for it is kept in `cache`.
@@ -192,9 +231,15 @@ impl System {
             driver: Driver::new(self.driver.library).map_err(unusable(&self.driver))?,
             nvrtc: Nvrtc::new(nvrtc.library).map_err(unusable(&nvrtc))?,
             blas: BlasLt::new(blas.library).map_err(unusable(&blas))?,
+            cudnn: self.gpus.get(ordinal).map_or(Err("no such GPU".to_owned()), |gpu| self.cudnn(gpu, precision)),
         };
         Ok(CudaKernels::open(libraries, ordinal, precision, cache)?)
     }
+}
+
+/// Major, minor and patch, as people write them.
+fn cudnn_version(number: usize) -> String {
+    format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100)
 }
 
 fn gpu(driver: &Driver, ordinal: usize) -> Result<Gpu, String> {

@@ -15,7 +15,8 @@ pub(super) const TARGETS: &str =
 /// Where a toolkit has its libraries.
 const TOOLKIT: [&str; 3] = ["lib64", "lib", TARGETS];
 /// Where wheels have theirs, in site-packages.
-const WHEELS: [&str; 4] = ["nvidia/cu13/lib", "nvidia/cu12/lib", "nvidia/cuda_nvrtc/lib", "nvidia/cublas/lib"];
+const WHEELS: [&str; 5] =
+    ["nvidia/cu13/lib", "nvidia/cu12/lib", "nvidia/cuda_nvrtc/lib", "nvidia/cublas/lib", "nvidia/cudnn/lib"];
 /// Where drivers are put that the loader may not know: by WSL, NixOS, and Kubernetes.
 const DRIVERS: [&str; 3] = ["usr/lib/wsl/lib", "run/opengl-driver/lib", "usr/local/nvidia/lib64"];
 /// Where the loader looks, as far as it can be told.
