@@ -20,10 +20,18 @@ fn long_documents_are_computed_by_cudnn_where_it_can_be_trusted() {
     let real = std::env::var_os("HOST_TEST_GPU").is_some();
     for (behaviour, version, told) in [
         ("", "92600", "documents of up to 512 tokens: forward by cuDNN; backward by cuDNN"),
-        ("forward", "92600", "forward by cuDNN; backward not by cuDNN: cudnnBackendFinalize: CUDNN_STATUS_NOT_SUPPORTED"),
+        (
+            "forward",
+            "92600",
+            "forward by cuDNN; backward not by cuDNN: cudnnBackendFinalize: CUDNN_STATUS_NOT_SUPPORTED",
+        ),
         ("wrong", "92600", "forward not by cuDNN: its output is 1.0e-1 away from this trainer's"),
         ("random", "92600", "backward not by cuDNN: its gradient has not the same bits twice"),
-        ("none", "92600", "forward not by cuDNN: cudnnBackendFinalize: CUDNN_STATUS_NOT_SUPPORTED (status 3000): no ker"),
+        (
+            "none",
+            "92600",
+            "forward not by cuDNN: cudnnBackendFinalize: CUDNN_STATUS_NOT_SUPPORTED (status 3000): no ker",
+        ),
         ("", "92000", "all documents: not by cuDNN: 9.21.0 or newer needed, 9.20.0 found"),
     ] {
         // SAFETY: this program has one test, and no other thread reads the environment now.

@@ -234,8 +234,7 @@ impl Descriptor {
     fn set<T: Value>(&self, attribute: c_int, values: &[T]) -> Result<(), String> {
         let (count, values) = (values.len() as i64, values.as_ptr().cast());
         // SAFETY: reads so many values of the type that it is told.
-        let status =
-            unsafe { (self.functions.cudnnBackendSetAttribute)(self.raw, attribute, T::TYPE, count, values) };
+        let status = unsafe { (self.functions.cudnnBackendSetAttribute)(self.raw, attribute, T::TYPE, count, values) };
         self.functions.checked("cudnnBackendSetAttribute", status)
     }
 
@@ -387,7 +386,8 @@ impl Builder<'_> {
         for (offset, id) in offsets.iter_mut().zip(ids) {
             *offset = self.table(id, Type::I64, count + 1)?;
         }
-        let sizes = [(Id::Query, heads, names.query), (Id::Key, kv_heads, names.key), (Id::Value, kv_heads, names.value)];
+        let sizes =
+            [(Id::Query, heads, names.query), (Id::Key, kv_heads, names.key), (Id::Value, kv_heads, names.value)];
         for (id, heads, name) in sizes {
             let tensor = self.heads(id, Type::BF16, heads, head_dim, packed, offsets[0])?;
             operation.refer(name, &self.parts[tensor])?;
@@ -401,8 +401,7 @@ impl Builder<'_> {
         {
             operation.refer(name, &self.parts[tensor])?;
         }
-        let (scores, masked, band) =
-            (self.scores(Id::ScoresIn)?, self.scores(Id::ScoresOut)?, self.scalar(Id::Band)?);
+        let (scores, masked, band) = (self.scores(Id::ScoresIn)?, self.scores(Id::ScoresOut)?, self.scalar(Id::Band)?);
         let mask = Descriptor::new(self.functions, kind::BAND_MASK)?;
         mask.refer(attribute::MASK_IN, &self.parts[scores])?;
         mask.refer(attribute::MASK_BAND, &self.parts[band])?;

@@ -307,7 +307,8 @@ impl Attempt {
             let Some(number) = number.filter(|_| self.name.own_number().is_none()) else { continue };
             let why = match self.max_major {
                 Some(most) if number > most => {
-                    let instead = if most < MAJORS[1] { String::new() } else { format!(" or `{}`", self.name.pip(most)) };
+                    let instead =
+                        if most < MAJORS[1] { String::new() } else { format!(" or `{}`", self.name.pip(most)) };
                     format!(
                         "needs a driver for CUDA {number}; this driver is for CUDA {most}: update the driver{instead}"
                     )

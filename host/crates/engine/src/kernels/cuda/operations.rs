@@ -5,8 +5,8 @@ use plan::LossRoom;
 
 use super::rows::Grouping;
 use super::{
-    AdamState, AdamStep, Arc, Attention, AttentionShape, Cudnn, CudaBuffer, CudaKernels, CudaRows, CudaSegments, CudaTally,
-    DeviceError, DropoutKey, Format, Gemm, Kernels, LONGEST_NORM, LossGradients, Mutex, OPTIMIZER_TILE, Operand,
+    AdamState, AdamStep, Arc, Attention, AttentionShape, CudaBuffer, CudaKernels, CudaRows, CudaSegments, CudaTally,
+    Cudnn, DeviceError, DropoutKey, Format, Gemm, Kernels, LONGEST_NORM, LossGradients, Mutex, OPTIMIZER_TILE, Operand,
     Precision, Rows, SUM_THREADS, Segment, THREADS, Totals, View, ViewMut, attention, attention_defines, elements,
     extent, float, lock, plan, word,
 };

@@ -330,8 +330,7 @@ impl CudaRows {
 
     /// Where the tables of documents are that cuDNN computes together.
     pub(super) fn fused(&self, fused: &Fused) -> cudnn::Tables {
-        let [lens, packed, out, stats] =
-            [fused.lens, fused.packed, fused.out, fused.stats].map(|table| self.at(table));
+        let [lens, packed, out, stats] = [fused.lens, fused.packed, fused.out, fused.stats].map(|table| self.at(table));
         cudnn::Tables { lens, packed, out, stats }
     }
 }
@@ -421,7 +420,8 @@ mod tests {
         let (tables, bytes) = Tables::new(&rows, SIZES, Some((shape, &group)));
         // What fills up is short.
         assert_eq!(read::<4>(&bytes, tables.forward), [[158, 98, 0, 0], [50, 3, 0, 0]]);
-        let backward = [[158, 98, 0, 0], [53, 64, 0, 0], [0, 50, 0, 0], [117, 41, 0, 0], [158, 98, 64, 0], [50, 3, 0, 0]];
+        let backward =
+            [[158, 98, 0, 0], [53, 64, 0, 0], [0, 50, 0, 0], [117, 41, 0, 0], [158, 98, 64, 0], [50, 3, 0, 0]];
         assert_eq!(read::<4>(&bytes, tables.keys), backward);
         let offsets = |table| -> Vec<u64> {
             let halves = read::<2>(&bytes, table).into_iter();
