@@ -285,7 +285,7 @@ enum Target<'a> {
 /// A graph that can be run, with what it refers to.
 #[derive(Debug)]
 struct Plan {
-    plan: Descriptor,
+    descriptor: Descriptor,
     /// Bytes of room beside its operands.
     workspace: usize,
     /// Referred to by the plan, directly or not.
@@ -468,7 +468,7 @@ impl Builder<'_> {
                 match self.ready(&config) {
                     Ok((plan, workspace)) => {
                         self.parts.push(config);
-                        return Ok(Plan { plan, workspace, _parts: self.parts });
+                        return Ok(Plan { descriptor: plan, workspace, _parts: self.parts });
                     }
                     Err(reason) => reasons.push(reason),
                 }
@@ -688,7 +688,7 @@ impl Cudnn {
             pack.set(attribute::PACK_WORKSPACE, &[Address(workspace as *mut c_void)])?;
             let pack = pack.finish()?;
             // SAFETY: the operands have the places and sizes that the plan's tensors say; scalars are read before it returns.
-            let status = unsafe { (self.functions.cudnnBackendExecute)(self.handle, plan.plan.raw, pack.raw) };
+            let status = unsafe { (self.functions.cudnnBackendExecute)(self.handle, plan.descriptor.raw, pack.raw) };
             self.functions.checked("cudnnBackendExecute", status)
         });
         if let Err(reason) = done {

@@ -194,7 +194,7 @@ impl System {
         if has < needed {
             return Err(format!("compute capability {}.{} needed, {}.{} found", needed.0, needed.1, has.0, has.1));
         }
-        let opened = self.cudnn.as_ref().map_err(|missing| missing.to_string())?;
+        let opened = self.cudnn.as_ref().map_err(ToString::to_string)?;
         let functions = Cudnn::new(opened.library)?;
         let version = functions.version();
         if version < cudnn::OLDEST {
