@@ -63,7 +63,6 @@ static void compute(void* data) {
             put(p.pd, p.c.type, at, p.alpha * sums[i] + old);
         }
     }
-    delete &p;
 }
 
 EXPORT int cublasLtCreate(void** handle) { static int the; *handle = &the; return OK; }
@@ -112,7 +111,7 @@ EXPORT int cublasLtMatmulAlgoGetHeuristic(void*, Description* description, Layou
 EXPORT int cublasLtMatmul(void*, Description* description, const float* alpha, const void* pa, Layout* a, const void* pb, Layout* b,
                           const float* beta, const void* pc, Layout* c, void* pd, Layout* d, const Algorithm* algorithm,
                           void* workspace, size_t workspace_bytes, void*) {
-    static auto enqueue = driver<void (*)(void (*)(void*), void*)>("host_emulator_enqueue");
+    static auto enqueue = driver<void (*)(void (*)(void*), void*, void (*)(void*))>("host_emulator_enqueue");
     static auto is_inside = driver<bool (*)(uint64_t, size_t)>("host_emulator_is_inside");
     const void* pointers[4] = {pa, pb, pc, pd};
     const Layout* layouts[4] = {a, b, c, d};
@@ -125,6 +124,6 @@ EXPORT int cublasLtMatmul(void*, Description* description, const float* alpha, c
         }
     }
     if (!is_inside((uint64_t)workspace, workspace_bytes)) return INVALID_VALUE;
-    enqueue(compute, new Product{*description, *a, *b, *d, *alpha, *beta, pa, pb, pc, pd});
+    enqueue(compute, new Product{*description, *a, *b, *d, *alpha, *beta, pa, pb, pc, pd}, [](void* data) { delete (Product*)data; });
     return OK;
 }

@@ -205,10 +205,9 @@ static void compute(void* data) {
                 for (int64_t c = 0; c < width; c++) { dkey.put(i, c, dk[i * width + c]); dvalue.put(i, c, dv[i * width + c]); }
         }
     }
-    delete &work;
 }
 EXPORT int cudnnBackendExecute(void*, Descriptor* plan, Descriptor* pack) {
-    static auto enqueue = driver<void (*)(void (*)(void*), void*)>("host_emulator_enqueue");
+    static auto enqueue = driver<void (*)(void (*)(void*), void*, void (*)(void*))>("host_emulator_enqueue");
     static auto is_inside = driver<bool (*)(uint64_t, size_t)>("host_emulator_is_inside");
     const Descriptor& op = plan->other(401).other(201).other(801);
     const std::vector<int64_t>&ids = pack->numbers(1000), &pointers = pack->numbers(1001);
@@ -226,6 +225,6 @@ EXPORT int cudnnBackendExecute(void*, Descriptor* plan, Descriptor* pack) {
     }
     work->scale = *(const float*)work->at.at(op.other(names.scale).number(906));
     // The descriptors that the operation refers to stay with the plan.
-    enqueue(compute, work);
+    enqueue(compute, work, [](void* data) { delete (Work*)data; });
     return OK;
 }

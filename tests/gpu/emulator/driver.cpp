@@ -10,6 +10,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -17,7 +18,7 @@
 #define EXPORT extern "C" __attribute__((visibility("default")))
 typedef int Status;
 enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_CONTEXT = 201, NOT_FOUND = 500, UNKNOWN = 999,
-       OUT_OF_RESOURCES = 701, INVALID_IMAGE = 200 };
+       OUT_OF_RESOURCES = 701, INVALID_IMAGE = 200, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, ILLEGAL_STATE = 401 };
 
 static uint64_t knob(const char* name, uint64_t otherwise) {
     const char* text = getenv(name);
@@ -29,8 +30,10 @@ static uint64_t seed = knob("HOST_EMULATOR_SEED", 1);
 
 // HOST_EMULATOR_FAIL=function:n lets the nth call of a function fail.
 static bool fails(const char* name) {
-    static const std::string wanted = getenv("HOST_EMULATOR_FAIL") ? getenv("HOST_EMULATOR_FAIL") : "";
-    static uint64_t calls = 0;
+    static std::string wanted;
+    static uint64_t calls;
+    const char* now = getenv("HOST_EMULATOR_FAIL");
+    if (wanted != (now ? now : "")) wanted = now ? now : "", calls = 0;
     const size_t colon = wanted.find(':');
     return colon != std::string::npos && wanted.compare(0, colon, name) == 0 && ++calls == strtoull(wanted.c_str() + colon + 1, 0, 10);
 }
@@ -42,6 +45,11 @@ static std::map<uint64_t, Allocation> allocations;
 static std::map<uint64_t, size_t> pinned;
 static uint64_t used;
 static std::deque<std::function<void()>> queue;
+struct Graph { std::vector<std::function<void()>> work; };
+// What this thread captures, and whether it asked for something that a graph cannot hold. Threads have their own contexts
+// here, which share one queue; so a capture is a thread's, not a stream's.
+static thread_local Graph* capture;
+static thread_local bool invalidated;
 static thread_local void* current;
 static int the_context, the_stream, the_pool;
 typedef std::lock_guard<std::recursive_mutex> Guard;
@@ -55,6 +63,7 @@ static void flush() {
     }
 }
 static void enqueue(std::function<void()> work) {
+    if (capture) return capture->work.push_back(std::move(work));
     queue.push_back(std::move(work));
     seed = seed * 6364136223846793005ull + 1442695040888963407ull;
     if (queue.size() > 8 + (seed >> 33) % 56) flush();
@@ -67,8 +76,14 @@ static bool is_inside(uint64_t pointer, size_t bytes) {
     return !found->second.freed && pointer + bytes <= found->first + found->second.bytes;
 }
 #define ENTER(name) Guard guard(lock); if (fails(name)) return UNKNOWN; if (!current) return INVALID_CONTEXT
+// For what may not be in a graph.
+#define ENTER_AT_ONCE(name) ENTER(name); if (capture) { invalidated = true; return CAPTURE_UNSUPPORTED; }
 
-EXPORT void host_emulator_enqueue(void (*work)(void*), void* data) { Guard guard(lock); enqueue([=] { work(data); }); }
+// Queues work on data, which is dropped when nobody can ask for the work again.
+EXPORT void host_emulator_enqueue(void (*work)(void*), void* data, void (*drop)(void*)) {
+    Guard guard(lock);
+    enqueue([work, data = std::shared_ptr<void>(data, drop)] { work(data.get()); });
+}
 EXPORT bool host_emulator_is_inside(uint64_t pointer, size_t bytes) { Guard guard(lock); return is_inside(pointer, bytes); }
 EXPORT uint64_t host_emulator_used() { return used; }
 
@@ -94,13 +109,13 @@ EXPORT Status cuCtxSetCurrent(void* context) { current = context; return OK; }
 EXPORT Status cuMemGetInfo_v2(size_t* free, size_t* total) { *free = MEMORY - used; *total = MEMORY; return OK; }
 EXPORT Status cuStreamCreate(void** stream, unsigned) { ENTER("cuStreamCreate"); *stream = &the_stream; return OK; }
 EXPORT Status cuStreamDestroy_v2(void*) { return OK; }
-EXPORT Status cuStreamSynchronize(void*) { ENTER("cuStreamSynchronize"); flush(); return OK; }
+EXPORT Status cuStreamSynchronize(void*) { ENTER_AT_ONCE("cuStreamSynchronize"); flush(); return OK; }
 EXPORT Status cuDeviceGetDefaultMemPool(void** pool, int) { *pool = &the_pool; return OK; }
 EXPORT Status cuMemPoolSetAttribute(void*, int, void*) { return OK; }
 
 // Memory ends at a page that may not be touched, and begins as NaN.
 EXPORT Status cuMemAllocAsync(uint64_t* pointer, size_t bytes, void*) {
-    ENTER("cuMemAllocAsync");
+    ENTER_AT_ONCE("cuMemAllocAsync");
     if (used + bytes > MEMORY) return OUT_OF_MEMORY;
     const size_t page = 4096, room = (bytes + 255) / 256 * 256, mapped = (room + page - 1) / page * page + 2 * page;
     unsigned char* map = (unsigned char*)mmap(nullptr, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -113,7 +128,7 @@ EXPORT Status cuMemAllocAsync(uint64_t* pointer, size_t bytes, void*) {
     return OK;
 }
 EXPORT Status cuMemFreeAsync(uint64_t pointer, void*) {
-    ENTER("cuMemFreeAsync");
+    ENTER_AT_ONCE("cuMemFreeAsync");
     auto found = allocations.find(pointer);
     if (found == allocations.end() || found->second.freed) return INVALID_VALUE;
     found->second.freed = true;
@@ -138,23 +153,56 @@ EXPORT Status cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, voi
     return OK;
 }
 EXPORT Status cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void*) {
-    ENTER("cuMemcpyHtoDAsync");
+    ENTER_AT_ONCE("cuMemcpyHtoDAsync");
     if (!is_inside(to, bytes)) return INVALID_VALUE;
     enqueue([=] { memcpy((void*)to, from, bytes); });
     return OK;
 }
 EXPORT Status cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void*) {
-    ENTER("cuMemcpyDtoHAsync");
+    ENTER_AT_ONCE("cuMemcpyDtoHAsync");
     if (!is_inside(from, bytes)) return INVALID_VALUE;
     enqueue([=] { memcpy(to, (void*)from, bytes); });
     return OK;
 }
-EXPORT Status cuMemAllocHost_v2(void** pointer, size_t bytes) { ENTER("cuMemAllocHost"); *pointer = malloc(bytes); return OK; }
-EXPORT Status cuMemFreeHost(void* pointer) { ENTER("cuMemFreeHost"); flush(); free(pointer); return OK; }
-EXPORT Status cuEventCreate(void** event, unsigned) { ENTER("cuEventCreate"); *event = malloc(1); return OK; }
-EXPORT Status cuEventRecord(void*, void*) { ENTER("cuEventRecord"); return OK; }
-EXPORT Status cuEventSynchronize(void*) { ENTER("cuEventSynchronize"); flush(); return OK; }
+EXPORT Status cuMemAllocHost_v2(void** pointer, size_t bytes) { ENTER_AT_ONCE("cuMemAllocHost"); *pointer = malloc(bytes); return OK; }
+EXPORT Status cuMemFreeHost(void* pointer) { ENTER_AT_ONCE("cuMemFreeHost"); flush(); free(pointer); return OK; }
+EXPORT Status cuEventCreate(void** event, unsigned) { ENTER_AT_ONCE("cuEventCreate"); *event = malloc(1); return OK; }
+EXPORT Status cuEventRecord(void*, void*) { ENTER_AT_ONCE("cuEventRecord"); return OK; }
+EXPORT Status cuEventSynchronize(void*) { ENTER_AT_ONCE("cuEventSynchronize"); flush(); return OK; }
 EXPORT Status cuEventDestroy_v2(void* event) { free(event); return OK; }
+
+EXPORT Status cuStreamBeginCapture_v2(void*, int mode) {
+    ENTER("cuStreamBeginCapture");
+    if (capture || mode != 1) return ILLEGAL_STATE;
+    capture = new Graph;
+    invalidated = false;
+    return OK;
+}
+// Ends the capture even where it fails.
+EXPORT Status cuStreamEndCapture(void*, void** graph) {
+    Guard guard(lock);
+    if (!capture) return ILLEGAL_STATE;
+    const bool failed = fails("cuStreamEndCapture");
+    *graph = invalidated || failed ? nullptr : capture;
+    if (!*graph) delete capture;
+    capture = nullptr;
+    return invalidated ? CAPTURE_INVALIDATED : failed ? UNKNOWN : OK;
+}
+EXPORT Status cuGraphInstantiateWithFlags(void** runnable, void* graph, unsigned long long flags) {
+    ENTER("cuGraphInstantiate");
+    if (!graph || flags) return INVALID_VALUE;
+    *runnable = new Graph(*(Graph*)graph);
+    return OK;
+}
+EXPORT Status cuGraphLaunch(void* runnable, void*) {
+    ENTER("cuGraphLaunch");
+    if (capture) { invalidated = true; return CAPTURE_UNSUPPORTED; }
+    // What a graph holds is looked at again only when it runs: it may be of memory that is no more.
+    for (auto& work : ((Graph*)runnable)->work) enqueue(work);
+    return OK;
+}
+EXPORT Status cuGraphDestroy(void* graph) { Guard guard(lock); delete (Graph*)graph; return OK; }
+EXPORT Status cuGraphExecDestroy(void* runnable) { Guard guard(lock); delete (Graph*)runnable; return OK; }
 
 EXPORT Status cuModuleLoadData(void** module, const void* image) {
     ENTER("cuModuleLoadData");
@@ -216,6 +264,8 @@ static const std::map<int, std::pair<const char*, const char*>> WORDS = {
     {200, {"CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"}},
     {201, {"CUDA_ERROR_INVALID_CONTEXT", "invalid device context"}}, {500, {"CUDA_ERROR_NOT_FOUND", "named symbol not found"}},
     {701, {"CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES", "too many resources requested for launch"}},
+    {900, {"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"}},
+    {901, {"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "operation failed due to a previous error during capture"}},
     {999, {"CUDA_ERROR_UNKNOWN", "unknown error"}}};
 EXPORT Status cuGetErrorName(int status, const char** text) {
     auto found = WORDS.find(status);

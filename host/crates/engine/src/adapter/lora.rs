@@ -85,9 +85,20 @@ pub struct DropoutPass {
     pub micro_batch: u32,
 }
 
+impl DropoutPass {
+    /// Random bits that no other pass of the run has.
+    pub fn bits(&self) -> u64 {
+        let stream = rng::stream_of(&format!("dropout {}", self.micro_batch));
+        let [low, high, ..] = rng::block(self.seed, stream, self.step);
+        u64::from(high) << 32 | u64::from(low)
+    }
+}
+
 /// Sizes and places of one adapted group in one pass.
 #[derive(Debug, Clone, Copy)]
-pub struct GroupPass {
+pub struct GroupPass<'a, S> {
+    /// The rows of the pass.
+    pub rows: &'a S,
     /// Decoder layer.
     pub layer: usize,
     /// Which projections.
@@ -98,8 +109,8 @@ pub struct GroupPass {
     pub input: usize,
     /// Elements from one row of the output to the next.
     pub stride: usize,
-    /// Dropout, in training.
-    pub dropout: Option<DropoutPass>,
+    /// The seed of dropout, in training.
+    pub dropout: Option<u64>,
 }
 
 impl<B> Lora<B> {
@@ -216,22 +227,21 @@ impl<B> Lora<B> {
         self.places[layer][kind as usize].map(|place| (place.a, place.b))
     }
 
-    fn members(&self, pass: &GroupPass) -> Vec<(LinearKind, Place)> {
+    fn members<S>(&self, pass: &GroupPass<'_, S>) -> Vec<(LinearKind, Place)> {
         pass.group.kinds.iter().filter_map(|&kind| Some((kind, self.places[pass.layer][kind as usize]?))).collect()
     }
 
-    fn key(&self, pass: &GroupPass, kind: LinearKind) -> Option<DropoutKey> {
-        let dropout = pass.dropout.filter(|_| self.config.dropout > 0.0)?;
-        let name = format!("dropout {} {kind:?} {} {}", pass.layer, dropout.step, dropout.micro_batch);
-        let (stream, probability) = (rng::stream_of(&name), self.config.dropout as f32);
-        Some(DropoutKey { seed: dropout.seed, stream, probability })
+    fn key<S>(&self, pass: &GroupPass<'_, S>, kind: LinearKind) -> Option<DropoutKey> {
+        let seed = pass.dropout.filter(|_| self.config.dropout > 0.0)?;
+        let stream = rng::stream_of(&format!("dropout {} {kind:?}", pass.layer));
+        Some(DropoutKey { seed, stream, probability: self.config.dropout as f32 })
     }
 
     /// Adds the adapters' part to `y`, whose projections start at `columns`; keeps `A(x)` in `kept [n, width]`.
     pub fn forward<K: Kernels<Buffer = B>>(
         &self,
         kernels: &K,
-        pass: &GroupPass,
+        pass: &GroupPass<'_, K::Staged>,
         columns: &[usize],
         model: &ModelConfig,
         x: &B,
@@ -251,7 +261,7 @@ impl<B> Lora<B> {
         }
         for &(kind, place) in &members {
             if let Some(key) = self.key(pass, kind) {
-                kernels.dropout(n * input, key, false, at(x, 0), at_mut(dropped, 0));
+                kernels.dropout(pass.rows, n * input, key, false, at(x, 0), at_mut(dropped, 0));
                 down(r, at(dropped, 0), place.a, at_mut(kept, place.column));
             }
             let column = columns[kind as usize - pass.group.kinds[0] as usize];
@@ -276,7 +286,7 @@ impl<B> Lora<B> {
     pub fn backward<K: Kernels<Buffer = B>>(
         &self,
         kernels: &K,
-        pass: &GroupPass,
+        pass: &GroupPass<'_, K::Staged>,
         columns: &[usize],
         model: &ModelConfig,
         x: &B,
@@ -328,7 +338,7 @@ impl<B> Lora<B> {
         } else {
             for (index, &(kind, place)) in members.iter().enumerate() {
                 let Some(key) = self.key(pass, kind) else { continue };
-                kernels.dropout(n * input, key, false, at(x, 0), at_mut(dropped, 0));
+                kernels.dropout(pass.rows, n * input, key, false, at(x, 0), at_mut(dropped, 0));
                 kernels.gemm(of_a(r), at(small, index * r), at(dropped, 0), at_mut(gradients, place.a));
             }
         }
@@ -341,7 +351,7 @@ impl<B> Lora<B> {
     pub fn add_input_gradient<K: Kernels<Buffer = B>>(
         &self,
         kernels: &K,
-        pass: &GroupPass,
+        pass: &GroupPass<'_, K::Staged>,
         small: &B,
         dx: &mut B,
         spread: &mut B,
@@ -357,7 +367,7 @@ impl<B> Lora<B> {
         for (index, &(kind, place)) in members.iter().enumerate() {
             let Some(key) = self.key(pass, kind) else { continue };
             kernels.gemm(through_a(r, 0.0), at(small, index * r), at(&self.params, place.a), at_mut(spread, 0));
-            kernels.dropout(n * input, key, true, at(spread, 0), at_mut(dx, 0));
+            kernels.dropout(pass.rows, n * input, key, true, at(spread, 0), at_mut(dx, 0));
         }
     }
 }

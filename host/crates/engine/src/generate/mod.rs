@@ -240,7 +240,8 @@ impl<'a, K: Kernels> Decoder<'a, K> {
         let positions: Vec<u32> = (0..n as u32).collect();
         let (slots, lens): (Vec<u32>, Vec<u32>) = (vec![sequence.slot; n], (1..=n as u32).collect());
         let cached = Some(Cached { slots: &slots, lens: &lens });
-        let rows = Rows { ids: &sequence.ids, positions: &positions, doc_lens: &[n as u32], targets: None, cached };
+        let doc_lens = [n as u32];
+        let rows = Rows { ids: &sequence.ids, positions: &positions, doc_lens: &doc_lens, cached, ..Rows::default() };
         kernels.stage(rows, &mut self.staged);
         let Some(rows) = &self.staged else { unreachable!("rows were staged") };
         let pass = model.pass(&self.rope, kernels.padded(n), rows, None);
@@ -267,7 +268,7 @@ impl<'a, K: Kernels> Decoder<'a, K> {
         let lens: Vec<u32> = growing.iter().map(|sequence| sequence.ids.len() as u32).collect();
         let slots: Vec<u32> = growing.iter().map(|sequence| sequence.slot).collect();
         let cached = Some(Cached { slots: &slots, lens: &lens });
-        let rows = Rows { ids: &newest, positions: &positions, doc_lens: &[], targets: None, cached };
+        let rows = Rows { ids: &newest, positions: &positions, cached, ..Rows::default() };
         kernels.stage(rows, &mut self.staged);
         let Some(rows) = &self.staged else { unreachable!("rows were staged") };
         let pass = model.pass(&self.rope, kernels.padded(growing.len()), rows, None);

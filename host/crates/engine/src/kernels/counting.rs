@@ -146,6 +146,7 @@ impl Kernels for Counting {
     type Staged = CountedRows;
     type Tally = ();
     type Segments = ();
+    type Repeats = ();
 
     fn precision(&self) -> Precision {
         self.profile.precision()
@@ -274,6 +275,6 @@ impl Kernels for Counting {
     }
     fn swiglu(&self, _: usize, _: usize, _: Read<'_>, _: Write<'_>) {}
     fn swiglu_backward(&self, _: usize, _: usize, _: Read<'_>, _: Write<'_>) {}
-    fn dropout(&self, _: usize, _: DropoutKey, _: bool, _: Read<'_>, _: Write<'_>) {}
+    fn dropout(&self, _: &CountedRows, _: usize, _: DropoutKey, _: bool, _: Read<'_>, _: Write<'_>) {}
     fn adamw(&self, _: AdamStep, (): &(), (): &(), _: AdamState<'_, Counted>) {}
 }

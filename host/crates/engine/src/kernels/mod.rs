@@ -200,12 +200,12 @@ pub struct AdamState<'a, B> {
     pub exact: Option<&'a mut B>,
 }
 
-/// Which mask a dropout uses; the same key gives the same mask in forward and backward.
+/// Which mask a dropout uses; the same key and rows give the same mask in forward and backward.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DropoutKey {
     /// Of the run.
     pub seed: u64,
-    /// One per place in the model and micro-batch.
+    /// One per place in the model; with that of the rows it says which numbers are drawn.
     pub stream: u64,
     /// Share of elements that are dropped; the others grow by `1 / (1 - probability)`.
     pub probability: f32,
@@ -232,7 +232,7 @@ pub struct Cached<'a> {
 }
 
 /// What a pass knows of its rows beside their activations.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Rows<'a> {
     /// Token per row.
     pub ids: &'a [u32],
@@ -244,6 +244,8 @@ pub struct Rows<'a> {
     pub targets: Option<Targets<'a>>,
     /// The rows' places in a cache.
     pub cached: Option<Cached<'a>>,
+    /// Random bits of the pass: no two passes of a run drop the same elements.
+    pub dropout: u64,
 }
 
 /// What a device added up; see [`Kernels::totals`].
@@ -276,6 +278,8 @@ pub trait Kernels: Send + Sync {
     type Tally: Send + Sync + std::fmt::Debug;
     /// Segments, where the device reads them.
     type Segments: Send + Sync + std::fmt::Debug;
+    /// Stretches of work that the device keeps, to do them again; see [`Self::repeat`].
+    type Repeats: Default + Send + Sync + std::fmt::Debug;
 
     /// Runs a stretch of work where its operations start fastest; on the CPU, on a thread of the pool that they use.
     fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
@@ -324,6 +328,13 @@ pub trait Kernels: Send + Sync {
 
     /// Puts the rows of a pass where the device reads them, in the room of earlier rows where there is some.
     fn stage(&self, rows: Rows<'_>, staged: &mut Option<Self::Staged>);
+
+    /// Does `work`, which asks for operations of `rows` and for nothing else: with the same buffers and numbers whenever
+    /// `same` is the same. A device may keep what rows of some layout come to and do that the next time, without `work`.
+    /// The buffers must live as long as `repeats`.
+    fn repeat(&self, _repeats: &mut Self::Repeats, _rows: &Self::Staged, _same: u64, mut work: impl FnMut()) {
+        work();
+    }
 
     /// Sums of zero.
     fn tally(&self) -> Self::Tally;
@@ -459,7 +470,15 @@ pub trait Kernels: Send + Sync {
     fn swiglu_backward(&self, n: usize, ffn: usize, da: View<'_, Self::Buffer>, gu: ViewMut<'_, Self::Buffer>);
 
     /// `y = x * mask / (1 - p)`, or with `add`, `y +=` that.
-    fn dropout(&self, len: usize, key: DropoutKey, add: bool, x: View<'_, Self::Buffer>, y: ViewMut<'_, Self::Buffer>);
+    fn dropout(
+        &self,
+        rows: &Self::Staged,
+        len: usize,
+        key: DropoutKey,
+        add: bool,
+        x: View<'_, Self::Buffer>,
+        y: ViewMut<'_, Self::Buffer>,
+    );
 
     /// Projection by `w [v, h]` and cross-entropy of `x [n, h]` with the rows' targets, never holding more than a chunk of
     /// the logits. Adds the weighted sum of the losses to the tally.

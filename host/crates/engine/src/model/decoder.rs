@@ -8,7 +8,7 @@
 
 use super::config::ModelConfig;
 use super::layout::{LayerGradients, LayerOffsets, LinearKind};
-use crate::adapter::lora::{self, DropoutPass, GroupPass, Lora};
+use crate::adapter::lora::{self, GroupPass, Lora};
 use crate::kernels::{AttentionShape, Format, Gemm, Kernels, at, at_mut};
 
 /// What one layer keeps for its backward pass. `n` is the tokens of the batch.
@@ -66,8 +66,8 @@ pub struct Pass<'a, K: Kernels> {
     pub n: usize,
     /// What the device knows of them.
     pub rows: &'a K::Staged,
-    /// Adapter dropout, in training.
-    pub dropout: Option<DropoutPass>,
+    /// The seed of the adapter's dropout, in training.
+    pub dropout: Option<u64>,
 }
 
 /// Where the gradients of a layer go.
@@ -182,8 +182,8 @@ impl<K: Kernels> Pass<'_, K> {
         }
     }
 
-    fn group(&self, layer: usize, group: lora::Group, input: usize, stride: usize) -> GroupPass {
-        GroupPass { layer, group, n: self.n, input, stride, dropout: self.dropout }
+    fn group(&self, layer: usize, group: lora::Group, input: usize, stride: usize) -> GroupPass<'_, K::Staged> {
+        GroupPass { rows: self.rows, layer, group, n: self.n, input, stride, dropout: self.dropout }
     }
 
     /// First column of queries, keys and values in a packed row.

@@ -71,6 +71,7 @@ pub struct Workspace<K: Kernels> {
     head_root: Option<K::Buffer>,
     rope: Option<K::Buffer>,
     staged: Option<K::Staged>,
+    repeats: K::Repeats,
 }
 
 /// Where gradients go.
@@ -154,26 +155,23 @@ impl<K: Kernels> Model<K> {
     }
 
     /// What every layer of a pass over `n` tokens needs.
-    pub fn pass<'a>(
-        &'a self,
-        rope: &'a K::Buffer,
-        n: usize,
-        rows: &'a K::Staged,
-        dropout: Option<DropoutPass>,
-    ) -> Pass<'a, K> {
+    pub fn pass<'a>(&'a self, rope: &'a K::Buffer, n: usize, rows: &'a K::Staged, dropout: Option<u64>) -> Pass<'a, K> {
         let Self { kernels, config, params, lora, .. } = self;
         Pass { kernels, config, params, lora: lora.as_ref(), rope, n, rows, dropout }
     }
 
-    /// Adds the loss of a batch to `tally`, without gradients.
+    /// Adds the loss of a batch to `tally`, without gradients. A workspace is used with one tally only.
     pub fn loss(&self, workspace: &mut Workspace<K>, batch: &Batch, tally: &mut K::Tally) -> Result<(), EngineError> {
-        let n = self.start(workspace, batch, 0.0)?;
-        let last = self.forward(workspace, n, None);
-        self.head(workspace, n, last, None, tally);
+        let n = self.start(workspace, batch, 0.0, None)?;
+        self.repeat(workspace, 0, |workspace, rows| {
+            let last = self.forward(workspace, rows, n, None);
+            self.head(workspace, rows, n, last, None, tally);
+        });
         Ok(())
     }
 
-    /// Adds the loss of a batch to `tally`, and makes the gradients of whatever has a place in `grads`.
+    /// Adds the loss of a batch to `tally`, and makes the gradients of whatever has a place in `grads`. A workspace is used
+    /// with one tally and the same gradients only.
     pub fn loss_and_gradients(
         &self,
         workspace: &mut Workspace<K>,
@@ -182,30 +180,48 @@ impl<K: Kernels> Model<K> {
         grads: &mut Grads<'_, K::Buffer>,
         tally: &mut K::Tally,
     ) -> Result<(), EngineError> {
-        let n = self.start(workspace, batch, grads.scale)?;
-        let last = self.forward(workspace, n, dropout);
-        self.head(workspace, n, last, Some(grads), tally);
-        self.backward(workspace, n, dropout, grads);
+        let n = self.start(workspace, batch, grads.scale, dropout)?;
+        let dropout = dropout.map(|dropout| dropout.seed);
+        self.repeat(workspace, u64::from(grads.beta.to_bits()), |workspace, rows| {
+            let last = self.forward(workspace, rows, n, dropout);
+            self.head(workspace, rows, n, last, Some(&mut *grads), tally);
+            self.backward(workspace, rows, n, dropout, grads);
+        });
         Ok(())
     }
 
     /// Makes room for a batch and stages it; returns the rows of its pass.
-    fn start(&self, workspace: &mut Workspace<K>, batch: &Batch, scale: f32) -> Result<usize, EngineError> {
+    fn start(
+        &self,
+        workspace: &mut Workspace<K>,
+        batch: &Batch,
+        scale: f32,
+        dropout: Option<DropoutPass>,
+    ) -> Result<usize, EngineError> {
         batch.validate(self.config.vocab_size)?;
         let positions = batch.positions();
         let (n, longest) = (positions.len(), positions.iter().max().map_or(0, |&last| last as usize + 1));
         workspace.fit(self, n, longest);
         let targets = Some(Targets { tokens: &batch.targets, weights: batch.weights.as_deref(), scale });
-        let rows = Rows { ids: &batch.ids, positions: &positions, doc_lens: &batch.doc_lens, targets, cached: None };
+        let dropout = dropout.map_or(0, |dropout| dropout.bits());
+        let (ids, positions, doc_lens) = (&batch.ids, &positions, &batch.doc_lens);
+        let rows = Rows { ids, positions, doc_lens, targets, cached: None, dropout };
         self.kernels.stage(rows, &mut workspace.staged);
         Ok(self.kernels.padded(n))
     }
 
+    /// Does work on what was staged, or what the device kept of it; see [`Kernels::repeat`].
+    fn repeat(&self, workspace: &mut Workspace<K>, same: u64, mut work: impl FnMut(&mut Workspace<K>, &K::Staged)) {
+        let (mut repeats, rows) = (std::mem::take(&mut workspace.repeats), workspace.staged.take());
+        let rows = rows.expect("`start` staged a batch");
+        self.kernels.repeat(&mut repeats, &rows, same, || work(workspace, &rows));
+        (workspace.repeats, workspace.staged) = (repeats, Some(rows));
+    }
+
     /// Runs the layers; returns which of `inputs` holds the last layer's output.
-    fn forward(&self, workspace: &mut Workspace<K>, n: usize, dropout: Option<DropoutPass>) -> usize {
+    fn forward(&self, workspace: &mut Workspace<K>, rows: &K::Staged, n: usize, dropout: Option<u64>) -> usize {
         let (memory, h) = (workspace.memory, self.config.hidden_size);
-        let Workspace { inputs, saved, scratch: Some(scratch), rope: Some(rope), staged: Some(rows), .. } = workspace
-        else {
+        let Workspace { inputs, saved, scratch: Some(scratch), rope: Some(rope), .. } = workspace else {
             unreachable!("`start` made room");
         };
         let pass = self.pass(rope, n, rows, dropout);
@@ -222,14 +238,14 @@ impl<K: Kernels> Model<K> {
     fn head(
         &self,
         workspace: &mut Workspace<K>,
+        rows: &K::Staged,
         n: usize,
         last: usize,
         grads: Option<&mut Grads<'_, K::Buffer>>,
         tally: &mut K::Tally,
     ) {
         let (h, v) = (self.config.hidden_size, self.config.vocab_size);
-        let Workspace { inputs, scratch: Some(scratch), dx, head_root: Some(root), staged: Some(rows), .. } = workspace
-        else {
+        let Workspace { inputs, scratch: Some(scratch), dx, head_root: Some(root), .. } = workspace else {
             unreachable!("`start` made room");
         };
         let (x, norm) = (at(&inputs[last], 0), at(&self.params, self.layout.norm));
@@ -254,15 +270,13 @@ impl<K: Kernels> Model<K> {
     fn backward(
         &self,
         workspace: &mut Workspace<K>,
+        rows: &K::Staged,
         n: usize,
-        dropout: Option<DropoutPass>,
+        dropout: Option<u64>,
         grads: &mut Grads<'_, K::Buffer>,
     ) {
         let (memory, layers, h) = (workspace.memory, self.layout.layers.len(), self.config.hidden_size);
-        let Workspace {
-            inputs, saved, scratch: Some(scratch), rope: Some(rope), dx: Some(dx), staged: Some(rows), ..
-        } = workspace
-        else {
+        let Workspace { inputs, saved, scratch: Some(scratch), rope: Some(rope), dx: Some(dx), .. } = workspace else {
             unreachable!("`start` made room");
         };
         let pass = self.pass(rope, n, rows, dropout);
@@ -324,6 +338,7 @@ impl<K: Kernels> Workspace<K> {
             head_root: None,
             rope: None,
             staged: None,
+            repeats: K::Repeats::default(),
         }
     }
 
@@ -332,6 +347,7 @@ impl<K: Kernels> Workspace<K> {
         let (kernels, config) = (&model.kernels, &model.config);
         if positions > self.positions {
             self.positions = positions.next_multiple_of(128);
+            self.repeats = K::Repeats::default();
             self.rope = Some(rope_table(kernels, config, self.positions));
         }
         let tokens = kernels.padded(tokens);
@@ -339,6 +355,7 @@ impl<K: Kernels> Workspace<K> {
             return;
         }
         // What there was goes first, so that both are never there together.
+        self.repeats = K::Repeats::default();
         self.inputs.clear();
         self.saved.clear();
         (self.scratch, self.dx, self.head_root) = (None, None, None);

@@ -31,7 +31,7 @@ pub(super) fn attend<K: Kernels>(kernels: &K, shape: AttentionShape, documents: 
         (vec![0; rows], documents.iter().flat_map(|&length| 0..length).collect());
     let targets = Some(Targets { tokens: &ids, weights: None, scale: 1.0 });
     let mut staged = None;
-    let batch = Rows { ids: &ids, positions: &positions, doc_lens: documents, targets, cached: None };
+    let batch = Rows { ids: &ids, positions: &positions, doc_lens: documents, targets, ..Rows::default() };
     kernels.stage(batch, &mut staged);
     let staged = staged.unwrap();
     kernels.attention(shape, &staged, at(&qkv, 0), at_mut(&mut out, 0), at_mut(&mut lse, 0));

@@ -83,6 +83,7 @@ pub struct CpuRows {
     scale: f32,
     slots: Vec<u32>,
     lens: Vec<u32>,
+    dropout: u64,
 }
 
 impl CpuRows {
@@ -119,6 +120,7 @@ impl Kernels for CpuKernels {
     type Staged = CpuRows;
     type Tally = CpuTally;
     type Segments = Vec<Segment>;
+    type Repeats = ();
 
     fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         rayon::scope(|_| work())
@@ -161,6 +163,7 @@ impl Kernels for CpuKernels {
             scale: targets.map_or(0.0, |targets| targets.scale),
             slots: cached.map_or_else(Vec::new, |cached| cached.slots.to_vec()),
             lens: cached.map_or_else(Vec::new, |cached| cached.lens.to_vec()),
+            dropout: rows.dropout,
         });
     }
 
@@ -320,7 +323,16 @@ impl Kernels for CpuKernels {
         elementwise::swiglu_backward(ffn, da.slice(n * ffn), gu.slice(n * 2 * ffn));
     }
 
-    fn dropout(&self, len: usize, key: DropoutKey, add: bool, x: View<'_, CpuBuffer>, y: ViewMut<'_, CpuBuffer>) {
+    fn dropout(
+        &self,
+        rows: &CpuRows,
+        len: usize,
+        key: DropoutKey,
+        add: bool,
+        x: View<'_, CpuBuffer>,
+        y: ViewMut<'_, CpuBuffer>,
+    ) {
+        let key = DropoutKey { stream: key.stream ^ rows.dropout, ..key };
         elementwise::dropout(key, add, x.slice(len), y.slice(len));
     }
 

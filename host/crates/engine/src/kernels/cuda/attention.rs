@@ -189,7 +189,7 @@ impl<'a> Trial<'a> {
         let positions: Vec<u32> = self.doc_lens.iter().flat_map(|&length| 0..length).collect();
         let ids = vec![0; length];
         let targets = Some(Targets { tokens: &ids, weights: None, scale: 1.0 });
-        let rows = Rows { ids: &ids, positions: &positions, doc_lens: &self.doc_lens, targets, cached: None };
+        let rows = Rows { ids: &ids, positions: &positions, doc_lens: &self.doc_lens, targets, ..Rows::default() };
         let passes = plans.passes();
         let together = |_: usize| Some((group, passes));
         let grouping: Grouping<'_> = (shape, &together);

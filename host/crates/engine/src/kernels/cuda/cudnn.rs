@@ -727,6 +727,7 @@ impl Functions {
 }
 
 #[cfg(test)]
+#[expect(clippy::print_stderr, reason = "says what NVIDIA's library takes, to who asks for a test's output")]
 mod tests {
     use std::path::Path;
     use std::process::Command;

@@ -8,11 +8,12 @@ use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::ops::Range;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::sys::{
     CUcontext, CUdevice, CUdevice_attribute as Attribute, CUdeviceptr, CUevent, CUfunction, CUfunction_attribute,
-    CUmemPool_attribute, CUstream, cudaError_enum,
+    CUgraphExec, CUmemPool_attribute, CUstream, CUstreamCaptureMode, cudaError_enum,
 };
 
 use super::symbols::{CUresult, Driver};
@@ -44,6 +45,13 @@ pub(super) struct Context {
     handle: CUcontext,
     stream: CUstream,
     failure: OnceLock<DeviceError>,
+    /// What is queued goes into a graph.
+    captures: AtomicBool,
+    /// What went wrong in the graph that is captured.
+    spoilt: OnceLock<String>,
+    /// Why there are no graphs.
+    no_graphs: OnceLock<String>,
+    graph_launches: AtomicU64,
     /// Pinned memory that pieces pass through.
     passage: Mutex<Option<Pinned>>,
 }
@@ -86,6 +94,15 @@ unsafe impl Send for Event {}
 // SAFETY: a handle, as for the context.
 unsafe impl Sync for Event {}
 
+/// Operations that can be queued together.
+#[derive(Debug)]
+pub(super) struct Graph(CUgraphExec);
+
+// SAFETY: a handle, as for the context.
+unsafe impl Send for Graph {}
+// SAFETY: a handle, as for the context.
+unsafe impl Sync for Graph {}
+
 /// A kernel's argument; the device reads as many of the bytes as its parameter has.
 pub(super) fn word(value: usize) -> u64 {
     u64::from(u32::try_from(value).expect("sizes of a pass are below 2^32"))
@@ -121,6 +138,10 @@ impl Context {
             handle: ptr::null_mut(),
             stream: ptr::null_mut(),
             failure: OnceLock::new(),
+            captures: AtomicBool::new(false),
+            spoilt: OnceLock::new(),
+            no_graphs: OnceLock::new(),
+            graph_launches: AtomicU64::new(0),
             passage: Mutex::new(None),
         };
         let mut device = 0;
@@ -185,13 +206,87 @@ impl Context {
         self.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
     }
 
-    /// Keeps what went wrong, if it is the first.
+    /// Keeps what went wrong, if it is the first. While a graph is captured nothing is done yet: only the graph is spoilt.
     pub(super) fn fail(&self, call: &str, reason: String) {
+        if self.captures() {
+            let _ = self.spoilt.set(format!("{call}: {reason}"));
+            return;
+        }
         let _ = self.failure.set(DeviceError::Failed { device: self.name.clone(), call: call.to_owned(), reason });
     }
 
     pub(super) fn failed(&self) -> bool {
-        self.failure.get().is_some()
+        self.failure.get().is_some() || (self.captures() && self.spoilt.get().is_some())
+    }
+
+    /// Whether what is queued goes into a graph.
+    pub(super) fn captures(&self) -> bool {
+        self.captures.load(Ordering::Relaxed)
+    }
+
+    /// Why there are no graphs, where there are none.
+    pub(super) fn no_graphs(&self) -> Option<&str> {
+        self.no_graphs.get().map(String::as_str)
+    }
+
+    /// Graphs that were launched.
+    pub(super) fn graph_launches(&self) -> u64 {
+        self.graph_launches.load(Ordering::Relaxed)
+    }
+
+    /// There are no graphs from now on.
+    pub(super) fn refuse_graphs(&self, reason: String) {
+        let _ = self.no_graphs.set(reason);
+    }
+
+    /// A graph of the operations that `work` queues, none of which is done.
+    ///
+    /// # Errors
+    /// In the driver's words, why there is none; `work` can still be done as it is. There is no second try after that.
+    pub(super) fn capture(&self, work: &mut dyn FnMut()) -> Result<Graph, String> {
+        self.enter();
+        let checked = |call: &str, status: CUresult| {
+            if status.is_success() { Ok(()) } else { Err(format!("{call}: {}", self.driver.words(status))) }
+        };
+        // Calls of other threads are nothing to this stream.
+        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream is this value's, and its work is queued by one thread at a time.
+        checked("cuStreamBeginCapture", unsafe { (self.driver.cuStreamBeginCapture_v2)(self.stream, mode) })?;
+        self.captures.store(true, Ordering::Relaxed);
+        work();
+        self.captures.store(false, Ordering::Relaxed);
+        let (mut graph, mut runnable) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: writes one handle, which is null where the capture was spoilt.
+        let ended = unsafe { (self.driver.cuStreamEndCapture)(self.stream, &raw mut graph) };
+        let made = match self.spoilt.get() {
+            Some(reason) => Err(reason.clone()),
+            None => checked("cuStreamEndCapture", ended).and_then(|()| {
+                // SAFETY: a graph that was captured; writes one handle.
+                let status = unsafe { (self.driver.cuGraphInstantiateWithFlags)(&raw mut runnable, graph, 0) };
+                checked("cuGraphInstantiate", status)
+            }),
+        };
+        if !graph.is_null() {
+            // SAFETY: nobody names it any more; what was made of it stays.
+            let _ = unsafe { (self.driver.cuGraphDestroy)(graph) };
+        }
+        made.map(|()| Graph(runnable))
+    }
+
+    /// Queues all operations of a graph.
+    pub(super) fn launch_graph(&self, graph: &Graph) {
+        // SAFETY: handles of this context.
+        self.call("cuGraphLaunch", |driver| unsafe { (driver.cuGraphLaunch)(graph.0, self.stream) });
+        self.graph_launches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Gives a graph back; launches of it that are under way are finished.
+    pub(super) fn drop_graph(&self, graph: Option<Graph>) {
+        if let Some(graph) = graph {
+            self.enter();
+            // SAFETY: a handle of this context, which nobody names any more.
+            let _ = unsafe { (self.driver.cuGraphExecDestroy)(graph.0) };
+        }
     }
 
     /// Calls the driver, unless something has failed, and keeps a failure.

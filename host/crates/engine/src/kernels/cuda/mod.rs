@@ -13,6 +13,7 @@ pub mod library;
 pub mod nvml;
 mod operations;
 pub(super) mod plan;
+mod repeat;
 mod rows;
 mod symbols;
 pub mod system;
@@ -25,6 +26,7 @@ use blas::{Blas, Operand};
 use compile::{Compiler, Source};
 use cudnn::Cudnn;
 use driver::{Context, Function, float, word};
+pub use repeat::CudaRepeats;
 pub use rows::CudaRows;
 use rows::Feeder;
 use symbols::{BlasLt, Cudnn as CudnnFunctions, Driver, Nvrtc};
@@ -301,6 +303,10 @@ impl Device {
     fn room(&self, bytes: usize) -> u64 {
         let mut room = lock(&self.room);
         if bytes > room.bytes {
+            if self.context.captures() {
+                self.context.fail("room", "it grows inside of a graph".to_owned());
+                return 0;
+            }
             self.context.free(room.pointer);
             *room = Room { pointer: self.context.alloc(bytes), bytes };
         }

@@ -5,10 +5,10 @@ use plan::LossRoom;
 
 use super::rows::Grouping;
 use super::{
-    AdamState, AdamStep, Arc, Attention, AttentionShape, CudaBuffer, CudaKernels, CudaRows, CudaSegments, CudaTally,
-    Cudnn, DeviceError, DropoutKey, Format, Gemm, Kernels, LONGEST_NORM, LossGradients, Mutex, OPTIMIZER_TILE, Operand,
-    Precision, Rows, SUM_THREADS, Segment, THREADS, Totals, View, ViewMut, attention, attention_defines, elements,
-    extent, float, lock, plan, word,
+    AdamState, AdamStep, Arc, Attention, AttentionShape, CudaBuffer, CudaKernels, CudaRepeats, CudaRows, CudaSegments,
+    CudaTally, Cudnn, DeviceError, DropoutKey, Format, Gemm, Kernels, LONGEST_NORM, LossGradients, Mutex,
+    OPTIMIZER_TILE, Operand, Precision, Rows, SUM_THREADS, Segment, THREADS, Totals, View, ViewMut, attention,
+    attention_defines, elements, extent, float, lock, plan, word,
 };
 
 impl Kernels for CudaKernels {
@@ -16,6 +16,7 @@ impl Kernels for CudaKernels {
     type Staged = CudaRows;
     type Tally = CudaTally;
     type Segments = CudaSegments;
+    type Repeats = CudaRepeats;
 
     fn precision(&self) -> Precision {
         self.0.precision
@@ -120,6 +121,10 @@ impl Kernels for CudaKernels {
         let group = |length: usize| device.group(length);
         let grouping: Option<Grouping<'_>> = device.attention.get().map(|&(shape, _)| (shape, &group as _));
         staged.get_or_insert_with(|| CudaRows::new(device)).put(&rows, attention::TILES, grouping);
+    }
+
+    fn repeat(&self, repeats: &mut CudaRepeats, rows: &CudaRows, same: u64, mut work: impl FnMut()) {
+        self.repeated(repeats, rows, same, &mut work);
     }
 
     fn tally(&self) -> CudaTally {
@@ -329,9 +334,18 @@ impl Kernels for CudaKernels {
         self.0.by_groups(self.0.elementwise.swiglu_backward, n, ffn, &[da, gu, word(n), word(ffn)]);
     }
 
-    fn dropout(&self, len: usize, key: DropoutKey, add: bool, x: View<'_, CudaBuffer>, y: ViewMut<'_, CudaBuffer>) {
-        let (x, y, probability) = (x.pointer(len), y.pointer(len), float(key.probability));
-        let arguments = [x, y, len as u64, key.seed, key.stream, probability, u64::from(add)];
+    fn dropout(
+        &self,
+        rows: &CudaRows,
+        len: usize,
+        key: DropoutKey,
+        add: bool,
+        x: View<'_, CudaBuffer>,
+        y: ViewMut<'_, CudaBuffer>,
+    ) {
+        let (x, y, probability, pass) =
+            (x.pointer(len), y.pointer(len), float(key.probability), rows.at(rows.tables.dropout));
+        let arguments = [x, y, len as u64, key.seed, key.stream, pass, probability, u64::from(add)];
         self.0.by_groups(self.0.elementwise.dropout, 1, len, &arguments);
     }
 
@@ -347,7 +361,7 @@ impl Kernels for CudaKernels {
     ) {
         let (device, tables) = (&*self.0, &rows.tables);
         let (n, context, kind) = (tables.n, &device.context, device.precision);
-        let room = LossRoom::new(n, tables.active_rows, h, v, kind);
+        let room = LossRoom::new(n, tables.active.count, h, v, kind);
         let base = device.room(room.bytes);
         let (mut inputs, w) = (x.pointer(n * h), Operand { pointer: w.pointer(v * h), kind });
         let (mut dx, dw) = match gradients {
@@ -358,12 +372,10 @@ impl Kernels for CudaKernels {
         };
         let (row_bytes, whole) = (h * kind.bytes(), dx);
         if room.gathers {
-            let (source, some) = (inputs, tables.active_rows);
-            inputs = base + room.inputs as u64;
-            let arguments = [source, rows.at(tables.active), inputs, word(some), word(h)];
-            device.by_groups(device.elementwise.gather_rows, some, h, &arguments);
             // Rows that fill up have no target, and must be numbers all the same.
-            context.zero(inputs + (some * row_bytes) as u64, (room.rows - some) * row_bytes);
+            let source = std::mem::replace(&mut inputs, base + room.inputs as u64);
+            let arguments = [source, rows.at(tables.active), inputs, word(room.rows), word(n), word(h)];
+            device.by_groups(device.elementwise.gather_rows, room.rows, h, &arguments);
             dx = dx.map(|_| base + room.gradients as u64);
         }
         if room.rows == 0
@@ -409,8 +421,8 @@ impl Kernels for CudaKernels {
         }
         if let (true, Some(whole), Some(dx)) = (room.gathers, whole, dx) {
             context.zero(whole, n * row_bytes);
-            let arguments = [dx, rows.at(tables.active), whole, word(tables.active_rows), word(h)];
-            device.by_groups(device.elementwise.scatter_rows, tables.active_rows, h, &arguments);
+            let arguments = [dx, rows.at(tables.active), whole, word(room.rows), word(n), word(h)];
+            device.by_groups(device.elementwise.scatter_rows, room.rows, h, &arguments);
         }
     }
 

@@ -23,6 +23,15 @@ const NORM_ROWS: usize = 8;
 /// Blocks of a reduction per multiprocessor.
 const REDUCTION_BLOCKS: usize = 4;
 
+/// Shares of the usual number of entries of a table by which the number grows.
+const SHARES: usize = 8;
+
+/// Entries of a table that has `count`, filled up with some that stand for nothing: passes that differ little have tables of
+/// the same sizes then, and are repeated ([`crate::kernels::Kernels::repeat`]). `usual` is the fewest that a large pass has.
+pub(super) fn filled(count: usize, usual: usize) -> usize {
+    count.next_multiple_of((usual / SHARES).max(SHARES).next_power_of_two())
+}
+
 /// Rows that a pass over `rows` takes.
 pub(in crate::kernels) fn padded(rows: usize) -> usize {
     rows.next_multiple_of(ROWS)
@@ -127,7 +136,7 @@ pub(in crate::kernels) struct Group {
 }
 
 /// Something of each pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Passes<T = bool> {
     pub(super) forward: T,
     pub(super) backward: T,

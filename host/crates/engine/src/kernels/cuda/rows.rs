@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Device;
 use super::cudnn;
 use super::driver::{Context, Event, Pinned};
-use super::plan::{Group, PIECE, Passes, Places, padded};
+use super::plan::{Group, PIECE, Passes, Places, filled, padded};
 use crate::IGNORE;
 use crate::kernels::{AttentionShape, Rows};
 
@@ -25,7 +25,7 @@ pub(super) struct Tiles {
 pub(super) type Grouping<'a> = (AttentionShape, &'a dyn Fn(usize) -> Option<(Group, Passes)>);
 
 /// Documents that cuDNN computes together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Fused {
     pub(super) group: Group,
     pub(super) passes: Passes,
@@ -36,7 +36,7 @@ pub(super) struct Fused {
 }
 
 /// A table of the block.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(super) struct Table {
     /// Bytes from the start of the block.
     pub(super) offset: usize,
@@ -44,8 +44,8 @@ pub(super) struct Table {
     pub(super) count: usize,
 }
 
-/// The tables of a pass.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The tables of a pass. What operations are asked for depends on it alone, not on what is in the tables.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Tables {
     /// Rows of the pass, those that only fill it up among them.
     pub(super) n: usize,
@@ -61,8 +61,8 @@ pub(super) struct Tables {
     pub(super) scale: Table,
     /// Rows that have a target, filled up with row `n`, which has none.
     pub(super) active: Table,
-    /// How many of `active` have a target.
-    pub(super) active_rows: usize,
+    /// Random bits for dropout, 64.
+    pub(super) dropout: Table,
     /// See `embedding.cu`.
     pub(super) order: Table,
     /// See `embedding.cu`.
@@ -150,6 +150,12 @@ impl Block {
         Table { offset, count }
     }
 
+    /// Entries, and some of zeros, which stand for nothing.
+    fn filled(&mut self, mut entries: Vec<[u32; 4]>, usual: usize) -> Table {
+        entries.resize(filled(entries.len(), usual), [0; 4]);
+        self.table(entries.into_iter())
+    }
+
     fn words(&mut self, words: &[u32]) -> Table {
         self.table(words.iter().map(|&word| [word]))
     }
@@ -189,32 +195,32 @@ impl Tables {
     /// The tables of a pass, and the block that they lie in.
     pub(super) fn new(rows: &Rows<'_>, sizes: Tiles, grouping: Option<Grouping<'_>>) -> (Self, Vec<u8>) {
         let (length, n) = (rows.ids.len(), padded(rows.ids.len()));
-        let filled = |words: &[u32], with: u32, to: usize| {
-            let mut filled = words.to_vec();
-            filled.resize(to, with);
-            filled
+        let with = |words: &[u32], value: u32, to: usize| {
+            let mut words = words.to_vec();
+            words.resize(to, value);
+            words
         };
         let mut block = Block::default();
         let mut tables = Self {
             n,
-            ids: block.words(&filled(rows.ids, 0, n)),
-            positions: block.words(&filled(rows.positions, 0, n)),
+            ids: block.words(&with(rows.ids, 0, n)),
+            positions: block.words(&with(rows.positions, 0, n)),
+            dropout: block.words(&[rows.dropout as u32, (rows.dropout >> 32) as u32]),
             ..Self::default()
         };
         if let Some(targets) = rows.targets {
-            tables.targets = block.words(&filled(targets.tokens, IGNORE, n + 1));
+            tables.targets = block.words(&with(targets.tokens, IGNORE, n + 1));
             tables.weights = targets.weights.map(|weights| {
                 let bits: Vec<u32> = weights.iter().map(|weight| weight.to_bits()).collect();
-                block.words(&filled(&bits, 0, n + 1))
+                block.words(&with(&bits, 0, n + 1))
             });
             tables.scale = block.words(&[targets.scale.to_bits()]);
             let active: Vec<u32> = (0..length as u32).filter(|&row| targets.tokens[row as usize] != IGNORE).collect();
-            tables.active_rows = active.len();
-            tables.active = block.words(&filled(&active, n as u32, padded(active.len())));
+            tables.active = block.words(&with(&active, n as u32, padded(active.len())));
             let Sorted { order, segments, runs } = sorted(rows.ids);
-            tables.order = block.words(&order);
-            tables.segments = block.table(segments.into_iter());
-            tables.runs = block.table(runs.into_iter());
+            tables.order = block.words(&with(&order, 0, n));
+            tables.segments = block.filled(segments, n);
+            tables.runs = block.filled(runs, n / PIECE);
         }
         if !rows.doc_lens.is_empty() {
             let mut documents = documents(rows.doc_lens, grouping);
@@ -237,14 +243,14 @@ impl Tables {
             };
             let seen = |[_, length, start, _]: &[u32; 4], size: usize| (start + size as u32).min(*length);
             let mut of_queries = |documents: &[Document], size: usize| {
-                block.table(tiles(documents, size, |tile| seen(tile, size)).into_iter())
+                block.filled(tiles(documents, size, |tile| seen(tile, size)), n / size)
             };
             tables.forward = of_queries(&others(|passes| passes.forward), sizes.forward);
             if rows.targets.is_some() {
                 let others = others(|passes| passes.backward);
                 tables.queries = of_queries(&others, sizes.queries);
                 let of_keys = tiles(&others, sizes.keys, |[_, length, start, _]| length - start);
-                tables.keys = block.table(of_keys.into_iter());
+                tables.keys = block.filled(of_keys, n / sizes.keys);
             }
         }
         if let Some(cached) = rows.cached {
@@ -358,6 +364,14 @@ mod tests {
         (0..table.count).map(|entry| std::array::from_fn(|part| word(entry * N + part))).collect()
     }
 
+    /// Entries but for those that fill up.
+    fn entries(bytes: &[u8], table: Table) -> Vec<[u32; 4]> {
+        let mut entries = read::<4>(bytes, table);
+        assert_eq!(entries.len() % 8, 0);
+        while entries.pop_if(|entry| *entry == [0; 4]).is_some() {}
+        entries
+    }
+
     #[test]
     fn rows_are_filled_up_to_whole_tiles() {
         let tokens = [3, IGNORE, 4, 5, IGNORE];
@@ -368,6 +382,7 @@ mod tests {
             doc_lens: &[2, 3],
             targets: Some(targets),
             cached: None,
+            dropout: 0x0123_4567_89ab_cdef,
         };
         let (tables, bytes) = Tables::new(&rows, SIZES, None);
         assert_eq!(tables.n, 128);
@@ -380,16 +395,16 @@ mod tests {
         assert_eq!((f32::from_bits(weights[3]), weights[128], weights.len()), (2.0, 0, 129));
         assert_eq!(read::<1>(&bytes, tables.scale), [[0.25f32.to_bits()]]);
         let active = read::<1>(&bytes, tables.active).concat();
-        assert_eq!((tables.active_rows, &active[..4], active.len()), (3, &[0, 2, 3, 128][..], 128));
+        assert_eq!((&active[..4], active.len()), (&[0, 2, 3, 128][..], 128));
+        assert_eq!(read::<2>(&bytes, Table { count: 1, ..tables.dropout }), [[0x89ab_cdef, 0x0123_4567]]);
         // The rows that fill up are a document.
-        assert_eq!(read::<4>(&bytes, tables.forward), [[5, 123, 0, 0], [2, 3, 0, 0], [0, 2, 0, 0]]);
-        assert_eq!(read::<4>(&bytes, tables.keys), [[5, 123, 0, 0], [5, 123, 64, 0], [2, 3, 0, 0], [0, 2, 0, 0]]);
-        assert_eq!(read::<4>(&bytes, tables.queries), [[5, 123, 64, 0], [5, 123, 0, 0], [2, 3, 0, 0], [0, 2, 0, 0]]);
+        assert_eq!(entries(&bytes, tables.forward), [[5, 123, 0, 0], [2, 3, 0, 0], [0, 2, 0, 0]]);
+        assert_eq!(entries(&bytes, tables.keys), [[5, 123, 0, 0], [5, 123, 64, 0], [2, 3, 0, 0], [0, 2, 0, 0]]);
+        assert_eq!(entries(&bytes, tables.queries), [[5, 123, 64, 0], [5, 123, 0, 0], [2, 3, 0, 0], [0, 2, 0, 0]]);
         // They have no part in the gradient of the embedding.
-        assert_eq!(read::<1>(&bytes, tables.order).concat(), [0, 2, 1, 4, 3]);
-        let segments = [[0, 2, 7, DIRECT], [2, 2, 8, DIRECT], [4, 1, 9, DIRECT]];
-        assert_eq!(read::<4>(&bytes, tables.segments), segments);
-        assert_eq!(tables.runs.count, 0);
+        assert_eq!(read::<1>(&bytes, tables.order).concat()[..5], [0, 2, 1, 4, 3]);
+        assert_eq!(entries(&bytes, tables.segments), [[0, 2, 7, DIRECT], [2, 2, 8, DIRECT], [4, 1, 9, DIRECT]]);
+        assert_eq!((tables.runs.count, tables.segments.count), (0, 16));
     }
 
     #[test]
@@ -416,13 +431,13 @@ mod tests {
         let n: u32 = doc_lens.iter().sum();
         let (ids, positions) = (vec![0; n as usize], vec![0; n as usize]);
         let targets = Some(Targets { tokens: &ids, weights: None, scale: 1.0 });
-        let rows = Rows { ids: &ids, positions: &positions, doc_lens: &doc_lens, targets, cached: None };
+        let rows = Rows { ids: &ids, positions: &positions, doc_lens: &doc_lens, targets, ..Rows::default() };
         let (tables, bytes) = Tables::new(&rows, SIZES, Some((shape, &group)));
         // What fills up is short.
-        assert_eq!(read::<4>(&bytes, tables.forward), [[158, 98, 0, 0], [50, 3, 0, 0]]);
+        assert_eq!(entries(&bytes, tables.forward), [[158, 98, 0, 0], [50, 3, 0, 0]]);
         let backward =
             [[158, 98, 0, 0], [53, 64, 0, 0], [0, 50, 0, 0], [117, 41, 0, 0], [158, 98, 64, 0], [50, 3, 0, 0]];
-        assert_eq!(read::<4>(&bytes, tables.keys), backward);
+        assert_eq!(entries(&bytes, tables.keys), backward);
         let offsets = |table| -> Vec<u64> {
             let halves = read::<2>(&bytes, table).into_iter();
             halves.map(|[low, high]| u64::from(low) | u64::from(high) << 32).collect()
@@ -439,7 +454,7 @@ mod tests {
     #[test]
     fn a_step_through_a_cache_has_no_tiles() {
         let cached = Some(Cached { slots: &[2, 0], lens: &[9, 4] });
-        let rows = Rows { ids: &[5, 6], positions: &[8, 3], doc_lens: &[], targets: None, cached };
+        let rows = Rows { ids: &[5, 6], positions: &[8, 3], cached, ..Rows::default() };
         let (tables, bytes) = Tables::new(&rows, SIZES, None);
         assert_eq!((tables.forward.count, tables.order.count, tables.targets.count), (0, 0, 0));
         assert_eq!(read::<1>(&bytes, tables.slots), [[2], [0]]);

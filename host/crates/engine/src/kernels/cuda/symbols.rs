@@ -1,7 +1,7 @@
 //! The functions of NVIDIA's libraries that are called, looked up by name in a library that was found at run time. Their
 //! signatures are held against cudarc's when this is compiled.
 
-use std::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_ulonglong, c_void};
 
 use cudarc::cublaslt::sys as lt;
 use cudarc::driver::sys as cu;
@@ -119,6 +119,12 @@ table! {
     cuEventRecord(cu::CUevent, cu::CUstream);
     cuEventSynchronize(cu::CUevent);
     cuEventDestroy_v2(cu::CUevent);
+    cuStreamBeginCapture_v2(cu::CUstream, cu::CUstreamCaptureMode);
+    cuStreamEndCapture(cu::CUstream, *mut cu::CUgraph);
+    cuGraphInstantiateWithFlags(*mut cu::CUgraphExec, cu::CUgraph, c_ulonglong);
+    cuGraphLaunch(cu::CUgraphExec, cu::CUstream);
+    cuGraphDestroy(cu::CUgraph);
+    cuGraphExecDestroy(cu::CUgraphExec);
     cuModuleLoadData(*mut cu::CUmodule, *const c_void);
     cuModuleGetFunction(*mut cu::CUfunction, cu::CUmodule, *const c_char);
     cuFuncSetAttribute(cu::CUfunction, cu::CUfunction_attribute, c_int);

@@ -353,6 +353,7 @@ KERNEL_BOUNDS(FORWARD_THREADS, HEAD_DIM <= 128 ? 2 : 1)
 attention(const real* qkv, real* out, float* lse, const uint4* tiles, float scale) {
     DYNAMIC_SHARED(memory);
     const Place place = place_of(tiles);
+    if (place.rows == 0) return;
     const u32 head = blockIdx.y, rows = place.rows;
     const u32 warp_row = place.start + threadIdx.x / WARP * FORWARD_M * 16;
     const real* const keys = place.keys(qkv, head / GROUP);
@@ -590,6 +591,7 @@ attention_backward_keys(const real* qkv, const real* dout, const float* lse, con
     DYNAMIC_SHARED(memory);
     __shared__ float sums[2][2][STREAM];
     const Place place = place_of(tiles);
+    if (place.rows == 0) return;
     const u32 kv_head = blockIdx.y, warp_row = place.start + threadIdx.x / WARP * BACKWARD_M * 16;
     OwnRows keys, values;
     typedef Own<BACKWARD_HOLDS> Load;
@@ -617,6 +619,7 @@ attention_backward_queries(const real* qkv, const real* dout, const float* lse, 
     constexpr u32 M = BACKWARD_M, N = KEYS_TAKEN / 8;
     DYNAMIC_SHARED(memory);
     const Place place = place_of(tiles);
+    if (place.rows == 0) return;
     const u32 head = blockIdx.y, rows = place.rows, warp_row = place.start + threadIdx.x / WARP * M * 16;
     const real* const keys = place.keys(qkv, head / GROUP);
     const real* const values = place.values(qkv, head / GROUP);
@@ -822,6 +825,7 @@ attention(const real* qkv, real* out, float* lse, const uint4* tiles, float scal
     float* const passing = queries + FORWARD_ROWS * PITCH;
     float* const weights = passing + FORWARD_KEYS * PITCH;
     const Place place = place_of(tiles);
+    if (place.rows == 0) return;
     const u32 head = blockIdx.y, rows = place.rows, down = threadIdx.x / ACROSS, across = threadIdx.x % ACROSS;
     const u32 last = smaller(place.start + FORWARD_TILE, rows);
     for (u32 start = place.start; start < last; start += FORWARD_ROWS) {
@@ -915,6 +919,7 @@ attention_backward_keys(const real* qkv, const real* dout, const float* lse, con
     float* const value_weights = outputs + R * PITCH;
     float* const key_weights = value_weights + R * (R + 1);
     const Place place = place_of(tiles);
+    if (place.rows == 0) return;
     const u32 kv_head = blockIdx.y, rows = place.rows, last = smaller(place.start + KEY_TILE, rows);
     for (u32 start = place.start; start < last; start += R) {
         Sums<I> dk, dv;
@@ -961,6 +966,7 @@ attention_backward_queries(const real* qkv, const real* dout, const float* lse, 
     float* const values = keys + R * PITCH;
     float* const weights = values + R * PITCH;
     const Place place = place_of(tiles);
+    if (place.rows == 0) return;
     const u32 head = blockIdx.y, rows = place.rows, last = smaller(place.start + QUERY_TILE, rows);
     for (u32 start = place.start; start < last; start += R) {
         Sums<I> dq;

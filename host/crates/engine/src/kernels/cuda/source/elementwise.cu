@@ -174,9 +174,11 @@ DEVICE void dropout_group(const real* x, real* y, u64 group, u64 seed, u64 strea
 // y = x * mask / (1 - probability), or with `add`, y += that. Word i of the stream decides on element i. y may be x.
 //
 // Block: 256. Grid: ceil(len / 2048). No dynamic shared memory.
-// x real[len], y real[len], len (64 bits), seed (64 bits), stream (64 bits), probability, add
+// x real[len], y real[len], len (64 bits), seed (64 bits), stream (64 bits), pass u64[1], of which the stream has the bits
+// too, probability, add
 KERNEL_BOUNDS(MOST_THREADS, 4)
-dropout(const real* x, real* y, u64 len, u64 seed, u64 stream, float probability, u32 add) {
+dropout(const real* x, real* y, u64 len, u64 seed, u64 stream, const u64* pass, float probability, u32 add) {
+    stream ^= *pass;
     const bool wide = is_aligned(x) && is_aligned(y);
     for (u64 group = this_thread(); group * GROUP < len; group += all_threads()) {
         const u64 at = group * GROUP, left = len - at;
@@ -188,29 +190,37 @@ dropout(const real* x, real* y, u64 len, u64 seed, u64 stream, float probability
     }
 }
 
-// Row i of `out` is row rows[i] of `x`.
+// Row i of `out` is row rows[i] of `x`; of row n there are zeros.
 //
 // Block: 256. Grid: ceil(count * ceil(h / 8) / 256); the product is below 2^32. No dynamic shared memory.
-// x real[n, h], rows u32[count], out real[count, h], count, h
-KERNEL_BOUNDS(MOST_THREADS, 4) gather_rows(const real* x, const u32* rows, real* out, u32 count, u32 h) {
+// x real[n, h], rows u32[count], out real[count, h], count, n, h
+KERNEL_BOUNDS(MOST_THREADS, 4) gather_rows(const real* x, const u32* rows, real* out, u32 count, u32 n, u32 h) {
     const u32 groups = groups_of(h);
     const bool wide = h % GROUP == 0 && is_aligned(x) && is_aligned(out);
     for (u64 item = this_thread(); item < (u64)count * groups; item += all_threads()) {
         const Place place = place_of(item, groups, h);
-        copy_group(out + (u64)place.row * h + place.column, x + (u64)rows[place.row] * h + place.column, wide, place.left);
+        const u32 row = rows[place.row];
+        real* const target = out + (u64)place.row * h + place.column;
+        if (row < n) {
+            copy_group(target, x + (u64)row * h + place.column, wide, place.left);
+        } else {
+            for (u32 i = 0; i < GROUP && i < place.left; i++) target[i] = from_float<real>(0.0f);
+        }
     }
 }
 
-// Row rows[i] of `out` becomes row i of `source`; the rows differ, and those that are not named stay as they are.
+// Row rows[i] of `out` becomes row i of `source`; the rows differ but for row n, which there is not, and those that are not
+// named stay as they are.
 //
 // Block, grid and shared memory as for `gather_rows`.
-// source real[count, h], rows u32[count], out real[n, h], count, h
-KERNEL_BOUNDS(MOST_THREADS, 4) scatter_rows(const real* source, const u32* rows, real* out, u32 count, u32 h) {
+// source real[count, h], rows u32[count], out real[n, h], count, n, h
+KERNEL_BOUNDS(MOST_THREADS, 4) scatter_rows(const real* source, const u32* rows, real* out, u32 count, u32 n, u32 h) {
     const u32 groups = groups_of(h);
     const bool wide = h % GROUP == 0 && is_aligned(source) && is_aligned(out);
     for (u64 item = this_thread(); item < (u64)count * groups; item += all_threads()) {
         const Place place = place_of(item, groups, h);
-        copy_group(out + (u64)rows[place.row] * h + place.column, source + (u64)place.row * h + place.column, wide,
-                   place.left);
+        const u32 row = rows[place.row];
+        if (row >= n) continue;
+        copy_group(out + (u64)row * h + place.column, source + (u64)place.row * h + place.column, wide, place.left);
     }
 }

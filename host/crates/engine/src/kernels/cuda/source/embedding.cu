@@ -7,7 +7,8 @@
 //             thread's work alone: {first index into `order`, count, id, slot}. The slot is DIRECT for an id of one piece;
 //             the pieces of the other ids have slots 0, 1, 2, ... in the order of the segments.
 //   runs      for each id of several pieces {its first slot, its pieces, id, 0}; its slots follow each other.
-// No id has two segments that are DIRECT, nor two runs, so that a row of the table has one writer per launch.
+// No id has two segments that are DIRECT, nor two runs, so that a row of the table has one writer per launch. Segments and
+// runs with a count of 0 stand for nothing.
 
 // Elements that a thread takes at a time.
 constexpr u32 GROUP = 8;
@@ -48,6 +49,7 @@ KERNEL_BOUNDS(MOST_THREADS, 4) embed(const u32* ids, const real* table, real* ou
 template <bool whole>
 DEVICE void add_segment(const uint4& segment, const u32* order, const real* dy, float* dtable, float* partials, u32 column,
                         u32 h, u32 left) {
+    if (segment.y == 0) return;
     float* const target =
         segment.w == DIRECT ? dtable + (u64)segment.z * h + column : partials + (u64)segment.w * h + column;
     Eight sum = {};
@@ -84,6 +86,7 @@ embed_backward(const u32* order, const uint4* segments, const real* dy, float* d
 
 template <bool whole>
 DEVICE void add_run(const uint4& run, const float* partials, float* dtable, u32 column, u32 h, u32 left) {
+    if (run.y == 0) return;
     float* const target = dtable + (u64)run.z * h + column;
     Eight sum = load_group<whole>(target, left);
     const float* const parts = partials + (u64)run.x * h + column;

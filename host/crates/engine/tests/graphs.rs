@@ -1,0 +1,134 @@
+//! Passes that come again are launched as graphs of the driver: that the numbers stay those of single calls, bit by bit,
+//! whatever comes between; and that a driver without graphs costs nothing but time. One test, since the emulated driver is
+//! told what to fail by the environment.
+
+mod emulator;
+
+use std::path::Path;
+
+use engine::adapter::LoraConfig;
+use engine::kernels::Precision;
+use engine::kernels::cuda::CudaKernels;
+use engine::model::config::ModelConfig;
+use engine::model::layout::LinearKind;
+use engine::model::weights::WeightSource;
+use engine::optim::AdamWConfig;
+use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
+
+/// Documents' lengths of the batches: some layouts come again and again, some come once, and one needs more room.
+const BATCHES: [&[u32]; 9] =
+    [&[20, 9], &[30], &[20, 9], &[30], &[17, 40, 3, 30, 30], &[20, 9], &[9, 20], &[30], &[20, 9]];
+
+/// Documents that are long enough for cuDNN, and one that is not.
+const LONG: &[u32] = &[270, 12];
+
+fn options(lora: bool, gradient_checkpointing: bool) -> TrainerOptions {
+    let lora = lora.then(|| LoraConfig {
+        r: 4,
+        alpha: 8.0,
+        dropout: 0.3,
+        use_rslora: false,
+        target_modules: [LinearKind::QProj, LinearKind::DownProj].into(),
+        layers: None,
+    });
+    let adamw = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+    TrainerOptions { trainable: Trainable::All, lora, gradient_checkpointing, seed: 5, adamw }
+}
+
+/// A batch of documents; its numbers differ from those of every other `index`.
+fn batch(documents: &[u32], index: u32, vocabulary: u32) -> Batch {
+    let (mut ids, mut targets) = (Vec::new(), Vec::new());
+    for (document, &length) in documents.iter().enumerate() {
+        let token = |at: u32| (at * at * 7 + at * 3 + 11 * index + 5 * document as u32) % vocabulary;
+        ids.extend((0..length).map(token));
+        // How many rows have a target differs too.
+        targets.extend((1..length).map(|at| if (at + index).is_multiple_of(4) { IGNORE } else { token(at) }));
+        targets.push(IGNORE);
+    }
+    let weights = Some((0..ids.len()).map(|at| 0.5 + (at % 3) as f32).collect());
+    Batch { ids, targets, weights, doc_lens: documents.to_vec() }
+}
+
+/// What is trained.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    precision: Precision,
+    fixture: &'static str,
+    lora: bool,
+    gradient_checkpointing: bool,
+    batches: &'static [&'static [u32]],
+}
+
+/// All numbers that a run leaves, as bits: the losses, and the state after all steps of two micro-batches.
+fn run(kernels: CudaKernels, case: Case) -> Vec<u64> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/parity").join(case.fixture);
+    let config = ModelConfig::from_dir(&directory).unwrap();
+    let vocabulary = config.vocab_size as u32;
+    let options = options(case.lora, case.gradient_checkpointing);
+    let mut trainer = Trainer::on(kernels, config, &WeightSource::Directory(directory), options).unwrap();
+    let mut bits = Vec::new();
+    for (index, documents) in case.batches.iter().enumerate() {
+        let (index, held_out) = (index as u32, batch(&[13, 10], index as u32, vocabulary));
+        for micro_batch in 0..2 {
+            let batch = batch(documents, 2 * index + micro_batch, vocabulary);
+            trainer.forward_backward(&batch, 0.01, micro_batch).unwrap();
+        }
+        bits.push(trainer.loss_sum().to_bits());
+        trainer.apply(1e-2, Some(1.0)).unwrap();
+        if index % 2 == 1 {
+            bits.push(trainer.evaluate(&held_out).unwrap().to_bits());
+        }
+    }
+    let mut keep = |_: &str, _: &[usize], values: &[f32]| {
+        assert!(values.iter().all(|value| value.is_finite()), "{case:?}");
+        bits.extend(values.iter().map(|value| u64::from(value.to_bits())));
+        Ok::<(), engine::EngineError>(())
+    };
+    trainer.visit_state(&mut keep).unwrap();
+    bits
+}
+
+#[test]
+fn passes_that_come_again_are_launched_as_graphs_with_the_same_bits() {
+    let case = |precision, lora, gradient_checkpointing| {
+        let batches: &[&[u32]] = &BATCHES;
+        Case { precision, fixture: "tied", lora, gradient_checkpointing, batches }
+    };
+    let cases = [
+        case(Precision::F32, false, false),
+        case(Precision::Bf16, false, true),
+        case(Precision::Bf16, true, false),
+        Case { fixture: "wide-heads-llama3-rope", batches: &[LONG; 3], ..case(Precision::Bf16, false, false) },
+    ];
+    for case in cases {
+        let Some(kernels) = emulator::device(case.precision) else { return };
+        let plain = run(kernels.clone().without_graphs(), case);
+        assert_eq!(kernels.graph_launches(), 0);
+        let kernels = emulator::device(case.precision).unwrap();
+        assert!(run(kernels.clone(), case) == plain, "{case:?}: other bits");
+        assert_eq!(kernels.no_graphs(), None);
+        // Every layout is queued once and then captured, per first or later micro-batch and anew in a larger room.
+        let least = if case.batches.len() < 4 { 4 } else { 10 };
+        assert!(kernels.graph_launches() >= least, "{case:?}: {} launches", kernels.graph_launches());
+        if std::env::var_os("HOST_TEST_GPU").is_some() {
+            continue;
+        }
+        let by_cudnn = kernels.attention().iter().any(|line| line.contains("forward by cuDNN; backward by cuDNN"));
+        assert_eq!(by_cudnn, case.batches.contains(&LONG), "{:?}", kernels.attention());
+        if !case.lora {
+            continue;
+        }
+        for failing in ["cuStreamBeginCapture:1", "cuStreamEndCapture:1", "cuGraphInstantiate:1"] {
+            // SAFETY: this program has one test, and no other thread reads the environment now.
+            unsafe { std::env::set_var("HOST_EMULATOR_FAIL", failing) };
+            let kernels = emulator::device(case.precision).unwrap();
+            let found = run(kernels.clone(), case);
+            assert!(found == plain, "{failing}: other bits");
+            assert_eq!(kernels.graph_launches(), 0, "{failing}");
+            let reason = kernels.no_graphs().unwrap();
+            assert!(reason.starts_with(failing.trim_end_matches(":1")), "{failing}: {reason}");
+        }
+        // SAFETY: as above.
+        unsafe { std::env::remove_var("HOST_EMULATOR_FAIL") };
+    }
+}
