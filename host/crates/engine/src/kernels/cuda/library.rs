@@ -85,11 +85,22 @@ impl Name {
             Some(most) => format!("`{}`", self.pip(most)),
             None => format!("`{}` (for CUDA 13) or `{}` (for CUDA 12)", self.pip(13), self.pip(12)),
         };
-        format!("{wheels}, or install {}", if self == Self::Cudnn { "cuDNN 9" } else { "the CUDA toolkit" })
+        if self == Self::Cudnn {
+            return format!(
+                "{wheels}, or install cuDNN 9; nothing needs it, but on compute capability 9.0 and newer it may compute \
+                 attention of long documents faster"
+            );
+        }
+        format!("{wheels}, or install the CUDA toolkit")
     }
 
     fn is_of_driver(self) -> bool {
         matches!(self, Self::Driver | Self::Nvml)
+    }
+
+    /// Whether no GPU can be trained on without it.
+    pub fn is_needed(self) -> bool {
+        !matches!(self, Self::Cudnn | Self::Nvml)
     }
 
     /// The number in its name, where that is not the major version of CUDA.

@@ -74,6 +74,8 @@ impl Gpu {
 pub struct LibraryReport {
     /// Its file's name up to `.so`.
     pub name: &'static str,
+    /// Whether no GPU can be trained on without it.
+    pub needed: bool,
     /// Its file.
     pub path: Option<PathBuf>,
     /// How it was found.
@@ -106,7 +108,7 @@ impl LibraryReport {
                 (None, None, None, Some(problem), missing.skipped)
             }
         };
-        Self { name: name.stem(), path, place, version, problem, skipped }
+        Self { name: name.stem(), needed: name.is_needed(), path, place, version, problem, skipped }
     }
 }
 
@@ -194,7 +196,12 @@ impl System {
         if has < needed {
             return Err(format!("compute capability {}.{} needed, {}.{} found", needed.0, needed.1, has.0, has.1));
         }
-        let opened = self.cudnn.as_ref().map_err(ToString::to_string)?;
+        // Where it was looked for is for `libraries`.
+        let missing = |missing: &Missing| {
+            let (told, help) = (missing.to_string(), missing.help());
+            format!("{}; {help}", told.lines().next().unwrap_or_default())
+        };
+        let opened = self.cudnn.as_ref().map_err(missing)?;
         let functions = Cudnn::new(opened.library)?;
         let version = functions.version();
         if version < cudnn::OLDEST {
