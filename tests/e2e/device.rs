@@ -53,6 +53,21 @@ fn the_doctor_says_what_there_is_of_cuda() {
         assert!(library["path"].as_str().unwrap().starts_with(emulator.canonicalize().unwrap().to_str().unwrap()));
         assert_eq!(library["problem"], Value::Null);
     }
+    // cuDNN is the one that nothing needs; that it is not there is no problem.
+    let project = Project::new();
+    std::fs::create_dir(project.path("libraries")).unwrap();
+    for file in std::fs::read_dir(emulator).unwrap().map(Result::unwrap) {
+        if file.file_name() != "libcudnn.so.9" {
+            std::fs::copy(file.path(), project.path("libraries").join(file.file_name())).unwrap();
+        }
+    }
+    let outcome = with_libraries(&project, &project.path("libraries"), &[], &["doctor"]);
+    assert!(
+        outcome.stdout.contains("cuda      libcudnn: not found\n          help: `pip install"),
+        "{}",
+        outcome.stdout
+    );
+
     let facts = doctor(&project, emulator, &[("HOST_EMULATOR_DEVICES", "0")]);
     assert_eq!((facts["device"].as_str(), facts["cuda"]["devices"].as_array().unwrap().len()), (Some("cpu"), 0));
     let problem = facts["cuda"]["problem"].as_str().unwrap();
@@ -115,6 +130,11 @@ fn a_run_on_a_gpu_goes_on_byte_for_byte_and_a_failure_of_the_device_is_told() {
     let run: Value = serde_json::from_str(&project.read("whole/run.json")).unwrap();
     assert_eq!((run["device"].as_str(), run["precision"].as_str()), (Some("cuda"), Some("bfloat16")));
     assert_eq!(run["device_name"], "Emulated GPU 0");
+    let usage = &run["summary"]["device_usage"];
+    let peak = usage["peak_memory_bytes"].as_u64().unwrap();
+    assert!(peak > 1 << 20 && usage["remarks"] == serde_json::json!([]), "{usage}");
+    assert!(usage["graph_launches"].as_u64().unwrap() > 0, "{usage}");
+    assert!(outcome.stderr.contains(" MB of the GPU's, "), "{}", outcome.stderr);
 
     // The device gives up in the third step: what was saved is there, and the run goes on from it.
     let outcome = train("failing", &[("HOST_EMULATOR_FAIL", "cuLaunchKernel:330")], &[]);

@@ -470,6 +470,7 @@ impl Job<'_> {
             train_seconds: outcome.train_seconds,
             wall_seconds: start.elapsed().as_secs_f64(),
             peak_memory_bytes: peak_memory_bytes(),
+            device_usage: trainer.model().kernels.usage(),
             dropped: self.plan.data.dropped.reasons(),
             filters: self.plan.data.dropped.filters.clone(),
             health: watch.counts(),

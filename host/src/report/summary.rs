@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use engine::kernels::Usage;
+
 use super::metrics::{EvalRecord, PluginCost};
 use super::progress::whole;
 use crate::data::dataset::LeftOut;
@@ -38,6 +40,8 @@ pub struct Summary {
     pub wall_seconds: f64,
     /// The most memory that the process had.
     pub peak_memory_bytes: u64,
+    /// What a GPU was used for.
+    pub device_usage: Option<Usage>,
     /// Rows that were left out, by reason.
     pub dropped: Vec<LeftOut>,
     /// What each row filter did.
@@ -79,7 +83,15 @@ impl Summary {
         let speed = self.tokens as f64 / self.train_seconds.max(1e-9);
         rows.push(("tokens".into(), format!("{} at {} a second", whole(self.tokens as f64), whole(speed))));
         rows.push(("time".into(), format!("{:.1} s, {:.1} s of it training", self.wall_seconds, self.train_seconds)));
-        rows.push(("peak memory".into(), format!("{} MB", whole(self.peak_memory_bytes as f64 / 1e6))));
+        let megabytes = |bytes: u64| format!("{} MB", whole(bytes as f64 / 1e6));
+        match &self.device_usage {
+            None => rows.push(("peak memory".into(), megabytes(self.peak_memory_bytes))),
+            Some(usage) => {
+                let (on_gpu, beside) = (megabytes(usage.peak_memory_bytes), megabytes(self.peak_memory_bytes));
+                rows.push(("peak memory".into(), format!("{on_gpu} of the GPU's, {beside} of the machine's")));
+                rows.extend(usage.remarks.iter().map(|remark| ("gpu".into(), remark.clone())));
+            }
+        }
         rows.extend(self.filters.iter().map(|filter| (format!("filter {}", filter.plugin), filter.words())));
         rows.extend(self.dropped.iter().map(|left_out| ("left out".into(), left_out.to_string())));
         for found in &self.health {
@@ -135,6 +147,7 @@ impl Summary {
             "train_seconds": self.train_seconds,
             "wall_seconds": self.wall_seconds,
             "peak_memory_bytes": self.peak_memory_bytes,
+            "device_usage": self.device_usage,
             "dropped": self.dropped,
             "row_filters": self.filters.iter().map(FilterReport::to_json).collect::<Vec<_>>(),
             "health": self.health,

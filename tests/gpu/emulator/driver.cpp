@@ -43,7 +43,7 @@ struct Kernel { std::string name; unsigned most, count; size_t permitted; void (
 static std::recursive_mutex lock;
 static std::map<uint64_t, Allocation> allocations;
 static std::map<uint64_t, size_t> pinned;
-static uint64_t used;
+static uint64_t used, most_used;
 static std::deque<std::function<void()>> queue;
 struct Graph { std::vector<std::function<void()>> work; };
 // What this thread captures, and whether it asked for something that a graph cannot hold. Threads have their own contexts
@@ -112,6 +112,12 @@ EXPORT Status cuStreamDestroy_v2(void*) { return OK; }
 EXPORT Status cuStreamSynchronize(void*) { ENTER_AT_ONCE("cuStreamSynchronize"); flush(); return OK; }
 EXPORT Status cuDeviceGetDefaultMemPool(void** pool, int) { *pool = &the_pool; return OK; }
 EXPORT Status cuMemPoolSetAttribute(void*, int, void*) { return OK; }
+EXPORT Status cuMemPoolGetAttribute(void*, int attribute, void* value) {
+    Guard guard(lock);
+    if (attribute != 6) return INVALID_VALUE;
+    *(uint64_t*)value = most_used;
+    return OK;
+}
 
 // Memory ends at a page that may not be touched, and begins as NaN.
 EXPORT Status cuMemAllocAsync(uint64_t* pointer, size_t bytes, void*) {
@@ -124,6 +130,7 @@ EXPORT Status cuMemAllocAsync(uint64_t* pointer, size_t bytes, void*) {
     memset(map + page, 0xff, mapped - 2 * page);
     allocations[(uint64_t)start] = {map, bytes, mapped, false};
     used += bytes;
+    if (used > most_used) most_used = used;
     *pointer = (uint64_t)start;
     return OK;
 }

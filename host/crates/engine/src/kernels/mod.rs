@@ -11,6 +11,8 @@ pub mod cuda;
 
 use std::ops::Range;
 
+use serde::Serialize;
+
 use crate::error::DeviceError;
 
 /// What the elements of a buffer are.
@@ -257,6 +259,17 @@ pub struct Totals {
     pub squares: f64,
 }
 
+/// What a device with memory of its own was used for so far.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// The most bytes of its memory that were taken at once.
+    pub peak_memory_bytes: u64,
+    /// Stretches of work that were launched as one graph; see [`Kernels::repeat`].
+    pub graph_launches: u64,
+    /// What was used beside this trainer's own kernels and what was not, with the reasons.
+    pub remarks: Vec<String>,
+}
+
 /// Where the gradients of a fused projection and cross-entropy go.
 #[derive(Debug)]
 pub struct LossGradients<'a, B> {
@@ -289,6 +302,11 @@ pub trait Kernels: Send + Sync {
     /// What [`Format::Working`] is.
     fn precision(&self) -> Precision {
         Precision::F32
+    }
+
+    /// What it was used for; none for the CPU.
+    fn usage(&self) -> Option<Usage> {
+        None
     }
 
     /// Rows that a pass over `rows` takes. Where products are fast in some sizes only, it is more; the rows beyond are a

@@ -13,7 +13,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::sys::{
     CUcontext, CUdevice, CUdevice_attribute as Attribute, CUdeviceptr, CUevent, CUfunction, CUfunction_attribute,
-    CUgraphExec, CUmemPool_attribute, CUstream, CUstreamCaptureMode, cudaError_enum,
+    CUgraphExec, CUmemPool_attribute, CUmemoryPool, CUstream, CUstreamCaptureMode, cudaError_enum,
 };
 
 use super::symbols::{CUresult, Driver};
@@ -44,6 +44,7 @@ pub(super) struct Context {
     device: CUdevice,
     handle: CUcontext,
     stream: CUstream,
+    pool: CUmemoryPool,
     failure: OnceLock<DeviceError>,
     /// What is queued goes into a graph.
     captures: AtomicBool,
@@ -137,6 +138,7 @@ impl Context {
             device: 0,
             handle: ptr::null_mut(),
             stream: ptr::null_mut(),
+            pool: ptr::null_mut(),
             failure: OnceLock::new(),
             captures: AtomicBool::new(false),
             spoilt: OnceLock::new(),
@@ -191,6 +193,7 @@ impl Context {
         context.call("cuDeviceGetDefaultMemPool", |driver| unsafe {
             (driver.cuDeviceGetDefaultMemPool)(&raw mut pool, device)
         });
+        context.pool = pool;
         let mut keep = u64::MAX;
         // SAFETY: reads one number of the size that the attribute has.
         context.call("cuMemPoolSetAttribute", |driver| unsafe {
@@ -329,6 +332,16 @@ impl Context {
         // SAFETY: writes two sizes.
         let _ = unsafe { (self.driver.cuMemGetInfo_v2)(&raw mut free, &raw mut total) };
         (free as u64, total as u64)
+    }
+
+    /// The most bytes that were taken at once, with what lay between them.
+    pub(super) fn peak_memory(&self) -> u64 {
+        let mut bytes: u64 = 0;
+        self.enter();
+        let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH;
+        // SAFETY: writes one number of the size that the attribute has.
+        let _ = unsafe { (self.driver.cuMemPoolGetAttribute)(self.pool, attribute, (&raw mut bytes).cast()) };
+        bytes
     }
 
     /// Memory of `bytes` bytes, whatever is in it; 0 where there is none left, which is kept as the failure.

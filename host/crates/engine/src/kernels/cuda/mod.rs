@@ -33,7 +33,7 @@ use symbols::{BlasLt, Cudnn as CudnnFunctions, Driver, Nvrtc};
 
 use super::{
     AdamState, AdamStep, AttentionShape, DropoutKey, Format, Gemm, Kernels, LossGradients, Precision, Rows, Segment,
-    Totals, View, ViewMut, extent,
+    Totals, Usage, View, ViewMut, extent,
 };
 use crate::error::DeviceError;
 

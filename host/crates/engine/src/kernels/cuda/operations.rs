@@ -7,7 +7,7 @@ use super::rows::Grouping;
 use super::{
     AdamState, AdamStep, Arc, Attention, AttentionShape, CudaBuffer, CudaKernels, CudaRepeats, CudaRows, CudaSegments,
     CudaTally, Cudnn, DeviceError, DropoutKey, Format, Gemm, Kernels, LONGEST_NORM, LossGradients, Mutex,
-    OPTIMIZER_TILE, Operand, Precision, Rows, SUM_THREADS, Segment, THREADS, Totals, View, ViewMut, attention,
+    OPTIMIZER_TILE, Operand, Precision, Rows, SUM_THREADS, Segment, THREADS, Totals, Usage, View, ViewMut, attention,
     attention_defines, elements, extent, float, lock, plan, word,
 };
 
@@ -28,6 +28,14 @@ impl Kernels for CudaKernels {
 
     fn check(&self) -> Result<(), DeviceError> {
         self.0.context.check()
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        let mut remarks: Vec<String> =
+            self.attention().into_iter().map(|line| format!("attention of {line}")).collect();
+        remarks.extend(self.no_graphs().map(|reason| format!("CUDA graphs are not used: {reason}")));
+        let peak_memory_bytes = self.0.context.peak_memory();
+        Some(Usage { peak_memory_bytes, graph_launches: self.graph_launches(), remarks })
     }
 
     fn prepare(&self, shape: AttentionShape, h: usize) -> Result<(), DeviceError> {

@@ -107,6 +107,7 @@ table! {
     cuStreamSynchronize(cu::CUstream);
     cuDeviceGetDefaultMemPool(*mut cu::CUmemoryPool, cu::CUdevice);
     cuMemPoolSetAttribute(cu::CUmemoryPool, cu::CUmemPool_attribute, *mut c_void);
+    cuMemPoolGetAttribute(cu::CUmemoryPool, cu::CUmemPool_attribute, *mut c_void);
     cuMemAllocAsync(*mut cu::CUdeviceptr, usize, cu::CUstream);
     cuMemFreeAsync(cu::CUdeviceptr, cu::CUstream);
     cuMemsetD8Async(cu::CUdeviceptr, c_uchar, usize, cu::CUstream);
