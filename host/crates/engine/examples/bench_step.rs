@@ -1,8 +1,8 @@
 //! Times whole training steps (forward, backward, clip, AdamW) on random weights and tokens, for `tests/bench/run.py` and
 //! `tests/gpu/verify`.
 //!
-//! `bench_step SHAPE MODE SECONDS [cuda ROWS LENGTH]`: shape `s`, `m` (SmolLM-135M) or `l` (Llama-3.2-1B), mode `full` or
-//! `lora`; with `cuda`, on the first GPU in bfloat16. Prints one line of JSON.
+//! `bench_step SHAPE MODE SECONDS [cuda|calls ROWS LENGTH]`: shape `s`, `m` (SmolLM-135M) or `l` (Llama-3.2-1B), mode `full` or
+//! `lora`; with `cuda`, on the first GPU in bfloat16; with `calls`, there without CUDA graphs. Prints one line of JSON.
 
 use std::time::Instant;
 
@@ -26,17 +26,18 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [shape, mode, seconds] => run(CpuKernels, shape, mode, seconds, ROWS, LENGTH, |_| None),
-        [shape, mode, seconds, "cuda", rows, length] => {
+        [shape, mode, seconds, how @ ("cuda" | "calls"), rows, length] => {
             let search = Search::of_process();
             let system = System::find(&search).unwrap_or_else(|absent| panic!("{absent}"));
             let kernels = system.open(0, system.gpus[0].precision(), None).unwrap_or_else(|error| panic!("{error}"));
+            let kernels = if *how == "calls" { kernels.without_graphs() } else { kernels };
             let (rows, length) = (rows.parse().expect("rows"), length.parse().expect("a length"));
             run(kernels, shape, mode, seconds, rows, length, |kernels| {
                 let (free, total) = kernels.memory();
                 Some(total - free)
             });
         }
-        _ => panic!("usage: bench_step s|m|l full|lora SECONDS [cuda ROWS LENGTH]"),
+        _ => panic!("usage: bench_step s|m|l full|lora SECONDS [cuda|calls ROWS LENGTH]"),
     }
 }
 
@@ -82,7 +83,8 @@ fn run<K: Kernels>(
         trainer.apply(1e-4, Some(1.0)).unwrap_or_else(|error| panic!("{error}"));
         (start.elapsed().as_secs_f64(), queued)
     };
-    // The first steps make room and warm the caches.
+    // The first step makes room and warms the caches; the second is where a device keeps its work to do it again.
+    step();
     step();
     let start = Instant::now();
     let mut times = Vec::new();
@@ -99,6 +101,7 @@ fn run<K: Kernels>(
         "steps": times.len(),
         "peak_bytes": peak_bytes(),
         "device_bytes": memory(&trainer.model().kernels),
+        "device_usage": trainer.model().kernels.usage(),
     });
     #[expect(clippy::print_stdout, reason = "its result")]
     {

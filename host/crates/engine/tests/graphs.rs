@@ -61,7 +61,9 @@ struct Case {
 
 /// All numbers that a run leaves, as bits: the losses, and the state after all steps of two micro-batches.
 fn run(kernels: CudaKernels, case: Case) -> Vec<u64> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/parity").join(case.fixture);
+    // A test program that was built elsewhere is told where it is.
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let directory = Path::new(&own).join("../../../tests/fixtures/parity").join(case.fixture);
     let config = ModelConfig::from_dir(&directory).unwrap();
     let vocabulary = config.vocab_size as u32;
     let options = options(case.lora, case.gradient_checkpointing);
