@@ -480,8 +480,7 @@ impl Kernels for CudaKernels {
         let AdamState { gradients, exp_avg, exp_avg_sq, params, exact } = state;
         let AdamStep { lr, beta1, beta2, eps, weight_decay, correction1, correction2_sqrt } = step;
         let constants = [lr, beta1, beta2, eps, weight_decay, correction1, correction2_sqrt];
-        let bytes: Vec<u8> = constants.into_iter().flat_map(f32::to_ne_bytes).collect();
-        lock(&segments.feeder).send(&self.0.context, &bytes, segments.step_at);
+        lock(&segments.feeder).send(&self.0.context, &constants.map(f32::to_bits), segments.step_at);
         let arguments = [
             params.pointer,
             exact.map_or(0, |exact| exact.pointer),

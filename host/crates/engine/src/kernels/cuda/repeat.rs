@@ -86,7 +86,7 @@ impl CudaKernels {
             None => {
                 work();
                 let key = key(device);
-                repeats.forget(context, key.room);
+                repeats.forget(context, &key);
                 if repeats.known.len() < MOST_KEYS {
                     repeats.known.insert(key, None);
                 }
@@ -96,8 +96,9 @@ impl CudaKernels {
 }
 
 impl CudaRepeats {
-    /// Drops what works in a room that is no more.
-    fn forget(&mut self, context: &Context, room: u64) {
-        self.known.extract_if(|key, _| key.room != room).for_each(|(_, graph)| context.drop_graph(graph));
+    /// Drops what works with tables or a room that are no more.
+    fn forget(&mut self, context: &Context, now: &Key) {
+        let is_gone = |key: &Key| (key.block, key.room) != (now.block, now.room);
+        self.known.extract_if(|key, _| is_gone(key)).for_each(|(_, graph)| context.drop_graph(graph));
     }
 }

@@ -90,28 +90,49 @@ struct Sorted {
     runs: Vec<[u32; 4]>,
 }
 
+/// Rows by their token, those of one token as they come: digit by digit, since the device waits meanwhile.
+fn by_token(ids: &[u32]) -> Vec<u32> {
+    const DIGIT: u32 = 11;
+    let bits = u32::BITS - ids.iter().max().map_or(0, |largest| largest.leading_zeros());
+    let mut order: Vec<u32> = (0..ids.len() as u32).collect();
+    let mut next = vec![0; ids.len()];
+    for shift in (0..bits).step_by(DIGIT as usize) {
+        let digit = |row: u32| (ids[row as usize] >> shift) as usize & ((1 << DIGIT) - 1);
+        let mut places = [0; 1 << DIGIT];
+        for row in 0..ids.len() as u32 {
+            places[digit(row)] += 1;
+        }
+        let mut end = 0;
+        for place in &mut places {
+            end += std::mem::replace(place, end);
+        }
+        for &row in &order {
+            let place = &mut places[digit(row)];
+            next[*place as usize] = row;
+            *place += 1;
+        }
+        std::mem::swap(&mut order, &mut next);
+    }
+    order
+}
+
 fn sorted(ids: &[u32]) -> Sorted {
-    let mut keys: Vec<u64> = ids.iter().enumerate().map(|(row, &id)| u64::from(id) << 32 | row as u64).collect();
-    keys.sort_unstable();
-    let (mut segments, mut runs, mut slots) = (Vec::new(), Vec::new(), 0);
-    for run in keys.chunk_by(|a, b| a >> 32 == b >> 32).scan(0, |start, run| {
-        let first = *start;
-        *start += run.len();
-        Some((first, run))
-    }) {
-        let (first, rows) = run;
-        let (id, pieces) = ((rows[0] >> 32) as u32, rows.len().div_ceil(PIECE));
+    let order = by_token(ids);
+    let (mut segments, mut runs, mut slots, mut first) = (Vec::new(), Vec::new(), 0, 0);
+    for rows in order.chunk_by(|&a, &b| ids[a as usize] == ids[b as usize]) {
+        let (id, pieces) = (ids[rows[0] as usize], rows.len().div_ceil(PIECE));
         if pieces > 1 {
             runs.push([slots, pieces as u32, id, 0]);
         }
         for piece in 0..pieces {
             let start = piece * PIECE;
             let slot = if pieces == 1 { DIRECT } else { slots + piece as u32 };
-            segments.push([(first + start) as u32, (rows.len() - start).min(PIECE) as u32, id, slot]);
+            segments.push([first + start as u32, (rows.len() - start).min(PIECE) as u32, id, slot]);
         }
         slots += if pieces > 1 { pieces as u32 } else { 0 };
+        first += rows.len() as u32;
     }
-    Sorted { order: keys.iter().map(|&key| key as u32).collect(), segments, runs }
+    Sorted { order, segments, runs }
 }
 
 /// A document among the rows of a pass.
@@ -138,26 +159,34 @@ fn tiles(documents: &[Document], size: usize, work: impl Fn(&[u32; 4]) -> u32) -
 #[derive(Default)]
 struct Block {
     places: Places,
-    bytes: Vec<u8>,
+    words: Vec<u32>,
 }
 
 impl Block {
-    fn table<const N: usize>(&mut self, entries: impl ExactSizeIterator<Item = [u32; N]>) -> Table {
+    fn table<const N: usize>(&mut self, entries: &[[u32; N]]) -> Table {
         let count = entries.len();
         let offset = self.places.take(count * N * 4);
-        self.bytes.resize(offset, 0);
-        self.bytes.extend(entries.flatten().flat_map(u32::to_ne_bytes));
+        self.words.resize(offset / 4, 0);
+        self.words.extend_from_slice(entries.as_flattened());
         Table { offset, count }
     }
 
     /// Entries, and some of zeros, which stand for nothing.
     fn filled(&mut self, mut entries: Vec<[u32; 4]>, usual: usize) -> Table {
         entries.resize(filled(entries.len(), usual), [0; 4]);
-        self.table(entries.into_iter())
+        self.table(&entries)
     }
 
     fn words(&mut self, words: &[u32]) -> Table {
-        self.table(words.iter().map(|&word| [word]))
+        self.table(words.as_chunks::<1>().0)
+    }
+
+    /// Words, filled up with `value` until there are `count`.
+    fn up_to(&mut self, count: usize, words: &[u32], value: u32) -> Table {
+        let table = self.words(words);
+        self.places.take_more((count - words.len()) * 4);
+        self.words.resize(table.offset / 4 + count, value);
+        Table { count, ..table }
     }
 
     /// The tables of documents that cuDNN computes together. Those that fill the group up have no rows.
@@ -169,11 +198,11 @@ impl Block {
         let end = documents.last().map_or(0, |document| u64::from(document.first + document.length));
         firsts.resize(count + 1, end);
         let mut offsets = |width: usize| {
-            self.table(firsts.iter().map(|&first| {
-                let offset = first * width as u64;
-                let halves = offset.to_ne_bytes();
-                [0, 4].map(|at| u32::from_ne_bytes([halves[at], halves[at + 1], halves[at + 2], halves[at + 3]]))
-            }))
+            let halves = |&first: &u64| {
+                let [a, b, c, d, e, f, g, h] = (first * width as u64).to_ne_bytes();
+                [[a, b, c, d], [e, f, g, h]].map(u32::from_ne_bytes)
+            };
+            self.table(&firsts.iter().map(halves).collect::<Vec<_>>())
         };
         let [packed, out, stats] = [shape.packed(), shape.output(), shape.heads].map(&mut offsets);
         Fused { group, passes, lens: self.words(&lens), packed, out, stats }
@@ -193,32 +222,27 @@ fn documents(doc_lens: &[u32], grouping: Option<Grouping<'_>>) -> Vec<Document> 
 
 impl Tables {
     /// The tables of a pass, and the block that they lie in.
-    pub(super) fn new(rows: &Rows<'_>, sizes: Tiles, grouping: Option<Grouping<'_>>) -> (Self, Vec<u8>) {
+    pub(super) fn new(rows: &Rows<'_>, sizes: Tiles, grouping: Option<Grouping<'_>>) -> (Self, Vec<u32>) {
         let (length, n) = (rows.ids.len(), padded(rows.ids.len()));
-        let with = |words: &[u32], value: u32, to: usize| {
-            let mut words = words.to_vec();
-            words.resize(to, value);
-            words
-        };
         let mut block = Block::default();
         let mut tables = Self {
             n,
-            ids: block.words(&with(rows.ids, 0, n)),
-            positions: block.words(&with(rows.positions, 0, n)),
+            ids: block.up_to(n, rows.ids, 0),
+            positions: block.up_to(n, rows.positions, 0),
             dropout: block.words(&[rows.dropout as u32, (rows.dropout >> 32) as u32]),
             ..Self::default()
         };
         if let Some(targets) = rows.targets {
-            tables.targets = block.words(&with(targets.tokens, IGNORE, n + 1));
+            tables.targets = block.up_to(n + 1, targets.tokens, IGNORE);
             tables.weights = targets.weights.map(|weights| {
                 let bits: Vec<u32> = weights.iter().map(|weight| weight.to_bits()).collect();
-                block.words(&with(&bits, 0, n + 1))
+                block.up_to(n + 1, &bits, 0)
             });
             tables.scale = block.words(&[targets.scale.to_bits()]);
             let active: Vec<u32> = (0..length as u32).filter(|&row| targets.tokens[row as usize] != IGNORE).collect();
-            tables.active = block.words(&with(&active, n as u32, padded(active.len())));
+            tables.active = block.up_to(padded(active.len()), &active, n as u32);
             let Sorted { order, segments, runs } = sorted(rows.ids);
-            tables.order = block.words(&with(&order, 0, n));
+            tables.order = block.up_to(n, &order, 0);
             tables.segments = block.filled(segments, n);
             tables.runs = block.filled(runs, n / PIECE);
         }
@@ -257,8 +281,8 @@ impl Tables {
             tables.slots = block.words(cached.slots);
             tables.lens = block.words(cached.lens);
         }
-        block.bytes.resize(block.places.bytes(), 0);
-        (tables, block.bytes)
+        block.words.resize(block.places.bytes() / 4, 0);
+        (tables, block.words)
     }
 }
 
@@ -270,23 +294,26 @@ pub(super) struct Feeder {
 }
 
 impl Feeder {
-    /// Queues a copy of bytes to the device.
-    pub(super) fn send(&mut self, context: &Context, bytes: &[u8], to: u64) {
+    /// Queues a copy of words to the device.
+    pub(super) fn send(&mut self, context: &Context, words: &[u32], to: u64) {
+        let bytes = size_of_val(words);
         let turn = &mut self.turns[self.next];
         self.next = (self.next + 1) % 2;
         if let Some((_, event)) = turn {
             context.wait_for(event);
         }
-        if turn.as_ref().is_none_or(|(pinned, _)| pinned.len() < bytes.len()) {
+        if turn.as_ref().is_none_or(|(pinned, _)| pinned.len() < bytes) {
             if let Some((pinned, event)) = turn.take() {
                 context.unpin(pinned);
                 context.drop_event(&event);
             }
-            *turn = context.pin(bytes.len().next_power_of_two()).map(|pinned| (pinned, context.event()));
+            *turn = context.pin(bytes.next_power_of_two()).map(|pinned| (pinned, context.event()));
         }
         if let Some((pinned, event)) = turn {
-            pinned.bytes()[..bytes.len()].copy_from_slice(bytes);
-            context.send(pinned, bytes.len(), to);
+            for (place, word) in pinned.bytes().as_chunks_mut().0.iter_mut().zip(words) {
+                *place = word.to_ne_bytes();
+            }
+            context.send(pinned, bytes, to);
             context.record(event);
         }
     }
@@ -319,13 +346,13 @@ impl CudaRows {
     /// Puts other rows in the place of those that were there.
     pub(super) fn put(&mut self, rows: &Rows<'_>, sizes: Tiles, grouping: Option<Grouping<'_>>) {
         let context = &self.device.context;
-        let (tables, bytes) = Tables::new(rows, sizes, grouping);
-        if bytes.len() > self.capacity {
+        let (tables, words) = Tables::new(rows, sizes, grouping);
+        if size_of_val(&*words) > self.capacity {
             context.free(self.block);
-            self.capacity = bytes.len().next_power_of_two();
+            self.capacity = size_of_val(&*words).next_power_of_two();
             self.block = context.alloc(self.capacity);
         }
-        self.feeder.send(context, &bytes, self.block);
+        self.feeder.send(context, &words, self.block);
         self.tables = tables;
     }
 
@@ -356,20 +383,27 @@ mod tests {
 
     const SIZES: Tiles = Tiles { forward: 128, queries: 64, keys: 64 };
 
-    fn read<const N: usize>(bytes: &[u8], table: Table) -> Vec<[u32; N]> {
-        let word = |index: usize| {
-            let at = table.offset + 4 * index;
-            u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap())
-        };
-        (0..table.count).map(|entry| std::array::from_fn(|part| word(entry * N + part))).collect()
+    fn read<const N: usize>(words: &[u32], table: Table) -> Vec<[u32; N]> {
+        words[table.offset / 4..].as_chunks().0[..table.count].to_vec()
     }
 
     /// Entries but for those that fill up.
-    fn entries(bytes: &[u8], table: Table) -> Vec<[u32; 4]> {
-        let mut entries = read::<4>(bytes, table);
+    fn entries(words: &[u32], table: Table) -> Vec<[u32; 4]> {
+        let mut entries = read::<4>(words, table);
         assert_eq!(entries.len() % 8, 0);
         while entries.pop_if(|entry| *entry == [0; 4]).is_some() {}
         entries
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn rows_are_by_token_and_then_as_they_come(ids in proptest::collection::vec(0..200_000_u32, 0..3000), few in 1..40_u32) {
+            for ids in [ids.clone(), ids.iter().map(|id| id % few).collect(), ids.iter().map(|id| u32::MAX - id).collect()] {
+                let mut expected: Vec<u32> = (0..ids.len() as u32).collect();
+                expected.sort_by_key(|&row| ids[row as usize]);
+                proptest::prop_assert_eq!(by_token(&ids), expected);
+            }
+        }
     }
 
     #[test]
@@ -384,26 +418,26 @@ mod tests {
             cached: None,
             dropout: 0x0123_4567_89ab_cdef,
         };
-        let (tables, bytes) = Tables::new(&rows, SIZES, None);
+        let (tables, words) = Tables::new(&rows, SIZES, None);
         assert_eq!(tables.n, 128);
-        let ids = read::<1>(&bytes, tables.ids).concat();
+        let ids = read::<1>(&words, tables.ids).concat();
         assert_eq!((&ids[..6], ids.len()), (&[7, 8, 7, 9, 8, 0][..], 128));
-        let targets = read::<1>(&bytes, tables.targets).concat();
+        let targets = read::<1>(&words, tables.targets).concat();
         assert_eq!((&targets[..5], targets.len()), (&tokens[..], 129));
         assert!(targets[5..].iter().all(|&target| target == IGNORE));
-        let weights = read::<1>(&bytes, tables.weights.unwrap()).concat();
+        let weights = read::<1>(&words, tables.weights.unwrap()).concat();
         assert_eq!((f32::from_bits(weights[3]), weights[128], weights.len()), (2.0, 0, 129));
-        assert_eq!(read::<1>(&bytes, tables.scale), [[0.25f32.to_bits()]]);
-        let active = read::<1>(&bytes, tables.active).concat();
+        assert_eq!(read::<1>(&words, tables.scale), [[0.25f32.to_bits()]]);
+        let active = read::<1>(&words, tables.active).concat();
         assert_eq!((&active[..4], active.len()), (&[0, 2, 3, 128][..], 128));
-        assert_eq!(read::<2>(&bytes, Table { count: 1, ..tables.dropout }), [[0x89ab_cdef, 0x0123_4567]]);
+        assert_eq!(read::<2>(&words, Table { count: 1, ..tables.dropout }), [[0x89ab_cdef, 0x0123_4567]]);
         // The rows that fill up are a document.
-        assert_eq!(entries(&bytes, tables.forward), [[5, 123, 0, 0], [2, 3, 0, 0], [0, 2, 0, 0]]);
-        assert_eq!(entries(&bytes, tables.keys), [[5, 123, 0, 0], [5, 123, 64, 0], [2, 3, 0, 0], [0, 2, 0, 0]]);
-        assert_eq!(entries(&bytes, tables.queries), [[5, 123, 64, 0], [5, 123, 0, 0], [2, 3, 0, 0], [0, 2, 0, 0]]);
+        assert_eq!(entries(&words, tables.forward), [[5, 123, 0, 0], [2, 3, 0, 0], [0, 2, 0, 0]]);
+        assert_eq!(entries(&words, tables.keys), [[5, 123, 0, 0], [5, 123, 64, 0], [2, 3, 0, 0], [0, 2, 0, 0]]);
+        assert_eq!(entries(&words, tables.queries), [[5, 123, 64, 0], [5, 123, 0, 0], [2, 3, 0, 0], [0, 2, 0, 0]]);
         // They have no part in the gradient of the embedding.
-        assert_eq!(read::<1>(&bytes, tables.order).concat()[..5], [0, 2, 1, 4, 3]);
-        assert_eq!(entries(&bytes, tables.segments), [[0, 2, 7, DIRECT], [2, 2, 8, DIRECT], [4, 1, 9, DIRECT]]);
+        assert_eq!(read::<1>(&words, tables.order).concat()[..5], [0, 2, 1, 4, 3]);
+        assert_eq!(entries(&words, tables.segments), [[0, 2, 7, DIRECT], [2, 2, 8, DIRECT], [4, 1, 9, DIRECT]]);
         assert_eq!((tables.runs.count, tables.segments.count), (0, 16));
     }
 
@@ -432,22 +466,22 @@ mod tests {
         let (ids, positions) = (vec![0; n as usize], vec![0; n as usize]);
         let targets = Some(Targets { tokens: &ids, weights: None, scale: 1.0 });
         let rows = Rows { ids: &ids, positions: &positions, doc_lens: &doc_lens, targets, ..Rows::default() };
-        let (tables, bytes) = Tables::new(&rows, SIZES, Some((shape, &group)));
+        let (tables, words) = Tables::new(&rows, SIZES, Some((shape, &group)));
         // What fills up is short.
-        assert_eq!(entries(&bytes, tables.forward), [[158, 98, 0, 0], [50, 3, 0, 0]]);
+        assert_eq!(entries(&words, tables.forward), [[158, 98, 0, 0], [50, 3, 0, 0]]);
         let backward =
             [[158, 98, 0, 0], [53, 64, 0, 0], [0, 50, 0, 0], [117, 41, 0, 0], [158, 98, 64, 0], [50, 3, 0, 0]];
-        assert_eq!(entries(&bytes, tables.keys), backward);
+        assert_eq!(entries(&words, tables.keys), backward);
         let offsets = |table| -> Vec<u64> {
-            let halves = read::<2>(&bytes, table).into_iter();
+            let halves = read::<2>(&words, table).into_iter();
             halves.map(|[low, high]| u64::from(low) | u64::from(high) << 32).collect()
         };
         let [first, second] = tables.fused[..] else { panic!("{:?}", tables.fused) };
-        assert_eq!(read::<1>(&bytes, first.lens).concat(), [50, 64]);
+        assert_eq!(read::<1>(&words, first.lens).concat(), [50, 64]);
         assert_eq!(offsets(first.packed), [0, 53 * 40, 117 * 40]);
         assert_eq!(offsets(first.out), [0, 53 * 24, 117 * 24]);
         assert_eq!(offsets(first.stats), [0, 53 * 3, 117 * 3]);
-        assert_eq!(read::<1>(&bytes, second.lens).concat(), [41, 0]);
+        assert_eq!(read::<1>(&words, second.lens).concat(), [41, 0]);
         assert_eq!(offsets(second.packed), [117 * 40, 158 * 40, 158 * 40]);
     }
 
@@ -455,10 +489,10 @@ mod tests {
     fn a_step_through_a_cache_has_no_tiles() {
         let cached = Some(Cached { slots: &[2, 0], lens: &[9, 4] });
         let rows = Rows { ids: &[5, 6], positions: &[8, 3], cached, ..Rows::default() };
-        let (tables, bytes) = Tables::new(&rows, SIZES, None);
+        let (tables, words) = Tables::new(&rows, SIZES, None);
         assert_eq!((tables.forward.count, tables.order.count, tables.targets.count), (0, 0, 0));
-        assert_eq!(read::<1>(&bytes, tables.slots), [[2], [0]]);
-        assert_eq!(read::<1>(&bytes, tables.lens), [[9], [4]]);
-        assert_eq!(read::<1>(&bytes, tables.positions).concat()[..3], [8, 3, 0]);
+        assert_eq!(read::<1>(&words, tables.slots), [[2], [0]]);
+        assert_eq!(read::<1>(&words, tables.lens), [[9], [4]]);
+        assert_eq!(read::<1>(&words, tables.positions).concat()[..3], [8, 3, 0]);
     }
 }
