@@ -1,8 +1,10 @@
-"""Times whole training steps of transformers and peft on the first GPU, for verify. Prints one line of JSON.
+"""Times whole training steps of transformers and peft on the first GPU, for verify. Prints a line of JSON for each number of
+rows; the first that does not fit is the last.
 
-usage: torch_step.py m|l full|lora sdpa|flash|compile SECONDS ROWS LENGTH
+usage: torch_step.py m|l full|lora sdpa|flash|compile|autocast SECONDS ROWS[,ROWS...] LENGTH
 
-Weights, activations and moments are in bfloat16, AdamW is fused, gradients are clipped.
+Weights, activations and moments are in bfloat16, AdamW is fused, gradients are clipped. `compile` is sdpa compiled. `autocast`
+is that with weights, gradients and moments in float32 and bfloat16 by autocast, which is what `host` keeps too.
 """
 import json, sys, time
 
@@ -19,12 +21,13 @@ SHAPES = {
 
 def main():
     shape, mode, how, seconds = sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4])
-    rows, length = int(sys.argv[5]), int(sys.argv[6])
+    all_rows, length = [int(rows) for rows in sys.argv[5].split(",")], int(sys.argv[6])
     torch.manual_seed(1)
     config = LlamaConfig(**SHAPES[shape], max_position_embeddings=8192)
     config._attn_implementation = "flash_attention_2" if how == "flash" else "sdpa"
+    torch.set_float32_matmul_precision("high")
     with torch.device("cuda"):
-        torch.set_default_dtype(torch.bfloat16)
+        torch.set_default_dtype(torch.float32 if how == "autocast" else torch.bfloat16)
         model = LlamaForCausalLM(config)
     if mode == "lora":
         from peft import LoraConfig, get_peft_model
@@ -34,27 +37,37 @@ def main():
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.01, fused=True)
-    ids = torch.randint(SHAPES[shape]["vocab_size"], (rows, length), device="cuda")
-    run = torch.compile(model) if how == "compile" else model
+    run = torch.compile(model) if how in ("compile", "autocast") else model
 
-    def step():
+    def step(ids):
         start = time.perf_counter()
-        run(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+        with torch.autocast("cuda", torch.bfloat16, enabled=how == "autocast"):
+            loss = run(input_ids=ids, labels=ids, use_cache=False).loss
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    for _ in range(3):
-        step()
-    times, start = [], time.perf_counter()
-    while len(times) < 3 or time.perf_counter() - start < seconds:
-        times.append(step())
-    times.sort()
-    free, total = torch.cuda.mem_get_info()
-    print(json.dumps(dict(tokens_per_second=rows * length / times[len(times) // 2], best=rows * length / times[0],
-                          steps=len(times), device_bytes=total - free, peak_allocated=torch.cuda.max_memory_allocated())))
+    for rows in all_rows:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        try:
+            ids = torch.randint(SHAPES[shape]["vocab_size"], (rows, length), device="cuda")
+            for _ in range(3):
+                step(ids)
+            times, start = [], time.perf_counter()
+            while len(times) < 3 or time.perf_counter() - start < seconds:
+                times.append(step(ids))
+        except torch.cuda.OutOfMemoryError as error:
+            print(json.dumps(dict(rows=rows, problem=str(error).splitlines()[0])), flush=True)
+            return
+        times.sort()
+        free, total = torch.cuda.mem_get_info()
+        print(json.dumps(dict(rows=rows, tokens_per_second=rows * length / times[len(times) // 2],
+                              best=rows * length / times[0], steps=len(times), device_bytes=total - free,
+                              peak_allocated=torch.cuda.max_memory_allocated())), flush=True)
 
 
 main()

@@ -1,8 +1,9 @@
 //! Times whole training steps (forward, backward, clip, AdamW) on random weights and tokens, for `tests/bench/run.py` and
 //! `tests/gpu/verify`.
 //!
-//! `bench_step SHAPE MODE SECONDS [cuda|calls ROWS LENGTH]`: shape `s`, `m` (SmolLM-135M) or `l` (Llama-3.2-1B), mode `full` or
-//! `lora`; with `cuda`, on the first GPU in bfloat16; with `calls`, there without CUDA graphs. Prints one line of JSON.
+//! `bench_step SHAPE MODE SECONDS [cuda|calls ROWS[,ROWS...] LENGTH]`: shape `s`, `m` (SmolLM-135M) or `l` (Llama-3.2-1B),
+//! mode `full` or `lora`; with `cuda`, on the first GPU in bfloat16; with `calls`, there without CUDA graphs. Prints a line of
+//! JSON for each number of rows; the first that does not fit is the last.
 
 use std::time::Instant;
 
@@ -16,7 +17,7 @@ use engine::model::layout::LinearKind;
 use engine::model::weights::WeightSource;
 use engine::optim::AdamWConfig;
 use engine::rng::Philox;
-use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
+use engine::{Batch, EngineError, IGNORE, Trainable, Trainer, TrainerOptions};
 
 /// Rows and tokens of a batch on the CPU.
 const ROWS: usize = 2;
@@ -25,19 +26,19 @@ const LENGTH: usize = 512;
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [shape, mode, seconds] => run(CpuKernels, shape, mode, seconds, ROWS, LENGTH, |_| None),
+        [shape, mode, seconds] => run(CpuKernels, shape, mode, seconds, &[ROWS], LENGTH, |_| None),
         [shape, mode, seconds, how @ ("cuda" | "calls"), rows, length] => {
             let search = Search::of_process();
             let system = System::find(&search).unwrap_or_else(|absent| panic!("{absent}"));
             let kernels = system.open(0, system.gpus[0].precision(), None).unwrap_or_else(|error| panic!("{error}"));
             let kernels = if *how == "calls" { kernels.without_graphs() } else { kernels };
-            let (rows, length) = (rows.parse().expect("rows"), length.parse().expect("a length"));
-            run(kernels, shape, mode, seconds, rows, length, |kernels| {
+            let rows: Vec<usize> = rows.split(',').map(|rows| rows.parse().expect("rows")).collect();
+            run(kernels, shape, mode, seconds, &rows, length.parse().expect("a length"), |kernels| {
                 let (free, total) = kernels.memory();
                 Some(total - free)
             });
         }
-        _ => panic!("usage: bench_step s|m|l full|lora SECONDS [cuda|calls ROWS LENGTH]"),
+        _ => panic!("usage: bench_step s|m|l full|lora SECONDS [cuda|calls ROWS[,ROWS...] LENGTH]"),
     }
 }
 
@@ -47,7 +48,7 @@ fn run<K: Kernels>(
     shape: &str,
     mode: &str,
     seconds: &str,
-    rows: usize,
+    rows: &[usize],
     length: usize,
     memory: impl Fn(&K) -> Option<u64>,
 ) {
@@ -69,44 +70,62 @@ fn run<K: Kernels>(
     };
     let vocabulary = config.vocab_size as u64;
     let mut trainer = Trainer::on(kernels, config, &WeightSource::Random { seed: 1 }, options).expect("a trainer");
-    let mut rng = Philox::new(7, 1);
-    let ids: Vec<u32> = (0..rows * length).map(|_| rng.below(vocabulary) as u32).collect();
-    let last = |index: usize| index % length == length - 1;
-    let targets = (0..ids.len()).map(|index| if last(index) { IGNORE } else { ids[index + 1] }).collect();
-    let batch = Batch { ids, targets, weights: None, doc_lens: vec![length as u32; rows] };
-    let scale = 1.0 / (rows * (length - 1)) as f64;
-    // Seconds of a step, and those until all of its work was asked for but the update.
-    let mut step = || {
+    for &rows in rows {
+        let mut rng = Philox::new(7, 1);
+        let ids: Vec<u32> = (0..rows * length).map(|_| rng.below(vocabulary) as u32).collect();
+        let last = |index: usize| index % length == length - 1;
+        let targets = (0..ids.len()).map(|index| if last(index) { IGNORE } else { ids[index + 1] }).collect();
+        let batch = Batch { ids, targets, weights: None, doc_lens: vec![length as u32; rows] };
+        let line = match times(&mut trainer, &batch, 1.0 / (rows * (length - 1)) as f64, seconds) {
+            Ok(times) => {
+                let (median, queued) = times[times.len() / 2];
+                let tokens = (rows * length) as f64;
+                serde_json::json!({
+                    "rows": rows,
+                    "tokens_per_second": tokens / median,
+                    "best": tokens / times[0].0,
+                    "queued_share": queued / median,
+                    "steps": times.len(),
+                    "peak_bytes": peak_bytes(),
+                    "device_bytes": memory(&trainer.model().kernels),
+                    "device_usage": trainer.model().kernels.usage(),
+                })
+            }
+            Err(error) => serde_json::json!({ "rows": rows, "problem": error.to_string() }),
+        };
+        #[expect(clippy::print_stdout, reason = "its result")]
+        {
+            println!("{line}");
+        }
+        if line["problem"].is_string() {
+            return;
+        }
+    }
+}
+
+/// Seconds of each step, and those until all of its work was asked for but the update; the fastest first.
+fn times<K: Kernels>(
+    trainer: &mut Trainer<K>,
+    batch: &Batch,
+    scale: f64,
+    seconds: f64,
+) -> Result<Vec<(f64, f64)>, EngineError> {
+    let mut step = || -> Result<(f64, f64), EngineError> {
         let start = Instant::now();
-        trainer.forward_backward(&batch, scale, 0).unwrap_or_else(|error| panic!("{error}"));
+        trainer.forward_backward(batch, scale, 0)?;
         let queued = start.elapsed().as_secs_f64();
-        trainer.apply(1e-4, Some(1.0)).unwrap_or_else(|error| panic!("{error}"));
-        (start.elapsed().as_secs_f64(), queued)
+        trainer.apply(1e-4, Some(1.0))?;
+        Ok((start.elapsed().as_secs_f64(), queued))
     };
     // The first step makes room and warms the caches; the second is where a device keeps its work to do it again.
-    step();
-    step();
-    let start = Instant::now();
-    let mut times = Vec::new();
+    step()?;
+    step()?;
+    let (start, mut times) = (Instant::now(), Vec::new());
     while times.len() < 3 || start.elapsed().as_secs_f64() < seconds {
-        times.push(step());
+        times.push(step()?);
     }
     times.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let (median, queued) = times[times.len() / 2];
-    let tokens = (rows * length) as f64;
-    let line = serde_json::json!({
-        "tokens_per_second": tokens / median,
-        "best": tokens / times[0].0,
-        "queued_share": queued / median,
-        "steps": times.len(),
-        "peak_bytes": peak_bytes(),
-        "device_bytes": memory(&trainer.model().kernels),
-        "device_usage": trainer.model().kernels.usage(),
-    });
-    #[expect(clippy::print_stdout, reason = "its result")]
-    {
-        println!("{line}");
-    }
+    Ok(times)
 }
 
 fn shape_json(name: &str) -> String {
