@@ -82,6 +82,11 @@ fn cuda() -> Value {
     let devices: Vec<Value> = devices
         .iter()
         .map(|gpu| {
+            let reading = nvml.as_ref().map(|nvml| nvml.reading(&gpu.uuid));
+            let (reading, problem) = match reading.transpose() {
+                Ok(reading) => (reading, None),
+                Err(problem) => (None, Some(problem.to_string())),
+            };
             json!({
                 "index": gpu.ordinal,
                 "name": gpu.name,
@@ -90,7 +95,8 @@ fn cuda() -> Value {
                 "multiprocessors": gpu.multiprocessors,
                 "memory_bytes": gpu.memory,
                 "precision": gpu.precision().name(),
-                "reading": nvml.as_ref().and_then(|nvml| nvml.reading(&gpu.uuid).ok()),
+                "reading": reading,
+                "problem": problem,
             })
         })
         .collect();
@@ -206,6 +212,10 @@ fn gpu_words(gpu: &Value) -> String {
     for part in parts.into_iter().flatten() {
         words.push_str(", ");
         words.push_str(&part);
+    }
+    if let Some(problem) = gpu["problem"].as_str() {
+        words.push('\n');
+        words.push_str(problem);
     }
     words
 }

@@ -11,8 +11,6 @@ EXPORT int nvmlInit_v2() { return 0; }
 EXPORT int nvmlShutdown() { return 0; }
 EXPORT const char* nvmlErrorString(int status) { return status ? "Not Found" : "Success"; }
 EXPORT int nvmlSystemGetDriverVersion(char* text, unsigned length) { snprintf(text, length, "550.54.15"); return 0; }
-EXPORT int nvmlDeviceGetCount_v2(unsigned* count) { *count = devices(); return 0; }
-EXPORT int nvmlDeviceGetHandleByIndex_v2(unsigned index, void** device) { *device = (void*)(size_t)(index + 1); return index < devices() ? 0 : 6; }
 static void uuid(char* text, unsigned length, unsigned device) {
     snprintf(text, length, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", device, device, device, device,
              device, device, device, device, device, device, device, device, device, device, device, device);

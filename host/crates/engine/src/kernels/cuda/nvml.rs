@@ -98,8 +98,6 @@ table! {
     nvmlShutdown() -> Status;
     nvmlErrorString(Status) -> *const c_char;
     nvmlSystemGetDriverVersion(*mut c_char, c_uint) -> Status;
-    nvmlDeviceGetCount_v2(*mut c_uint) -> Status;
-    nvmlDeviceGetHandleByIndex_v2(c_uint, *mut Device) -> Status;
     nvmlDeviceGetHandleByUUID(*const c_char, *mut Device) -> Status;
     nvmlDeviceGetName(Device, *mut c_char, c_uint) -> Status;
     nvmlDeviceGetUUID(Device, *mut c_char, c_uint) -> Status;
@@ -133,9 +131,6 @@ pub struct DeviceReading {
     pub power_limit_milliwatts: Option<u32>,
     /// Of the GPU's die.
     pub temperature_celsius: Option<u32>,
-    /// Why everything that follows was not read, for a device that fails.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub problem: Option<String>,
 }
 
 /// NVML, started. It counts its starts, so that values of this type do not disturb each other.
@@ -173,35 +168,6 @@ impl Nvml {
         self.0.text("nvmlSystemGetDriverVersion", get).map(Option::unwrap_or_default)
     }
 
-    /// Devices that NVML sees, which `CUDA_VISIBLE_DEVICES` does not change.
-    ///
-    /// # Errors
-    /// [`NvmlError::Call`].
-    pub fn device_count(&self) -> Result<u32, NvmlError> {
-        let mut count = 0;
-        // SAFETY: writes one number.
-        let status = unsafe { (self.0.nvmlDeviceGetCount_v2)(&raw mut count) };
-        self.0.judge("nvmlDeviceGetCount_v2", status).map(|()| count)
-    }
-
-    /// All devices, in NVML's order. Of one that fails there is what could be read, and the problem.
-    ///
-    /// # Errors
-    /// [`NvmlError::Call`] where the devices cannot be counted.
-    pub fn devices(&self) -> Result<Vec<DeviceReading>, NvmlError> {
-        let read = |index| {
-            let mut device = Device(std::ptr::null_mut());
-            // SAFETY: writes one handle.
-            let status = unsafe { (self.0.nvmlDeviceGetHandleByIndex_v2)(index, &raw mut device) };
-            let mut reading = DeviceReading::default();
-            let found = self.0.judge("nvmlDeviceGetHandleByIndex_v2", status);
-            let result = found.and_then(|()| self.0.read(device, &mut reading));
-            reading.problem = result.err().map(|error| error.to_string());
-            reading
-        };
-        Ok((0..self.device_count()?).map(read).collect())
-    }
-
     /// The device with a UUID, as [`DeviceReading::uuid`] has it.
     ///
     /// # Errors
@@ -213,9 +179,7 @@ impl Nvml {
         // SAFETY: reads a text that ends with zero, writes one handle.
         let status = unsafe { (self.0.nvmlDeviceGetHandleByUUID)(uuid.as_ptr(), &raw mut device) };
         self.0.judge(call, status)?;
-        let mut reading = DeviceReading::default();
-        self.0.read(device, &mut reading)?;
-        Ok(reading)
+        self.0.read(device)
     }
 }
 
@@ -261,8 +225,9 @@ impl Functions {
         Ok(CStr::from_bytes_until_nul(&bytes).ok().map(|text| text.to_string_lossy().into_owned()))
     }
 
-    /// Reads what a device reports until something fails.
-    fn read(&self, device: Device, reading: &mut DeviceReading) -> Result<(), NvmlError> {
+    /// What a device reports.
+    fn read(&self, device: Device) -> Result<DeviceReading, NvmlError> {
+        let mut reading = DeviceReading::default();
         // SAFETY: in all of these the handle is one that NVML gave, and it writes one value of the type that the
         // signature says, or at most as many bytes as it is told.
         unsafe {
@@ -285,7 +250,7 @@ impl Functions {
             let get = |to| (self.nvmlDeviceGetTemperature)(device, TEMPERATURE_GPU, to);
             reading.temperature_celsius = self.optional("nvmlDeviceGetTemperature", get)?;
         }
-        Ok(())
+        Ok(reading)
     }
 }
 
@@ -304,8 +269,6 @@ mod tests {
         int started(void) { return starts; }
         const char *nvmlErrorString(U s) { return s == 9 ? "Driver Not Loaded" : s == 15 ? "GPU is lost" : s == 6 ? "Not Found" : 0; }
         int nvmlSystemGetDriverVersion(char *to, U n) { strncpy(to, "550.54.14", n); return 0; }
-        int nvmlDeviceGetCount_v2(U *n) { *n = 3; return 0; }
-        int nvmlDeviceGetHandleByIndex_v2(U i, void **d) { *d = (void *)(8L + i); return 0; }
         int nvmlDeviceGetHandleByUUID(const char *u, void **d) {
             *d = (void *)(8L + u[4] - '0'); return u[4] < '3' ? 0 : 77 + 0 * (*d != 0); }
         int nvmlDeviceGetName(void *d, char *to, U n) { if (d == (void *)9) memset(to, 'x', n); else strncpy(to, "Fake", n); return 0; }
@@ -337,8 +300,7 @@ mod tests {
         // SAFETY: the test's own function, which takes nothing.
         let started = || unsafe { opened.library.get::<unsafe extern "C" fn() -> c_int>(c"started").unwrap()() };
         let nvml = Nvml::open(&opened).unwrap();
-        assert_eq!((nvml.driver_version().unwrap().as_str(), nvml.device_count().unwrap()), ("550.54.14", 3));
-        let devices = nvml.devices().unwrap();
+        assert_eq!(nvml.driver_version().unwrap(), "550.54.14");
         let whole = DeviceReading {
             name: Some("Fake".into()),
             uuid: Some("GPU-0".into()),
@@ -350,9 +312,7 @@ mod tests {
             power_milliwatts: Some(312_000),
             power_limit_milliwatts: Some(700_000),
             temperature_celsius: Some(61),
-            problem: None,
         };
-        assert_eq!(devices[0], whole);
         assert_eq!(nvml.reading("GPU-0").unwrap(), whole);
         let little = DeviceReading {
             name: Some("x".repeat(TEXT_BYTES)),
@@ -360,9 +320,8 @@ mod tests {
             temperature_celsius: Some(61),
             ..DeviceReading::default()
         };
-        assert_eq!(devices[1], little);
+        assert_eq!(nvml.reading("GPU-1").unwrap(), little);
         let problem = "`nvmlDeviceGetMemoryInfo` failed: GPU is lost (status 15)";
-        assert_eq!((devices[2].uuid.as_deref(), devices[2].problem.as_deref()), (Some("GPU-2"), Some(problem)));
         assert_eq!(nvml.reading("GPU-2").unwrap_err().to_string(), problem);
         let unknown = nvml.reading("GPU-7").unwrap_err().to_string();
         assert_eq!(unknown, "`nvmlDeviceGetHandleByUUID` failed: status 77");
