@@ -41,7 +41,7 @@ static thread_local std::string words;
 static int refuse(int status, const std::string& why) { words = why; return status; }
 static size_t size_of(int type) { return type == DATA_TYPE || type == MODE || type == NOTE || type == POINTWISE ? 4 : type == BOOLEAN ? 1 : 8; }
 
-// HOST_EMULATOR_CUDNN: `wrong` results, `random` ones, only `forward`, or `none` at all; HOST_EMULATOR_CUDNN_VERSION.
+// HOST_EMULATOR_CUDNN: `wrong` results, `random` ones, only `forward`, or `none` at all, all `failing` when they are run; HOST_EMULATOR_CUDNN_VERSION.
 static std::string behaviour() { const char* text = getenv("HOST_EMULATOR_CUDNN"); return text ? text : ""; }
 
 EXPORT size_t cudnnGetVersion() { const char* text = getenv("HOST_EMULATOR_CUDNN_VERSION"); return text ? strtoull(text, 0, 10) : 92600; }
@@ -209,6 +209,7 @@ static void compute(void* data) {
 EXPORT int cudnnBackendExecute(void*, Descriptor* plan, Descriptor* pack) {
     static auto enqueue = driver<void (*)(void (*)(void*), void*, void (*)(void*))>("host_emulator_enqueue");
     static auto is_inside = driver<bool (*)(uint64_t, size_t)>("host_emulator_is_inside");
+    if (behaviour() == "failing") return refuse(FAILED, "no luck");
     const Descriptor& op = plan->other(401).other(201).other(801);
     const std::vector<int64_t>&ids = pack->numbers(1000), &pointers = pack->numbers(1001);
     if (ids.size() != pointers.size()) return refuse(BAD_PARAM, "as many addresses as tensors");

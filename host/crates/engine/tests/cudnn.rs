@@ -34,6 +34,11 @@ fn long_documents_are_computed_by_cudnn_where_it_can_be_trusted() {
             "92600",
             "forward not by cuDNN: cudnnBackendFinalize: CUDNN_STATUS_NOT_SUPPORTED (status 3000): no ker",
         ),
+        (
+            "failing",
+            "92600",
+            "forward not by cuDNN: cudnnBackendExecute: CUDNN_STATUS_EXECUTION_FAILED (status 5000): no luck; backward not",
+        ),
         ("", "92000", "all documents: not by cuDNN: 9.21.0 or newer needed, 9.20.0 found"),
     ] {
         // SAFETY: this program has one test, and no other thread reads the environment now.

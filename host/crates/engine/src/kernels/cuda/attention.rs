@@ -61,7 +61,8 @@ impl Launches<'_> {
         for fused in rows.tables.fused.iter().filter(|fused| fused.passes.forward) {
             let Some((cudnn, plans)) = self.device.fused(fused.group) else { return };
             let workspace = self.device.room(plans.workspace());
-            cudnn.forward(&self.device.context, &plans, rows.fused(fused), [qkv, out, lse], workspace);
+            let queued = cudnn.forward(&self.device.context, &plans, rows.fused(fused), [qkv, out, lse], workspace);
+            self.device.queued(queued);
         }
         let (shape, tiles) = (self.shape, rows.tables.forward);
         let threads = if shape.head_dim <= 128 { 128 } else { 256 };
@@ -75,7 +76,8 @@ impl Launches<'_> {
         for fused in rows.tables.fused.iter().filter(|fused| fused.passes.backward) {
             let Some((cudnn, plans)) = device.fused(fused.group) else { return };
             let workspace = device.room(plans.workspace());
-            cudnn.backward(&device.context, &plans, rows.fused(fused), [qkv, out, lse, dout, dqkv], workspace);
+            let operands = [qkv, out, lse, dout, dqkv];
+            device.queued(cudnn.backward(&device.context, &plans, rows.fused(fused), operands, workspace));
         }
         if rows.tables.queries.count == 0 {
             return;
@@ -119,6 +121,13 @@ impl Device {
             self.context.fail("attention", format!("{group:?} was not prepared"));
         }
         found
+    }
+
+    /// Keeps it as the device's failure where cuDNN did not do what it did in the trial.
+    fn queued(&self, queued: Result<(), String>) {
+        if let Err(reason) = queued {
+            self.context.fail("cuDNN's attention", reason);
+        }
     }
 
     /// The group in which cuDNN computes a document of `length` rows and which passes, made ready and tried the first time.
@@ -212,27 +221,27 @@ impl<'a> Trial<'a> {
         let backward = |this: &Self| [("gradient", this.halves(gradients, length * packed))];
         // Of both passes this trainer's results, which the backward pass of cuDNN begins with too.
         let workspace = device.room(plans.workspace());
-        let fused_forward = |this: &Self| {
+        let fused_forward = |this: &Self| -> Result<_, String> {
             for group in &fused.tables.fused {
-                this.cudnn.forward(&device.context, plans, fused.fused(group), [qkv, out, lse], workspace);
+                this.cudnn.forward(&device.context, plans, fused.fused(group), [qkv, out, lse], workspace)?;
             }
-            forward(this)
+            Ok(forward(this))
         };
-        let found = passes.forward.then(|| [fused_forward(&self), fused_forward(&self)]);
+        let found = passes.forward.then(|| Ok::<_, String>([fused_forward(&self)?, fused_forward(&self)?]));
         self.launches.forward(&own, qkv, out, lse);
         let right = forward(&self);
-        let forward = found.map_or(Ok(()), |found| verdict(&right, &found));
+        let forward = found.map_or(Ok(()), |found| verdict(&right, &found?));
         self.launches.backward(&own, qkv, out, lse, dout, gradients);
         let right = backward(&self);
-        let fused_backward = |this: &Self| {
+        let fused_backward = |this: &Self| -> Result<_, String> {
             for group in &fused.tables.fused {
                 let operands = [qkv, out, lse, dout, gradients];
-                this.cudnn.backward(&device.context, plans, fused.fused(group), operands, workspace);
+                this.cudnn.backward(&device.context, plans, fused.fused(group), operands, workspace)?;
             }
-            backward(this)
+            Ok(backward(this))
         };
-        let found = passes.backward.then(|| [fused_backward(&self), fused_backward(&self)]);
-        Ok(Passes { forward, backward: found.map_or(Ok(()), |found| verdict(&right, &found)) })
+        let found = passes.backward.then(|| Ok::<_, String>([fused_backward(&self)?, fused_backward(&self)?]));
+        Ok(Passes { forward, backward: found.map_or(Ok(()), |found| verdict(&right, &found?)) })
     }
 
     fn halves(&self, pointer: u64, count: usize) -> Vec<f32> {

@@ -620,6 +620,9 @@ impl Cudnn {
     }
 
     /// Queues the forward pass of a group.
+    ///
+    /// # Errors
+    /// In the library's words, why it is not queued.
     pub(super) fn forward(
         &self,
         context: &Context,
@@ -627,13 +630,16 @@ impl Cudnn {
         tables: Tables,
         [qkv, out, lse]: [u64; 3],
         workspace: u64,
-    ) {
+    ) -> Result<(), String> {
         let mut operands = self.operands(tables, qkv).to_vec();
         operands.extend([(Id::Out, out), (Id::Stats, lse)]);
-        self.run(context, &plans.forward, &operands, workspace);
+        self.run(context, &plans.forward, &operands, workspace)
     }
 
     /// Queues the backward pass of a group.
+    ///
+    /// # Errors
+    /// In the library's words, why it is not queued.
     pub(super) fn backward(
         &self,
         context: &Context,
@@ -641,12 +647,12 @@ impl Cudnn {
         tables: Tables,
         [qkv, out, lse, dout, dqkv]: [u64; 5],
         workspace: u64,
-    ) {
+    ) -> Result<(), String> {
         let mut operands = self.operands(tables, qkv).to_vec();
         operands.extend([(Id::Out, out), (Id::Stats, lse), (Id::DOut, dout)]);
         let gradients = self.parts(dqkv);
         operands.extend([Id::DQuery, Id::DKey, Id::DValue].into_iter().zip(gradients));
-        self.run(context, &plans.backward, &operands, workspace);
+        self.run(context, &plans.backward, &operands, workspace)
     }
 
     /// Where queries, keys and values start in packed rows.
@@ -670,30 +676,31 @@ impl Cudnn {
         ]
     }
 
-    fn run(&self, context: &Context, plan: &Result<Plan, String>, operands: &[(Id, u64)], workspace: u64) {
-        let plan = match plan {
-            _ if context.failed() => return,
-            Ok(plan) => plan,
-            Err(reason) => return context.fail("cuDNN's attention", reason.clone()),
-        };
+    fn run(
+        &self,
+        context: &Context,
+        plan: &Result<Plan, String>,
+        operands: &[(Id, u64)],
+        workspace: u64,
+    ) -> Result<(), String> {
+        if context.failed() {
+            return Ok(());
+        }
+        let plan = plan.as_ref().map_err(String::clone)?;
         context.enter();
         let (mut scale, mut band) = (self.shape.scale, 0.0f32);
         let mut ids: Vec<_> = operands.iter().map(|&(id, _)| Number(id as i64)).collect();
         let mut pointers: Vec<_> = operands.iter().map(|&(_, pointer)| Address(pointer as *mut c_void)).collect();
         ids.extend([Number(Id::Scale as i64), Number(Id::Band as i64)]);
         pointers.extend([Address((&raw mut scale).cast()), Address((&raw mut band).cast())]);
-        let done = Descriptor::new(&self.functions, kind::VARIANT_PACK).and_then(|pack| {
-            pack.set(attribute::PACK_IDS, &ids)?;
-            pack.set(attribute::PACK_POINTERS, &pointers)?;
-            pack.set(attribute::PACK_WORKSPACE, &[Address(workspace as *mut c_void)])?;
-            let pack = pack.finish()?;
-            // SAFETY: the operands have the places and sizes that the plan's tensors say; scalars are read before it returns.
-            let status = unsafe { (self.functions.cudnnBackendExecute)(self.handle, plan.descriptor.raw, pack.raw) };
-            self.functions.checked("cudnnBackendExecute", status)
-        });
-        if let Err(reason) = done {
-            context.fail("cuDNN's attention", reason);
-        }
+        let pack = Descriptor::new(&self.functions, kind::VARIANT_PACK)?;
+        pack.set(attribute::PACK_IDS, &ids)?;
+        pack.set(attribute::PACK_POINTERS, &pointers)?;
+        pack.set(attribute::PACK_WORKSPACE, &[Address(workspace as *mut c_void)])?;
+        let pack = pack.finish()?;
+        // SAFETY: the operands have the places and sizes that the plan's tensors say; scalars are read before it returns.
+        let status = unsafe { (self.functions.cudnnBackendExecute)(self.handle, plan.descriptor.raw, pack.raw) };
+        self.functions.checked("cudnnBackendExecute", status)
     }
 
     /// Gives everything back.
