@@ -201,6 +201,7 @@ EXPORT Status cuGraphInstantiateWithFlags(void** runnable, void* graph, unsigned
     *runnable = new Graph(*(Graph*)graph);
     return OK;
 }
+EXPORT Status cuGraphUpload(void* runnable, void*) { ENTER("cuGraphUpload"); return runnable ? OK : INVALID_VALUE; }
 EXPORT Status cuGraphLaunch(void* runnable, void*) {
     ENTER("cuGraphLaunch");
     if (capture) { invalidated = true; return CAPTURE_UNSUPPORTED; }

@@ -273,7 +273,17 @@ impl Context {
             // SAFETY: nobody names it any more; what was made of it stays.
             let _ = unsafe { (self.driver.cuGraphDestroy)(graph) };
         }
-        made.map(|()| Graph(runnable))
+        made?;
+        let graph = Graph(runnable);
+        // The first launch would do it too, but there it is too late to do without, where memory is short.
+        // SAFETY: handles of this context.
+        match checked("cuGraphUpload", unsafe { (self.driver.cuGraphUpload)(graph.0, self.stream) }) {
+            Ok(()) => Ok(graph),
+            Err(reason) => {
+                self.drop_graph(Some(graph));
+                Err(reason)
+            }
+        }
     }
 
     /// Queues all operations of a graph.

@@ -123,6 +123,7 @@ table! {
     cuStreamBeginCapture_v2(cu::CUstream, cu::CUstreamCaptureMode);
     cuStreamEndCapture(cu::CUstream, *mut cu::CUgraph);
     cuGraphInstantiateWithFlags(*mut cu::CUgraphExec, cu::CUgraph, c_ulonglong);
+    cuGraphUpload(cu::CUgraphExec, cu::CUstream);
     cuGraphLaunch(cu::CUgraphExec, cu::CUstream);
     cuGraphDestroy(cu::CUgraph);
     cuGraphExecDestroy(cu::CUgraphExec);
