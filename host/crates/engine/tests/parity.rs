@@ -351,6 +351,7 @@ mod cuda {
         let config = ModelConfig::from_dir(&directory).unwrap();
         let weights = WeightSource::Directory(directory.clone());
         let prompts = [vec![1, 5, 9, 2, 7], vec![3, 4], vec![8; 17]];
+        let same_kernels = kernels.clone();
         let options = GenerateOptions { max_new_tokens: 6, ..GenerateOptions::default() };
         let on_cpu = Model::load(config.clone(), &weights, None).unwrap();
         let on_gpu = Model::on(kernels, config, &weights, None).unwrap();
@@ -360,6 +361,8 @@ mod cuda {
             completions.iter().map(|completion| completion.ids.clone()).collect()
         };
         assert_eq!(ids(&found), ids(&expected));
+        // Five steps of three sequences: the first is queued call by call.
+        assert_eq!(same_kernels.graph_launches(), 4);
     }
 
     #[test]

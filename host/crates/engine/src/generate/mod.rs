@@ -186,6 +186,7 @@ struct Decoder<'a, K: Kernels> {
     rope: K::Buffer,
     room: Room<K::Buffer>,
     staged: Option<K::Staged>,
+    repeats: K::Repeats,
 }
 
 /// Buffers for a pass over some tokens.
@@ -228,6 +229,7 @@ impl<'a, K: Kernels> Decoder<'a, K> {
             rope: rope_table(kernels, config, capacity),
             room: Room::new(model, slots, slots),
             staged: None,
+            repeats: K::Repeats::default(),
         }
     }
 
@@ -253,7 +255,8 @@ impl<'a, K: Kernels> Decoder<'a, K> {
             std::mem::swap(&mut room.x, &mut room.out);
         }
         let last = (n - 1) * h;
-        project_logits(model, 1, &room.x, last, &mut room.scratch.normed, &mut room.root, &mut room.logits)
+        project_logits(model, 1, &room.x, last, &mut room.scratch.normed, &mut room.root, &mut room.logits);
+        read_logits(model, 1, &room.logits)
     }
 
     /// Gives each sequence its newest token; returns the logits of the next one.
@@ -261,8 +264,9 @@ impl<'a, K: Kernels> Decoder<'a, K> {
         if growing.is_empty() {
             return Vec::new();
         }
-        let (model, h, v) = (self.model, self.model.config.hidden_size, self.model.config.vocab_size);
-        let (kernels, shape) = (&model.kernels, attention_shape(&model.config));
+        let &mut Self { model, capacity, ref mut keys, ref mut values, ref rope, ref mut room, .. } = self;
+        let (kernels, shape, h, v) =
+            (&model.kernels, attention_shape(&model.config), model.config.hidden_size, model.config.vocab_size);
         let newest: Vec<u32> = growing.iter().filter_map(|sequence| sequence.ids.last().copied()).collect();
         let positions: Vec<u32> = growing.iter().map(|sequence| sequence.ids.len() as u32 - 1).collect();
         let lens: Vec<u32> = growing.iter().map(|sequence| sequence.ids.len() as u32).collect();
@@ -271,20 +275,24 @@ impl<'a, K: Kernels> Decoder<'a, K> {
         let rows = Rows { ids: &newest, positions: &positions, cached, ..Rows::default() };
         kernels.stage(rows, &mut self.staged);
         let Some(rows) = &self.staged else { unreachable!("rows were staged") };
-        let pass = model.pass(&self.rope, kernels.padded(growing.len()), rows, None);
-        let Room { x, out, saved, scratch, root, logits } = &mut self.room;
-        kernels.embed(h, rows, at(&model.params, model.layout.embed), at_mut(x, 0));
-        for (layer, &offsets) in model.layout.layers.iter().enumerate() {
-            pass.project_qkv(layer, offsets, x, saved, scratch);
-            let (keys, values) = (at_mut(&mut self.keys[layer], 0), at_mut(&mut self.values[layer], 0));
-            kernels.append(shape, rows, self.capacity, at(&saved.qkv, 0), keys, values);
-            let (keys, values) = (at(&self.keys[layer], 0), at(&self.values[layer], 0));
-            let (qkv, attention) = (at(&saved.qkv, 0), at_mut(&mut saved.attention, 0));
-            kernels.attention_cached(shape, rows, self.capacity, qkv, keys, values, attention);
-            pass.finish(layer, offsets, x, saved, scratch, out);
-            std::mem::swap(x, out);
-        }
-        let all = project_logits(model, growing.len(), x, 0, &mut scratch.normed, root, logits);
+        let pass = model.pass(rope, kernels.padded(growing.len()), rows, None);
+        let Room { x, out, saved, scratch, root, logits } = room;
+        kernels.repeat(&mut self.repeats, rows, 0, || {
+            let (mut x, mut out) = (&mut *x, &mut *out);
+            kernels.embed(h, rows, at(&model.params, model.layout.embed), at_mut(x, 0));
+            for (layer, &offsets) in model.layout.layers.iter().enumerate() {
+                pass.project_qkv(layer, offsets, x, saved, scratch);
+                let (all_keys, all_values) = (at_mut(&mut keys[layer], 0), at_mut(&mut values[layer], 0));
+                kernels.append(shape, rows, capacity, at(&saved.qkv, 0), all_keys, all_values);
+                let (all_keys, all_values) = (at(&keys[layer], 0), at(&values[layer], 0));
+                let (qkv, attention) = (at(&saved.qkv, 0), at_mut(&mut saved.attention, 0));
+                kernels.attention_cached(shape, rows, capacity, qkv, all_keys, all_values, attention);
+                pass.finish(layer, offsets, x, saved, scratch, out);
+                (x, out) = (out, x);
+            }
+            project_logits(model, growing.len(), x, 0, &mut scratch.normed, root, logits);
+        });
+        let all = read_logits(model, growing.len(), logits);
         all.chunks(v).map(<[f32]>::to_vec).collect()
     }
 }
@@ -298,14 +306,18 @@ fn project_logits<K: Kernels>(
     normed: &mut K::Buffer,
     root: &mut K::Buffer,
     logits: &mut K::Buffer,
-) -> Vec<f32> {
+) {
     let (kernels, config) = (&model.kernels, &model.config);
     let (h, v) = (config.hidden_size, config.vocab_size);
     let norm = at(&model.params, model.layout.norm);
     kernels.rmsnorm(rows, h, config.rms_norm_eps, at(x, offset), norm, at_mut(normed, 0), at_mut(root, 0));
     let product = Gemm::new([rows, v, h], (false, true), [h, h, v], 0.0);
     kernels.gemm(product, at(normed, 0), at(&model.params, model.layout.head), at_mut(logits, 0));
-    let mut values = vec![0.0; rows * v];
-    kernels.download(at(logits, 0), &mut values);
+}
+
+/// Logits of `rows` rows, once they are computed.
+fn read_logits<K: Kernels>(model: &Model<K>, rows: usize, logits: &K::Buffer) -> Vec<f32> {
+    let mut values = vec![0.0; rows * model.config.vocab_size];
+    model.kernels.download(at(logits, 0), &mut values);
     values
 }
