@@ -49,5 +49,8 @@ fn cache() -> PathBuf {
 pub(super) fn device(precision: Precision) -> Option<CudaKernels> {
     let search = search()?;
     let system = System::find(search).unwrap();
-    Some(system.open(0, precision, Some(cache())).unwrap())
+    // A test program on a GPU may have been built elsewhere.
+    let on_gpu = std::env::var_os("HOST_TEST_GPU").is_some();
+    let cache = if on_gpu { std::env::temp_dir().join("host-test-kernels") } else { cache() };
+    Some(system.open(0, precision, Some(cache)).unwrap())
 }
