@@ -16,5 +16,6 @@ pub mod rng;
 pub mod trainer;
 
 pub use batch::{Batch, IGNORE};
-pub use error::{DeviceError, EngineError};
+pub use error::EngineError;
+pub use kernels::DeviceError;
 pub use trainer::{GradientReport, MemoryUse, StepStats, Trainable, Trainer, TrainerOptions};

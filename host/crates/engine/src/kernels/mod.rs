@@ -8,12 +8,13 @@
 pub mod counting;
 pub mod cpu;
 pub mod cuda;
+mod error;
 
 use std::ops::Range;
 
 use serde::Serialize;
 
-use crate::error::DeviceError;
+pub use error::DeviceError;
 
 /// What the elements of a buffer are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::ptr;
 
 use super::symbols::Nvrtc;
-use crate::error::DeviceError;
+use crate::kernels::DeviceError;
 
 /// What every source starts with.
 const PRELUDE: &str = include_str!("source/prelude.cuh");

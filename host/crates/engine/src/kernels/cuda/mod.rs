@@ -32,10 +32,9 @@ use rows::Feeder;
 use symbols::{BlasLt, Cudnn as CudnnFunctions, Driver, Nvrtc};
 
 use super::{
-    AdamState, AdamStep, AttentionShape, DropoutKey, Format, Gemm, Kernels, LossGradients, Precision, Rows, Segment,
-    Totals, Usage, View, ViewMut, extent,
+    AdamState, AdamStep, AttentionShape, DeviceError, DropoutKey, Format, Gemm, Kernels, LossGradients, Precision,
+    Rows, Segment, Totals, Usage, View, ViewMut, extent,
 };
-use crate::error::DeviceError;
 
 /// Threads of a block of elementwise kernels.
 const THREADS: u32 = 256;

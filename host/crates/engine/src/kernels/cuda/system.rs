@@ -9,7 +9,7 @@ use super::library::{self, Missing, Name, Opened, Search};
 use super::nvml::Nvml;
 use super::symbols::{BlasLt, Cudnn, Driver, Nvrtc, text};
 use super::{CudaKernels, Libraries};
-use crate::DeviceError;
+use crate::kernels::DeviceError;
 use crate::kernels::Precision;
 
 /// Why there is no device.
