@@ -2,6 +2,7 @@
 //! `source/attention.cu`, and the sizes here are those there; cuDNN's part is in `cudnn.rs`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use half::bf16;
 
@@ -132,7 +133,10 @@ impl Device {
 
     /// The group in which cuDNN computes a document of `length` rows and which passes, made ready and tried the first time.
     pub(super) fn group(self: &Arc<Self>, length: usize) -> Option<(Group, Passes)> {
-        let cudnn = self.cudnn.get()?.as_ref().ok()?;
+        let Ok(cudnn) = self.cudnn.get()? else {
+            self.missed_cudnn.fetch_or(length > plan::SHORT, Ordering::Relaxed);
+            return None;
+        };
         let group = plan::fused_group(length, cudnn.shape())?;
         let passes = cudnn.prepare(&self.context, group, |plans| {
             let verdict = Trial::new(self, cudnn, group).and_then(|trial| trial.run(plans));

@@ -19,6 +19,7 @@ mod symbols;
 pub mod system;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub(super) use blas::WORKSPACE;
@@ -155,6 +156,8 @@ struct Device {
     cudnn_functions: Result<Arc<CudnnFunctions>, String>,
     /// Its attention for the shape of heads, or why there is none.
     cudnn: OnceLock<Result<Cudnn, String>>,
+    /// A document was long enough for it.
+    missed_cudnn: AtomicBool,
     /// Room that operations use while they run. They run one after another, so one is enough.
     room: Mutex<Room>,
 }
@@ -380,6 +383,7 @@ impl CudaKernels {
             attention: OnceLock::new(),
             cudnn_functions: cudnn.map(Arc::new),
             cudnn: OnceLock::new(),
+            missed_cudnn: AtomicBool::new(false),
             room: Mutex::default(),
         })))
     }
@@ -399,11 +403,14 @@ impl CudaKernels {
         self.0.multiprocessors()
     }
 
-    /// What attention is computed by, so far: for documents of up to some length by cuDNN, or the reason why not.
+    /// What attention of the documents so far that were long enough for cuDNN is computed by, and the reason where it is not
+    /// by cuDNN.
     pub fn attention(&self) -> Vec<String> {
         match self.0.cudnn.get() {
-            None => Vec::new(),
-            Some(Err(reason)) => vec![format!("all documents: not by cuDNN: {reason}")],
+            Some(Err(reason)) if self.0.missed_cudnn.load(Ordering::Relaxed) => {
+                vec![format!("documents of more than {} tokens: not by cuDNN: {reason}", plan::SHORT)]
+            }
+            None | Some(Err(_)) => Vec::new(),
             Some(Ok(cudnn)) => cudnn.report(),
         }
     }

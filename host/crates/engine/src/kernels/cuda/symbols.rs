@@ -84,7 +84,9 @@ macro_rules! table {
 
 fn symbol<T: Copy>(library: &Library, name: &str) -> Result<T, String> {
     // SAFETY: the table says what the function is.
-    unsafe { library.get::<T>(name) }.map(|symbol| *symbol).map_err(|error| super::library::words(&error))
+    unsafe { library.get::<T>(name) }
+        .map(|symbol| *symbol)
+        .map_err(|error| format!("{}; a newer version has it", super::library::words(&error)))
 }
 
 table! {

@@ -196,11 +196,8 @@ impl System {
         if has < needed {
             return Err(format!("compute capability {}.{} needed, {}.{} found", needed.0, needed.1, has.0, has.1));
         }
-        // Where it was looked for is for `libraries`.
-        let missing = |missing: &Missing| {
-            let (told, help) = (missing.to_string(), missing.help());
-            format!("{}; {help}", told.lines().next().unwrap_or_default())
-        };
+        // Where it was looked for and how to get it is for `libraries`.
+        let missing = |missing: &Missing| missing.to_string().lines().next().unwrap_or_default().to_owned();
         let opened = self.cudnn.as_ref().map_err(missing)?;
         let functions = Cudnn::new(opened.library)?;
         let version = functions.version();
