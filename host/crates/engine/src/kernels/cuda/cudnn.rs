@@ -5,164 +5,27 @@
 //! tables say where each document starts (NVIDIA calls that a ragged layout). Causal masks as a sub-graph of the one
 //! operation need cuDNN 9.21.
 
+mod backend;
+
 use std::collections::HashMap;
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use backend::{
+    Address, BACKWARD, BACKWARD_DKEY, BACKWARD_DOUT, BACKWARD_DQUERY, BACKWARD_DVALUE, BACKWARD_STATS, Comparison,
+    Descriptor, FORWARD, FORWARD_SOFTMAX, Flag, Handle, Mode, Names, Note, Number, Reference, Type, attribute, kind,
+};
+
 use super::driver::Context;
 use super::plan::{self, Group, Passes};
-use super::symbols::{Cudnn as Functions, Status};
+use super::symbols::Cudnn as Functions;
 use crate::kernels::AttentionShape;
 
 /// The oldest version whose graphs have all that is asked of them.
 pub(super) const OLDEST: usize = 92_100;
 /// Compute capability from which on its attention is the faster one, and has a backward pass as one operation.
 pub(super) const CAPABILITY: (u32, u32) = (9, 0);
-
-/// Kinds of descriptors (`cudnnBackendDescriptorType_t`).
-mod kind {
-    use std::ffi::c_int;
-
-    pub(super) const ENGINE: c_int = 2;
-    pub(super) const ENGINE_CONFIG: c_int = 3;
-    pub(super) const HEURISTIC: c_int = 4;
-    pub(super) const PLAN: c_int = 5;
-    pub(super) const GRAPH: c_int = 15;
-    pub(super) const VARIANT_PACK: c_int = 16;
-    pub(super) const TENSOR: c_int = 17;
-    pub(super) const ATTENTION: c_int = 41;
-    pub(super) const ATTENTION_BACKWARD: c_int = 43;
-    pub(super) const BAND_MASK: c_int = 44;
-    pub(super) const SOFTMAX: c_int = 45;
-}
-
-/// Attributes (`cudnnBackendAttributeName_t`).
-mod attribute {
-    use std::ffi::c_int;
-
-    pub(super) const HEURISTIC_MODE: c_int = 200;
-    pub(super) const HEURISTIC_GRAPH: c_int = 201;
-    pub(super) const HEURISTIC_RESULTS: c_int = 202;
-    pub(super) const CONFIG_ENGINE: c_int = 300;
-    pub(super) const PLAN_HANDLE: c_int = 400;
-    pub(super) const PLAN_CONFIG: c_int = 401;
-    pub(super) const PLAN_WORKSPACE: c_int = 402;
-    pub(super) const GRAPH_HANDLE: c_int = 800;
-    pub(super) const GRAPH_OPERATIONS: c_int = 801;
-    pub(super) const TENSOR_ALIGNMENT: c_int = 900;
-    pub(super) const TENSOR_TYPE: c_int = 901;
-    pub(super) const TENSOR_SIZES: c_int = 902;
-    pub(super) const TENSOR_STRIDES: c_int = 903;
-    pub(super) const TENSOR_ID: c_int = 906;
-    pub(super) const TENSOR_VIRTUAL: c_int = 907;
-    pub(super) const TENSOR_BY_VALUE: c_int = 908;
-    pub(super) const TENSOR_OFFSETS: c_int = 913;
-    pub(super) const PACK_IDS: c_int = 1000;
-    pub(super) const PACK_POINTERS: c_int = 1001;
-    pub(super) const PACK_WORKSPACE: c_int = 1003;
-    pub(super) const ENGINE_NOTES: c_int = 1303;
-    pub(super) const MASK_IN: c_int = 3000;
-    pub(super) const MASK_BAND: c_int = 3005;
-    pub(super) const MASK_OUT: c_int = 3006;
-    pub(super) const MASK_COMPARISON: c_int = 3007;
-    pub(super) const SOFTMAX_IN: c_int = 3100;
-    pub(super) const SOFTMAX_OUT: c_int = 3101;
-    pub(super) const SOFTMAX_STATS: c_int = 3102;
-}
-
-/// Attributes of an operation of attention: they have other numbers in its backward pass.
-struct Names {
-    query: c_int,
-    key: c_int,
-    value: c_int,
-    out: c_int,
-    scale: c_int,
-    query_lens: c_int,
-    key_lens: c_int,
-    graph: c_int,
-    graph_in: c_int,
-    graph_out: c_int,
-}
-
-const FORWARD: Names = Names {
-    query: 2800,
-    key: 2801,
-    value: 2802,
-    out: 2803,
-    scale: 2805,
-    query_lens: 2809,
-    key_lens: 2810,
-    graph: 2811,
-    graph_in: 2812,
-    graph_out: 2813,
-};
-const FORWARD_SOFTMAX: c_int = 2814;
-const BACKWARD: Names = Names {
-    query: 2851,
-    key: 2852,
-    value: 2853,
-    out: 2854,
-    scale: 2856,
-    query_lens: 2857,
-    key_lens: 2858,
-    graph: 2867,
-    graph_in: 2868,
-    graph_out: 2869,
-};
-const BACKWARD_STATS: c_int = 2855;
-const BACKWARD_DQUERY: c_int = 2859;
-const BACKWARD_DKEY: c_int = 2860;
-const BACKWARD_DVALUE: c_int = 2861;
-const BACKWARD_DOUT: c_int = 2862;
-
-/// Types of attributes (`cudnnBackendAttributeType_t`), each with the type of its values.
-trait Value: Copy {
-    const TYPE: c_int;
-}
-
-macro_rules! values {
-    ($($(#[$documentation:meta])* $name:ident($inner:ty) = $number:literal;)*) => {
-        $(
-            $(#[$documentation])*
-            #[derive(Debug, Clone, Copy)]
-            #[repr(transparent)]
-            struct $name($inner);
-
-            impl Value for $name {
-                const TYPE: c_int = $number;
-            }
-        )*
-    };
-}
-
-values! {
-    /// `cudnnHandle_t`.
-    Handle(*mut c_void) = 0;
-    /// `cudnnDataType_t`.
-    Type(c_int) = 1;
-    /// A truth value.
-    Flag(bool) = 2;
-    /// A number.
-    Number(i64) = 3;
-    /// An address.
-    Address(*mut c_void) = 6;
-    /// `cudnnBackendHeurMode_t`.
-    Mode(c_int) = 8;
-    /// `cudnnBackendNumericalNote_t`.
-    Note(c_int) = 11;
-    /// `cudnnPointwiseMode_t`.
-    Comparison(c_int) = 14;
-    /// A descriptor.
-    Reference(*mut c_void) = 15;
-}
-
-impl Type {
-    const F32: Self = Self(0);
-    const I32: Self = Self(4);
-    const BF16: Self = Self(9);
-    const I64: Self = Self(10);
-}
 
 /// Engines come in the order in which cuDNN expects them to be fast.
 const MODE_A: Mode = Mode(3);
@@ -201,65 +64,6 @@ enum Id {
     DQuery,
     DKey,
     DValue,
-}
-
-/// A descriptor of the library, given back when it is dropped.
-#[derive(Debug)]
-struct Descriptor {
-    functions: Arc<Functions>,
-    raw: *mut c_void,
-}
-
-// SAFETY: a handle of a library that may be called from any thread; a finished descriptor is only read.
-unsafe impl Send for Descriptor {}
-// SAFETY: as above.
-unsafe impl Sync for Descriptor {}
-
-impl Drop for Descriptor {
-    fn drop(&mut self) {
-        // SAFETY: made by the library, named by nobody else.
-        let _ = unsafe { (self.functions.cudnnBackendDestroyDescriptor)(self.raw) };
-    }
-}
-
-impl Descriptor {
-    fn new(functions: &Arc<Functions>, kind: c_int) -> Result<Self, String> {
-        let mut raw = ptr::null_mut();
-        // SAFETY: writes one pointer.
-        let status = unsafe { (functions.cudnnBackendCreateDescriptor)(kind, &raw mut raw) };
-        functions.checked("cudnnBackendCreateDescriptor", status)?;
-        Ok(Self { functions: Arc::clone(functions), raw })
-    }
-
-    fn set<T: Value>(&self, attribute: c_int, values: &[T]) -> Result<(), String> {
-        let (count, values) = (values.len() as i64, values.as_ptr().cast());
-        // SAFETY: reads so many values of the type that it is told.
-        let status = unsafe { (self.functions.cudnnBackendSetAttribute)(self.raw, attribute, T::TYPE, count, values) };
-        self.functions.checked("cudnnBackendSetAttribute", status)
-    }
-
-    fn refer(&self, attribute: c_int, other: &Self) -> Result<(), String> {
-        self.set(attribute, &[Reference(other.raw)])
-    }
-
-    /// Reads up to as many values as there is room for, and says how many there are.
-    fn get<T: Value>(&self, attribute: c_int, values: &mut [T]) -> Result<usize, String> {
-        let (mut found, room) = (0, values.len() as i64);
-        // SAFETY: writes at most so many values of the type that it is told.
-        let status = unsafe {
-            let values = values.as_mut_ptr().cast();
-            (self.functions.cudnnBackendGetAttribute)(self.raw, attribute, T::TYPE, room, &raw mut found, values)
-        };
-        self.functions.checked("cudnnBackendGetAttribute", status)?;
-        Ok((found.max(0) as usize).min(values.len()))
-    }
-
-    fn finish(self) -> Result<Self, String> {
-        // SAFETY: a descriptor with its attributes.
-        let status = unsafe { (self.functions.cudnnBackendFinalize)(self.raw) };
-        self.functions.checked("cudnnBackendFinalize", status)?;
-        Ok(self)
-    }
 }
 
 /// Where the tables of a group lie on the device.
@@ -714,25 +518,6 @@ impl Cudnn {
     }
 }
 
-impl Functions {
-    /// The answer of a call, in the library's words where it failed.
-    fn checked(&self, call: &str, status: Status) -> Result<(), String> {
-        if status.is_success() {
-            return Ok(());
-        }
-        let mut words = [0 as c_char; 512];
-        // SAFETY: writes at most so many bytes, the last of which is zero.
-        let words = unsafe {
-            (self.cudnnGetLastErrorString)(words.as_mut_ptr(), words.len());
-            words[words.len() - 1] = 0;
-            super::symbols::text(words.as_ptr())
-        };
-        let words = words.unwrap_or_default();
-        let first = words.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-        Err(format!("{call}: {}{}{first}", self.words(status), if first.is_empty() { "" } else { ": " }))
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::print_stderr, reason = "says what NVIDIA's library takes, to who asks for a test's output")]
 mod tests {
@@ -742,6 +527,7 @@ mod tests {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
     use super::super::library::{Name, Search, open};
+    use super::backend::Value;
     use super::*;
 
     /// Of a query for engines, a device that need not be there.
@@ -760,9 +546,13 @@ mod tests {
         "maxThreadsPerSM": 2048, "totalGlobalMem": 150754820096, "pciDeviceId": 0, "isTccDriver": 0, "supportCoopLaunch": 1
     }"#;
 
-    values! {
-        /// A character.
-        Character(u8) = 24;
+    /// A character.
+    #[derive(Debug, Clone, Copy)]
+    #[repr(transparent)]
+    struct Character(u8);
+
+    impl Value for Character {
+        const TYPE: c_int = 24;
     }
 
     /// NVIDIA's library with a stand-in for the driver. `HOST_TEST_CUDNN` lists directories, as `PATH` does: of cuDNN, and
