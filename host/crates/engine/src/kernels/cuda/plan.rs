@@ -51,11 +51,6 @@ impl Places {
         start
     }
 
-    /// Makes the last place longer.
-    pub(super) fn take_more(&mut self, bytes: usize) {
-        self.end += bytes;
-    }
-
     /// Bytes that all places take.
     pub(super) fn bytes(&self) -> usize {
         self.end.next_multiple_of(ALIGNMENT)

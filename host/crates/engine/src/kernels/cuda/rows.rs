@@ -183,10 +183,11 @@ impl Block {
 
     /// Words, filled up with `value` until there are `count`.
     fn up_to(&mut self, count: usize, words: &[u32], value: u32) -> Table {
-        let table = self.words(words);
-        self.places.take_more((count - words.len()) * 4);
-        self.words.resize(table.offset / 4 + count, value);
-        Table { count, ..table }
+        let offset = self.places.take(count * 4);
+        self.words.resize(offset / 4, 0);
+        self.words.extend_from_slice(words);
+        self.words.resize(offset / 4 + count, value);
+        Table { offset, count }
     }
 
     /// The tables of documents that cuDNN computes together. Those that fill the group up have no rows.
