@@ -1,6 +1,8 @@
 //! Generation against transformers, and files out and in again.
 
-use std::path::{Path, PathBuf};
+mod fixture;
+
+use std::path::Path;
 
 use engine::EngineError;
 use engine::adapter::LoraConfig;
@@ -14,11 +16,8 @@ use engine::model::layout::LinearKind;
 use engine::model::weights::{WeightSource, WeightsError, check_headers, read_headers};
 use engine::optim::AdamWConfig;
 use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
+use fixture::fixture;
 use safetensors::SafeTensors;
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/parity").join(name)
-}
 
 fn config(directory: &Path) -> ModelConfig {
     ModelConfig::from_dir(directory).unwrap()

@@ -3,8 +3,7 @@
 //! told what to fail by the environment.
 
 mod emulator;
-
-use std::path::Path;
+mod fixture;
 
 use engine::adapter::LoraConfig;
 use engine::kernels::Precision;
@@ -14,6 +13,7 @@ use engine::model::layout::LinearKind;
 use engine::model::weights::WeightSource;
 use engine::optim::AdamWConfig;
 use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
+use fixture::fixture;
 
 /// Documents' lengths of the batches: some layouts come again and again, some come once, and one needs more room.
 const BATCHES: [&[u32]; 9] =
@@ -61,9 +61,7 @@ struct Case {
 
 /// All numbers that a run leaves, as bits: the losses, and the state after all steps of two micro-batches.
 fn run(kernels: CudaKernels, case: Case) -> Vec<u64> {
-    // A test program that was built elsewhere is told where it is.
-    let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    let directory = Path::new(&own).join("../../../tests/fixtures/parity").join(case.fixture);
+    let directory = fixture(case.fixture);
     let config = ModelConfig::from_dir(&directory).unwrap();
     let vocabulary = config.vocab_size as u32;
     let options = options(case.lora, case.gradient_checkpointing);

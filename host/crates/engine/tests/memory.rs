@@ -1,8 +1,9 @@
 //! What training remembers: less with activation checkpointing, nothing for what is frozen.
 
 mod emulator;
+mod fixture;
 
-use std::path::Path;
+use std::collections::BTreeSet;
 
 use engine::adapter::LoraConfig;
 use engine::kernels::Precision;
@@ -13,10 +14,11 @@ use engine::model::layout::LinearKind;
 use engine::model::weights::WeightSource;
 use engine::optim::AdamWConfig;
 use engine::{Batch, MemoryUse, Trainable, Trainer, TrainerOptions};
+use fixture::fixture;
 
 /// Bytes after one step of the three-layer fixture, with `trainable` parameters by prefix (none: all of them).
 fn memory(trainable: Option<&[&str]>, gradient_checkpointing: bool) -> MemoryUse {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/parity/untied");
+    let directory = fixture("untied");
     let config = ModelConfig::from_dir(&directory).unwrap();
     let (vocabulary, length) = (config.vocab_size as u32, 200);
     let weights = WeightSource::Directory(directory);
@@ -36,6 +38,12 @@ fn memory(trainable: Option<&[&str]>, gradient_checkpointing: bool) -> MemoryUse
 
 fn options(trainable: Trainable, gradient_checkpointing: bool) -> TrainerOptions {
     TrainerOptions { trainable, lora: None, gradient_checkpointing, seed: 1, adamw: AdamWConfig::default() }
+}
+
+/// An adapter of two projections.
+fn adapter(layers: Option<BTreeSet<usize>>) -> LoraConfig {
+    let target_modules = [LinearKind::QProj, LinearKind::DownProj].into();
+    LoraConfig { r: 4, alpha: 8.0, dropout: 0.1, use_rslora: false, target_modules, layers }
 }
 
 #[test]
@@ -60,19 +68,13 @@ fn a_frozen_prefix_keeps_no_activations_and_frozen_weights_no_gradients() {
 
 #[test]
 fn a_footprint_is_what_a_trainer_takes() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/parity/untied");
+    let directory = fixture("untied");
     let config = ModelConfig::from_dir(&directory).unwrap();
     let weights = WeightSource::Directory(directory);
-    let adapter = LoraConfig {
-        r: 4,
-        alpha: 8.0,
-        dropout: 0.1,
-        use_rslora: false,
-        target_modules: [LinearKind::QProj, LinearKind::DownProj].into(),
-        layers: Some([1, 2].into()),
-    };
     let last = Trainable::Named(["lm_head.weight".to_owned()].into());
-    for (trainable, lora) in [(Trainable::All, None), (last, None), (Trainable::All, Some(adapter))] {
+    for (trainable, lora) in
+        [(Trainable::All, None), (last, None), (Trainable::All, Some(adapter(Some([1, 2].into()))))]
+    {
         for gradient_checkpointing in [false, true] {
             let options = TrainerOptions { lora: lora.clone(), ..options(trainable.clone(), gradient_checkpointing) };
             let shape = |tokens| BatchShape { tokens, targets: tokens / 2, longest: 40 };
@@ -103,19 +105,9 @@ fn a_footprint_is_what_a_trainer_takes() {
 /// The device's memory is the process's, so no other test of this program may use it.
 #[test]
 fn a_footprint_is_what_a_gpu_gives() {
-    let directory =
-        |fixture: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/parity").join(fixture);
-    let adapter = LoraConfig {
-        r: 4,
-        alpha: 8.0,
-        dropout: 0.1,
-        use_rslora: false,
-        target_modules: [LinearKind::QProj, LinearKind::DownProj].into(),
-        layers: None,
-    };
     let mut cases = Vec::new();
     for precision in [Precision::F32, Precision::Bf16] {
-        for lora in [None, Some(adapter.clone())] {
+        for lora in [None, Some(adapter(None))] {
             for gradient_checkpointing in [false, true] {
                 cases.push((precision, "tied", lora.clone(), gradient_checkpointing, [40; 2].as_slice()));
             }
@@ -123,9 +115,9 @@ fn a_footprint_is_what_a_gpu_gives() {
     }
     // Long enough for cuDNN.
     cases.push((Precision::Bf16, "wide-heads-llama3-rope", None, false, [300; 1].as_slice()));
-    for (precision, fixture, lora, gradient_checkpointing, documents) in cases {
-        let config = ModelConfig::from_dir(&directory(fixture)).unwrap();
-        let weights = WeightSource::Directory(directory(fixture));
+    for (precision, name, lora, gradient_checkpointing, documents) in cases {
+        let config = ModelConfig::from_dir(&fixture(name)).unwrap();
+        let weights = WeightSource::Directory(fixture(name));
         let Some(kernels) = emulator::device(precision) else { return };
         let (longest, tokens) = (documents[0], documents.iter().sum());
         let (multiprocessors, fused_attention) = (kernels.multiprocessors(), longest > 256);
@@ -134,7 +126,7 @@ fn a_footprint_is_what_a_gpu_gives() {
         let work = Workload { train, accumulates: false, eval: None, generation: None };
         let options = TrainerOptions { lora, ..options(Trainable::All, gradient_checkpointing) };
         let counted = footprint(profile, &config, &options, &work).unwrap();
-        let what = format!("{precision:?} {fixture} {:?} {gradient_checkpointing}", options.lora);
+        let what = format!("{precision:?} {name} {:?} {gradient_checkpointing}", options.lora);
         let (before, _) = kernels.memory();
         let mut trainer = Trainer::on(kernels, config, &weights, options).unwrap();
         trainer.reserve(&work).unwrap();

@@ -8,9 +8,10 @@
 //! what was found, a line of JSON a case.
 
 mod emulator;
+mod fixture;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use engine::adapter::LoraConfig;
 use engine::kernels::Kernels;
@@ -20,6 +21,7 @@ use engine::model::layout::LinearKind;
 use engine::model::weights::WeightSource;
 use engine::optim::AdamWConfig;
 use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
+use fixture::fixture;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
@@ -62,12 +64,6 @@ struct Lora {
     #[serde(default)]
     use_rslora: bool,
     layers_to_transform: Option<BTreeSet<usize>>,
-}
-
-fn fixture(name: &str) -> PathBuf {
-    // A test program that was built elsewhere is told where it is.
-    let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    Path::new(&own).join("../../../tests/fixtures/parity").join(name)
 }
 
 struct Expected {
