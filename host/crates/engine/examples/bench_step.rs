@@ -70,7 +70,7 @@ fn run<K: Kernels>(
     };
     let vocabulary = config.vocab_size as u64;
     let mut trainer = Trainer::on(kernels, config, &WeightSource::Random { seed: 1 }, options).expect("a trainer");
-    for &rows in rows {
+    for (index, &rows) in rows.iter().enumerate() {
         let mut rng = Philox::new(7, 1);
         let ids: Vec<u32> = (0..rows * length).map(|_| rng.below(vocabulary) as u32).collect();
         let last = |index: usize| index % length == length - 1;
@@ -91,6 +91,8 @@ fn run<K: Kernels>(
                     "device_usage": trainer.model().kernels.usage(),
                 })
             }
+            // Nothing was measured.
+            Err(error) if index == 0 => panic!("{error}"),
             Err(error) => serde_json::json!({ "rows": rows, "problem": error.to_string() }),
         };
         #[expect(clippy::print_stdout, reason = "its result")]
