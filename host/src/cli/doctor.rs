@@ -169,7 +169,9 @@ fn cuda_rows(cuda: &Value) -> Vec<(&'static str, String)> {
                 let version = problem.or_else(|| text(&library["version"])).unwrap_or_default();
                 format!("{name} {version}: {path} ({})", text(&library["place"]).unwrap_or_default())
             }
-            None if has_driver && library["needed"] == true => problem.unwrap_or_default(),
+            None if has_driver && (library["needed"] == true || !list(&library["skipped"]).is_empty()) => {
+                problem.unwrap_or_default()
+            }
             // Where it was looked for is no one's concern.
             None if has_driver => {
                 let problem = problem.unwrap_or_default();
