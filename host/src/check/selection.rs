@@ -95,12 +95,10 @@ pub fn template(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Chat
         name => built_in(name).map(ToOwned::to_owned),
     };
     let Some(source) = source else { return Ok(None) };
-    let names = tokenizer.names();
-    let (bos, eos) = (names.bos_token.as_deref().unwrap_or(""), names.eos_token.as_deref().unwrap_or(""));
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
     // The day, not the second: samples of one run must not differ by when they were rendered.
     let now = Now(now / 86_400 * 86_400);
-    let template = ChatTemplate::new(&source, bos, eos, now)
+    let template = ChatTemplate::new(&source, &tokenizer.special_tokens(), now)
         .map_err(|error| Diagnostic::from(error).at(loaded.source.nearest_place("chat_template")))?;
     Ok(Some(template))
 }

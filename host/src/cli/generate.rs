@@ -279,10 +279,8 @@ fn conversation(turns: &[Turn]) -> Conversation {
 
 fn chat_template(tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, Failure> {
     let Some(source) = tokenizer.chat_template() else { return Ok(None) };
-    let names = tokenizer.names();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    let (bos, eos) = (names.bos_token.as_deref().unwrap_or(""), names.eos_token.as_deref().unwrap_or(""));
-    Ok(Some(ChatTemplate::new(source, bos, eos, Now(now))?))
+    Ok(Some(ChatTemplate::new(source, &tokenizer.special_tokens(), Now(now))?))
 }
 
 /// Stop tokens of `generation_config.json`, where there is one.

@@ -3,7 +3,7 @@
 //! Everything here is read from a directory that may come from a stranger: known keys only, no path or URL inside any
 //! of these files is ever followed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -268,6 +268,18 @@ impl Tokenizer {
         let mut added: Vec<_> = self.inner.get_added_tokens_decoder().into_iter().collect();
         added.sort_unstable_by_key(|(id, _)| *id);
         added.into_iter().map(|(_, token)| token.content).collect()
+    }
+
+    /// The special tokens by the name that a chat template has for them (`bos_token`), after overrides.
+    pub fn special_tokens(&self) -> BTreeMap<String, String> {
+        let names = &self.names;
+        let all = [
+            ("bos_token", &names.bos_token),
+            ("eos_token", &names.eos_token),
+            ("pad_token", &names.pad_token),
+            ("unk_token", &names.unk_token),
+        ];
+        all.into_iter().filter_map(|(name, token)| Some((name.to_owned(), token.clone()?))).collect()
     }
 
     /// The special tokens' texts, after overrides.
