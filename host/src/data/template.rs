@@ -1,18 +1,16 @@
 //! Chat templates: a conversation in, the text that the model reads out, with the part that each turn wrote.
 //!
-//! Templates are Jinja as transformers runs them (`trim_blocks`, `lstrip_blocks`, Python methods, `raise_exception`,
-//! `strftime_now`, `tojson`), rendered by minijinja with a fuel budget, so that no template can hang a run.
+//! Templates are Jinja as transformers runs them (`jinja/`), within limits, so that no template can hang a run.
 //! A turn's own text is found by rendering once more with that turn replaced and comparing: it holds for any template
 //! and needs no marks in it. `{% generation %}` blocks are accepted; who is trained is the strategy's decision.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use minijinja::value::Serde;
-use minijinja::{Environment, Value};
 use plugin_runtime::types::{Conversation, Message};
+use serde_json::Value;
 
-use super::jinja::{self, describe};
+use super::jinja;
 
 pub use super::jinja::Now;
 
@@ -42,8 +40,9 @@ pub enum TemplateError {
 #[derive(Debug)]
 pub struct ChatTemplate {
     source: String,
-    environment: Environment<'static>,
-    special_tokens: BTreeMap<String, String>,
+    template: jinja::Template,
+    /// Special tokens by the names that templates have for them.
+    special_tokens: BTreeMap<String, Value>,
 }
 
 /// A rendered conversation.
@@ -59,15 +58,15 @@ impl ChatTemplate {
     /// Compiles `source`. `now` is what `strftime_now` reads: frozen for a run, because a template that prints the date
     /// would otherwise make the training data depend on the day. A template sees `special_tokens` as variables, by name.
     pub fn new(source: &str, special_tokens: &BTreeMap<String, String>, now: Now) -> Result<Self, TemplateError> {
-        let environment = jinja::environment(source, now).map_err(TemplateError::Syntax)?;
+        let template = jinja::Template::new(source, now).map_err(|error| TemplateError::Syntax(error.to_string()))?;
         Ok(Self {
-            source: source.to_owned(),
-            environment,
-            special_tokens: special_tokens.clone(),
+            source: jinja::with_line_ends(source),
+            template,
+            special_tokens: special_tokens.iter().map(|(name, token)| (name.clone(), token.as_str().into())).collect(),
         })
     }
 
-    /// The template's text as it was given.
+    /// The template's text with `\n` for every line end, as transformers reads it too.
     pub fn source(&self) -> &str {
         &self.source
     }
@@ -75,10 +74,9 @@ impl ChatTemplate {
     /// Renders a conversation for training: the text and where each turn's content stands in it.
     pub fn render(&self, conversation: &Conversation) -> Result<Rendered, TemplateError> {
         let tools = tools(conversation)?;
-        let messages =
-            conversation.messages.iter().map(|message| fields(message, None)).collect::<Result<Vec<_>, _>>()?;
+        let messages = messages(conversation)?;
         let text = self.run(&messages, tools.as_ref(), false)?;
-        let mut turns = Vec::with_capacity(messages.len());
+        let mut turns = Vec::with_capacity(conversation.messages.len());
         for (index, message) in conversation.messages.iter().enumerate() {
             turns.push(if message.content.is_empty() {
                 0..0
@@ -96,28 +94,27 @@ impl ChatTemplate {
 
     /// Renders the messages and the words that open the assistant's next turn: what a model is given to answer.
     pub fn prompt(&self, conversation: &Conversation) -> Result<String, TemplateError> {
-        let messages =
-            conversation.messages.iter().map(|message| fields(message, None)).collect::<Result<Vec<_>, _>>()?;
-        self.run(&messages, tools(conversation)?.as_ref(), true)
+        self.run(&messages(conversation)?, tools(conversation)?.as_ref(), true)
     }
 
-    fn run(
-        &self,
-        messages: &[serde_json::Value],
-        tools: Option<&serde_json::Value>,
-        open_turn: bool,
-    ) -> Result<String, TemplateError> {
-        let template =
-            self.environment.get_template(jinja::NAME).map_err(|error| TemplateError::Syntax(describe(&error)))?;
-        let context = minijinja::context! {
-            messages => Value::from(Serde(messages)),
-            tools => tools.map(|tools| Value::from(Serde(tools))),
-            add_generation_prompt => open_turn,
-            ..Value::from_serialize(&self.special_tokens)
-        };
-        let text = template.render(context).map_err(|error| TemplateError::Render(describe(&error)))?;
+    fn run(&self, messages: &Value, tools: Option<&Value>, open_turn: bool) -> Result<String, TemplateError> {
+        let open_turn = Value::Bool(open_turn);
+        // What transformers always passes, `documents` among it; a special token that the tokenizer lacks is undefined.
+        let mut variables = vec![
+            ("messages", messages),
+            ("tools", tools.unwrap_or(&Value::Null)),
+            ("documents", &Value::Null),
+            ("add_generation_prompt", &open_turn),
+        ];
+        variables.extend(self.special_tokens.iter().map(|(name, token)| (name.as_str(), token)));
+        let text = self.template.render(&variables).map_err(|error| TemplateError::Render(error.to_string()))?;
         if text.len() > OUTPUT_LIMIT { Err(TemplateError::TooLong(text.len())) } else { Ok(text) }
     }
+}
+
+/// The template's view of all messages: a list.
+fn messages(conversation: &Conversation) -> Result<Value, TemplateError> {
+    conversation.messages.iter().map(|message| fields(message, None)).collect::<Result<Vec<_>, _>>().map(Value::Array)
 }
 
 /// The template's view of a message: role, content and the extra fields.
