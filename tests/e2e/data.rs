@@ -49,6 +49,30 @@ fn another_format() {
 }
 
 #[test]
+fn a_template_with_windows_line_ends_gives_the_same_tokens() {
+    let project = Project::new();
+    project.write(
+        "train.jsonl",
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"a\"}]}\n",
+    );
+    let template = "{%- for m in messages %}\n{{ m.role + '\n' }}{{ m.content }}</s>\n{% endfor %}\n\n";
+    let config =
+        CONFIG.replace("alpaca", "chat_template").replace("_size: 4", "_size: 1").replace("steps: 4", "steps: 1")
+            + "chat_template_jinja: t.jinja\n";
+    let digest = |text: &str| {
+        project.write("t.jinja", text);
+        project.write("host.yml", &config);
+        project.success(&["train", "host.yml", "--overwrite"]);
+        let run: serde_json::Value = serde_json::from_str(&project.read("out/run.json")).unwrap();
+        run["data_sha256"].clone()
+    };
+    let unix = digest(template);
+    assert_eq!(unix, digest(&template.replace('\n', "\r\n")));
+    // transformers takes one line end from what it reads, so the file keeps them all.
+    assert_eq!(project.read("out/chat_template.jinja"), template);
+}
+
+#[test]
 fn a_conversation_without_a_chat_template() {
     let project = Project::new();
     project.write(

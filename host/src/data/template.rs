@@ -1,7 +1,7 @@
 //! Chat templates: a conversation in, the text that the model reads out, with the part that the template wrote for each
 //! turn.
 //!
-//! Templates are Jinja as transformers runs them (`jinja`). Where a turn stands is found by rendering again with marks in it
+//! Templates are Jinja as transformers runs them (`jinja/`), within limits, so that no template can hang a run. Where a turn stands is found by rendering again with marks in it
 //! (`place`): it holds for any template and needs nothing of it. `{% generation %}` blocks are accepted; who is trained is
 //! the strategy's decision.
 
@@ -11,11 +11,10 @@ mod place;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use minijinja::value::Serde;
-use minijinja::{Environment, Value};
 use plugin_runtime::types::{Conversation, Message};
+use serde_json::Value;
 
-use super::jinja::{self, describe};
+use super::jinja;
 
 pub use super::jinja::Now;
 pub use built_in::built_in;
@@ -35,7 +34,7 @@ pub enum TemplateError {
     #[error("the chat template failed: {0}")]
     Render(String),
     /// The rendering is larger than any sequence could be.
-    #[error("the chat template wrote {0} bytes for one conversation; the limit is {OUTPUT_LIMIT}")]
+    #[error("one conversation makes a text of {0} bytes; the limit is {OUTPUT_LIMIT}")]
     TooLong(usize),
     /// A field of a message or the tool list is not the JSON that it must be.
     #[error("{0}")]
@@ -60,8 +59,9 @@ pub enum TemplateError {
 #[derive(Debug)]
 pub struct ChatTemplate {
     source: String,
-    environment: Environment<'static>,
-    special_tokens: BTreeMap<String, String>,
+    template: jinja::Template,
+    /// Special tokens by the names that templates have for them.
+    special_tokens: BTreeMap<String, Value>,
 }
 
 /// A rendered conversation.
@@ -91,11 +91,15 @@ impl ChatTemplate {
     /// Compiles `source`. `now` is what `strftime_now` reads: frozen for a run, because a template that prints the date
     /// would otherwise make the training data depend on the day. A template sees `special_tokens` as variables, by name.
     pub fn new(source: &str, special_tokens: &BTreeMap<String, String>, now: Now) -> Result<Self, TemplateError> {
-        let environment = jinja::environment(source, now).map_err(TemplateError::Syntax)?;
-        Ok(Self { source: source.to_owned(), environment, special_tokens: special_tokens.clone() })
+        let template = jinja::Template::new(source, now).map_err(|error| TemplateError::Syntax(error.to_string()))?;
+        Ok(Self {
+            source: jinja::with_line_ends(source),
+            template,
+            special_tokens: special_tokens.iter().map(|(name, token)| (name.clone(), token.as_str().into())).collect(),
+        })
     }
 
-    /// The template's text as it was given.
+    /// The template's text with `\n` for every line end, as transformers reads it too.
     pub fn source(&self) -> &str {
         &self.source
     }
@@ -105,6 +109,10 @@ impl ChatTemplate {
     /// # Errors
     /// [`TemplateError`]: the template refuses the conversation, or a needed turn cannot be found in the text.
     pub fn render(&self, conversation: &Conversation, needed: &[bool]) -> Result<Rendered, TemplateError> {
+        let bytes: usize = conversation.messages.iter().map(|message| message.content.len()).sum();
+        if bytes > OUTPUT_LIMIT {
+            return Err(TemplateError::TooLong(bytes));
+        }
         let tools = tools(conversation)?;
         let mut messages = messages(conversation)?;
         let text = self.text(&mut messages, tools.as_ref())?;
@@ -113,13 +121,9 @@ impl ChatTemplate {
 
     /// The text of a conversation. A content of null stays one only where the template knows it: Jinja prints it as `None`,
     /// or refuses to add it to a text.
-    fn text(
-        &self,
-        messages: &mut [serde_json::Value],
-        tools: Option<&serde_json::Value>,
-    ) -> Result<String, TemplateError> {
+    fn text(&self, messages: &mut [Value], tools: Option<&Value>) -> Result<String, TemplateError> {
         let with_null = self.run(messages, tools, false);
-        let is_null = |message: &serde_json::Value| message["content"].is_null();
+        let is_null = |message: &Value| message["content"].is_null();
         if !messages.iter().any(is_null) {
             return with_null;
         }
@@ -132,7 +136,7 @@ impl ChatTemplate {
             }
             (Err(_), Ok(empty)) => Ok(empty),
             (null, _) => {
-                nulls.iter().for_each(|&index| messages[index]["content"] = serde_json::Value::Null);
+                nulls.iter().for_each(|&index| messages[index]["content"] = Value::Null);
                 null
             }
         }
@@ -146,37 +150,33 @@ impl ChatTemplate {
         self.run(&messages, tools.as_ref(), true)
     }
 
-    fn run(
-        &self,
-        messages: &[serde_json::Value],
-        tools: Option<&serde_json::Value>,
-        open_turn: bool,
-    ) -> Result<String, TemplateError> {
-        let template =
-            self.environment.get_template(jinja::NAME).map_err(|error| TemplateError::Syntax(describe(&error)))?;
-        let context = minijinja::context! {
-            messages => Value::from(Serde(messages)),
-            tools => tools.map(|tools| Value::from(Serde(tools))),
-            add_generation_prompt => open_turn,
-            ..Value::from(Serde(&self.special_tokens))
-        };
-        let text = template.render(context).map_err(|error| TemplateError::Render(describe(&error)))?;
+    fn run(&self, messages: &[Value], tools: Option<&Value>, open_turn: bool) -> Result<String, TemplateError> {
+        let (open_turn, messages) = (Value::Bool(open_turn), Value::Array(messages.to_vec()));
+        // What transformers always passes, `documents` among it; a special token that the tokenizer lacks is undefined.
+        let mut variables = vec![
+            ("messages", &messages),
+            ("tools", tools.unwrap_or(&Value::Null)),
+            ("documents", &Value::Null),
+            ("add_generation_prompt", &open_turn),
+        ];
+        variables.extend(self.special_tokens.iter().map(|(name, token)| (name.as_str(), token)));
+        let text = self.template.render(&variables).map_err(|error| TemplateError::Render(error.to_string()))?;
         if text.len() > OUTPUT_LIMIT { Err(TemplateError::TooLong(text.len())) } else { Ok(text) }
     }
 }
 
 /// The template's view of the messages.
-fn messages(conversation: &Conversation) -> Result<Vec<serde_json::Value>, TemplateError> {
+fn messages(conversation: &Conversation) -> Result<Vec<Value>, TemplateError> {
     conversation.messages.iter().map(fields).collect()
 }
 
 /// The template's view of a message: role, content and the extra fields. A content of null is one of them.
-fn fields(message: &Message) -> Result<serde_json::Value, TemplateError> {
+fn fields(message: &Message) -> Result<Value, TemplateError> {
     let mut object = serde_json::Map::new();
     object.insert("role".into(), message.role.clone().into());
     object.insert("content".into(), message.content.clone().into());
     if let Some(extra) = &message.extra_json {
-        let extra: serde_json::Map<String, serde_json::Value> = serde_json::from_str(extra).map_err(|error| {
+        let extra: serde_json::Map<String, Value> = serde_json::from_str(extra).map_err(|error| {
             TemplateError::BadMessage(format!("the extra fields of a message are not a JSON object: {error}"))
         })?;
         for (key, value) in extra {
@@ -190,9 +190,9 @@ fn fields(message: &Message) -> Result<serde_json::Value, TemplateError> {
     Ok(object.into())
 }
 
-fn tools(conversation: &Conversation) -> Result<Option<serde_json::Value>, TemplateError> {
+fn tools(conversation: &Conversation) -> Result<Option<Value>, TemplateError> {
     let Some(tools) = &conversation.tools_json else { return Ok(None) };
-    let tools: serde_json::Value = serde_json::from_str(tools)
+    let tools: Value = serde_json::from_str(tools)
         .map_err(|error| TemplateError::BadMessage(format!("the tools of a conversation are not JSON: {error}")))?;
     if tools.is_array() {
         Ok(Some(tools))
