@@ -44,6 +44,8 @@ pub struct ChatTemplate {
     source: String,
     environment: Environment<'static>,
     special_tokens: BTreeMap<String, String>,
+    /// The model's template for conversations with tools, where it has one of its own (`tool_use`).
+    with_tools: Option<Box<ChatTemplate>>,
 }
 
 /// A rendered conversation.
@@ -60,11 +62,18 @@ impl ChatTemplate {
     /// would otherwise make the training data depend on the day. A template sees `special_tokens` as variables, by name.
     pub fn new(source: &str, special_tokens: &BTreeMap<String, String>, now: Now) -> Result<Self, TemplateError> {
         let environment = jinja::environment(source, now).map_err(TemplateError::Syntax)?;
-        Ok(Self {
-            source: source.to_owned(),
-            environment,
-            special_tokens: special_tokens.clone(),
-        })
+        Ok(Self { source: source.to_owned(), environment, special_tokens: special_tokens.clone(), with_tools: None })
+    }
+
+    /// Has conversations with tools rendered by `other`, as transformers does where a model has a template `tool_use`.
+    #[must_use]
+    pub fn with_tools(self, other: Option<Self>) -> Self {
+        Self { with_tools: other.map(Box::new), ..self }
+    }
+
+    /// The template for this conversation.
+    fn of(&self, conversation: &Conversation) -> &Self {
+        self.with_tools.as_deref().filter(|_| conversation.tools_json.is_some()).unwrap_or(self)
     }
 
     /// The template's text as it was given.
@@ -74,10 +83,11 @@ impl ChatTemplate {
 
     /// Renders a conversation for training: the text and where each turn's content stands in it.
     pub fn render(&self, conversation: &Conversation) -> Result<Rendered, TemplateError> {
+        let this = self.of(conversation);
         let tools = tools(conversation)?;
         let messages =
             conversation.messages.iter().map(|message| fields(message, None)).collect::<Result<Vec<_>, _>>()?;
-        let text = self.run(&messages, tools.as_ref(), false)?;
+        let text = this.run(&messages, tools.as_ref(), false)?;
         let mut turns = Vec::with_capacity(messages.len());
         for (index, message) in conversation.messages.iter().enumerate() {
             turns.push(if message.content.is_empty() {
@@ -87,7 +97,7 @@ impl ChatTemplate {
                 marked[index] = fields(message, Some(STAND_IN))?;
                 // A template may look into the content (`startswith`, `split`): then the stand-in can make it fail,
                 // and the turn's place is where the content itself stands.
-                let other = self.run(&marked, tools.as_ref(), false).unwrap_or_default();
+                let other = this.run(&marked, tools.as_ref(), false).unwrap_or_default();
                 place_of(&text, &other, &message.content, turns.last())
             });
         }
@@ -98,7 +108,7 @@ impl ChatTemplate {
     pub fn prompt(&self, conversation: &Conversation) -> Result<String, TemplateError> {
         let messages =
             conversation.messages.iter().map(|message| fields(message, None)).collect::<Result<Vec<_>, _>>()?;
-        self.run(&messages, tools(conversation)?.as_ref(), true)
+        self.of(conversation).run(&messages, tools(conversation)?.as_ref(), true)
     }
 
     fn run(

@@ -15,10 +15,11 @@ use serde::Deserialize;
 
 use super::config::ModelConfig;
 use super::layout::{Layout, Slot};
+use super::{files, twice};
 use crate::rng;
 
 /// Elements that are converted at a time.
-const PIECE: usize = 1 << 20;
+pub(super) const PIECE: usize = 1 << 20;
 
 /// Where weights come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +114,12 @@ pub enum WeightsError {
         /// In the file.
         found: String,
     },
+    /// An output projection of its own where the config says that it is the embedding.
+    #[error("`{file}` has an `lm_head.weight` that is not the embedding, though the config says that they are one", file = file.display())]
+    NotTied {
+        /// The file.
+        file: PathBuf,
+    },
     /// A tensor with NaN or infinite values.
     #[error("tensor `{name}` holds a value that is not finite")]
     NotFinite {
@@ -154,7 +161,7 @@ struct Index {
 /// [`WeightsError`] for files that are missing, broken, or not safetensors.
 pub fn read_headers(directory: &Path) -> Result<WeightHeaders, WeightsError> {
     let mut headers = WeightHeaders::default();
-    for (file, wanted) in files(directory)? {
+    for (file, wanted) in weight_files(directory)? {
         let map = map(&file)?;
         let tensors = parse(&file, &map)?;
         for (name, view) in tensors.iter() {
@@ -210,7 +217,8 @@ pub fn check_headers(directory: &Path, headers: &WeightHeaders, config: &ModelCo
     Ok(())
 }
 
-/// Tensors that older files carry and nobody reads: rotary frequencies, and a head that is the embedding.
+/// Tensors that older files carry and nobody reads: rotary frequencies, and a head that is the embedding. What they hold
+/// is looked at in [`super::twice`].
 fn is_ignorable(name: &str, config: &ModelConfig) -> bool {
     name.ends_with(".rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight")
 }
@@ -236,6 +244,10 @@ pub fn load(
         WeightSource::Directory(directory) => {
             let headers = read_headers(directory)?;
             check_headers(directory, &headers, config)?;
+            if let (true, Some(head)) = (twice::has_own_head(&headers, config)?, headers.tensors.get("lm_head.weight"))
+            {
+                return Err(WeightsError::NotTied { file: head.file.clone() });
+            }
             for file in &headers.files {
                 load_file(file, layout, sink)?;
             }
@@ -247,7 +259,7 @@ pub fn load(
 /// Bytes of the largest file that [`load`] maps: as far as it is read, it is in memory beside the arena.
 pub fn largest_file(source: &WeightSource) -> u64 {
     let WeightSource::Directory(directory) = source else { return 0 };
-    let files = files(directory).unwrap_or_default();
+    let files = weight_files(directory).unwrap_or_default();
     files.iter().filter_map(|(file, _)| Some(file.metadata().ok()?.len())).max().unwrap_or(0)
 }
 
@@ -256,14 +268,9 @@ fn load_file(file: &Path, layout: &Layout, sink: &mut Sink<'_>) -> Result<(), We
     let tensors = parse(file, &map)?;
     for (name, view) in tensors.iter() {
         let Some(slot) = layout.slot(name) else { continue };
-        let (dtype, width) = match view.dtype() {
-            Dtype::F32 => (DType::F32, 4),
-            Dtype::F16 => (DType::F16, 2),
-            Dtype::BF16 => (DType::BF16, 2),
-            other => {
-                let (file, name, found) = (file.to_owned(), name.to_owned(), format!("{other:?}"));
-                return Err(WeightsError::Type { file, name, found });
-            }
+        let Some((dtype, width)) = number_type(view.dtype()) else {
+            let (file, name, found) = (file.to_owned(), name.to_owned(), format!("{:?}", view.dtype()));
+            return Err(WeightsError::Type { file, name, found });
         };
         for (piece, bytes) in view.data().chunks(PIECE * width).enumerate() {
             let values = convert(bytes, dtype, width).map_err(|error| WeightsError::Invalid {
@@ -279,7 +286,17 @@ fn load_file(file: &Path, layout: &Layout, sink: &mut Sink<'_>) -> Result<(), We
     Ok(())
 }
 
-fn convert(bytes: &[u8], dtype: DType, width: usize) -> candle_core::Result<Vec<f32>> {
+/// A type that weights may have, and the bytes of one value.
+pub(super) fn number_type(dtype: Dtype) -> Option<(DType, usize)> {
+    match dtype {
+        Dtype::F32 => Some((DType::F32, 4)),
+        Dtype::F16 => Some((DType::F16, 2)),
+        Dtype::BF16 => Some((DType::BF16, 2)),
+        _ => None,
+    }
+}
+
+pub(super) fn convert(bytes: &[u8], dtype: DType, width: usize) -> candle_core::Result<Vec<f32>> {
     let tensor = Tensor::from_raw_buffer(bytes, dtype, &[bytes.len() / width], &Device::Cpu)?;
     tensor.to_dtype(DType::F32)?.to_vec1()
 }
@@ -301,7 +318,7 @@ fn randomize(seed: u64, config: &ModelConfig, layout: &Layout, sink: &mut Sink<'
 }
 
 /// The weight files of a directory, each with the tensors that the index expects in it.
-fn files(directory: &Path) -> Result<Vec<(PathBuf, Vec<String>)>, WeightsError> {
+fn weight_files(directory: &Path) -> Result<Vec<(PathBuf, Vec<String>)>, WeightsError> {
     let single = directory.join("model.safetensors");
     if single.is_file() {
         return Ok(vec![(single, Vec::new())]);
@@ -320,7 +337,8 @@ fn files(directory: &Path) -> Result<Vec<(PathBuf, Vec<String>)>, WeightsError> 
         );
     }
     let bad = |reason: String| WeightsError::BadIndex { file: file.clone(), reason };
-    let bytes = std::fs::read(&file).map_err(|source| WeightsError::Read { file: file.clone(), source })?;
+    let bytes =
+        files::read(&file, files::JSON_BYTES).map_err(|source| WeightsError::Read { file: file.clone(), source })?;
     let index: Index = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
     let mut shards: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (tensor, shard) in index.weight_map {
@@ -345,7 +363,7 @@ fn files(directory: &Path) -> Result<Vec<(PathBuf, Vec<String>)>, WeightsError> 
     Ok(files)
 }
 
-fn map(file: &Path) -> Result<Mmap, WeightsError> {
+pub(super) fn map(file: &Path) -> Result<Mmap, WeightsError> {
     let read = |source| WeightsError::Read { file: file.to_owned(), source };
     let handle = File::open(file).map_err(read)?;
     // SAFETY: the mapping is read-only; a file that another process shortens meanwhile can end this one with SIGBUS,
@@ -353,7 +371,7 @@ fn map(file: &Path) -> Result<Mmap, WeightsError> {
     unsafe { Mmap::map(&handle) }.map_err(read)
 }
 
-fn parse<'a>(file: &Path, map: &'a Mmap) -> Result<SafeTensors<'a>, WeightsError> {
+pub(super) fn parse<'a>(file: &Path, map: &'a Mmap) -> Result<SafeTensors<'a>, WeightsError> {
     SafeTensors::deserialize(map)
         .map_err(|error| WeightsError::Invalid { file: file.to_owned(), reason: error.to_string() })
 }
