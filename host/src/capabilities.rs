@@ -76,7 +76,7 @@ pub const FEATURES: &[Feature] = &[
     row("rope-linear", "linear RoPE scaling", Model(r#""rope_scaling": {"rope_type": "linear", "factor": 2.0}"#), YES),
     row("rope-llama3", "RoPE scaling of Llama 3.1", Model(r#""rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}"#), YES),
     row("rope-other", "other RoPE scaling", Model(r#""rope_scaling": {"rope_type": "yarn", "factor": 4.0}"#), no("frequencies are plain, linear or those of Llama 3.1")),
-    row("window", "sliding-window attention", Model(r#""sliding_window": 128"#), no("attention sees the whole document")),
+    row("window", "a sliding window that no sequence is longer than", Model(r#""sliding_window": 128"#), YES),
     row("bias", "projections with a bias", Model(r#""attention_bias": true"#), no("projections have none")),
 ];
 
@@ -146,7 +146,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let text = format!(
             r#"{{"architectures": ["{architecture}"], "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-                "num_attention_heads": 4, "vocab_size": 128, "rms_norm_eps": 1e-5, "max_position_embeddings": 256, {members}}}"#
+                "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 128, "rms_norm_eps": 1e-5, "max_position_embeddings": 256, {members}}}"#
         );
         std::fs::write(folder.path().join("config.json"), text).unwrap();
         ModelConfig::from_dir(folder.path()).is_ok()

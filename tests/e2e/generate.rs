@@ -47,3 +47,123 @@ fn what_cannot_be_generated_is_said() {
     insta::assert_snapshot!(project.failure(&["generate", "--model", "model", "--prompt", "x", "--top-p", "2"]));
     insta::assert_snapshot!(project.failure(&["generate", "--model", "model"]));
 }
+
+/// A template that shows everything that a conversation can have.
+const TEMPLATE: &str = "{% if tools %}{{ tools[0].function.name * 9 }}{% endif %}{% for m in messages %}{{ m.role }}: {{ m.content }}{% if m.tool_calls %}{{ m.tool_calls[0].function.name * 9 }}{% endif %}{% endfor %}";
+
+fn ask(project: &Project, lines: &str, more: &[&str]) -> crate::support::Outcome {
+    let mut arguments = vec!["generate", "--model", "model", "--json", "--max-new-tokens", "12"];
+    arguments.extend(more);
+    let mut child = project.command(&arguments).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    finish(child)
+}
+
+fn completions(outcome: &crate::support::Outcome) -> Vec<String> {
+    assert_eq!(outcome.status, 0, "{}{}", outcome.stdout, outcome.stderr);
+    let lines = outcome.stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    lines.map(|line| line["completion"].as_str().unwrap().to_owned()).collect()
+}
+
+fn with_template() -> Project {
+    let project = Project::new();
+    project.own_model();
+    project.write("model/chat_template.jinja", TEMPLATE);
+    project
+}
+
+#[test]
+fn a_conversation_is_read_as_a_row_of_training_is() {
+    let project = with_template();
+    let lines = concat!(
+        r#"{"messages": [{"role": "user", "content": "x"}]}"#,
+        "\n",
+        r#"{"messages": [{"role": "human", "content": [{"type": "text", "text": "x"}]}], "id": 7}"#,
+        "\n",
+        r#"{"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function", "function": {"name": "weather"}}]}"#,
+        "\n",
+        r#"{"messages": [{"role": "user", "content": "x", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}]}"#,
+        "\n",
+        r#"{"prompt": "x"}"#,
+        "\n",
+    );
+    let all = completions(&ask(&project, lines, &[]));
+    assert_eq!((&all[0], &all[0]), (&all[1], &all[4]), "names of roles, parts");
+    assert!(all[0] != all[2] && all[0] != all[3] && all[2] != all[3], "{all:?}");
+    project.write("q.json", lines.lines().nth(2).unwrap());
+    let of_file = project.success(&["generate", "--model", "model", "--max-new-tokens", "12", "--messages", "q.json"]);
+    assert_eq!(of_file.stdout.trim_end(), all[2].trim_end());
+}
+
+#[test]
+fn what_a_request_asks_in_vain_is_said() {
+    let project = with_template();
+    let reason = |line: &str, more: &[&str]| {
+        let outcome = ask(&project, line, more);
+        assert_eq!(outcome.status, 1, "{}", outcome.stdout);
+        let message: serde_json::Value = serde_json::from_str(outcome.stdout.trim()).unwrap();
+        format!("{} | {}", message["message"].as_str().unwrap(), message["why"].as_str().unwrap_or_default())
+    };
+    insta::assert_snapshot!(reason(r#"{"messages": [{"role": "user", "content": "x"}], "temperature": 0.1}"#, &[]), @"");
+    insta::assert_snapshot!(reason(r#"{"messages": []}"#, &[]), @"");
+    insta::assert_snapshot!(reason(r#"{"messages": [{"role": "user", "content": "x"}], "tools": 1}"#, &[]), @"");
+    insta::assert_snapshot!(reason(r#"{"messages": [{"role": "user", "content": "x"}]}"#, &["--raw"]), @"");
+    project.write("q.json", "[]");
+    insta::assert_snapshot!(project.failure(&["generate", "--model", "model", "--messages", "q.json"]), @"");
+    project.write("q.json", r#"{"tools": []}"#);
+    insta::assert_snapshot!(project.failure(&["generate", "--model", "model", "--messages", "q.json"]), @"");
+}
+
+#[test]
+fn a_template_of_its_own_is_used_for_tools() {
+    let project = Project::new();
+    project.own_model();
+    let lines = concat!(
+        r#"{"messages": [{"role": "user", "content": "x"}]}"#,
+        "\n",
+        r#"{"messages": [{"role": "user", "content": "x"}], "tools": [{"function": {"name": "f"}}]}"#,
+        "\n",
+    );
+    let with = |tool_use: &str| {
+        let templates = serde_json::json!({ "default": "{{ messages[0].content }}", "tool_use": tool_use });
+        let config = serde_json::json!({ "eos_token": "</s>", "chat_template": templates });
+        project.write("model/tokenizer_config.json", config.to_string());
+        completions(&ask(&project, lines, &[]))
+    };
+    let same = with("{{ messages[0].content }}");
+    assert_eq!(same[0], same[1]);
+    let other = with("The cat sat on {{ messages[0].content }}");
+    assert_eq!(same[0], other[0]);
+    assert_ne!(same[1], other[1]);
+}
+
+#[test]
+fn the_models_own_settings_hold_where_no_flag_does() {
+    let project = Project::new();
+    project.own_model();
+    let write = |config: serde_json::Value| project.write("model/generation_config.json", config.to_string());
+    let ask = |more: &[&str]| {
+        let mut arguments = vec!["generate", "--model", "model", "--raw", "--prompt", "The", "--json"];
+        arguments.extend(more);
+        let outcome = project.success(&arguments);
+        let last = outcome.stdout.lines().last().unwrap().to_owned();
+        (serde_json::from_str::<serde_json::Value>(&last).unwrap(), outcome.stderr)
+    };
+    write(serde_json::json!({ "eos_token_id": [2], "max_new_tokens": 3 }));
+    let (plain, said) = ask(&[]);
+    assert_eq!((&plain["completion_tokens"], said.as_str()), (&3.into(), ""));
+    assert_eq!(ask(&["--max-new-tokens", "5"]).0["completion_tokens"], 5);
+    write(serde_json::json!({ "do_sample": true, "temperature": 1.5, "top_p": 0.9, "max_new_tokens": 3 }));
+    insta::assert_snapshot!(ask(&["--top-p", "0.5"]).1, @"");
+    let (likeliest, said) = ask(&["--do-sample=false"]);
+    assert_eq!((likeliest["completion"].clone(), said.as_str()), (plain["completion"].clone(), ""));
+    // Every token ends the text.
+    write(serde_json::json!({ "eos_token_id": (0..1152).collect::<Vec<u32>>() }));
+    let (ended, _) = ask(&[]);
+    assert_eq!((&ended["finished"], &ended["completion_tokens"]), (&true.into(), &0.into()));
+    write(serde_json::json!({ "eos_token_id": "x" }));
+    insta::assert_snapshot!(project.failure(&["generate", "--model", "model", "--raw", "--prompt", "The"]), @"");
+    write(serde_json::json!({ "num_beams": 4, "max_new_tokens": 1 }));
+    let outcome = project.success(&["generate", "--model", "model", "--raw", "--prompt", "The", "--top-k", "3"]);
+    insta::assert_snapshot!(outcome.stderr, @"");
+}

@@ -9,6 +9,7 @@ mod craft;
 mod data;
 mod device;
 mod evidence;
+mod export;
 mod fix;
 mod generate;
 mod hostile;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::Project;
+use crate::support::{CONFIG, Project};
 
 fn train(break_it: impl Fn(&Project)) -> String {
     let project = Project::new();
@@ -64,19 +64,171 @@ fn weights_of_another_shape() {
     )));
 }
 
-#[test]
-fn a_vocabulary_larger_than_the_embedding() {
-    let messages = train(|project| {
-        edit_json(project, "model/tokenizer.json", |tokenizer| {
-            let added = tokenizer["added_tokens"].as_array_mut().unwrap();
-            let mut token = added[0].clone();
-            token["id"] = 100_000.into();
-            token["content"] = "<|new|>".into();
-            added.push(token);
-        });
+/// Gives the tokenizer a token that the embedding has no row for.
+fn add_token(project: &Project) {
+    edit_json(project, "model/tokenizer.json", |tokenizer| {
+        let added = tokenizer["added_tokens"].as_array_mut().unwrap();
+        let mut token = added[0].clone();
+        token["id"] = 100_000.into();
+        token["content"] = "<|new|>".into();
+        added.push(token);
     });
-    let messages = regex::Regex::new(r"\d+ tokens").unwrap().replace(&messages, "N tokens").into_owned();
+}
+
+#[test]
+fn a_token_without_a_row_matters_where_a_text_has_it() {
+    let project = Project::new();
+    project.own_model();
+    add_token(&project);
+    project.write("host.yml", CONFIG.replace("max_steps: 4", "max_steps: 1"));
+    project.success(&["train", "host.yml"]);
+    let messages = train(|project| {
+        add_token(project);
+        project.write("train.jsonl", "{\"instruction\": \"a\", \"input\": \"\", \"output\": \"<|new|>\"}\n");
+    });
+    let messages = regex::Regex::new(r"the id \d+").unwrap().replace(&messages, "the id N").into_owned();
     insta::assert_snapshot!(messages);
+}
+
+#[test]
+fn a_sliding_window_is_a_limit() {
+    let project = Project::new();
+    project.own_model();
+    let set = |window: u32| {
+        edit_json(&project, "model/config.json", |config| {
+            config["model_type"] = "mistral".into();
+            config["architectures"] = serde_json::json!(["MistralForCausalLM"]);
+            config["sliding_window"] = window.into();
+        });
+    };
+    set(127);
+    insta::assert_snapshot!(project.train_failure(str::to_owned));
+    set(128);
+    project.success(&["check", "host.yml"]);
+    set(40);
+    let ask = ["generate", "--model", "model", "--raw", "--prompt", "The", "--max-new-tokens", "64"];
+    insta::assert_snapshot!(project.failure(&ask));
+    project.success(&["generate", "--model", "model", "--raw", "--prompt", "The", "--max-new-tokens", "8"]);
+}
+
+#[test]
+fn a_head_that_is_not_the_embedding_is_used_and_said() {
+    let project = Project::new();
+    project.own_model();
+    let losses = |project: &Project| -> Vec<serde_json::Value> {
+        let lines = project.read("out/metrics.jsonl");
+        let events = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        events.filter(|event| event["event"] == "train").map(|event| event["loss"].clone()).collect()
+    };
+    let run = || {
+        let outcome = project.success(&["train", "host.yml", "--overwrite"]);
+        (losses(&project), outcome.stderr.contains("`lm_head.weight` of the weights is not the embedding"))
+    };
+    let (tied, _) = run();
+    let bytes = fs::read(project.path("model/model.safetensors")).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let embedding = &header["model.embed_tokens.weight"];
+    let place = |index: usize| embedding["data_offsets"][index].as_u64().unwrap() as usize;
+    let data = &bytes[8 + length..];
+    let with_head = |head: &[u8]| {
+        let mut header = header.clone();
+        header["lm_head.weight"] = embedding.clone();
+        header["lm_head.weight"]["data_offsets"] = serde_json::json!([data.len(), data.len() + head.len()]);
+        let mut text = header.to_string().into_bytes();
+        text.resize(text.len().next_multiple_of(8), b' ');
+        let parts = [&(text.len() as u64).to_le_bytes()[..], &text, data, head];
+        project.write("model/model.safetensors", parts.concat());
+    };
+    let embedding_bytes = data[place(0)..place(1)].to_vec();
+    with_head(&embedding_bytes);
+    assert_eq!(run(), (tied.clone(), false));
+    let mut other = embedding_bytes;
+    other.rotate_left(256);
+    with_head(&other);
+    let (untied, is_said) = run();
+    assert!(is_said && untied != tied);
+    let exported: serde_json::Value = serde_json::from_str(&project.read("out/config.json")).unwrap();
+    assert_eq!(exported["tie_word_embeddings"], false);
+    edit_json(&project, "model/config.json", |config| config["tie_word_embeddings"] = false.into());
+    assert_eq!(run(), (untied, false));
+}
+
+#[test]
+fn the_post_processor_writes_around_every_text() {
+    let project = Project::new();
+    project.own_model();
+    let tokens = |prefix: &[&str], suffix: &[&str]| -> u64 {
+        edit_json(&project, "model/tokenizer.json", |tokenizer| {
+            let ids = [("<pad>", 0), ("<s>", 1), ("</s>", 2)];
+            let piece = |token: &&str| serde_json::json!({"SpecialToken": {"id": token, "type_id": 0}});
+            let mut single: Vec<_> = prefix.iter().map(piece).collect();
+            single.push(serde_json::json!({"Sequence": {"id": "A", "type_id": 0}}));
+            single.extend(suffix.iter().map(piece));
+            tokenizer["post_processor"]["single"] = single.into();
+            tokenizer["post_processor"]["special_tokens"] = ids
+                .map(|(token, id)| (token.to_owned(), serde_json::json!({"id": token, "ids": [id], "tokens": [token]})))
+                .into_iter()
+                .collect::<serde_json::Map<_, _>>()
+                .into();
+        });
+        let lines = project.success(&["train", "host.yml", "--dry-run", "--json"]).stdout;
+        let events = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        events.filter_map(|event| event["tokens"].as_u64()).next().unwrap()
+    };
+    let rows = 48;
+    let bare = tokens(&[], &[]);
+    assert_eq!(tokens(&["<s>"], &[]), bare + rows);
+    assert_eq!(tokens(&["<pad>", "<s>"], &[]), bare + 2 * rows);
+    // The end is learned either way, and never twice.
+    assert_eq!(tokens(&[], &["</s>"]), bare);
+    assert_eq!(tokens(&[], &["<pad>"]), bare + rows);
+}
+
+#[test]
+fn files_that_say_two_things_are_told() {
+    let project = Project::new();
+    project.own_model();
+    project.write("model/special_tokens_map.json", r#"{"eos_token": "<pad>"}"#);
+    edit_json(&project, "model/tokenizer_config.json", |config| config["add_bos_token"] = false.into());
+    edit_json(&project, "model/config.json", |config| {
+        config["rope_scaling"] = serde_json::json!({"rope_type": "linear", "factor": 2.0});
+        config["rope_parameters"] = serde_json::json!({"rope_type": "linear", "factor": 4.0});
+    });
+    insta::assert_snapshot!(project.success(&["check", "host.yml"]).stderr);
+}
+
+#[test]
+fn templates_by_name_need_one_that_is_the_default() {
+    let project = Project::new();
+    project.own_model();
+    let name = |name: &str| {
+        edit_json(&project, "model/tokenizer_config.json", |config| {
+            let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}";
+            config["chat_template"] = serde_json::json!({ name: template, "rag": "R" });
+        });
+    };
+    project.write(
+        "train.jsonl",
+        r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#,
+    );
+    name("tool_use");
+    insta::assert_snapshot!(project.train_failure(|config| config.replace("alpaca", "chat_template")));
+    name("default");
+    project.success(&["train", "host.yml"]);
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_does_not_hang() {
+    for file in ["config.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"] {
+        let project = Project::new();
+        project.own_model();
+        let _ = fs::remove_file(project.path("model").join(file));
+        let made = std::process::Command::new("mkfifo").arg(project.path("model").join(file)).status().unwrap();
+        assert!(made.success());
+        let messages = project.failure(&["check", "host.yml"]);
+        assert!(messages.contains("it is not a regular file"), "{file}: {messages}");
+    }
 }
 
 #[test]

@@ -1,25 +1,27 @@
 //! What the model's files say, read without loading a weight: for rules, for plans, for messages.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use engine::model::config::ModelConfig;
-use engine::model::weights::{self, WeightSource};
+use engine::model::twice;
+use engine::model::weights::{self, WeightSource, WeightsError};
 use serde_json::{Value, json};
 
 use crate::config::LoadedConfig;
+use crate::data::generation::GenerationConfig;
 use crate::data::tokenizer::{SpecialTokens, Tokenizer};
 use crate::device::Device;
-use crate::diagnostic::{Diagnostic, Failure};
+use crate::diagnostic::{Diagnostic, Failure, Severity};
 
 /// Bytes of a chat template that rules get to see; a longer one is not known to them.
 const TEMPLATE_LIMIT: usize = 64 << 10;
 /// Added tokens that rules get to see; more are not known to them.
 const TOKENS_LIMIT: usize = 4096;
 
-/// A model as its files describe it.
+/// A model as its files describe it, and as a run of this config leaves it.
 #[derive(Debug)]
 pub struct ModelFacts {
-    /// Sizes and constants.
+    /// Sizes and constants, with the token ids that the config sets.
     pub config: ModelConfig,
     /// Where its weights come from.
     pub weights: WeightSource,
@@ -27,13 +29,19 @@ pub struct ModelFacts {
     pub directory: PathBuf,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
+    /// Its `generation_config.json`.
+    pub generation: GenerationConfig,
+    /// Tokens that end a text by its files and by its tokenizer.
+    pub eos_token_ids: Vec<u32>,
+    /// What its files say that may surprise: warnings and notes.
+    pub remarks: Vec<Diagnostic>,
 }
 
 impl ModelFacts {
     /// Reads config, weight headers and tokenizer. All that is wrong comes at once.
     pub fn read(loaded: &LoadedConfig) -> Result<Self, Failure> {
         let config = &loaded.config;
-        let mut problems = Vec::new();
+        let (mut problems, mut remarks) = (Vec::new(), Vec::new());
         let at = |diagnostic: Diagnostic, key: &str| {
             let key = if loaded.is_given(key) { key } else { "base_model" };
             diagnostic.at(loaded.source.nearest_place(key))
@@ -58,7 +66,7 @@ impl ModelFacts {
         } else {
             None
         };
-        let model = match model {
+        let mut model = match model {
             Ok(model) => model,
             Err(diagnostic) => {
                 problems.insert(0, diagnostic);
@@ -71,33 +79,51 @@ impl ModelFacts {
             let message = format!("`model_type` is `{wanted}`, but the model is a `{}`", model.architecture);
             problems.push(at(Diagnostic::error("model::type", message), "model_type").help("delete the line"));
         }
+        problems.extend(window(loaded, &model).map(|problem| at(problem, "sequence_len")));
+        if model.has_two_ropes() {
+            let message = "`rope_scaling` and `rope_parameters` of the model's `config.json` differ";
+            remarks.push(
+                at(Diagnostic::warning("model::rope", message), "base_model_config")
+                    .why("`rope_scaling` holds, as in transformers 5")
+                    .help("delete the one that is not meant from `config.json`"),
+            );
+        }
         let source = if config.reinit_weights {
             WeightSource::Random { seed: config.seed }
         } else {
             let directory = loaded.resolve(&config.base_model);
-            let headers = weights::read_headers(&directory);
-            let checked = headers.and_then(|headers| weights::check_headers(&directory, &headers, &model));
-            if let Err(error) = checked {
-                problems.push(at(error.into(), "base_model"));
+            match check_weights(&directory, &mut model) {
+                Ok(found) => remarks.extend(found.into_iter().map(|remark| at(remark, "base_model"))),
+                Err(error) => problems.push(at(error.into(), "base_model")),
             }
             WeightSource::Directory(directory)
         };
-        if let Some(tokenizer) = &tokenizer
-            && tokenizer.vocab_size() > model.vocab_size
-        {
-            let (tokens, rows) = (tokenizer.vocab_size(), model.vocab_size);
-            let message = format!("the tokenizer has {tokens} tokens, the model's embedding {rows} rows");
-            let why = "a token without a row cannot be looked up";
-            problems.push(
-                at(Diagnostic::error("model::vocabulary", message), "tokenizer_config")
-                    .why(why)
-                    .help("use the tokenizer that belongs to the model; new tokens cannot be added"),
-            );
+        let generation = GenerationConfig::read(&directory)
+            .map_err(|error| problems.push(at(error.into(), "base_model_config")))
+            .unwrap_or_default();
+        let Some(mut tokenizer) = tokenizer else { return Err(Failure(problems)) };
+        if let Err(error) = tokenizer.limit(model.vocab_size) {
+            problems.push(at(error.into(), "tokenizer_config"));
         }
-        match tokenizer {
-            Some(tokenizer) if problems.is_empty() => Ok(Self { config: model, weights: source, directory, tokenizer }),
-            _ => Err(Failure(problems)),
+        let notes = tokenizer.remarks().iter().map(|words| Diagnostic::new(Severity::Note, "tokenizer::files", words));
+        remarks.extend(notes.map(|note| at(note, "tokenizer_config")));
+        let ends = ends(&model, &generation, &[]);
+        if let (Some(note), None) = (other_end(&tokenizer, &ends), &config.special_tokens.eos_token) {
+            remarks.push(at(note, "tokenizer_config"));
         }
+        if !problems.is_empty() {
+            return Err(Failure(problems));
+        }
+        let eos_token_ids = self::ends(&model, &generation, tokenizer.eos().as_slice());
+        align(&mut model, &tokenizer);
+        Ok(Self { config: model, weights: source, directory, tokenizer, generation, eos_token_ids, remarks })
+    }
+
+    /// Tokens that end what the trained model writes: those of its files, its tokenizer's, and `end_of_turn`.
+    pub fn end_tokens(&self, end_of_turn: &[u32]) -> Vec<u32> {
+        let mut ends = self.eos_token_ids.clone();
+        add_new(&mut ends, end_of_turn);
+        ends
     }
 
     /// Elements of all weights.
@@ -125,13 +151,95 @@ impl ModelFacts {
                 "has_eos": self.tokenizer.eos().is_some(),
                 "has_pad": self.tokenizer.pad().is_some(),
                 "pad_is_eos": self.tokenizer.pad().is_some() && self.tokenizer.pad() == self.tokenizer.eos(),
-                "has_chat_template": self.tokenizer.chat_template().is_some(),
-                "eos_token": self.tokenizer.names().eos_token,
+                "has_chat_template": !self.tokenizer.chat_templates().is_empty(),
+                "eos_token": self.tokenizer.name("eos_token"),
                 "chat_template": self.tokenizer.chat_template().filter(|text| text.len() <= TEMPLATE_LIMIT),
                 "added_tokens": Some(self.tokenizer.added_tokens()).filter(|tokens| tokens.len() <= TOKENS_LIMIT),
             },
         })
     }
+}
+
+/// A sequence that is longer than the window of attention: what it would see is not computed here.
+fn window(loaded: &LoadedConfig, model: &ModelConfig) -> Option<Diagnostic> {
+    let window = model.sliding_window.filter(|&window| loaded.config.sequence_len as u64 > window as u64)?;
+    let length = loaded.config.sequence_len;
+    let message =
+        format!("attention of the model reaches {window} tokens (`sliding_window`), `sequence_len` is {length}");
+    Some(
+        Diagnostic::error("model::unsupported", message)
+            .why("attention here sees the whole document, which is the same only as far as the window reaches")
+            .help(format!("set `sequence_len` to {window} or less")),
+    )
+}
+
+/// Looks at the headers, and at the tensors that the config has no use for.
+fn check_weights(directory: &Path, model: &mut ModelConfig) -> Result<Vec<Diagnostic>, WeightsError> {
+    let headers = weights::read_headers(directory)?;
+    let mut remarks = Vec::new();
+    if twice::has_own_head(&headers, model)? {
+        model.untie();
+        remarks.push(own_head());
+    }
+    weights::check_headers(directory, &headers, model)?;
+    if let Some(name) = twice::other_frequencies(&headers, model)? {
+        let message = format!("`{name}` of the weights has other frequencies than the model's `config.json` gives");
+        remarks.push(
+            Diagnostic::warning("model::rope", message)
+                .why("they are computed from `config.json`, as in transformers")
+                .help("see that `rope_theta` and `rope_scaling` in `config.json` are those of the model"),
+        );
+    }
+    Ok(remarks)
+}
+
+/// What to say of a model whose weights contradict `tie_word_embeddings`.
+pub fn own_head() -> Diagnostic {
+    let message = "`lm_head.weight` of the weights is not the embedding, though `config.json` ties the two";
+    Diagnostic::warning("model::tied", message)
+        .why("the weights hold, as in transformers 5: the head is used as it is")
+        .help("write `\"tie_word_embeddings\": false` into `config.json`")
+}
+
+/// Tokens that end a text: those of `generation_config.json`, of `config.json`, and `more`.
+pub fn ends(model: &ModelConfig, generation: &GenerationConfig, more: &[u32]) -> Vec<u32> {
+    let mut ends = Vec::new();
+    for ids in [&generation.eos_token_id, &model.eos_token_id, more] {
+        add_new(&mut ends, ids);
+    }
+    ends
+}
+
+fn add_new(ids: &mut Vec<u32>, more: &[u32]) {
+    for id in more {
+        if !ids.contains(id) {
+            ids.push(*id);
+        }
+    }
+}
+
+/// A tokenizer that ends texts otherwise than the model's files say.
+fn other_end(tokenizer: &Tokenizer, ends: &[u32]) -> Option<Diagnostic> {
+    let eos = tokenizer.eos().filter(|eos| !ends.is_empty() && !ends.contains(eos))?;
+    let name = tokenizer.name("eos_token").unwrap_or_default();
+    let message = format!("the tokenizer ends texts with `{name}` ({eos}), the model's config files with {ends:?}");
+    Some(
+        Diagnostic::new(Severity::Note, "tokenizer::files", message)
+            .why("the tokenizer's is what is learned; the model that is written ends at each of them"),
+    )
+}
+
+/// The token ids of `config.json` follow the tokenizer, as transformers' `Trainer` sees to it.
+fn align(model: &mut ModelConfig, tokenizer: &Tokenizer) {
+    let is_changed = |name: &str| tokenizer.changed().iter().any(|(changed, _)| *changed == name);
+    let bos = tokenizer.bos().filter(|_| is_changed("bos_token"));
+    let pad = tokenizer.pad().filter(|_| is_changed("pad_token"));
+    let eos = match tokenizer.eos().filter(|eos| !model.eos_token_id.contains(eos)) {
+        None => Vec::new(),
+        Some(eos) if model.eos_token_id.len() > 1 => [&model.eos_token_id[..], &[eos]].concat(),
+        Some(eos) => vec![eos],
+    };
+    model.set_token_ids(bos, &eos, pad);
 }
 
 /// This machine, for rules.

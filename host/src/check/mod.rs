@@ -19,6 +19,7 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost) -> (Vec<Diagnostic>, O
     let mut found = plugins::check(loaded, plugins);
     let model = match ModelFacts::read(loaded) {
         Ok(model) => {
+            found.extend(model.remarks.iter().cloned());
             found.extend(selection::check(loaded, &model));
             Some(model)
         }

@@ -3,12 +3,17 @@
 
 use std::collections::BTreeSet;
 
+use engine::model::files;
 use engine::model::layout::LinearKind;
 
 use super::facts::ModelFacts;
 use crate::config::{Adapter, Config, LoadedConfig, nearest};
 use crate::data::template::{ChatTemplate, Now, built_in};
+use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::{Diagnostic, Failure};
+
+/// Bytes of a chat template.
+const TEMPLATE_BYTES: u64 = 1 << 20;
 
 /// Everything that is not there to be picked.
 pub(super) fn check(loaded: &LoadedConfig, model: &ModelFacts) -> Vec<Diagnostic> {
@@ -73,13 +78,22 @@ pub fn end_of_turn(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Vec<u32>
 /// The chat template that the config asks for, if there is one.
 pub fn template(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<ChatTemplate>, Failure> {
     let (config, tokenizer) = (&loaded.config, &model.tokenizer);
+    let is_own = config.chat_template == "tokenizer_default";
     let source = match config.chat_template.as_str() {
-        "tokenizer_default" => tokenizer.chat_template().map(ToOwned::to_owned),
+        "tokenizer_default" => match tokenizer.chat_template() {
+            None if has_conversations(config) && !tokenizer.chat_templates().is_empty() => {
+                let problem = no_default(tokenizer).at(loaded.source.nearest_place("chat_template"));
+                return Err(problem.help(NO_DEFAULT_HELP).into());
+            }
+            source => source.map(ToOwned::to_owned),
+        },
         "jinja" => match &config.chat_template_jinja {
             Some(text) if text.contains("{{") || text.contains("{%") => Some(text.clone()),
             Some(file) => {
                 let path = loaded.resolve(file);
-                let text = std::fs::read_to_string(&path).map_err(|error| {
+                let read = files::read(&path, TEMPLATE_BYTES)
+                    .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
+                let text = read.map_err(|error| {
                     Diagnostic::error(
                         "config::missing-file",
                         format!("the chat template `{}` cannot be read", path.display()),
@@ -98,7 +112,28 @@ pub fn template(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Chat
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
     // The day, not the second: samples of one run must not differ by when they were rendered.
     let now = Now(now / 86_400 * 86_400);
-    let template = ChatTemplate::new(&source, &tokenizer.special_tokens(), now)
-        .map_err(|error| Diagnostic::from(error).at(loaded.source.nearest_place("chat_template")))?;
-    Ok(Some(template))
+    let special_tokens = tokenizer.special_tokens();
+    let compile = |source: &str| {
+        ChatTemplate::new(source, &special_tokens, now)
+            .map_err(|error| Diagnostic::from(error).at(loaded.source.nearest_place("chat_template")))
+    };
+    let with_tools = tokenizer.chat_templates().get("tool_use").filter(|_| is_own);
+    let with_tools = with_tools.map(|source| compile(source)).transpose()?;
+    Ok(Some(compile(&source)?.with_tools(with_tools)))
+}
+
+fn has_conversations(config: &Config) -> bool {
+    config.datasets.iter().chain(&config.test_datasets).any(|dataset| dataset.strategy.name == "chat_template")
+}
+
+/// How to go on without a template that is called `default`.
+const NO_DEFAULT_HELP: &str =
+    "write one of them to a file, and set `chat_template: jinja` and `chat_template_jinja: FILE`";
+
+/// Several templates, none of which is the one for all conversations.
+pub fn no_default(tokenizer: &Tokenizer) -> Diagnostic {
+    let names: Vec<String> = tokenizer.chat_templates().keys().map(|name| format!("`{name}`")).collect();
+    let message = format!("the tokenizer has no chat template `default`; it has {}", names.join(", "));
+    Diagnostic::error("tokenizer::template", message)
+        .why("of several templates, conversations take the one of that name")
 }

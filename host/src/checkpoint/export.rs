@@ -7,39 +7,33 @@ use std::path::{Path, PathBuf};
 use engine::adapter::peft::export_adapter;
 use engine::kernels::Kernels;
 use engine::model::Model;
-use engine::model::export::{SHARD_BYTES, export_model};
+use engine::model::config::{ModelConfig, one_or_list};
+use engine::model::export::{SHARD_BYTES, export_model, write_json};
+use serde_json::{Map, Value};
 
-use super::CheckpointError;
 use super::directory::{files_of, name_of, sync_directory};
+use super::{CheckpointError, tokenizer_files};
+use crate::data::generation::GenerationConfig;
+use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::Failure;
-
-/// Tokenizer files that go along unchanged where the base model has them.
-const TOKENIZER_FILES: [&str; 6] = [
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-];
 
 /// What belongs to a model beside its weights.
 #[derive(Debug, Clone)]
 pub struct ModelFiles<'a> {
-    /// The directory of the tokenizer.
-    pub tokenizer: &'a Path,
+    /// The tokenizer.
+    pub tokenizer: &'a Tokenizer,
     /// The chat template that was trained with.
     pub chat_template: Option<&'a str>,
     /// What an adapter names as its base.
     pub base_model: &'a str,
+    /// `generation_config.json`: [`generation_config`].
+    pub generation: Value,
 }
 
 impl ModelFiles<'_> {
     /// Bytes of what goes along with the weights.
     pub fn other_bytes(&self) -> u64 {
-        let size = |name: &&str| Some(self.tokenizer.join(name).metadata().ok()?.len());
-        let template = self.chat_template.map_or(0, |template| template.len() as u64);
-        TOKENIZER_FILES.iter().filter_map(size).sum::<u64>() + template
+        tokenizer_files::bytes(self.tokenizer, self.chat_template)
     }
 
     /// Writes model and tokenizer into an empty directory.
@@ -49,19 +43,9 @@ impl ModelFiles<'_> {
         } else {
             export_model(model, directory, SHARD_BYTES)?;
         }
-        for name in TOKENIZER_FILES {
-            let (from, to) = (self.tokenizer.join(name), directory.join(name));
-            match fs::copy(&from, &to) {
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(source) => return Err(CheckpointError::Write { path: to, source }.into()),
-            }
-        }
-        if let Some(template) = self.chat_template {
-            let path = directory.join("chat_template.jinja");
-            fs::write(&path, template).map_err(|source| CheckpointError::Write { path, source })?;
-        }
-        Ok(())
+        // An adapter has it too: how its turns end is learned with it.
+        write_json(directory, "generation_config.json", &self.generation)?;
+        Ok(tokenizer_files::write(self.tokenizer, self.chat_template, directory)?)
     }
 
     /// Puts the finished model into `output_dir`, with `card` as its `README.md`.
@@ -103,4 +87,27 @@ impl ModelFiles<'_> {
         sync_directory(output_dir)?;
         Ok(moved)
     }
+}
+
+/// The `generation_config.json` of a trained model: the base model's, with every token that ends a text.
+pub fn generation_config(model: &ModelConfig, base: &GenerationConfig, tokenizer: &Tokenizer, ends: Vec<u32>) -> Value {
+    let mut generation = base.raw.clone().unwrap_or_else(|| {
+        let mut made = Map::new();
+        // transformers would write it anew from `config.json`, which lacks the ends of turns.
+        if ends == model.eos_token_id {
+            made.insert("_from_model_config".into(), true.into());
+        }
+        made
+    });
+    let ids = [("bos_token", "bos_token_id", model.bos_token_id), ("pad_token", "pad_token_id", model.pad_token_id)];
+    for (name, key, id) in ids {
+        let is_changed = tokenizer.changed().iter().any(|(changed, _)| *changed == name);
+        if let Some(id) = id.filter(|_| is_changed || base.raw.is_none()) {
+            generation.insert(key.into(), id.into());
+        }
+    }
+    if let Some(ids) = one_or_list(&ends).filter(|_| ends != base.eos_token_id) {
+        generation.insert("eos_token_id".into(), ids);
+    }
+    Value::Object(generation)
 }

@@ -6,6 +6,7 @@ pub mod export;
 pub mod load;
 pub mod retention;
 pub mod save;
+mod tokenizer_files;
 
 use std::path::{Path, PathBuf};
 

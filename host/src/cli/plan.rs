@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::say;
 use crate::check::facts::ModelFacts;
-use crate::checkpoint::export::ModelFiles;
+use crate::check::selection;
+use crate::checkpoint::export::{ModelFiles, generation_config};
 use crate::config::LoadedConfig;
 use crate::data::filter::FilterReport;
 use crate::data::template::ChatTemplate;
@@ -22,10 +23,18 @@ pub(super) fn model_files<'a>(
     model: &'a ModelFacts,
     template: Option<&'a ChatTemplate>,
 ) -> ModelFiles<'a> {
+    // A token that is not there is an error of the plan, long before anything is written.
+    let end_of_turn = selection::end_of_turn(loaded, model).unwrap_or_default();
     ModelFiles {
-        tokenizer: model.tokenizer.directory(),
+        tokenizer: &model.tokenizer,
         chat_template: template.map(ChatTemplate::source),
         base_model: &loaded.config.base_model,
+        generation: generation_config(
+            &model.config,
+            &model.generation,
+            &model.tokenizer,
+            model.end_tokens(&end_of_turn),
+        ),
     }
 }
 

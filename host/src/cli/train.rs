@@ -389,9 +389,7 @@ impl Job<'_> {
             rewards.push(NamedReward::new(used.name, scorer, reference.on_error));
         }
         let tokenizer = &self.model.tokenizer;
-        let mut eos_token_ids = self.model.config.eos_token_id.clone();
-        eos_token_ids.extend(tokenizer.eos());
-        eos_token_ids.extend(config.eot_tokens.iter().filter_map(|token| tokenizer.id_of(token)));
+        let eos_token_ids = self.model.end_tokens(&selection::end_of_turn(self.loaded, self.model)?);
         let generation = GenerateOptions {
             max_new_tokens: config.eval_max_new_tokens as usize,
             eos_token_ids,

@@ -4,6 +4,7 @@ pub mod batches;
 pub mod cursor;
 pub mod dataset;
 pub mod filter;
+pub mod generation;
 mod jinja;
 pub mod source;
 pub mod strategy;

@@ -62,6 +62,8 @@ pub struct ChatTemplate {
     template: jinja::Template,
     /// Special tokens by the names that templates have for them.
     special_tokens: BTreeMap<String, Value>,
+    /// The model's template for conversations with tools, where it has one of its own (`tool_use`).
+    with_tools: Option<Box<ChatTemplate>>,
 }
 
 /// A rendered conversation.
@@ -96,7 +98,19 @@ impl ChatTemplate {
             source: jinja::with_line_ends(source),
             template,
             special_tokens: special_tokens.iter().map(|(name, token)| (name.clone(), token.as_str().into())).collect(),
+            with_tools: None,
         })
+    }
+
+    /// Has conversations with tools rendered by `other`, as transformers does where a model has a template `tool_use`.
+    #[must_use]
+    pub fn with_tools(self, other: Option<Self>) -> Self {
+        Self { with_tools: other.map(Box::new), ..self }
+    }
+
+    /// The template for this conversation.
+    fn of(&self, conversation: &Conversation) -> &Self {
+        self.with_tools.as_deref().filter(|_| conversation.tools_json.is_some()).unwrap_or(self)
     }
 
     /// The template's text with `\n` for every line end, as transformers reads it too.
@@ -115,8 +129,9 @@ impl ChatTemplate {
         }
         let tools = tools(conversation)?;
         let mut messages = messages(conversation)?;
-        let text = self.text(&mut messages, tools.as_ref())?;
-        place::find(self, conversation, &messages, tools.as_ref(), text, needed)
+        let this = self.of(conversation);
+        let text = this.text(&mut messages, tools.as_ref())?;
+        place::find(this, conversation, &messages, tools.as_ref(), text, needed)
     }
 
     /// The text of a conversation. A content of null stays one only where the template knows it: Jinja prints it as `None`,
@@ -145,9 +160,10 @@ impl ChatTemplate {
     /// Renders the messages and the words that open the assistant's next turn: what a model is given to answer.
     pub fn prompt(&self, conversation: &Conversation) -> Result<String, TemplateError> {
         let (mut messages, tools) = (messages(conversation)?, tools(conversation)?);
+        let this = self.of(conversation);
         // Decides what becomes of null contents.
-        self.text(&mut messages, tools.as_ref())?;
-        self.run(&messages, tools.as_ref(), true)
+        this.text(&mut messages, tools.as_ref())?;
+        this.run(&messages, tools.as_ref(), true)
     }
 
     fn run(&self, messages: &[Value], tools: Option<&Value>, open_turn: bool) -> Result<String, TemplateError> {

@@ -11,7 +11,7 @@ use std::ops::Range;
 use plugin_runtime::types::{Conversation, Message, Segment, Text, TrainSpan};
 
 use super::template::{ChatTemplate, TemplateError, Turn};
-use super::tokenizer::{Token, Tokenizer, TokenizerError};
+use super::tokenizer::{Affixes, Token, Tokenizer, TokenizerError};
 
 /// Why a sample could not become tokens.
 #[derive(Debug, thiserror::Error)]
@@ -97,8 +97,6 @@ pub struct Encoder<'a> {
     pub train_on_inputs: bool,
     /// Tokens that end a turn beside the end-of-text token (`eot_tokens`).
     pub end_of_turn: Vec<u32>,
-    /// Put the beginning-of-text token in front of plain texts.
-    pub starts_with_bos: bool,
     /// Samples keep the text that they were made of.
     pub keeps_text: bool,
 }
@@ -152,21 +150,32 @@ impl Encoder<'_> {
         let tokens = self.tokenizer.encode(&text)?;
         let mut places = places(&tokens);
         let mut sample = mask(&tokens, &parts);
-        if let (true, Some(bos)) = (self.starts_with_bos, self.tokenizer.bos())
-            && sample.ids.first() != Some(&bos)
-        {
-            push(&mut sample, 0, bos, self.train_on_inputs, 1.0);
-            places.insert(0, 0..0);
+        let Affixes { prefix, suffix } = self.tokenizer.affixes();
+        if !sample.ids.starts_with(prefix) {
+            for (at, &id) in prefix.iter().enumerate() {
+                push(&mut sample, at, id, self.train_on_inputs, 1.0);
+            }
+            places.splice(0..0, std::iter::repeat_n(0..0, prefix.len()));
         }
         // The end of a text that is learned is learned too: the model must know when to stop.
-        if let (Some(last), Some(eos)) = (parts.iter().rev().find(|part| !part.bytes.is_empty()), self.tokenizer.eos())
-            && last.train
+        let (train, weight) = parts
+            .iter()
+            .rev()
+            .find(|part| !part.bytes.is_empty())
+            .map_or((false, 1.0), |part| (part.train, part.weight));
+        if !suffix.is_empty() && !sample.ids.ends_with(suffix) {
+            for &id in suffix {
+                let at = sample.ids.len();
+                push(&mut sample, at, id, train, weight);
+            }
+        }
+        if let Some(eos) = self.tokenizer.eos().filter(|_| train)
             && sample.ids.last() != Some(&eos)
         {
             let at = sample.ids.len();
-            push(&mut sample, at, eos, true, last.weight);
-            places.push(text.len()..text.len());
+            push(&mut sample, at, eos, true, weight);
         }
+        places.resize(sample.ids.len(), text.len()..text.len());
         Ok(Encoded { tokens: sample, text, places, unwritten: BTreeSet::new() })
     }
 

@@ -9,6 +9,7 @@ use plugin_runtime::PluginError;
 use super::{Diagnostic, Failure, Place};
 use crate::checkpoint::CheckpointError;
 use crate::data::dataset::{BadRow, DatasetError};
+use crate::data::generation::GenerationError;
 use crate::data::template::TemplateError;
 use crate::data::tokenizer::TokenizerError;
 use crate::train::lock::LockError;
@@ -35,7 +36,15 @@ macro_rules! fails_as_diagnostic {
     )+};
 }
 
-fails_as_diagnostic!(PluginError, EngineError, CheckpointError, TokenizerError, TemplateError, LockError);
+fails_as_diagnostic!(
+    PluginError,
+    EngineError,
+    CheckpointError,
+    TokenizerError,
+    GenerationError,
+    TemplateError,
+    LockError
+);
 
 impl From<PluginError> for Diagnostic {
     fn from(error: PluginError) -> Self {
@@ -146,10 +155,19 @@ impl From<TokenizerError> for Diagnostic {
         match &error {
             TokenizerError::Missing { .. } => diagnostic("tokenizer::missing")
                 .help("download `tokenizer.json` of the model, or name a directory that has one in `tokenizer_config`"),
+            TokenizerError::NoRow { .. } => diagnostic("model::vocabulary")
+                .why("a token without a row cannot be looked up")
+                .help("use the tokenizer that belongs to the model; new tokens cannot be added"),
             TokenizerError::UnknownSpecial { .. } => diagnostic("tokenizer::unknown-token")
                 .help("name a token of the vocabulary under `special_tokens`; new tokens cannot be added"),
             _ => diagnostic("tokenizer::invalid"),
         }
+    }
+}
+
+impl From<GenerationError> for Diagnostic {
+    fn from(error: GenerationError) -> Self {
+        Self::error("model::config", error.to_string()).help("mend the file, or delete it: `config.json` says enough")
     }
 }
 

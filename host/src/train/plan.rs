@@ -264,15 +264,7 @@ fn data(
     let config = &loaded.config;
     let tokenizer = &model.tokenizer;
     let end_of_turn = selection::end_of_turn(loaded, model)?;
-    let starts_with_bos = tokenizer.starts_with_bos()?;
-    let encoder = Encoder {
-        tokenizer,
-        template,
-        train_on_inputs: config.train_on_inputs,
-        end_of_turn,
-        starts_with_bos,
-        keeps_text,
-    };
+    let encoder = Encoder { tokenizer, template, train_on_inputs: config.train_on_inputs, end_of_turn, keeps_text };
     let mut dropped = Dropped::default();
     let (mut rows, mut too_long) = (0, 0);
     let mut read =

@@ -13,10 +13,13 @@ use crate::kernels::Kernels;
 use crate::model::Model;
 use crate::model::config::ModelConfig;
 use crate::model::export::{Entry, write_json, write_safetensors};
+use crate::model::files;
 use crate::model::layout::LinearKind;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
+/// Bytes that an adapter's weights may have: they are read whole.
+const WEIGHT_BYTES: u64 = 64 << 30;
 
 /// Why an adapter directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +66,7 @@ pub fn load<K: Kernels>(kernels: &K, model: &ModelConfig, directory: &Path) -> R
     let config = read_config(&directory.join(CONFIG), model)?;
     let mut lora = Lora::new(kernels, model, config, 0);
     let path = directory.join(WEIGHTS);
-    let bytes = std::fs::read(&path).map_err(|source| PeftError::Read { path: path.clone(), source })?;
+    let bytes = files::read(&path, WEIGHT_BYTES).map_err(|source| PeftError::Read { path: path.clone(), source })?;
     let invalid = |reason: String| PeftError::Invalid { path: path.clone(), reason };
     let tensors = SafeTensors::deserialize(&bytes).map_err(|error| invalid(error.to_string()))?;
     let known: BTreeSet<&str> = lora.slots().iter().map(|slot| slot.name.as_str()).collect();
@@ -131,7 +134,8 @@ pub fn export_adapter<K: Kernels>(
 }
 
 fn read_config(path: &Path, model: &ModelConfig) -> Result<LoraConfig, PeftError> {
-    let text = std::fs::read(path).map_err(|source| PeftError::Read { path: path.to_owned(), source })?;
+    let text =
+        files::read(path, files::JSON_BYTES).map_err(|source| PeftError::Read { path: path.to_owned(), source })?;
     let invalid = |reason: String| PeftError::Invalid { path: path.to_owned(), reason };
     let raw: Map<String, Value> = serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
     refuse_unsupported(path, &raw)?;

@@ -122,6 +122,12 @@ fn check(config: &ModelConfig, prompts: &[Vec<u32>], options: &GenerateOptions) 
             let limit = config.max_position_embeddings;
             return wrong(format!("a prompt has {} tokens; the model has {limit} positions", prompt.len()));
         }
+        if let Some(window) = config.sliding_window.filter(|&window| prompt.len() > window) {
+            let len = prompt.len();
+            return wrong(format!(
+                "a prompt has {len} tokens; attention of the model reaches {window} (`sliding_window`)"
+            ));
+        }
         if let Some(id) = prompt.iter().find(|&&id| id as usize >= config.vocab_size) {
             return wrong(format!("token {id} is not one of the model's {}", config.vocab_size));
         }
@@ -138,6 +144,8 @@ fn complete<K: Kernels>(
     completions: &mut [Completion],
 ) -> Result<(), EngineError> {
     let positions = model.config.max_position_embeddings;
+    // Past its window a token would no longer see the first ones: that attention is not here, so that is where it ends.
+    let positions = positions.min(model.config.sliding_window.unwrap_or(positions));
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     let capacity = longest.saturating_add(options.max_new_tokens).min(positions);
     let mut decoder = Decoder::new(model, prompts.len(), capacity);

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::files;
+
 /// Why a `config.json` cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -92,6 +94,9 @@ pub struct ModelConfig {
     pub rope_scaling: Option<RopeScaling>,
     /// Positions that the model was made for.
     pub max_position_embeddings: usize,
+    /// A token sees itself and the `sliding_window - 1` tokens before it. Attention here sees all of a document, which is
+    /// the same as long as none has more tokens than this.
+    pub sliding_window: Option<usize>,
     /// The output projection is the embedding.
     pub tie_word_embeddings: bool,
     /// Standard deviation of a random start.
@@ -149,91 +154,158 @@ impl Reader<'_> {
         }
     }
 
-    /// A token id, or a list of them.
-    fn ids(&self, key: &str) -> Result<Vec<u32>, ConfigError> {
-        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        let ids = match self.raw.get(key) {
-            None | Some(Value::Null) => Some(Vec::new()),
+    /// True or false; `false` where it is absent.
+    fn flag(&self, key: &str) -> Result<bool, ConfigError> {
+        match self.raw.get(key) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(value) => Err(self.invalid(format!("`{key}` is {value}, not true or false"))),
+        }
+    }
+
+    /// A token id, or a list of them. The class has `default`, which holds where the key is absent; a negative id, as old
+    /// files have for padding, is none.
+    fn ids(&self, key: &str, default: Option<u32>) -> Result<Vec<u32>, ConfigError> {
+        let id = |value: &Value| match value.as_i64() {
+            Some(negative) if negative < 0 => Some(None),
+            Some(id) => u32::try_from(id).ok().map(Some),
+            None => None,
+        };
+        let ids: Option<Vec<Option<u32>>> = match self.raw.get(key) {
+            None => Some(vec![default]),
+            Some(Value::Null) => Some(Vec::new()),
             Some(Value::Array(values)) => values.iter().map(id).collect(),
             Some(value) => id(value).map(|id| vec![id]),
         };
-        ids.ok_or_else(|| self.invalid(format!("`{key}` is {}, not a token id", self.raw[key])))
+        let ids = ids.ok_or_else(|| self.invalid(format!("`{key}` is {}, not a token id", self.raw[key])))?;
+        Ok(ids.into_iter().flatten().collect())
     }
 
+    /// `model_type` decides, as it does for transformers' `AutoConfig`; `architectures` must be of the family too.
     fn architecture(&self) -> Result<String, ConfigError> {
         let listed = self.raw.get("architectures").and_then(Value::as_array).and_then(|list| list.first());
-        let name = match (listed.and_then(Value::as_str), self.raw.get("model_type").and_then(Value::as_str)) {
-            (Some(name), _) => name.to_owned(),
-            (None, Some("llama")) => "LlamaForCausalLM".into(),
-            (None, Some("mistral")) => "MistralForCausalLM".into(),
-            (None, Some(other)) => other.to_owned(),
-            (None, None) => return Err(self.invalid("it names neither `architectures` nor `model_type`".into())),
+        let listed = listed.and_then(Value::as_str);
+        let by_type = match self.raw.get("model_type").and_then(Value::as_str) {
+            Some("llama") => Some("LlamaForCausalLM"),
+            Some("mistral") => Some("MistralForCausalLM"),
+            Some(other) if listed.is_none_or(is_known) => {
+                return Err(self.unsupported(format!("model_type {other}"), KNOWN));
+            }
+            _ => None,
         };
-        match name.as_str() {
-            "LlamaForCausalLM" | "MistralForCausalLM" => Ok(name),
-            _ => Err(self.unsupported(
-                format!("architecture {name}"),
-                "LlamaForCausalLM and MistralForCausalLM (without a sliding window) can be trained",
-            )),
+        match (listed, by_type) {
+            (Some(name), _) if !is_known(name) => Err(self.unsupported(format!("architecture {name}"), KNOWN)),
+            (_, Some(name)) | (Some(name), None) => Ok(name.to_owned()),
+            (None, None) => Err(self.invalid("it names neither `architectures` nor `model_type`".into())),
         }
     }
 
     fn refuse_unsupported(&self) -> Result<(), ConfigError> {
         for key in ["attention_bias", "mlp_bias"] {
-            if self.raw.get(key).and_then(Value::as_bool) == Some(true) {
+            if self.flag(key)? {
                 return Err(self.unsupported(format!("{key}: true"), "projections here have no bias"));
             }
         }
-        for key in ["sliding_window", "quantization_config"] {
-            if let Some(value) = self.raw.get(key).filter(|value| !value.is_null()) {
-                let reason = if key == "sliding_window" {
-                    "attention here sees the whole document"
-                } else {
-                    "weights must be stored as F32, F16 or BF16"
-                };
-                return Err(self.unsupported(format!("{key}: {value}"), reason));
+        if let Some(value) = self.raw.get("quantization_config").filter(|value| !value.is_null()) {
+            let reason = "weights must be stored as F32, F16 or BF16";
+            return Err(self.unsupported(format!("quantization_config: {value}"), reason));
+        }
+        match self.raw.get("hidden_act") {
+            None | Some(Value::Null) => {}
+            Some(Value::String(activation)) if activation == "silu" || activation == "swish" => {}
+            Some(other) => {
+                let other = other.as_str().map_or_else(|| other.to_string(), ToOwned::to_owned);
+                return Err(self.unsupported(format!("hidden_act: {other}"), "the feed-forward layer uses silu"));
             }
         }
-        if let Some(activation) = self.raw.get("hidden_act").and_then(Value::as_str)
-            && activation != "silu"
-            && activation != "swish"
-        {
-            return Err(self.unsupported(format!("hidden_act: {activation}"), "the feed-forward layer uses silu"));
-        }
-        if self.raw.get("attention_dropout").and_then(Value::as_f64).is_some_and(|share| share > 0.0) {
+        if self.number("attention_dropout")?.is_some_and(|share| share > 0.0) {
             return Err(self.unsupported("attention_dropout".into(), "attention here drops nothing; set it to 0"));
         }
         Ok(())
     }
 
-    fn rope(&self) -> Result<(f64, Option<RopeScaling>), ConfigError> {
-        let table = |key: &str| self.raw.get(key).and_then(Value::as_object);
-        let scaling = table("rope_parameters").or_else(|| table("rope_scaling"));
-        let value = |key: &str| scaling.and_then(|scaling| scaling.get(key)).and_then(Value::as_f64);
-        let theta = value("rope_theta").or(self.number("rope_theta")?).unwrap_or(10_000.0);
-        let kind = scaling
-            .and_then(|scaling| scaling.get("rope_type").or_else(|| scaling.get("type")))
-            .and_then(Value::as_str);
-        let need = |key: &str| {
-            value(key).filter(|number| number.is_finite() && *number > 0.0).ok_or_else(|| {
-                self.invalid(format!("rotary scaling `{}` needs `{key}` above 0", kind.unwrap_or_default()))
-            })
+    /// The window of attention. A Mistral config without the key has the 4096 of transformers' `MistralConfig`; `null` is
+    /// none. Only Mistral has no switch for it: elsewhere `use_sliding_window: false` is none too.
+    fn sliding_window(&self, is_mistral: bool) -> Result<Option<usize>, ConfigError> {
+        let window = match self.optional_size("sliding_window")? {
+            None if is_mistral && !self.raw.contains_key("sliding_window") => Some(4096),
+            window => window,
+        };
+        let is_off = self.raw.contains_key("use_sliding_window") && !self.flag("use_sliding_window")?;
+        Ok(window.filter(|_| is_mistral || !is_off))
+    }
+
+    /// Base and stretch of the rotary frequencies. Of two tables `rope_scaling` wins, unless it is empty, as in
+    /// `convert_rope_params_to_dict` of transformers 5.
+    fn rope(&self, max_position_embeddings: usize) -> Result<(f64, Option<RopeScaling>), ConfigError> {
+        let table = |key: &str| match self.raw.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Object(table)) => Ok(Some(table).filter(|table| !table.is_empty())),
+            Some(other) => Err(self.invalid(format!("`{key}` is {other}, not an object"))),
+        };
+        let empty = Map::new();
+        let table = table("rope_scaling")?.or(table("rope_parameters")?).unwrap_or(&empty);
+        // Null is not the default: transformers has no base then, and fails.
+        let theta = match table.get("rope_theta").or_else(|| self.raw.get("rope_theta")) {
+            None => 10_000.0,
+            Some(theta) => theta
+                .as_f64()
+                .filter(|theta| theta.is_finite() && *theta > 0.0)
+                .ok_or_else(|| self.invalid(format!("`rope_theta` is {theta}, not a number above 0")))?,
+        };
+        if let Some(share) = table.get("partial_rotary_factor").or_else(|| self.raw.get("partial_rotary_factor"))
+            && !share.is_null()
+            && share.as_f64() != Some(1.0)
+        {
+            let feature = format!("partial_rotary_factor: {share}");
+            return Err(self.unsupported(feature, "all of a head is rotated here"));
+        }
+        let kind = match table.get("rope_type").or_else(|| table.get("type")) {
+            None => "default",
+            Some(Value::String(kind)) => kind.as_str(),
+            Some(other) => return Err(self.invalid(format!("`rope_type` is {other}, not a text"))),
+        };
+        let positive = |key: &str, value: &Value| {
+            let number = value.as_f64().filter(|number| number.is_finite() && *number > 0.0);
+            number.ok_or_else(|| self.invalid(format!("rotary scaling `{kind}` needs `{key}` above 0, it is {value}")))
+        };
+        let need = |key: &str| match table.get(key) {
+            Some(value) => positive(key, value),
+            None => Err(self.invalid(format!("rotary scaling `{kind}` needs `{key}` above 0"))),
         };
         let scaling = match kind {
-            None | Some("default") => None,
-            Some("linear") => Some(RopeScaling::Linear { factor: need("factor")? }),
-            Some("llama3") => Some(RopeScaling::Llama3 {
-                factor: need("factor")?,
-                low_freq_factor: need("low_freq_factor")?,
-                high_freq_factor: need("high_freq_factor")?,
-                original_max_position_embeddings: need("original_max_position_embeddings")?,
-            }),
-            Some(other) => {
+            "default" => None,
+            "linear" => Some(RopeScaling::Linear { factor: need("factor")? }),
+            "llama3" => {
+                let (low_freq_factor, high_freq_factor) = (need("low_freq_factor")?, need("high_freq_factor")?);
+                if high_freq_factor <= low_freq_factor {
+                    return Err(self.invalid(format!(
+                        "`high_freq_factor` {high_freq_factor} is not above `low_freq_factor` {low_freq_factor}"
+                    )));
+                }
+                let key = "original_max_position_embeddings";
+                // `standardize_rope_params` of transformers 5 fills it in.
+                let original = table.get(key).map_or(Ok(max_position_embeddings as f64), |value| positive(key, value));
+                Some(RopeScaling::Llama3 {
+                    factor: need("factor")?,
+                    low_freq_factor,
+                    high_freq_factor,
+                    original_max_position_embeddings: original?,
+                })
+            }
+            other => {
                 return Err(self.unsupported(format!("rope_type: {other}"), "default, linear and llama3 are supported"));
             }
         };
         Ok((theta, scaling))
     }
+}
+
+/// What can be trained, for messages.
+const KNOWN: &str = "LlamaForCausalLM and MistralForCausalLM can be trained";
+
+fn is_known(architecture: &str) -> bool {
+    matches!(architecture, "LlamaForCausalLM" | "MistralForCausalLM")
 }
 
 impl ModelConfig {
@@ -243,12 +315,16 @@ impl ModelConfig {
     /// [`ConfigError`] names the file and what is wrong in it.
     pub fn from_dir(directory: &Path) -> Result<Self, ConfigError> {
         let path = directory.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        let bytes =
+            files::read(&path, files::JSON_BYTES).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        let text = String::from_utf8(bytes)
+            .map_err(|error| ConfigError::Invalid { path: path.clone(), reason: error.to_string() })?;
         Self::from_json(&text, &path)
     }
 
     /// Reads the text of a `config.json`; `path` is for messages. Both spellings of rotary settings are read: transformers
-    /// 4 (`rope_theta`, `rope_scaling`) and 5 (`rope_parameters`).
+    /// 4 (`rope_theta`, `rope_scaling`) and 5 (`rope_parameters`). What is absent has the value of transformers'
+    /// `LlamaConfig` or `MistralConfig`; sizes must be there.
     ///
     /// # Errors
     /// [`ConfigError`] names the file and what is wrong in it.
@@ -259,7 +335,12 @@ impl ModelConfig {
         let architecture = read.architecture()?;
         read.refuse_unsupported()?;
         let (hidden_size, num_attention_heads) = (read.size("hidden_size")?, read.size("num_attention_heads")?);
-        let num_key_value_heads = read.optional_size("num_key_value_heads")?.unwrap_or(num_attention_heads);
+        let is_mistral = architecture == "MistralForCausalLM";
+        let num_key_value_heads = match read.optional_size("num_key_value_heads")? {
+            Some(heads) => heads,
+            None if is_mistral && !raw.contains_key("num_key_value_heads") => 8,
+            None => num_attention_heads,
+        };
         let head_dim = match read.optional_size("head_dim")? {
             Some(head_dim) => head_dim,
             None if hidden_size % num_attention_heads == 0 => hidden_size / num_attention_heads,
@@ -277,7 +358,9 @@ impl ModelConfig {
         if head_dim % 2 != 0 {
             return Err(read.invalid(format!("the head size {head_dim} is odd, so it has no halves to rotate")));
         }
-        let (rope_theta, rope_scaling) = read.rope()?;
+        let longest = if is_mistral { 4096 * 32 } else { 2048 };
+        let max_position_embeddings = read.optional_size("max_position_embeddings")?.unwrap_or(longest);
+        let (rope_theta, rope_scaling) = read.rope(max_position_embeddings)?;
         let config = Self {
             architecture,
             hidden_size,
@@ -290,12 +373,13 @@ impl ModelConfig {
             rms_norm_eps: read.number("rms_norm_eps")?.unwrap_or(1e-6) as f32,
             rope_theta,
             rope_scaling,
-            max_position_embeddings: read.optional_size("max_position_embeddings")?.unwrap_or(2048),
-            tie_word_embeddings: raw.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false),
+            max_position_embeddings,
+            sliding_window: read.sliding_window(is_mistral)?,
+            tie_word_embeddings: read.flag("tie_word_embeddings")?,
             initializer_range: read.number("initializer_range")?.unwrap_or(0.02),
-            bos_token_id: read.ids("bos_token_id")?.first().copied(),
-            eos_token_id: read.ids("eos_token_id")?,
-            pad_token_id: read.ids("pad_token_id")?.first().copied(),
+            bos_token_id: read.ids("bos_token_id", Some(1))?.first().copied(),
+            eos_token_id: read.ids("eos_token_id", Some(2))?,
+            pad_token_id: read.ids("pad_token_id", None)?.first().copied(),
             raw: raw.clone(),
         };
         let elements = config.parameters().iter().try_fold(0usize, |sum, spec| {
@@ -304,6 +388,45 @@ impl ModelConfig {
         match elements {
             Some(elements) if elements <= MAX_PARAMETERS => Ok(config),
             _ => Err(read.invalid(format!("its sizes make more than {MAX_PARAMETERS} parameters"))),
+        }
+    }
+
+    /// True where `rope_scaling` and `rope_parameters` are both there and say different things.
+    pub fn has_two_ropes(&self) -> bool {
+        let table = |key: &str| self.raw.get(key).and_then(Value::as_object).filter(|table| !table.is_empty());
+        match (table("rope_scaling"), table("rope_parameters")) {
+            (Some(old), Some(new)) => {
+                let base = |table: &Map<String, Value>| {
+                    table.get("rope_theta").or_else(|| self.raw.get("rope_theta")).and_then(Value::as_f64)
+                };
+                let kind = |table: &Map<String, Value>| table.get("rope_type").or_else(|| table.get("type")).cloned();
+                let differs = |key: &str| old.get(key).and_then(Value::as_f64) != new.get(key).and_then(Value::as_f64);
+                let numbers = ["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"];
+                base(old) != base(new) || kind(old) != kind(new) || numbers.into_iter().any(differs)
+            }
+            _ => false,
+        }
+    }
+
+    /// Gives the model an output projection of its own, in what is exported too.
+    pub fn untie(&mut self) {
+        self.tie_word_embeddings = false;
+        self.raw.insert("tie_word_embeddings".into(), false.into());
+    }
+
+    /// The ids with which a text begins, ends and is filled, in what is exported too. What is empty stays as it is.
+    pub fn set_token_ids(&mut self, bos: Option<u32>, eos: &[u32], pad: Option<u32>) {
+        if let Some(id) = bos {
+            self.bos_token_id = Some(id);
+            self.raw.insert("bos_token_id".into(), id.into());
+        }
+        if let Some(ids) = one_or_list(eos) {
+            self.eos_token_id = eos.to_vec();
+            self.raw.insert("eos_token_id".into(), ids);
+        }
+        if let Some(id) = pad {
+            self.pad_token_id = Some(id);
+            self.raw.insert("pad_token_id".into(), id.into());
         }
     }
 
@@ -334,52 +457,14 @@ impl ModelConfig {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 96,
-        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100,
-        "eos_token_id": [2, 3], "rope_theta": 5000.0}"#;
-
-    fn read(edit: &str) -> Result<ModelConfig, ConfigError> {
-        let mut raw: Map<String, Value> = serde_json::from_str(GOOD).unwrap();
-        raw.extend(serde_json::from_str::<Map<String, Value>>(edit).unwrap());
-        ModelConfig::from_json(&Value::Object(raw).to_string(), Path::new("m/config.json"))
-    }
-
-    #[test]
-    fn reads_both_spellings_of_rotary_settings() {
-        assert_eq!(read("{}").unwrap().eos_token_id, [2, 3]);
-        assert!((read("{}").unwrap().rope_theta - 5000.0).abs() < 1e-9);
-        let llama3 = r#""factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192"#;
-        let old = read(&format!(r#"{{"rope_scaling": {{"rope_type": "llama3", {llama3}}}}}"#)).unwrap();
-        let new = read(&format!(r#"{{"rope_parameters": {{"rope_theta": 5000.0, "rope_type": "llama3", {llama3}}}}}"#))
-            .unwrap();
-        assert_eq!((old.rope_theta, old.rope_scaling), (new.rope_theta, new.rope_scaling));
-    }
-
-    #[test]
-    fn what_is_wrong_or_unknown_is_named() {
-        for (edit, expected) in [
-            (r#"{"hidden_size": 0}"#, "`hidden_size` is 0"),
-            (r#"{"hidden_size": 65}"#, "not a multiple of `num_attention_heads`"),
-            (r#"{"num_key_value_heads": 3}"#, "not a multiple of `num_key_value_heads`"),
-            (r#"{"vocab_size": -1}"#, "`vocab_size` is -1"),
-            (
-                r#"{"vocab_size": 200000000, "hidden_size": 200000000, "head_dim": 2}"#,
-                "more than 1099511627776 parameters",
-            ),
-            (r#"{"architectures": ["GPT2LMHeadModel"]}"#, "asks for `architecture GPT2LMHeadModel`"),
-            (r#"{"attention_bias": true}"#, "asks for `attention_bias: true`"),
-            (r#"{"sliding_window": 4096}"#, "asks for `sliding_window: 4096`"),
-            (r#"{"hidden_act": "gelu"}"#, "asks for `hidden_act: gelu`"),
-            (r#"{"rope_scaling": {"type": "yarn", "factor": 2}}"#, "asks for `rope_type: yarn`"),
-            (r#"{"rope_scaling": {"type": "linear"}}"#, "needs `factor` above 0"),
-            (r#"{"eos_token_id": "x"}"#, "not a token id"),
-        ] {
-            let message = read(edit).unwrap_err().to_string();
-            assert!(message.contains(expected), "{edit}: {message}");
-        }
+/// Ids as Hugging Face's files have them: one alone, several as a list; none for none.
+pub fn one_or_list(ids: &[u32]) -> Option<Value> {
+    match ids {
+        [] => None,
+        [id] => Some((*id).into()),
+        ids => Some(ids.into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

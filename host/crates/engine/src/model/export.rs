@@ -1,5 +1,5 @@
-//! The model as a Hugging Face directory: `config.json`, `generation_config.json` and safetensors weights in f32, one
-//! file or shards with an index. Tensors are written one after the other; the model is never in memory twice.
+//! The model as a Hugging Face directory: `config.json` and safetensors weights in f32, one file or shards with an index.
+//! Tensors are written one after the other; the model is never in memory twice.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -69,26 +69,7 @@ pub fn export_model<K: Kernels>(
     config.insert("torch_dtype".into(), "float32".into());
     config.insert("dtype".into(), "float32".into());
     files.push(write_json(directory, "config.json", &Value::Object(config))?);
-    files.push(write_json(directory, "generation_config.json", &generation_config(model))?);
     Ok(files)
-}
-
-fn generation_config<K: Kernels>(model: &Model<K>) -> Value {
-    let config = &model.config;
-    let mut generation = Map::new();
-    generation.insert("_from_model_config".into(), true.into());
-    if let Some(id) = config.bos_token_id {
-        generation.insert("bos_token_id".into(), id.into());
-    }
-    match config.eos_token_id.as_slice() {
-        [] => {}
-        [id] => drop(generation.insert("eos_token_id".into(), (*id).into())),
-        ids => drop(generation.insert("eos_token_id".into(), json!(ids))),
-    }
-    if let Some(id) = config.pad_token_id {
-        generation.insert("pad_token_id".into(), id.into());
-    }
-    Value::Object(generation)
 }
 
 /// Fills shards in order; a tensor larger than a shard gets one of its own.
@@ -139,7 +120,11 @@ pub(crate) fn write_safetensors(
     file.flush().map_err(failed)
 }
 
-pub(crate) fn write_json(directory: &Path, name: &str, value: &Value) -> Result<PathBuf, EngineError> {
+/// Writes a JSON file of a model directory, indented as Hugging Face's are. Returns its path.
+///
+/// # Errors
+/// [`EngineError::Write`] names the file.
+pub fn write_json(directory: &Path, name: &str, value: &Value) -> Result<PathBuf, EngineError> {
     let path = directory.join(name);
     let mut text = serde_json::to_string_pretty(value).expect("JSON values can be written");
     text.push('\n');

@@ -400,14 +400,8 @@ fn pair<B>(buffers: &mut [B], read: usize, write: usize) -> (&B, &mut B) {
 /// Cosines and sines per position, `[positions, head_dim]`: half a row each. Frequencies and angles are rounded to f32
 /// where transformers rounds them (`modeling_rope_utils.py`), so that far positions agree too.
 pub fn rope_table<K: Kernels>(kernels: &K, config: &ModelConfig, positions: usize) -> K::Buffer {
-    let half = config.head_dim / 2;
-    let frequencies: Vec<f32> = (0..half)
-        .map(|index| {
-            let exponent = (2 * index) as f32 / config.head_dim as f32;
-            let power = config.rope_theta.powf(f64::from(exponent)) as f32;
-            scaled_frequency(1.0 / power, config.rope_scaling)
-        })
-        .collect();
+    let frequencies: Vec<f32> =
+        plain_frequencies(config).map(|frequency| scaled_frequency(frequency, config.rope_scaling)).collect();
     let mut table = Vec::with_capacity(positions * config.head_dim);
     for position in 0..positions {
         let angle = |frequency: &f32| f64::from(position as f32 * frequency);
@@ -419,8 +413,17 @@ pub fn rope_table<K: Kernels>(kernels: &K, config: &ModelConfig, positions: usiz
     buffer
 }
 
+/// Rotary frequencies before they are stretched: one for each half of a head.
+pub(crate) fn plain_frequencies(config: &ModelConfig) -> impl Iterator<Item = f32> {
+    let (head_dim, theta) = (config.head_dim, config.rope_theta);
+    (0..head_dim / 2).map(move |index| {
+        let exponent = (2 * index) as f32 / head_dim as f32;
+        1.0 / theta.powf(f64::from(exponent)) as f32
+    })
+}
+
 /// `_compute_linear_scaling_rope_parameters` and `_compute_llama3_parameters` of transformers.
-fn scaled_frequency(frequency: f32, scaling: Option<RopeScaling>) -> f32 {
+pub(crate) fn scaled_frequency(frequency: f32, scaling: Option<RopeScaling>) -> f32 {
     match scaling {
         None => frequency,
         Some(RopeScaling::Linear { factor }) => frequency / factor as f32,

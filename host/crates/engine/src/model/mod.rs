@@ -3,8 +3,10 @@
 pub mod config;
 pub mod decoder;
 pub mod export;
+pub mod files;
 pub mod layout;
 pub mod llama;
+pub mod twice;
 pub mod weights;
 
 pub use llama::Model;

@@ -15,10 +15,11 @@ use serde::Deserialize;
 
 use super::config::ModelConfig;
 use super::layout::{Layout, Slot};
+use super::{files, twice};
 use crate::rng;
 
 /// Elements that are converted at a time.
-const PIECE: usize = 1 << 20;
+pub(super) const PIECE: usize = 1 << 20;
 
 /// Where weights come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +114,12 @@ pub enum WeightsError {
         /// In the file.
         found: String,
     },
+    /// An output projection of its own where the config says that it is the embedding.
+    #[error("`{file}` has an `lm_head.weight` that is not the embedding, though the config says that they are one", file = file.display())]
+    NotTied {
+        /// The file.
+        file: PathBuf,
+    },
     /// A tensor with NaN or infinite values.
     #[error("tensor `{name}` holds a value that is not finite")]
     NotFinite {
@@ -154,7 +161,7 @@ struct Index {
 /// [`WeightsError`] for files that are missing, broken, or not safetensors.
 pub fn read_headers(directory: &Path) -> Result<WeightHeaders, WeightsError> {
     let mut headers = WeightHeaders::default();
-    for (file, wanted) in files(directory)? {
+    for (file, wanted) in weight_files(directory)? {
         let map = map(&file)?;
         let tensors = parse(&file, &map)?;
         for (name, view) in tensors.iter() {
@@ -210,7 +217,8 @@ pub fn check_headers(directory: &Path, headers: &WeightHeaders, config: &ModelCo
     Ok(())
 }
 
-/// Tensors that older files carry and nobody reads: rotary frequencies, and a head that is the embedding.
+/// Tensors that older files carry and nobody reads: rotary frequencies, and a head that is the embedding. What they hold
+/// is looked at in [`super::twice`].
 fn is_ignorable(name: &str, config: &ModelConfig) -> bool {
     name.ends_with(".rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight")
 }
@@ -236,6 +244,10 @@ pub fn load(
         WeightSource::Directory(directory) => {
             let headers = read_headers(directory)?;
             check_headers(directory, &headers, config)?;
+            if let (true, Some(head)) = (twice::has_own_head(&headers, config)?, headers.tensors.get("lm_head.weight"))
+            {
+                return Err(WeightsError::NotTied { file: head.file.clone() });
+            }
             for file in &headers.files {
                 load_file(file, layout, sink)?;
             }
@@ -247,7 +259,7 @@ pub fn load(
 /// Bytes of the largest file that [`load`] maps: as far as it is read, it is in memory beside the arena.
 pub fn largest_file(source: &WeightSource) -> u64 {
     let WeightSource::Directory(directory) = source else { return 0 };
-    let files = files(directory).unwrap_or_default();
+    let files = weight_files(directory).unwrap_or_default();
     files.iter().filter_map(|(file, _)| Some(file.metadata().ok()?.len())).max().unwrap_or(0)
 }
 
@@ -272,7 +284,7 @@ fn load_file(file: &Path, layout: &Layout, sink: &mut Sink<'_>) -> Result<(), We
 }
 
 /// Bytes of an element, of the types that weights have.
-fn width_of(dtype: Dtype) -> Option<usize> {
+pub(super) fn width_of(dtype: Dtype) -> Option<usize> {
     match dtype {
         Dtype::F32 => Some(4),
         Dtype::F16 | Dtype::BF16 => Some(2),
@@ -281,7 +293,7 @@ fn width_of(dtype: Dtype) -> Option<usize> {
 }
 
 /// Little-endian elements as f32. All types of [`width_of`] go into it without loss.
-fn to_f32(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
+pub(super) fn to_f32(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
     let halves = bytes.as_chunks::<2>().0.iter();
     match dtype {
         Dtype::F16 => halves.map(|&bytes| f16::from_le_bytes(bytes).to_f32()).collect(),
@@ -307,7 +319,7 @@ fn randomize(seed: u64, config: &ModelConfig, layout: &Layout, sink: &mut Sink<'
 }
 
 /// The weight files of a directory, each with the tensors that the index expects in it.
-fn files(directory: &Path) -> Result<Vec<(PathBuf, Vec<String>)>, WeightsError> {
+fn weight_files(directory: &Path) -> Result<Vec<(PathBuf, Vec<String>)>, WeightsError> {
     let single = directory.join("model.safetensors");
     if single.is_file() {
         return Ok(vec![(single, Vec::new())]);
@@ -326,7 +338,8 @@ fn files(directory: &Path) -> Result<Vec<(PathBuf, Vec<String>)>, WeightsError> 
         );
     }
     let bad = |reason: String| WeightsError::BadIndex { file: file.clone(), reason };
-    let bytes = std::fs::read(&file).map_err(|source| WeightsError::Read { file: file.clone(), source })?;
+    let bytes =
+        files::read(&file, files::JSON_BYTES).map_err(|source| WeightsError::Read { file: file.clone(), source })?;
     let index: Index = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
     let mut shards: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (tensor, shard) in index.weight_map {
@@ -351,7 +364,7 @@ fn files(directory: &Path) -> Result<Vec<(PathBuf, Vec<String>)>, WeightsError> 
     Ok(files)
 }
 
-fn map(file: &Path) -> Result<Mmap, WeightsError> {
+pub(super) fn map(file: &Path) -> Result<Mmap, WeightsError> {
     let read = |source| WeightsError::Read { file: file.to_owned(), source };
     let handle = File::open(file).map_err(read)?;
     // SAFETY: the mapping is read-only; a file that another process shortens meanwhile can end this one with SIGBUS,
@@ -359,7 +372,7 @@ fn map(file: &Path) -> Result<Mmap, WeightsError> {
     unsafe { Mmap::map(&handle) }.map_err(read)
 }
 
-fn parse<'a>(file: &Path, map: &'a Mmap) -> Result<SafeTensors<'a>, WeightsError> {
+pub(super) fn parse<'a>(file: &Path, map: &'a Mmap) -> Result<SafeTensors<'a>, WeightsError> {
     SafeTensors::deserialize(map)
         .map_err(|error| WeightsError::Invalid { file: file.to_owned(), reason: error.to_string() })
 }

@@ -1,0 +1,126 @@
+use super::*;
+
+const GOOD: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 96,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100,
+    "eos_token_id": [2, 3], "rope_theta": 5000.0}"#;
+
+fn read(edit: &str) -> Result<ModelConfig, ConfigError> {
+    let mut raw: Map<String, Value> = serde_json::from_str(GOOD).unwrap();
+    raw.extend(serde_json::from_str::<Map<String, Value>>(edit).unwrap());
+    ModelConfig::from_json(&Value::Object(raw).to_string(), Path::new("m/config.json"))
+}
+
+#[test]
+fn reads_both_spellings_of_rotary_settings() {
+    assert_eq!(read("{}").unwrap().eos_token_id, [2, 3]);
+    assert!((read("{}").unwrap().rope_theta - 5000.0).abs() < 1e-9);
+    let llama3 =
+        r#""factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192"#;
+    let old = read(&format!(r#"{{"rope_scaling": {{"rope_type": "llama3", {llama3}}}}}"#)).unwrap();
+    let new =
+        read(&format!(r#"{{"rope_parameters": {{"rope_theta": 5000.0, "rope_type": "llama3", {llama3}}}}}"#)).unwrap();
+    assert_eq!((old.rope_theta, old.rope_scaling), (new.rope_theta, new.rope_scaling));
+}
+
+#[test]
+fn what_is_wrong_or_unknown_is_named() {
+    for (edit, expected) in [
+        (r#"{"hidden_size": 0}"#, "`hidden_size` is 0"),
+        (r#"{"hidden_size": 65}"#, "not a multiple of `num_attention_heads`"),
+        (r#"{"num_key_value_heads": 3}"#, "not a multiple of `num_key_value_heads`"),
+        (r#"{"vocab_size": -1}"#, "`vocab_size` is -1"),
+        (r#"{"vocab_size": 200000000, "hidden_size": 200000000, "head_dim": 2}"#, "more than 1099511627776 parameters"),
+        (r#"{"architectures": ["GPT2LMHeadModel"]}"#, "asks for `architecture GPT2LMHeadModel`"),
+        (r#"{"attention_bias": true}"#, "asks for `attention_bias: true`"),
+        (r#"{"sliding_window": 0}"#, "`sliding_window` is 0"),
+        (r#"{"model_type": "gemma"}"#, "asks for `model_type gemma`"),
+        (r#"{"tie_word_embeddings": "true"}"#, "`tie_word_embeddings` is \"true\", not true or false"),
+        (r#"{"attention_bias": 1}"#, "`attention_bias` is 1, not true or false"),
+        (r#"{"rope_scaling": "linear"}"#, "`rope_scaling` is \"linear\", not an object"),
+        (r#"{"rope_parameters": {"rope_type": null, "factor": 2}}"#, "`rope_type` is null"),
+        (r#"{"rope_theta": null}"#, "`rope_theta` is null"),
+        (r#"{"partial_rotary_factor": 0.5}"#, "asks for `partial_rotary_factor: 0.5`"),
+        (
+            r#"{"rope_scaling": {"type": "llama3", "factor": 2, "low_freq_factor": 4, "high_freq_factor": 4}}"#,
+            "`high_freq_factor` 4 is not above `low_freq_factor` 4",
+        ),
+        (r#"{"hidden_act": "gelu"}"#, "asks for `hidden_act: gelu`"),
+        (r#"{"rope_scaling": {"type": "yarn", "factor": 2}}"#, "asks for `rope_type: yarn`"),
+        (r#"{"rope_scaling": {"type": "linear"}}"#, "needs `factor` above 0"),
+        (r#"{"eos_token_id": "x"}"#, "not a token id"),
+    ] {
+        let message = read(edit).unwrap_err().to_string();
+        assert!(message.contains(expected), "{edit}: {message}");
+    }
+}
+
+/// Values of transformers 5.24: `AutoConfig.from_pretrained` of the same objects.
+#[test]
+fn what_is_absent_has_the_value_of_its_class() {
+    let sizes = r#""hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 8,
+        "vocab_size": 100"#;
+    let of = |more: &str| ModelConfig::from_json(&format!("{{{sizes}, {more}}}"), Path::new("config.json")).unwrap();
+    let (llama, mistral) = (of(r#""model_type": "llama""#), of(r#""model_type": "mistral""#));
+    let seen = |config: &ModelConfig| {
+        (config.num_key_value_heads, config.max_position_embeddings, config.sliding_window, config.rms_norm_eps)
+    };
+    assert_eq!(seen(&llama), (8, 2048, None, 1e-6));
+    assert_eq!(seen(&mistral), (8, 131_072, Some(4096), 1e-6));
+    assert_eq!(of(r#""model_type": "mistral", "num_attention_heads": 16"#).num_key_value_heads, 8);
+    for config in [&llama, &mistral] {
+        assert_eq!((config.bos_token_id, &config.eos_token_id[..], config.pad_token_id), (Some(1), &[2][..], None));
+        assert!((config.rope_theta - 10_000.0).abs() < 1e-9);
+    }
+    let null = of(r#""model_type": "mistral", "sliding_window": null, "bos_token_id": null, "eos_token_id": null"#);
+    assert_eq!((null.sliding_window, null.bos_token_id, null.eos_token_id.len()), (None, None, 0));
+    assert_eq!(of(r#""model_type": "llama", "pad_token_id": -1"#).pad_token_id, None);
+    // transformers builds the class of `model_type`, whatever `architectures` says.
+    let both = of(r#""model_type": "llama", "architectures": ["MistralForCausalLM"]"#);
+    assert_eq!((both.architecture.as_str(), both.sliding_window), ("LlamaForCausalLM", None));
+}
+
+#[test]
+fn a_window_is_a_limit_unless_it_is_switched_off() {
+    assert_eq!(read(r#"{"sliding_window": 4096}"#).unwrap().sliding_window, Some(4096));
+    let off = r#""sliding_window": 4096, "use_sliding_window": false"#;
+    assert_eq!(read(&format!("{{{off}}}")).unwrap().sliding_window, None);
+    // `MistralConfig` of transformers 5.24 has no such switch: its window holds.
+    let mistral = format!(r#"{{"architectures": ["MistralForCausalLM"], {off}}}"#);
+    assert_eq!(read(&mistral).unwrap().sliding_window, Some(4096));
+}
+
+/// Values of transformers 5.24: `AutoConfig.from_pretrained(…).rope_parameters`.
+#[test]
+fn of_two_rotary_tables_rope_scaling_wins() {
+    let linear = |factor: u32, more: &str| format!(r#"{{"rope_type": "linear", "factor": {factor}{more}}}"#);
+    let new = linear(4, r#", "rope_theta": 500000.0"#);
+    let both = read(&format!(r#"{{"rope_scaling": {}, "rope_parameters": {new}}}"#, linear(2, ""))).unwrap();
+    assert_eq!((both.rope_theta, both.rope_scaling), (5000.0, Some(RopeScaling::Linear { factor: 2.0 })));
+    assert!(both.has_two_ropes());
+    for empty in ["null", "{}"] {
+        let one = read(&format!(r#"{{"rope_scaling": {empty}, "rope_parameters": {new}}}"#)).unwrap();
+        assert_eq!((one.rope_theta, one.rope_scaling), (500_000.0, Some(RopeScaling::Linear { factor: 4.0 })));
+        assert!(!one.has_two_ropes());
+    }
+    let named = read(r#"{"rope_scaling": {"type": "linear", "rope_type": "default", "factor": 3.0}}"#).unwrap();
+    assert_eq!(named.rope_scaling, None);
+}
+
+#[test]
+fn llama3_scaling_falls_back_on_the_positions_of_the_model() {
+    let factors = r#""rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0"#;
+    let config = read(&format!(r#"{{"max_position_embeddings": 9999, "rope_scaling": {{{factors}}}}}"#)).unwrap();
+    let Some(RopeScaling::Llama3 { original_max_position_embeddings, .. }) = config.rope_scaling else { panic!() };
+    assert!((original_max_position_embeddings - 9999.0).abs() < 1e-9);
+}
+
+#[test]
+fn what_a_run_changes_is_in_what_is_exported() {
+    let mut config = read(r#"{"tie_word_embeddings": true}"#).unwrap();
+    config.untie();
+    config.set_token_ids(None, &[2, 3, 7], Some(5));
+    assert_eq!(config.raw["tie_word_embeddings"], false);
+    assert_eq!(config.raw["eos_token_id"], serde_json::json!([2, 3, 7]));
+    assert_eq!((config.raw.get("bos_token_id"), &config.raw["pad_token_id"]), (None, &5.into()));
+    assert!(config.parameters().iter().any(|spec| spec.name == "lm_head.weight"));
+}

@@ -1,0 +1,205 @@
+//! `host generate`: a model and prompts in, text out.
+
+mod requests;
+mod settings;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use engine::generate::{GenerateOptions, generate};
+use engine::kernels::Kernels;
+use engine::kernels::cpu::CpuKernels;
+use engine::model::Model;
+use engine::model::config::ModelConfig;
+use engine::model::twice;
+use engine::model::weights::{self, WeightSource};
+
+use self::settings::{Sampling, Settings};
+use super::{say, show};
+use crate::check::{facts, selection};
+use crate::config::{AutoBool, DeviceChoice};
+use crate::data::generation::GenerationConfig;
+use crate::data::template::{ChatTemplate, Now};
+use crate::data::tokenizer::{SpecialTokens, Tokenizer};
+use crate::device::Device;
+use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
+use crate::report::{Output, emit};
+
+#[derive(Debug, Args)]
+pub(super) struct GenerateArgs {
+    /// Directory of the model
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Directory of a LoRA adapter for it
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// What the model is asked; as a user's turn where the model has a chat template. Without it and without --messages,
+    /// each line of stdin is a JSON object with `prompt` or `messages`
+    #[arg(long, conflicts_with = "messages")]
+    prompt: Option<String>,
+    /// JSON file with a list of messages, `[{"role": "user", "content": "…"}]`, or with `{"messages": […], "tools": […]}`;
+    /// read as a row of a `chat_template` dataset is
+    #[arg(long, value_name = "FILE")]
+    messages: Option<PathBuf>,
+    /// Give the model the prompt as it is, without a chat template
+    #[arg(long)]
+    raw: bool,
+    #[command(flatten)]
+    sampling: Sampling,
+    /// Where the model runs: `cpu`, `cuda:N`, or `auto` for the first GPU that is there, else the CPU
+    #[arg(long, value_name = "auto|cpu|cuda:N", default_value = "auto", value_parser = device)]
+    device: DeviceChoice,
+    /// One JSON object per line on stdout instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+fn device(word: &str) -> Result<DeviceChoice, String> {
+    word.parse().map_err(|()| "write `auto`, `cpu`, `cuda` or `cuda:N`".to_owned())
+}
+
+impl GenerateArgs {
+    pub(super) fn output(&self) -> Output {
+        if self.json { Output::Json } else { Output::Human }
+    }
+}
+
+pub(super) fn run(args: &GenerateArgs) -> Result<ExitStatus, Failure> {
+    let requests = requests::read(args.prompt.as_deref(), args.messages.as_deref())?;
+    let (config, warnings) = model_config(&args.model)?;
+    show(&warnings, args.output());
+    // An adapter is trained with its own tokenizer files, which lie beside it; so does what ends its texts.
+    let beside = |name: &str| args.adapter.as_deref().filter(|adapter| adapter.join(name).is_file());
+    let with_tokenizer = beside("tokenizer.json").unwrap_or(&args.model);
+    let with_generation = beside("generation_config.json").unwrap_or(&args.model);
+    let mut tokenizer = Tokenizer::load(with_tokenizer, &SpecialTokens::default())?;
+    tokenizer.limit(config.vocab_size)?;
+    let template = if args.raw { None } else { chat_template(&tokenizer)? };
+    let generation = GenerationConfig::read(with_generation)?;
+    let eos = facts::ends(&config, &generation, tokenizer.eos().as_slice());
+    let Settings { options, told, warnings } = args.sampling.settle(&generation, with_generation, eos);
+    show(&warnings, args.output());
+    let prompts = requests::tokens(requests, &tokenizer, template.as_ref())?;
+    within_window(&config, &prompts, options.max_new_tokens)?;
+    told.iter().for_each(|line| say(line));
+    match Device::choose_for(args.device, AutoBool::Auto)? {
+        Device::Cpu => complete(CpuKernels, config, args, &tokenizer, &prompts, &options),
+        Device::Cuda(gpu, precision) => {
+            complete(Device::open(&gpu, precision)?, config, args, &tokenizer, &prompts, &options)
+        }
+    }
+}
+
+/// Loads the model on a device and says what it writes.
+fn complete<K: Kernels>(
+    kernels: K,
+    config: ModelConfig,
+    args: &GenerateArgs,
+    tokenizer: &Tokenizer,
+    prompts: &[Vec<u32>],
+    options: &GenerateOptions,
+) -> Result<ExitStatus, Failure> {
+    let weights = WeightSource::Directory(args.model.clone());
+    let model = Model::on(kernels, config, &weights, args.adapter.as_deref())?;
+    let streams = args.output() == Output::Human && prompts.len() == 1;
+    let mut stream = Stream { tokenizer, ids: Vec::new(), written: 0 };
+    let completions = generate(&model, prompts, options, &mut |_, id| {
+        if streams {
+            stream.push(id);
+        }
+    })?;
+    for (index, completion) in completions.iter().enumerate() {
+        let text = tokenizer.decode(&completion.ids)?;
+        match args.output() {
+            Output::Json => emit(
+                "completion",
+                serde_json::json!({
+                    "index": index,
+                    "completion": text,
+                    "completion_tokens": completion.ids.len(),
+                    "finished": completion.finished,
+                }),
+            ),
+            Output::Human => {
+                let rest = if streams { text.get(stream.written..).unwrap_or_default() } else { &text };
+                let _ = writeln!(std::io::stdout(), "{rest}");
+            }
+        }
+    }
+    Ok(ExitStatus::Done)
+}
+
+/// Writes text while it grows: a piece is held back as long as it may be half a character.
+struct Stream<'a> {
+    tokenizer: &'a Tokenizer,
+    ids: Vec<u32>,
+    written: usize,
+}
+
+impl Stream<'_> {
+    fn push(&mut self, id: u32) {
+        self.ids.push(id);
+        let Ok(text) = self.tokenizer.decode(&self.ids) else { return };
+        if text.ends_with('\u{fffd}') {
+            return;
+        }
+        if let Some(piece) = text.get(self.written..) {
+            let mut stdout = std::io::stdout().lock();
+            let _ = stdout.write_all(piece.as_bytes());
+            let _ = stdout.flush();
+            self.written = text.len();
+        }
+    }
+}
+
+/// The model's config, as its weights have it.
+fn model_config(directory: &Path) -> Result<(ModelConfig, Vec<Diagnostic>), Failure> {
+    if !directory.is_dir() {
+        let message = format!("there is no model directory `{}`", directory.display());
+        return Err(Diagnostic::error("model::missing", message)
+            .help("`--model` is a directory with `config.json`, `tokenizer.json` and safetensors weights")
+            .into());
+    }
+    let mut config = ModelConfig::from_dir(directory).map_err(Diagnostic::from)?;
+    let headers = weights::read_headers(directory).map_err(Diagnostic::from)?;
+    let mut warnings = Vec::new();
+    if twice::has_own_head(&headers, &config).map_err(Diagnostic::from)? {
+        config.untie();
+        warnings.push(facts::own_head());
+    }
+    Ok((config, warnings))
+}
+
+/// Attention that forgets is not computed here: what would need it is refused.
+fn within_window(config: &ModelConfig, prompts: &[Vec<u32>], max_new_tokens: usize) -> Result<(), Failure> {
+    let (Some(window), Some(longest)) = (config.sliding_window, prompts.iter().map(Vec::len).max()) else {
+        return Ok(());
+    };
+    if longest.saturating_add(max_new_tokens) <= window {
+        return Ok(());
+    }
+    let message = format!("a prompt of {longest} tokens and {max_new_tokens} new ones do not fit into {window}");
+    let diagnostic = Diagnostic::error("model::unsupported", message).why(
+        "further back, attention of the model no longer sees the first tokens (`sliding_window`); that is not here",
+    );
+    Err(match window.checked_sub(longest) {
+        Some(room @ 1..) => diagnostic.help(format!("give `--max-new-tokens {room}` or less")),
+        _ => diagnostic.help("shorten the prompt"),
+    }
+    .into())
+}
+
+fn chat_template(tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, Failure> {
+    let Some(source) = tokenizer.chat_template() else {
+        if tokenizer.chat_templates().is_empty() {
+            return Ok(None);
+        }
+        return Err(selection::no_default(tokenizer).help("give the text itself with `--raw --prompt`").into());
+    };
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    let special_tokens = tokenizer.special_tokens();
+    let compile = |source: &str| ChatTemplate::new(source, &special_tokens, Now(now));
+    let with_tools = tokenizer.chat_templates().get("tool_use").map(|source| compile(source)).transpose()?;
+    Ok(Some(compile(source)?.with_tools(with_tools)))
+}

@@ -1,0 +1,392 @@
+//! The model's tokenizer: `tokenizer.json` plus the names of the special tokens and the chat template beside it.
+//!
+//! Everything here is read from a directory that may come from a stranger: known keys only, no path or URL inside any
+//! of these files is ever followed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use engine::model::files::{self, JSON_BYTES};
+use tokenizers::AddedToken;
+
+use self::names::{read_names, set};
+
+mod names;
+mod post_processor;
+
+/// Bytes that `tokenizer.json` may have.
+const FILE_LIMIT: u64 = 256 << 20;
+
+/// Why a tokenizer cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    /// A file that must be there is not.
+    #[error("`{path}` is missing")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file cannot be read, or is too large to be a tokenizer.
+    #[error("`{path}` cannot be read: {reason}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system or the size limit said.
+        reason: String,
+    },
+    /// A file is not what it must be.
+    #[error("`{path}` is not a valid tokenizer file: {reason}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        reason: String,
+    },
+    /// A special token is not in the vocabulary.
+    #[error("the {kind} `{token}` is not in the vocabulary of `{path}`")]
+    UnknownSpecial {
+        /// `eos_token` and so on.
+        kind: &'static str,
+        /// The token as written.
+        token: String,
+        /// The tokenizer file.
+        path: PathBuf,
+    },
+    /// A token that the model has no row for.
+    #[error("the token `{token}` has the id {id}, but the model's embedding has {rows} rows")]
+    NoRow {
+        /// The token.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// Rows of the embedding.
+        rows: usize,
+    },
+    /// The tokenizer failed on a text.
+    #[error("the tokenizer failed: {0}")]
+    Encode(String),
+}
+
+/// Special tokens that the config sets over the tokenizer's own (`special_tokens`).
+#[derive(Debug, Clone, Default)]
+pub struct SpecialTokens {
+    /// Beginning of a text.
+    pub bos_token: Option<String>,
+    /// End of a text.
+    pub eos_token: Option<String>,
+    /// Filler; never trained on.
+    pub pad_token: Option<String>,
+    /// Stands for what the vocabulary lacks.
+    pub unk_token: Option<String>,
+}
+
+/// One token of an encoded text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Token {
+    /// Row of the embedding.
+    pub id: u32,
+    /// First byte of the text that it stands for. Special tokens that the tokenizer adds stand for nothing (start = end).
+    pub start: usize,
+    /// One past its last byte.
+    pub end: usize,
+}
+
+/// What the tokenizer's own post-processor puts around a plain text (`add_special_tokens=True` of transformers).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Affixes {
+    /// In front of it.
+    pub prefix: Vec<u32>,
+    /// Behind it.
+    pub suffix: Vec<u32>,
+}
+
+/// A loaded tokenizer.
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    directory: PathBuf,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    pad: Option<u32>,
+    /// Special tokens by name, overrides included.
+    named: Vec<(String, String)>,
+    /// What the config set over what the files say.
+    changed: Vec<(&'static str, String)>,
+    affixes: Affixes,
+    /// `tokenizer.json` as it must be exported, where a changed token stands in its post-processor.
+    rewritten: Option<String>,
+    templates: BTreeMap<String, String>,
+    skipped: BTreeSet<u32>,
+    /// Rows of the model's embedding.
+    rows: Option<usize>,
+    remarks: Vec<String>,
+}
+
+impl Tokenizer {
+    /// Loads a model directory's `tokenizer.json` and the files beside it, with the precedence of transformers 5.
+    /// `overrides` win over what the files say.
+    pub fn load(directory: &Path, overrides: &SpecialTokens) -> Result<Self, TokenizerError> {
+        let path = directory.join("tokenizer.json");
+        let bytes = read(&path, FILE_LIMIT)?.ok_or_else(|| TokenizerError::Missing { path: path.clone() })?;
+        let invalid = |reason: String| TokenizerError::Invalid { path: path.clone(), reason };
+        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| invalid(error.to_string()))?;
+        // Truncation and padding in the file would silently shorten or lengthen training samples.
+        inner.with_truncation(None).map_err(|error| invalid(error.to_string()))?;
+        inner.with_padding(None);
+
+        let known = inner.get_added_tokens_decoder();
+        let names = read_names(directory, |id| known.contains_key(&id), is_byte_level(&inner))?;
+        let mut named = names.named;
+        let of_files = |name: &str, named: &[(String, String)]| {
+            named.iter().find(|(known, _)| known == name).map(|(_, token)| token.clone())
+        };
+        let mut changed = Vec::new();
+        let mut renamed = Vec::new();
+        for (name, token) in overrides.named() {
+            let Some(token) = token else { continue };
+            let before = of_files(name, &named);
+            if before.as_ref() == Some(token) {
+                continue;
+            }
+            // What is put into texts must be there; a filler never is.
+            if matches!(name, "bos_token" | "eos_token") && inner.token_to_id(token).is_none() {
+                return Err(TokenizerError::UnknownSpecial { kind: name, token: token.clone(), path });
+            }
+            if matches!(name, "bos_token" | "eos_token") {
+                renamed.extend(before.map(|before| (before, token.clone())));
+            }
+            set(&mut named, name, Some(token.clone()));
+            changed.push((name, token.clone()));
+        }
+        // A token that still begins or ends texts under its other name stays where it is.
+        renamed.retain(|(before, _)| {
+            ["bos_token", "eos_token"].iter().all(|name| of_files(name, &named).as_ref() != Some(before))
+        });
+        let rewritten = post_processor::rename(&mut inner, &bytes, &renamed).map_err(invalid)?;
+        let mut remarks = disagreements(&names.disagreements, &changed);
+        remarks.extend(unknown_names(&inner, &named));
+        let failed = |error: tokenizers::Error| invalid(error.to_string());
+        inner.add_tokens(names.added).map_err(failed)?;
+        // As transformers does: a name that is no added token becomes one, a new one if the vocabulary lacks it.
+        let known: BTreeSet<String> =
+            inner.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
+        let lacking = named.iter().map(|(_, token)| token).chain(&names.extra).filter(|token| !known.contains(*token));
+        let lacking: Vec<AddedToken> = lacking.map(|token| AddedToken::from(token.clone(), true)).collect();
+        inner.add_tokens(lacking).map_err(failed)?;
+        inner.set_encode_special_tokens(names.split_special_tokens);
+
+        let affixes = post_processor::affixes(&inner).map_err(invalid)?;
+        let id = |name: &str| {
+            let token = of_files(name, &named)?;
+            if token.is_empty() { None } else { inner.token_to_id(&token) }
+        };
+        let (bos, eos, pad) = (id("bos_token"), id("eos_token"), id("pad_token"));
+        remarks.extend(unheeded(names.wanted, [bos, eos], &affixes));
+        let mut skipped: BTreeSet<u32> =
+            inner.get_added_tokens_decoder().into_iter().filter(|(_, token)| token.special).map(|(id, _)| id).collect();
+        skipped.extend([bos, eos, pad].into_iter().flatten());
+        Ok(Self {
+            directory: directory.to_owned(),
+            bos,
+            eos,
+            pad,
+            named,
+            changed,
+            affixes,
+            rewritten,
+            templates: names.templates,
+            skipped,
+            rows: None,
+            remarks,
+            inner,
+        })
+    }
+
+    /// Says how many rows the model's embedding has: from now on a text with a token beyond them is an error.
+    ///
+    /// # Errors
+    /// [`TokenizerError::NoRow`] for a token beyond them that is put around texts.
+    pub fn limit(&mut self, rows: usize) -> Result<(), TokenizerError> {
+        self.rows = Some(rows);
+        // A filler is never looked up.
+        self.pad = self.pad.filter(|&id| (id as usize) < rows);
+        let around = self.affixes.prefix.iter().chain(&self.affixes.suffix).copied().chain(self.eos);
+        around.into_iter().try_for_each(|id| self.check_row(id))
+    }
+
+    fn check_row(&self, id: u32) -> Result<(), TokenizerError> {
+        match self.rows {
+            Some(rows) if id as usize >= rows => {
+                let token = self.inner.id_to_token(id).unwrap_or_default();
+                Err(TokenizerError::NoRow { token, id, rows })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Encodes a text as it is; special tokens written in it become their ids, none is added.
+    pub fn encode(&self, text: &str) -> Result<Vec<Token>, TokenizerError> {
+        let encoding = self.inner.encode(text, false).map_err(|error| TokenizerError::Encode(error.to_string()))?;
+        encoding.get_ids().iter().try_for_each(|&id| self.check_row(id))?;
+        Ok(encoding
+            .get_ids()
+            .iter()
+            .zip(encoding.get_offsets())
+            .map(|(&id, &(start, end))| Token { id, start, end })
+            .collect())
+    }
+
+    /// What stands around a plain text. `add_bos_token` and `add_eos_token` have no say: transformers 5 drops both where
+    /// there is a `tokenizer.json`.
+    pub fn affixes(&self) -> &Affixes {
+        &self.affixes
+    }
+
+    /// Text of the ids, special tokens left out.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
+        let plain: Vec<u32> = ids.iter().copied().filter(|id| !self.skipped.contains(id)).collect();
+        self.inner.decode(&plain, true).map_err(|error| TokenizerError::Encode(error.to_string()))
+    }
+
+    /// The piece of text that one id stands for, special tokens by their name; for showing.
+    pub fn piece(&self, id: u32) -> String {
+        if self.skipped.contains(&id) {
+            return self.inner.id_to_token(id).unwrap_or_else(|| format!("<{id}>"));
+        }
+        self.inner.decode(&[id], false).unwrap_or_else(|_| format!("<{id}>"))
+    }
+
+    /// Entries of the vocabulary, added tokens included; the embedding must have at least as many rows.
+    pub fn vocab_size(&self) -> usize {
+        let highest = self.inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+        highest.max(self.inner.get_vocab_size(true))
+    }
+
+    /// Where it was loaded from.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Beginning-of-text id.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// End-of-text id.
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// Padding id.
+    pub fn pad(&self) -> Option<u32> {
+        self.pad
+    }
+
+    /// Id of one token by its exact text.
+    pub fn id_of(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Texts of the tokens that are found before anything else is: special tokens, marks of turns and the like.
+    pub fn added_tokens(&self) -> Vec<String> {
+        let mut added: Vec<_> = self.inner.get_added_tokens_decoder().into_iter().collect();
+        added.sort_unstable_by_key(|(id, _)| *id);
+        added.into_iter().map(|(_, token)| token.content).collect()
+    }
+
+    /// The special tokens by the name that a chat template has for them (`bos_token`), after overrides: transformers'
+    /// `special_tokens_map`.
+    pub fn special_tokens(&self) -> BTreeMap<String, String> {
+        self.named.iter().cloned().collect()
+    }
+
+    /// The text of a special token, after overrides.
+    pub fn name(&self, name: &str) -> Option<&str> {
+        self.named.iter().find(|(known, _)| known == name).map(|(_, token)| token.as_str())
+    }
+
+    /// The special tokens that the config set over what the files say.
+    pub fn changed(&self) -> &[(&'static str, String)] {
+        &self.changed
+    }
+
+    /// `tokenizer.json` as it must be exported, where it is not the file that was read.
+    pub fn rewritten(&self) -> Option<&str> {
+        self.rewritten.as_deref()
+    }
+
+    /// The model's own chat template.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.templates.get("default").map(String::as_str)
+    }
+
+    /// The model's templates by name; the one for conversations without tools is `default`, that for tools `tool_use`.
+    pub fn chat_templates(&self) -> &BTreeMap<String, String> {
+        &self.templates
+    }
+
+    /// What the files say that may surprise, each in a sentence.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+}
+
+impl SpecialTokens {
+    fn named(&self) -> [(&'static str, &Option<String>); 4] {
+        [
+            ("bos_token", &self.bos_token),
+            ("eos_token", &self.eos_token),
+            ("pad_token", &self.pad_token),
+            ("unk_token", &self.unk_token),
+        ]
+    }
+}
+
+/// transformers' `_tokenizer_json_has_byte_level`.
+fn is_byte_level(inner: &tokenizers::Tokenizer) -> bool {
+    let text = |part: serde_json::Result<String>| part.unwrap_or_default().contains("\"ByteLevel\"");
+    text(serde_json::to_string(&inner.get_pre_tokenizer())) || text(serde_json::to_string(&inner.get_decoder()))
+}
+
+/// Names that two files have different tokens for; one that the config sets is of no interest.
+fn disagreements(found: &[[String; 5]], changed: &[(&'static str, String)]) -> Vec<String> {
+    let matters = found.iter().filter(|[name, ..]| changed.iter().all(|(changed, _)| changed != name));
+    let words = |[name, token, file, other, other_file]: &[String; 5]| {
+        format!(
+            "`{name}` is `{token}` in `{file}` and `{other}` in `{other_file}`: the first holds, as in transformers"
+        )
+    };
+    matters.map(words).collect()
+}
+
+/// Names of tokens that the vocabulary does not have.
+fn unknown_names(inner: &tokenizers::Tokenizer, named: &[(String, String)]) -> Option<String> {
+    let unknown = named.iter().filter(|(_, token)| !token.is_empty() && inner.token_to_id(token).is_none());
+    let unknown: Vec<String> = unknown.map(|(name, token)| format!("`{name}` `{token}`")).collect();
+    (!unknown.is_empty())
+        .then(|| format!("{}: not in the vocabulary; no row of the model was trained for it", unknown.join(", ")))
+}
+
+/// `add_bos_token` and `add_eos_token` where the post-processor does otherwise.
+fn unheeded(wanted: [Option<bool>; 2], ids: [Option<u32>; 2], affixes: &Affixes) -> Vec<String> {
+    let found = [("add_bos_token", &affixes.prefix), ("add_eos_token", &affixes.suffix)];
+    let cases = found.into_iter().zip(wanted).zip(ids);
+    cases
+        .filter_map(|(((key, around), wanted), id)| {
+            let (wanted, writes) = (wanted?, around.contains(&id?));
+            let does = if writes { "writes it" } else { "does not write it" };
+            (wanted != writes).then(|| {
+                format!("`{key}` is {wanted} in `tokenizer_config.json`, but the post-processor of `tokenizer.json` {does}: the post-processor holds, as in transformers 5")
+            })
+        })
+        .collect()
+}
+
+fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, TokenizerError> {
+    let unreadable =
+        |error: std::io::Error| TokenizerError::Unreadable { path: path.to_owned(), reason: error.to_string() };
+    files::read_if_there(path, limit).map_err(unreadable)
+}
+
+#[cfg(test)]
+mod tests;
