@@ -17,6 +17,7 @@ mod kinds;
 mod model;
 mod plan;
 mod plugins;
+mod preprocess;
 mod run;
 mod schema;
 mod support;

@@ -3,7 +3,7 @@
 
 use super::config::ModelConfig;
 use super::llama::{plain_frequencies, scaled_frequency};
-use super::weights::{PIECE, TensorHeader, WeightHeaders, WeightsError, convert, map, number_type, parse};
+use super::weights::{PIECE, TensorHeader, WeightHeaders, WeightsError, map, parse, to_f32, width_of};
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
@@ -56,25 +56,16 @@ fn is_same(one: (&str, &TensorHeader), other: (&str, &TensorHeader)) -> Result<b
         return Ok(one.data() == other.data());
     }
     // One was saved with another precision: equal as numbers is equal.
-    let (Some((left, left_width)), Some((right, right_width))) = (number_type(one.dtype()), number_type(other.dtype()))
-    else {
-        return Ok(false);
-    };
-    let pieces = one.data().chunks(PIECE * left_width).zip(other.data().chunks(PIECE * right_width));
-    for (a, b) in pieces {
-        match (convert(a, left, left_width), convert(b, right, right_width)) {
-            (Ok(a), Ok(b)) if a == b => {}
-            _ => return Ok(false),
-        }
-    }
-    Ok(true)
+    let (Some(left), Some(right)) = (width_of(one.dtype()), width_of(other.dtype())) else { return Ok(false) };
+    let mut pieces = one.data().chunks(PIECE * left).zip(other.data().chunks(PIECE * right));
+    Ok(pieces.all(|(a, b)| to_f32(a, one.dtype()) == to_f32(b, other.dtype())))
 }
 
 fn values(name: &str, header: &TensorHeader) -> Result<Option<Vec<f32>>, WeightsError> {
     let map = map(&header.file)?;
     let tensors = parse(&header.file, &map)?;
     let Ok(view) = tensors.tensor(name) else { return Ok(None) };
-    Ok(number_type(view.dtype()).and_then(|(dtype, width)| convert(view.data(), dtype, width).ok()))
+    Ok(width_of(view.dtype()).map(|_| to_f32(view.data(), view.dtype())))
 }
 
 #[cfg(test)]
