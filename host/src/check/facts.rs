@@ -162,7 +162,7 @@ impl ModelFacts {
 
 /// A sequence that is longer than the window of attention: what it would see is not computed here.
 fn window(loaded: &LoadedConfig, model: &ModelConfig) -> Option<Diagnostic> {
-    let window = model.sliding_window.filter(|&window| loaded.config.sequence_len as u64 > window as u64)?;
+    let window = model.sliding_window.filter(|&window| loaded.config.sequence_len as usize > window)?;
     let length = loaded.config.sequence_len;
     let message =
         format!("attention of the model reaches {window} tokens (`sliding_window`), `sequence_len` is {length}");

@@ -167,6 +167,7 @@ impl Encoder<'_> {
             for &id in suffix {
                 let at = sample.ids.len();
                 push(&mut sample, at, id, train, weight);
+                places.push(text.len()..text.len());
             }
         }
         if let Some(eos) = self.tokenizer.eos().filter(|_| train)
