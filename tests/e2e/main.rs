@@ -16,6 +16,7 @@ mod kinds;
 mod model;
 mod plan;
 mod plugins;
+mod preprocess;
 mod run;
 mod schema;
 mod support;
