@@ -1,9 +1,9 @@
 //! Chat templates: a conversation in, the text that the model reads out, with the part that the template wrote for each
 //! turn.
 //!
-//! Templates are Jinja as transformers runs them (`jinja/`), within limits, so that no template can hang a run. Where a turn stands is found by rendering again with marks in it
-//! (`place`): it holds for any template and needs nothing of it. `{% generation %}` blocks are accepted; who is trained is
-//! the strategy's decision.
+//! Templates are Jinja as transformers runs them (`jinja`), within limits, so that no template can hang a run. Where a turn
+//! stands is found by rendering again with marks in it (`place`): it holds for any template and needs nothing of it.
+//! `{% generation %}` blocks are accepted; who is trained is the strategy's decision.
 
 mod built_in;
 mod place;
@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use plugin_runtime::types::{Conversation, Message};
-use serde_json::Value;
 
 use super::jinja;
 
@@ -134,49 +133,39 @@ impl ChatTemplate {
         place::find(this, conversation, &messages, tools.as_ref(), text, needed)
     }
 
-    /// The text of a conversation. A content of null stays one only where the template knows it: Jinja prints it as `None`,
-    /// or refuses to add it to a text.
+    /// The text of a conversation. A content that is missing, as of a turn that only calls tools, is an empty one where the
+    /// template adds it to a text without looking.
     fn text(&self, messages: &mut [Value], tools: Option<&Value>) -> Result<String, TemplateError> {
-        let with_null = self.run(messages, tools, false);
-        let is_null = |message: &Value| message["content"].is_null();
-        if !messages.iter().any(is_null) {
-            return with_null;
+        let text = self.run(messages, tools, false);
+        let without: Vec<usize> =
+            (0..messages.len()).filter(|&index| messages[index].get("content").is_none()).collect();
+        if text.is_ok() || without.is_empty() {
+            return text;
         }
-        let nulls: Vec<usize> = (0..messages.len()).filter(|&index| is_null(&messages[index])).collect();
-        nulls.iter().for_each(|&index| messages[index]["content"] = "".into());
-        let with_empty = self.run(messages, tools, false);
-        match (with_null, with_empty) {
-            (Ok(null), Ok(empty)) if null != empty && null.replace("None", "") == empty.replace("None", "") => {
-                Ok(empty)
-            }
-            (Err(_), Ok(empty)) => Ok(empty),
-            (null, _) => {
-                nulls.iter().for_each(|&index| messages[index]["content"] = Value::Null);
-                null
-            }
-        }
+        without.iter().for_each(|&index| messages[index]["content"] = "".into());
+        self.run(messages, tools, false).or(text)
     }
 
     /// Renders the messages and the words that open the assistant's next turn: what a model is given to answer.
     pub fn prompt(&self, conversation: &Conversation) -> Result<String, TemplateError> {
         let (mut messages, tools) = (messages(conversation)?, tools(conversation)?);
         let this = self.of(conversation);
-        // Decides what becomes of null contents.
+        // Decides what becomes of missing contents.
         this.text(&mut messages, tools.as_ref())?;
         this.run(&messages, tools.as_ref(), true)
     }
 
     fn run(&self, messages: &[Value], tools: Option<&Value>, open_turn: bool) -> Result<String, TemplateError> {
-        let (open_turn, messages) = (Value::Bool(open_turn), Value::Array(messages.to_vec()));
+        let open_turn = Value::Bool(open_turn);
         // What transformers always passes, `documents` among it; a special token that the tokenizer lacks is undefined.
         let mut variables = vec![
-            ("messages", &messages),
             ("tools", tools.unwrap_or(&Value::Null)),
             ("documents", &Value::Null),
             ("add_generation_prompt", &open_turn),
         ];
         variables.extend(self.special_tokens.iter().map(|(name, token)| (name.as_str(), token)));
-        let text = self.template.render(&variables).map_err(|error| TemplateError::Render(error.to_string()))?;
+        let text =
+            self.template.render(messages, &variables).map_err(|error| TemplateError::Render(error.to_string()))?;
         if text.len() > OUTPUT_LIMIT { Err(TemplateError::TooLong(text.len())) } else { Ok(text) }
     }
 }
@@ -186,8 +175,10 @@ fn messages(conversation: &Conversation) -> Result<Vec<Value>, TemplateError> {
     conversation.messages.iter().map(fields).collect()
 }
 
-/// The template's view of a message: role, content and the extra fields. A content of null is one of them.
+/// The template's view of a message: role, content and the extra fields. As in transformers 5, fields of null are not there,
+/// and reasoning goes by the names that templates have for it (`_normalize_chat_messages`, `_alias_reasoning_fields`).
 fn fields(message: &Message) -> Result<Value, TemplateError> {
+    const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
     let mut object = serde_json::Map::new();
     object.insert("role".into(), message.role.clone().into());
     object.insert("content".into(), message.content.clone().into());
@@ -197,11 +188,15 @@ fn fields(message: &Message) -> Result<Value, TemplateError> {
         })?;
         for (key, value) in extra {
             if key == "content" && value.is_null() && message.content.is_empty() {
-                object.insert(key, value);
-            } else {
+                object.shift_remove(&key);
+            } else if !value.is_null() {
                 object.entry(key).or_insert(value);
             }
         }
+    }
+    if let Some(reasoning) = REASONING.iter().find_map(|name| object.get(*name)).cloned() {
+        object.entry("thinking").or_insert_with(|| reasoning.clone());
+        object.insert("reasoning_content".into(), reasoning);
     }
     Ok(object.into())
 }

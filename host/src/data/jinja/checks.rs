@@ -16,10 +16,15 @@ static VARIABLES: LazyLock<Map<String, Value>> =
 fn render(source: &str) -> Result<String, String> {
     let source = source.to_owned();
     let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(move || {
-        let variables: Vec<_> = VARIABLES.iter().map(|(name, value)| (name.as_str(), value)).collect();
+        let messages = VARIABLES["messages"].as_array().unwrap();
+        let variables: Vec<_> = VARIABLES
+            .iter()
+            .filter(|(name, _)| *name != "messages")
+            .map(|(name, value)| (name.as_str(), value))
+            .collect();
         let now = Now(EXPECTED["now"].as_u64().unwrap());
         let template = Template::new(&source, now).map_err(|error| error.to_string())?;
-        template.render(&variables).map_err(|error| error.to_string())
+        template.render(messages, &variables).map_err(|error| error.to_string())
     });
     thread.unwrap().join().unwrap()
 }

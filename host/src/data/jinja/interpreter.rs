@@ -36,7 +36,12 @@ pub(super) enum Flow {
 }
 
 /// Renders a compiled template with variables.
-pub(super) fn render(body: &Body, variables: &[(&str, &serde_json::Value)], now: Now) -> Result<String> {
+pub(super) fn render(
+    body: &Body,
+    messages: &[serde_json::Value],
+    variables: &[(&str, &serde_json::Value)],
+    now: Now,
+) -> Result<String> {
     let budget = Budget::new();
     let interpreter = Interpreter {
         budget: &budget,
@@ -49,6 +54,7 @@ pub(super) fn render(body: &Body, variables: &[(&str, &serde_json::Value)], now:
         scopes: RefCell::default(),
     };
     let context = Rc::new(Scope::default());
+    context.set(&"messages".into(), Value::from_json_list(messages, &budget)?);
     for (name, value) in variables {
         context.set(&Arc::from(*name), Value::from_json(value, &budget)?);
     }

@@ -67,8 +67,12 @@ impl Template {
         Ok(Self { body: parser::parse(source)?, now })
     }
 
-    /// The text that the template writes, given these variables.
-    pub(super) fn render(&self, variables: &[(&str, &serde_json::Value)]) -> Result<String, Error> {
-        interpreter::render(&self.body, variables, self.now)
+    /// The text that the template writes for `messages`, given the other variables.
+    pub(super) fn render(
+        &self,
+        messages: &[serde_json::Value],
+        variables: &[(&str, &serde_json::Value)],
+    ) -> Result<String, Error> {
+        interpreter::render(&self.body, messages, variables, self.now)
     }
 }

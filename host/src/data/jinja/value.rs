@@ -404,6 +404,12 @@ impl Value {
         }
     }
 
+    /// A list out of JSON.
+    pub(super) fn from_json_list(items: &[serde_json::Value], budget: &Budget) -> Result<Self> {
+        budget.items(items.len())?;
+        Self::list(items.iter().map(|item| Self::from_json(item, budget)).collect::<Result<_>>()?)
+    }
+
     /// A value out of JSON.
     pub(super) fn from_json(json: &serde_json::Value, budget: &Budget) -> Result<Self> {
         Ok(match json {
@@ -420,10 +426,7 @@ impl Value {
                 budget.text(text.len())?;
                 Self::text(text.as_str())
             }
-            serde_json::Value::Array(items) => {
-                budget.items(items.len())?;
-                Self::list(items.iter().map(|item| Self::from_json(item, budget)).collect::<Result<_>>()?)?
-            }
+            serde_json::Value::Array(items) => Self::from_json_list(items, budget)?,
             serde_json::Value::Object(entries) => {
                 let mut dict = Dict { depth: 1, ..Dict::default() };
                 for (key, value) in entries {

@@ -41,7 +41,7 @@ fn turns(source: &str, messages: Vec<Message>) -> Vec<String> {
 fn contents_that_repeat_are_told_apart() {
     let rendered = render(CHATML, vec![plain("user", "hi"), plain("assistant", "hi"), plain("user", "hi")]).unwrap();
     let starts: Vec<usize> = rendered.turns.iter().map(|turn| turn.bytes.start).collect();
-    assert_eq!(starts, [17, 48, 74]);
+    assert_eq!(starts, [17, 52, 82]);
     assert!(rendered.turns.iter().all(|turn| &rendered.text[turn.bytes.clone()] == "hi"));
 }
 
@@ -134,15 +134,21 @@ fn spans_follow_what_is_left_of_the_content() {
 }
 
 #[test]
-fn null_contents_are_null_where_the_template_knows_them() {
-    let knows =
-        "{% for m in messages %}{% if m.content is none %}[call]{% else %}{{ m.content }}{% endif %}{% endfor %}";
-    assert_eq!(turns(knows, vec![plain("user", "q"), call("A")]), ["q", "[call]"]);
-    let prints =
-        "{% for m in messages %}<{{ m.content }}{{ m.tool_calls | tojson if m.tool_calls else '' }}>{% endfor %}";
-    assert!(!render(prints, vec![plain("user", "q"), call("A")]).unwrap().text.contains("None"));
+fn a_missing_content_is_missing_unless_the_template_adds_to_it() {
+    let looks =
+        "{% for m in messages %}{% if m.content is defined %}{{ m.content }}{% else %}[call]{% endif %}{% endfor %}";
+    assert_eq!(turns(looks, vec![plain("user", "q"), call("A")]), ["q", "[call]"]);
     let adds = "{% for m in messages %}{{ '<' + m.content + '>' }}{% endfor %}";
     assert_eq!(render(adds, vec![plain("user", "q"), call("A")]).unwrap().text, "<q><>");
+}
+
+#[test]
+fn reasoning_goes_by_the_names_that_templates_have_for_it() {
+    let source = "{% for m in messages %}{{ m.reasoning_content }}={{ m.thinking }}={{ m.content }}{% endfor %}";
+    let thought = |name: &str| message("assistant", "a", json!({name: "t", "name": null}));
+    for name in ["reasoning_content", "thinking", "reasoning"] {
+        assert_eq!(turns(source, vec![thought(name)]), ["t=t=a"]);
+    }
 }
 
 #[test]
