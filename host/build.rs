@@ -12,13 +12,14 @@ use std::process::{Command, exit};
 
 const TARGET: &str = "wasm32-wasip2";
 /// Bundled plugins.
-const COUNT: usize = 10;
+const COUNT: usize = 11;
 /// Package and file name of each.
 const PLUGINS: [&str; COUNT] = [
     "alpaca",
     "axolotl-compat",
     "chat_template",
     "code-tests",
+    "completion",
     "curate",
     "exact-match",
     "jsonl",
