@@ -19,6 +19,7 @@ mod model;
 mod next;
 mod plan;
 mod plugins;
+mod preprocess;
 mod run;
 mod schema;
 mod support;

@@ -118,7 +118,7 @@ impl<'a> Planned<'a> {
     /// Reads the data, and no weights.
     fn new(loaded: &'a LoadedConfig, model: &'a ModelFacts, plugins: &PluginHost) -> Result<Self, Failure> {
         let template = selection::template(loaded, model)?;
-        let plan = Plan::new(loaded, plugins, model, template.as_ref()).map_err(|mut failure| {
+        let plan = Plan::new(loaded, plugins, model, template.as_ref(), false).map_err(|mut failure| {
             replay::keep(&mut failure, plugins, Keep::Nothing);
             failure
         })?;

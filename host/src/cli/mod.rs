@@ -8,6 +8,7 @@ mod generate;
 mod next;
 mod plan;
 mod plugin;
+mod preprocess;
 mod schema;
 mod train;
 
@@ -37,6 +38,8 @@ enum Command {
     Train(train::TrainArgs),
     /// Find every problem of config, plugins and rules, before anything is spent
     Check(CheckArgs),
+    /// Look at the samples of a config as the model will see them
+    Preprocess(preprocess::PreprocessArgs),
     /// Let a model write
     Generate(generate::GenerateArgs),
     /// Look at plugins, write your own, and hold a config to those it was made with
@@ -144,6 +147,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let (output, result) = match cli.command {
         Command::Train(args) => (args.config.output(), train::run(&args)),
         Command::Check(args) => (args.config.output(), check::run(&args)),
+        Command::Preprocess(args) => (args.config.output(), preprocess::run(&args)),
         Command::Generate(args) => (args.output(), generate::run(&args)),
         Command::Completions { shell } => {
             // All at once: whoever closes the pipe early has seen enough.

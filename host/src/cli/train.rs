@@ -92,7 +92,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
         replay::keep(&mut failure, &plugins, keep);
         failure
     };
-    let plan = Plan::new(&loaded, &plugins, &model, template.as_ref()).map_err(kept)?;
+    let plan = Plan::new(&loaded, &plugins, &model, template.as_ref(), false).map_err(kept)?;
     let of_data = check::rules::check_data(&loaded, &plugins, &model, &plan.to_json(), &remarks);
     show(&Failure::check(of_data)?, output);
     let device = Device::choose(&loaded.config)?;

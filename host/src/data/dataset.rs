@@ -1,5 +1,7 @@
 //! One dataset: rows from its source, past its filters in their order, through its strategy on all cores, into tokens.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,12 +11,15 @@ use plugin_runtime::types::{Sample, Text};
 use super::filter::{DatasetFilter, FilterReport};
 use super::source::Source;
 use super::strategy::PromptStrategy;
-use super::tokenize::{Encoder, TokenSample, TokenizeError};
+use super::template::TemplateError;
+use super::tokenize::{Encoded, Encoder, TokenSample, TokenizeError};
 
 /// Rows asked of a source at a time, and given to a strategy at a time.
 const BATCH: u32 = 256;
-/// Bad rows that are listed before the rest is only counted.
+/// Bad rows that are listed before the rest is only counted; so many roles too.
 const SHOWN: usize = 5;
+/// Characters of a role's name that are shown.
+const ROLE_LENGTH: usize = 40;
 
 /// What to do with a sample longer than `sequence_len` (`excess_length_strategy`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +39,44 @@ pub struct Example {
     pub tokens: TokenSample,
     /// The row as it came, for rewards.
     pub row_json: Arc<str>,
+    /// What it was made of, if the encoder keeps that.
+    pub origin: Option<Box<Origin>>,
+}
+
+/// What a sample was made of, for showing it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Origin {
+    /// What a person finds the row by (`data.jsonl, line 812`).
+    pub position: String,
+    /// The text.
+    pub text: String,
+    /// For each token, the bytes of the text that it stands for; none for a token that was added.
+    pub places: Vec<Range<usize>>,
+}
+
+/// How many rows were left out for a reason, and which was the first of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Count {
+    /// How many.
+    pub rows: u64,
+    /// What a person finds the first by.
+    pub first: Option<String>,
+}
+
+impl Count {
+    fn row(&mut self, position: impl FnOnce() -> String) {
+        self.rows += 1;
+        if self.first.is_none() {
+            self.first = Some(position());
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.rows += other.rows;
+        if self.first.is_none() {
+            self.first.clone_from(&other.first);
+        }
+    }
 }
 
 /// Rows that did not become examples, by reason, and what was seen in all.
@@ -42,11 +85,38 @@ pub struct Dropped {
     /// What each row filter did, in the order in which they ran.
     pub filters: Vec<FilterReport>,
     /// More tokens than `sequence_len`.
-    pub too_long: u64,
-    /// Nothing in them is learned.
-    pub untrained: u64,
+    pub too_long: Count,
+    /// What is learned of them lies behind `sequence_len`, where they were cut.
+    pub cut: Count,
+    /// No message of theirs is to be learned, with the roles that they have.
+    pub no_turn: (Count, Roles),
+    /// Nothing in them is learned, for another reason.
+    pub untrained: Count,
+    /// Rows, of those that are used too, with messages that the chat template does not write, and their roles.
+    pub unwritten: (Count, Roles),
     /// The strategy gave nothing for them, on purpose.
-    pub skipped: u64,
+    pub skipped: Count,
+}
+
+/// Names of roles that data has, as many as are told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Roles(BTreeSet<String>);
+
+impl Extend<String> for Roles {
+    fn extend<T: IntoIterator<Item = String>>(&mut self, roles: T) {
+        for role in roles {
+            if self.0.len() < SHOWN {
+                self.0.insert(role.chars().take(ROLE_LENGTH).collect());
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Roles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let all: Vec<String> = self.0.iter().map(|role| format!("`{role}`")).collect();
+        write!(f, "{}", all.join(", "))
+    }
 }
 
 /// Rows that were left out for one reason.
@@ -59,6 +129,9 @@ pub struct LeftOut {
     /// The row filter that did it, if one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plugin: Option<String>,
+    /// What a person finds the first of them by, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first: Option<String>,
 }
 
 impl std::fmt::Display for LeftOut {
@@ -73,17 +146,32 @@ impl Dropped {
     pub fn reasons(&self) -> Vec<LeftOut> {
         let of_filter = |filter: &FilterReport| {
             let plugin = Some(filter.plugin.clone());
-            filter.reasons().into_iter().map(move |(reason, rows)| LeftOut { reason, rows, plugin: plugin.clone() })
+            let left_out = move |(reason, rows)| LeftOut { reason, rows, plugin: plugin.clone(), first: None };
+            filter.reasons().into_iter().map(left_out)
         };
         let own = [
-            ("longer than `sequence_len`", self.too_long),
-            ("no token to learn", self.untrained),
-            ("left out by the prompt strategy", self.skipped),
-        ]
-        .into_iter()
-        .filter(|&(_, rows)| rows > 0)
-        .map(|(reason, rows)| LeftOut { reason: reason.to_owned(), rows, plugin: None });
+            ("longer than `sequence_len`".to_owned(), &self.too_long),
+            ("cut to `sequence_len` tokens, none of which is learned".to_owned(), &self.cut),
+            (format!("no message has a role that is learned; the roles are {}", self.no_turn.1), &self.no_turn.0),
+            ("no token to learn".to_owned(), &self.untrained),
+            ("left out by the prompt strategy".to_owned(), &self.skipped),
+            (format!("the chat template writes no message of the role {}", self.unwritten.1), &self.unwritten.0),
+        ];
+        let own = own.into_iter().filter(|(_, count)| count.rows > 0).map(|(reason, count)| LeftOut {
+            reason,
+            rows: count.rows,
+            plugin: None,
+            first: count.first.clone(),
+        });
         self.filters.iter().flat_map(of_filter).chain(own).collect()
+    }
+
+    /// Counts a row with messages that the chat template does not write.
+    fn unwritten(&mut self, roles: BTreeSet<String>, position: impl FnOnce() -> String) {
+        if !roles.is_empty() {
+            self.unwritten.0.row(position);
+            self.unwritten.1.extend(roles);
+        }
     }
 
     /// Adds another dataset's counts.
@@ -94,9 +182,17 @@ impl Dropped {
                 None => self.filters.push(report.clone()),
             }
         }
-        self.too_long += other.too_long;
-        self.untrained += other.untrained;
-        self.skipped += other.skipped;
+        let counts = [
+            (&mut self.too_long, &other.too_long),
+            (&mut self.cut, &other.cut),
+            (&mut self.no_turn.0, &other.no_turn.0),
+            (&mut self.untrained, &other.untrained),
+            (&mut self.skipped, &other.skipped),
+            (&mut self.unwritten.0, &other.unwritten.0),
+        ];
+        counts.into_iter().for_each(|(own, other)| own.add(other));
+        self.no_turn.1.extend(other.no_turn.1.0.iter().cloned());
+        self.unwritten.1.extend(other.unwritten.1.0.iter().cloned());
     }
 }
 
@@ -184,9 +280,13 @@ struct Row {
 }
 
 enum Outcome {
-    Example(Box<Example>),
+    /// A sample, and the roles of messages that the chat template left out of it.
+    Example(Box<Example>, BTreeSet<String>),
     TooLong,
-    Untrained,
+    Cut,
+    NoTurn(Vec<String>),
+    /// With the roles of messages that the chat template left out.
+    Untrained(BTreeSet<String>),
     Skipped,
     Bad(BadRow),
 }
@@ -212,12 +312,28 @@ pub fn prepare(
         rows = kept;
         prepared.dropped.filters.push(report);
     }
-    for outcome in render(rows, strategies, encoder, sequence_len, excess)? {
+    for (outcome, row) in render(rows, strategies, encoder, sequence_len, excess)? {
+        let dropped = &mut prepared.dropped;
+        let position = || found_by(path, &row);
         match outcome {
-            Outcome::Example(example) => prepared.examples.push(*example),
-            Outcome::TooLong => prepared.dropped.too_long += 1,
-            Outcome::Untrained => prepared.dropped.untrained += 1,
-            Outcome::Skipped => prepared.dropped.skipped += 1,
+            Outcome::Example(mut example, unwritten) => {
+                dropped.unwritten(unwritten, position);
+                if let Some(origin) = &mut example.origin {
+                    origin.position = position();
+                }
+                prepared.examples.push(*example);
+            }
+            Outcome::TooLong => dropped.too_long.row(position),
+            Outcome::Cut => dropped.cut.row(position),
+            Outcome::NoTurn(roles) => {
+                dropped.no_turn.0.row(position);
+                dropped.no_turn.1.extend(roles);
+            }
+            Outcome::Untrained(unwritten) => {
+                dropped.untrained.row(position);
+                dropped.unwritten(unwritten, position);
+            }
+            Outcome::Skipped => dropped.skipped.row(position),
             Outcome::Bad(row) => bad.add(row),
         }
     }
@@ -273,6 +389,9 @@ fn judge(
     Ok((kept, report))
 }
 
+/// What a row became, and what a person finds it by in its dataset.
+type Rendered = (Outcome, String);
+
 /// Splits the rows over the strategies, each on a thread of its own; the order of the rows is kept.
 fn render(
     rows: Vec<Row>,
@@ -280,14 +399,14 @@ fn render(
     encoder: &Encoder<'_>,
     sequence_len: usize,
     excess: ExcessLength,
-) -> Result<Vec<Outcome>, DatasetError> {
+) -> Result<Vec<Rendered>, DatasetError> {
     let share = rows.len().div_ceil(strategies.len().max(1)).max(1);
     let mut parts = Vec::new();
     let mut rows = rows.into_iter().peekable();
     while rows.peek().is_some() {
         parts.push(rows.by_ref().take(share).collect::<Vec<_>>());
     }
-    let results: Vec<Result<Vec<Outcome>, DatasetError>> = std::thread::scope(|scope| {
+    let results: Vec<Result<Vec<Rendered>, DatasetError>> = std::thread::scope(|scope| {
         let workers: Vec<_> = parts
             .into_iter()
             .zip(strategies.iter_mut())
@@ -313,7 +432,7 @@ fn render_part(
     encoder: &Encoder<'_>,
     sequence_len: usize,
     excess: ExcessLength,
-) -> Result<Vec<Outcome>, DatasetError> {
+) -> Result<Vec<Rendered>, DatasetError> {
     let mut outcomes = Vec::with_capacity(rows.len());
     let mut rows = rows.into_iter().peekable();
     while rows.peek().is_some() {
@@ -321,23 +440,29 @@ fn render_part(
             rows.by_ref().take(BATCH as usize).map(|row| (row.json, row.position)).unzip();
         let samples = strategy.render(&jsons).map_err(|error| error.at_row(&positions))?;
         for ((sample, json), position) in samples.into_iter().zip(jsons).zip(positions) {
-            outcomes.push(match sample {
-                Ok(Some(Sample::Supervised(text))) => encode(&text, json, encoder, sequence_len, excess)
-                    .unwrap_or_else(|message| Outcome::Bad(BadRow { position, message, field: None })),
-                Ok(Some(other)) => Outcome::Bad(BadRow {
-                    position,
-                    message: format!(
-                        "the prompt strategy gave {}, but this run learns from supervised texts",
-                        kind(&other)
-                    ),
-                    field: None,
-                }),
+            let bad = |message: String, field: Option<String>| {
+                Outcome::Bad(BadRow { position: position.clone(), message, field })
+            };
+            let outcome = match sample {
+                Ok(Some(Sample::Supervised(text))) => {
+                    encode(&text, json, encoder, sequence_len, excess).unwrap_or_else(|message| bad(message, None))
+                }
+                Ok(Some(other)) => {
+                    let kind = kind(&other);
+                    bad(format!("the prompt strategy gave {kind}, but this run learns from supervised texts"), None)
+                }
                 Ok(None) => Outcome::Skipped,
-                Err(error) => Outcome::Bad(BadRow { position, message: error.message, field: error.field }),
-            });
+                Err(error) => bad(error.message, error.field),
+            };
+            outcomes.push((outcome, position));
         }
     }
     Ok(outcomes)
+}
+
+/// What a person finds a row by.
+fn found_by(path: &Path, position: &str) -> String {
+    format!("{}, {position}", path.display())
 }
 
 fn encode(
@@ -347,18 +472,26 @@ fn encode(
     sequence_len: usize,
     excess: ExcessLength,
 ) -> Result<Outcome, String> {
-    let mut tokens = match encoder.encode(text) {
-        Ok(tokens) => tokens,
+    let Encoded { mut tokens, text: whole, mut places, unwritten } = match encoder.encode(text) {
+        Ok(encoded) => encoded,
         Err(error @ TokenizeError::NoTemplate) => {
             return Err(format!("{error}; set `chat_template`, or use a model whose tokenizer has one"));
+        }
+        // Longer than any sequence could be.
+        Err(TokenizeError::Template(TemplateError::TooLong(_))) if excess == ExcessLength::Drop => {
+            return Ok(Outcome::TooLong);
         }
         Err(error) => return Err(error.to_string()),
     };
     let length = tokens.ids.len();
+    let mut is_cut = false;
     if length > sequence_len {
         match excess {
             ExcessLength::Drop => return Ok(Outcome::TooLong),
-            ExcessLength::Truncate => tokens.truncate(sequence_len),
+            ExcessLength::Truncate => {
+                is_cut = tokens.trained_tokens() > 0;
+                tokens.truncate(sequence_len);
+            }
             ExcessLength::Raise => {
                 return Err(format!(
                     "it has {length} tokens, `sequence_len` is {sequence_len} and `excess_length_strategy` is raise"
@@ -367,9 +500,17 @@ fn encode(
         }
     }
     if tokens.trained_tokens() == 0 {
-        return Ok(Outcome::Untrained);
+        return Ok(match text {
+            Text::Conversation(conversation) if !encoder.learns_any(conversation) => {
+                Outcome::NoTurn(conversation.messages.iter().map(|message| message.role.clone()).collect())
+            }
+            _ if is_cut => Outcome::Cut,
+            _ => Outcome::Untrained(unwritten),
+        });
     }
-    Ok(Outcome::Example(Box::new(Example { tokens, row_json: json.into() })))
+    places.truncate(tokens.ids.len());
+    let origin = encoder.keeps_text.then(|| Box::new(Origin { position: String::new(), text: whole, places }));
+    Ok(Outcome::Example(Box::new(Example { tokens, row_json: json.into(), origin }), unwritten))
 }
 
 fn kind(sample: &Sample) -> &'static str {

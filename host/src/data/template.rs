@@ -1,11 +1,14 @@
-//! Chat templates: a conversation in, the text that the model reads out, with the part that each turn wrote.
+//! Chat templates: a conversation in, the text that the model reads out, with the part that the template wrote for each
+//! turn.
 //!
-//! Templates are Jinja as transformers runs them (`trim_blocks`, `lstrip_blocks`, Python methods, `raise_exception`,
-//! `strftime_now`, `tojson`), rendered by minijinja with a fuel budget, so that no template can hang a run.
-//! A turn's own text is found by rendering once more with that turn replaced and comparing: it holds for any template
-//! and needs no marks in it. `{% generation %}` blocks are accepted; who is trained is the strategy's decision.
+//! Templates are Jinja as transformers runs them (`jinja`). Where a turn stands is found by rendering again with marks in it
+//! (`place`): it holds for any template and needs nothing of it. `{% generation %}` blocks are accepted; who is trained is
+//! the strategy's decision.
 
-use std::collections::BTreeMap;
+mod built_in;
+mod place;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use minijinja::value::Serde;
@@ -15,11 +18,12 @@ use plugin_runtime::types::{Conversation, Message};
 use super::jinja::{self, describe};
 
 pub use super::jinja::Now;
+pub use built_in::built_in;
 
 /// Bytes that one rendering may produce.
-const OUTPUT_LIMIT: usize = 1 << 20;
-/// Stands in for a turn's content while its place is found. Private-use characters, which no template handles specially.
-const STAND_IN: &str = "\u{e000}turn\u{e001}";
+const OUTPUT_LIMIT: usize = 16 << 20;
+/// Bytes that all renderings of one conversation may produce together: finding its turns takes some.
+const WORK_LIMIT: usize = 512 << 20;
 
 /// Why a conversation could not be rendered.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +40,20 @@ pub enum TemplateError {
     /// A field of a message or the tool list is not the JSON that it must be.
     #[error("{0}")]
     BadMessage(String),
+    /// A turn that is learned, in a text that does not show where it is.
+    #[error("the place of message {} (role `{role}`) in the text of the chat template cannot be found", index + 1)]
+    Unplaced {
+        /// Which message, from 0.
+        index: usize,
+        /// Its role.
+        role: String,
+    },
+    /// Finding the turns took too many renderings.
+    #[error("the turns of a conversation of {messages} messages cannot be found in {WORK_LIMIT} bytes of renderings")]
+    TooMuchWork {
+        /// Messages that it has.
+        messages: usize,
+    },
 }
 
 /// A compiled template with the model's special tokens.
@@ -51,8 +69,22 @@ pub struct ChatTemplate {
 pub struct Rendered {
     /// The whole text.
     pub text: String,
-    /// For each message, the bytes of `text` that its content became; empty where the template left it out.
-    pub turns: Vec<Range<usize>>,
+    /// For each message, where it stands.
+    pub turns: Vec<Turn>,
+    /// Roles of messages with a content that is nowhere in the text.
+    pub unwritten: BTreeSet<String>,
+}
+
+/// Where a message stands in the rendered text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Bytes that the template wrote for it: its content, its tool calls, its reasoning; not its header and its end. Empty
+    /// where there are none.
+    pub bytes: Range<usize>,
+    /// For each of its spans, the bytes that those characters of its content became; empty where they were cut away.
+    pub spans: Vec<Range<usize>>,
+    /// The end of the turn is among `bytes`, at their end.
+    pub holds_end: bool,
 }
 
 impl ChatTemplate {
@@ -60,11 +92,7 @@ impl ChatTemplate {
     /// would otherwise make the training data depend on the day. A template sees `special_tokens` as variables, by name.
     pub fn new(source: &str, special_tokens: &BTreeMap<String, String>, now: Now) -> Result<Self, TemplateError> {
         let environment = jinja::environment(source, now).map_err(TemplateError::Syntax)?;
-        Ok(Self {
-            source: source.to_owned(),
-            environment,
-            special_tokens: special_tokens.clone(),
-        })
+        Ok(Self { source: source.to_owned(), environment, special_tokens: special_tokens.clone() })
     }
 
     /// The template's text as it was given.
@@ -72,33 +100,50 @@ impl ChatTemplate {
         &self.source
     }
 
-    /// Renders a conversation for training: the text and where each turn's content stands in it.
-    pub fn render(&self, conversation: &Conversation) -> Result<Rendered, TemplateError> {
+    /// Renders a conversation for training. `needed` tells which turns must be found: those of which something is learned.
+    ///
+    /// # Errors
+    /// [`TemplateError`]: the template refuses the conversation, or a needed turn cannot be found in the text.
+    pub fn render(&self, conversation: &Conversation, needed: &[bool]) -> Result<Rendered, TemplateError> {
         let tools = tools(conversation)?;
-        let messages =
-            conversation.messages.iter().map(|message| fields(message, None)).collect::<Result<Vec<_>, _>>()?;
-        let text = self.run(&messages, tools.as_ref(), false)?;
-        let mut turns = Vec::with_capacity(messages.len());
-        for (index, message) in conversation.messages.iter().enumerate() {
-            turns.push(if message.content.is_empty() {
-                0..0
-            } else {
-                let mut marked = messages.clone();
-                marked[index] = fields(message, Some(STAND_IN))?;
-                // A template may look into the content (`startswith`, `split`): then the stand-in can make it fail,
-                // and the turn's place is where the content itself stands.
-                let other = self.run(&marked, tools.as_ref(), false).unwrap_or_default();
-                place_of(&text, &other, &message.content, turns.last())
-            });
+        let mut messages = messages(conversation)?;
+        let text = self.text(&mut messages, tools.as_ref())?;
+        place::find(self, conversation, &messages, tools.as_ref(), text, needed)
+    }
+
+    /// The text of a conversation. A content of null stays one only where the template knows it: Jinja prints it as `None`,
+    /// or refuses to add it to a text.
+    fn text(
+        &self,
+        messages: &mut [serde_json::Value],
+        tools: Option<&serde_json::Value>,
+    ) -> Result<String, TemplateError> {
+        let with_null = self.run(messages, tools, false);
+        let is_null = |message: &serde_json::Value| message["content"].is_null();
+        if !messages.iter().any(is_null) {
+            return with_null;
         }
-        Ok(Rendered { text, turns })
+        let nulls: Vec<usize> = (0..messages.len()).filter(|&index| is_null(&messages[index])).collect();
+        nulls.iter().for_each(|&index| messages[index]["content"] = "".into());
+        let with_empty = self.run(messages, tools, false);
+        match (with_null, with_empty) {
+            (Ok(null), Ok(empty)) if null != empty && null.replace("None", "") == empty.replace("None", "") => {
+                Ok(empty)
+            }
+            (Err(_), Ok(empty)) => Ok(empty),
+            (null, _) => {
+                nulls.iter().for_each(|&index| messages[index]["content"] = serde_json::Value::Null);
+                null
+            }
+        }
     }
 
     /// Renders the messages and the words that open the assistant's next turn: what a model is given to answer.
     pub fn prompt(&self, conversation: &Conversation) -> Result<String, TemplateError> {
-        let messages =
-            conversation.messages.iter().map(|message| fields(message, None)).collect::<Result<Vec<_>, _>>()?;
-        self.run(&messages, tools(conversation)?.as_ref(), true)
+        let (mut messages, tools) = (messages(conversation)?, tools(conversation)?);
+        // Decides what becomes of null contents.
+        self.text(&mut messages, tools.as_ref())?;
+        self.run(&messages, tools.as_ref(), true)
     }
 
     fn run(
@@ -113,24 +158,33 @@ impl ChatTemplate {
             messages => Value::from(Serde(messages)),
             tools => tools.map(|tools| Value::from(Serde(tools))),
             add_generation_prompt => open_turn,
-            ..Value::from_serialize(&self.special_tokens)
+            ..Value::from(Serde(&self.special_tokens))
         };
         let text = template.render(context).map_err(|error| TemplateError::Render(describe(&error)))?;
         if text.len() > OUTPUT_LIMIT { Err(TemplateError::TooLong(text.len())) } else { Ok(text) }
     }
 }
 
-/// The template's view of a message: role, content and the extra fields.
-fn fields(message: &Message, content: Option<&str>) -> Result<serde_json::Value, TemplateError> {
+/// The template's view of the messages.
+fn messages(conversation: &Conversation) -> Result<Vec<serde_json::Value>, TemplateError> {
+    conversation.messages.iter().map(fields).collect()
+}
+
+/// The template's view of a message: role, content and the extra fields. A content of null is one of them.
+fn fields(message: &Message) -> Result<serde_json::Value, TemplateError> {
     let mut object = serde_json::Map::new();
     object.insert("role".into(), message.role.clone().into());
-    object.insert("content".into(), content.unwrap_or(&message.content).into());
+    object.insert("content".into(), message.content.clone().into());
     if let Some(extra) = &message.extra_json {
         let extra: serde_json::Map<String, serde_json::Value> = serde_json::from_str(extra).map_err(|error| {
             TemplateError::BadMessage(format!("the extra fields of a message are not a JSON object: {error}"))
         })?;
         for (key, value) in extra {
-            object.entry(key).or_insert(value);
+            if key == "content" && value.is_null() && message.content.is_empty() {
+                object.insert(key, value);
+            } else {
+                object.entry(key).or_insert(value);
+            }
         }
     }
     Ok(object.into())
@@ -146,43 +200,6 @@ fn tools(conversation: &Conversation) -> Result<Option<serde_json::Value>, Templ
         Err(TemplateError::BadMessage("the tools of a conversation are not a JSON array".into()))
     }
 }
-
-/// Where `content` stands in `text`, given the same rendering with a stand-in: what the two do not share.
-/// Templates that trim the content leave less than all of it; the range covers what is really there.
-fn place_of(text: &str, other: &str, content: &str, previous: Option<&Range<usize>>) -> Range<usize> {
-    let after = previous.map_or(0, |range| range.end);
-    if let Some(at) = other.find(STAND_IN) {
-        let tail = &other[at + STAND_IN.len()..];
-        if text.starts_with(&other[..at]) && text.ends_with(tail) && at + tail.len() <= text.len() {
-            return at..text.len() - tail.len();
-        }
-    }
-    for wanted in [content, content.trim()] {
-        if let Some(at) = text[after..].find(wanted) {
-            return after + at..after + at + wanted.len();
-        }
-    }
-    0..0
-}
-
-/// A template by the name that `chat_template` uses.
-pub fn built_in(name: &str) -> Option<&'static str> {
-    match name {
-        "chatml" => Some(CHATML),
-        "llama3" => Some(LLAMA3),
-        "alpaca" => Some(ALPACA),
-        _ => None,
-    }
-}
-
-/// OpenAI's ChatML, as most models that use it have it.
-const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
-
-/// Llama 3's headers, without the date and tool preamble of 3.1.
-const LLAMA3: &str = "{% for message in messages %}{% if loop.first %}{{ bos_token }}{% endif %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}";
-
-/// Stanford Alpaca's headings for conversations.
-const ALPACA: &str = "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}{{ message['content'] + '\n\n' }}{% elif message['role'] == 'user' %}{{ '### Instruction:\n' + message['content'] + '\n\n' }}{% elif message['role'] == 'assistant' %}{{ '### Response:\n' + message['content'] + eos_token + '\n\n' }}{% else %}{{ raise_exception('the alpaca template knows the roles system, user and assistant') }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '### Response:\n' }}{% endif %}";
 
 #[cfg(test)]
 mod tests {
@@ -203,40 +220,21 @@ mod tests {
         ChatTemplate::new(source, &BTreeMap::from(tokens), Now(1_790_000_000)).unwrap()
     }
 
-    #[test]
-    fn finds_each_turn_even_when_the_contents_repeat() {
-        let rendered = template(CHATML)
-            .render(&conversation(vec![message("user", "hi"), message("assistant", "hi"), message("user", "hi")]))
-            .unwrap();
-        let parts: Vec<_> = rendered.turns.iter().map(|range| &rendered.text[range.clone()]).collect();
-        assert_eq!(parts, ["hi", "hi", "hi"]);
-        assert!(rendered.turns.windows(2).all(|pair| pair[0].end < pair[1].start));
-        assert_eq!(
-            rendered.text,
-            "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nhi<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
-        );
-    }
-
-    #[test]
-    fn a_template_that_trims_gives_the_trimmed_range() {
-        let rendered = template("{% for m in messages %}[{{ m['content'].strip() }}]{% endfor %}")
-            .render(&conversation(vec![message("user", "  a b \n")]))
-            .unwrap();
-        assert_eq!(rendered.text, "[a b]");
-        assert_eq!((rendered.turns.len(), &rendered.turns[0]), (1, &(1..4)));
-    }
-
-    #[test]
-    fn a_template_that_looks_into_the_content_still_finds_it() {
-        let source = "{% for m in messages %}{% if not m.content.startswith('ok') %}{{ raise_exception('must start with ok') }}{% endif %}<{{ m.content }}>{% endfor %}";
-        let rendered = template(source).render(&conversation(vec![message("user", "ok go")])).unwrap();
-        assert_eq!(&rendered.text[rendered.turns[0].clone()], "ok go");
+    fn rendered(source: &str, messages: Vec<Message>) -> Result<Rendered, TemplateError> {
+        let needed = vec![true; messages.len()];
+        template(source).render(&conversation(messages), &needed)
     }
 
     #[test]
     fn generation_blocks_print_their_body() {
         let source = "{% for m in messages %}{%- generation %}{{ m.content }}{% endgeneration -%} {% endfor %}";
-        assert_eq!(template(source).render(&conversation(vec![message("a", "x")])).unwrap().text, "x");
+        assert_eq!(rendered(source, vec![message("a", "x")]).unwrap().text, "x");
+    }
+
+    #[test]
+    fn special_tokens_are_variables() {
+        let source = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}{{ 'x' if pad_token is defined }}";
+        assert_eq!(template(source).prompt(&conversation(vec![message("user", "q")])).unwrap(), "<s>q</s>");
     }
 
     #[test]
@@ -249,18 +247,13 @@ mod tests {
 
     #[test]
     fn what_the_template_refuses_is_its_own_words() {
-        let error = template("{{ raise_exception('roles must alternate') }}")
-            .render(&conversation(vec![message("user", "q")]))
-            .unwrap_err();
+        let error = rendered("{{ raise_exception('roles must alternate') }}", vec![message("user", "q")]).unwrap_err();
         assert_eq!(error.to_string(), "the chat template failed: roles must alternate (line 1 of the template)");
     }
 
     #[test]
     fn an_endless_template_stops() {
         let source = "{% for a in range(10000) %}{% for b in range(10000) %}{% for c in range(10000) %}{% endfor %}{% endfor %}{% endfor %}";
-        assert!(matches!(
-            template(source).render(&conversation(vec![message("user", "q")])),
-            Err(TemplateError::Render(_))
-        ));
+        assert!(matches!(rendered(source, vec![message("user", "q")]), Err(TemplateError::Render(_))));
     }
 }

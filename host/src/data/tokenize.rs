@@ -1,14 +1,16 @@
 //! A strategy's sample in, token ids with a mask of what is trained out.
 //!
+//! What is learned of a conversation is what the template wrote for its trained turns, and the token that ends them.
 //! A text is encoded as a whole, so that it has the tokens that any reader of it would see. A token is trained when the
 //! text that it stands for starts inside a trained part; one that begins in the prompt and runs over into the
 //! completion is not.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use plugin_runtime::types::{Conversation, Message, Segment, Text, TrainSpan};
 
-use super::template::{ChatTemplate, TemplateError};
+use super::template::{ChatTemplate, TemplateError, Turn};
 use super::tokenizer::{Token, Tokenizer, TokenizerError};
 
 /// Why a sample could not become tokens.
@@ -97,6 +99,21 @@ pub struct Encoder<'a> {
     pub end_of_turn: Vec<u32>,
     /// Put the beginning-of-text token in front of plain texts.
     pub starts_with_bos: bool,
+    /// Samples keep the text that they were made of.
+    pub keeps_text: bool,
+}
+
+/// What a text became.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Encoded {
+    /// The tokens.
+    pub tokens: TokenSample,
+    /// The text that they were made of.
+    pub text: String,
+    /// For each token, the bytes of the text that it stands for; none for a token that was added.
+    pub places: Vec<Range<usize>>,
+    /// Roles of messages that the chat template left out of the text.
+    pub unwritten: BTreeSet<String>,
 }
 
 /// A part of a text and how it is learned.
@@ -109,14 +126,14 @@ struct Part {
 
 impl Encoder<'_> {
     /// Tokens and mask of one supervised text.
-    pub fn encode(&self, text: &Text) -> Result<TokenSample, TokenizeError> {
+    pub fn encode(&self, text: &Text) -> Result<Encoded, TokenizeError> {
         match text {
             Text::Segments(segments) => self.encode_segments(segments),
             Text::Conversation(conversation) => self.encode_conversation(conversation),
         }
     }
 
-    fn encode_segments(&self, segments: &[Segment]) -> Result<TokenSample, TokenizeError> {
+    fn encode_segments(&self, segments: &[Segment]) -> Result<Encoded, TokenizeError> {
         let mut text = String::new();
         let mut parts = Vec::with_capacity(segments.len());
         for segment in segments {
@@ -132,11 +149,14 @@ impl Encoder<'_> {
         if text.is_empty() {
             return Err(TokenizeError::Empty);
         }
-        let mut sample = mask(&self.tokenizer.encode(&text)?, &parts);
+        let tokens = self.tokenizer.encode(&text)?;
+        let mut places = places(&tokens);
+        let mut sample = mask(&tokens, &parts);
         if let (true, Some(bos)) = (self.starts_with_bos, self.tokenizer.bos())
             && sample.ids.first() != Some(&bos)
         {
             push(&mut sample, 0, bos, self.train_on_inputs, 1.0);
+            places.insert(0, 0..0);
         }
         // The end of a text that is learned is learned too: the model must know when to stop.
         if let (Some(last), Some(eos)) = (parts.iter().rev().find(|part| !part.bytes.is_empty()), self.tokenizer.eos())
@@ -145,80 +165,138 @@ impl Encoder<'_> {
         {
             let at = sample.ids.len();
             push(&mut sample, at, eos, true, last.weight);
+            places.push(text.len()..text.len());
         }
-        Ok(sample)
+        Ok(Encoded { tokens: sample, text, places, unwritten: BTreeSet::new() })
     }
 
-    fn encode_conversation(&self, conversation: &Conversation) -> Result<TokenSample, TokenizeError> {
+    fn encode_conversation(&self, conversation: &Conversation) -> Result<Encoded, TokenizeError> {
         let template = self.template.ok_or(TokenizeError::NoTemplate)?;
-        let rendered = template.render(conversation)?;
+        for message in &conversation.messages {
+            check_spans(message)?;
+        }
+        let learned: Vec<Learned> =
+            conversation.messages.iter().map(|message| self.learned(conversation, message)).collect();
+        let needed: Vec<bool> = learned.iter().map(|learned| learned.any).collect();
+        let rendered = template.render(conversation, &needed)?;
         let tokens = self.tokenizer.encode(&rendered.text)?;
         if tokens.is_empty() {
             return Err(TokenizeError::Empty);
         }
         let mut parts = Vec::new();
-        let mut ends = Vec::new();
-        for (message, range) in conversation.messages.iter().zip(&rendered.turns) {
-            let train = message.train.unwrap_or(message.role == "assistant") || self.train_on_inputs;
-            parts.push(Part { bytes: range.clone(), train, weight: 1.0 });
-            for span in &message.spans {
-                if let Some(bytes) = span_bytes(message, span, range, &rendered.text)? {
-                    parts.push(Part { bytes, train: span.train, weight: 1.0 });
-                }
-            }
-            if train && conversation.train_on_eos.unwrap_or(true) && !range.is_empty() {
-                ends.push(range.end);
-            }
+        for ((message, turn), learned) in conversation.messages.iter().zip(&rendered.turns).zip(&learned) {
+            parts.push(Part { bytes: turn.bytes.clone(), train: learned.turn, weight: 1.0 });
+            let spans = message.spans.iter().zip(&turn.spans);
+            parts.extend(spans.map(|(span, bytes)| Part { bytes: bytes.clone(), train: span.train, weight: 1.0 }));
         }
         let mut sample = mask(&tokens, &parts);
-        // The token with which the template ends a learned turn: the first end-of-turn token after it, before the next turn.
-        for end in ends {
-            let next_turn = rendered.turns.iter().map(|range| range.start).filter(|&start| start >= end).min();
-            let found = tokens.iter().position(|token| {
-                token.start >= end
-                    && next_turn.is_none_or(|next| token.start < next)
-                    && (Some(token.id) == self.tokenizer.eos() || self.end_of_turn.contains(&token.id))
-            });
-            if let Some(index) = found {
-                sample.trained[index] = true;
+        let mut starts: Vec<usize> =
+            rendered.turns.iter().filter(|turn| !turn.bytes.is_empty()).map(|turn| turn.bytes.start).collect();
+        starts.sort_unstable();
+        for (turn, learned) in rendered.turns.iter().zip(&learned) {
+            if learned.any && !turn.bytes.is_empty() {
+                self.end_turn(&mut sample, &tokens, turn, learned.end, &starts);
             }
         }
-        Ok(sample)
+        let places = places(&tokens);
+        Ok(Encoded { tokens: sample, text: rendered.text, places, unwritten: rendered.unwritten })
+    }
+
+    /// Anything of the conversation is to be learned, if the template writes it.
+    pub fn learns_any(&self, conversation: &Conversation) -> bool {
+        conversation.messages.iter().any(|message| self.learned(conversation, message).any)
+    }
+
+    /// What is learned of a message.
+    fn learned(&self, conversation: &Conversation, message: &Message) -> Learned {
+        let turn = message.train.unwrap_or(message.role == "assistant") || self.train_on_inputs;
+        let own_end = message.spans.iter().rfind(|span| is_end(message, span)).map(|span| span.train);
+        let end = own_end.unwrap_or(turn && conversation.train_on_eos.unwrap_or(true));
+        Learned { turn, end, any: turn || end || message.spans.iter().any(|span| span.train) }
+    }
+
+    /// Learns the token with which the template ends a turn, or does not: the first end-of-turn token behind the turn and
+    /// before the next one; the last one of the turn's own bytes, if those hold its end.
+    fn end_turn(&self, sample: &mut TokenSample, tokens: &[Token], turn: &Turn, learns: bool, starts: &[usize]) {
+        let is_end = |token: &Token| Some(token.id) == self.tokenizer.eos() || self.end_of_turn.contains(&token.id);
+        if turn.holds_end {
+            let own = tokens_in(tokens, &turn.bytes);
+            let Some(at) = tokens[own.clone()].iter().rposition(is_end) else { return };
+            sample.trained[own.start + at] &= learns;
+            sample.trained[own.start + at + 1..own.end].fill(false);
+            return;
+        }
+        let next = starts.partition_point(|&start| start < turn.bytes.end);
+        let until = starts.get(next).copied().unwrap_or(usize::MAX);
+        let behind = tokens_in(tokens, &(turn.bytes.end..until));
+        if let Some(at) = tokens[behind.clone()].iter().position(is_end).filter(|_| learns) {
+            sample.trained[behind.start + at] = true;
+        }
     }
 }
 
-/// The bytes of the rendered text that a span of a message's characters became; none where the template cut it away.
-fn span_bytes(
-    message: &Message,
-    span: &TrainSpan,
-    turn: &Range<usize>,
-    text: &str,
-) -> Result<Option<Range<usize>>, TokenizeError> {
-    let length = message.content.chars().count();
-    if span.start > span.end || span.end as usize > length {
-        return Err(TokenizeError::BadSpan { start: span.start, end: span.end, length });
+/// What of a message is learned.
+struct Learned {
+    /// What the template writes for it.
+    turn: bool,
+    /// The token that ends it.
+    end: bool,
+    /// Anything.
+    any: bool,
+}
+
+/// An empty span behind the last character stands for the end of the turn.
+fn is_end(message: &Message, span: &TrainSpan) -> bool {
+    span.start == span.end && span.end as usize == message.content.chars().count()
+}
+
+fn check_spans(message: &Message) -> Result<(), TokenizeError> {
+    if message.spans.is_empty() {
+        return Ok(());
     }
-    let byte = |character: u32| {
-        message.content.char_indices().nth(character as usize).map_or(message.content.len(), |(at, _)| at)
-    };
-    let (start, end) = (byte(span.start), byte(span.end));
-    // A template that trims the content starts the turn later than the content does.
-    let Some(cut) = message.content.find(&text[turn.clone()]) else { return Ok(None) };
-    let shift = |at: usize| (turn.start + at.saturating_sub(cut)).min(turn.end);
-    let bytes = shift(start)..shift(end);
-    Ok((!bytes.is_empty()).then_some(bytes))
+    let length = message.content.chars().count();
+    match message.spans.iter().find(|span| span.start > span.end || span.end as usize > length) {
+        Some(span) => Err(TokenizeError::BadSpan { start: span.start, end: span.end, length }),
+        None => Ok(()),
+    }
+}
+
+fn places(tokens: &[Token]) -> Vec<Range<usize>> {
+    tokens.iter().map(|token| token.start..token.end).collect()
+}
+
+/// The tokens that begin in a part of the text. Tokens stand in the order of the text.
+fn tokens_in(tokens: &[Token], bytes: &Range<usize>) -> Range<usize> {
+    let from = tokens.partition_point(|token| token.start < bytes.start);
+    from..from.max(tokens.partition_point(|token| token.start < bytes.end))
 }
 
 /// Later parts win over earlier ones, so that a span overrides its turn.
 fn mask(tokens: &[Token], parts: &[Part]) -> TokenSample {
-    let mut sample =
-        TokenSample { ids: Vec::with_capacity(tokens.len()), trained: Vec::with_capacity(tokens.len()), weights: None };
-    for (index, token) in tokens.iter().enumerate() {
-        let part = parts.iter().rev().find(|part| part.bytes.contains(&token.start));
-        let (train, weight) = part.map_or((false, 1.0), |part| (part.train, part.weight));
-        push(&mut sample, index, token.id, train, weight);
+    let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
+    let mut sample = TokenSample { trained: vec![false; ids.len()], ids, weights: None };
+    // A normalizer may bring tokens out of the order of the text: then each is looked at.
+    let in_order = tokens.is_sorted_by_key(|token| token.start);
+    for part in parts {
+        if in_order {
+            tokens_in(tokens, &part.bytes).for_each(|index| sample.learn(index, part));
+        } else {
+            let inside = tokens.iter().enumerate().filter(|(_, token)| part.bytes.contains(&token.start));
+            inside.for_each(|(index, _)| sample.learn(index, part));
+        }
     }
     sample
+}
+
+impl TokenSample {
+    #[expect(clippy::float_cmp, reason = "1 is the exact default, not a computed value")]
+    fn learn(&mut self, index: usize, part: &Part) {
+        self.trained[index] = part.train;
+        if part.weight != 1.0 || self.weights.is_some() {
+            let count = self.ids.len();
+            self.weights.get_or_insert_with(|| vec![1.0; count])[index] = part.weight;
+        }
+    }
 }
 
 #[expect(clippy::float_cmp, reason = "1 is the exact default, not a computed value")]

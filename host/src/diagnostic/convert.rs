@@ -218,9 +218,13 @@ pub fn dataset(error: DatasetError) -> Failure {
             Diagnostic::error("data::nothing-left", error.to_string())
                 .why(reasons.join("\n"))
                 .help(if by_filters {
-                    "loosen or delete the `row_filters` that leave them out"
+                    "loosen or delete the `row_filters` that leave them out".to_owned()
+                } else if dropped.no_turn.0.rows > 0 {
+                    "say whose messages are learned, `roles_to_train: [NAME]`, or what the data calls them, `roles: {assistant: [NAME]}`".to_owned()
+                } else if dropped.too_long.rows > 0 || dropped.cut.rows > 0 {
+                    "raise `sequence_len`".to_owned()
                 } else {
-                    "raise `sequence_len`, or look at what the prompt strategy makes of a row"
+                    "nothing of these rows is marked as learned: look at the prompt strategy (`type`) and at the chat template".to_owned()
                 })
                 .into()
         }

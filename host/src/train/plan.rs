@@ -99,16 +99,17 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Prepares the data and decides the rest.
+    /// Prepares the data and decides the rest. With `keeps_text`, each sample has the text that it was made of.
     pub fn new(
         loaded: &LoadedConfig,
         plugins: &PluginHost,
         model: &ModelFacts,
         template: Option<&ChatTemplate>,
+        keeps_text: bool,
     ) -> Result<Self, Failure> {
         let config = &loaded.config;
         let options = trainer_options(loaded, model)?;
-        let data = data(loaded, plugins, model, template)?;
+        let data = data(loaded, plugins, model, template, keeps_text)?;
         let batches = BatchOptions {
             micro_batch_size: config.micro_batch_size as usize,
             sequence_len: config.sequence_len as usize,
@@ -257,13 +258,20 @@ fn data(
     plugins: &PluginHost,
     model: &ModelFacts,
     template: Option<&ChatTemplate>,
+    keeps_text: bool,
 ) -> Result<Data, Failure> {
     let config = &loaded.config;
     let tokenizer = &model.tokenizer;
     let end_of_turn = selection::end_of_turn(loaded, model)?;
     let starts_with_bos = tokenizer.starts_with_bos()?;
-    let encoder =
-        Encoder { tokenizer, template, train_on_inputs: config.train_on_inputs, end_of_turn, starts_with_bos };
+    let encoder = Encoder {
+        tokenizer,
+        template,
+        train_on_inputs: config.train_on_inputs,
+        end_of_turn,
+        starts_with_bos,
+        keeps_text,
+    };
     let mut dropped = Dropped::default();
     let (mut rows, mut too_long) = (0, 0);
     let mut read =
@@ -273,7 +281,7 @@ fn data(
                 let prepared = one(loaded, plugins, &encoder, dataset, &format!("{key}[{index}]"), filters)?;
                 if count {
                     rows += prepared.rows;
-                    too_long += prepared.dropped.too_long;
+                    too_long += prepared.dropped.too_long.rows;
                 }
                 dropped.add(&prepared.dropped);
                 examples.extend(prepared.examples);
@@ -399,7 +407,7 @@ mod tests {
 
     fn examples(count: u32) -> Vec<Example> {
         let tokens = |id| TokenSample { ids: vec![id], trained: vec![true], weights: None };
-        (0..count).map(|id| Example { tokens: tokens(id), row_json: "{}".into() }).collect()
+        (0..count).map(|id| Example { tokens: tokens(id), row_json: "{}".into(), origin: None }).collect()
     }
 
     #[test]

@@ -36,9 +36,13 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TrainOnEos {
+    /// Of every turn.
     All,
+    /// Of every learned turn.
     Turn,
+    /// Of the last learned turn.
     Last,
+    /// Of no turn.
     None,
 }
 
@@ -61,16 +65,6 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Refuses what could not be carried out.
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        if matches!(self.train_on_eos, TrainOnEos::All | TrainOnEos::Last) {
-            let message = "`train_on_eos` can be `turn` or `none` here";
-            let help = "`turn` learns the end of every learned turn";
-            return Err(Error::config_with_help("train_on_eos", message, help));
-        }
-        Ok(())
-    }
-
     /// The data's name of a role → the role; by default Axolotl's names. A role that is not listed stays as it is.
     pub(crate) fn role_names(&self) -> Result<BTreeMap<String, String>, Error> {
         let Some(own) = &self.roles else {

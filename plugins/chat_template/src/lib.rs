@@ -34,7 +34,6 @@ impl PromptStrategy for ChatTemplate {
     type Row = Map<String, Value>;
 
     fn new(config: Config) -> Result<Self, Error> {
-        config.check()?;
         let roles = config.role_names()?;
         let mappings = config.message_property_mappings.iter();
         let other_fields = mappings.filter(|(name, _)| !matches!(name.as_str(), "role" | "content"));
@@ -51,9 +50,13 @@ impl PromptStrategy for ChatTemplate {
 
     fn render(&self, mut row: Map<String, Value>) -> Result<Option<Sample>, RowError> {
         let field = &self.config.field_messages;
-        let Some(messages) = row.remove(field).filter(|messages| !messages.is_null()) else {
-            let has: Vec<&str> = row.keys().take(8).map(String::as_str).collect();
-            return Err(bad_field(field, format!("the row has no `{field}`; it has {}", has.join(", "))));
+        let messages = match row.remove(field) {
+            Some(Value::Null) => return Err(bad_field(field, format!("`{field}` is null"))),
+            Some(messages) => messages,
+            None => {
+                let has: Vec<&str> = row.keys().take(8).map(String::as_str).collect();
+                return Err(bad_field(field, format!("the row has no `{field}`; it has {}", has.join(", "))));
+            }
         };
         let messages = list(messages, field, "messages").map_err(|words| bad_field(field, words))?;
         if messages.is_empty() {
@@ -65,6 +68,7 @@ impl PromptStrategy for ChatTemplate {
             turns.push(turn.map_err(|words| bad_field(field, format!("message {}: {words}", index + 1)))?);
         }
         self.system_turn(&row, &mut turns)?;
+        self.ends(&mut turns);
         let field = &self.config.field_tools;
         let tools = row.remove(field).filter(|tools| !tools.is_null());
         let tools =
@@ -78,6 +82,25 @@ impl PromptStrategy for ChatTemplate {
 }
 
 impl ChatTemplate {
+    /// Says of the ends of turns what does not follow from the turns.
+    fn ends(&self, turns: &mut [Message]) {
+        let learned = |turn: &&mut Message| turn.train == Some(true) || turn.spans.iter().any(|span| span.train);
+        let learns_end = |turn: &mut Message| {
+            let end = turn.content.chars().count() as u32;
+            turn.spans.push(TrainSpan { start: end, end, train: true });
+        };
+        match self.config.train_on_eos {
+            TrainOnEos::All => turns.iter_mut().for_each(learns_end),
+            TrainOnEos::Last => turns.iter_mut().rfind(learned).into_iter().for_each(learns_end),
+            // A turn that is learned in parts alone has an end all the same.
+            TrainOnEos::Turn => {
+                let in_parts = turns.iter_mut().filter(|turn| turn.train == Some(false) && !turn.spans.is_empty());
+                in_parts.for_each(learns_end);
+            }
+            TrainOnEos::None => {}
+        }
+    }
+
     /// The system message: the conversation's own, else the row's, else the config's.
     fn system_turn(&self, row: &Map<String, Value>, turns: &mut Vec<Message>) -> Result<(), RowError> {
         let starts_with_system = |turns: &[Message]| turns.first().is_some_and(|first| first.role == "system");
@@ -107,24 +130,29 @@ impl ChatTemplate {
     }
 
     fn message(&self, message: Value) -> Result<Message, String> {
+        let is_null = message.get(&self.content_field).is_some_and(Value::is_null);
         let Value::Object(mut message) = without_nulls(message) else { return Err("it is not an object".to_owned()) };
-        let has_more = message.len() > 1;
         let role = match message.remove(&self.role_field) {
             Some(Value::String(role)) => self.roles.get(&role).cloned().unwrap_or(role),
             Some(_) => return Err(format!("`{}` must be a text", self.role_field)),
             None => return Err(format!("it has no `{}`", self.role_field)),
         };
-        let (content, parts) = match message.remove(&self.content_field) {
-            Some(Value::String(content)) => (content, None),
-            Some(Value::Array(parts)) => joined(&parts, &self.content_field)?,
-            Some(_) => return Err(format!("`{}` must be a text", self.content_field)),
-            // A turn that only calls tools.
-            None if has_more => (String::new(), None),
-            None => return Err(format!("it has no `{}`", self.content_field)),
-        };
+        let content = message.remove(&self.content_field);
         let own = take(&mut message, self.config.message_field_training.as_ref());
         let own = own.map(|(value, field)| is_true(&value, field)).transpose()?;
         let details = take(&mut message, self.config.message_field_training_detail.as_ref());
+        let (content, parts) = match content {
+            Some(Value::String(content)) => (content, None),
+            Some(Value::Array(parts)) => joined(&parts, &self.content_field)?,
+            Some(_) => return Err(format!("`{}` must be a text", self.content_field)),
+            // A turn that only calls tools, or only thinks.
+            None if self.says_more(&message) => {
+                message.insert("content".to_owned(), Value::Null);
+                (String::new(), None)
+            }
+            None if is_null => return Err(format!("`{}` is null", self.content_field)),
+            None => return Err(format!("it has no `{}`", self.content_field)),
+        };
         let details = match (parts, details) {
             (Some(parts), _) => Some(parts),
             (None, Some((value, field))) => {
@@ -135,7 +163,23 @@ impl ChatTemplate {
         let by_parts = details.as_ref().map(|details: &Vec<Detail>| !details.is_empty());
         let train = own.or(by_parts).unwrap_or_else(|| self.roles_to_train.contains(&role));
         let spans = if train { spans(&details.unwrap_or_default(), &content)? } else { Vec::new() };
+        // What a turn in parts says beside its content is no part.
+        let train = train && by_parts != Some(true);
         Ok(Message { role, content, train: Some(train), spans, extra_json: self.extra(message)? })
+    }
+
+    /// A message without a content says something all the same: it calls a tool, or thinks.
+    fn says_more(&self, message: &Map<String, Value>) -> bool {
+        let reasoning = self.config.mapped("reasoning_content");
+        message.iter().any(|(name, value)| match value {
+            Value::Array(list) => !list.is_empty(),
+            Value::Object(map) => !map.is_empty(),
+            Value::String(text) => {
+                let is_reasoning = *name == reasoning || name.contains("reasoning") || name.contains("thinking");
+                is_reasoning && !text.is_empty()
+            }
+            _ => false,
+        })
     }
 
     /// Fields beside role and content that a template may read: tool calls, reasoning, names.

@@ -21,7 +21,7 @@ fn shown(conversation: &Conversation) -> Vec<String> {
 /// The characters of a message that are learned, others as `-`.
 fn learned(message: &Message) -> String {
     let mut train = vec![message.train == Some(true); message.content.chars().count()];
-    for span in &message.spans {
+    for span in message.spans.iter().filter(|span| span.start < span.end) {
         train[span.start as usize..span.end as usize].fill(span.train);
     }
     message.content.chars().zip(train).map(|(character, train)| if train { character } else { '-' }).collect()
@@ -97,6 +97,32 @@ fn parts_of_a_message_are_learned_where_they_say_so() {
     assert_eq!(error.message, "message 1: characters 0 to 1 do not lie in a text of 1");
 }
 
+/// For each message, what is said of the end of its turn.
+fn ends(train_on_eos: &str) -> Vec<Option<bool>> {
+    let row = json!({"messages": [
+        {"role": "user", "content": "q"}, {"role": "assistant", "content": "ab"},
+        {"role": "user", "content": "r"}, {"role": "assistant", "content": [{"text": "c", "train": false}, {"text": "d"}]},
+        {"role": "user", "content": "s"},
+    ]});
+    let found = render(json!({"train_on_eos": train_on_eos}), row).unwrap();
+    let end = |message: &Message| {
+        let length = message.content.chars().count() as u32;
+        message.spans.iter().find(|span| (span.start, span.end) == (length, length)).map(|span| span.train)
+    };
+    let ends: Vec<_> = found.messages.iter().map(end).collect();
+    assert_eq!(found.train_on_eos, Some(train_on_eos == "turn"));
+    ends
+}
+
+#[test]
+fn ends_of_turns_are_learned_as_the_config_says() {
+    assert_eq!(ends("all"), [Some(true); 5]);
+    assert_eq!(ends("last"), [None, None, None, Some(true), None]);
+    // The fourth is learned in parts: its end does not follow from the turn.
+    assert_eq!(ends("turn"), [None, None, None, Some(true), None]);
+    assert_eq!(ends("none"), [None; 5]);
+}
+
 #[test]
 fn contents_in_parts_are_joined() {
     let one = |content: Value| {
@@ -123,7 +149,7 @@ fn json_in_texts_is_read_and_nulls_are_left_out() {
     assert_eq!(found.messages[0].content, "");
     assert_eq!(
         found.messages[0].extra_json.as_deref(),
-        Some(r#"{"tool_calls":[{"type":"function","function":{"name":"f","arguments":{"a":1}}}]}"#)
+        Some(r#"{"tool_calls":[{"type":"function","function":{"name":"f","arguments":{"a":1}}}],"content":null}"#)
     );
     assert_eq!(found.tools_json.as_deref(), Some(r#"[{"type":"function","function":{"name":"f","parameters":{}}}]"#));
     let text = json!({"messages": "[{\"role\": \"user\", \"content\": \"q\"}]"});
@@ -134,6 +160,9 @@ fn json_in_texts_is_read_and_nulls_are_left_out() {
 fn bad_rows_say_what_is_wrong() {
     let message = |row: Value| render(json!({}), row).unwrap_err().message;
     assert_eq!(message(json!({"text": "x"})), "the row has no `messages`; it has text");
+    assert_eq!(message(json!({"messages": null, "text": "x"})), "`messages` is null");
+    let null = json!({"messages": [{"role": "assistant", "content": null, "name": "x", "tool_calls": []}]});
+    assert_eq!(message(null), "message 1: `content` is null");
     assert_eq!(message(json!({"messages": []})), "`messages` is an empty list");
     assert_eq!(message(json!({"messages": {"role": "user"}})), "`messages` must be a list of messages");
     assert_eq!(message(json!({"messages": [{"content": "x"}]})), "message 1: it has no `role`");

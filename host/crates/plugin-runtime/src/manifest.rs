@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use wit_component::DecodedWasm;
+use wasmparser::{ComponentExternalKind, ComponentTypeRef, Parser, Payload, Validator};
 
 use crate::error::{PluginError, one_line};
 use crate::schema;
@@ -153,21 +153,47 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, PluginError> {
 pub fn inspect(bytes: &[u8], shown: &str) -> Result<Inspection, PluginError> {
     check_magic(bytes, shown)?;
     let manifest = manifest(bytes, shown)?;
-    let decoded = wit_component::decode(bytes).map_err(|error| {
+    let (imports, exports) = interfaces(bytes).map_err(|error| {
         let message = format!("`{shown}` is not a valid component");
-        PluginError::new("plugin::invalid", message).why(one_line(&format!("{error:#}"), 500))
+        PluginError::new("plugin::invalid", message).why(one_line(&error.to_string(), 500))
     })?;
-    let DecodedWasm::Component(resolve, world) = decoded else {
-        return Err(PluginError::new("plugin::invalid", format!("`{shown}` is a WIT package, not a plugin")));
-    };
-    let world = &resolve.worlds[world];
-    let imports: Vec<String> = world.imports.keys().map(|key| resolve.name_world_key(key)).collect();
-    let exports: Vec<String> = world.exports.keys().map(|key| resolve.name_world_key(key)).collect();
     check_api(&manifest, &imports, &exports, shown)?;
     check_exports(&manifest, &exports, shown)?;
     check_imports(&manifest, &imports, shown)?;
     let sha256 = hex(&Sha256::digest(bytes));
     Ok(Inspection { manifest, sha256, bytes: bytes.len(), imports, exports })
+}
+
+/// Names of what a valid component imports and exports, types aside.
+fn interfaces(bytes: &[u8]) -> Result<(Vec<String>, Vec<String>), wasmparser::BinaryReaderError> {
+    Validator::new().validate_all(bytes)?;
+    let (mut imports, mut exports) = (Vec::new(), Vec::new());
+    // Modules and components inside have imports and exports of their own.
+    let mut depth = 0_u32;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload? {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    let import = import?;
+                    if !matches!(import.ty, ComponentTypeRef::Type(_)) {
+                        imports.push(import.name.name.to_owned());
+                    }
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                for export in section {
+                    let export = export?;
+                    if export.kind != ComponentExternalKind::Type {
+                        exports.push(export.name.name.to_owned());
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok((imports, exports))
 }
 
 pub(crate) fn check_magic(bytes: &[u8], shown: &str) -> Result<(), PluginError> {
@@ -210,11 +236,11 @@ fn manifest(bytes: &[u8], shown: &str) -> Result<Manifest, PluginError> {
 /// Every manifest section of a component, or of what it is made of.
 pub(crate) fn manifests(bytes: &[u8], shown: &str) -> Result<Vec<Manifest>, PluginError> {
     let mut found = Vec::new();
-    for payload in wasmparser::Parser::new(0).parse_all(bytes) {
+    for payload in Parser::new(0).parse_all(bytes) {
         let payload = payload.map_err(|error| {
             PluginError::new("plugin::invalid", format!("`{shown}` is not a valid component")).why(error.to_string())
         })?;
-        let wasmparser::Payload::CustomSection(section) = payload else { continue };
+        let Payload::CustomSection(section) = payload else { continue };
         if section.name() != SECTION {
             continue;
         }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
 use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
@@ -256,20 +256,12 @@ fn load_file(file: &Path, layout: &Layout, sink: &mut Sink<'_>) -> Result<(), We
     let tensors = parse(file, &map)?;
     for (name, view) in tensors.iter() {
         let Some(slot) = layout.slot(name) else { continue };
-        let (dtype, width) = match view.dtype() {
-            Dtype::F32 => (DType::F32, 4),
-            Dtype::F16 => (DType::F16, 2),
-            Dtype::BF16 => (DType::BF16, 2),
-            other => {
-                let (file, name, found) = (file.to_owned(), name.to_owned(), format!("{other:?}"));
-                return Err(WeightsError::Type { file, name, found });
-            }
+        let Some(width) = width_of(view.dtype()) else {
+            let (file, name, found) = (file.to_owned(), name.to_owned(), format!("{:?}", view.dtype()));
+            return Err(WeightsError::Type { file, name, found });
         };
         for (piece, bytes) in view.data().chunks(PIECE * width).enumerate() {
-            let values = convert(bytes, dtype, width).map_err(|error| WeightsError::Invalid {
-                file: file.to_owned(),
-                reason: format!("tensor `{name}`: {error}"),
-            })?;
+            let values = to_f32(bytes, view.dtype());
             if values.iter().any(|value| !value.is_finite()) {
                 return Err(WeightsError::NotFinite { file: file.to_owned(), name: name.to_owned() });
             }
@@ -279,9 +271,23 @@ fn load_file(file: &Path, layout: &Layout, sink: &mut Sink<'_>) -> Result<(), We
     Ok(())
 }
 
-fn convert(bytes: &[u8], dtype: DType, width: usize) -> candle_core::Result<Vec<f32>> {
-    let tensor = Tensor::from_raw_buffer(bytes, dtype, &[bytes.len() / width], &Device::Cpu)?;
-    tensor.to_dtype(DType::F32)?.to_vec1()
+/// Bytes of an element, of the types that weights have.
+fn width_of(dtype: Dtype) -> Option<usize> {
+    match dtype {
+        Dtype::F32 => Some(4),
+        Dtype::F16 | Dtype::BF16 => Some(2),
+        _ => None,
+    }
+}
+
+/// Little-endian elements as f32. All types of [`width_of`] go into it without loss.
+fn to_f32(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
+    let halves = bytes.as_chunks::<2>().0.iter();
+    match dtype {
+        Dtype::F16 => halves.map(|&bytes| f16::from_le_bytes(bytes).to_f32()).collect(),
+        Dtype::BF16 => halves.map(|&bytes| bf16::from_le_bytes(bytes).to_f32()).collect(),
+        _ => bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
+    }
 }
 
 fn randomize(seed: u64, config: &ModelConfig, layout: &Layout, sink: &mut Sink<'_>) {

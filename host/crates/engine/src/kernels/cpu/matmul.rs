@@ -3,6 +3,7 @@
 
 use super::extent;
 use crate::kernels::Gemm;
+use gemm_common::Parallelism;
 
 /// How many threads one product may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,34 +65,63 @@ unsafe fn vector_at(g: Gemm, a: &[f32], b: &[f32], c: *mut f32, threads: Threads
     let (a_column, a_row) = if g.transpose_a { (g.lda as isize, 1) } else { (1, g.lda as isize) };
     let (b_column, b_row) = if g.transpose_b { (g.ldb as isize, 1) } else { (1, g.ldb as isize) };
     let parallelism = match threads {
-        Threads::One => gemm::Parallelism::None,
+        Threads::One => Parallelism::None,
         Threads::All => match rayon::current_num_threads() {
-            1 => gemm::Parallelism::None,
-            count => gemm::Parallelism::Rayon(count),
+            1 => Parallelism::None,
+            count => Parallelism::Rayon(count),
         },
     };
+    let product = gemm_f32::gemm::f32::get_gemm_fn();
+    let (reads_c, c_row) = (g.beta != 0.0, g.ldc as isize);
+    // The microkernel writes columns, C has rows: the product of the transposes, as the crate `gemm` does it.
     // SAFETY: the asserts hold every element of A and B that the strides reach; C is the caller's promise.
     unsafe {
-        gemm::gemm(
-            g.m,
-            g.n,
-            g.k,
-            c,
-            1,
-            g.ldc as isize,
-            g.beta != 0.0,
-            a.as_ptr(),
-            a_column,
-            a_row,
-            b.as_ptr(),
-            b_column,
-            b_row,
-            g.beta,
-            g.alpha,
-            false,
-            false,
-            false,
-            parallelism,
-        );
+        if c_row > 1 {
+            let (a, b) = (a.as_ptr(), b.as_ptr());
+            product(
+                g.n,
+                g.m,
+                g.k,
+                c,
+                c_row,
+                1,
+                reads_c,
+                b,
+                b_row,
+                b_column,
+                a,
+                a_row,
+                a_column,
+                g.beta,
+                g.alpha,
+                false,
+                false,
+                false,
+                parallelism,
+            );
+        } else {
+            let (a, b) = (a.as_ptr(), b.as_ptr());
+            product(
+                g.m,
+                g.n,
+                g.k,
+                c,
+                1,
+                c_row,
+                reads_c,
+                a,
+                a_column,
+                a_row,
+                b,
+                b_column,
+                b_row,
+                g.beta,
+                g.alpha,
+                false,
+                false,
+                false,
+                parallelism,
+            );
+        }
     }
 }

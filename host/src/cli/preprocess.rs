@@ -1,0 +1,243 @@
+//! `host preprocess`: the rows of a config as the model will see them, with what of them is learned.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::ops::Range;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{ConfigArgs, open_plugins, say, show};
+use crate::author::replay::{self, Keep};
+use crate::check::{self, plugins, selection};
+use crate::config;
+use crate::data::batches::plan_epoch;
+use crate::data::dataset::{Example, LeftOut, Origin};
+use crate::data::tokenizer::Tokenizer;
+use crate::diagnostic::{Diagnostic, ExitStatus, Failure, escape};
+use crate::report::progress::whole;
+use crate::report::{Output, emit};
+use crate::train::plan::Plan;
+
+/// Label of a token that is not learned, as transformers has it.
+const MASKED: i64 = -100;
+
+#[derive(Debug, Args)]
+pub(super) struct PreprocessArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    /// Print N samples as the model will see them, learned and masked tokens told apart
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "5")]
+    show: Option<usize>,
+    /// With --show: a line for each token, with its id
+    #[arg(long, requires = "show")]
+    tokens: bool,
+}
+
+pub(super) fn run(args: &PreprocessArgs) -> Result<ExitStatus, Failure> {
+    let (path, _) = args.config.choose()?;
+    let output = args.config.output();
+    let mut plugins = open_plugins(&args.config.plugins)?;
+    let examined = config::examine(&path, &args.config.set);
+    if let Some(loaded) = &examined.loaded {
+        plugins::configure(loaded, &args.config.grant, &mut plugins)?;
+    }
+    let (found, model) = check::check_examined(&examined, &plugins);
+    show(&Failure::check(found)?, output);
+    let (Some(loaded), Some(model)) = (examined.loaded, model) else {
+        return Err(Diagnostic::error("config::invalid", "the config cannot be read").into());
+    };
+    let template = selection::template(&loaded, &model)?;
+    let plan = Plan::new(&loaded, &plugins, &model, template.as_ref(), true).map_err(|mut failure| {
+        replay::keep(&mut failure, &plugins, Keep::Nothing);
+        failure
+    })?;
+    let shown = args.show.unwrap_or(0).min(plan.data.train.len());
+    for (index, example) in plan.data.train.iter().take(shown).enumerate() {
+        let Some(origin) = &example.origin else { continue };
+        match output {
+            Output::Json => emit("sample", sample(index, example, origin)),
+            Output::Human => {
+                let mut text = heading(index, &plan, example, origin);
+                if args.tokens {
+                    token_lines(&mut text, example, origin, &model.tokenizer);
+                } else {
+                    run_lines(&mut text, example, origin, &model.tokenizer);
+                }
+                text.push('\n');
+                let _ = std::io::stdout().write_all(text.as_bytes());
+            }
+        }
+    }
+    summary(&plan, output);
+    Ok(ExitStatus::Done)
+}
+
+fn sample(index: usize, example: &Example, origin: &Origin) -> serde_json::Value {
+    let tokens = &example.tokens;
+    let labels: Vec<i64> = tokens
+        .ids
+        .iter()
+        .zip(&tokens.trained)
+        .map(|(&id, &learned)| if learned { id.into() } else { MASKED })
+        .collect();
+    let mut fields = json!({
+        "index": index,
+        "position": origin.position,
+        "tokens": tokens.ids.len(),
+        "trained_tokens": tokens.trained_tokens(),
+        "text": origin.text,
+        "input_ids": tokens.ids,
+        "labels": labels,
+    });
+    if let Some(weights) = &tokens.weights {
+        fields["weights"] = json!(weights);
+    }
+    fields
+}
+
+fn heading(index: usize, plan: &Plan, example: &Example, origin: &Origin) -> String {
+    let (tokens, learned) = (example.tokens.ids.len(), example.tokens.trained_tokens());
+    let all = plan.data.train.len();
+    let position = escape(&origin.position);
+    format!("sample {} of {all}: {position}; {tokens} tokens, {learned} learned\n", index + 1)
+}
+
+/// Tokens that are treated alike, one after the other.
+struct Stretch {
+    tokens: Range<usize>,
+    learned: bool,
+    weight: f32,
+}
+
+fn stretches(example: &Example) -> Vec<Stretch> {
+    let tokens = &example.tokens;
+    let weight = |index: usize| tokens.weights.as_ref().map_or(1.0, |weights| weights[index]);
+    // The first token has nothing before it that it could be predicted from.
+    let learned = |index: usize| index > 0 && tokens.trained[index];
+    let mut all: Vec<Stretch> = Vec::new();
+    for index in 0..tokens.ids.len() {
+        match all.last_mut() {
+            Some(last) if last.learned == learned(index) && last.weight.to_bits() == weight(index).to_bits() => {
+                last.tokens.end = index + 1;
+            }
+            _ => all.push(Stretch { tokens: index..index + 1, learned: learned(index), weight: weight(index) }),
+        }
+    }
+    all
+}
+
+/// The text, line by line, with a mark in front of what is learned.
+fn run_lines(out: &mut String, example: &Example, origin: &Origin, tokenizer: &Tokenizer) {
+    for stretch in stretches(example) {
+        let label = match (stretch.learned, stretch.weight.to_bits() == 1.0_f32.to_bits()) {
+            (true, true) => "learned".to_owned(),
+            (true, false) => format!("x {}", stretch.weight),
+            (false, _) => String::new(),
+        };
+        let text = text_of(&stretch.tokens, example, origin, tokenizer);
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        for line in lines {
+            let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\u{21b5}"));
+            let line = colored(&format!("{}{end}", escape(line)), stretch.learned);
+            out.push_str(&format!("{label:>9} | {line}\n"));
+        }
+    }
+}
+
+fn token_lines(out: &mut String, example: &Example, origin: &Origin, tokenizer: &Tokenizer) {
+    for stretch in stretches(example) {
+        for index in stretch.tokens.clone() {
+            let label = if stretch.learned { "learned" } else { "" };
+            let text = text_of(&(index..index + 1), example, origin, tokenizer).replace('\n', "\u{21b5}");
+            let text = colored(&escape(&text), stretch.learned);
+            out.push_str(&format!("{label:>9} | {:>7}  {text}\n", example.tokens.ids[index]));
+        }
+    }
+}
+
+/// What some tokens stand for: the bytes up to the next token's, and the names of tokens that were added.
+fn text_of(tokens: &Range<usize>, example: &Example, origin: &Origin, tokenizer: &Tokenizer) -> String {
+    let mut out = String::new();
+    for index in tokens.clone() {
+        let place = &origin.places[index];
+        let added = place.is_empty() && (index == 0 || origin.places[index - 1].end <= place.start);
+        let end = match origin.places.get(index + 1) {
+            Some(next) => next.start.max(place.start),
+            None if example.tokens.ids.len() == origin.places.len() && !added => origin.text.len(),
+            None => place.end,
+        };
+        // Tokens that share a character have it once.
+        match origin.text.get(place.start..end).filter(|text| !text.is_empty()) {
+            Some(text) => out.push_str(text),
+            None if added => out.push_str(&tokenizer.piece(example.tokens.ids[index])),
+            None => {}
+        }
+    }
+    out
+}
+
+fn colored(text: &str, learned: bool) -> String {
+    let in_color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    if learned && in_color { format!("\x1b[32m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+fn summary(plan: &Plan, output: Output) {
+    let lengths: Vec<usize> = plan.data.train.iter().map(|example| example.tokens.ids.len()).collect();
+    let mut sorted = lengths.clone();
+    sorted.sort_unstable();
+    let (shortest, longest) = (sorted.first().copied().unwrap_or(0), sorted.last().copied().unwrap_or(0));
+    let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0);
+    let batches = &plan.batches;
+    let packing = batches.sample_packing.then(|| {
+        let filled: usize = lengths.iter().sum();
+        let room = plan_epoch(&lengths, batches, 0).len() * batches.micro_batch_size * batches.sequence_len;
+        (plan_epoch(&lengths, batches, 0).len(), filled as f64 / room.max(1) as f64)
+    });
+    let left_out = plan.data.dropped.reasons();
+    match output {
+        Output::Json => emit(
+            "preprocess",
+            json!({
+                "rows": plan.data.rows,
+                "samples": plan.data.train.len(),
+                "eval_samples": plan.data.eval.len(),
+                "tokens": plan.tokens(),
+                "trained_tokens": plan.trained_tokens(),
+                "shortest": shortest,
+                "median": median,
+                "longest": longest,
+                "packing_efficiency": packing.map(|(_, share)| share),
+                "micro_batches": packing.map(|(count, _)| count),
+                "dropped": left_out,
+            }),
+        ),
+        Output::Human => {
+            say(&format!(
+                "samples   {} of {} rows, {} tokens, {} of them learned; {} more for evaluation",
+                whole(plan.data.train.len() as f64),
+                whole(plan.data.rows as f64),
+                whole(plan.tokens() as f64),
+                whole(plan.trained_tokens() as f64),
+                whole(plan.data.eval.len() as f64),
+            ));
+            say(&format!(
+                "lengths   {shortest} to {longest} tokens, the median is {median}; `sequence_len` is {}",
+                batches.sequence_len
+            ));
+            if let Some((count, share)) = packing {
+                let (size, length) = (batches.micro_batch_size, batches.sequence_len);
+                say(&format!(
+                    "packing   {:.1} % of {count} micro-batches of {size} x {length} tokens are filled",
+                    100.0 * share
+                ));
+            }
+            left_out.iter().for_each(|left_out| say(&format!("left out  {}", with_first(left_out))));
+            say("nothing was kept: a run prepares its samples itself");
+        }
+    }
+}
+
+fn with_first(left_out: &LeftOut) -> String {
+    let first = left_out.first.as_ref().map(|first| format!("; the first is {}", escape(first)));
+    format!("{left_out}{}", first.unwrap_or_default())
+}

@@ -1,0 +1,136 @@
+//! What a contributor does daily. `cargo xtask` lists the commands; each is a few calls of cargo, printed before it runs.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  check            format and lints of everything
+  test [NAME]      the tests whose names contain NAME, of all crates; `engine::NAME`: of one crate (host, engine,
+                   plugin-runtime, plugin-sdk, plugins, e2e)
+  bless [NAME]     the same, and writes the snapshots that changed: read the diff
+  docs             writes the generated pages: docs/config.md, docs/capabilities.md
+  code-tests       builds the component of plugins/code-tests, after a change there
+  timings          a first build in a new directory: processor seconds, and where they went";
+
+/// A command that failed, as it was printed.
+struct Failed(String);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["check"] => check(),
+        ["test"] => test("", false),
+        ["test", name] => test(name, false),
+        ["bless"] => test("", true),
+        ["bless", name] => test(name, true),
+        ["docs"] => docs(),
+        ["code-tests"] => run(Command::new(root().join("plugins/code-tests/build.sh"))),
+        ["timings"] => timings(),
+        _ => {
+            say(HELP);
+            return if words.is_empty() || words == ["help"] { ExitCode::SUCCESS } else { ExitCode::from(2) };
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed(command)) => {
+            say(&format!("failed: {command}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check() -> Result<(), Failed> {
+    for part in ["format", "lints"] {
+        run(with(Command::new(root().join(".ci/run")), [part]))?;
+    }
+    Ok(())
+}
+
+/// Tests by name. A crate in front of it builds that crate's tests alone.
+fn test(name: &str, bless: bool) -> Result<(), Failed> {
+    let (package, name) = name.split_once("::").filter(|(package, _)| PACKAGES.contains(package)).unwrap_or(("", name));
+    let mut command = match package {
+        "plugins" => plugins(),
+        "" => with(cargo("test"), ["--workspace"]),
+        "e2e" => with(cargo("test"), ["-p", "host", "--test", "e2e"]),
+        "host" => with(cargo("test"), ["-p", "host", "--lib"]),
+        package => with(cargo("test"), ["-p", package]),
+    };
+    command.args([name].iter().filter(|name| !name.is_empty()));
+    command.env("INSTA_UPDATE", if bless { "always" } else { "no" });
+    run(command)
+}
+
+const PACKAGES: [&str; 6] = ["host", "engine", "plugin-runtime", "plugin-sdk", "plugins", "e2e"];
+
+/// The tests of the bundled plugins run natively.
+fn plugins() -> Command {
+    with(cargo("test"), ["--locked", "--manifest-path", "plugins/Cargo.toml", "--target-dir", "target/plugins-native"])
+}
+
+fn docs() -> Result<(), Failed> {
+    for (arguments, page) in
+        [(["schema", "--markdown"], "docs/config.md"), (["doctor", "--capabilities"], "docs/capabilities.md")]
+    {
+        let command = with(with(cargo("run"), ["--quiet", "-p", "host", "--"]), arguments);
+        let shown = format!("{} > {page}", shown(&command));
+        say(&shown);
+        let text = output(command).ok_or_else(|| Failed(shown.clone()))?;
+        std::fs::write(root().join(page), text).map_err(|error| Failed(format!("{shown}: {error}")))?;
+    }
+    Ok(())
+}
+
+/// What the README's first command takes on a machine that has nothing but the registry's crates.
+fn timings() -> Result<(), Failed> {
+    let directory = root().join("target/first-build");
+    let _ = std::fs::remove_dir_all(&directory);
+    let mut command = Command::new("sh");
+    command.args(["-c", "cargo fetch --quiet; time cargo build --release -p host --timings"]);
+    command.env("CARGO_TARGET_DIR", &directory);
+    run(command)?;
+    say(&format!("by crate: {}", directory.join("cargo-timings/cargo-timing.html").display()));
+    Ok(())
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Tests and programs share the one profile that is built.
+fn cargo(verb: &str) -> Command {
+    with(Command::new(env!("CARGO")), [verb, "--release"])
+}
+
+fn with<S: AsRef<OsStr>>(mut command: Command, arguments: impl IntoIterator<Item = S>) -> Command {
+    command.args(arguments);
+    command
+}
+
+fn run(mut command: Command) -> Result<(), Failed> {
+    let shown = shown(&command);
+    say(&shown);
+    let status = command.current_dir(root()).status();
+    if status.is_ok_and(|status| status.success()) { Ok(()) } else { Err(Failed(shown)) }
+}
+
+fn output(mut command: Command) -> Option<Vec<u8>> {
+    let output = command.current_dir(root()).stderr(Stdio::inherit()).output().ok()?;
+    output.status.success().then_some(output.stdout)
+}
+
+fn shown(command: &Command) -> String {
+    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
+    let program = Path::new(words[0]).file_name().unwrap_or(words[0]).to_string_lossy().into_owned();
+    words[1..].iter().fold(program, |shown, word| format!("{shown} {}", word.to_string_lossy()))
+}
+
+#[expect(clippy::print_stderr, reason = "this is what it is for")]
+fn say(line: &str) {
+    eprintln!("{line}");
+}
