@@ -19,7 +19,7 @@ use crate::check::facts::ModelFacts;
 use crate::check::{self, plugins, selection};
 use crate::checkpoint::directory::replace_file;
 use crate::checkpoint::load::Checkpoint;
-use crate::config::{self, Adapter, LoadedConfig};
+use crate::config::{self, LoadedConfig};
 use crate::data::template::ChatTemplate;
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
