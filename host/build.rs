@@ -12,7 +12,7 @@ use std::process::{Command, exit};
 
 const TARGET: &str = "wasm32-wasip2";
 /// Bundled plugins.
-const COUNT: usize = 10;
+const COUNT: usize = 11;
 /// The one whose component lies in the repository: its interpreter takes minutes to compile, and seldom changes.
 const READY: (&str, &str) = ("code-tests", "code-tests/component/code-tests.wasm");
 /// Package and file name of each.
@@ -21,6 +21,7 @@ const PLUGINS: [&str; COUNT] = [
     "axolotl-compat",
     "chat_template",
     "code-tests",
+    "completion",
     "curate",
     "exact-match",
     "jsonl",

@@ -58,6 +58,7 @@ use Asked::{Config, Model};
 pub const FEATURES: &[Feature] = &[
     row("full", "all weights trained", Config(""), YES),
     row("lora", "LoRA on linear layers", Config("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true"), YES),
+    row("lora-head", "LoRA on the output projection", Config("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_modules: [lm_head]"), YES),
     row("rslora", "rank-stabilized LoRA", Config("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\npeft_use_rslora: true"), YES),
     row("dora", "DoRA and other adapters", Config("peft_use_dora: true"), no("adapters are plain or rank-stabilized LoRA")),
     row("freezing", "some weights frozen", Config("unfrozen_parameters: ['^lm_head']"), YES),

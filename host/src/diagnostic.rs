@@ -321,6 +321,8 @@ pub enum ExitStatus {
     Usage = 2,
     /// A bug of ours.
     Bug = 101,
+    /// Stopped by SIGHUP, with the state saved.
+    HungUp = 129,
     /// Stopped by SIGINT, with the state saved.
     Interrupted = 130,
     /// Stopped by SIGTERM, with the state saved.

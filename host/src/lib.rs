@@ -6,6 +6,7 @@ pub mod capabilities;
 pub mod check;
 pub mod checkpoint;
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod data;
 pub mod device;

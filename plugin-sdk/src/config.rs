@@ -17,7 +17,7 @@ pub enum Error {
         /// What to write instead.
         help: Option<String>,
     },
-    /// Anything else, in words for the user.
+    /// Anything else, in words for the user. A last line that starts with `help: ` says how to go on.
     Failed(String),
 }
 
@@ -25,6 +25,11 @@ impl Error {
     /// A wrong config.
     pub fn config(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Config { path: path.into(), message: message.into(), help: None }
+    }
+
+    /// Anything else, and how to go on: one line that can be pasted, where possible.
+    pub fn failed_with_help(message: impl std::fmt::Display, help: impl std::fmt::Display) -> Self {
+        Self::Failed(format!("{message}\nhelp: {help}"))
     }
 
     /// A wrong config, and what to write instead.

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Writes the names of all config keys of Axolotl into `keys.txt`: what `host` must know by name, whether it has it or not.
 
-    git clone --depth 1 https://github.com/axolotl-ai-cloud/axolotl
-    python3 tests/axolotl/keys.py axolotl > tests/axolotl/keys.txt
+    pip download --no-deps --no-binary :all: axolotl   # or a wheel, or: git clone https://github.com/axolotl-ai-cloud/axolotl
+    python3 tests/axolotl/keys.py DIR > tests/axolotl/keys.txt
 
-The names are read from the fields of its pydantic models, without running any of its code.
+DIR is the unpacked sdist or wheel, or the clone. The names are read from the fields of its pydantic models, without running any
+of its code.
 """
 
 import ast
@@ -17,9 +18,24 @@ NESTED = {"HatcheryConfig", "HatcheryGeneralConfig", "TinkerConfig", "Compressio
 DATASETS = ["SFTDataset", "PretrainingDataset", "DPODataset", "KTODataset", "StepwiseSupervisedDataset"]
 
 
+def version(directory: pathlib.Path) -> str:
+    """What the package says of itself; of a clone, also the commit."""
+    for file in [directory / "PKG-INFO", *directory.glob("axolotl-*.dist-info/METADATA")]:
+        if file.is_file():
+            return next(line.split(": ")[1] for line in file.read_text().splitlines() if line.startswith("Version: "))
+    if (directory / ".git").exists():
+        commit = subprocess.run(["git", "-C", directory, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        own = directory / "VERSION"
+        number = own.read_text().strip() + ", " if own.is_file() else ""
+        return f"{number}commit {commit.stdout.strip()}"
+    raise SystemExit(f"{directory}: nothing says which version it is of")
+
+
 def main() -> None:
-    repository = pathlib.Path(sys.argv[1])
-    source = repository / "src/axolotl"
+    directory = pathlib.Path(sys.argv[1])
+    source = next((path for path in [directory / "src/axolotl", directory / "axolotl"] if path.is_dir()), None)
+    if source is None:
+        raise SystemExit(f"{directory}: there is neither src/axolotl nor axolotl in it")
     fields, bases, plugins = {}, {}, []
     files = [*(source / "utils/schemas").rglob("*.py"), *(source / "integrations").rglob("args.py")]
     for file in sorted(files):
@@ -36,8 +52,7 @@ def main() -> None:
             return set()
         return set(fields[model]).union(*(names(base, (*seen, model)) for base in bases[model]))
 
-    commit = subprocess.run(["git", "-C", repository, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    print(f"# Keys of Axolotl, commit {commit}; written by keys.py. Keys of a dataset begin with `datasets[].`.")
+    print(f"# Keys of Axolotl {version(directory)}; written by keys.py. Keys of a dataset begin with `datasets[].`.")
     top = names("AxolotlInputConfig").union(names("AxolotlConfigWCapabilities"), *(names(plugin) for plugin in plugins))
     # What Axolotl itself puts there.
     for name in sorted(top - {"capabilities", "env_capabilities", "axolotl_config_path", "is_preprocess"}):

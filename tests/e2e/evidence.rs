@@ -55,7 +55,9 @@ fn a_run_that_goes_on_is_one_run_and_one_that_breaks_says_how() {
     let imported = project.success(&["evidence", "import", "out", "out", "--json"]).stdout;
     let imported: Value = serde_json::from_str(&imported).unwrap();
     assert_eq!([&imported["new"], &imported["changed"], &imported["known"]], [&json!(0), &json!(1), &json!(1)]);
-    project.failure(&["train", "host.yml", "--overwrite", "--set", "learning_rate=1e30", "--set", "max_grad_norm=0"]);
+    let off = "rules=[{name: practice, severity: {H28: off}}]";
+    let rate = ["--set", "learning_rate=1e30", "--set", "max_grad_norm=0", "--set", off];
+    project.failure(&[&["train", "host.yml", "--overwrite"][..], &rate].concat());
     let broken = record(&project);
     assert_ne!(id(&broken), id(&second));
     assert_eq!(broken["outcome"], "not-finite");

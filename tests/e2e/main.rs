@@ -1,5 +1,6 @@
 //! The program from outside: what it prints, how it ends, what it leaves behind.
 
+mod adapters;
 mod api;
 mod author;
 mod broken;
@@ -11,10 +12,12 @@ mod device;
 mod evidence;
 mod export;
 mod fix;
+mod formats;
 mod generate;
 mod hostile;
 mod kinds;
 mod model;
+mod next;
 mod plan;
 mod plugins;
 mod preprocess;

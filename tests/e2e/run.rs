@@ -66,7 +66,7 @@ fn killed_and_resumed_is_the_same_byte_for_byte() {
 
 #[test]
 fn a_signal_saves_the_state_and_the_run_goes_on() {
-    for (number, status) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)] {
+    for (number, status) in [(libc::SIGHUP, 129), (libc::SIGINT, 130), (libc::SIGTERM, 143)] {
         let project = Project::new();
         long(&project, "whole");
         long(&project, "parts");
@@ -76,13 +76,36 @@ fn a_signal_saves_the_state_and_the_run_goes_on() {
             fs::read_to_string(project.path("parts/metrics.jsonl")).is_ok_and(|text| text.lines().count() >= 3)
         });
         signal(&child, number);
+        if number == libc::SIGHUP {
+            // As a closing terminal does: from the shell, then from the kernel.
+            signal(&child, number);
+        }
         let outcome = finish(child);
         assert_eq!(outcome.status, status, "{}", outcome.stderr);
-        assert!(outcome.stderr.contains("go on with `--resume auto`"), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("go on with `host train parts.yml --resume auto`"), "{}", outcome.stderr);
         assert!(project.read("parts/run.json").contains("\"stopped\""));
         project.success(&["train", "parts.yml", "--resume", "auto"]);
         same(&project, "model.safetensors");
     }
+}
+
+#[test]
+fn a_run_under_nohup_outlives_its_terminal() {
+    let project = Project::new();
+    long(&project, "whole");
+    let program = env!("CARGO_BIN_EXE_host");
+    let mut shell = std::process::Command::new("sh");
+    shell.arg("-c").arg(format!("trap '' HUP; exec '{program}' train whole.yml")).current_dir(project.path(""));
+    for (name, value) in project.command(&[]).get_envs() {
+        shell.env(name, value.unwrap_or_default());
+    }
+    shell.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = shell.spawn().unwrap();
+    wait_for(|| project.path("whole/checkpoint-10").exists());
+    signal(&child, libc::SIGHUP);
+    let outcome = finish(child);
+    assert_eq!(outcome.status, 0, "{}", outcome.stderr);
+    assert!(project.path("whole/checkpoint-20").exists());
 }
 
 #[test]

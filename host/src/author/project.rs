@@ -84,7 +84,7 @@ impl Project {
         match found.as_slice() {
             [one] => Ok(one.clone()),
             [] => Err(Diagnostic::error("plugin::not-built", format!("the project `{shown}` is not built"))
-                .help(format!("build it: `host plugin build {shown}`"))
+                .help(format!("build it: `host plugin build {}`", crate::commands::path(&self.dir)))
                 .into()),
             several => {
                 let names: Vec<String> = several.iter().map(|path| path.display().to_string()).collect();

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::check::plugins::{plugin_flags, shown_source};
 use crate::checkpoint::directory::replace_file;
+use crate::commands;
 use crate::diagnostic::{Diagnostic, Failure};
 use crate::files::read_text;
 
@@ -65,8 +66,8 @@ pub fn keep(failure: &mut Failure, plugins: &PluginHost, keep: Keep<'_>) {
                     Ok(()) => {
                         kept = true;
                         let directories = plugin_flags(plugins.get(&call.plugin));
-                        let command =
-                            format!("host plugin test {}{directories} --replay {}", call.plugin, path.display());
+                        let (plugin, file) = (commands::word(&call.plugin), commands::path(&path));
+                        let command = format!("host plugin test {plugin}{directories} --replay {file}");
                         diagnostic.notes.push(format!("replay it: `{command}`"));
                     }
                     Err(why) => diagnostic.notes.push(format!("`{}` could not be written: {why}", path.display())),

@@ -86,7 +86,8 @@ pub fn write(loaded: &LoadedConfig, plugins: &PluginHost) -> Result<(PathBuf, us
 pub fn check(loaded: &LoadedConfig, plugins: &PluginHost, locked: bool) -> Vec<Diagnostic> {
     let path = path(loaded);
     let severity = if locked { Severity::Error } else { Severity::Warning };
-    let command = format!("host plugin lock {}{}", loaded.source.path.display(), plugin_flags(plugins.plugins()));
+    let config = crate::commands::path(&loaded.source.path);
+    let command = format!("host plugin lock {config}{}", plugin_flags(plugins.plugins()));
     let again = format!("if the change is meant, write the lock anew: `{command}`");
     let text = match read_text(&path, SIZE_LIMIT) {
         Ok(text) => text,

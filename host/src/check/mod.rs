@@ -1,5 +1,6 @@
 //! Everything that can be known before anything is spent: plugins, model files and rules, judged together.
 
+mod data_path;
 pub mod facts;
 pub mod fix;
 pub mod lock;
@@ -7,11 +8,13 @@ pub mod plugins;
 pub mod rules;
 pub mod selection;
 
+use std::path::Path;
+
 use plugin_runtime::PluginHost;
 
 use self::facts::ModelFacts;
 use crate::config::{Examined, LoadedConfig, sort};
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::Diagnostic;
 
 /// Looks at a config from all sides. Returns everything that was found, in file order, and the model's facts where its
 /// files could be read.
@@ -29,9 +32,26 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost) -> (Vec<Diagnostic>, O
         }
     };
     found.extend(crate::device::check(loaded));
+    found.extend(output_dir(loaded));
     found.extend(rules::check(loaded, plugins, model.as_ref()));
     sort(&mut found, &loaded.source.path);
     (found, model)
+}
+
+/// What is in the way of the output directory.
+fn output_dir(loaded: &LoadedConfig) -> Option<Diagnostic> {
+    let path = Path::new(&loaded.config.output_dir);
+    // The nearest part of it that is there.
+    let there = path.ancestors().find(|part| part.symlink_metadata().is_ok())?;
+    let shown = there.display();
+    let message = match there.metadata() {
+        Ok(metadata) if metadata.is_dir() => return None,
+        Ok(_) if there == path => format!("`output_dir` is `{shown}`, which is a file"),
+        Ok(_) => format!("`output_dir` cannot be made: `{shown}` is a file"),
+        Err(_) => format!("`output_dir` cannot be made: `{shown}` is a link to nothing"),
+    };
+    let diagnostic = Diagnostic::error("run::output", message).at(loaded.source.nearest_place("output_dir"));
+    Some(diagnostic.help("name a directory, or one that can be made"))
 }
 
 /// The same for a config that may have problems of its own; those come along.
@@ -40,11 +60,7 @@ pub fn check_examined(examined: &Examined, plugins: &PluginHost) -> (Vec<Diagnos
     let Some(loaded) = &examined.loaded else { return (problems, None) };
     let (found, model) = check(loaded, plugins);
     // A key that could not be read has its default: what follows from that default would mislead.
-    let broken: Vec<String> = problems
-        .iter()
-        .filter(|problem| problem.severity == Severity::Error)
-        .filter_map(|problem| problem.place.as_ref()?.key_path.clone())
-        .collect();
+    let broken = &loaded.broken;
     let concerns = |diagnostic: &Diagnostic| {
         let path = diagnostic.place.as_ref().and_then(|place| place.key_path.as_ref());
         path.is_some_and(|path| broken.iter().any(|broken| crate::config::is_within(path, broken)))

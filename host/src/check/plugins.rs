@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use plugin_runtime::types::{HealthRun, Level, ScheduleRun};
 use plugin_runtime::{CompilerCommand, Kind, Limits, PluginError, PluginHost, PluginInfo, RuntimeOptions, Source};
 use serde_json::{Map, Value};
 
-use crate::config::{Config, DatasetConfig, FilterRef, LoadedConfig, PluginPin, PluginRef, Scheduler};
+use super::data_path::explain;
+use crate::config::{Config, DatasetConfig, FilterRef, LoadedConfig, PluginPin, PluginRef, Scheduler, strategy_advice};
 use crate::diagnostic::{Diagnostic, Failure, escape};
 
 /// The bundled plugins: name and component, as `build.rs` made them.
@@ -32,9 +33,12 @@ pub fn open_with(
     compiler: Option<CompilerCommand>,
     cache_dir: Option<PathBuf>,
 ) -> Result<PluginHost, Failure> {
-    let log = Arc::new(|plugin: &str, level: Level, message: &str| {
+    // A plugin is started more than once in a command (to check it, then on each thread); what it says is shown once.
+    let shown: Mutex<BTreeSet<(String, String)>> = Mutex::default();
+    let log = Arc::new(move |plugin: &str, level: Level, message: &str| {
         use std::io::Write as _;
-        if level != Level::Debug {
+        let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if level != Level::Debug && shown.insert((plugin.to_owned(), message.to_owned())) {
             let _ = writeln!(std::io::stderr(), "plugin {plugin}: {}", escape(message));
         }
     });
@@ -198,7 +202,8 @@ pub fn names(loaded: &LoadedConfig) -> Vec<String> {
 /// A strategy's config: what the user wrote for it, and the conversation keys of the dataset, which Axolotl has beside
 /// `type`. A strategy other than `chat_template` gets those only where they were written.
 pub fn strategy_config(loaded: &LoadedConfig, dataset: &DatasetConfig, path: &str) -> String {
-    const KEYS: [&str; 9] = [
+    const KEYS: [&str; 10] = [
+        "field",
         "field_messages",
         "field_tools",
         "message_property_mappings",
@@ -212,7 +217,8 @@ pub fn strategy_config(loaded: &LoadedConfig, dataset: &DatasetConfig, path: &st
     let mut config: Map<String, Value> = dataset.strategy.config.clone();
     let all = serde_json::to_value(dataset).unwrap_or_default();
     for key in KEYS {
-        let wanted = dataset.strategy.name == "chat_template" || loaded.is_given(&format!("{path}.{key}"));
+        let is_chat = dataset.strategy.name == "chat_template" && key != "field";
+        let wanted = is_chat || loaded.is_given(&format!("{path}.{key}"));
         if let (true, Some(value), false) = (wanted, all.get(key), config.contains_key(key))
             && !value.is_null()
         {
@@ -295,7 +301,16 @@ pub fn config_problems(loaded: &LoadedConfig, plugins: &PluginHost, used: &Use) 
 pub fn locate(loaded: &LoadedConfig, used: &Use, error: PluginError) -> Diagnostic {
     let (inner, is_key, is_config) = (error.config_path.clone(), error.is_key, error.config_path.is_some());
     let is_data = error.code.starts_with("data::");
-    let diagnostic = Diagnostic::from(error);
+    let mut diagnostic = Diagnostic::from(error);
+    match &used.data {
+        Some(data) if diagnostic.code == "data::missing-file" => diagnostic = explain(diagnostic, data),
+        _ => {}
+    }
+    if let (Kind::PromptStrategy, "plugin::unknown", Some(advice)) =
+        (used.kind, diagnostic.code.as_str(), strategy_advice(&used.name))
+    {
+        diagnostic.help = Some(advice.to_owned());
+    }
     let entry = used.path.rsplit_once('.').map_or(used.path.as_str(), |(entry, _)| entry);
     let place = match inner {
         Some(inner) if !inner.is_empty() => {
@@ -364,7 +379,7 @@ fn check_grants(loaded: &LoadedConfig, pin: &PluginPin, index: usize, plugin: &P
 /// ` --plugins DIR` for each directory that these plugins came from, for commands in messages.
 pub fn plugin_flags<'a>(plugins: impl IntoIterator<Item = &'a PluginInfo>) -> String {
     let directory = |plugin: &PluginInfo| match &plugin.source {
-        Source::File(path) => Some(path.parent()?.display().to_string()),
+        Source::File(path) => Some(crate::commands::path(path.parent()?)),
         Source::Bundled => None,
     };
     let directories: BTreeSet<String> = plugins.into_iter().filter_map(directory).collect();

@@ -48,7 +48,7 @@ fn run(
         table.facts(&setup).to_string()
     });
     let facts = Facts {
-        config_json: loaded.to_json().to_string(),
+        config_json: loaded.to_sound_json().to_string(),
         given_paths: loaded.given.clone(),
         model_json: model.map(|model| model.to_json().to_string()),
         data_json: data.map(ToString::to_string),

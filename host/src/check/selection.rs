@@ -3,11 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use engine::adapter::Modules;
+use engine::model::config::ModelConfig;
 use engine::model::files;
 use engine::model::layout::LinearKind;
 
 use super::facts::ModelFacts;
-use crate::config::{Adapter, Config, LoadedConfig, nearest};
+use crate::config::{Adapter, Config, LoadedConfig, TargetModules, nearest};
 use crate::data::template::{ChatTemplate, Now, built_in};
 use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::{Diagnostic, Failure};
@@ -17,7 +19,10 @@ const TEMPLATE_BYTES: u64 = 1 << 20;
 
 /// Everything that is not there to be picked.
 pub(super) fn check(loaded: &LoadedConfig, model: &ModelFacts) -> Vec<Diagnostic> {
-    let failures = [unfrozen(loaded, model).err(), end_of_turn(loaded, model).err(), template(loaded, model).err()];
+    let is_lora = loaded.config.adapter == Some(Adapter::Lora);
+    let modules = is_lora.then(|| lora_modules(loaded, model).err()).flatten();
+    let failures =
+        [unfrozen(loaded, model).err(), modules, end_of_turn(loaded, model).err(), template(loaded, model).err()];
     failures.into_iter().flatten().flat_map(|failure| failure.0).collect()
 }
 
@@ -50,12 +55,67 @@ pub fn unfrozen(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Vec<
     if problems.is_empty() { Ok(Some(chosen.into_iter().collect())) } else { Err(Failure(problems)) }
 }
 
-/// The linear layers that get an adapter.
-pub fn lora_targets(config: &Config) -> BTreeSet<LinearKind> {
-    if config.lora_target_linear {
-        return LinearKind::ALL.into_iter().collect();
+/// The modules that get an adapter.
+pub fn lora_modules(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Modules, Failure> {
+    let (config, model) = (&loaded.config, &model.config);
+    let layers = config.peft_layers_to_transform.as_ref();
+    let layers: Option<BTreeSet<usize>> = layers.map(|layers| layers.iter().map(|&layer| layer as usize).collect());
+    let all = if config.lora_target_linear {
+        Modules::of(LinearKind::ALL).in_layers(layers.as_ref())
+    } else {
+        Modules::default()
+    };
+    match &config.lora_target_modules {
+        TargetModules::Names(names) => {
+            let mut problems = Vec::new();
+            for (index, name) in names.iter().enumerate() {
+                if Modules::listed(model, std::slice::from_ref(name), None).is_empty() {
+                    let at = loaded.source.nearest_place(&loaded.entry_path("lora_target_modules", index));
+                    problems.push(
+                        no_module(name).at(at).why("a name is matched from a dot, or from its start, to its end"),
+                    );
+                }
+            }
+            if !problems.is_empty() {
+                return Err(Failure(problems));
+            }
+            Ok(all.or(&Modules::listed(model, names, layers.as_ref()), model))
+        }
+        TargetModules::Pattern(pattern) => {
+            let at = loaded.source.nearest_place("lora_target_modules");
+            // Python's `re.fullmatch`.
+            let Ok(regex) = regex::Regex::new(&format!("^(?:{pattern})$")) else { return Ok(all) };
+            if let Some(other) = other_modules(model).into_iter().find(|name| regex.is_match(name)) {
+                let message = format!("`{pattern}` matches `{other}` too, which is no linear layer");
+                return Err(Diagnostic::error("config::no-match", message)
+                    .at(at)
+                    .why("only linear layers can have an adapter; PEFT refuses such a pattern too")
+                    .help("name what the modules have in common: `.*_proj`, `.*self_attn.*_proj`")
+                    .into());
+            }
+            let picked = Modules::matching(model, |name| regex.is_match(name));
+            if picked.is_empty() {
+                let diagnostic = no_module(pattern).at(at);
+                return Err(diagnostic.why("the pattern is matched with whole names").into());
+            }
+            Ok(all.or(&picked, model))
+        }
     }
-    config.lora_target_modules.iter().filter_map(|name| LinearKind::from_name(name)).collect()
+}
+
+fn no_module(name: &str) -> Diagnostic {
+    Diagnostic::error("config::no-match", format!("no module of the model matches `{name}`"))
+        .help("names look like `model.layers.0.self_attn.q_proj`, `model.layers.0.mlp.up_proj` and `lm_head`")
+}
+
+/// Modules of transformers' model that are not linear layers.
+fn other_modules(model: &ModelConfig) -> Vec<String> {
+    let in_layer = |layer: usize| {
+        ["", ".self_attn", ".mlp", ".mlp.act_fn", ".input_layernorm", ".post_attention_layernorm"]
+            .map(|part| format!("model.layers.{layer}{part}"))
+    };
+    let outer = ["model", "model.embed_tokens", "model.layers", "model.norm", "model.rotary_emb"].map(str::to_owned);
+    outer.into_iter().chain((0..model.num_hidden_layers).flat_map(in_layer)).collect()
 }
 
 /// Ids of the tokens that end a turn beside the tokenizer's own (`eot_tokens`).

@@ -37,6 +37,12 @@ pub struct TrainerState {
     pub eval_before: Option<Value>,
     /// Loss of the first step.
     pub first_loss: Option<f64>,
+    /// Loss of the last one; none in checkpoints of earlier versions.
+    #[serde(default)]
+    pub last_loss: Option<f64>,
+    /// Tokens trained so far, prompts included.
+    #[serde(default)]
+    pub tokens: u64,
 }
 
 /// Saves a checkpoint; it is complete when this returns, and absent otherwise.

@@ -5,6 +5,7 @@ mod check;
 mod doctor;
 mod evidence;
 mod generate;
+mod next;
 mod plan;
 mod plugin;
 mod preprocess;
@@ -105,6 +106,25 @@ struct CheckArgs {
 impl ConfigArgs {
     fn output(&self) -> Output {
         if self.json { Output::Json } else { Output::Human }
+    }
+
+    /// A command of this program with the same config, plugins and values.
+    fn command(&self, name: &str) -> String {
+        use crate::commands::{path, word};
+        let mut command = format!("host {name}");
+        if let Some(config) = &self.config {
+            command += &format!(" {}", path(config));
+        }
+        for directory in &self.plugins {
+            command += &format!(" --plugins {}", path(directory));
+        }
+        for grant in &self.grant {
+            command += &format!(" --grant {}", word(&format!("{}={}", grant.plugin, grant.directory.display())));
+        }
+        for set in &self.set {
+            command += &format!(" --set {}", word(set));
+        }
+        command
     }
 
     /// The config to read, and whether it is the built-in one.

@@ -13,13 +13,13 @@ use plugin_runtime::types::HealthRun;
 use serde_json::{Map, Value, json};
 
 use super::plan::{cost, describe, model_files};
-use super::{ConfigArgs, open_plugins, say, show};
+use super::{ConfigArgs, next, open_plugins, say, show};
 use crate::author::replay::{self, Keep};
 use crate::check::facts::ModelFacts;
 use crate::check::{self, plugins, selection};
 use crate::checkpoint::directory::replace_file;
 use crate::checkpoint::load::Checkpoint;
-use crate::config::{self, Adapter, LoadedConfig};
+use crate::config::{self, LoadedConfig};
 use crate::data::template::ChatTemplate;
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
@@ -33,7 +33,7 @@ use crate::train::cost::Cost;
 use crate::train::eval::Evaluation;
 use crate::train::health::{StopAdvice, Watch};
 use crate::train::measure::{Time, measure};
-use crate::train::output::{Existing, OutputDirectory, described, description, is_finished};
+use crate::train::output::{Existing, FINISHED, OutputDirectory, described, description, is_finished};
 use crate::train::plan::Plan;
 use crate::train::reward::NamedReward;
 use crate::train::run::{Ending as Ended, Outcome, Run};
@@ -55,6 +55,13 @@ pub(super) struct TrainArgs {
     /// Replace an earlier run in the output directory
     #[arg(long)]
     overwrite: bool,
+}
+
+impl TrainArgs {
+    /// The command that was given, without what says how to treat an earlier run.
+    fn command(&self) -> String {
+        self.config.command("train") + if self.locked { " --locked" } else { "" }
+    }
 }
 
 pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
@@ -150,6 +157,9 @@ impl Job<'_> {
         let setup = Setup::of(&self.loaded.config, self.device, &model.config.architecture, model.parameters());
         let mut record = Record::start(setup, earlier.as_ref());
         let mut fields = description(self.loaded, self.device, &used, &self.plan.data.digest);
+        if let Some(step) = directory.finished_at(checkpoint.as_ref(), self.plan.total_steps, &fields)? {
+            return Ok(self.nothing_left(step));
+        }
         fields["outcome"] = record.to_json();
         directory.describe(fields, "running")?;
         let (directory, checkpoint, record) = (&mut directory, checkpoint.as_ref(), &mut record);
@@ -240,14 +250,16 @@ impl Job<'_> {
                 "stopped",
                 json!({ "step": trainer.optimizer_step(), "path": path.display().to_string() }),
                 &format!(
-                    "stopped at step {}; the state is in `{}`, go on with `--resume auto`",
+                    "stopped at step {}; the state is in `{}`, go on with `{} --resume auto`",
                     trainer.optimizer_step(),
-                    path.display()
+                    path.display(),
+                    self.args.command()
                 ),
             );
             return Ok(match signal {
                 Signal::Interrupt => ExitStatus::Interrupted,
                 Signal::Terminate => ExitStatus::Terminated,
+                Signal::HangUp => ExitStatus::HungUp,
             });
         }
         let card = self.card(&outcome);
@@ -255,7 +267,7 @@ impl Job<'_> {
         let summary = self.summary(&outcome, &watch, reporter.plugin_costs(), &trainer, start);
         let fields =
             json!({ "step": trainer.optimizer_step(), "summary": summary.to_json(), "outcome": record.to_json() });
-        directory.describe(fields, "finished")?;
+        directory.describe(fields, FINISHED)?;
         match output {
             Output::Json => emit("summary", summary.to_json()),
             Output::Human => {
@@ -271,6 +283,21 @@ impl Job<'_> {
             }
         }
         Ok(ExitStatus::Done)
+    }
+
+    /// A finished run that was asked to go on: all of it stays as it is.
+    fn nothing_left(&self, step: u64) -> ExitStatus {
+        let output_dir = &self.loaded.config.output_dir;
+        emit_or_say(
+            self.args.config.output(),
+            "finished",
+            json!({ "step": step, "output_dir": output_dir }),
+            &format!(
+                "the run in `{output_dir}` is finished at step {step}; nothing was trained or changed
+help: raise `max_steps` or `num_epochs` to go on, or start again with `--overwrite`"
+            ),
+        );
+        ExitStatus::Done
     }
 
     /// Ends a run that a monitor stopped. The state is saved, so nothing is lost.
@@ -289,7 +316,9 @@ impl Job<'_> {
             emit("stopped", json!({ "step": step, "path": path.display().to_string() }));
         }
         let path = path.display();
-        let note = format!("the state of step {step} is in `{path}`; go on all the same with `--resume auto`");
+        let command = self.args.command();
+        let note =
+            format!("the state of step {step} is in `{path}`; go on all the same with `{command} --resume auto`");
         Err(advice.diagnostic().note(note).into())
     }
 
@@ -445,26 +474,12 @@ impl Job<'_> {
         trainer: &Trainer<K>,
         start: Instant,
     ) -> Summary {
-        let config = &self.loaded.config;
-        let output_dir = PathBuf::from(&config.output_dir);
-        let model = match config.adapter {
-            Some(Adapter::Lora) => format!("--model {} --adapter {}", config.base_model, config.output_dir),
-            None => format!("--model {}", config.output_dir),
-        };
-        let prompt = self.plan.data.eval.first().or(self.plan.data.train.first()).map(|example| {
-            let ids = example.tokens.prompt_ids();
-            self.model.tokenizer.decode(ids).unwrap_or_default()
-        });
-        let mut next = Vec::new();
-        if let Some(prompt) = prompt.filter(|prompt| !prompt.is_empty()) {
-            next.push(format!("host generate {model} --raw --prompt {}", shell_quoted(&prompt)));
-        }
-        next.push(format!("cat {}/metrics.jsonl", config.output_dir));
         Summary {
             steps: trainer.optimizer_step(),
             loss: outcome.loss,
             eval: outcome.eval.clone(),
             tokens: outcome.tokens,
+            own_tokens: outcome.own_tokens,
             train_seconds: outcome.train_seconds,
             wall_seconds: start.elapsed().as_secs_f64(),
             peak_memory_bytes: peak_memory_bytes(),
@@ -473,8 +488,8 @@ impl Job<'_> {
             filters: self.plan.data.dropped.filters.clone(),
             health: watch.counts(),
             plugins,
-            output_dir,
-            next,
+            output_dir: PathBuf::from(&self.loaded.config.output_dir),
+            next: next::commands(self.loaded, self.plugins, self.plan),
         }
     }
 
@@ -512,15 +527,6 @@ fn emit_or_say(output: Output, event: &str, fields: Value, line: &str) {
         Output::Json => emit(event, fields),
         Output::Human => say(line),
     }
-}
-
-/// A text as one argument of a shell command.
-fn shell_quoted(text: &str) -> String {
-    if text.contains('\n') {
-        let escaped = text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n");
-        return format!("$'{escaped}'");
-    }
-    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 fn one_line(text: &str) -> String {

@@ -1,6 +1,6 @@
 //! What Axolotl has and this trainer lacks, with what to do instead; and the names that other trainers use.
 //!
-//! A key here with a null, false or empty value asks for nothing and is accepted. Names are those of Axolotl 0.18;
+//! A key here with a null, false or empty value asks for nothing and is accepted. Names are those of Axolotl 0.19;
 //! `name_*` stands for all keys with that beginning.
 
 /// What becomes of a key that only Axolotl has.
@@ -61,6 +61,8 @@ pub(super) const TOP: Table = &[
 
     (&["expert_*", "experts_implementation", "dense_mixer", "dsv4_*", "gemma4_*", "llama4_*", "moe_*", "use_scattermoe", "use_sonicmoe", "use_dsv4_kernels", "use_glm_dsa_kernels"],
         Instead("models of experts are not here (architectures here: Llama, Mistral); delete the line")),
+    (&["ple_cpu_offload"],
+        Instead("models with an embedding per layer are not here (architectures here: Llama, Mistral); delete the line")),
     (&["scaling_softmax_*"],
         Instead("attention is as the model was trained; delete the line")),
 
@@ -188,88 +190,13 @@ pub(super) const DATASET: Table = &[
     (&["train_on_eot"], Called("train_on_eos")),
     (&["field_thinking", "template_thinking_key", "split_thinking"],
         Instead("put the reasoning into the message's content the way the model's template writes it")),
-    (&["field", "field_human", "field_model", "field_chosen", "field_rejected", "field_system", "field_instruction", "field_input", "field_output", "format", "no_input_format", "system_prompt", "system_format"],
+    (&["field_human", "field_model", "field_chosen", "field_rejected", "field_system", "field_instruction", "field_input", "field_output", "format", "no_input_format", "system_prompt", "system_format"],
         Instead("write it under `type`: `type: {field_instruction: …, field_output: …, format: …}`")),
     (&["input_format", "input_transform", "step_separator", "skip", "text_column", "logprobs_field", "train_on_last_step_only"],
         Instead("a prompt-strategy plugin can do this; see `plugin-sdk/README.md`")),
     (&["loader", "dataset_type", "format_type"], Called("ds_type")),
     (&["strategy", "prompt_strategy"], Called("type")),
 ];
-
-/// Values that Axolotl takes for a key and we do not, with what to write instead.
-pub(super) fn value_advice(key: &str, word: &str) -> Option<&'static str> {
-    match (key, word) {
-        ("adapter", "qlora") => Some("write `adapter: lora`: the same adapters on weights that are not quantized"),
-        ("adapter", "llama-adapter") => Some("write `adapter: lora`"),
-        ("optimizer", word) if word.contains("adam") || word.contains("lion") || word.contains("8bit") => {
-            Some("write `optimizer: adamw_torch`")
-        }
-        (
-            "optimizer",
-            "muon" | "sgd" | "adafactor" | "rmsprop" | "adagrad" | "came_pytorch" | "optimi_adamw" | "dion",
-        ) => Some("write `optimizer: adamw_torch`; AdamW is the one here"),
-        (
-            "lr_scheduler",
-            "one_cycle"
-            | "log_sweep"
-            | "rex"
-            | "polynomial"
-            | "inverse_sqrt"
-            | "cosine_with_restarts"
-            | "reduce_lr_on_plateau",
-        ) => Some("write `lr_scheduler: cosine`, `linear`, `constant` or `constant_with_warmup`"),
-        ("lr_scheduler", "warmup_stable_decay") => Some(
-            "write `lr_scheduler: {name: wsd, config: {num_decay_steps: …}}`; the config has the keys of Axolotl's `lr_scheduler_kwargs`",
-        ),
-        ("save_strategy", "best") => {
-            Some("write `save_strategy: steps` and pick a checkpoint by its `eval_loss` in `metrics.jsonl`")
-        }
-        ("gradient_checkpointing", "offload" | "offload_disk" | "unsloth") => {
-            Some("write `gradient_checkpointing: true`")
-        }
-        (
-            "chat_template",
-            "gemma" | "mistral_v1" | "mistral_v2v3" | "mistral_v3_tekken" | "cohere" | "phi_3" | "phi_35"
-            | "deepseek_v2" | "qwen_25" | "qwen3" | "gemma3" | "llama3_2_vision" | "command_a" | "exaone",
-        ) => Some(
-            "the models that use it bring it along: write `chat_template: tokenizer_default`, or `jinja` with `chat_template_jinja`",
-        ),
-        ("chat_template", word) if word.starts_with("tokenizer_default_fallback_") => {
-            Some("write `chat_template: tokenizer_default`, or the name of the fallback if the model has no template")
-        }
-        _ => None,
-    }
-}
-
-/// What to write instead of a prompt strategy that Axolotl has and no plugin here provides.
-pub fn strategy_advice(name: &str) -> Option<&'static str> {
-    let family = name.split(['.', ':']).next().unwrap_or(name);
-    match family {
-        "sharegpt" => Some(
-            "write `type: chat_template` with `field_messages: conversations` and `message_property_mappings: {role: from, content: value}`",
-        ),
-        "alpaca" | "alpaca_chat" | "alpaca_instruct" | "alpaca_w_system" | "gpteacher" | "reflection"
-        | "explainchoice" | "concisechoice" | "summarizetldr" | "jeopardy" | "oasst" | "context_qa"
-        | "creative_acr" | "orcamini" => {
-            Some("write the shape under `type`: `type: {field_instruction: …, field_output: …, format: …}`")
-        }
-        "llama2_chat" | "metharme" | "pygmalion" | "messages" => Some("write `type: chat_template`"),
-        "completion"
-        | "input_output"
-        | "pretrain"
-        | "_synthetic"
-        | "stepwise_supervised"
-        | "bradley_terry"
-        | "chatml"
-        | "llama3"
-        | "zephyr"
-        | "user_defined"
-        | "passthrough" => {
-            Some("a prompt-strategy plugin can do this: see `plugin-sdk/README.md`, then `--plugins DIR`")
-        }
-        _ => None,
-    }
-}
 
 #[cfg(test)]
 mod tests {

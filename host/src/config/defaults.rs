@@ -4,7 +4,7 @@ use super::read::Context;
 use super::schema::{Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
 use super::values::{
     Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, LrScheduler, Optimizer, PluginRef, Scheduler,
-    TrainOnEos,
+    TargetModules, TrainOnEos,
 };
 use crate::diagnostic::{Diagnostic, Edit, Severity};
 
@@ -42,7 +42,7 @@ pub(super) fn config() -> Config {
         lora_r: None,
         lora_alpha: None,
         lora_dropout: 0.0,
-        lora_target_modules: Vec::new(),
+        lora_target_modules: TargetModules::Names(Vec::new()),
         lora_target_linear: false,
         lora_fan_in_fan_out: false,
         peft_use_rslora: false,
@@ -98,6 +98,7 @@ pub(super) fn dataset(path: String, strategy: PluginRef) -> DatasetConfig {
         strategy,
         row_filters: Vec::new(),
         split: "train".to_owned(),
+        field: None,
         field_messages: "messages".to_owned(),
         field_tools: "tools".to_owned(),
         message_property_mappings: ["role", "content"].map(|name| (name.to_owned(), name.to_owned())).into(),

@@ -6,17 +6,20 @@
 use serde_json::{Map, Value};
 
 use super::axolotl_keys::DATASET;
+use super::axolotl_values::ds_type_advice;
 use super::defaults;
 use super::names::{certain, nearest, one_of};
 use super::plugin_fields::{filters, plugin_ref, plugin_refs, rewards, rules_and_plugins, scheduler, strategy};
-use super::read::{Context, Section, fill, found, unknown_word};
+use super::read::{Context, Section, fill, found, out_of_range, unknown_word};
 use super::schema::{Config, DatasetConfig};
-use super::values::{Adapter, Amount, AutoBool, PluginRef};
+use super::values::{Adapter, Amount, AutoBool, PluginRef, TargetModules};
 use crate::capabilities::ARCHITECTURES;
 use crate::diagnostic::{Diagnostic, Edit, Severity};
 
 /// Linear layers of a decoder layer, by the names that `lora_target_modules` uses.
 pub const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+/// The output projection, which can have an adapter too.
+pub(super) const HEAD: &str = engine::adapter::modules::HEAD;
 /// Chat templates by name.
 pub(super) const CHAT_TEMPLATES: [&str; 5] = ["tokenizer_default", "chatml", "llama3", "alpaca", "jinja"];
 /// Architectures by the names of transformers.
@@ -164,6 +167,12 @@ fn dataset(cx: &Context<'_>, path: String, value: &Value) -> Option<DatasetConfi
     if dataset.ds_type.name == "json" {
         "jsonl".clone_into(&mut dataset.ds_type.name);
     }
+    if let Some(advice) = ds_type_advice(&dataset.ds_type.name, &dataset.path) {
+        let message = format!("`ds_type: {}` is not supported; rows are read from JSON lines", dataset.ds_type.name);
+        cx.report(cx.error("unsupported-value", &entry.at("ds_type"), message).help(advice));
+        // So that no loader looks for JSON in it.
+        dataset.ds_type.name.clear();
+    }
     fill(&mut dataset.row_filters, filters(&entry, "row_filters"));
     fill(&mut dataset.split, entry.read("split"));
     if dataset.split != "train" {
@@ -174,6 +183,7 @@ fn dataset(cx: &Context<'_>, path: String, value: &Value) -> Option<DatasetConfi
                 .help("write `split: train`, and name the file of the split in `path`"),
         );
     }
+    dataset.field = entry.read("field");
     fill(&mut dataset.field_messages, entry.read("field_messages"));
     fill(&mut dataset.field_tools, entry.read("field_tools"));
     let mappings: Option<std::collections::BTreeMap<String, String>> = entry.read("message_property_mappings");
@@ -244,9 +254,7 @@ fn trained(top: &Section<'_>, config: &mut Config) {
         if is_row_range(pattern) {
             let diagnostic = cx.error("unsupported-value", &path, "row ranges of a parameter are not supported");
             cx.report(diagnostic.help("name the whole parameter; all its rows are trained"));
-        } else if let Err(error) = regex::Regex::new(pattern) {
-            let reason = error.to_string();
-            let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        } else if let Err(reason) = compile(pattern) {
             cx.report(cx.error("bad-pattern", &path, format!("`{pattern}` is not a regular expression")).why(reason));
         }
     }
@@ -271,24 +279,71 @@ fn is_row_range(pattern: &str) -> bool {
 
 fn lora_target_modules(top: &Section<'_>, config: &mut Config) {
     fill(&mut config.lora_target_linear, top.read("lora_target_linear"));
-    if top.value("lora_target_modules").and_then(Value::as_str) == Some("all-linear") {
-        config.lora_target_linear = true;
-        return;
+    const KEY: &str = "lora_target_modules";
+    let is_module = |name: &str| LINEAR_MODULES.contains(&name) || name == HEAD;
+    match top.value(KEY) {
+        Some(Value::String(word)) if word == "all-linear" => config.lora_target_linear = true,
+        // A name alone is no pattern that anybody means: as one it would match nothing.
+        Some(Value::String(name)) if is_module(name) => {
+            config.lora_target_modules = TargetModules::Names(vec![name.clone()]);
+        }
+        Some(Value::String(pattern)) => target_pattern(top, config, pattern),
+        _ => config.lora_target_modules = TargetModules::Names(top.read(KEY).unwrap_or_default()),
     }
-    fill(&mut config.lora_target_modules, top.read("lora_target_modules"));
-    for (index, module) in config.lora_target_modules.iter().enumerate() {
-        if !LINEAR_MODULES.contains(&module.as_str()) {
+    let TargetModules::Names(names) = &config.lora_target_modules else { return };
+    for (index, module) in names.iter().enumerate() {
+        if !is_module(module.rsplit('.').next().unwrap_or(module)) {
             let path = format!("lora_target_modules[{index}]");
             let message = format!("`{module}` is not a linear layer that can have an adapter");
             let diagnostic = top.cx.error("unknown-value", &path, message);
-            let edit =
-                certain(module, LINEAR_MODULES).map(|name| Edit::Set { path: path.clone(), value: name.to_owned() });
-            top.cx.report(match nearest(module, LINEAR_MODULES) {
+            let all = || LINEAR_MODULES.into_iter().chain([HEAD]);
+            let edit = certain(module, all()).map(|name| Edit::Set { path: path.clone(), value: name.to_owned() });
+            top.cx.report(match nearest(module, all()) {
+                _ if module.contains(['*', '(', '|', '\\']) => diagnostic
+                    .why("an entry of a list is the name of a module, or its end after a dot; a regular expression stands alone")
+                    .help(format!("lora_target_modules: '{module}'")),
                 Some(name) => diagnostic.help(format!("did you mean `{name}`?")).fix(edit),
-                None => diagnostic.help(format!("write {}", one_of(LINEAR_MODULES))),
+                None => diagnostic.help(format!("write {}", one_of(all()))),
             });
         }
     }
+}
+
+/// A regular expression over the full names of modules.
+fn target_pattern(top: &Section<'_>, config: &mut Config, pattern: &str) {
+    const KEY: &str = "lora_target_modules";
+    let cx = top.cx;
+    if let Err(reason) = compile(pattern) {
+        let message = format!("`{pattern}` is not a regular expression");
+        cx.report(
+            cx.error("bad-pattern", KEY, message)
+                .why(reason)
+                .help("a list of names needs brackets: `[q_proj, v_proj]`"),
+        );
+        return;
+    }
+    for (other, is_set) in [
+        ("lora_target_linear", config.lora_target_linear),
+        ("peft_layers_to_transform", top.value("peft_layers_to_transform").is_some()),
+    ] {
+        if is_set {
+            let message = format!("a regular expression in `{KEY}` and `{other}` exclude each other");
+            cx.report(
+                cx.error("conflict", KEY, message)
+                    .why("the expression says all of it")
+                    .help(format!("delete `{other}`")),
+            );
+        }
+    }
+    config.lora_target_modules = TargetModules::Pattern(pattern.to_owned());
+}
+
+/// Why a text is no regular expression, in a line.
+fn compile(pattern: &str) -> Result<regex::Regex, String> {
+    regex::Regex::new(pattern).map_err(|error| {
+        let reason = error.to_string();
+        reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+    })
 }
 
 fn batches(top: &Section<'_>, config: &mut Config) {
@@ -298,7 +353,28 @@ fn batches(top: &Section<'_>, config: &mut Config) {
     config.batch_size = top.checked("batch_size", "1 or more", positive);
     fill(&mut config.eval_batch_size, top.checked("eval_batch_size", "1 or more", positive));
     fill(&mut config.num_epochs, top.checked("num_epochs", "above 0", |n: f64| n > 0.0));
-    config.max_steps = top.checked("max_steps", "1 or more", |n: u64| n > 0);
+    config.max_steps = max_steps(top);
+}
+
+/// -1, transformers' default, and 0, which it takes for the same, are as good as nothing.
+fn max_steps(top: &Section<'_>) -> Option<u64> {
+    const KEY: &str = "max_steps";
+    let value = top.value(KEY)?;
+    match value.as_i64() {
+        Some(-1) => None,
+        Some(0) => {
+            let message = "`max_steps: 0` sets no limit";
+            let note = Diagnostic { severity: Severity::Note, ..top.cx.error("no-effect", KEY, message) };
+            let why = "transformers reads it so; the run is as long as `num_epochs` says";
+            top.cx.report(note.why(why).help("delete the line, or write `max_steps: -1`"));
+            None
+        }
+        Some(steps) if steps < 0 => {
+            out_of_range(top.cx, KEY, "1 or more, or -1 for no limit", value);
+            None
+        }
+        _ => top.read(KEY),
+    }
 }
 
 fn share(value: f64) -> bool {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::axolotl_keys::{DATASET, Lack, TOP, Table};
 use super::defaults;
-use super::fields::{ADAMW_IN_LESS, CHAT_TEMPLATES, LINEAR_MODULES, MODEL_TYPES};
+use super::fields::{ADAMW_IN_LESS, CHAT_TEMPLATES, HEAD, LINEAR_MODULES, MODEL_TYPES};
 use super::schema::Config;
 
 /// Where the schema says that it comes from.
@@ -65,8 +65,9 @@ pub(super) fn strategy(generator: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn linear_modules(_: &mut SchemaGenerator) -> Schema {
-    let word = json!({ "enum": LINEAR_MODULES });
-    json_schema!({ "anyOf": [{ "type": "array", "items": word }, word, { "const": "all-linear" }] })
+    let pattern = format!("^(.*\\.)?({}|{HEAD})$", LINEAR_MODULES.join("|"));
+    let name = json!({ "type": "string", "pattern": pattern });
+    json_schema!({ "anyOf": [{ "type": "array", "items": name }, { "type": "string" }] })
 }
 
 pub(super) fn optimizer(generator: &mut SchemaGenerator) -> Schema {
@@ -81,6 +82,10 @@ pub(super) fn chat_template(_: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn model_type(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "enum": MODEL_TYPES })
+}
+
+pub(super) fn max_steps(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "minimum": -1 })
 }
 
 pub(super) fn split(_: &mut SchemaGenerator) -> Schema {

@@ -2,6 +2,7 @@
 //! of the file at once, each at its line and column.
 
 mod axolotl_keys;
+mod axolotl_values;
 mod defaults;
 mod edit;
 mod fields;
@@ -22,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-pub use self::axolotl_keys::strategy_advice;
+pub use self::axolotl_values::strategy_advice;
 pub use self::edit::{EditError, edit};
 pub use self::fields::LINEAR_MODULES;
 pub use self::names::{nearest, one_of};
@@ -32,7 +33,7 @@ pub use self::source::ConfigSource;
 pub use self::values::{
     Adapter, Amount, AutoBool, Cadence, Choice, DeviceChoice, ExcessLengthStrategy, FilterRef, LrScheduler, OnError,
     Optimizer, PluginGrants, PluginLimits, PluginPin, PluginRef, RewardRef, RuleRef, RuleSeverity, Scheduler,
-    TrainOnEos,
+    TargetModules, TrainOnEos,
 };
 use crate::diagnostic::{Diagnostic, Failure, Severity};
 
@@ -47,6 +48,8 @@ pub struct LoadedConfig {
     pub given: Vec<String>,
     /// Warnings and notes about the file; no errors.
     pub remarks: Vec<Diagnostic>,
+    /// Config paths of values that could not be used: they have their defaults, which nobody chose.
+    pub broken: Vec<String>,
 }
 
 /// A config with problems, as far as it can be read: for `host check`, which goes on to look for more.
@@ -96,7 +99,9 @@ pub fn examine(path: &Path, overrides: &[String]) -> Examined {
     sort(&mut problems, path);
     let mut given = Vec::new();
     list_given(&root, "", &mut given);
-    let loaded = LoadedConfig { config, source, given, remarks: Vec::new() };
+    let is_error = |problem: &&Diagnostic| problem.severity == Severity::Error;
+    let broken = problems.iter().filter(is_error).filter_map(key_path).collect();
+    let loaded = LoadedConfig { config, source, given, remarks: Vec::new(), broken };
     Examined { loaded: Some(loaded), problems }
 }
 
@@ -147,6 +152,25 @@ impl LoadedConfig {
         value
     }
 
+    /// The same without what could not be read, for those who judge: what follows from a default in its place would mislead.
+    pub fn to_sound_json(&self) -> Value {
+        let mut all = self.to_json();
+        for path in &self.broken {
+            let pointer = pointer(path);
+            let Some((parent, key)) = pointer.rsplit_once('/') else { continue };
+            match all.pointer_mut(parent) {
+                Some(Value::Object(map)) => drop(map.shift_remove(key)),
+                Some(Value::Array(list)) => {
+                    if let Some(entry) = key.parse::<usize>().ok().and_then(|index| list.get_mut(index)) {
+                        *entry = Value::Null;
+                    }
+                }
+                _ => {}
+            }
+        }
+        all
+    }
+
     /// The config as run, as a config file again: every default filled in.
     pub fn to_yaml(&self) -> String {
         serde_yaml::to_string(&self.to_json()).unwrap_or_default()
@@ -188,9 +212,13 @@ impl LoadedConfig {
 
     /// The value at a config path, as JSON.
     fn value_at(&self, path: &str) -> Option<Value> {
-        let pointer = format!("/{}", path.replace('[', "/").replace(']', "").replace('.', "/"));
-        self.to_json().pointer(&pointer).cloned()
+        self.to_json().pointer(&pointer(path)).cloned()
     }
+}
+
+/// A config path as a JSON pointer.
+fn pointer(path: &str) -> String {
+    format!("/{}", path.replace('[', "/").replace(']', "").replace('.', "/"))
 }
 
 impl Examined {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::axolotl_keys;
+use super::axolotl_values;
 use super::read::{Context, Section, found, unknown_word};
 use super::schema::Config;
 use super::values::{
@@ -173,7 +173,7 @@ fn plugin_name(cx: &Context<'_>, path: &str, name: &str) -> bool {
         return true;
     }
     let diagnostic = cx.error("bad-plugin-name", path, format!("`{name}` is not the name of a plugin"));
-    let help = axolotl_keys::strategy_advice(name)
+    let help = axolotl_values::strategy_advice(name)
         .unwrap_or("bundled plugins have bare names (`alpaca`), others `namespace:name`");
     cx.report(diagnostic.help(help));
     false

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::axolotl_keys::{self, Lack};
+use super::axolotl_values;
 use super::names::{certain, nearest, one_of};
 use super::parse::from_yaml;
 use super::positions::{join, join_index};
@@ -270,7 +271,7 @@ pub(super) struct Word<T>(pub(super) T);
 /// Reports a word that is none of `words`, with Axolotl's meaning where it has one.
 pub(super) fn unknown_word<'a>(cx: &Context<'_>, path: &str, word: &str, words: impl Iterator<Item = &'a str> + Clone) {
     let key = path.rsplit('.').next().unwrap_or(path);
-    if let Some(advice) = axolotl_keys::value_advice(key, word) {
+    if let Some(advice) = axolotl_values::value_advice(key, word) {
         cx.report(cx.error("unsupported-value", path, format!("`{key}: {word}` is not supported")).help(advice));
         return;
     }

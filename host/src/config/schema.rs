@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::values::{
     Adapter, Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, FilterRef, Optimizer, PluginPin, PluginRef,
-    RewardRef, RuleRef, Scheduler, TrainOnEos,
+    RewardRef, RuleRef, Scheduler, TargetModules, TrainOnEos,
 };
 
 /// Everything that a run is told.
@@ -96,10 +96,13 @@ pub struct Config {
     pub lora_alpha: Option<f64>,
     /// Share of an adapter's inputs that is zeroed in training, from 0 up to but not including 1. Default: `0`.
     pub lora_dropout: f64,
-    /// Linear layers that get an adapter: `q_proj k_proj v_proj o_proj gate_proj up_proj down_proj`.
-    /// Required with `adapter: lora`, unless `lora_target_linear`.
+    /// Linear layers that get an adapter, as PEFT reads them: a list of names (`q_proj k_proj v_proj o_proj gate_proj up_proj
+    /// down_proj lm_head`), of what full names end in after a dot (`self_attn.q_proj`) or of full names
+    /// (`model.layers.0.mlp.up_proj`); or a text, which is a regular expression over whole names
+    /// (`'.*self_attn\.(q|v)_proj'`); or `all-linear`, which is all but `lm_head`. Required with `adapter: lora`, unless
+    /// `lora_target_linear`.
     #[schemars(schema_with = "super::json_schema::linear_modules")]
-    pub lora_target_modules: Vec<String>,
+    pub lora_target_modules: TargetModules,
     /// An adapter for every linear layer but `lm_head`. Default: `false`.
     pub lora_target_linear: bool,
     /// Layout of weights stored transposed: only `false`. Default: `false`.
@@ -129,7 +132,8 @@ pub struct Config {
     pub eval_batch_size: u32,
     /// Times that the data is seen. Default: `1`.
     pub num_epochs: f64,
-    /// Optimizer steps at most; wins over `num_epochs`. Default: none.
+    /// Optimizer steps at most; wins over `num_epochs`. -1 is none, as in transformers. Default: none.
+    #[schemars(schema_with = "super::json_schema::max_steps")]
     pub max_steps: Option<u64>,
 
     // --- optimizer ---
@@ -245,7 +249,9 @@ pub struct GradientCheckpointingKwargs {
 /// One entry of `datasets` or `test_datasets`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct DatasetConfig {
-    /// The file or directory, as the loader plugin understands it. Required. Example: `data/train.jsonl`.
+    /// The file or directory, as the loader plugin understands it. Required. `jsonl` reads all .jsonl, .json and .ndjson files
+    /// of a directory; where one of them has `train` in its name, those with `test` or `validation` in theirs are passed over.
+    /// Example: `data/train.jsonl`.
     pub path: String,
     /// Loader plugin. Default: `jsonl`; `json` is the same.
     pub ds_type: PluginRef,
@@ -261,6 +267,8 @@ pub struct DatasetConfig {
     /// Split of the dataset: only `train`, which a file has. Default: `train`.
     #[schemars(schema_with = "super::json_schema::split")]
     pub split: String,
+    /// `type: completion`: column with the text. Default: `text`.
+    pub field: Option<String>,
     /// Conversations: column with the messages. Default: `messages`.
     pub field_messages: String,
     /// Conversations: column with the tool definitions. Default: `tools`.

@@ -246,6 +246,23 @@ impl Amount {
     }
 }
 
+/// Modules that get an adapter (`lora_target_modules`), as PEFT reads them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum TargetModules {
+    /// Names, or what names end in after a dot: `q_proj`, `self_attn.q_proj`, `lm_head`.
+    Names(Vec<String>),
+    /// A regular expression that is matched with whole names: `.*self_attn\.(q|v)_proj`.
+    Pattern(String),
+}
+
+impl TargetModules {
+    /// True if nothing is named.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Names(names) if names.is_empty())
+    }
+}
+
 /// A plugin by name, with the config that the user wrote for it: `alpaca` or `{name: acme:dialogue, config: {field: turns}}`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PluginRef {

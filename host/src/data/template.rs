@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use plugin_runtime::types::{Conversation, Message};
+use serde_json::Value;
 
 use super::jinja;
 

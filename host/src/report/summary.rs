@@ -28,15 +28,17 @@ pub struct HealthCount {
 pub struct Summary {
     /// Optimizer steps of the whole run.
     pub steps: u64,
-    /// Loss of the first and last logged step of this process.
+    /// Loss of the first step of the run and of its last.
     pub loss: Option<(f64, f64)>,
     /// Evaluations before and after.
     pub eval: Option<(EvalRecord, EvalRecord)>,
-    /// Tokens trained in this process, prompts included.
+    /// Tokens trained in the whole run, prompts included.
     pub tokens: u64,
-    /// Time in training steps.
+    /// Of those, the ones of this process: all of them, unless the run was stopped and went on.
+    pub own_tokens: u64,
+    /// Time of this process in training steps.
     pub train_seconds: f64,
-    /// Time in all, evaluations and saving included.
+    /// Time of this process in all, evaluations and saving included.
     pub wall_seconds: f64,
     /// The most memory that the process had.
     pub peak_memory_bytes: u64,
@@ -80,7 +82,7 @@ impl Summary {
                 rows.push((label.to_owned(), format!("{} → {}", percent(from), percent(*value))));
             }
         }
-        let speed = self.tokens as f64 / self.train_seconds.max(1e-9);
+        let speed = self.speed();
         rows.push(("tokens".into(), format!("{} at {} a second", whole(self.tokens as f64), whole(speed))));
         rows.push(("time".into(), format!("{:.1} s, {:.1} s of it training", self.wall_seconds, self.train_seconds)));
         let megabytes = |bytes: u64| format!("{} MB", whole(bytes as f64 / 1e6));
@@ -128,10 +130,15 @@ impl Summary {
         if !self.next.is_empty() {
             out.push_str("next\n");
             for command in &self.next {
-                let _ = writeln!(out, "  {command}");
+                let _ = writeln!(out, "  {}", crate::diagnostic::escape(command));
             }
         }
         out
+    }
+
+    /// Tokens a second.
+    fn speed(&self) -> f64 {
+        self.own_tokens as f64 / self.train_seconds.max(1e-9)
     }
 
     /// The same for a program.
@@ -143,7 +150,7 @@ impl Summary {
             "eval_before": self.eval.as_ref().map(|eval| &eval.0),
             "eval_after": self.eval.as_ref().map(|eval| &eval.1),
             "tokens": self.tokens,
-            "tokens_per_second": self.tokens as f64 / self.train_seconds.max(1e-9),
+            "tokens_per_second": self.speed(),
             "train_seconds": self.train_seconds,
             "wall_seconds": self.wall_seconds,
             "peak_memory_bytes": self.peak_memory_bytes,

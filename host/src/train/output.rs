@@ -13,6 +13,8 @@ use crate::files::read_text;
 
 /// File that describes a run.
 pub const RUN_FILE: &str = "run.json";
+/// Status of a run that has made its last step and written its model.
+pub const FINISHED: &str = "finished";
 /// Bytes that it may have.
 const RUN_FILE_LIMIT: u64 = 4 << 20;
 
@@ -78,10 +80,36 @@ impl OutputDirectory {
                 }
             }
         };
-        // What failed was another run; a call that fails in this one is kept anew.
-        let _ = std::fs::remove_file(path.join(crate::author::replay::FILE));
+        // What failed was another run; a call that fails in this one is kept anew. A finished run left none.
+        if earlier.as_deref() != Some(FINISHED) {
+            let _ = std::fs::remove_file(path.join(crate::author::replay::FILE));
+        }
         let record = Map::new();
         Ok((Self { path: path.to_owned(), record, _lock: lock }, checkpoint, warnings))
+    }
+
+    /// The step at which the run that is to go on has ended, if there is nothing left of it to do: it is finished, and its
+    /// last checkpoint, or its description where it has none, is of the end of a run of `total_steps` that `fields` describe.
+    pub fn finished_at(
+        &self,
+        checkpoint: Option<&Checkpoint>,
+        total_steps: u64,
+        fields: &Value,
+    ) -> Result<Option<u64>, Failure> {
+        let Some(run) = described(&self.path).filter(|run| run["status"] == FINISHED) else { return Ok(None) };
+        if let Some(checkpoint) = checkpoint {
+            let step = checkpoint.state.global_step;
+            return Ok((step >= total_steps).then_some(step));
+        }
+        let is_same = |key: &str| run[key] == fields[key];
+        if is_same("config_sha256") && is_same("data_sha256") {
+            return Ok(Some(run["step"].as_u64().unwrap_or(total_steps)));
+        }
+        let shown = self.path.display();
+        Err(Diagnostic::error("run::exists", format!("`{shown}` holds a finished run without a checkpoint"))
+            .why("it was made from another config or other data, and there is nothing to go on from")
+            .help("use another `output_dir`, or `--overwrite` to replace it")
+            .into())
     }
 
     /// Describes the run, with `status` beside.
@@ -120,12 +148,12 @@ pub fn described(path: &Path) -> Option<Value> {
 
 /// True if a finished run is there.
 pub fn is_finished(path: &Path) -> bool {
-    earlier(path).as_deref() == Some("finished")
+    earlier(path).as_deref() == Some(FINISHED)
 }
 
 fn refusal(path: &Path, earlier: Option<&String>) -> Result<Option<Diagnostic>, Failure> {
     let shown = path.display();
-    if earlier.is_some_and(|status| status == "finished") {
+    if earlier.is_some_and(|status| status == FINISHED) {
         return Ok(Some(
             Diagnostic::error("run::exists", format!("`{shown}` holds a finished run"))
                 .why("its model would be overwritten")

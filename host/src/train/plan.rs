@@ -189,17 +189,16 @@ impl Plan {
 
 fn trainer_options(loaded: &LoadedConfig, model: &ModelFacts) -> Result<TrainerOptions, Failure> {
     let config = &loaded.config;
-    let lora = (config.adapter == Some(Adapter::Lora)).then(|| LoraConfig {
-        r: config.lora_r.unwrap_or(1) as usize,
-        alpha: config.lora_alpha.unwrap_or(1.0),
-        dropout: config.lora_dropout,
-        use_rslora: config.peft_use_rslora,
-        target_modules: selection::lora_targets(config),
-        layers: config
-            .peft_layers_to_transform
-            .as_ref()
-            .map(|layers| layers.iter().map(|&layer| layer as usize).collect()),
-    });
+    let lora = match config.adapter {
+        Some(Adapter::Lora) => Some(LoraConfig {
+            r: config.lora_r.unwrap_or(1) as usize,
+            alpha: config.lora_alpha.unwrap_or(1.0),
+            dropout: config.lora_dropout,
+            use_rslora: config.peft_use_rslora,
+            modules: selection::lora_modules(loaded, model)?,
+        }),
+        None => None,
+    };
     let trainable = match selection::unfrozen(loaded, model)? {
         Some(names) => Trainable::Named(names.into_iter().collect::<BTreeSet<_>>()),
         None => Trainable::All,

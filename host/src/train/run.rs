@@ -61,9 +61,11 @@ pub struct Outcome {
     pub eval: Option<(EvalRecord, EvalRecord)>,
     /// One generation before and after, to look at.
     pub shown: (Option<Shown>, Option<Shown>),
-    /// Tokens trained in this process.
+    /// Tokens trained from the first step on, in this process and in those before it.
     pub tokens: u64,
-    /// Seconds in training steps.
+    /// Of those, the ones of this process.
+    pub own_tokens: u64,
+    /// Seconds in training steps of this process.
     pub train_seconds: f64,
 }
 
@@ -83,8 +85,12 @@ impl Run<'_> {
         let lengths = plan.data.train.iter().map(|example| example.tokens.ids.len()).collect();
         let mut cursor = Cursor::new(lengths, plan.batches.clone(), position);
         let mut coverage = Coverage::default();
-        let mut loss = from.and_then(|checkpoint| checkpoint.state.first_loss).map(|first| (first, first));
-        let (mut tokens, mut train_seconds) = (0, 0.0);
+        let mut loss = from.and_then(|checkpoint| {
+            let first = checkpoint.state.first_loss?;
+            Some((first, checkpoint.state.last_loss.unwrap_or(first)))
+        });
+        let tokens_before = from.map_or(0, |checkpoint| checkpoint.state.tokens);
+        let (mut own_tokens, mut train_seconds) = (0, 0.0);
         let mut eval: Option<(EvalRecord, EvalRecord)> = from
             .and_then(|checkpoint| read_eval(checkpoint.state.eval_before.as_ref()))
             .map(|before| (before.clone(), before));
@@ -111,7 +117,7 @@ impl Run<'_> {
             .map_err(|failure| self.with_last_checkpoint(failure, saved_at))?;
             let step = trainer.optimizer_step();
             loss = Some((loss.map_or(outcome.loss, |(first, _)| first), outcome.loss));
-            tokens += outcome.tokens;
+            own_tokens += outcome.tokens;
             train_seconds += outcome.seconds;
             let record = TrainRecord {
                 step,
@@ -139,15 +145,16 @@ impl Run<'_> {
                 evaluated_at = Some(step);
             }
             if plan.save.is_due(step) || (last && plan.save.ever()) {
-                let state = self.state(trainer, &cursor, loss, eval.as_ref());
+                let state = self.state(trainer, &cursor, loss, tokens_before + own_tokens, eval.as_ref());
                 self.save(trainer, &state, reporter)?;
                 saved_at = Some(step);
             }
         }
         let unfinished = trainer.optimizer_step() < plan.total_steps;
         let signal = stop.received().filter(|_| unfinished);
+        let tokens = tokens_before + own_tokens;
         if signal.is_some() || !matches!(advice, Ok(None)) {
-            let state = self.state(trainer, &cursor, loss, eval.as_ref());
+            let state = self.state(trainer, &cursor, loss, tokens_before + own_tokens, eval.as_ref());
             let path = self.path(state.global_step);
             if saved_at != Some(state.global_step) {
                 self.save(trainer, &state, reporter)?;
@@ -158,7 +165,7 @@ impl Run<'_> {
                 (None, Some(signal)) => Ending::Stopped(signal, path),
                 (None, None) => Ending::Finished,
             };
-            return Ok(Outcome { ending, loss, eval, shown, tokens, train_seconds });
+            return Ok(Outcome { ending, loss, eval, shown, tokens, own_tokens, train_seconds });
         }
         if let Some(evaluation) = evaluation.as_mut().filter(|_| evaluated_at != Some(trainer.optimizer_step())) {
             let (record, sample) = evaluation.run(trainer, trainer.optimizer_step(), plan.total_steps)?;
@@ -167,7 +174,7 @@ impl Run<'_> {
             eval = Some((eval.map_or_else(|| record.clone(), |(before, _)| before), record));
             shown.1 = sample.or(shown.1);
         }
-        Ok(Outcome { ending: Ending::Finished, loss, eval, shown, tokens, train_seconds })
+        Ok(Outcome { ending: Ending::Finished, loss, eval, shown, tokens, own_tokens, train_seconds })
     }
 
     fn path(&self, step: u64) -> PathBuf {
@@ -179,6 +186,7 @@ impl Run<'_> {
         trainer: &Trainer<K>,
         cursor: &Cursor,
         loss: Option<(f64, f64)>,
+        tokens: u64,
         eval: Option<&(EvalRecord, EvalRecord)>,
     ) -> TrainerState {
         TrainerState {
@@ -189,6 +197,8 @@ impl Run<'_> {
             settings: self.settings.clone(),
             eval_before: eval.and_then(|(before, _)| serde_json::to_value(before).ok()),
             first_loss: loss.map(|(first, _)| first),
+            last_loss: loss.map(|(_, last)| last),
+            tokens,
         }
     }
 

@@ -167,8 +167,15 @@ fn optional<'a>(row: &'a Map<String, Value>, field: &str) -> Result<Option<&'a s
 
 fn required<'a>(row: &'a Map<String, Value>, field: &str) -> Result<&'a str, RowError> {
     optional(row, field)?.ok_or_else(|| {
-        let has: Vec<&str> = row.keys().take(8).map(String::as_str).collect();
-        bad_field(field, format!("the row has no `{field}`; it has {}", has.join(", ")))
+        if row.contains_key(field) {
+            return bad_field(field, format!("`{field}` is null (as `NaN` is read too), where a text belongs"));
+        }
+        let mut has: Vec<&str> = row.keys().take(8).map(String::as_str).collect();
+        if row.len() > has.len() {
+            has.push("…");
+        }
+        let has = if has.is_empty() { "no column at all".to_owned() } else { has.join(", ") };
+        bad_field(field, format!("the row has no `{field}`; it has {has}"))
     })
 }
 
@@ -252,6 +259,17 @@ mod tests {
         let error = render(json!({}), json!({"instruction": "x", "text": "y"})).unwrap_err();
         assert_eq!(error.field.as_deref(), Some("output"));
         assert_eq!(error.message, "the row has no `output`; it has instruction, text");
+        for (row, message) in [
+            (
+                json!({"instruction": "x", "output": null}),
+                "`output` is null (as `NaN` is read too), where a text belongs",
+            ),
+            (json!({}), "the row has no `instruction`; it has no column at all"),
+        ] {
+            assert_eq!(render(json!({}), row).unwrap_err().message, message);
+        }
+        let nothing = render(json!({}), json!({"instruction": "x", "input": null, "output": "y"})).unwrap();
+        assert_eq!(nothing, render(json!({}), json!({"instruction": "x", "output": "y"})).unwrap());
         let error = render(json!({}), json!({"instruction": 3, "output": "y"})).unwrap_err();
         assert_eq!(error.message, "`instruction` must be a text, found a number");
     }

@@ -1,17 +1,22 @@
-//! Rows from JSON lines: one object per line. A directory gives the rows of all its `.jsonl` and `.json` files.
+//! Rows from JSON lines: one object per line. A directory gives the rows of all its JSON files, and names the files that
+//! it passes over.
 //!
-//! A file that starts with `[` is one JSON list of rows, as `json` datasets on the Hugging Face hub often are.
+//! A file that starts with `[` is one JSON list of rows, as `json` datasets on the Hugging Face hub often are. `NaN` and
+//! `Infinity`, which Python's `json` writes, are read as `null`. Any other format is named.
 
+mod directory;
+mod formats;
+mod nan;
+mod shell;
+mod whole;
+
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use plugin_sdk::loader::{BadRow, Batch, DatasetLoader, Files, Lines, ReadAt, Row, RowError, Source};
-use plugin_sdk::{Error, NoConfig};
+use plugin_sdk::{Error, NoConfig, log};
 use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
-
-/// Bytes that a JSON list may have: it is read at once.
-const LIST_LIMIT: u64 = 64 << 20;
 
 /// The loader.
 pub struct Jsonl {
@@ -76,12 +81,14 @@ impl DatasetLoader for Jsonl {
         let files: Box<dyn Opens> = match source {
             Source::File(file) => Box::new(One(file)),
             Source::Directory(directory) => {
-                let is_data = |name: &String| matches!(name.rsplit_once('.'), Some((_, "jsonl" | "json")));
-                let names: Vec<String> = directory.list().map_err(Error::Failed)?.into_iter().filter(is_data).collect();
-                if names.is_empty() {
-                    return Err(Error::Failed(format!("`{}` has no .jsonl or .json file", directory.name())));
+                let listed = directory::Listed::of(directory.list().map_err(Error::Failed)?);
+                if listed.data.is_empty() {
+                    return Err(listed.no_data(&directory.name()));
                 }
-                Box::new(Many { directory, names })
+                if let Some(words) = listed.passed_over(&directory.name()) {
+                    log::info(&words);
+                }
+                Box::new(Many { directory, names: listed.data })
             }
         };
         Ok(Self { files, file: 0, rows: None })
@@ -133,39 +140,19 @@ impl DatasetLoader for Jsonl {
 impl Jsonl {
     fn start(&self) -> Result<Rows, Error> {
         let file = self.files.open(self.file)?;
-        let head = file.read(0, 64);
+        let head = file.read(0, formats::HEAD);
+        if let Some(other) = formats::other(&*file, &head) {
+            return Err(other);
+        }
         let first = head.iter().find(|byte| !byte.is_ascii_whitespace() && !matches!(byte, 0xef | 0xbb | 0xbf));
-        if head.starts_with(b"PAR1") {
-            return Err(Error::Failed(format!("`{}` is a parquet file, not JSON lines", file.name())));
+        match first {
+            Some(b'[') => Ok(Rows::List { rows: whole::list(&*file)?, given: 0 }),
+            Some(b'{') => match whole::object(&file)? {
+                Some(error) => Err(error),
+                None => Ok(Rows::Lines(Lines::new(file))),
+            },
+            _ => Ok(Rows::Lines(Lines::new(file))),
         }
-        if head.starts_with(&[0x1f, 0x8b]) {
-            return Err(Error::Failed(format!("`{}` is compressed; unpack it first (`gunzip`)", file.name())));
-        }
-        if first != Some(&b'[') {
-            return Ok(Rows::Lines(Lines::new(file)));
-        }
-        if file.len() > LIST_LIMIT {
-            let name = file.name();
-            return Err(Error::Failed(format!(
-                "`{name}` is one JSON list of more than {} MiB; write one object per line instead (`jq -c '.[]'`)",
-                LIST_LIMIT >> 20
-            )));
-        }
-        let mut bytes = Vec::new();
-        while (bytes.len() as u64) < file.len() {
-            bytes.extend(file.read(bytes.len() as u64, 1 << 20));
-        }
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-        let rows: Vec<&RawValue> = serde_json::from_slice(bytes).map_err(|error| {
-            Error::Failed(format!(
-                "`{}`, line {}, column {}: {}",
-                file.name(),
-                error.line(),
-                error.column(),
-                reason(&error)
-            ))
-        })?;
-        Ok(Rows::List { rows: rows.into_iter().map(|row| row.get().to_owned()).collect(), given: 0 })
     }
 
     /// The next row that is not blank.
@@ -214,12 +201,23 @@ fn row(bytes: &[u8], position: &str) -> Result<Row, BadRow> {
         let byte = bytes.get(error.valid_up_to()).copied().unwrap_or_default();
         bad(format!("byte 0x{byte:02x} is not UTF-8"), error.valid_up_to() + 1)
     })?;
-    let text = text.trim();
-    serde_json::from_str::<IgnoredAny>(text).map_err(|error| bad(reason(&error), error.column()))?;
+    let mut text = Cow::Borrowed(text.trim());
+    if let Err(error) = serde_json::from_str::<IgnoredAny>(&text) {
+        // Python's numbers that are not finite; only where they are all that is wrong.
+        let error = match nan::same_length(&text).map(|text| serde_json::from_str::<IgnoredAny>(&text)) {
+            Some(Ok(_)) => None,
+            Some(Err(other)) => Some(other),
+            None => Some(error),
+        };
+        if let Some(error) = error {
+            return Err(bad(format!("{}{}", reason(&error), likely_cause(&text, &error)), error.column()));
+        }
+        text = Cow::Owned(nan::with_null(&text).unwrap_or_default());
+    }
     if !text.starts_with('{') {
         return Err(bad("a row is a JSON object (`{…}`)".to_owned(), 0));
     }
-    Ok(Row { json: text.to_owned(), position: position.to_owned() })
+    Ok(Row { json: text.into_owned(), position: position.to_owned() })
 }
 
 /// serde's words without its own line and column, which count from the start of this row.
@@ -227,6 +225,21 @@ fn reason(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let message = message.split(" at line ").next().unwrap_or_default();
     format!("not valid JSON: {message}")
+}
+
+/// What a row is that is no JSON, where that can be seen.
+fn likely_cause(text: &str, error: &serde_json::Error) -> String {
+    if text.starts_with("{'") {
+        return "; this is how Python prints a dict: write rows with `json.dumps`".to_owned();
+    }
+    if text.starts_with('{') && text.contains("}\r{") {
+        return "; its lines end in `\\r` alone: `tr '\\r' '\\n'` mends them".to_owned();
+    }
+    if error.column() <= 1 {
+        let start: String = text.chars().take(24).collect();
+        return format!("; it starts with `{start}`");
+    }
+    String::new()
 }
 
 plugin_sdk::register_dataset_loader!(
@@ -295,23 +308,75 @@ mod tests {
         assert_eq!(error, Error::Failed("`memory`, line 2, column 7: not valid JSON: expected `:`".into()));
     }
 
+    fn error(bytes: &[u8]) -> String {
+        match open(bytes).next(1) {
+            Err(Error::Failed(message)) => message,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn other_formats_are_named() {
-        let error = |bytes: &[u8]| format!("{:?}", open(bytes).next(1).unwrap_err());
         assert!(error(b"PAR1....").contains("parquet"));
-        assert!(error(&[0x1f, 0x8b, 8]).contains("gunzip"));
+        assert!(error(&[0x1f, 0x8b, 8]).contains("gzip -dc"));
+    }
+
+    #[test]
+    fn an_object_over_several_lines_is_named() {
+        for text in [
+            "{\n  \"a\": 1\n}\n{\n  \"a\": 2\n}\n",
+            "{\n  \"a\": NaN\n}",
+            "\u{feff}{\r\n \"messages\": [\n{\"role\": \"user\"}]}\r\n",
+        ] {
+            let message = error(text.as_bytes());
+            assert!(message.contains("over several lines") && message.contains("jq -c . "), "{message}");
+        }
+        let message = error(b"{\n \"version\": 1, \"data\": [\n {\"a\": 1}]}");
+        assert!(message.ends_with("jq -c '.data[]' memory > memory.jsonl"), "{message}");
+        let message = error(b"{\"version\": 1, \"data\": [{\"a\": 1}]}\n");
+        assert!(message.contains("one JSON object whose rows are in `data`"), "{message}");
+        // A row, whatever lies in it.
+        for text in [
+            "{\"messages\": [{\"role\": \"user\"}]}\n",
+            "{\"data\": [{\"a\": 1}]}\n{\"data\": [{\"a\": 1}]}\n",
+            "{\"data\": [1]}",
+        ] {
+            assert!(open(text.as_bytes()).next(1).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_first_line_that_is_cut_short_is_told_at_its_place() {
+        assert_eq!(
+            rows(&mut open(b"{\"a\": 1, \"b\n{\"a\": 2}\n"), 9),
+            ["line 1, column 11! not valid JSON: EOF while parsing a string", "line 2 {\"a\": 2}"]
+        );
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_are_null() {
+        assert_eq!(rows(&mut open(b"{\"a\": NaN, \"b\": \"NaN\"}"), 1), ["line 1 {\"a\": null, \"b\": \"NaN\"}"]);
+        assert_eq!(rows(&mut open(b"[{\"a\": -Infinity}]"), 1), ["entry 1 {\"a\": null}"]);
+        assert_eq!(rows(&mut open(b"{\"a\": NaN, \"b\"}"), 1), ["line 1, column 15! not valid JSON: expected `:`"]);
+    }
+
+    #[test]
+    fn rows_of_other_notations_are_named() {
+        let told = rows(&mut open(b"{'a': 1}\n{\"a\": 1}\r{\"a\": 2}\n"), 9);
+        assert!(told[0].contains("how Python prints a dict"), "{told:?}");
+        assert!(told[1].contains("end in `\\r` alone"), "{told:?}");
     }
 
     #[test]
     fn a_directory_gives_all_its_files() {
         let mut files = MemoryFiles::default();
-        for (name, text) in [("b.jsonl", "{\"b\":1}\n"), ("a/c.json", "[{\"c\":1},{\"c\":2}]"), ("notes.txt", "no")] {
+        for (name, text) in [("b.JSONL", "{\"b\":1}\n"), ("a/c.json", "[{\"c\":1},{\"c\":2}]"), ("notes.txt", "no")] {
             files.0.insert(name.to_owned(), text.as_bytes().to_vec());
         }
         let mut loader = Jsonl::open(NoConfig {}, Source::Directory(Rc::new(files))).unwrap();
         assert_eq!(
             rows(&mut loader, 2),
-            ["a/c.json entry 1 {\"c\":1}", "a/c.json entry 2 {\"c\":2}", "b.jsonl line 1 {\"b\":1}"]
+            ["a/c.json entry 1 {\"c\":1}", "a/c.json entry 2 {\"c\":2}", "b.JSONL line 1 {\"b\":1}"]
         );
         assert!(Jsonl::open(NoConfig {}, Source::Directory(Rc::new(MemoryFiles::default()))).is_err());
     }

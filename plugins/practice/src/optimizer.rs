@@ -38,6 +38,20 @@ pub(crate) const RULES: &[Rule] = &[
         evidence: "Zhang et al. 2022, arXiv 2208.09632: Adam converges there, and can diverge elsewhere",
         check: betas,
     },
+    Rule {
+        id: "H28",
+        severity: Severity::Error,
+        summary: "the learning rate is below 1",
+        evidence: "a step of Adam moves each parameter by about the rate (Kingma and Ba 2014, arXiv 1412.6980, section 2.1)",
+        check: rate_of_one,
+    },
+    Rule {
+        id: "H29",
+        severity: Severity::Warning,
+        summary: "weight_decay is at most 1, adam_epsilon at most 1e-3",
+        evidence: "published recipes: a weight_decay up to 0.3, an adam_epsilon from 1e-15 to 1e-5",
+        check: lost_signs,
+    },
 ];
 
 /// Models below this size are trained with much higher rates.
@@ -90,7 +104,12 @@ fn unusual_rate(facts: &Facts) -> Option<Violation> {
     let (rate, parameters) = (facts.number("learning_rate")?, facts.model("parameters").as_f64()?);
     let method = if facts.text("adapter") == Some("lora") { Method::Lora } else { Method::AllWeights };
     let (_, low, high, usual) = BANDS.iter().find(|band| band.0 == method)?;
-    if parameters < SMALL || facts.flag("reinit_weights") || rate <= 0.0 || (*low..=*high).contains(&rate) {
+    // Rule H28 has the word from 1 on.
+    if parameters < SMALL
+        || facts.flag("reinit_weights")
+        || !(0.0..1.0).contains(&rate)
+        || (*low..=*high).contains(&rate)
+    {
         return None;
     }
     let what = if method == Method::Lora { "an adapter" } else { "a model's own weights" };
@@ -109,6 +128,42 @@ fn unusual_rate(facts: &Facts) -> Option<Violation> {
             "`{usual}` is usual; silence this rule with `rules: [{{name: practice, severity: {{H11: off}}}}]`"
         )),
     )
+}
+
+/// Whatever the model: the first step would replace all that it knows.
+fn rate_of_one(facts: &Facts) -> Option<Violation> {
+    let rate = facts.number("learning_rate").filter(|rate| *rate >= 1.0)?;
+    let why = "a step of AdamW moves each weight by about the learning rate, and weights are far smaller than 1";
+    let usual = if facts.text("adapter") == Some("lora") { "2e-4" } else { "2e-5" };
+    let help =
+        with_sign(rate).map_or_else(|| format!("learning_rate: {usual}"), |meant| format!("learning_rate: {meant}"));
+    Some(Violation::at("learning_rate", format!("`learning_rate` {rate:e} destroys any model"), why).help(help))
+}
+
+fn lost_signs(facts: &Facts) -> Option<Violation> {
+    for (key, most, why) in [
+        ("weight_decay", 1.0, "each step would take away `learning_rate` times that much of every weight"),
+        (
+            "adam_epsilon",
+            1e-3,
+            "it is far larger than the root of a second moment, so hardly anything would be learned",
+        ),
+    ] {
+        let Some(value) = facts.number(key).filter(|value| *value > most) else { continue };
+        let usual = if key == "weight_decay" { "0.01" } else { "1e-8" };
+        let meant = with_sign(value).unwrap_or_else(|| usual.to_owned());
+        let message = format!("`{key}` {value:e} is larger than any that is used");
+        return Some(Violation::at(key, message, why).help(format!("{key}: {meant}")));
+    }
+    None
+}
+
+/// The number that was meant where the sign of its exponent was lost: 2e4 for 2e-4.
+fn with_sign(value: f64) -> Option<String> {
+    let text = format!("{value:e}");
+    let (digits, exponent) = text.split_once('e')?;
+    let exponent: i32 = exponent.parse().ok().filter(|exponent| (1..=15).contains(exponent))?;
+    (digits.len() <= 4).then(|| format!("{digits}e-{exponent}"))
 }
 
 fn ratio_without_cosine(facts: &Facts) -> Option<Violation> {
@@ -141,7 +196,10 @@ fn betas(facts: &Facts) -> Option<Violation> {
 mod tests {
     use plugin_sdk::serde_json::{Value, json};
 
+    use plugin_sdk::rules::CompatRules as _;
+
     use super::*;
+    use crate::Practice;
     use crate::tests::fired;
 
     fn check(config: Value) -> Vec<String> {
@@ -187,6 +245,33 @@ mod tests {
         assert_eq!(check(json!({"cosine_min_lr_ratio": 0.1, "lr_scheduler": "linear"})), ["H18"]);
         assert_eq!(check(json!({"cosine_min_lr_ratio": 0.1, "lr_scheduler": {"name": "wsd"}})), ["H18"]);
         assert_eq!(check(json!({"cosine_min_lr_ratio": 0.1})), [""; 0]);
+    }
+
+    #[test]
+    fn h28_a_rate_that_lost_its_sign() {
+        let found =
+            |rate: f64, parameters: f64| fired(json!({"learning_rate": rate}), json!({"parameters": parameters}));
+        for parameters in [1e3, 1e9] {
+            assert_eq!(found(2e4, parameters), ["H28"]);
+            assert_eq!(found(1.0, parameters), ["H28"]);
+        }
+        assert_eq!(fired(json!({"learning_rate": 2e4, "reinit_weights": true}), Value::Null), ["H28"]);
+        assert_eq!(found(0.5, 1e3), [""; 0]);
+        let help = |rate: f64| {
+            let found = Practice.check(&Facts::of(json!({}), json!({"learning_rate": rate}))).unwrap();
+            found.into_iter().find_map(|finding| finding.help).unwrap()
+        };
+        assert_eq!(
+            [help(2e4), help(1.5e5), help(3.0)],
+            ["2e-4", "1.5e-5", "2e-5"].map(|meant| format!("learning_rate: {meant}"))
+        );
+    }
+
+    #[test]
+    fn h29_other_numbers_that_lost_their_sign() {
+        assert_eq!(check(json!({"weight_decay": 1e2})), ["H29"]);
+        assert_eq!(check(json!({"adam_epsilon": 1e8})), ["H29"]);
+        assert_eq!(check(json!({"weight_decay": 0.1, "adam_epsilon": 1e-8})), [""; 0]);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use engine::adapter::LoraConfig;
+use engine::adapter::{LoraConfig, Modules};
 use engine::kernels::Kernels;
 use engine::kernels::cpu::CpuKernels;
 use engine::kernels::cuda::library::Search;
@@ -61,8 +61,7 @@ fn run<K: Kernels>(
             alpha: 32.0,
             dropout: 0.0,
             use_rslora: false,
-            target_modules: LinearKind::ALL.into_iter().collect(),
-            layers: None,
+            modules: Modules::of(LinearKind::ALL),
         }),
         gradient_checkpointing: false,
         seed: 1,

@@ -170,9 +170,9 @@ impl<K: Kernels> Trainer<K> {
     /// [`EngineError::Device`] where the device has no room.
     pub fn reserve(&mut self, work: &Workload) -> Result<(), EngineError> {
         let Self { model, workspace, evaluation, .. } = self;
-        workspace.fit(model, work.train.tokens, work.train.longest);
+        workspace.fit(model, work.train.tokens, work.train.longest, true);
         if let Some(eval) = work.eval {
-            evaluation.fit(model, eval.tokens, eval.longest);
+            evaluation.fit(model, eval.tokens, eval.longest, false);
         }
         Ok(model.kernels.check()?)
     }
@@ -418,13 +418,13 @@ fn check_lora(lora: &LoraConfig, layers: usize) -> Result<(), EngineError> {
     if lora.r == 0 {
         return wrong("the adapter's rank is 0".into());
     }
-    if lora.target_modules.is_empty() {
+    if lora.modules.is_empty() {
         return wrong("the adapter has no target modules".into());
     }
     if !(0.0..1.0).contains(&lora.dropout) {
         return wrong(format!("the adapter's dropout is {}, not in 0..1", lora.dropout));
     }
-    match lora.layers.iter().flatten().find(|&&layer| layer >= layers) {
+    match lora.modules.beyond(layers) {
         Some(layer) => wrong(format!("the adapter is for layer {layer}, but the model has {layers}")),
         None => Ok(()),
     }

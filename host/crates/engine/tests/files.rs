@@ -5,8 +5,8 @@ mod fixture;
 use std::path::Path;
 
 use engine::EngineError;
-use engine::adapter::LoraConfig;
 use engine::adapter::peft::{PeftError, export_adapter};
+use engine::adapter::{LoraConfig, Modules};
 use engine::generate::{GenerateOptions, generate};
 use engine::kernels::{Kernels as _, at};
 use engine::model::Model;
@@ -35,8 +35,7 @@ fn options(lora: bool) -> TrainerOptions {
             alpha: 8.0,
             dropout: 0.1,
             use_rslora: false,
-            target_modules: LinearKind::ALL.into_iter().collect(),
-            layers: None,
+            modules: Modules::of(LinearKind::ALL),
         }),
         gradient_checkpointing: false,
         seed: 5,

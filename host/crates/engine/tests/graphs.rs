@@ -5,7 +5,7 @@
 mod emulator;
 mod fixture;
 
-use engine::adapter::LoraConfig;
+use engine::adapter::{LoraConfig, Modules};
 use engine::kernels::Precision;
 use engine::kernels::cuda::CudaKernels;
 use engine::model::config::ModelConfig;
@@ -28,8 +28,7 @@ fn options(lora: bool, gradient_checkpointing: bool) -> TrainerOptions {
         alpha: 8.0,
         dropout: 0.3,
         use_rslora: false,
-        target_modules: [LinearKind::QProj, LinearKind::DownProj].into(),
-        layers: None,
+        modules: Modules::of([LinearKind::QProj, LinearKind::DownProj]),
     });
     let adamw = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
     TrainerOptions { trainable: Trainable::All, lora, gradient_checkpointing, seed: 5, adamw }

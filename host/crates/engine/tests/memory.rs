@@ -5,7 +5,7 @@ mod fixture;
 
 use std::collections::BTreeSet;
 
-use engine::adapter::LoraConfig;
+use engine::adapter::{LoraConfig, Modules};
 use engine::kernels::Precision;
 use engine::kernels::counting::Profile;
 use engine::memory::{BatchShape, Workload, footprint};
@@ -42,8 +42,8 @@ fn options(trainable: Trainable, gradient_checkpointing: bool) -> TrainerOptions
 
 /// An adapter of two projections.
 fn adapter(layers: Option<BTreeSet<usize>>) -> LoraConfig {
-    let target_modules = [LinearKind::QProj, LinearKind::DownProj].into();
-    LoraConfig { r: 4, alpha: 8.0, dropout: 0.1, use_rslora: false, target_modules, layers }
+    let modules = Modules::of([LinearKind::QProj, LinearKind::DownProj]).in_layers(layers.as_ref());
+    LoraConfig { r: 4, alpha: 8.0, dropout: 0.1, use_rslora: false, modules }
 }
 
 #[test]
@@ -72,9 +72,13 @@ fn a_footprint_is_what_a_trainer_takes() {
     let config = ModelConfig::from_dir(&directory).unwrap();
     let weights = WeightSource::Directory(directory);
     let last = Trainable::Named(["lm_head.weight".to_owned()].into());
-    for (trainable, lora) in
-        [(Trainable::All, None), (last, None), (Trainable::All, Some(adapter(Some([1, 2].into()))))]
-    {
+    let head = LoraConfig { modules: Modules::default().with_head(), ..adapter(None) };
+    for (trainable, lora) in [
+        (Trainable::All, None),
+        (last, None),
+        (Trainable::All, Some(adapter(Some([1, 2].into())))),
+        (Trainable::All, Some(head)),
+    ] {
         for gradient_checkpointing in [false, true] {
             let options = TrainerOptions { lora: lora.clone(), ..options(trainable.clone(), gradient_checkpointing) };
             let shape = |tokens| BatchShape { tokens, targets: tokens / 2, longest: 40 };
@@ -107,7 +111,8 @@ fn a_footprint_is_what_a_trainer_takes() {
 fn a_footprint_is_what_a_gpu_gives() {
     let mut cases = Vec::new();
     for precision in [Precision::F32, Precision::Bf16] {
-        for lora in [None, Some(adapter(None))] {
+        let head = LoraConfig { modules: adapter(None).modules.with_head(), ..adapter(None) };
+        for lora in [None, Some(adapter(None)), Some(head)] {
             for gradient_checkpointing in [false, true] {
                 cases.push((precision, "tied", lora.clone(), gradient_checkpointing, [40; 2].as_slice()));
             }

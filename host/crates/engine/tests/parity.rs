@@ -13,7 +13,7 @@ mod fixture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use engine::adapter::LoraConfig;
+use engine::adapter::{LoraConfig, Modules};
 use engine::kernels::Kernels;
 use engine::kernels::cpu::CpuKernels;
 use engine::model::config::ModelConfig;
@@ -135,8 +135,8 @@ fn options(case: &Case, gradient_checkpointing: bool) -> TrainerOptions {
             alpha: lora.alpha,
             dropout: 0.0,
             use_rslora: lora.use_rslora,
-            target_modules: lora.target_modules.iter().map(|name| LinearKind::from_name(name).unwrap()).collect(),
-            layers: lora.layers_to_transform.clone(),
+            modules: Modules::of(lora.target_modules.iter().map(|name| LinearKind::from_name(name).unwrap()))
+                .in_layers(lora.layers_to_transform.as_ref()),
         }),
         gradient_checkpointing,
         seed: 1,

@@ -66,7 +66,7 @@ impl Opened {
         let failed = |error: &io::Error| {
             if error.kind() == io::ErrorKind::NotFound {
                 PluginError::new("data::missing-file", format!("there is no file or directory `{name}`"))
-                    .help("paths are relative to the directory in which `host` runs")
+                    .help("paths are relative to the directory in which `host` runs, or to that of the config")
             } else {
                 PluginError::new("data::unreadable", format!("`{name}` cannot be read")).why(error.to_string())
             }

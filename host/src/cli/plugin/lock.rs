@@ -33,7 +33,7 @@ pub(super) fn run(args: &LockArgs, output: Output) -> Result<ExitStatus, Failure
     if output == Output::Json {
         emit("lock", json!({ "path": shown.to_string(), "plugins": count }));
     } else {
-        let config = config.display();
+        let config = crate::commands::path(&config);
         say(&format!("locked {count} plugins in `{shown}`; `host train {config} --locked` takes exactly these"));
     }
     Ok(ExitStatus::Done)

@@ -11,6 +11,7 @@ use crate::author::golden::{invariants, test};
 use crate::author::project::Project;
 use crate::author::{cases, replay};
 use crate::cli::{open_plugins, say, show};
+use crate::commands::{path, word};
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
 use crate::report::{Output, emit};
 
@@ -93,7 +94,7 @@ fn again(name: &str, file: &Path, plugins: &mut PluginHost, output: Output) -> R
     if recorded.plugin != name {
         let message = format!("`{}` is a call of `{}`, not of `{name}`", file.display(), recorded.plugin);
         return Err(Diagnostic::error("test::replay", message)
-            .help(format!("host plugin test {} --replay {}", recorded.plugin, file.display()))
+            .help(format!("host plugin test {} --replay {}", word(&recorded.plugin), path(file)))
             .into());
     }
     let (results, other) = recorded.replay(plugins)?;

@@ -2,8 +2,7 @@
 //! projection. `A [r, in]` and `B [out, r]` of all layers share one arena; the `A`s of projections that read the same
 //! input are neighbours, so that without dropout they are one product.
 
-use std::collections::BTreeSet;
-
+use super::modules::{HEAD, Modules};
 use crate::kernels::{DropoutKey, Format, Gemm, Kernels, Precision, Segment, View, ViewMut, at, at_mut};
 use crate::model::config::ModelConfig;
 use crate::model::layout::{LinearKind, Slot};
@@ -20,10 +19,8 @@ pub struct LoraConfig {
     pub dropout: f64,
     /// Scale by `alpha / sqrt(r)` instead of `alpha / r` (Kalajdzievski, "A rank stabilization scaling factor").
     pub use_rslora: bool,
-    /// Projections that get an adapter.
-    pub target_modules: BTreeSet<LinearKind>,
-    /// Layers that do; none means all.
-    pub layers: Option<BTreeSet<usize>>,
+    /// What gets an adapter.
+    pub modules: Modules,
 }
 
 impl LoraConfig {
@@ -51,6 +48,8 @@ pub struct Lora<B> {
     config: LoraConfig,
     slots: Vec<Slot>,
     places: Vec<[Option<Place>; 7]>,
+    /// First elements of `A` and `B` of the output projection.
+    head: Option<(usize, usize)>,
     width: usize,
     /// The arena.
     pub params: B,
@@ -154,14 +153,9 @@ impl<B> Lora<B> {
         for layer in 0..model.num_hidden_layers {
             let mut own = [None; 7];
             let mut column = 0;
-            let adapted = config.layers.as_ref().is_none_or(|layers| layers.contains(&layer));
             for group in [QKV, O, GATE_UP, DOWN] {
-                let kinds: Vec<LinearKind> = group
-                    .kinds
-                    .iter()
-                    .copied()
-                    .filter(|kind| adapted && config.target_modules.contains(kind))
-                    .collect();
+                let kinds: Vec<LinearKind> =
+                    group.kinds.iter().copied().filter(|&kind| config.modules.has(layer, kind)).collect();
                 let mut add = |kind: LinearKind, part: &str, shape: [usize; 2]| {
                     let name = format!("base_model.model.model.layers.{layer}.{}.lora_{part}.weight", kind.path());
                     let (offset, elements) = (len, shape[0] * shape[1]);
@@ -183,8 +177,19 @@ impl<B> Lora<B> {
             width = width.max(column);
             places.push(own);
         }
+        let mut add = |part: &str, shape: [usize; 2]| {
+            let name = format!("base_model.model.{HEAD}.lora_{part}.weight");
+            let (offset, elements) = (len, shape[0] * shape[1]);
+            slots.push(Slot { name, shape: shape.to_vec(), offset, len: elements, layer: None, decays: true });
+            len += elements;
+            offset
+        };
+        let head = config.modules.has_head().then(|| {
+            width = width.max(config.r);
+            (add("A", [config.r, model.hidden_size]), add("B", [model.vocab_size, config.r]))
+        });
         let exact = (kernels.precision() != Precision::F32).then(|| kernels.alloc(Format::Exact, len));
-        Self { config, slots, places, width, params: kernels.alloc(Format::Working, len), exact }
+        Self { config, slots, places, head, width, params: kernels.alloc(Format::Working, len), exact }
     }
 
     /// What it was made from.
@@ -225,6 +230,11 @@ impl<B> Lora<B> {
     /// First elements of `A` and `B` of a projection, where it is adapted.
     pub fn place(&self, layer: usize, kind: LinearKind) -> Option<(usize, usize)> {
         self.places[layer][kind as usize].map(|place| (place.a, place.b))
+    }
+
+    /// First elements of `A` and `B` of the output projection, where it is adapted.
+    pub fn head(&self) -> Option<(usize, usize)> {
+        self.head
     }
 
     fn members<S>(&self, pass: &GroupPass<'_, S>) -> Vec<(LinearKind, Place)> {

@@ -8,6 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 
 use super::lora::{Lora, LoraConfig};
+use super::modules::Modules;
 use crate::EngineError;
 use crate::kernels::Kernels;
 use crate::model::Model;
@@ -63,11 +64,20 @@ pub enum PeftError {
 /// # Errors
 /// [`PeftError`] names the file and what is wrong in it.
 pub fn load<K: Kernels>(kernels: &K, model: &ModelConfig, directory: &Path) -> Result<Lora<K::Buffer>, PeftError> {
-    let config = read_config(&directory.join(CONFIG), model)?;
-    let mut lora = Lora::new(kernels, model, config, 0);
     let path = directory.join(WEIGHTS);
-    let bytes = files::read(&path, WEIGHT_BYTES).map_err(|source| PeftError::Read { path: path.clone(), source })?;
+    let read = || files::read(&path, WEIGHT_BYTES).map_err(|source| PeftError::Read { path: path.clone(), source });
     let invalid = |reason: String| PeftError::Invalid { path: path.clone(), reason };
+    // A pattern in the config need not be understood: what it picked is there.
+    let adapted = || -> Result<Modules, PeftError> {
+        let bytes = read()?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| invalid(error.to_string()))?;
+        let names: BTreeSet<&str> = tensors.names().into_iter().collect();
+        let has = |module: &str| names.contains(format!("base_model.model.{module}.lora_A.weight").as_str());
+        Ok(Modules::matching(model, has))
+    };
+    let config = read_config(&directory.join(CONFIG), model, adapted)?;
+    let mut lora = Lora::new(kernels, model, config, 0);
+    let bytes = read()?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|error| invalid(error.to_string()))?;
     let known: BTreeSet<&str> = lora.slots().iter().map(|slot| slot.name.as_str()).collect();
     if let Some(name) = tensors.names().into_iter().find(|name| !known.contains(name)) {
@@ -113,7 +123,7 @@ pub fn export_adapter<K: Kernels>(
         slot.map_or_else(Vec::new, |slot| lora.get(&model.kernels, slot))
     })?;
     let config = lora.config();
-    let targets: Vec<&str> = config.target_modules.iter().map(|kind| kind.name()).collect();
+    let (targets, layers) = config.modules.to_peft(model.config.num_hidden_layers);
     let config = json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -123,7 +133,7 @@ pub fn export_adapter<K: Kernels>(
         "lora_dropout": config.dropout,
         "use_rslora": config.use_rslora,
         "target_modules": targets,
-        "layers_to_transform": config.layers,
+        "layers_to_transform": layers,
         "bias": "none",
         "fan_in_fan_out": false,
         "inference_mode": true,
@@ -133,7 +143,11 @@ pub fn export_adapter<K: Kernels>(
     Ok(vec![path, write_json(directory, CONFIG, &config)?])
 }
 
-fn read_config(path: &Path, model: &ModelConfig) -> Result<LoraConfig, PeftError> {
+fn read_config(
+    path: &Path,
+    model: &ModelConfig,
+    adapted: impl FnOnce() -> Result<Modules, PeftError>,
+) -> Result<LoraConfig, PeftError> {
     let text =
         files::read(path, files::JSON_BYTES).map_err(|source| PeftError::Read { path: path.to_owned(), source })?;
     let invalid = |reason: String| PeftError::Invalid { path: path.to_owned(), reason };
@@ -143,24 +157,6 @@ fn read_config(path: &Path, model: &ModelConfig) -> Result<LoraConfig, PeftError
     let r = raw.get("r").and_then(Value::as_u64).filter(|r| (1..=65_536).contains(r));
     let r = r.ok_or_else(|| invalid("`r` must be a whole number from 1".into()))? as usize;
     let alpha = number("lora_alpha").ok_or_else(|| invalid("`lora_alpha` must be a number".into()))?;
-    let mut target_modules = BTreeSet::new();
-    match raw.get("target_modules") {
-        Some(Value::Array(names)) => {
-            for name in names {
-                let name = name.as_str().unwrap_or_default();
-                // `model.layers.0.self_attn.q_proj` and `q_proj` name the same kind of layer.
-                let kind = LinearKind::from_name(name.rsplit('.').next().unwrap_or(name));
-                let feature = || format!("target_modules: {name}");
-                target_modules
-                    .insert(kind.ok_or_else(|| PeftError::Unsupported { path: path.to_owned(), feature: feature() })?);
-            }
-        }
-        Some(Value::String(word)) if word == "all-linear" => target_modules.extend(LinearKind::ALL),
-        other => {
-            let shown = other.map_or_else(|| "nothing".to_owned(), Value::to_string);
-            return Err(PeftError::Unsupported { path: path.to_owned(), feature: format!("target_modules: {shown}") });
-        }
-    }
     let layers = match raw.get("layers_to_transform") {
         None | Some(Value::Null) => None,
         Some(Value::Number(one)) => one.as_u64().map(|layer| BTreeSet::from([layer as usize])),
@@ -171,13 +167,29 @@ fn read_config(path: &Path, model: &ModelConfig) -> Result<LoraConfig, PeftError
         let reason = format!("it adapts layer {layer}; the model has {}", model.num_hidden_layers);
         return Err(PeftError::Mismatch { path: path.to_owned(), reason });
     }
+    let modules = match raw.get("target_modules") {
+        Some(Value::Array(names)) => {
+            let names: Vec<String> = names.iter().map(|name| name.as_str().unwrap_or_default().to_owned()).collect();
+            let picks = |name: &&String| !Modules::listed(model, std::slice::from_ref(name), None).is_empty();
+            if let Some(name) = names.iter().find(|name| !picks(name)) {
+                let feature = format!("target_modules: {name}");
+                return Err(PeftError::Unsupported { path: path.to_owned(), feature });
+            }
+            Modules::listed(model, &names, layers.as_ref())
+        }
+        Some(Value::String(word)) if word == "all-linear" => Modules::of(LinearKind::ALL).in_layers(layers.as_ref()),
+        Some(Value::String(_)) => adapted()?,
+        other => {
+            let shown = other.map_or_else(|| "nothing".to_owned(), Value::to_string);
+            return Err(PeftError::Unsupported { path: path.to_owned(), feature: format!("target_modules: {shown}") });
+        }
+    };
     Ok(LoraConfig {
         r,
         alpha,
         dropout: number("lora_dropout").unwrap_or(0.0),
         use_rslora: raw.get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
-        target_modules,
-        layers,
+        modules,
     })
 }
 

@@ -3,6 +3,7 @@
 mod sampling;
 
 use crate::EngineError;
+use crate::adapter::head::add_logits;
 use crate::kernels::{Cached, Format, Gemm, Kernels, Rows, at, at_mut};
 use crate::model::Model;
 use crate::model::config::ModelConfig;
@@ -263,7 +264,7 @@ impl<'a, K: Kernels> Decoder<'a, K> {
             std::mem::swap(&mut room.x, &mut room.out);
         }
         let last = (n - 1) * h;
-        project_logits(model, 1, &room.x, last, &mut room.scratch.normed, &mut room.root, &mut room.logits);
+        project_logits(model, 1, &room.x, last, &mut room.scratch, &mut room.root, &mut room.logits);
         read_logits(model, 1, &room.logits)
     }
 
@@ -298,7 +299,7 @@ impl<'a, K: Kernels> Decoder<'a, K> {
                 pass.finish(layer, offsets, x, saved, scratch, out);
                 (x, out) = (out, x);
             }
-            project_logits(model, growing.len(), x, 0, &mut scratch.normed, root, logits);
+            project_logits(model, growing.len(), x, 0, scratch, root, logits);
         });
         let all = read_logits(model, growing.len(), logits);
         all.chunks(v).map(<[f32]>::to_vec).collect()
@@ -311,16 +312,20 @@ fn project_logits<K: Kernels>(
     rows: usize,
     x: &K::Buffer,
     offset: usize,
-    normed: &mut K::Buffer,
+    scratch: &mut Scratch<K::Buffer>,
     root: &mut K::Buffer,
     logits: &mut K::Buffer,
 ) {
+    let Scratch { normed, small, .. } = scratch;
     let (kernels, config) = (&model.kernels, &model.config);
     let (h, v) = (config.hidden_size, config.vocab_size);
     let norm = at(&model.params, model.layout.norm);
     kernels.rmsnorm(rows, h, config.rms_norm_eps, at(x, offset), norm, at_mut(normed, 0), at_mut(root, 0));
     let product = Gemm::new([rows, v, h], (false, true), [h, h, v], 0.0);
     kernels.gemm(product, at(normed, 0), at(&model.params, model.layout.head), at_mut(logits, 0));
+    if let Some(lora) = &model.lora {
+        add_logits(kernels, config, lora, rows, normed, small, logits);
+    }
 }
 
 /// Logits of `rows` rows, once they are computed.

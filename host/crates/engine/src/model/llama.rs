@@ -7,6 +7,7 @@ use super::config::{ModelConfig, RopeScaling};
 use super::decoder::{LayerGrads, Pass, Saved, Scratch, attention_shape};
 use super::layout::{GradientLayout, Layout};
 use super::weights::{self, WeightSource};
+use crate::adapter::head::{HeadPass, HeadRoom};
 use crate::adapter::lora::{DropoutPass, Lora};
 use crate::adapter::peft;
 use crate::kernels::cpu::CpuKernels;
@@ -69,6 +70,8 @@ pub struct Workspace<K: Kernels> {
     scratch: Option<Scratch<K::Buffer>>,
     dx: Option<K::Buffer>,
     head_root: Option<K::Buffer>,
+    /// For an adapter of the output projection.
+    head: Option<HeadRoom<K::Buffer>>,
     rope: Option<K::Buffer>,
     staged: Option<K::Staged>,
     repeats: K::Repeats,
@@ -162,10 +165,10 @@ impl<K: Kernels> Model<K> {
 
     /// Adds the loss of a batch to `tally`, without gradients. A workspace is used with one tally only.
     pub fn loss(&self, workspace: &mut Workspace<K>, batch: &Batch, tally: &mut K::Tally) -> Result<(), EngineError> {
-        let n = self.start(workspace, batch, 0.0, None)?;
+        let n = self.start(workspace, batch, 0.0, None, false)?;
         self.repeat(workspace, 0, |workspace, rows| {
             let last = self.forward(workspace, rows, n, None);
-            self.head(workspace, rows, n, last, None, tally);
+            self.head(workspace, rows, n, last, None, None, tally);
         });
         Ok(())
     }
@@ -180,11 +183,11 @@ impl<K: Kernels> Model<K> {
         grads: &mut Grads<'_, K::Buffer>,
         tally: &mut K::Tally,
     ) -> Result<(), EngineError> {
-        let n = self.start(workspace, batch, grads.scale, dropout)?;
+        let n = self.start(workspace, batch, grads.scale, dropout, true)?;
         let dropout = dropout.map(|dropout| dropout.seed);
         self.repeat(workspace, u64::from(grads.beta.to_bits()), |workspace, rows| {
             let last = self.forward(workspace, rows, n, dropout);
-            self.head(workspace, rows, n, last, Some(&mut *grads), tally);
+            self.head(workspace, rows, n, last, dropout, Some(&mut *grads), tally);
             self.backward(workspace, rows, n, dropout, grads);
         });
         Ok(())
@@ -197,11 +200,12 @@ impl<K: Kernels> Model<K> {
         batch: &Batch,
         scale: f32,
         dropout: Option<DropoutPass>,
+        learns: bool,
     ) -> Result<usize, EngineError> {
         batch.validate(self.config.vocab_size)?;
         let positions = batch.positions();
         let (n, longest) = (positions.len(), positions.iter().max().map_or(0, |&last| last as usize + 1));
-        workspace.fit(self, n, longest);
+        workspace.fit(self, n, longest, learns);
         let targets = Some(Targets { tokens: &batch.targets, weights: batch.weights.as_deref(), scale });
         let dropout = dropout.map_or(0, |dropout| dropout.bits());
         let (ids, positions, doc_lens) = (&batch.ids, &positions, &batch.doc_lens);
@@ -241,26 +245,42 @@ impl<K: Kernels> Model<K> {
         rows: &K::Staged,
         n: usize,
         last: usize,
+        dropout: Option<u64>,
         grads: Option<&mut Grads<'_, K::Buffer>>,
         tally: &mut K::Tally,
     ) {
         let (h, v) = (self.config.hidden_size, self.config.vocab_size);
-        let Workspace { inputs, scratch: Some(scratch), dx, head_root: Some(root), .. } = workspace else {
+        let Workspace { inputs, scratch: Some(scratch), dx, head_root: Some(root), head: room, .. } = workspace else {
             unreachable!("`start` made room");
         };
         let (x, norm) = (at(&inputs[last], 0), at(&self.params, self.layout.norm));
         let normed = at_mut(&mut scratch.normed, 0);
         self.kernels.rmsnorm(n, h, self.config.rms_norm_eps, x, norm, normed, at_mut(root, 0));
+        let (kernels, config) = (&self.kernels, &self.config);
+        let adapted = self
+            .lora
+            .as_ref()
+            .zip(room.as_mut())
+            .map(|(lora, room)| (HeadPass { kernels, config, lora, rows, n, dropout }, room));
         let (normed, head) = (at(&scratch.normed, 0), at(&self.params, self.layout.head));
         let (Some(grads), Some(dx)) = (grads, dx) else {
+            if let Some((pass, room)) = adapted {
+                return room.loss(pass, &scratch.normed, &mut scratch.dropped, tally);
+            }
             return self.kernels.linear_cross_entropy(h, v, rows, normed, head, None, tally);
         };
+        let adapted = adapted.zip(grads.adapter.as_deref_mut());
         let place = if self.layout.head == self.layout.embed { grads.layout.embed } else { grads.layout.head };
         let dw = place.map(|place| (at_mut(grads.weights, place), grads.beta));
         // Until the layers' backward pass of the first micro-batch, their gradients are still to be written.
         let idle = if grads.beta == 0.0 { grads.layout.layers_span.clone() } else { 0..0 };
-        let gradients = LossGradients { dx: at_mut(&mut scratch.inner, 0), dw, idle };
-        self.kernels.linear_cross_entropy(h, v, rows, normed, head, Some(gradients), tally);
+        if let Some(((pass, room), adapter)) = adapted {
+            let Scratch { normed, inner, dropped, spread, .. } = scratch;
+            room.loss_and_gradients(pass, normed, inner, adapter, grads.beta, dropped, spread, tally);
+        } else {
+            let gradients = LossGradients { dx: at_mut(&mut scratch.inner, 0), dw, idle };
+            self.kernels.linear_cross_entropy(h, v, rows, normed, head, Some(gradients), tally);
+        }
         self.kernels.zero(n * h, at_mut(dx, 0));
         let dnorm = grads.layout.norm.map(|place| (at_mut(grads.weights, place), grads.beta));
         let dnormed = at(&scratch.inner, 0);
@@ -336,14 +356,16 @@ impl<K: Kernels> Workspace<K> {
             scratch: None,
             dx: None,
             head_root: None,
+            head: None,
             rope: None,
             staged: None,
             repeats: K::Repeats::default(),
         }
     }
 
-    /// Makes room for a batch of `tokens` with positions below `positions`, if there is less.
-    pub(crate) fn fit(&mut self, model: &Model<K>, tokens: usize, positions: usize) {
+    /// Makes room for a batch of `tokens` with positions below `positions`, if there is less; `learns` says whether there
+    /// will be gradients.
+    pub(crate) fn fit(&mut self, model: &Model<K>, tokens: usize, positions: usize, learns: bool) {
         let (kernels, config) = (&model.kernels, &model.config);
         if positions > self.positions {
             self.positions = positions.next_multiple_of(128);
@@ -358,7 +380,7 @@ impl<K: Kernels> Workspace<K> {
         self.repeats = K::Repeats::default();
         self.inputs.clear();
         self.saved.clear();
-        (self.scratch, self.dx, self.head_root) = (None, None, None);
+        (self.scratch, self.dx, self.head_root, self.head) = (None, None, None, None);
         let (layers, h) = (config.num_hidden_layers, config.hidden_size);
         let remembered = layers - self.memory.from.min(layers);
         let width = model.lora.as_ref().map_or(0, Lora::width);
@@ -368,6 +390,11 @@ impl<K: Kernels> Workspace<K> {
         self.scratch = Some(Scratch::alloc(kernels, config, tokens, model.lora.as_ref()));
         self.dx = Some(kernels.alloc(Format::Working, tokens * h));
         self.head_root = Some(kernels.alloc(Format::Exact, tokens));
+        self.head = model
+            .lora
+            .as_ref()
+            .filter(|lora| lora.head().is_some())
+            .map(|lora| HeadRoom::alloc(kernels, config, lora, &model.params, model.layout.head, tokens, learns));
         self.tokens = tokens;
     }
 
@@ -387,6 +414,7 @@ impl<K: Kernels> Workspace<K> {
         self.inputs.iter().map(bytes).sum::<u64>()
             + self.saved.iter().map(saved).sum::<u64>()
             + self.scratch.as_ref().map_or(0, scratch)
+            + self.head.as_ref().map_or(0, |head| head.bytes(kernels))
             + single
     }
 }

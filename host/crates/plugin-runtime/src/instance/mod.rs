@@ -99,8 +99,10 @@ impl Cell {
                 }
             }
             GuestError::Failed(message) => {
-                let message = format!("plugin `{plugin}`: {}", one_line(&message, MESSAGE));
-                PluginError::new("plugin::failed", message).plugin(&**plugin)
+                let (message, help) = message.split_once("\nhelp: ").unwrap_or((&message, ""));
+                let message = format!("plugin `{plugin}`: {}", one_line(message, MESSAGE));
+                let help = (!help.is_empty()).then(|| one_line(help, MESSAGE));
+                PluginError { help, ..PluginError::new("plugin::failed", message).plugin(&**plugin) }
             }
         }
     }

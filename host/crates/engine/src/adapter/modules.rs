@@ -1,0 +1,183 @@
+//! Which modules get an adapter: PEFT's `target_modules` and `layers_to_transform`, as it reads and writes them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::config::ModelConfig;
+use crate::model::layout::LinearKind;
+
+/// The output projection's name.
+pub const HEAD: &str = "lm_head";
+
+/// Modules that get an adapter: projections of decoder layers, and the output projection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Modules {
+    /// Layers that differ from the others.
+    listed: BTreeMap<usize, BTreeSet<LinearKind>>,
+    /// Projections of every other layer.
+    others: BTreeSet<LinearKind>,
+    head: bool,
+}
+
+impl Modules {
+    /// These projections of every layer.
+    pub fn of(kinds: impl IntoIterator<Item = LinearKind>) -> Self {
+        Self { others: kinds.into_iter().collect(), ..Self::default() }
+    }
+
+    /// The same in these layers alone, where some are named.
+    #[must_use]
+    pub fn in_layers(self, layers: Option<&BTreeSet<usize>>) -> Self {
+        let Some(layers) = layers else { return self };
+        let listed = layers.iter().map(|&layer| (layer, self.others.clone())).collect();
+        Self { listed, others: BTreeSet::new(), head: self.head }
+    }
+
+    /// The modules of a model that `selects` picks by their full names (`model.layers.0.self_attn.q_proj`, `lm_head`).
+    pub fn matching(config: &ModelConfig, selects: impl Fn(&str) -> bool) -> Self {
+        let kinds = |layer: usize| {
+            LinearKind::ALL.into_iter().filter(|&kind| selects(&full_name(layer, kind))).collect::<BTreeSet<_>>()
+        };
+        let listed = (0..config.num_hidden_layers).map(|layer| (layer, kinds(layer))).collect();
+        Self { listed, others: BTreeSet::new(), head: selects(HEAD) }
+    }
+
+    /// What PEFT picks by a list of names: a name that is in the list, whatever `layers` says, and one that ends in an entry
+    /// after a dot, in these layers.
+    pub fn listed(config: &ModelConfig, entries: &[String], layers: Option<&BTreeSet<usize>>) -> Self {
+        Self::matching(config, |name| entries.iter().any(|entry| is_picked(name, entry, layers)))
+    }
+
+    /// True if the projection of this layer gets one.
+    pub fn has(&self, layer: usize, kind: LinearKind) -> bool {
+        self.listed.get(&layer).unwrap_or(&self.others).contains(&kind)
+    }
+
+    /// True if the output projection gets one.
+    pub fn has_head(&self) -> bool {
+        self.head
+    }
+
+    /// The output projection too.
+    #[must_use]
+    pub fn with_head(self) -> Self {
+        Self { head: true, ..self }
+    }
+
+    /// The modules of either.
+    #[must_use]
+    pub fn or(self, other: &Self, config: &ModelConfig) -> Self {
+        let has = |layer: usize, kind: LinearKind| self.has(layer, kind) || other.has(layer, kind);
+        let kinds = |layer: usize| LinearKind::ALL.into_iter().filter(|&kind| has(layer, kind)).collect();
+        let listed = (0..config.num_hidden_layers).map(|layer| (layer, kinds(layer))).collect();
+        Self { listed, others: BTreeSet::new(), head: self.head || other.head }
+    }
+
+    /// True if nothing gets one.
+    pub fn is_empty(&self) -> bool {
+        !self.head && self.others.is_empty() && self.listed.values().all(BTreeSet::is_empty)
+    }
+
+    /// A layer that is named and that a model of `layers` does not have.
+    pub fn beyond(&self, layers: usize) -> Option<usize> {
+        self.listed.range(layers..).find(|(_, kinds)| !kinds.is_empty()).map(|(&layer, _)| layer)
+    }
+
+    /// `target_modules` and `layers_to_transform` that pick the same modules of a model with so many layers.
+    pub fn to_peft(&self, layers: usize) -> (Vec<String>, Option<Vec<usize>>) {
+        let own: Vec<BTreeSet<LinearKind>> = (0..layers)
+            .map(|layer| LinearKind::ALL.into_iter().filter(|&kind| self.has(layer, kind)).collect())
+            .collect();
+        let adapted: Vec<usize> = (0..layers).filter(|&layer| !own[layer].is_empty()).collect();
+        let head = self.head.then(|| HEAD.to_owned());
+        let Some(&first) = adapted.first() else { return (head.into_iter().collect(), None) };
+        if adapted.iter().all(|&layer| own[layer] == own[first]) {
+            let names = own[first].iter().map(|kind| kind.name().to_owned()).chain(head).collect();
+            return (names, (adapted.len() < layers).then_some(adapted));
+        }
+        let full = |&layer: &usize| own[layer].iter().map(move |&kind| full_name(layer, kind));
+        (adapted.iter().flat_map(full).chain(head).collect(), None)
+    }
+}
+
+/// The names of the modules of a model that can have an adapter.
+pub fn names(config: &ModelConfig) -> Vec<String> {
+    let layers = (0..config.num_hidden_layers)
+        .flat_map(|layer| LinearKind::ALL.into_iter().map(move |kind| full_name(layer, kind)));
+    layers.chain([HEAD.to_owned()]).collect()
+}
+
+fn full_name(layer: usize, kind: LinearKind) -> String {
+    format!("model.layers.{layer}.{}", kind.path())
+}
+
+/// `check_target_module_exists` of PEFT, for an entry of a list.
+fn is_picked(name: &str, entry: &str, layers: Option<&BTreeSet<usize>>) -> bool {
+    if name == entry {
+        return true;
+    }
+    let is_suffix = !entry.is_empty() && name.strip_suffix(entry).is_some_and(|rest| rest.ends_with('.'));
+    let layer = || name.strip_prefix("model.layers.")?.split('.').next()?.parse().ok();
+    is_suffix && layers.is_none_or(|layers| layer().is_some_and(|layer| layers.contains(&layer)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn config() -> ModelConfig {
+        let text = r#"{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "intermediate_size": 12,
+            "num_hidden_layers": 12, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 10,
+            "rms_norm_eps": 1e-5, "max_position_embeddings": 32, "hidden_act": "silu"}"#;
+        ModelConfig::from_json(text, Path::new("config.json")).unwrap()
+    }
+
+    fn listed(entries: &[&str], layers: Option<&[usize]>) -> Vec<String> {
+        let (config, layers) = (config(), layers.map(|layers| layers.iter().copied().collect::<BTreeSet<_>>()));
+        let entries: Vec<String> = entries.iter().map(ToString::to_string).collect();
+        let picked = Modules::listed(&config, &entries, layers.as_ref());
+        let is_picked = |name: &String| match name.strip_prefix("model.layers.") {
+            None => picked.has_head(),
+            Some(rest) => {
+                let (layer, path) = rest.split_once('.').unwrap();
+                let kind = LinearKind::from_name(path.rsplit('.').next().unwrap()).unwrap();
+                picked.has(layer.parse().unwrap(), kind)
+            }
+        };
+        names(&config).into_iter().filter(is_picked).collect()
+    }
+
+    #[test]
+    fn a_list_picks_names_and_what_they_end_in() {
+        assert_eq!(listed(&["q_proj"], None).len(), 12);
+        assert_eq!(listed(&["self_attn.q_proj"], None).len(), 12);
+        assert_eq!(listed(&["1.self_attn.q_proj"], None), ["model.layers.1.self_attn.q_proj"]);
+        assert_eq!(listed(&["proj"], None), [""; 0], "only whole parts of a name");
+        assert_eq!(listed(&["lm_head", "q_proj"], Some(&[3])), ["model.layers.3.self_attn.q_proj", "lm_head"]);
+        let full = "model.layers.5.mlp.up_proj";
+        assert_eq!(listed(&[full], Some(&[3])), [full], "a full name is not held against the layers");
+    }
+
+    #[test]
+    fn what_is_written_for_peft_picks_the_same() {
+        let config = config();
+        let layers = BTreeSet::from([2, 3]);
+        for modules in [
+            Modules::of([LinearKind::QProj, LinearKind::DownProj]),
+            Modules::of([LinearKind::QProj]).in_layers(Some(&layers)).with_head(),
+            Modules::default().with_head(),
+            Modules::matching(&config, |name| name.contains(".1.") || name.ends_with("layers.2.mlp.up_proj")),
+        ] {
+            let (names, layers) = modules.to_peft(12);
+            let again = Modules::listed(&config, &names, layers.map(|layers| layers.into_iter().collect()).as_ref());
+            for layer in 0..12 {
+                for kind in LinearKind::ALL {
+                    assert_eq!(again.has(layer, kind), modules.has(layer, kind), "{names:?} {layer} {kind:?}");
+                }
+            }
+            assert_eq!(again.has_head(), modules.has_head());
+        }
+        assert_eq!(Modules::of([LinearKind::QProj]).to_peft(12), (vec!["q_proj".to_owned()], None));
+    }
+}

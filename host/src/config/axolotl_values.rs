@@ -1,0 +1,189 @@
+//! Values that Axolotl takes for a key and this trainer does not, with what to write instead.
+
+use crate::commands::word;
+
+/// Chat templates that Axolotl has by name and that are not built in here.
+const CHAT_TEMPLATES: [&str; 33] = [
+    "aya",
+    "cohere",
+    "command_a",
+    "command_a_rag",
+    "command_a_tool_use",
+    "deepseek_v2",
+    "deepseek_v3",
+    "exaone",
+    "exaone4",
+    "falcon_h1",
+    "gemma",
+    "gemma3",
+    "gemma3n",
+    "gemma4",
+    "gemma4_unified",
+    "jamba",
+    "llama3_2_vision",
+    "llama4",
+    "llava",
+    "metharme",
+    "mistral_v1",
+    "mistral_v2v3",
+    "mistral_v3_tekken",
+    "mistral_v7_tekken",
+    "nemotron_h",
+    "phi_3",
+    "phi_35",
+    "phi_4",
+    "pixtral",
+    "qwen2_vl",
+    "qwen3",
+    "qwen3_5",
+    "qwen_25",
+];
+
+/// Values that Axolotl takes for a key and we do not, with what to write instead.
+pub(super) fn value_advice(key: &str, word: &str) -> Option<&'static str> {
+    match (key, word) {
+        ("adapter", "qlora") => Some("write `adapter: lora`: the same adapters on weights that are not quantized"),
+        ("adapter", "llama-adapter") => Some("write `adapter: lora`"),
+        ("optimizer", word) if word.contains("adam") || word.contains("lion") || word.contains("8bit") => {
+            Some("write `optimizer: adamw_torch`")
+        }
+        (
+            "optimizer",
+            "muon" | "sgd" | "adafactor" | "rmsprop" | "adagrad" | "came_pytorch" | "optimi_adamw" | "dion" | "sinkgd"
+            | "polora" | "flash_sgd" | "flash_sgdw",
+        ) => Some("write `optimizer: adamw_torch`; AdamW is the one here"),
+        (
+            "lr_scheduler",
+            "one_cycle"
+            | "log_sweep"
+            | "rex"
+            | "polynomial"
+            | "inverse_sqrt"
+            | "cosine_with_restarts"
+            | "reduce_lr_on_plateau",
+        ) => Some("write `lr_scheduler: cosine`, `linear`, `constant` or `constant_with_warmup`"),
+        ("lr_scheduler", "warmup_stable_decay") => Some(
+            "write `lr_scheduler: {name: wsd, config: {num_decay_steps: …}}`; the config has the keys of Axolotl's `lr_scheduler_kwargs`",
+        ),
+        ("save_strategy", "best") => {
+            Some("write `save_strategy: steps` and pick a checkpoint by its `eval_loss` in `metrics.jsonl`")
+        }
+        ("gradient_checkpointing", "offload" | "offload_disk" | "unsloth") => {
+            Some("write `gradient_checkpointing: true`")
+        }
+        ("chat_template", word) if CHAT_TEMPLATES.contains(&word) => Some(
+            "the models that use it bring it along: write `chat_template: tokenizer_default`, or `jinja` with `chat_template_jinja`",
+        ),
+        ("chat_template", word) if word.starts_with("tokenizer_default_fallback_") => {
+            Some("write `chat_template: tokenizer_default`, or the name of the fallback if the model has no template")
+        }
+        _ => None,
+    }
+}
+
+/// Prompt strategies of Axolotl that are not here, each with the same in the words of this trainer. The first that is the
+/// name, or the part of it before a `.` or `:`, counts.
+#[rustfmt::skip]
+const STRATEGIES: &[(&str, &str)] = &[
+    ("sharegpt", "write `type: chat_template` with `field_messages: conversations` and `message_property_mappings: {role: from, content: value}`"),
+    ("chat_template", "write `type: chat_template` (pairs of answers are for `rl`, which is not here)"),
+    ("alpaca_chat.load_qa", "write `type: {field_instruction: question, field_output: answer, no_input_format: \"USER: {instruction}\\nASSISTANT:\"}`; Axolotl's sentence before it is `system_prompt` with `system_format: \"SYSTEM: {system}\\n\"`"),
+    ("alpaca_chat.load_camel_ai", "write `type: {field_instruction: message_1, field_output: message_2, no_input_format: \"USER: {instruction}\\nASSISTANT:\"}`; Axolotl's sentence before it is `system_prompt` with `system_format: \"SYSTEM: {system}\\n\"`"),
+    ("alpaca_chat.load_no_prompt", "write `type: {format: \"USER: {instruction}\\n{input}\\nASSISTANT:\", no_input_format: \"USER: {instruction}\\nASSISTANT:\"}`"),
+    ("alpaca_chat", "write `type: {format: \"USER: {instruction}\\n{input}\\nASSISTANT:\", no_input_format: \"USER: {instruction}\\nASSISTANT:\"}`; Axolotl's sentence before it is `system_prompt` with `system_format: \"SYSTEM: {system}\\n\"`"),
+    ("alpaca_instruct.load_no_prompt", "write `type: {format: \"### Instruction:\\n{instruction}\\n\\n### Input:\\n{input}\\n\\n### Response:\\n\", no_input_format: \"### Instruction:\\n{instruction}\\n\\n### Response:\\n\"}`"),
+    ("alpaca_instruct", "write `type: alpaca`"),
+    ("alpaca_w_system.load_open_orca_chatml", "write `type: {field_instruction: question, field_output: response, field_system: system_prompt, system_format: \"<|im_start|>system\\n{system}<|im_end|>\\n\", no_input_format: \"<|im_start|>user\\n{instruction}<|im_end|>\\n<|im_start|>assistant\\n\"}`"),
+    ("alpaca_w_system.load_open_orca", "write `type: {field_instruction: question, field_output: response, field_system: system_prompt, system_format: \"### System:\\n{system}\\n\", no_input_format: \"### Human:\\n{instruction}\\n### Assistant:\\n\"}`"),
+    ("alpaca_w_system.load_instruct", "write `type: {system_format: \"{system}\\n\\n\", format: \"### Instruction:\\n{instruction}\\n\\n### Input:\\n{input}\\n\\n### Response:\\n\", no_input_format: \"### Instruction:\\n{instruction}\\n\\n### Response:\\n\"}`"),
+    ("alpaca_w_system", "write `type: {system_format: \"SYSTEM: {system}\\n\", format: \"USER: {instruction}\\n{input}\\nASSISTANT:\", no_input_format: \"USER: {instruction}\\nASSISTANT:\"}`"),
+    ("gpteacher", "write `type: {name: alpaca, config: {field_output: response}}`"),
+    ("summarizetldr", "write `type: {field_instruction: article, field_output: summary, no_input_format: \"USER: Summarize the following article as a TL;DR.\\n{instruction}\\nASSISTANT:\"}`"),
+    ("pretrain", "write `type: completion`"),
+    ("llama2_chat", "write `type: chat_template` with `field_messages: conversations` and `message_property_mappings: {role: from, content: value}`"),
+    ("metharme", "write `type: chat_template`, or the shape of a prompt: `type: {field_instruction: prompt, field_output: generation, no_input_format: \"{instruction}\"}`"),
+    ("pygmalion", "write `type: chat_template` with `field_messages: conversations` and `message_property_mappings: {content: value}`"),
+    ("messages", "write `type: chat_template`"),
+    ("input_output", "write a prompt-strategy plugin that gives the segments of a row: `host plugin new acme:segments --kind prompt-strategy`"),
+    ("stepwise_supervised", "reward models are not trained here; delete the dataset"),
+    ("bradley_terry", "reward models are not trained here; delete the dataset"),
+];
+/// Strategies of Axolotl whose shape an instruction with columns of its own can have.
+const SHAPES: [&str; 10] = [
+    "alpaca",
+    "reflection",
+    "explainchoice",
+    "concisechoice",
+    "jeopardy",
+    "oasst",
+    "context_qa",
+    "creative_acr",
+    "orcamini",
+    "nomic",
+];
+/// Those that only a plugin can be.
+const PLUGINS: [&str; 6] = ["_synthetic", "chatml", "llama3", "zephyr", "user_defined", "passthrough"];
+
+/// What to write instead of a prompt strategy that Axolotl has and no plugin here provides.
+pub fn strategy_advice(name: &str) -> Option<&'static str> {
+    let family = name.split(['.', ':']).next().unwrap_or(name);
+    // Axolotl's way of writing a function of a module, and the one that people try.
+    let dotted = name.replace(':', ".");
+    let exact = STRATEGIES.iter().find(|(known, _)| *known == dotted);
+    if let Some((_, advice)) = exact.or_else(|| STRATEGIES.iter().find(|(known, _)| *known == family)) {
+        return Some(*advice);
+    }
+    if SHAPES.contains(&family) {
+        return Some("write the shape under `type`: `type: {field_instruction: …, field_output: …, format: …}`");
+    }
+    PLUGINS
+        .contains(&family)
+        .then_some("a prompt-strategy plugin can do this: see `plugin-sdk/README.md`, then `--plugins DIR`")
+}
+
+/// What makes JSON lines of a file in a format that `datasets` reads for Axolotl and no loader here does.
+pub(super) fn ds_type_advice(ds_type: &str, path: &str) -> Option<String> {
+    let stem = path.rsplit_once('.').map_or(path, |(stem, end)| if end.contains('/') { path } else { stem });
+    let (from, to) = (word(path), word(&format!("{stem}.jsonl")));
+    let by_datasets = |format: &str| {
+        format!(
+            "python3 -c 'import datasets, sys; datasets.load_dataset(\"{format}\", data_files=sys.argv[1], split=\"train\").to_json(sys.argv[2])' {from} {to}"
+        )
+    };
+    let command = match ds_type {
+        "csv" | "tsv" => {
+            let delimiter = if ds_type == "tsv" { ", delimiter=\"\\t\"" } else { "" };
+            format!(
+                "python3 -c 'import csv, json, sys; [print(json.dumps(row)) for row in csv.DictReader(open(sys.argv[1], newline=\"\", encoding=\"utf-8-sig\"){delimiter})]' {from} > {to}"
+            )
+        }
+        "text" | "txt" => format!("jq -R -c '{{text: .}}' {from} > {to}"),
+        "parquet" | "arrow" | "xml" | "webdataset" | "hdf5" | "lance" => by_datasets(ds_type),
+        _ => return None,
+    };
+    let strategy = if matches!(ds_type, "text" | "txt") { ", with `type: completion`" } else { "" };
+    Some(format!("`{command}`, then `path: {to}` without `ds_type`{strategy}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strategies_have_their_own_advice_or_that_of_their_family() {
+        assert!(strategy_advice("alpaca_chat.load_qa").unwrap().contains("field_instruction: question"));
+        assert!(strategy_advice("alpaca_chat:load_qa").unwrap().contains("field_instruction: question"));
+        assert!(strategy_advice("alpaca_chat.load_no_prompt").unwrap().contains("USER: {instruction}"));
+        assert!(strategy_advice("chat_template.default").unwrap().contains("`type: chat_template`"));
+        assert!(strategy_advice("sharegpt.load_role").unwrap().contains("from"));
+        assert_eq!(strategy_advice("dialogue"), None);
+    }
+
+    #[test]
+    fn a_format_comes_with_the_command_that_converts_it() {
+        let advice = ds_type_advice("csv", "my data/a.b/train.csv").unwrap();
+        assert!(advice.contains("'my data/a.b/train.csv' > 'my data/a.b/train.jsonl'"), "{advice}");
+        assert!(ds_type_advice("parquet", "data.v1/train").unwrap().contains("data.v1/train data.v1/train.jsonl"));
+        assert_eq!(ds_type_advice("acme", "x"), None);
+    }
+}
