@@ -14,6 +14,28 @@ use crate::support::{CONFIG, Project, finish, guest, root};
 #[path = "../../plugins/code-tests/src/adversarial.rs"]
 mod adversarial;
 
+/// The component is the one that was built of this source: `cargo xtask code-tests` builds it anew.
+#[test]
+fn the_component_is_that_of_its_source() {
+    use sha2::{Digest as _, Sha256};
+    use std::fmt::Write as _;
+
+    let directory = root().join("plugins/code-tests");
+    let sums = std::fs::read_to_string(directory.join("component/SHA256SUMS")).unwrap();
+    assert!(sums.contains("component/code-tests.wasm") && sums.contains("src/lib.rs"), "{sums}");
+    for line in sums.lines() {
+        let (expected, file) = line.split_once("  ").unwrap();
+        let digest = Sha256::digest(std::fs::read(directory.join(file)).unwrap());
+        let found = digest.iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        assert_eq!(found, expected, "{file} changed: `cargo xtask code-tests`");
+    }
+    let sources = std::fs::read_dir(directory.join("src")).unwrap().count();
+    assert_eq!(sums.matches(" src/").count(), sources, "a file is new: `cargo xtask code-tests`");
+}
+
 const GOOD: &str = "def double(x):\n    return x * 2\n";
 
 fn scorer(config: &str) -> Scorer {

@@ -104,14 +104,22 @@ fn what_a_request_asks_in_vain_is_said() {
         let message: serde_json::Value = serde_json::from_str(outcome.stdout.trim()).unwrap();
         format!("{} | {}", message["message"].as_str().unwrap(), message["why"].as_str().unwrap_or_default())
     };
-    insta::assert_snapshot!(reason(r#"{"messages": [{"role": "user", "content": "x"}], "temperature": 0.1}"#, &[]), @"");
-    insta::assert_snapshot!(reason(r#"{"messages": []}"#, &[]), @"");
-    insta::assert_snapshot!(reason(r#"{"messages": [{"role": "user", "content": "x"}], "tools": 1}"#, &[]), @"");
-    insta::assert_snapshot!(reason(r#"{"messages": [{"role": "user", "content": "x"}]}"#, &["--raw"]), @"");
+    insta::assert_snapshot!(reason(r#"{"messages": [{"role": "user", "content": "x"}], "temperature": 0.1}"#, &[]), @"a line of stdin is not a request | `temperature` is not read from a request; sampling is set on the command line");
+    insta::assert_snapshot!(reason(r#"{"messages": []}"#, &[]), @"`messages` is an empty list |");
+    insta::assert_snapshot!(reason(r#"{"messages": [{"role": "user", "content": "x"}], "tools": 1}"#, &[]), @"`tools` must be a list of tool definitions |");
+    insta::assert_snapshot!(reason(r#"{"messages": [{"role": "user", "content": "x"}]}"#, &["--raw"]), @"the model has no chat template for messages |");
     project.write("q.json", "[]");
-    insta::assert_snapshot!(project.failure(&["generate", "--model", "model", "--messages", "q.json"]), @"");
+    insta::assert_snapshot!(project.failure(&["generate", "--model", "model", "--messages", "q.json"]), @r#"
+error[data::bad-row]: `messages` is an empty list
+ --> q.json:1:1
+"#);
     project.write("q.json", r#"{"tools": []}"#);
-    insta::assert_snapshot!(project.failure(&["generate", "--model", "model", "--messages", "q.json"]), @"");
+    insta::assert_snapshot!(project.failure(&["generate", "--model", "model", "--messages", "q.json"]), @r#"
+error[data::bad-row]: the file is not a conversation
+ --> q.json:1:1
+why:  it needs `messages`, and no `prompt`
+help: write a list of messages, `[{"role": "user", "content": "…"}]`, or `{"messages": […], "tools": […]}`
+"#);
 }
 
 #[test]
@@ -154,7 +162,7 @@ fn the_models_own_settings_hold_where_no_flag_does() {
     assert_eq!((&plain["completion_tokens"], said.as_str()), (&3.into(), ""));
     assert_eq!(ask(&["--max-new-tokens", "5"]).0["completion_tokens"], 5);
     write(serde_json::json!({ "do_sample": true, "temperature": 1.5, "top_p": 0.9, "max_new_tokens": 3 }));
-    insta::assert_snapshot!(ask(&["--top-p", "0.5"]).1, @"");
+    insta::assert_snapshot!(ask(&["--top-p", "0.5"]).1, @"sampling as `model/generation_config.json` says: do_sample true, temperature 1.5; `--do-sample=false` takes the likeliest token");
     let (likeliest, said) = ask(&["--do-sample=false"]);
     assert_eq!((likeliest["completion"].clone(), said.as_str()), (plain["completion"].clone(), ""));
     // Every token ends the text.
@@ -162,8 +170,17 @@ fn the_models_own_settings_hold_where_no_flag_does() {
     let (ended, _) = ask(&[]);
     assert_eq!((&ended["finished"], &ended["completion_tokens"]), (&true.into(), &0.into()));
     write(serde_json::json!({ "eos_token_id": "x" }));
-    insta::assert_snapshot!(project.failure(&["generate", "--model", "model", "--raw", "--prompt", "The"]), @"");
+    insta::assert_snapshot!(project.failure(&["generate", "--model", "model", "--raw", "--prompt", "The"]), @r#"
+error[model::config]: `model/generation_config.json` is not a valid generation config: `eos_token_id` is "x", not a token id or a list of them
+help: mend the file, or delete it: `config.json` says enough
+"#);
     write(serde_json::json!({ "num_beams": 4, "max_new_tokens": 1 }));
     let outcome = project.success(&["generate", "--model", "model", "--raw", "--prompt", "The", "--top-k", "3"]);
-    insta::assert_snapshot!(outcome.stderr, @"");
+    insta::assert_snapshot!(outcome.stderr, @r#"
+warning[model::generation]: `model/generation_config.json` asks for what `host generate` does not have
+why:  num_beams: 4 is left out; transformers would write another text
+
+warning[cli::no-effect]: `--top-k` has no effect: the likeliest token is taken
+help: add `--do-sample`
+"#);
 }

@@ -91,7 +91,7 @@ fn a_text_that_is_learned_as_a_whole_is_begun() {
     project.write("train.jsonl", "{\"body\": \"Once upon a time there was a model that learned\"}\n".repeat(8));
     project.write("host.yml", CONFIG.replace("type: alpaca", "type: completion\n    field: body"));
     let commands = all_work(&project, &["train", "host.yml"]);
-    assert_eq!(commands[0], "host generate --model out --raw --prompt 'Once upon a time there was a model'");
+    assert_eq!(commands[0], "host generate --model out --raw --prompt 'Once upon a time there was a model that'");
 }
 
 #[test]

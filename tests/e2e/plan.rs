@@ -150,7 +150,8 @@ fn a_dry_run_measures_a_step_and_finds_what_the_first_would() {
     assert!(plan["step_seconds"].is_null());
     project.write(
         "host.yml",
-        CONFIG.replace("learning_rate: 1e-3", "learning_rate: 1e30\nwarmup_steps: 0\nmax_grad_norm: 0"),
+        CONFIG.replace("learning_rate: 1e-3", "learning_rate: 1e30\nwarmup_steps: 0\nmax_grad_norm: 0")
+            + "rules: [{name: practice, severity: {H28: off}}]\n",
     );
     let messages = project.failure(&["train", "host.yml", "--dry-run"]);
     assert!(messages.contains("train::not-finite"), "{messages}");

@@ -83,7 +83,10 @@ fn messages_that_the_template_does_not_write_are_told() {
     let project = project(row, "");
     project.write("chat.jinja", TEMPLATE.replace("messages %}", "messages if m.role != 'function' %}"));
     let said = project.success(&["preprocess", "host.yml"]).stderr;
-    assert!(said.contains("1 row: the chat template writes no message of the role `function`"), "{said}");
+    assert!(
+        said.contains("1 row: the chat template leaves out the content of messages with the role `function`"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -163,7 +163,7 @@ mod tests {
         );
         assert_eq!(
             told(Text::Segments(vec![segment("Once upon a time there was a long story of it", true)])),
-            "host generate --model 'my out' --raw --prompt 'Once upon a time there was a long'"
+            "host generate --model 'my out' --raw --prompt 'Once upon a time there was a long story'"
         );
     }
 }

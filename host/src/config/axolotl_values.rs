@@ -144,7 +144,9 @@ pub fn strategy_advice(name: &str) -> Option<&'static str> {
 /// What makes JSON lines of a file in a format that `datasets` reads for Axolotl and no loader here does.
 pub(super) fn ds_type_advice(ds_type: &str, path: &str) -> Option<String> {
     let stem = path.rsplit_once('.').map_or(path, |(stem, end)| if end.contains('/') { path } else { stem });
-    let (from, to) = (word(path), word(&format!("{stem}.jsonl")));
+    // Never onto the file that is read.
+    let to = if format!("{stem}.jsonl") == path { format!("{stem}-rows.jsonl") } else { format!("{stem}.jsonl") };
+    let (from, to) = (word(path), word(&to));
     let by_datasets = |format: &str| {
         format!(
             "python3 -c 'import datasets, sys; datasets.load_dataset(\"{format}\", data_files=sys.argv[1], split=\"train\").to_json(sys.argv[2])' {from} {to}"
@@ -184,6 +186,7 @@ mod tests {
         let advice = ds_type_advice("csv", "my data/a.b/train.csv").unwrap();
         assert!(advice.contains("'my data/a.b/train.csv' > 'my data/a.b/train.jsonl'"), "{advice}");
         assert!(ds_type_advice("parquet", "data.v1/train").unwrap().contains("data.v1/train data.v1/train.jsonl"));
+        assert!(ds_type_advice("csv", "a.jsonl").unwrap().contains("a.jsonl > a-rows.jsonl"));
         assert_eq!(ds_type_advice("acme", "x"), None);
     }
 }

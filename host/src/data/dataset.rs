@@ -155,7 +155,10 @@ impl Dropped {
             (format!("no message has a role that is learned; the roles are {}", self.no_turn.1), &self.no_turn.0),
             ("no token to learn".to_owned(), &self.untrained),
             ("left out by the prompt strategy".to_owned(), &self.skipped),
-            (format!("the chat template writes no message of the role {}", self.unwritten.1), &self.unwritten.0),
+            (
+                format!("the chat template leaves out the content of messages with the role {}", self.unwritten.1),
+                &self.unwritten.0,
+            ),
         ];
         let own = own.into_iter().filter(|(_, count)| count.rows > 0).map(|(reason, count)| LeftOut {
             reason,

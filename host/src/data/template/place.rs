@@ -143,8 +143,8 @@ impl<'a> Finder<'a> {
                     None if needed[index] => drop(open.insert(index)),
                     None => {}
                 }
-                if place.is_some() && !self.conversation.messages[index].spans.is_empty() {
-                    turn.spans = self.spans(index, &turn.bytes, Some(all));
+                if place.is_some() {
+                    turn.spans = self.spans(index, &turn.bytes, Some(all))?;
                 }
             }
             self.between_marks(all, how, &mut open, &mut turns)?;
@@ -179,7 +179,7 @@ impl<'a> Finder<'a> {
             };
             let Some(places) = self.compare(all, &other, &bare) else { continue };
             for (index, bytes) in places {
-                turns[index].spans = self.spans(index, &bytes, Some(all));
+                turns[index].spans = self.spans(index, &bytes, Some(all))?;
                 turns[index].bytes = bytes;
                 open.remove(&index);
             }
@@ -245,7 +245,7 @@ impl<'a> Finder<'a> {
             if let Some(marked) = &marked {
                 let place = marked.at(start).zip(marked.at(end)).filter(|(start, end)| start <= end);
                 if let Some((start, end)) = place.filter(|_| !self.has_more(index)) {
-                    return Ok(self.turn(index, start..end, Some(marked)));
+                    return self.turn(index, start..end, Some(marked));
                 }
                 break;
             }
@@ -260,7 +260,10 @@ impl<'a> Finder<'a> {
                 let found = difference(self.text, &other.text, at);
                 let begins_earlier = at.is_some_and(|at| found.start < at);
                 let bytes = self.from_its_opening(index, found, begins_earlier)?;
-                return Ok(self.turn(index, bytes, marked));
+                // A template that writes the same whatever the content is: that is its turn all the same.
+                let gain =
+                    if bytes.is_empty() && !message.content.trim().is_empty() { self.gain(index)? } else { None };
+                return gain.map_or_else(|| self.turn(index, bytes, marked), Ok);
             }
         }
         // A template that looks for something at the start of the content: the end can be marked all the same.
@@ -269,22 +272,27 @@ impl<'a> Finder<'a> {
         {
             let content = [message.content.as_str(), message.content.trim_start()];
             if let Some(content) = content.iter().find(|content| self.text[..end].ends_with(**content)) {
-                return Ok(self.turn(index, end - content.len()..end, None));
+                return self.turn(index, end - content.len()..end, None);
             }
         }
-        // A template that refuses the bare message: what the text gains by the whole one.
-        if message.role == "assistant" {
-            let opening = self.rendered(&self.messages[..index], true)?;
-            let with = self.rendered(&self.messages[..=index], false)?;
-            if let Some((opening, with)) = opening.zip(with)
-                && with.starts_with(&opening)
-                && self.text.starts_with(&with)
-            {
-                let turn = self.turn(index, opening.len()..with.len(), marked);
-                return Ok(Turn { holds_end: true, ..turn });
-            }
+        // A template that refuses the bare message.
+        if let Some(turn) = self.gain(index)? {
+            return Ok(Turn { spans: self.spans(index, &turn.bytes, marked)?, ..turn });
         }
         Err(TemplateError::Unplaced { index, role: message.role.clone() })
+    }
+
+    /// What the text gains by the message, behind the words that open an assistant's turn; its end is among it.
+    fn gain(&self, index: usize) -> Result<Option<Turn>, TemplateError> {
+        if self.conversation.messages[index].role != "assistant" {
+            return Ok(None);
+        }
+        let opening = self.rendered(&self.messages[..index], true)?;
+        let with = self.rendered(&self.messages[..=index], false)?;
+        Ok(opening.zip(with).and_then(|(opening, with)| {
+            let is_there = with.starts_with(&opening) && self.text.starts_with(&with) && with.len() > opening.len();
+            is_there.then(|| Turn { bytes: opening.len()..with.len(), holds_end: true, ..Turn::default() })
+        }))
     }
 
     /// The fields beside role and content are names and numbers, as those of a tool's result.
@@ -296,44 +304,57 @@ impl<'a> Finder<'a> {
         })
     }
 
-    fn turn(&self, index: usize, bytes: Range<usize>, marked: Option<&Marked>) -> Turn {
-        let spans = self.spans(index, &bytes, marked);
-        Turn { bytes, spans, holds_end: false }
+    fn turn(&self, index: usize, bytes: Range<usize>, marked: Option<&Marked>) -> Result<Turn, TemplateError> {
+        let spans = self.spans(index, &bytes, marked)?;
+        Ok(Turn { bytes, spans, holds_end: false })
     }
 
     /// The spans of a turn. A point that the template cut away is where what is left begins or ends.
-    fn spans(&self, index: usize, bytes: &Range<usize>, marked: Option<&Marked>) -> Vec<Range<usize>> {
+    fn spans(
+        &self,
+        index: usize,
+        bytes: &Range<usize>,
+        marked: Option<&Marked>,
+    ) -> Result<Vec<Range<usize>>, TemplateError> {
         let points = &self.points[index];
-        let content = &self.conversation.messages[index].content;
-        let mut known: Vec<(usize, usize)> = match marked {
-            Some(marked) => {
-                let places = points.iter().enumerate();
-                places.filter_map(|(number, &point)| Some((point, marked.at(self.marks[index] + number)?))).collect()
-            }
-            // Marks change what the template does: the content itself tells, where it was cut at one end only.
-            None => {
-                let left = &self.text[bytes.clone()];
-                let cut = if content.ends_with(left) {
-                    Some(content.len() - left.len())
-                } else if content.starts_with(left) {
-                    Some(0)
-                } else {
-                    content.find(left)
-                };
-                let place = |&point: &usize| {
-                    let at = point.checked_sub(cut?).filter(|at| *at <= left.len())?;
-                    Some((point, bytes.start + at))
-                };
-                points.iter().filter_map(place).collect()
-            }
+        let message = &self.conversation.messages[index];
+        if message.spans.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut known: Vec<(usize, usize)> = if let Some(marked) = marked {
+            let places = points.iter().enumerate();
+            places.filter_map(|(number, &point)| Some((point, marked.at(self.marks[index] + number)?))).collect()
+        } else {
+            // Marks change what the template does: what is left of the content tells, where it is there as it was.
+            let left = &self.text[bytes.clone()];
+            let cut = if message.content.ends_with(left) {
+                message.content.len() - left.len()
+            } else if message.content.starts_with(left) {
+                0
+            } else {
+                return Err(TemplateError::Unplaced { index, role: message.role.clone() });
+            };
+            points.iter().map(|&point| (point, bytes.start + point.saturating_sub(cut).min(left.len()))).collect()
         };
         known.sort_unstable();
-        let range = |pair: &[usize]| {
-            let start = known.iter().find(|(point, _)| *point >= pair[0]).map_or(bytes.end, |&(_, at)| at);
-            let end = known.iter().rfind(|(point, _)| *point <= pair[1]).map_or(bytes.start, |&(_, at)| at);
-            start..end.max(start)
+        let place = |point: usize| {
+            let at = known.partition_point(|known| known.0 < point);
+            let here = known.get(at).filter(|known| known.0 == point).map(|known| known.1);
+            (at.checked_sub(1).map(|before| known[before].1), here, known.get(at).map(|known| known.1))
         };
-        points[2..].chunks_exact(2).map(range).collect()
+        // A point that is not there was cut away: with all before it, with all behind it, or from between two others.
+        let start = |point: usize| match place(point) {
+            (_, Some(at), _) => at,
+            (None, ..) => bytes.start,
+            (Some(_), _, after) => after.unwrap_or(bytes.end),
+        };
+        let end = |point: usize| match place(point) {
+            (_, Some(at), _) => at,
+            (_, _, None) => bytes.end,
+            (before, _, Some(_)) => before.unwrap_or(bytes.start),
+        };
+        let range = |pair: &[usize]| start(pair[0])..end(pair[1]).max(start(pair[0]));
+        Ok(points[2..].chunks_exact(2).map(range).collect())
     }
 
     /// A rendering that is the text, once the marks are taken out.

@@ -5,10 +5,21 @@ use tokenizers::{PostProcessorWrapper, Tokenizer};
 
 use super::Affixes;
 
+/// Texts to try it with: a vocabulary need not have them all.
+const TEXTS: [&str; 4] = ["a", "0", " ", "\u{4e00}"];
+
 /// What is put around a text: found by encoding one with and without it.
 pub(super) fn affixes(tokenizer: &Tokenizer) -> Result<Affixes, String> {
-    let encode = |special| tokenizer.encode("a", special).map_err(|error| error.to_string());
-    let (plain, whole) = (encode(false)?, encode(true)?);
+    let encode = |text, special| tokenizer.encode(text, special).map_err(|error| error.to_string());
+    let mut found = None;
+    for text in TEXTS {
+        let plain = encode(text, false)?;
+        if !plain.is_empty() {
+            found = Some((plain, encode(text, true)?));
+            break;
+        }
+    }
+    let Some((plain, whole)) = found else { return Err("it makes no token of a text".to_owned()) };
     let (ids, added) = (whole.get_ids(), whole.get_special_tokens_mask());
     let start = added.iter().position(|&added| added == 0).unwrap_or(ids.len());
     let end = added.iter().rposition(|&added| added == 0).map_or(start, |last| last + 1);

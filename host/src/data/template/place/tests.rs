@@ -102,6 +102,12 @@ fn a_template_that_refuses_the_bare_message_shows_the_gain_of_the_whole_one() {
 }
 
 #[test]
+fn a_turn_that_is_the_same_for_every_content_is_what_the_text_gains() {
+    let source = "{% for m in messages %}<{{ m.role }}>ok</end>\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+    assert_eq!(turns(source, vec![plain("user", "q"), plain("assistant", "a")]), ["", "ok</end>\n"]);
+}
+
+#[test]
 fn a_turn_that_cannot_be_found_is_an_error() {
     let source = "{% if messages | length != 2 or messages[1].content != 'x' %}{{ raise_exception('no') }}{% endif %}{{ messages[0].content }}";
     let error = render(source, vec![plain("user", "q"), plain("assistant", "x")]).unwrap_err();
