@@ -4,17 +4,10 @@
     pip install transformers jinja2
     pip download axolotl==0.19.0 --no-deps && unzip -q axolotl-*.whl -d axolotl-wheel
     git clone --depth 1 https://github.com/chujiezheng/chat_templates
-    python3 tests/templates/sweep.py axolotl-wheel chat_templates --render-with COMMAND [--list]
+    python3 tests/templates/sweep.py axolotl-wheel chat_templates [--host target/release/host] [--list]
 
 Each `.jinja` file below the directories is rendered for a plain conversation, one with a system message, one with reasoning
-and one with tools. The templates are not part of this repository.
-
-COMMAND renders for `host`. It reads a line of JSON for each rendering from stdin,
-
-    {"template": "…", "variables": {"messages": […], "tools": […], …}, "now": 1789014200}
-
-and writes a line for it to stdout: `{"text": "…"}`, or `{"error": "…"}` where it refuses. The variables are all that
-transformers passes to the template.
+and one with tools, by transformers and by `host preprocess --show`. The templates are not part of this repository.
 
 Prints how many texts are the same, refused by both, and different; exits with 1 if any is different without a reason here.
 """
@@ -24,13 +17,26 @@ import copy
 import datetime
 import json
 import pathlib
-import shlex
+import shutil
 import subprocess
+import tempfile
 
 from transformers.utils import chat_template_utils
 
-NOW = 1_789_014_200
-SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+# Templates that print the date have that of today: `host` takes the start of the day.
+TODAY = datetime.datetime.now(datetime.timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+# Those of the quickstart's model.
+SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+MODEL = pathlib.Path(__file__).resolve().parents[2] / "configs/quickstart/model"
+CONFIG = """\
+base_model: model
+datasets: [{path: row.jsonl, type: chat_template}]
+chat_template: jinja
+chat_template_jinja: template.jinja
+sequence_len: 100000
+learning_rate: 1e-4
+output_dir: out
+"""
 
 CALL = {"id": "call00001", "type": "function", "function": {"name": "get_time", "arguments": {"zone": "Europe/Oslo", "precise": True, "offset": 1.0}}}
 TOOLS = [
@@ -98,27 +104,33 @@ REASONS: dict[str, str] = {}
 class Frozen(datetime.datetime):
     @classmethod
     def now(cls, tz=None):
-        return datetime.datetime.fromtimestamp(NOW, datetime.timezone.utc).replace(tzinfo=None)
+        return TODAY
 
 
-def variables(messages: list[dict], tools: list[dict] | None) -> dict:
-    """All that transformers passes to a template for a conversation."""
-    seen = {}
+class Host:
+    """Renders with the program, in a directory of its own."""
 
-    class Recorder:
-        def render(self, **given):
-            seen.update(given)
-            return ""
+    def __init__(self, program: str, directory: str) -> None:
+        self.program, self.directory = pathlib.Path(program).resolve(), pathlib.Path(directory)
+        # Its 512 positions are too few for a list of tools.
+        shutil.copytree(MODEL, self.directory / "model")
+        config = json.loads((MODEL / "config.json").read_text()) | {"max_position_embeddings": 100_000}
+        (self.directory / "model/config.json").write_text(json.dumps(config))
+        (self.directory / "host.yml").write_text(CONFIG)
 
-    real = chat_template_utils._compile_jinja_template
-    chat_template_utils._compile_jinja_template = lambda _: Recorder()
-    try:
-        chat_template_utils.render_jinja_template(
-            [copy.deepcopy(messages)], tools=copy.deepcopy(tools), chat_template="", **SPECIAL_TOKENS
-        )
-    finally:
-        chat_template_utils._compile_jinja_template = real
-    return seen
+    def render(self, source: str, messages: list[dict], tools: list[dict] | None) -> tuple[str | None, str]:
+        """The text of a row, or the message with which it is refused."""
+        (self.directory / "template.jinja").write_bytes(source.encode("utf-8"))
+        row = {"messages": messages} | ({"tools": tools} if tools else {})
+        (self.directory / "row.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+        command = [self.program, "preprocess", "host.yml", "--show", "1", "--json"]
+        run = subprocess.run(command, cwd=self.directory, capture_output=True, text=True, timeout=60)
+        events = [json.loads(line) for line in run.stdout.split("\n") if line]
+        texts = [event["text"] for event in events if event["event"] == "sample"]
+        errors = [event["message"] for event in events if event.get("severity") == "error"]
+        if run.returncode not in (0, 1) or bool(texts) == bool(errors):
+            raise SystemExit(f"exit status {run.returncode}: {run.stdout}{run.stderr}")
+        return (texts[0], "") if texts else (None, errors[0])
 
 
 def reference(source: str, messages: list[dict], tools: list[dict] | None) -> tuple[str | None, str]:
@@ -135,7 +147,7 @@ def reference(source: str, messages: list[dict], tools: list[dict] | None) -> tu
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("templates", type=pathlib.Path, nargs="+")
-    parser.add_argument("--render-with", required=True, metavar="COMMAND")
+    parser.add_argument("--host", default="target/release/host")
     parser.add_argument("--list", action="store_true", help="each rendering with what came of it")
     arguments = parser.parse_args()
     chat_template_utils.datetime = Frozen
@@ -146,31 +158,25 @@ def main() -> None:
             source = path.read_bytes().decode("utf-8")
             for name, (messages, tools) in CONVERSATIONS.items():
                 cases.append((f"{path.relative_to(root)}, {name}", source, messages, tools))
-    jobs = [
-        json.dumps({"template": source, "variables": variables(messages, tools), "now": NOW})
-        for _, source, messages, tools in cases
-    ]
-    run = subprocess.run(
-        shlex.split(arguments.render_with), input="\n".join(jobs) + "\n", capture_output=True, text=True, check=True
-    )
-    answers = [json.loads(line) for line in run.stdout.split("\n") if line]
-    if len(answers) != len(cases):
-        raise SystemExit(f"{len(answers)} answers to {len(cases)} renderings\n{run.stderr}")
+    with tempfile.TemporaryDirectory() as directory:
+        host = Host(arguments.host, directory)
+        answers = [host.render(source, messages, tools) for _, source, messages, tools in cases]
     same = refused = excused = 0
     different = []
-    for (name, source, messages, tools), answer in zip(cases, answers):
+    for (name, source, messages, tools), (found, message) in zip(cases, answers):
         text, error = reference(source, messages, tools)
-        if text == answer.get("text"):
+        if text == found:
             same, refused = (same + 1, refused) if text is not None else (same, refused + 1)
             if arguments.list:
-                print(f"{name}: " + ("same" if text is not None else f"refused: {error} / {answer['error']}"))
+                print(f"{name}: " + ("same" if text is not None else f"refused: {error} / {message}"))
         elif name in REASONS:
             excused += 1
             print(f"{name}: different, because {REASONS[name]}")
         else:
             different.append(name)
-            wanted = repr(text) if text is not None else error
-            print(f"{name}: DIFFERENT\n  transformers: {wanted}\n  host:         {answer.get('text', answer.get('error'))!r}")
+            print(f"{name}: DIFFERENT")
+            print(f"  transformers: {repr(text) if text is not None else error}")
+            print(f"  host:         {repr(found) if found is not None else message}")
     print(f"{len(cases)} renderings: {same} same, {refused} refused by both, {excused + len(different)} different")
     raise SystemExit(1 if different else 0)
 

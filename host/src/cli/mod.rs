@@ -9,6 +9,7 @@ mod next;
 mod plan;
 mod plugin;
 mod preprocess;
+mod ready;
 mod schema;
 mod train;
 

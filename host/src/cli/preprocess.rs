@@ -6,14 +6,14 @@ use std::ops::Range;
 use clap::Args;
 use serde_json::json;
 
-use super::{ConfigArgs, open_plugins, say, show};
+use super::ready::Ready;
+use super::{ConfigArgs, say};
 use crate::author::replay::{self, Keep};
-use crate::check::{self, plugins, selection};
-use crate::config;
+use crate::check::selection;
 use crate::data::batches::plan_epoch;
 use crate::data::dataset::{Example, LeftOut, Origin};
 use crate::data::tokenizer::Tokenizer;
-use crate::diagnostic::{Diagnostic, ExitStatus, Failure, escape};
+use crate::diagnostic::{ExitStatus, Failure, escape};
 use crate::report::progress::whole;
 use crate::report::{Output, emit};
 use crate::train::plan::Plan;
@@ -25,6 +25,9 @@ const MASKED: i64 = -100;
 pub(super) struct PreprocessArgs {
     #[command(flatten)]
     pub(super) config: ConfigArgs,
+    /// Refuse plugins that are not exactly those of the config's `plugins.lock`
+    #[arg(long)]
+    locked: bool,
     /// Print N samples as the model will see them, learned and masked tokens told apart
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "5")]
     show: Option<usize>,
@@ -34,18 +37,8 @@ pub(super) struct PreprocessArgs {
 }
 
 pub(super) fn run(args: &PreprocessArgs) -> Result<ExitStatus, Failure> {
-    let (path, _) = args.config.choose()?;
     let output = args.config.output();
-    let mut plugins = open_plugins(&args.config.plugins)?;
-    let examined = config::examine(&path, &args.config.set);
-    if let Some(loaded) = &examined.loaded {
-        plugins::configure(loaded, &args.config.grant, &mut plugins)?;
-    }
-    let (found, model) = check::check_examined(&examined, &plugins);
-    show(&Failure::check(found)?, output);
-    let (Some(loaded), Some(model)) = (examined.loaded, model) else {
-        return Err(Diagnostic::error("config::invalid", "the config cannot be read").into());
-    };
+    let Ready { plugins, loaded, model, .. } = Ready::new(&args.config, args.locked)?;
     let template = selection::template(&loaded, &model)?;
     let plan = Plan::new(&loaded, &plugins, &model, template.as_ref(), true).map_err(|mut failure| {
         replay::keep(&mut failure, &plugins, Keep::Nothing);

@@ -13,13 +13,14 @@ use plugin_runtime::types::HealthRun;
 use serde_json::{Map, Value, json};
 
 use super::plan::{cost, describe, model_files};
-use super::{ConfigArgs, next, open_plugins, say, show};
+use super::ready::Ready;
+use super::{ConfigArgs, next, say, show};
 use crate::author::replay::{self, Keep};
 use crate::check::facts::ModelFacts;
 use crate::check::{self, plugins, selection};
 use crate::checkpoint::directory::replace_file;
 use crate::checkpoint::load::Checkpoint;
-use crate::config::{self, LoadedConfig};
+use crate::config::LoadedConfig;
 use crate::data::template::ChatTemplate;
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
@@ -66,24 +67,8 @@ impl TrainArgs {
 
 pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
     let start = Instant::now();
-    let (path, built_in) = args.config.choose()?;
     let output = args.config.output();
-    let mut plugins = open_plugins(&args.config.plugins)?;
-    let examined = config::examine(&path, &args.config.set);
-    if let Some(loaded) = &examined.loaded {
-        plugins::configure(loaded, &args.config.grant, &mut plugins)?;
-    }
-    if examined.has_errors() {
-        return Err(Failure(check::check_examined(&examined, &plugins).0));
-    }
-    let mut loaded = examined.loaded.ok_or_else(|| Failure(examined.problems.clone()))?;
-    loaded.remarks = examined.problems;
-    let (mut found, model) = check::check(&loaded, &plugins);
-    found.extend(check::lock::check(&loaded, &plugins, args.locked));
-    let mut remarks = std::mem::take(&mut loaded.remarks);
-    remarks.extend(Failure::check(found)?);
-    show(&remarks, output);
-    let Some(model) = model else { return Err(Failure(remarks)) };
+    let Ready { plugins, loaded, model, remarks, built_in } = Ready::new(&args.config, args.locked)?;
 
     let template = selection::template(&loaded, &model)?;
     let output_dir = PathBuf::from(&loaded.config.output_dir);

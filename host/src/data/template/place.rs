@@ -131,11 +131,10 @@ impl<'a> Finder<'a> {
                     unwritten.insert(self.conversation.messages[index].role.clone());
                 }
                 let place = all.at(start).zip(all.at(end)).filter(|(start, end)| start <= end);
-                // Only a turn alone shows whether the template trims this content, or others.
-                let is_sure = how == As::Marked || content.trim().len() == content.len();
                 match place {
                     Some((start, end)) => {
                         turn.bytes = start..end;
+                        let is_sure = how == As::Marked || self.is_trimmed(content, start..end);
                         if needed[index] && (self.has_more(index) || !is_sure) {
                             open.insert(index);
                         }
@@ -155,6 +154,15 @@ impl<'a> Finder<'a> {
             turns[index] = self.alone(index)?;
         }
         Ok((turns, unwritten))
+    }
+
+    /// The white space around a content is not around what stands in the text, so the template took it away. Where it is,
+    /// it may be the template's own: only a rendering with this turn's marks alone shows that.
+    fn is_trimmed(&self, content: &str, bytes: Range<usize>) -> bool {
+        let front = &content[..content.len() - content.trim_start().len()];
+        let back = &content[content.trim_end().len()..];
+        (front.is_empty() || !self.text[..bytes.start].ends_with(front))
+            && (back.is_empty() || !self.text[bytes.end..].starts_with(back))
     }
 
     /// The template may write more for this turn than its content.
@@ -282,17 +290,30 @@ impl<'a> Finder<'a> {
         Err(TemplateError::Unplaced { index, role: message.role.clone() })
     }
 
-    /// What the text gains by the message, behind the words that open an assistant's turn; its end is among it.
+    /// What the text gains by the message, behind the words that open an assistant's turn; its end is among it. A template
+    /// may write otherwise what stands further ahead, once more follows: so texts are compared from the last content on.
     fn gain(&self, index: usize) -> Result<Option<Turn>, TemplateError> {
         if self.conversation.messages[index].role != "assistant" {
             return Ok(None);
         }
-        let opening = self.rendered(&self.messages[..index], true)?;
-        let with = self.rendered(&self.messages[..=index], false)?;
-        Ok(opening.zip(with).and_then(|(opening, with)| {
-            let is_there = with.starts_with(&opening) && self.text.starts_with(&with) && with.len() > opening.len();
-            is_there.then(|| Turn { bytes: opening.len()..with.len(), holds_end: true, ..Turn::default() })
-        }))
+        let last = (0..index).rev().find(|&last| !self.conversation.messages[last].content.trim().is_empty());
+        let ways: &[As] = if last.is_some() { &[As::Marked, As::Trimmed] } else { &[As::ItIs] };
+        for &way in ways {
+            let how = |other: usize| if last == Some(other) { way } else { As::ItIs };
+            let Some(whole) = self.same_text(how)? else { continue };
+            let opening = self.marked_up_to(index, true, how)?;
+            let with = self.marked_up_to(index + 1, false, how)?;
+            let Some((opening, with)) = opening.zip(with) else { continue };
+            // Behind the last content, of each.
+            let end = |marked: &Marked| last.map_or(Some(0), |last| marked.at(self.marks[last] + 1));
+            let Some(((from, opened), written)) = end(&whole).zip(end(&opening)).zip(end(&with)) else { continue };
+            let (rest, opened, written) = (&self.text[from..], &opening.text[opened..], &with.text[written..]);
+            if rest.starts_with(written) && written.starts_with(opened) && written.len() > opened.len() {
+                let bytes = from + opened.len()..from + written.len();
+                return Ok(Some(Turn { bytes, holds_end: true, ..Turn::default() }));
+            }
+        }
+        Ok(None)
     }
 
     /// The fields beside role and content are names and numbers, as those of a tool's result.
@@ -364,11 +385,21 @@ impl<'a> Finder<'a> {
 
     /// A rendering with marks; none where the template refuses it.
     fn marked(&self, how: impl Fn(usize) -> As) -> Result<Option<Marked>, TemplateError> {
+        self.marked_up_to(self.messages.len(), false, how)
+    }
+
+    /// The same of the first messages alone.
+    fn marked_up_to(
+        &self,
+        end: usize,
+        open_turn: bool,
+        how: impl Fn(usize) -> As,
+    ) -> Result<Option<Marked>, TemplateError> {
         if !self.can_mark {
             return Ok(None);
         }
-        let messages: Vec<Value> = (0..self.messages.len()).map(|index| self.message(index, how(index))).collect();
-        let Some(text) = self.rendered(&messages, false)? else { return Ok(None) };
+        let messages: Vec<Value> = (0..end).map(|index| self.message(index, how(index))).collect();
+        let Some(text) = self.rendered(&messages, open_turn)? else { return Ok(None) };
         let mut marked = Marked { text: String::with_capacity(text.len()), marks: Vec::new() };
         for character in text.chars() {
             match mark_of(character) {

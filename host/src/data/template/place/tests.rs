@@ -27,7 +27,7 @@ fn call(city: &str) -> Message {
 fn render(source: &str, messages: Vec<Message>) -> Result<Rendered, TemplateError> {
     let tokens = BTreeMap::from([("bos_token".to_owned(), "<s>".to_owned())]);
     let template = ChatTemplate::new(source, &tokens, Now(0)).unwrap();
-    let needed = vec![true; messages.len()];
+    let needed: Vec<bool> = messages.iter().map(|message| message.role != "system").collect();
     template.render(&Conversation { messages, tools_json: None, train_on_eos: None }, &needed)
 }
 
@@ -99,6 +99,15 @@ fn a_template_that_refuses_the_bare_message_shows_the_gain_of_the_whole_one() {
     let turn = &rendered.turns[1];
     assert!(turn.holds_end && rendered.text[turn.bytes.clone()].ends_with("</end>\n"), "{rendered:?}");
     assert!(!rendered.text[turn.bytes.clone()].contains("<assistant>"));
+}
+
+#[test]
+fn what_is_written_further_ahead_once_more_follows_does_not_matter() {
+    // Mistral: the system message goes in front of the last message of a user, if nothing follows it.
+    let source = "{% set users = messages | selectattr('role', 'equalto', 'user') | list %}{% for m in messages %}{% if m.role == 'user' %}[INST]{{ messages[0].content ~ ' ' if loop.last }}{{ m.content }}[/INST]{% elif m.role == 'assistant' and m.tool_calls is defined %}[CALLS]{{ m.tool_calls[0].function.name }}</s>{% elif m.role == 'assistant' %}{{ m.content }}</s>{% elif m.role == 'tool' %}{% if messages[loop.index0 - 1].tool_calls is not defined %}{{ raise_exception('no call') }}{% endif %}[R]{{ m.content }}[/R]{% endif %}{% endfor %}";
+    let messages =
+        vec![plain("system", "s"), plain("user", "q"), call("A"), plain("tool", "r"), plain("assistant", "a")];
+    assert_eq!(turns(source, messages), ["", "q", "[CALLS]weather</s>", "r", "a"]);
 }
 
 #[test]
