@@ -3,7 +3,7 @@
 //! What is learned of a conversation is what the template wrote for its trained turns, and the token that ends them.
 //! A text is encoded as a whole, so that it has the tokens that any reader of it would see. A token is trained when the
 //! text that it stands for starts inside a trained part; one that begins in the prompt and runs over into the
-//! completion is not.
+//! completion is not. A turn of a conversation begins with the token that its first character is in, as in Axolotl.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -195,7 +195,7 @@ impl Encoder<'_> {
         }
         let mut parts = Vec::new();
         for ((message, turn), learned) in conversation.messages.iter().zip(&rendered.turns).zip(&learned) {
-            parts.push(Part { bytes: turn.bytes.clone(), train: learned.turn, weight: 1.0 });
+            parts.push(Part { bytes: from_token(&tokens, &turn.bytes), train: learned.turn, weight: 1.0 });
             let spans = message.spans.iter().zip(&turn.spans);
             parts.extend(spans.map(|(span, bytes)| Part { bytes: bytes.clone(), train: span.train, weight: 1.0 }));
         }
@@ -271,6 +271,14 @@ fn check_spans(message: &Message) -> Result<(), TokenizeError> {
     }
 }
 
+/// A turn from the token on that its first character is in: a template that writes a space in front of a content makes one
+/// token of it and the first word, which the model has to write all the same.
+fn from_token(tokens: &[Token], bytes: &Range<usize>) -> Range<usize> {
+    let first = tokens.partition_point(|token| token.end <= bytes.start);
+    let start = tokens.get(first).map_or(bytes.start, |token| token.start.min(bytes.start));
+    if bytes.is_empty() { bytes.clone() } else { start..bytes.end }
+}
+
 fn places(tokens: &[Token]) -> Vec<Range<usize>> {
     tokens.iter().map(|token| token.start..token.end).collect()
 }
@@ -318,5 +326,26 @@ fn push(sample: &mut TokenSample, at: usize, id: u32, train: bool, weight: f32) 
     sample.trained.insert(at, train);
     if let Some(weights) = &mut sample.weights {
         weights.insert(at, weight);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_begins_with_the_token_that_its_first_character_is_in() {
+        // `Q:`, ` A`, `:`, ` yes`, `.`; the turn is `yes.`, which Axolotl learns from ` yes` on.
+        let tokens: Vec<Token> = [(0, 2), (2, 4), (4, 5), (5, 9), (9, 10)]
+            .into_iter()
+            .zip(0..)
+            .map(|((start, end), id)| Token { id, start, end })
+            .collect();
+        assert_eq!(from_token(&tokens, &(6..10)), 5..10);
+        assert_eq!(from_token(&tokens, &(5..10)), 5..10);
+        assert_eq!(from_token(&tokens, &(6..6)), 6..6);
+        assert_eq!(from_token(&[], &(6..10)), 6..10);
+        let part = Part { bytes: from_token(&tokens, &(6..10)), train: true, weight: 1.0 };
+        assert_eq!(mask(&tokens, &[part]).trained, [false, false, false, true, true]);
     }
 }

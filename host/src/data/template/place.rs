@@ -297,8 +297,8 @@ impl<'a> Finder<'a> {
             return Ok(None);
         }
         let last = (0..index).rev().find(|&last| !self.conversation.messages[last].content.trim().is_empty());
-        let ways: &[As] = if last.is_some() { &[As::Marked, As::Trimmed] } else { &[As::ItIs] };
-        for &way in ways {
+        // Without such a content, from the start on.
+        for (last, way) in [(last, As::Marked), (last, As::Trimmed), (None, As::ItIs)] {
             let how = |other: usize| if last == Some(other) { way } else { As::ItIs };
             let Some(whole) = self.same_text(how)? else { continue };
             let opening = self.marked_up_to(index, true, how)?;
