@@ -173,8 +173,8 @@ fn the_post_processor_writes_around_every_text() {
                 .into();
         });
         let lines = project.success(&["train", "host.yml", "--dry-run", "--json"]).stdout;
-        let events = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-        events.filter_map(|event| event["tokens"].as_u64()).next().unwrap()
+        let mut events = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        events.find_map(|event| event["tokens"].as_u64()).unwrap()
     };
     let rows = 48;
     let bare = tokens(&[], &[]);

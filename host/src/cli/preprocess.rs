@@ -224,7 +224,9 @@ fn summary(plan: &Plan, output: Output) {
                     100.0 * share
                 ));
             }
-            left_out.iter().for_each(|left_out| say(&format!("left out  {}", with_first(left_out))));
+            for left_out in &left_out {
+                say(&format!("left out  {}", with_first(left_out)));
+            }
             say("nothing was kept: a run prepares its samples itself");
         }
     }

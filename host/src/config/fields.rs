@@ -278,8 +278,8 @@ fn is_row_range(pattern: &str) -> bool {
 }
 
 fn lora_target_modules(top: &Section<'_>, config: &mut Config) {
-    fill(&mut config.lora_target_linear, top.read("lora_target_linear"));
     const KEY: &str = "lora_target_modules";
+    fill(&mut config.lora_target_linear, top.read("lora_target_linear"));
     let is_module = |name: &str| LINEAR_MODULES.contains(&name) || name == HEAD;
     match top.value(KEY) {
         Some(Value::String(word)) if word == "all-linear" => config.lora_target_linear = true,

@@ -193,7 +193,9 @@ impl Dropped {
             (&mut self.skipped, &other.skipped),
             (&mut self.unwritten.0, &other.unwritten.0),
         ];
-        counts.into_iter().for_each(|(own, other)| own.add(other));
+        for (own, other) in counts {
+            own.add(other);
+        }
         self.no_turn.1.extend(other.no_turn.1.0.iter().cloned());
         self.unwritten.1.extend(other.unwritten.1.0.iter().cloned());
     }

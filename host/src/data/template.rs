@@ -143,7 +143,9 @@ impl ChatTemplate {
         if text.is_ok() || without.is_empty() {
             return text;
         }
-        without.iter().for_each(|&index| messages[index]["content"] = "".into());
+        for index in without {
+            messages[index]["content"] = "".into();
+        }
         self.run(messages, tools, false).or(text)
     }
 

@@ -82,7 +82,9 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitStatus, Failure> {
     show(&warnings, args.output());
     let prompts = requests::tokens(requests, &tokenizer, template.as_ref())?;
     within_window(&config, &prompts, options.max_new_tokens)?;
-    told.iter().for_each(|line| say(line));
+    if let Some(line) = &told {
+        say(line);
+    }
     match Device::choose_for(args.device, AutoBool::Auto)? {
         Device::Cpu => complete(CpuKernels, config, args, &tokenizer, &prompts, &options),
         Device::Cuda(gpu, precision) => {

@@ -202,10 +202,10 @@ impl<'a> Finder<'a> {
         // Where the part behind the last segment begins, in both.
         let mut rest = (0, 0);
         for &index in bare {
-            let before = (0..index).rev().take_while(|before| !bare.contains(before));
-            let before = before.filter_map(|before| anchor(self.marks[before] + 1)).next();
-            let after = (index + 1..self.messages.len()).take_while(|after| !bare.contains(after));
-            let after = after.filter_map(|after| anchor(self.marks[after])).next();
+            let mut earlier = (0..index).rev().take_while(|earlier| !bare.contains(earlier));
+            let before = earlier.find_map(|earlier| anchor(self.marks[earlier] + 1));
+            let mut later = (index + 1..self.messages.len()).take_while(|later| !bare.contains(later));
+            let after = later.find_map(|later| anchor(self.marks[later]));
             let first = bare.first() == Some(&index);
             let last = bare.last() == Some(&index);
             let start = before.or(first.then_some((0, 0)))?;
@@ -220,7 +220,7 @@ impl<'a> Finder<'a> {
             let (full, bare) = (&self.text[start.0..end.0], &other.text[start.1..end.1]);
             let found = difference(full, bare, at);
             let bytes = found.start + start.0..found.end + start.0;
-            places.push((index, self.from_its_opening(index, bytes, at.is_some_and(|at| found.start < at)).ok()?));
+            places.push((index, self.after_opening(index, bytes, at.is_some_and(|at| found.start < at)).ok()?));
             rest = end;
         }
         (self.text[rest.0..] == other.text[rest.1..]).then_some(places)
@@ -228,7 +228,7 @@ impl<'a> Finder<'a> {
 
     /// A turn whose own words begin before its bare form's: those of its reasoning, that the template opens for all turns.
     /// They begin where a model that is asked to go on has to begin.
-    fn from_its_opening(
+    fn after_opening(
         &self,
         index: usize,
         bytes: Range<usize>,
@@ -267,7 +267,7 @@ impl<'a> Finder<'a> {
                 let at = other.at(start);
                 let found = difference(self.text, &other.text, at);
                 let begins_earlier = at.is_some_and(|at| found.start < at);
-                let bytes = self.from_its_opening(index, found, begins_earlier)?;
+                let bytes = self.after_opening(index, found, begins_earlier)?;
                 // A template that writes the same whatever the content is: that is its turn all the same.
                 let gain =
                     if bytes.is_empty() && !message.content.trim().is_empty() { self.gain(index)? } else { None };

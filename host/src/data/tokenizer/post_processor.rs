@@ -72,7 +72,9 @@ fn replace(value: &mut Value, pair: &Pair<'_>) {
             if is_pair {
                 *list = vec![pair.to.into(), pair.to_id.into()];
             }
-            list.iter_mut().for_each(|item| replace(item, pair));
+            for item in list {
+                replace(item, pair);
+            }
         }
         Value::Object(object) => {
             *object = std::mem::take(object)
