@@ -31,7 +31,7 @@ impl PromptStrategy for Completion {
     fn render(&self, row: Map<String, Value>) -> Result<Option<Sample>, RowError> {
         let field = &self.field;
         match row.get(field) {
-            Some(Value::String(text)) => Ok(self.sample(text)),
+            Some(Value::String(text)) => Ok(sample(text)),
             Some(Value::Null) => {
                 Err(bad_field(field, format!("`{field}` is null (as `NaN` is read too), where a text belongs")))
             }
@@ -50,18 +50,16 @@ impl PromptStrategy for Completion {
     fn render_all(&self, rows: &[String]) -> Result<Vec<Result<Option<Sample>, RowError>>, Error> {
         // A row in which something is wrong is read again, whole, for the words.
         let quick = |row: &String| match columns(row, [self.field.as_str()]) {
-            Ok([Column::Text(text)]) => Ok(self.sample(&text)),
+            Ok([Column::Text(text)]) => Ok(sample(&text)),
             _ => render_row(self, row),
         };
         Ok(rows.iter().map(quick).collect())
     }
 }
 
-impl Completion {
-    /// None for a text without a character: there is nothing to learn from it.
-    fn sample(&self, text: &str) -> Option<Sample> {
-        (!text.is_empty()).then(|| Sample::Supervised(Text::Segments(vec![learn(text)])))
-    }
+/// None for a text without a character: there is nothing to learn from it.
+fn sample(text: &str) -> Option<Sample> {
+    (!text.is_empty()).then(|| Sample::Supervised(Text::Segments(vec![learn(text)])))
 }
 
 plugin_sdk::register_prompt_strategy!(Completion, name: "completion", description: "Plain texts, learned as a whole");

@@ -160,7 +160,7 @@ mod tests {
     fn a_directory_without_rows_says_what_it_has() {
         let told = |names: &[&str]| match listed(names).no_data("my data") {
             Error::Failed(message) => message,
-            other => panic!("{other:?}"),
+            error @ Error::Config { .. } => panic!("{error:?}"),
         };
         assert!(told(&[]).ends_with("it is empty"));
         assert!(told(&["README.md", "a.jsonl.gz"]).ends_with("\nhelp: gunzip -k 'my data'/*.gz"));

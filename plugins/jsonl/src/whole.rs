@@ -47,7 +47,7 @@ pub(crate) fn list(file: &dyn ReadAt) -> Result<VecDeque<String>, Error> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let (before, byte) = (&error.as_bytes()[..at], error.as_bytes()[at]);
-        let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        let line = before.split(|&byte| byte == b'\n').count();
         Error::Failed(format!("`{name}`, line {line}: byte 0x{byte:02x} is not UTF-8"))
     })?;
     let text = text.trim_start_matches('\u{feff}');
