@@ -90,7 +90,8 @@ fn docs() -> Result<(), Failed> {
 fn timings() -> Result<(), Failed> {
     let directory = root().join("target/first-build");
     let _ = std::fs::remove_dir_all(&directory);
-    let mut command = Command::new("sh");
+    // `time` is a word of bash, not of every shell.
+    let mut command = Command::new("bash");
     command.args(["-c", "cargo fetch --quiet; time cargo build --release -p host --timings"]);
     command.env("CARGO_TARGET_DIR", &directory);
     run(command)?;

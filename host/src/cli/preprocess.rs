@@ -183,8 +183,9 @@ fn summary(plan: &Plan, output: Output) {
     let batches = &plan.batches;
     let packing = batches.sample_packing.then(|| {
         let filled: usize = lengths.iter().sum();
-        let room = plan_epoch(&lengths, batches, 0).len() * batches.micro_batch_size * batches.sequence_len;
-        (plan_epoch(&lengths, batches, 0).len(), filled as f64 / room.max(1) as f64)
+        let count = plan_epoch(&lengths, batches, 0).len();
+        let room = count * batches.micro_batch_size * batches.sequence_len;
+        (count, filled as f64 / room.max(1) as f64)
     });
     let left_out = plan.data.dropped.reasons();
     match output {
