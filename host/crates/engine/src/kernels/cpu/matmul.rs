@@ -73,55 +73,36 @@ unsafe fn vector_at(g: Gemm, a: &[f32], b: &[f32], c: *mut f32, threads: Threads
     };
     let product = gemm_f32::gemm::f32::get_gemm_fn();
     let (reads_c, c_row) = (g.beta != 0.0, g.ldc as isize);
-    // The microkernel writes columns, C has rows: the product of the transposes, as the crate `gemm` does it.
+    // The microkernel writes columns, C has rows: the product of the transposes, as the crate `gemm` does it. C of one
+    // column is left as it is.
+    let (a, b) = ((a.as_ptr(), a_column, a_row), (b.as_ptr(), b_column, b_row));
+    let ((m, n), (c_column, c_row), (left, right)) = if c_row > 1 {
+        ((g.n, g.m), (c_row, 1), ((b.0, b.2, b.1), (a.0, a.2, a.1)))
+    } else {
+        ((g.m, g.n), (1, c_row), (a, b))
+    };
     // SAFETY: the asserts hold every element of A and B that the strides reach; C is the caller's promise.
     unsafe {
-        if c_row > 1 {
-            let (a, b) = (a.as_ptr(), b.as_ptr());
-            product(
-                g.n,
-                g.m,
-                g.k,
-                c,
-                c_row,
-                1,
-                reads_c,
-                b,
-                b_row,
-                b_column,
-                a,
-                a_row,
-                a_column,
-                g.beta,
-                g.alpha,
-                false,
-                false,
-                false,
-                parallelism,
-            );
-        } else {
-            let (a, b) = (a.as_ptr(), b.as_ptr());
-            product(
-                g.m,
-                g.n,
-                g.k,
-                c,
-                1,
-                c_row,
-                reads_c,
-                a,
-                a_column,
-                a_row,
-                b,
-                b_column,
-                b_row,
-                g.beta,
-                g.alpha,
-                false,
-                false,
-                false,
-                parallelism,
-            );
-        }
+        product(
+            m,
+            n,
+            g.k,
+            c,
+            c_column,
+            c_row,
+            reads_c,
+            left.0,
+            left.1,
+            left.2,
+            right.0,
+            right.1,
+            right.2,
+            g.beta,
+            g.alpha,
+            false,
+            false,
+            false,
+            parallelism,
+        );
     }
 }
