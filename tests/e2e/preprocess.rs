@@ -66,6 +66,20 @@ fn each_token_can_be_shown() {
 }
 
 #[test]
+fn what_is_cut_off_is_not_shown() {
+    let project = project(CALLS, "");
+    let cut = "excess_length_strategy: truncate\nsequence_len: 40\n";
+    project.write("host.yml", project.read("host.yml").replace("sequence_len: 128\n", cut));
+    let shown = project.success(&["preprocess", "host.yml", "--show", "--json"]).stdout;
+    let sample: Value = serde_json::from_str(shown.lines().next().unwrap()).unwrap();
+    assert_eq!(sample["tokens"], 40);
+    let text = sample["text"].as_str().unwrap();
+    assert!(text.starts_with("[user]Rain") && !text.contains("Sun"), "{text}");
+    let shown = project.success(&["preprocess", "host.yml", "--show"]).stdout;
+    assert!(shown.contains("[user]Rain in Oslo?") && !shown.contains("Sun"), "{shown}");
+}
+
+#[test]
 fn rows_are_left_out_for_their_true_reason() {
     let rows = r#"{"messages": [{"role": "User", "content": "q"}, {"role": "Assistant", "content": "a"}]}
 {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}

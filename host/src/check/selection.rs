@@ -138,15 +138,19 @@ pub fn end_of_turn(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Vec<u32>
 /// The chat template that the config asks for, if there is one.
 pub fn template(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<ChatTemplate>, Failure> {
     let (config, tokenizer) = (&loaded.config, &model.tokenizer);
-    let is_own = config.chat_template == "tokenizer_default";
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    // The day, not the second: samples of one run must not differ by when they were rendered.
+    let now = Now(now / 86_400 * 86_400);
+    let invalid = |error| Diagnostic::from(error).at(loaded.source.nearest_place("chat_template"));
     let source = match config.chat_template.as_str() {
-        "tokenizer_default" => match tokenizer.chat_template() {
-            None if has_conversations(config) && !tokenizer.chat_templates().is_empty() => {
+        "tokenizer_default" => {
+            let has_others = tokenizer.chat_template().is_none() && !tokenizer.chat_templates().is_empty();
+            if has_others && has_conversations(config) {
                 let problem = no_default(tokenizer).at(loaded.source.nearest_place("chat_template"));
                 return Err(problem.help(NO_DEFAULT_HELP).into());
             }
-            source => source.map(ToOwned::to_owned),
-        },
+            return Ok(ChatTemplate::own(tokenizer, now).map_err(invalid)?);
+        }
         "jinja" => match &config.chat_template_jinja {
             Some(text) if text.contains("{{") || text.contains("{%") => Some(text.clone()),
             Some(file) => {
@@ -169,17 +173,7 @@ pub fn template(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Chat
         name => built_in(name).map(ToOwned::to_owned),
     };
     let Some(source) = source else { return Ok(None) };
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    // The day, not the second: samples of one run must not differ by when they were rendered.
-    let now = Now(now / 86_400 * 86_400);
-    let special_tokens = tokenizer.special_tokens();
-    let compile = |source: &str| {
-        ChatTemplate::new(source, &special_tokens, now)
-            .map_err(|error| Diagnostic::from(error).at(loaded.source.nearest_place("chat_template")))
-    };
-    let with_tools = tokenizer.chat_templates().get("tool_use").filter(|_| is_own);
-    let with_tools = with_tools.map(|source| compile(source)).transpose()?;
-    Ok(Some(compile(&source)?.with_tools(with_tools)))
+    Ok(Some(ChatTemplate::new(&source, &tokenizer.special_tokens(), now).map_err(invalid)?))
 }
 
 fn has_conversations(config: &Config) -> bool {

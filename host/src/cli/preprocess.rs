@@ -153,18 +153,16 @@ fn text_of(tokens: &Range<usize>, example: &Example, origin: &Origin, tokenizer:
     let mut out = String::new();
     for index in tokens.clone() {
         let place = &origin.places[index];
-        let added = place.is_empty() && (index == 0 || origin.places[index - 1].end <= place.start);
-        let end = match origin.places.get(index + 1) {
-            Some(next) => next.start.max(place.start),
-            None if example.tokens.ids.len() == origin.places.len() && !added => origin.text.len(),
-            None => place.end,
-        };
-        // Tokens that share a character have it once.
-        match origin.text.get(place.start..end).filter(|text| !text.is_empty()) {
-            Some(text) => out.push_str(text),
-            None if added => out.push_str(&tokenizer.piece(example.tokens.ids[index])),
-            None => {}
+        if place.is_empty() {
+            out.push_str(&tokenizer.piece(example.tokens.ids[index]));
+            continue;
         }
+        // Tokens that share a character have it once: the last of them.
+        let end = origin.places.get(index + 1).map_or(origin.text.len(), |next| match next.start {
+            _ if next.is_empty() => place.end,
+            start => start.max(place.start),
+        });
+        out.push_str(origin.text.get(place.start..end).unwrap_or_default());
     }
     out
 }

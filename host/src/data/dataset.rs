@@ -48,7 +48,7 @@ pub struct Example {
 pub struct Origin {
     /// What a person finds the row by (`data.jsonl, line 812`).
     pub position: String,
-    /// The text.
+    /// The text, as far as it is in the sample.
     pub text: String,
     /// For each token, the bytes of the text that it stands for; none for a token that was added.
     pub places: Vec<Range<usize>>,
@@ -471,13 +471,13 @@ fn found_by(path: &Path, position: &str) -> String {
 }
 
 fn encode(
-    text: &Text,
+    sample: &Text,
     json: String,
     encoder: &Encoder<'_>,
     sequence_len: usize,
     excess: ExcessLength,
 ) -> Result<Outcome, String> {
-    let Encoded { mut tokens, text: whole, mut places, unwritten } = match encoder.encode(text) {
+    let Encoded { mut tokens, mut text, mut places, unwritten } = match encoder.encode(sample) {
         Ok(encoded) => encoded,
         Err(error @ TokenizeError::NoTemplate) => {
             return Err(format!("{error}; set `chat_template`, or use a model whose tokenizer has one"));
@@ -505,7 +505,7 @@ fn encode(
         }
     }
     if tokens.trained_tokens() == 0 {
-        return Ok(match text {
+        return Ok(match sample {
             Text::Conversation(conversation) if !encoder.learns_any(conversation) => {
                 Outcome::NoTurn(conversation.messages.iter().map(|message| message.role.clone()).collect())
             }
@@ -513,8 +513,12 @@ fn encode(
             _ => Outcome::Untrained(unwritten),
         });
     }
-    places.truncate(tokens.ids.len());
-    let origin = encoder.keeps_text.then(|| Box::new(Origin { position: String::new(), text: whole, places }));
+    if places.len() > tokens.ids.len() {
+        // What was cut off is not what the model sees.
+        places.truncate(tokens.ids.len());
+        text.truncate(text.floor_char_boundary(places.last().map_or(0, |place| place.end)));
+    }
+    let origin = encoder.keeps_text.then(|| Box::new(Origin { position: String::new(), text, places }));
     Ok(Outcome::Example(Box::new(Example { tokens, row_json: json.into(), origin }), unwritten))
 }
 

@@ -15,6 +15,7 @@ use plugin_runtime::types::{Conversation, Message};
 use serde_json::Value;
 
 use super::jinja;
+use super::tokenizer::Tokenizer;
 
 pub use super::jinja::Now;
 pub use built_in::built_in;
@@ -102,10 +103,14 @@ impl ChatTemplate {
         })
     }
 
-    /// Has conversations with tools rendered by `other`, as transformers does where a model has a template `tool_use`.
-    #[must_use]
-    pub fn with_tools(self, other: Option<Self>) -> Self {
-        Self { with_tools: other.map(Box::new), ..self }
+    /// The model's own template; conversations with tools are rendered by its template `tool_use`, where it has one, as
+    /// transformers does it. None for a model without a template that is the default.
+    pub fn own(tokenizer: &Tokenizer, now: Now) -> Result<Option<Self>, TemplateError> {
+        let Some(source) = tokenizer.chat_template() else { return Ok(None) };
+        let special_tokens = tokenizer.special_tokens();
+        let compile = |source: &str| Self::new(source, &special_tokens, now);
+        let with_tools = tokenizer.chat_templates().get("tool_use").map(|source| compile(source)).transpose()?;
+        Ok(Some(Self { with_tools: with_tools.map(Box::new), ..compile(source)? }))
     }
 
     /// The template for this conversation.
@@ -130,14 +135,14 @@ impl ChatTemplate {
         let tools = tools(conversation)?;
         let mut messages = messages(conversation)?;
         let this = self.of(conversation);
-        let text = this.text(&mut messages, tools.as_ref())?;
+        let text = this.text(&mut messages, tools.as_ref(), false)?;
         place::find(this, conversation, &messages, tools.as_ref(), text, needed)
     }
 
     /// The text of a conversation. A content that is missing, as of a turn that only calls tools, is an empty one where the
     /// template adds it to a text without looking.
-    fn text(&self, messages: &mut [Value], tools: Option<&Value>) -> Result<String, TemplateError> {
-        let text = self.run(messages, tools, false);
+    fn text(&self, messages: &mut [Value], tools: Option<&Value>, open_turn: bool) -> Result<String, TemplateError> {
+        let text = self.run(messages, tools, open_turn);
         let without: Vec<usize> =
             (0..messages.len()).filter(|&index| messages[index].get("content").is_none()).collect();
         if text.is_ok() || without.is_empty() {
@@ -146,16 +151,13 @@ impl ChatTemplate {
         for index in without {
             messages[index]["content"] = "".into();
         }
-        self.run(messages, tools, false).or(text)
+        self.run(messages, tools, open_turn).or(text)
     }
 
     /// Renders the messages and the words that open the assistant's next turn: what a model is given to answer.
     pub fn prompt(&self, conversation: &Conversation) -> Result<String, TemplateError> {
         let (mut messages, tools) = (messages(conversation)?, tools(conversation)?);
-        let this = self.of(conversation);
-        // Decides what becomes of missing contents.
-        this.text(&mut messages, tools.as_ref())?;
-        this.run(&messages, tools.as_ref(), true)
+        self.of(conversation).text(&mut messages, tools.as_ref(), true)
     }
 
     fn run(&self, messages: &[Value], tools: Option<&Value>, open_turn: bool) -> Result<String, TemplateError> {

@@ -193,15 +193,9 @@ fn within_window(config: &ModelConfig, prompts: &[Vec<u32>], max_new_tokens: usi
 }
 
 fn chat_template(tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, Failure> {
-    let Some(source) = tokenizer.chat_template() else {
-        if tokenizer.chat_templates().is_empty() {
-            return Ok(None);
-        }
+    if tokenizer.chat_template().is_none() && !tokenizer.chat_templates().is_empty() {
         return Err(selection::no_default(tokenizer).help("give the text itself with `--raw --prompt`").into());
-    };
+    }
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    let special_tokens = tokenizer.special_tokens();
-    let compile = |source: &str| ChatTemplate::new(source, &special_tokens, Now(now));
-    let with_tools = tokenizer.chat_templates().get("tool_use").map(|source| compile(source)).transpose()?;
-    Ok(Some(compile(source)?.with_tools(with_tools)))
+    Ok(ChatTemplate::own(tokenizer, Now(now))?)
 }

@@ -175,7 +175,7 @@ fn a_long_conversation_takes_a_handful_of_renderings() {
     let conversation = Conversation { messages, tools_json: None, train_on_eos: None };
     let template = ChatTemplate::new(CALLS, &BTreeMap::new(), Now(0)).unwrap();
     let mut messages = super::super::messages(&conversation).unwrap();
-    let text = template.text(&mut messages, None).unwrap();
+    let text = template.text(&mut messages, None, false).unwrap();
     let finder = Finder::new(&template, &conversation, &messages, None, &text);
     let (turns, _) = finder.turns(&vec![true; messages.len()]).unwrap();
     assert!(turns.iter().all(|turn| !turn.bytes.is_empty()));
