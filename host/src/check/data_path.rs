@@ -50,7 +50,7 @@ fn download(name: &str) -> String {
 }
 
 /// `tatsu-lab/alpaca`: two parts of letters that the hub allows, and no file's extension.
-fn is_hub_name(path: &str) -> bool {
+pub(super) fn is_hub_name(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
     let is_part = |part: &&str| {
         !part.is_empty()

@@ -7,6 +7,8 @@ use engine::model::twice;
 use engine::model::weights::{self, WeightSource, WeightsError};
 use serde_json::{Value, json};
 
+use super::data_path::is_hub_name;
+use crate::commands::download_model;
 use crate::config::LoadedConfig;
 use crate::data::generation::GenerationConfig;
 use crate::data::tokenizer::{SpecialTokens, Tokenizer};
@@ -252,11 +254,11 @@ pub fn machine_json(device: &Device) -> Value {
 
 fn missing_model(name: &str) -> Diagnostic {
     let diagnostic = Diagnostic::error("model::missing", format!("there is no model directory `{name}`"));
-    let is_hub_name = name.split('/').count() == 2 && !name.starts_with(['.', '/', '~']);
-    if is_hub_name {
-        let local = name.rsplit('/').next().unwrap_or(name);
+    if is_hub_name(name) {
+        let local = format!("models/{}", name.rsplit('/').next().unwrap_or(name));
         return diagnostic.why("models are not downloaded").help(format!(
-            "if it is on the Hugging Face hub: `hf download {name} --local-dir models/{local}`, then `base_model: models/{local}`"
+            "if it is on the Hugging Face hub: `{}`, then `base_model: {local}`",
+            download_model(name, &local)
         ));
     }
     diagnostic.help("`base_model` is a directory with `config.json`, `tokenizer.json` and safetensors weights")
