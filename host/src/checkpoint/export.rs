@@ -85,7 +85,7 @@ impl ModelFiles<'_> {
             moved.push(to);
         }
         // Of an earlier run in the same directory: a template or tokens that are not this model's would be read with it.
-        for name in ["chat_template.jinja", "special_tokens_map.json", "added_tokens.json"] {
+        for name in tokenizer_files::OPTIONAL {
             let stale = output_dir.join(name);
             if !moved.contains(&stale) && stale.is_file() {
                 fs::remove_file(&stale).map_err(failed(&stale))?;

@@ -14,6 +14,8 @@ use crate::data::tokenizer::Tokenizer;
 const CONFIG: &str = "tokenizer_config.json";
 const MAP: &str = "special_tokens_map.json";
 const TEMPLATE: &str = "chat_template.jinja";
+/// Files that not every model has: those of an earlier run are not those of this one.
+pub(super) const OPTIONAL: [&str; 5] = [TEMPLATE, MAP, OTHERS[0], OTHERS[1], OTHERS[2]];
 /// Files that go along unchanged where the base model has them.
 const OTHERS: [&str; 3] = ["added_tokens.json", "vocab.json", "merges.txt"];
 

@@ -154,7 +154,7 @@ impl Run<'_> {
         let signal = stop.received().filter(|_| unfinished);
         let tokens = tokens_before + own_tokens;
         if signal.is_some() || !matches!(advice, Ok(None)) {
-            let state = self.state(trainer, &cursor, loss, tokens_before + own_tokens, eval.as_ref());
+            let state = self.state(trainer, &cursor, loss, tokens, eval.as_ref());
             let path = self.path(state.global_step);
             if saved_at != Some(state.global_step) {
                 self.save(trainer, &state, reporter)?;
