@@ -77,7 +77,8 @@ impl Craft {
         let world = resolve.select_world(&[id], Some("crafted")).expect("the world is there");
         let mut module = self.module();
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-        let encoder = ComponentEncoder::default().module(&module).expect("the module fits the world");
+        let mut encoder = ComponentEncoder::default();
+        let encoder = encoder.module(&module).expect("the module fits the world");
         let mut component = encoder.validate(false).encode().expect("it is a component");
         if let Some(manifest) = &self.manifest {
             append_section(&mut component, "trainer:plugin-manifest", manifest.as_bytes());

@@ -1,5 +1,6 @@
 //! What a contributor does daily. `cargo xtask` lists the commands; each is a few calls of cargo, printed before it runs.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -7,11 +8,12 @@ use std::process::{Command, ExitCode, Stdio};
 const HELP: &str = "\
 cargo xtask COMMAND
 
-  check            format and lints of everything
+  check            format, features and lints of everything
   test [NAME]      the tests whose names contain NAME, of all crates; `engine::NAME`: of one crate (host, engine,
-                   plugin-runtime, plugin-sdk, plugins, e2e)
+                   kernels, plugin-runtime, plugin-sdk, plugins, e2e)
   bless [NAME]     the same, and writes the snapshots that changed: read the diff
   docs             writes the generated pages: docs/config.md, docs/capabilities.md
+  features         whether all commands build the crates of the registry with the same features, so once
   code-tests       builds the component of plugins/code-tests, after a change there
   timings          a first build in a new directory: processor seconds, and where they went";
 
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         ["bless"] => test("", true),
         ["bless", name] => test(name, true),
         ["docs"] => docs(),
+        ["features"] => features(),
         ["code-tests"] => run(Command::new(root().join("plugins/code-tests/build.sh"))),
         ["timings"] => timings(),
         _ => {
@@ -45,10 +48,7 @@ fn main() -> ExitCode {
 }
 
 fn check() -> Result<(), Failed> {
-    for part in ["format", "lints"] {
-        run(with(Command::new(root().join(".ci/run")), [part]))?;
-    }
-    Ok(())
+    run(with(Command::new(root().join(".ci/run")), ["format", "lints"]))
 }
 
 /// Tests by name. A crate in front of it builds that crate's tests alone.
@@ -66,7 +66,7 @@ fn test(name: &str, bless: bool) -> Result<(), Failed> {
     run(command)
 }
 
-const PACKAGES: [&str; 6] = ["host", "engine", "plugin-runtime", "plugin-sdk", "plugins", "e2e"];
+const PACKAGES: [&str; 7] = ["host", "engine", "kernels", "plugin-runtime", "plugin-sdk", "plugins", "e2e"];
 
 /// The tests of the bundled plugins run natively.
 fn plugins() -> Command {
@@ -84,6 +84,38 @@ fn docs() -> Result<(), Failed> {
         std::fs::write(root().join(page), text).map_err(|error| Failed(format!("{shown}: {error}")))?;
     }
     Ok(())
+}
+
+/// Compares what each command builds with what `cargo test --workspace` does.
+fn features() -> Result<(), Failed> {
+    let whole = tree(&["--workspace"])?;
+    let mut same = true;
+    for command in [
+        &["-p", "host", "-e", "normal,build"][..],
+        &["-p", "host"],
+        &["-p", "engine"],
+        &["-p", "kernels"],
+        &["-p", "plugin-runtime"],
+    ] {
+        for (package, features) in tree(command)? {
+            let known: Vec<&str> = whole.iter().filter(|(name, _)| *name == package).map(|(_, set)| &**set).collect();
+            if !known.contains(&&*features) {
+                same = false;
+                say(&format!("{command:?}: {package} has [{features}], in the workspace [{}]", known.join("] or [")));
+            }
+        }
+    }
+    if same { Ok(()) } else { Err(Failed("add what is missing to host/crates/workspace-hack/Cargo.toml".into())) }
+}
+
+/// Crates of the registry, each with the features that it is built with.
+fn tree(packages: &[&str]) -> Result<BTreeSet<(String, String)>, Failed> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["tree", "--locked", "--no-dedupe", "--prefix", "none", "--format", "{p}\t{f}"]).args(packages);
+    let shown = shown(&command);
+    let text = output(command).and_then(|text| String::from_utf8(text).ok()).ok_or(Failed(shown))?;
+    let crates = text.lines().filter(|line| !line.contains(" (/")).filter_map(|line| line.split_once('\t'));
+    Ok(crates.map(|(package, features)| (package.to_owned(), features.to_owned())).collect())
 }
 
 /// What the README's first command takes on a machine that has nothing but the registry's crates.

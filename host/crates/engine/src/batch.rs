@@ -1,9 +1,6 @@
 //! What a forward pass takes.
 
-use crate::EngineError;
-
-/// A position whose next token is not learned.
-pub const IGNORE: u32 = u32::MAX;
+use crate::{EngineError, IGNORE};
 
 /// Documents put end to end. Attention stays inside each document and positions restart at each, so the result is the
 /// same as for one padded row per document.

@@ -1,4 +1,4 @@
-//! The compute half of the trainer: kernels, model, adapters, optimizer and generation.
+//! The compute half of the trainer: model, adapters, optimizer and generation, on the devices of [`kernels`].
 //!
 //! A training step is an explicit forward and backward pass, layer by layer, over flat arenas ([`model::layout`]). The
 //! schedule is written once against the [`kernels::Kernels`] trait; a device is an implementation of that trait.
@@ -8,14 +8,12 @@ pub mod adapter;
 pub mod batch;
 pub mod error;
 pub mod generate;
-pub mod kernels;
 pub mod memory;
 pub mod model;
 pub mod optim;
-pub mod rng;
 pub mod trainer;
 
-pub use batch::{Batch, IGNORE};
+pub use batch::Batch;
 pub use error::EngineError;
-pub use kernels::DeviceError;
+pub use kernels::{self, DeviceError, IGNORE, rng};
 pub use trainer::{GradientReport, MemoryUse, StepStats, Trainable, Trainer, TrainerOptions};

@@ -6,17 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wasmtime::component::{HasData, HasSelf, Linker, ResourceTable};
+use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime::{Config, Engine, ResourceLimiter, Store};
-use wasmtime_wasi::cli::{WasiCli, WasiCliView};
-use wasmtime_wasi::p2::bindings::{self as wasi, cli};
-use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::bindings::shared::trainer::plugin::{files, grants, log, types};
 use crate::error::{PluginError, one_line};
 use crate::files::Directory;
-use crate::stand_in::StandIn;
+use crate::stand_in::{self, Exit, StandIn, Tail};
 use crate::stats::{LogRoom, Meter};
 use crate::types::Level;
 
@@ -78,8 +74,7 @@ pub(crate) struct State {
     pub(crate) table: ResourceTable,
     pub(crate) memory: Memory,
     pub(crate) stand_in: StandIn,
-    wasi: WasiCtx,
-    stderr: MemoryOutputPipe,
+    pub(crate) stderr: Tail,
     plugin: Arc<str>,
     sink: LogSink,
     meter: Arc<Meter>,
@@ -127,12 +122,6 @@ impl ResourceLimiter for Memory {
     }
 }
 
-impl WasiView for State {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
-    }
-}
-
 impl State {
     fn flush_errors(&mut self) {
         for message in std::mem::take(&mut self.errors) {
@@ -173,16 +162,8 @@ pub(crate) fn engine_config() -> Config {
         .epoch_interruption(true)
         .cranelift_nan_canonicalization(true)
         .relaxed_simd_deterministic(true)
-        .max_wasm_stack(STACK)
-        .async_stack_size(4 * STACK);
+        .max_wasm_stack(STACK);
     config
-}
-
-/// Lends the resource table to wasi:io.
-struct Io;
-
-impl HasData for Io {
-    type Data<'a> = &'a mut ResourceTable;
 }
 
 /// The engine with its ticking clock, and what guests may import.
@@ -219,8 +200,6 @@ impl Sandbox {
 impl StoreMaker {
     /// A store for one instance of a plugin.
     pub(crate) fn store(&self, plugin: &Arc<str>, limits: &Limits, meter: &Arc<Meter>) -> Store<State> {
-        let stderr = MemoryOutputPipe::new(STDERR_LIMIT);
-        let wasi = WasiCtx::builder().stderr(stderr.clone()).build();
         let mut table = ResourceTable::new();
         table.set_max_capacity(1024);
         let memory = Memory { limit: limits.memory_bytes, used: 0, peak: 0, denied: false };
@@ -228,8 +207,7 @@ impl StoreMaker {
             table,
             memory,
             stand_in: StandIn::default(),
-            wasi,
-            stderr,
+            stderr: Tail::new(STDERR_LIMIT),
             plugin: Arc::clone(plugin),
             sink: Arc::clone(&self.sink),
             meter: Arc::clone(meter),
@@ -291,7 +269,7 @@ pub(crate) fn explain(store: &mut Store<State>, error: &wasmtime::Error, limits:
                 .why("it reached outside its memory, as a guest does that calls itself without end"),
             other => PluginError::new("plugin::trap", format!("plugin `{plugin}` crashed")).why(other.to_string()),
         }
-    } else if error.downcast_ref::<wasmtime_wasi::I32Exit>().is_some() {
+    } else if error.downcast_ref::<Exit>().is_some() {
         PluginError::new("plugin::trap", format!("plugin `{plugin}` tried to end the process"))
             .why("a plugin returns its errors; it cannot exit")
     } else {
@@ -324,8 +302,7 @@ pub(crate) fn explain(store: &mut Store<State>, error: &wasmtime::Error, limits:
     for message in std::mem::take(&mut state.errors) {
         explained.notes.push(format!("it said: {message}"));
     }
-    let stderr = state.stderr.contents();
-    let stderr = String::from_utf8_lossy(&stderr);
+    let stderr = state.stderr.text();
     let last: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
     for line in &last[last.len().saturating_sub(3)..] {
         explained.notes.push(format!("it printed: {}", one_line(line, LOG_LINE)));
@@ -337,24 +314,7 @@ pub(crate) fn explain(store: &mut Store<State>, error: &wasmtime::Error, limits:
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     let l = &mut linker;
-    wasi::io::error::add_to_linker::<State, Io>(l, |state| &mut state.table)?;
-    wasi::sync::io::poll::add_to_linker::<State, Io>(l, |state| &mut state.table)?;
-    wasi::sync::io::streams::add_to_linker::<State, Io>(l, |state| &mut state.table)?;
-    cli::environment::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
-    cli::exit::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
-    cli::stdin::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
-    cli::stdout::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
-    cli::stderr::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
-    cli::terminal_input::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
-    cli::terminal_output::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
-    cli::terminal_stdin::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
-    cli::terminal_stdout::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
-    cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, WasiCliView::cli)?;
-    wasi::clocks::monotonic_clock::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
-    wasi::clocks::wall_clock::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
-    wasi::random::random::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
-    wasi::random::insecure::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
-    wasi::random::insecure_seed::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
+    stand_in::add_to_linker(l)?;
     types::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
     log::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;
     files::add_to_linker::<State, HasSelf<State>>(l, |state| state)?;

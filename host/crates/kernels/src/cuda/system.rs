@@ -9,8 +9,8 @@ use super::library::{self, Missing, Name, Opened, Search};
 use super::nvml::Nvml;
 use super::symbols::{BlasLt, Cudnn, Driver, Nvrtc, text};
 use super::{CudaKernels, Libraries};
-use crate::kernels::DeviceError;
-use crate::kernels::Precision;
+use crate::DeviceError;
+use crate::Precision;
 
 /// Why there is no device.
 #[derive(Debug, thiserror::Error)]

@@ -1,21 +1,24 @@
-//! What guests get in place of a clock and of randomness. Standard libraries ask for both merely to start, and refusing
-//! them would refuse most languages; here both are a function of what the guest did so far, so that the same input gives
-//! the same output.
+//! What guests get in place of a system: WASI as far as standard libraries ask for it merely to start and to print.
+//! Refusing it would refuse most languages; here nothing of it reaches the system, and all of it is a function of what the
+//! guest did so far, so that the same input gives the same output. There is no code for files or sockets to get at.
 //!
+//! - A process: `console`.
 //! - The clock counts its readings, a microsecond each, from 1970 on. A wait is over at once, and counts as the time that
 //!   was asked for: a guest that waits for a moment reaches it, and a guest that sleeps loses no time.
 //! - Random bytes are the same in every call of every instance.
 
-use std::future::Future;
-use std::pin::Pin;
+#![expect(unreachable_pub, reason = "generated code exports these types once more, which needs `pub`")]
 
-use wasmtime::component::Resource;
-use wasmtime_wasi::p2::bindings::clocks::monotonic_clock::{self, Duration, Instant};
-use wasmtime_wasi::p2::bindings::clocks::wall_clock::{self, Datetime};
-use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
-use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
+mod bindings;
+mod console;
+
+use wasmtime::component::{HasSelf, Linker, Resource};
 
 use crate::sandbox::State;
+use bindings::wasi::clocks::monotonic_clock::{self, Duration, Instant};
+use bindings::wasi::clocks::wall_clock::{self, Datetime};
+use bindings::wasi::random::{insecure, insecure_seed, random};
+pub(crate) use console::{Exit, Tail};
 
 /// Nanoseconds from one reading of the clock to the next.
 const READING: u64 = 1_000;
@@ -60,23 +63,18 @@ impl StandIn {
     }
 }
 
-/// A wait that is over.
-struct Over;
+/// A wait that is over: there are no others.
+#[derive(Debug)]
+pub struct Over;
 
-impl Pollable for Over {
-    fn ready<'a, 'b>(&'a mut self) -> Pin<Box<dyn Future<Output = ()> + Send + 'b>>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(std::future::ready(()))
-    }
+/// Lets guests import all of it.
+pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    bindings::Guests::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
 }
 
 impl State {
-    fn over(&mut self) -> wasmtime::Result<Resource<DynPollable>> {
-        let over = self.table.push(Over)?;
-        subscribe(&mut self.table, over)
+    fn over(&mut self) -> wasmtime::Result<Resource<Over>> {
+        Ok(self.table.push(Over)?)
     }
 }
 
@@ -89,12 +87,12 @@ impl monotonic_clock::Host for State {
         Ok(READING)
     }
 
-    fn subscribe_instant(&mut self, when: Instant) -> wasmtime::Result<Resource<DynPollable>> {
+    fn subscribe_instant(&mut self, when: Instant) -> wasmtime::Result<Resource<Over>> {
         self.stand_in.nanoseconds = self.stand_in.nanoseconds.max(when);
         self.over()
     }
 
-    fn subscribe_duration(&mut self, when: Duration) -> wasmtime::Result<Resource<DynPollable>> {
+    fn subscribe_duration(&mut self, when: Duration) -> wasmtime::Result<Resource<Over>> {
         self.stand_in.nanoseconds = self.stand_in.nanoseconds.saturating_add(when);
         self.over()
     }

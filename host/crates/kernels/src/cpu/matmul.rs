@@ -2,7 +2,7 @@
 //! brings AVX-512.
 
 use super::extent;
-use crate::kernels::Gemm;
+use crate::Gemm;
 use gemm_common::Parallelism;
 
 /// How many threads one product may use.
@@ -42,7 +42,7 @@ pub(super) unsafe fn gemm_at(g: Gemm, a: &[f32], b: &[f32], c: *mut f32, threads
 }
 
 /// Bytes that each thread of the pool keeps for a product like `g`.
-pub(in crate::kernels) fn scratch_bytes(g: Gemm) -> usize {
+pub(crate) fn scratch_bytes(g: Gemm) -> usize {
     #[cfg(target_arch = "x86_64")]
     if super::amx::pays(g) && super::amx::is_available() {
         return super::amx::scratch_bytes(g, rayon::current_num_threads());

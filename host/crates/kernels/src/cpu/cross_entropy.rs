@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::matmul::{Threads, gemm};
 use super::simd::{Shared, multiply, parallel_rows, softmax_row};
 use crate::IGNORE;
-use crate::kernels::{Gemm, Targets};
+use crate::{Gemm, Targets};
 
 /// Rows whose logits exist at a time, at most. The weight is read and its gradient is written once for so many rows.
 const CHUNK: usize = 256;
@@ -23,7 +23,7 @@ pub(super) struct Gradients<'a> {
 
 /// What one call needs beside its operands, in elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::kernels) struct Room {
+pub(crate) struct Room {
     /// Rows whose logits exist at a time.
     most: usize,
     /// Logits; 0 where enough memory is lent.
@@ -34,7 +34,7 @@ pub(in crate::kernels) struct Room {
 
 impl Room {
     /// For `targets` of `n` rows of width `h`, a vocabulary of `v`, and `lent` elements of idle memory.
-    pub(in crate::kernels) fn new(targets: usize, n: usize, h: usize, v: usize, lent: usize) -> Self {
+    pub(crate) fn new(targets: usize, n: usize, h: usize, v: usize, lent: usize) -> Self {
         let fit = (LOGITS / v).clamp(64, CHUNK);
         // Chunks of about one length, of whole panels where there are several.
         let most = match targets.div_ceil(fit) {
@@ -46,7 +46,7 @@ impl Room {
     }
 
     /// Elements of scratch memory, which stays for the next call.
-    pub(in crate::kernels) fn len(self) -> usize {
+    pub(crate) fn len(self) -> usize {
         self.logits + 2 * self.gathered + self.most
     }
 }

@@ -51,7 +51,7 @@ macro_rules! simd {
             #[target_feature(enable = "avx2")]
             fn avx2($($argument: $type),*) $(-> $result)? { body($($argument),*) }
             #[cfg(target_arch = "x86_64")]
-            match $crate::kernels::cpu::simd::level() {
+            match $crate::cpu::simd::level() {
                 // SAFETY: `level` found these instructions on this machine.
                 2 => return unsafe { avx512($($argument),*) },
                 // SAFETY: as above.

@@ -1,7 +1,7 @@
 //! Sizes of the room that operations use beside their operands. Pure functions, so that what is foreseen and what is taken
 //! are the same.
 
-use crate::kernels::{AttentionShape, Precision};
+use crate::{AttentionShape, Precision};
 
 /// Documents of up to so many rows are left to this trainer's own attention: there is little to gain.
 pub(super) const SHORT: usize = 256;
@@ -11,7 +11,7 @@ const FUSED: usize = 512 << 20;
 const FUSED_DOCUMENTS: usize = 64;
 
 /// Rows of a pass are a multiple of it: products are fast in such sizes, and few sizes are few to look up.
-pub(in crate::kernels) const ROWS: usize = 128;
+pub(crate) const ROWS: usize = 128;
 /// Bytes that logits and their gradients may take.
 const LOGITS: usize = 512 << 20;
 /// Places in a room start at a multiple of it.
@@ -27,13 +27,13 @@ const REDUCTION_BLOCKS: usize = 4;
 const SHARES: usize = 8;
 
 /// Entries of a table that has `count`, filled up with some that stand for nothing: passes that differ little have tables of
-/// the same sizes then, and are repeated ([`crate::kernels::Kernels::repeat`]). `usual` is the fewest that a large pass has.
+/// the same sizes then, and are repeated ([`crate::Kernels::repeat`]). `usual` is the fewest that a large pass has.
 pub(super) fn filled(count: usize, usual: usize) -> usize {
     count.next_multiple_of((usual / SHARES).max(SHARES).next_power_of_two())
 }
 
 /// Rows that a pass over `rows` takes.
-pub(in crate::kernels) fn padded(rows: usize) -> usize {
+pub(crate) fn padded(rows: usize) -> usize {
     rows.next_multiple_of(ROWS)
 }
 
@@ -59,7 +59,7 @@ impl Places {
 
 /// The room of the output projection: which rows are computed together and where their parts lie, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::kernels) struct LossRoom {
+pub(crate) struct LossRoom {
     /// Rows with a target, filled up to a multiple of [`ROWS`].
     pub(super) rows: usize,
     /// Rows whose logits are there together.
@@ -77,12 +77,12 @@ pub(in crate::kernels) struct LossRoom {
     /// Gradients of the gathered inputs `[rows, h]`.
     pub(super) gradients: usize,
     /// All of it.
-    pub(in crate::kernels) bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 impl LossRoom {
     /// For `n` rows of a pass, `targets` of which have one.
-    pub(in crate::kernels) fn new(n: usize, targets: usize, h: usize, v: usize, precision: Precision) -> Self {
+    pub(crate) fn new(n: usize, targets: usize, h: usize, v: usize, precision: Precision) -> Self {
         let gathers = padded(targets) < n;
         let rows = if gathers { padded(targets) } else { n };
         // Rows start where the widest loads can.
@@ -111,24 +111,24 @@ pub(super) fn norm_threads(h: usize) -> usize {
 }
 
 /// Bytes of the sums of a norm's backward pass.
-pub(in crate::kernels) fn norm_bytes(n: usize, h: usize, multiprocessors: usize) -> usize {
+pub(crate) fn norm_bytes(n: usize, h: usize, multiprocessors: usize) -> usize {
     norm_blocks(n, h, multiprocessors) * h * 4
 }
 
 /// Bytes of the sums of tokens that are frequent: a token of `count` rows, more than [`PIECE`], has
 /// `ceil(count / PIECE)`.
-pub(in crate::kernels) fn embedding_bytes(n: usize, h: usize) -> usize {
+pub(crate) fn embedding_bytes(n: usize, h: usize) -> usize {
     2 * n.div_ceil(PIECE) * h * 4
 }
 
 /// Bytes of the sums of attention's backward pass: one a row and head.
-pub(in crate::kernels) fn attention_bytes(n: usize, heads: usize) -> usize {
+pub(crate) fn attention_bytes(n: usize, heads: usize) -> usize {
     n * heads * 4
 }
 
 /// How much cuDNN computes at once: some documents, each of up to some rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(in crate::kernels) struct Group {
+pub(crate) struct Group {
     /// Rows of the longest document that fits.
     pub(super) length: usize,
     /// Documents.
@@ -144,7 +144,7 @@ pub(super) struct Passes<T = bool> {
 
 /// The group in which cuDNN computes a document of so many rows; none for a short one. Lengths are powers of two, so that
 /// there are few groups: each has graphs of its own, whose making takes seconds.
-pub(in crate::kernels) fn fused_group(length: usize, shape: AttentionShape) -> Option<Group> {
+pub(crate) fn fused_group(length: usize, shape: AttentionShape) -> Option<Group> {
     if length <= SHORT {
         return None;
     }
@@ -157,7 +157,7 @@ pub(in crate::kernels) fn fused_group(length: usize, shape: AttentionShape) -> O
 /// Bytes of room that cuDNN's attention takes for a group at most. Its documentation has no formula: this is what 9.28 asks
 /// for on Hopper for groups of 1 to 8 query heads to a key, and up to twice that for one. Plans that ask for more are not
 /// used.
-pub(in crate::kernels) fn fused_bytes(group: Group, shape: AttentionShape) -> usize {
+pub(crate) fn fused_bytes(group: Group, shape: AttentionShape) -> usize {
     let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
     let width = 3 * heads + heads * heads / kv_heads + 2 * kv_heads;
     4 * group.length * group.documents * head_dim * width + (2 << 20)

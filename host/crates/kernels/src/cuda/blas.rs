@@ -16,10 +16,10 @@ use cudarc::cublaslt::sys::{
 
 use super::driver::Context;
 use super::symbols::{BlasLt, Status, cublasLtMatmulHeuristicResult_t};
-use crate::kernels::{Gemm, Precision};
+use crate::{Gemm, Precision};
 
 /// Bytes that a product may use beside its operands: what NVIDIA advises for Hopper.
-pub(in crate::kernels) const WORKSPACE: usize = 32 << 20;
+pub(crate) const WORKSPACE: usize = 32 << 20;
 /// Addresses are looked at up to this alignment, in bytes.
 const MOST_ALIGNED: u64 = 256;
 

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::simd::{GRAIN, Shared, exp, parallel_rows, simd, sum};
-use crate::kernels::DropoutKey;
+use crate::DropoutKey;
 use crate::rng;
 
 /// Elements of one share of a sum: fixed, so that the order of the sum is.

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 
 use self::pack::{Operand, PANEL, Scale, Step};
 use self::tiles::{KC, Tiles};
-use crate::kernels::Gemm;
+use crate::Gemm;
 
 /// Inner elements that are summed before C is touched again, at most.
 const INNER: usize = 640;
@@ -93,7 +93,7 @@ fn packed_steps(columns: usize, inner: usize) -> usize {
 }
 
 /// Bytes of packed panels that each thread keeps for products like `g`.
-pub(in crate::kernels) fn scratch_bytes(g: Gemm, threads: usize) -> usize {
+pub(crate) fn scratch_bytes(g: Gemm, threads: usize) -> usize {
     let inner = inner(g.k);
     let (_, columns_each) = shares(g.m.div_ceil(PANEL), g.n.div_ceil(PANEL), group(inner), threads);
     packed_steps(columns_each, inner) * size_of::<Step>()

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::matmul::{Threads, gemm, gemm_at};
 use super::simd::{GRAIN, Shared, exp, exp_row, multiply, simd, softmax_row, sum};
-use crate::kernels::{AttentionShape, Gemm};
+use crate::{AttentionShape, Gemm};
 
 /// Queries whose scores exist at a time.
 const BLOCK: usize = 128;
@@ -40,7 +40,7 @@ fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
 }
 
 /// Elements that a thread keeps for documents of up to `length` tokens.
-pub(in crate::kernels) fn scratch_len(length: usize, backward: bool) -> usize {
+pub(crate) fn scratch_len(length: usize, backward: bool) -> usize {
     if backward { 2 * BLOCK * length } else { BLOCK * length }
 }
 

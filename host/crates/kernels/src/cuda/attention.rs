@@ -10,8 +10,8 @@ use super::cudnn::{Cudnn, Plans};
 use super::plan::{Group, Passes};
 use super::rows::{Grouping, Tiles};
 use super::{Attention, AttentionShape, CudaRows, Device, Function, Precision, THREADS, float, plan, word};
-use crate::kernels::{Rows, Targets};
 use crate::rng::normal_at;
+use crate::{Rows, Targets};
 
 /// Rows that a block takes.
 pub(super) const TILES: Tiles = Tiles { forward: 128, queries: 64, keys: 64 };

@@ -1,6 +1,7 @@
-//! What a device must be able to do. Matrices are row-major; `[n, h]` has `n` rows of `h`.
+//! What a device must be able to do, and the devices that do it: [`cpu`], [`cuda`], and [`counting`], which only adds up
+//! what would be needed. Matrices are row-major; `[n, h]` has `n` rows of `h`.
 //!
-//! The schedule in [`crate::model`] sees device memory only through [`View`] and [`ViewMut`]: a buffer and an offset.
+//! Who schedules the operations sees device memory only through [`View`] and [`ViewMut`]: a buffer and an offset.
 //! Sizes are the caller's; an implementation checks them against its buffers. Operations may be queued: they happen in the
 //! order in which they are asked for, and the host waits only in `download` and `totals`. What went wrong in between is
 //! kept, nothing that follows is done, and [`Kernels::check`] tells.
@@ -9,12 +10,16 @@ pub mod counting;
 pub mod cpu;
 pub mod cuda;
 mod error;
+pub mod rng;
 
 use std::ops::Range;
 
 use serde::Serialize;
 
 pub use error::DeviceError;
+
+/// A position whose next token is not learned.
+pub const IGNORE: u32 = u32::MAX;
 
 /// What the elements of a buffer are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

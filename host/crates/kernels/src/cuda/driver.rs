@@ -17,7 +17,7 @@ use cudarc::driver::sys::{
 };
 
 use super::symbols::{CUresult, Driver};
-use crate::kernels::DeviceError;
+use crate::DeviceError;
 
 /// Bytes of a kernel's dynamic shared memory that need no permission.
 const FREE_SHARED_BYTES: u32 = 48 << 10;

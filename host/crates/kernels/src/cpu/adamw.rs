@@ -1,7 +1,7 @@
 //! AdamW over a flat stretch of parameters, in one pass.
 
 use super::simd::{Shared, parallel_rows, simd};
-use crate::kernels::AdamStep;
+use crate::AdamStep;
 
 /// Elements that one thread takes at a time.
 const BLOCK: usize = 1 << 15;

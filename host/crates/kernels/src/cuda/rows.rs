@@ -8,7 +8,7 @@ use super::cudnn;
 use super::driver::{Context, Event, Pinned};
 use super::plan::{Group, PIECE, Passes, Places, filled, padded};
 use crate::IGNORE;
-use crate::kernels::{AttentionShape, Rows};
+use crate::{AttentionShape, Rows};
 
 /// The slot of a segment that is all there is of its token (`embedding.cu`).
 const DIRECT: u32 = u32::MAX;
@@ -380,7 +380,7 @@ impl Drop for CudaRows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::{Cached, Targets};
+    use crate::{Cached, Targets};
 
     const SIZES: Tiles = Tiles { forward: 128, queries: 64, keys: 64 };
 

@@ -12,7 +12,7 @@ use std::arch::x86_64::{
     _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
-use crate::kernels::Gemm;
+use crate::Gemm;
 
 /// Lanes of a panel.
 pub(super) const PANEL: usize = 32;

@@ -21,7 +21,7 @@ use backend::{
 use super::driver::Context;
 use super::plan::{self, Group, Passes};
 use super::symbols::Cudnn as Functions;
-use crate::kernels::AttentionShape;
+use crate::AttentionShape;
 
 /// The oldest version whose graphs have all that is asked of them.
 pub(super) const OLDEST: usize = 92_100;

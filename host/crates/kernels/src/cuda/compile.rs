@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::ptr;
 
 use super::symbols::Nvrtc;
-use crate::kernels::DeviceError;
+use crate::DeviceError;
 
 /// What every source starts with.
 const PRELUDE: &str = include_str!("source/prelude.cuh");
@@ -151,7 +151,7 @@ mod tests {
     use super::super::library::{self, Name, Search};
     use super::super::sources;
     use super::*;
-    use crate::kernels::{AttentionShape, Precision};
+    use crate::{AttentionShape, Precision};
 
     /// NVRTC needs no GPU; `HOST_TEST_NVRTC` may be its directory. Without it there is nothing to see, which is said past the
     /// test's captured output.
