@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 pub use self::convert::dataset;
-pub use self::render::escape;
+pub use self::render::{escape, escape_line};
 
 /// How bad it is. Ordered: an error is greater than a warning, a warning greater than a note.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]

@@ -13,7 +13,6 @@ pub mod device;
 pub mod diagnostic;
 pub mod directories;
 pub mod evidence;
-pub mod files;
 pub mod memory;
 pub mod quickstart;
 pub mod report;

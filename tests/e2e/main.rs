@@ -24,3 +24,4 @@ mod preprocess;
 mod run;
 mod schema;
 mod support;
+mod wall;

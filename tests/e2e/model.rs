@@ -227,7 +227,7 @@ fn a_pipe_in_the_place_of_a_file_does_not_hang() {
         let made = std::process::Command::new("mkfifo").arg(project.path("model").join(file)).status().unwrap();
         assert!(made.success());
         let messages = project.failure(&["check", "host.yml"]);
-        assert!(messages.contains("it is not a regular file"), "{file}: {messages}");
+        assert!(messages.contains("it is a pipe, not a regular file"), "{file}: {messages}");
     }
 }
 

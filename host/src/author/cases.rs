@@ -6,7 +6,7 @@ use plugin_runtime::Kind;
 use serde_json::Value;
 
 use crate::diagnostic::{Diagnostic, Failure, Place};
-use crate::files::read_text;
+use intake::read_text;
 
 /// What was expected of a case.
 pub const GOLDEN: &str = "golden.jsonl";

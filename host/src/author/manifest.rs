@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::diagnostic::{Diagnostic, Place};
-use crate::files::read_text;
+use intake::read_text;
 
 /// Its name in a project.
 pub const FILE: &str = "plugin.json";

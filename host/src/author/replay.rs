@@ -11,7 +11,7 @@ use crate::check::plugins::{plugin_flags, shown_source};
 use crate::checkpoint::directory::replace_file;
 use crate::commands;
 use crate::diagnostic::{Diagnostic, Failure};
-use crate::files::read_text;
+use intake::read_text;
 
 /// Its name in an output directory.
 pub const FILE: &str = "failed-call.json";

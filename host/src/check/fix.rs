@@ -2,11 +2,81 @@
 //! comes the new text, with what it mends and what it has to leave alone.
 
 use crate::checkpoint::directory::replace_file;
-use crate::config::{ConfigSource, edit, is_within};
+use crate::config::{Choice as _, ConfigSource, FILE_LIMIT, LrScheduler, edit, is_within};
 use crate::diagnostic::{Diagnostic, Edit, Failure};
 
-/// Keys that say which plugins run and what they may do.
-const GUARDED: [&str; 2] = ["plugins", "rules"];
+/// Keys that an edit of a rule may change, which is a stranger's: numbers, switches and words of the trainer's own. None of
+/// them names a file, a model, or a plugin.
+const OPEN: [&str; 59] = [
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "adapter",
+    "batch_size",
+    "bf16",
+    "cosine_min_lr_ratio",
+    "default_system_message",
+    "eot_tokens",
+    "eval_batch_size",
+    "eval_max_new_tokens",
+    "eval_sample_packing",
+    "eval_steps",
+    "eval_strategy",
+    "evals_per_epoch",
+    "excess_length_strategy",
+    "float32",
+    "fp16",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
+    "gradient_checkpointing_kwargs",
+    "learning_rate",
+    "logging_steps",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_fan_in_fan_out",
+    "lora_r",
+    "lora_target_linear",
+    "lora_target_modules",
+    "loss_watchdog_patience",
+    "loss_watchdog_threshold",
+    "lr_scheduler",
+    "max_grad_norm",
+    "max_steps",
+    "micro_batch_size",
+    "num_epochs",
+    "num_generation_samples",
+    "optimizer",
+    "peft_layers_to_transform",
+    "peft_use_rslora",
+    "sample_packing",
+    "save_steps",
+    "save_strategy",
+    "save_total_limit",
+    "saves_per_epoch",
+    "seed",
+    "sequence_len",
+    "shuffle_merged_datasets",
+    "tf32",
+    "train_on_inputs",
+    "unfrozen_parameters",
+    "use_reentrant",
+    "val_set_size",
+    "warmup_ratio",
+    "warmup_steps",
+    "weight_decay",
+    "reinit_weights",
+    "special_tokens",
+    "auto_resume_from_checkpoints",
+];
+
+/// True for an edit that a rule may make.
+fn is_open(edit: &Edit) -> bool {
+    let path = edit.path();
+    let key = path.split(['.', '[']).next().unwrap_or(path);
+    let names_plugin = key == "lr_scheduler"
+        && matches!(edit, Edit::Set { value, .. } if LrScheduler::parse(value.trim_matches(['"', '\''])).is_none());
+    OPEN.contains(&key) && !names_plugin
+}
 
 /// What `--fix` would do.
 #[derive(Debug)]
@@ -20,6 +90,22 @@ pub struct Fixes {
 }
 
 impl Fixes {
+    /// True if a rule wants some of it.
+    pub fn is_of_rule(&self, found: &[Diagnostic]) -> bool {
+        self.mended.iter().any(|&index| found[index].code.starts_with("rule::"))
+    }
+
+    /// What changes, as lines that go and lines that come.
+    pub fn difference(&self, source: &ConfigSource) -> String {
+        let (old, new): (Vec<&str>, Vec<&str>) = (source.text.lines().collect(), self.text.lines().collect());
+        let same = |pairs: &mut dyn Iterator<Item = (&&str, &&str)>| pairs.take_while(|(old, new)| old == new).count();
+        let start = same(&mut old.iter().zip(&new));
+        let end = same(&mut old[start..].iter().rev().zip(new[start..].iter().rev()));
+        let gone = old[start..old.len() - end].iter().map(|line| format!("- {line}\n"));
+        let come = new[start..new.len() - end].iter().map(|line| format!("+ {line}\n"));
+        gone.chain(come).collect()
+    }
+
     /// Makes the edits of all findings, in their order. All edits of a finding are made, or none; where two findings
     /// want to change one thing, the first one has its way.
     pub fn new(source: &ConfigSource, found: &[Diagnostic]) -> Self {
@@ -45,8 +131,8 @@ fn edited(source: &ConfigSource, text: &str, finding: &Diagnostic, changed: &[St
     let mut text = text.to_owned();
     for wanted in &finding.fix {
         let path = wanted.path();
-        if is_rule && GUARDED.iter().any(|guarded| is_within(path, guarded)) {
-            return Err(format!("a rule may not change `{path}`, which says what plugins may do"));
+        if is_rule && !is_open(wanted) {
+            return Err(format!("a rule may not change `{path}`: only what names no file, model or plugin"));
         }
         if source.is_overridden(path) {
             return Err(format!("`{path}` comes from `--set`, not from the file"));
@@ -87,7 +173,7 @@ pub fn write(source: &ConfigSource, text: &str) -> Result<(), Failure> {
     if metadata.permissions().readonly() {
         return Err(unwritable("it is read-only".to_owned()).into());
     }
-    let old = std::fs::read_to_string(&target).map_err(io)?;
+    let old = intake::read_text(&target, FILE_LIMIT).map_err(io)?;
     let mark = if old.starts_with(MARK) { MARK } else { "" };
     if old[mark.len()..] != source.text {
         return Err(unwritable("it was changed by someone else in the meantime".to_owned())
@@ -111,19 +197,38 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_cannot_reach_what_says_what_plugins_may_do() {
+    fn a_rule_cannot_reach_files_and_plugins() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let path = folder.path().join("host.yml");
         std::fs::write(&path, TEXT).expect("write");
         let source = examine(&path, &[]).loaded.expect("a config, with problems").source;
-        for path in ["plugins", "plugins[0].sha256", "plugins[0].grants", "rules", "rules[0]"] {
+        let shut = [
+            "plugins",
+            "plugins[0].sha256",
+            "plugins[0].grants",
+            "rules",
+            "rules[0]",
+            "datasets[0].path",
+            "output_dir",
+            "base_model",
+            "eval_reward_funcs",
+            "chat_template_jinja",
+            "lr_scheduler",
+        ];
+        for path in shut {
             let found = [finding("rule::X", path)];
             let fixes = Fixes::new(&source, &found);
             assert_eq!((fixes.text.as_str(), fixes.mended.len(), fixes.left.len()), (TEXT, 0, 1), "{path}");
-            assert!(fixes.left[0].1.contains("what plugins may do"), "{}", fixes.left[0].1);
+            assert!(fixes.left[0].1.contains("no file, model or plugin"), "{}", fixes.left[0].1);
         }
         let found = [finding("rule::X", "lora_r"), finding("config::unknown-value", "plugins[0].sha256")];
         let fixes = Fixes::new(&source, &found);
         assert_eq!(fixes.text, TEXT.replace("lora_r: 8", "lora_r: 1").replace("\"00\"", "1"));
+        assert!(fixes.is_of_rule(&found));
+        let difference = fixes.difference(&source);
+        assert!(
+            difference.contains("- lora_r: 8 # rank\n+ ") && difference.ends_with("+ lora_r: 1 # rank\n"),
+            "{difference}"
+        );
     }
 }

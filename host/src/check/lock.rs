@@ -14,7 +14,7 @@ use super::plugins::{names, plugin_flags, shown_source};
 use crate::checkpoint::directory::replace_file;
 use crate::config::LoadedConfig;
 use crate::diagnostic::{Diagnostic, Failure, Place, Severity};
-use crate::files::read_text;
+use intake::read_text;
 
 /// Its name.
 const FILE: &str = "plugins.lock";

@@ -67,6 +67,7 @@ pub fn configure(loaded: &LoadedConfig, granted: &[Grant], plugins: &mut PluginH
             memory_bytes: bytes(own.memory_mb, 20, defaults.memory_bytes),
             call: own.call_ms.map_or(defaults.call, Duration::from_millis),
             result_bytes: bytes(own.result_mb, 20, defaults.result_bytes),
+            rows_bytes: own.rows_mb.map(|count| count << 20),
             log_bytes: bytes(own.log_kb, 10, defaults.log_bytes),
             file_bytes: bytes(own.file_mb, 20, defaults.file_bytes),
             compile: own.compile_ms.map_or(defaults.compile, Duration::from_millis),

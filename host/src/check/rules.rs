@@ -81,7 +81,13 @@ fn run(
                         found.push(unknown_rule(loaded, plugins, rule, index, id, &ids));
                     }
                 }
-                found.extend(findings.iter().filter_map(|finding| diagnostic(loaded, rule, finding)));
+                let mut own = findings.iter().filter_map(|finding| diagnostic(loaded, rule, finding));
+                found.extend(own.by_ref().take(FINDINGS));
+                let more = own.count();
+                if more > 0 {
+                    let message = format!("`{}` found {more} things more, which are not shown", rule.name);
+                    found.push(Diagnostic::warning("rule::more", message).plugin(&rule.name));
+                }
             }
             // That a named plugin does not exist is said where plugins are looked up.
             Err(error) if error.code == "plugin::unknown" || error.code == "plugin::wrong-kind" => {}
@@ -94,6 +100,11 @@ fn run(
     }
     found
 }
+
+/// Findings of one plugin that are shown.
+const FINDINGS: usize = 100;
+/// Places that one finding is about, and edits that mend it.
+const PLACES: usize = 20;
 
 fn unknown_rule(
     loaded: &LoadedConfig,
@@ -131,7 +142,7 @@ fn diagnostic(loaded: &LoadedConfig, rule: &RuleRef, finding: &Finding) -> Optio
         },
     };
     let mut diagnostic = Diagnostic::new(severity, format!("rule::{}", finding.rule), &finding.message);
-    let mut paths = finding.paths.iter();
+    let mut paths = finding.paths.iter().take(PLACES);
     if let Some(first) = paths.next() {
         diagnostic = loaded.locate(diagnostic, first);
     }
@@ -143,8 +154,10 @@ fn diagnostic(loaded: &LoadedConfig, rule: &RuleRef, finding: &Finding) -> Optio
     if !finding.why.is_empty() {
         diagnostic = diagnostic.why(&finding.why);
     }
-    diagnostic.help = finding.help.clone().or_else(|| (!finding.fix.is_empty()).then(|| words(&finding.fix)));
-    diagnostic.fix = finding.fix.iter().map(edit).collect();
+    // Some of the edits alone could be worse than none.
+    let edits = if finding.fix.len() > PLACES { &[][..] } else { &finding.fix[..] };
+    diagnostic.help = finding.help.clone().or_else(|| (!edits.is_empty()).then(|| words(edits)));
+    diagnostic.fix = edits.iter().map(edit).collect();
     if !BUNDLED_RULES.contains(&rule.name.as_str()) {
         diagnostic = diagnostic.note(format!("a rule of the plugin `{}`", rule.name)).plugin(&rule.name);
     }

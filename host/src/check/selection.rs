@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use engine::adapter::Modules;
 use engine::model::config::ModelConfig;
-use engine::model::files;
 use engine::model::layout::LinearKind;
 
 use super::facts::ModelFacts;
@@ -38,8 +37,8 @@ pub fn unfrozen(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Vec<
     for (index, pattern) in patterns.iter().enumerate() {
         let place = loaded.source.nearest_place(&format!("unfrozen_parameters[{index}]"));
         // Python's `re.match`: at the start, not necessarily to the end.
-        let Ok(regex) = regex::Regex::new(&format!("^(?:{pattern})")) else { continue };
-        let matched: Vec<&String> = names.iter().filter(|name| regex.is_match(name)).collect();
+        let Ok(regex) = crate::config::pattern(&format!("^(?:{pattern})")) else { continue };
+        let matched: Vec<&String> = names.iter().filter(|name| regex.is_match(name.as_bytes())).collect();
         if matched.is_empty() {
             let near = nearest(pattern, names.iter().map(String::as_str));
             let help = near.unwrap_or(names.last().map_or("", String::as_str));
@@ -84,8 +83,8 @@ pub fn lora_modules(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Modules
         TargetModules::Pattern(pattern) => {
             let at = loaded.source.nearest_place("lora_target_modules");
             // Python's `re.fullmatch`.
-            let Ok(regex) = regex::Regex::new(&format!("^(?:{pattern})$")) else { return Ok(all) };
-            if let Some(other) = other_modules(model).into_iter().find(|name| regex.is_match(name)) {
+            let Ok(regex) = crate::config::pattern(&format!("^(?:{pattern})$")) else { return Ok(all) };
+            if let Some(other) = other_modules(model).into_iter().find(|name| regex.is_match(name.as_bytes())) {
                 let message = format!("`{pattern}` matches `{other}` too, which is no linear layer");
                 return Err(Diagnostic::error("config::no-match", message)
                     .at(at)
@@ -93,7 +92,7 @@ pub fn lora_modules(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Modules
                     .help("name what the modules have in common: `.*_proj`, `.*self_attn.*_proj`")
                     .into());
             }
-            let picked = Modules::matching(model, |name| regex.is_match(name));
+            let picked = Modules::matching(model, |name| regex.is_match(name.as_bytes()));
             if picked.is_empty() {
                 let diagnostic = no_module(pattern).at(at);
                 return Err(diagnostic.why("the pattern is matched with whole names").into());
@@ -155,9 +154,7 @@ pub fn template(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Chat
             Some(text) if text.contains("{{") || text.contains("{%") => Some(text.clone()),
             Some(file) => {
                 let path = loaded.resolve(file);
-                let read = files::read(&path, TEMPLATE_BYTES)
-                    .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
-                let text = read.map_err(|error| {
+                let text = intake::read_text(&path, TEMPLATE_BYTES).map_err(|error| {
                     Diagnostic::error(
                         "config::missing-file",
                         format!("the chat template `{}` cannot be read", path.display()),

@@ -85,14 +85,19 @@ impl PendingDirectory {
         file.write_all(text.as_bytes()).map_err(write)?;
         file.sync_all().map_err(write)?;
         sync_directory(&self.temporary)?;
-        if self.target.exists() {
-            // Only a directory that a reader would refuse is ever replaced: a complete one with this name is the same step.
-            fs::remove_dir_all(&self.target)
-                .map_err(|source| CheckpointError::Write { path: self.target.clone(), source })?;
-        }
-        fs::rename(&self.temporary, &self.target)
-            .map_err(|source| CheckpointError::Write { path: self.target.clone(), source })?;
+        let failed = |source| CheckpointError::Write { path: self.target.clone(), source };
+        // A complete one with this name is the same step; one that is not ours stays.
+        let old = match fs::symlink_metadata(&self.target) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(error)),
+            Ok(_) if is_ours(&self.target) => Some(set_aside(&self.target)?),
+            Ok(_) => return Err(failed(std::io::Error::other("it is there already, and not from a run"))),
+        };
+        fs::rename(&self.temporary, &self.target).map_err(failed)?;
         self.published = true;
+        if let Some(old) = old {
+            fs::remove_dir_all(&old).map_err(|source| CheckpointError::Write { path: old, source })?;
+        }
         if let Some(parent) = self.target.parent() {
             sync_directory(parent)?;
         }
@@ -109,12 +114,43 @@ impl Drop for PendingDirectory {
     }
 }
 
+/// True for a directory that a run made: it has a manifest, whatever became of the files.
+pub fn is_ours(directory: &Path) -> bool {
+    fs::symlink_metadata(directory).is_ok_and(|metadata| metadata.is_dir())
+        && match read_manifest(directory) {
+            Ok(_) => true,
+            // Versions before this one left them empty when they were killed while they removed them.
+            Err(CheckpointError::Incomplete { .. }) => {
+                fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
+            }
+            Err(_) => false,
+        }
+}
+
+/// Renames a directory to a name that no reader takes for a checkpoint, and that `sweep` removes: what is then killed leaves
+/// nothing half under the old name.
+pub(super) fn set_aside(directory: &Path) -> Result<PathBuf, CheckpointError> {
+    let aside = directory.with_file_name(format!(".{}.old.tmp-{}", name_of(directory), std::process::id()));
+    let failed = |source| CheckpointError::Write { path: directory.to_owned(), source };
+    fs::rename(directory, &aside).map_err(failed)?;
+    Ok(aside)
+}
+
+/// Removes a directory that a run made: it is there whole, or not at all.
+pub fn remove(directory: &Path) -> Result<(), CheckpointError> {
+    let aside = set_aside(directory)?;
+    fs::remove_dir_all(&aside).map_err(|source| CheckpointError::Write { path: aside, source })
+}
+
+/// Bytes that a manifest may have.
+const MANIFEST_LIMIT: u64 = 16 << 20;
+
 /// Reads the manifest of a complete directory and compares each file's size and digest with it.
 pub fn verify(directory: &Path) -> Result<Manifest, CheckpointError> {
     let manifest = read_manifest(directory)?;
     for (name, record) in &manifest.files {
         let path = directory.join(name);
-        let mut file = match File::open(&path) {
+        let mut file = match intake::open_inside(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(CheckpointError::Corrupt { path, reason: "the manifest lists it, but it is gone".into() });
@@ -131,6 +167,14 @@ pub fn verify(directory: &Path) -> Result<Manifest, CheckpointError> {
             return Err(CheckpointError::Corrupt { path, reason });
         }
     }
+    for path in files_of(directory)? {
+        let name = name_of(&path);
+        let is_read = name.ends_with(".safetensors") || name.ends_with(".json");
+        if is_read && name != MANIFEST && !manifest.files.contains_key(&name) {
+            let reason = "it was not saved with the checkpoint: its manifest does not list it".into();
+            return Err(CheckpointError::Corrupt { path, reason });
+        }
+    }
     Ok(manifest)
 }
 
@@ -138,7 +182,7 @@ pub fn verify(directory: &Path) -> Result<Manifest, CheckpointError> {
 pub fn read_manifest(directory: &Path) -> Result<Manifest, CheckpointError> {
     let path = directory.join(MANIFEST);
     let incomplete = |reason: &str| CheckpointError::Incomplete { path: directory.to_owned(), reason: reason.into() };
-    let bytes = match fs::read(&path) {
+    let bytes = match intake::read_inside(&path, MANIFEST_LIMIT) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(incomplete(if directory.is_dir() {

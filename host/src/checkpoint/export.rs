@@ -2,7 +2,7 @@
 //! written beside its final name and renamed, so that a crash leaves the old one or the new one.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use engine::adapter::peft::export_adapter;
 use engine::kernels::Kernels;
@@ -48,15 +48,17 @@ impl ModelFiles<'_> {
         Ok(tokenizer_files::write(self.tokenizer, self.chat_template, directory)?)
     }
 
-    /// Puts the finished model into `output_dir`, with `card` as its `README.md`.
+    /// Puts the finished model into `output_dir`, with `card` as its `README.md`. Before a file gets its name there, `claim`
+    /// is told all of them; what it gives back are names of an earlier model, which go.
     pub fn publish<K: Kernels>(
         &self,
         model: &Model<K>,
         output_dir: &Path,
         card: &str,
-    ) -> Result<Vec<PathBuf>, Failure> {
+        claim: &mut dyn FnMut(&[String]) -> Result<Vec<String>, Failure>,
+    ) -> Result<(), Failure> {
         let temporary = output_dir.join(format!(".model.tmp-{}", std::process::id()));
-        let written = self.write_and_move(model, &temporary, output_dir, card);
+        let written = self.write_and_move(model, &temporary, output_dir, card, claim);
         if temporary.exists() {
             let _ = fs::remove_dir_all(&temporary);
         }
@@ -69,7 +71,8 @@ impl ModelFiles<'_> {
         temporary: &Path,
         output_dir: &Path,
         card: &str,
-    ) -> Result<Vec<PathBuf>, Failure> {
+        claim: &mut dyn FnMut(&[String]) -> Result<Vec<String>, Failure>,
+    ) -> Result<(), Failure> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| CheckpointError::Write { path, source }
@@ -77,22 +80,25 @@ impl ModelFiles<'_> {
         fs::create_dir_all(temporary).map_err(failed(temporary))?;
         self.write(model, temporary)?;
         fs::write(temporary.join("README.md"), card).map_err(failed(temporary))?;
-        let mut moved = Vec::new();
-        for from in files_of(temporary)? {
-            fs::File::open(&from).and_then(|file| file.sync_all()).map_err(failed(&from))?;
-            let to = output_dir.join(name_of(&from));
-            fs::rename(&from, &to).map_err(failed(&to))?;
-            moved.push(to);
+        let files = files_of(temporary)?;
+        for from in &files {
+            fs::File::open(from).and_then(|file| file.sync_all()).map_err(failed(from))?;
         }
-        // Of an earlier run in the same directory: a template or tokens that are not this model's would be read with it.
-        for name in tokenizer_files::OPTIONAL {
-            let stale = output_dir.join(name);
-            if !moved.contains(&stale) && stale.is_file() {
-                fs::remove_file(&stale).map_err(failed(&stale))?;
+        let names: Vec<String> = files.iter().map(|path| name_of(path)).collect();
+        let stale = claim(&names)?;
+        for (from, name) in files.iter().zip(&names) {
+            let to = output_dir.join(name);
+            fs::rename(from, &to).map_err(failed(&to))?;
+        }
+        // A template or tokens that are not this model's would be read with it.
+        for name in stale {
+            let path = output_dir.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(&path)(error).into()),
+                _ => {}
             }
         }
-        sync_directory(output_dir)?;
-        Ok(moved)
+        Ok(sync_directory(output_dir)?)
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod directory;
 pub mod export;
 pub mod load;
+pub mod owned;
 pub mod retention;
 pub mod save;
 mod tokenizer_files;

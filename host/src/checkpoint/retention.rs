@@ -9,7 +9,7 @@ pub fn prune(output_dir: &Path, limit: usize) -> Result<Vec<u64>, CheckpointErro
     let all = list(output_dir)?;
     let mut removed = Vec::new();
     for (step, path) in all.iter().take(all.len().saturating_sub(limit.max(1))) {
-        std::fs::remove_dir_all(path).map_err(|source| CheckpointError::Write { path: path.clone(), source })?;
+        super::directory::remove(path)?;
         removed.push(*step);
     }
     Ok(removed)

@@ -18,6 +18,8 @@ use crate::diagnostic::Failure;
 pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 /// Where the run stands.
 pub const STATE_FILE: &str = "trainer_state.json";
+/// Its format.
+pub const STATE_VERSION: u32 = 1;
 
 /// Where a run stands: all that a resume needs beside weights and moments. Randomness needs no state of its own: every
 /// draw is a function of the seed and of these counters.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use engine::model::files::{self, JSON_BYTES};
+use intake::JSON_BYTES;
 use serde_json::{Map, Value, json};
 
 use super::CheckpointError;
@@ -14,16 +14,17 @@ use crate::data::tokenizer::Tokenizer;
 const CONFIG: &str = "tokenizer_config.json";
 const MAP: &str = "special_tokens_map.json";
 const TEMPLATE: &str = "chat_template.jinja";
-/// Files that not every model has: those of an earlier run are not those of this one.
-pub(super) const OPTIONAL: [&str; 5] = [TEMPLATE, MAP, OTHERS[0], OTHERS[1], OTHERS[2]];
+const TOKENIZER: &str = "tokenizer.json";
+/// All that may be written.
+pub(super) const NAMES: [&str; 7] = [TOKENIZER, CONFIG, TEMPLATE, MAP, OTHERS[0], OTHERS[1], OTHERS[2]];
 /// Files that go along unchanged where the base model has them.
 const OTHERS: [&str; 3] = ["added_tokens.json", "vocab.json", "merges.txt"];
 
 /// Writes the files into a directory.
 pub(super) fn write(tokenizer: &Tokenizer, template: Option<&str>, directory: &Path) -> Result<(), CheckpointError> {
     match tokenizer.rewritten() {
-        Some(text) => put(&directory.join("tokenizer.json"), text.as_bytes())?,
-        None => copy(tokenizer.directory(), directory, "tokenizer.json")?,
+        Some(text) => put(&directory.join(TOKENIZER), text.as_bytes())?,
+        None => copy(tokenizer.directory(), directory, TOKENIZER)?,
     }
     for name in OTHERS {
         copy(tokenizer.directory(), directory, name)?;
@@ -54,7 +55,7 @@ pub(super) fn write(tokenizer: &Tokenizer, template: Option<&str>, directory: &P
 /// Bytes of what [`write()`] writes, about.
 pub(super) fn bytes(tokenizer: &Tokenizer, template: Option<&str>) -> u64 {
     let size = |name: &&str| Some(tokenizer.directory().join(name).metadata().ok()?.len());
-    let files = ["tokenizer.json", CONFIG, MAP].iter().chain(&OTHERS);
+    let files = [TOKENIZER, CONFIG, MAP].iter().chain(&OTHERS);
     files.filter_map(size).sum::<u64>() + template.map_or(0, |template| template.len() as u64)
 }
 
@@ -124,7 +125,7 @@ fn edited(
 ) -> Result<Option<String>, CheckpointError> {
     let path = tokenizer.directory().join(name);
     let failed = |source: std::io::Error| CheckpointError::Read { path: path.clone(), source };
-    let bytes = files::read_if_there(&path, JSON_BYTES).map_err(failed)?;
+    let bytes = intake::read_inside_if_there(&path, JSON_BYTES).map_err(failed)?;
     let bytes = bytes.unwrap_or_else(|| b"{}".to_vec());
     let mut object: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|error| failed(error.into()))?;
     if !edit(&mut object) {
@@ -137,12 +138,13 @@ fn edited(
 
 fn copy(from: &Path, to: &Path, name: &str) -> Result<(), CheckpointError> {
     let (from, to) = (from.join(name), to.join(name));
-    match fs::copy(&from, &to) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(CheckpointError::Write { path: to, source: error })
-        }
-        _ => Ok(()),
-    }
+    let mut source = match intake::open_inside(&from) {
+        Ok(source) => source,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(CheckpointError::Read { path: from, source }),
+    };
+    let copied = fs::File::create(&to).and_then(|mut file| std::io::copy(&mut source, &mut file));
+    copied.map(|_| ()).map_err(|source| CheckpointError::Write { path: to, source })
 }
 
 fn put(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {

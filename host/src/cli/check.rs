@@ -1,6 +1,6 @@
 //! `host check`: every problem at once, before anything is spent; with `--fix`, what can be mended with certainty is.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::path::Path;
 
 use plugin_runtime::PluginHost;
@@ -31,6 +31,9 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
         let Some(loaded) = look.examined.loaded.as_ref().filter(|_| args.fix) else { break };
         let fixes = Fixes::new(&loaded.source, &look.found);
         if fixes.mended.is_empty() {
+            break;
+        }
+        if fixes.is_of_rule(&look.found) && output == Output::Human && !agreed(&fixes.difference(&loaded.source)) {
             break;
         }
         mended += fixes.mended.len();
@@ -82,6 +85,19 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
         describe(loaded, model, plan, cost, None, output, "nothing was trained or written (--plan)");
     }
     Ok(if errors == 0 { ExitStatus::Done } else { ExitStatus::Failed })
+}
+
+/// Whether the person at the terminal wants this change: rules are plugins, and some are strangers'. Where nobody is there
+/// to be asked, `--fix` is the answer.
+fn agreed(difference: &str) -> bool {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return true;
+    }
+    let lines: Vec<_> = difference.lines().map(escape).collect();
+    say(&format!("{}\nchange it like this? [y/N]", lines.join("\n")));
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().take(100).read_line(&mut answer);
+    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
 /// A config as it now stands in its file, and everything that is found in it.

@@ -1,13 +1,12 @@
 //! `host doctor`: what this machine has and what this program can do with it, to be pasted into a report.
 
-use std::io::Write as _;
 use std::path::Path;
 
 use clap::Args;
 use engine::kernels::cuda::system;
 use serde_json::{Value, json};
 
-use super::open_plugins;
+use super::{open_plugins, print};
 use crate::capabilities;
 use crate::config::{AutoBool, DeviceChoice};
 use crate::device::{self, Device};
@@ -33,7 +32,7 @@ impl DoctorArgs {
 
 pub(super) fn run(args: &DoctorArgs) -> Result<ExitStatus, Failure> {
     if args.capabilities {
-        let _ = std::io::stdout().write_all(capabilities::markdown().as_bytes());
+        print(&capabilities::markdown())?;
         return Ok(ExitStatus::Done);
     }
     let facts = facts()?;
@@ -44,7 +43,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<ExitStatus, Failure> {
         emit("doctor", fields);
         return Ok(ExitStatus::Done);
     }
-    let _ = std::io::stdout().write_all(text(&facts).as_bytes());
+    print(&text(&facts))?;
     Ok(ExitStatus::Done)
 }
 

@@ -1,20 +1,20 @@
 //! `host evidence`: what came of runs, to be shared as JSON lines and held against configs. Nothing is ever sent.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::say;
+use super::{print, say};
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure, escape};
 use crate::evidence::record::Record;
 use crate::evidence::table::{FILE_LIMIT, Table, lines, parse, read};
-use crate::files::text_of;
 use crate::report::{Output, emit};
 use crate::train::lock::OutputLock;
 use crate::train::output::described;
+use intake::text_of;
 
 #[derive(Debug, Args)]
 pub(super) struct EvidenceArgs {
@@ -67,7 +67,7 @@ fn export(runs: &[PathBuf]) -> Result<ExitStatus, Failure> {
         }
     }
     Failure::check(problems)?;
-    let _ = std::io::stdout().write_all(lines(&records).as_bytes());
+    print(&lines(&records))?;
     Ok(ExitStatus::Done)
 }
 
@@ -138,7 +138,7 @@ fn stdin() -> Result<Vec<Record>, Failure> {
 fn show(output: Output) -> Result<ExitStatus, Failure> {
     let table = Table::load()?;
     if output == Output::Json {
-        let _ = std::io::stdout().write_all(lines(&table.records).as_bytes());
+        print(&lines(&table.records))?;
         return Ok(ExitStatus::Done);
     }
     let path = Table::path()?;
@@ -165,6 +165,6 @@ fn show(output: Output) -> Result<ExitStatus, Failure> {
         text += &format!("  {techniques}\n    {}\n", ends.join(", "));
     }
     text += &format!("{} outcomes in `{}`; delete it to forget them\n", table.records.len(), path.display());
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    print(&text)?;
     Ok(ExitStatus::Done)
 }

@@ -22,7 +22,7 @@ use clap_complete::Shell;
 use plugin_runtime::PluginHost;
 
 use crate::check::plugins::{self, Grant};
-use crate::diagnostic::{Diagnostic, ExitStatus, Failure, in_color};
+use crate::diagnostic::{Diagnostic, ExitStatus, Failure, escape, in_color};
 use crate::report::Output;
 
 /// Fine-tunes language models; everything a community wants to change is a sandboxed WebAssembly plugin.
@@ -154,12 +154,11 @@ pub fn run(cli: Cli) -> ExitCode {
             // All at once: whoever closes the pipe early has seen enough.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "host", &mut script);
-            let _ = std::io::stdout().write_all(&script);
-            return ExitCode::SUCCESS;
+            (Output::Human, print(&String::from_utf8_lossy(&script)).map(|()| ExitStatus::Done))
         }
         Command::Doctor(args) => (args.output(), doctor::run(&args)),
         Command::Evidence(args) => (args.output(), evidence::run(&args)),
-        Command::Schema(args) => (args.output(), Ok(schema::run(&args))),
+        Command::Schema(args) => (args.output(), schema::run(&args)),
         Command::Plugin(args) => (args.output(), plugin::run(&args)),
         Command::CompilePlugin { memory } => return plugin_runtime::compile_main(memory),
     };
@@ -199,7 +198,18 @@ fn show(diagnostics: &[Diagnostic], output: Output) {
     }
 }
 
+/// What a command was asked for, on stdout. Whoever closes a pipe early has seen enough; a disk that is full is an error.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Diagnostic::error("io::stdout", "the output cannot be written").why(error.to_string()).into())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A line for a person, on stderr.
 fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", escape(line));
 }

@@ -1,13 +1,13 @@
 //! `host preprocess`: the rows of a config as the model will see them, with what of them is learned.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::ops::Range;
 
 use clap::Args;
 use serde_json::json;
 
 use super::ready::Ready;
-use super::{ConfigArgs, say};
+use super::{ConfigArgs, print, say};
 use crate::author::replay::{self, Keep};
 use crate::check::selection;
 use crate::data::batches::plan_epoch;
@@ -57,7 +57,7 @@ pub(super) fn run(args: &PreprocessArgs) -> Result<ExitStatus, Failure> {
                     run_lines(&mut text, example, origin, &model.tokenizer);
                 }
                 text.push('\n');
-                let _ = std::io::stdout().write_all(text.as_bytes());
+                print(&text)?;
             }
         }
     }

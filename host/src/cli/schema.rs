@@ -1,12 +1,11 @@
 //! `host schema`: what a config may hold, for editors and for reading.
 
-use std::io::Write as _;
-
 use clap::Args;
 use serde_json::json;
 
+use super::print;
 use crate::config::json_schema;
-use crate::diagnostic::ExitStatus;
+use crate::diagnostic::{ExitStatus, Failure};
 use crate::report::{Output, emit};
 
 #[derive(Debug, Args)]
@@ -25,13 +24,12 @@ impl SchemaArgs {
     }
 }
 
-pub(super) fn run(args: &SchemaArgs) -> ExitStatus {
+pub(super) fn run(args: &SchemaArgs) -> Result<ExitStatus, Failure> {
     if args.json {
         emit("schema", json!({ "schema": json_schema::schema() }));
-        return ExitStatus::Done;
+        return Ok(ExitStatus::Done);
     }
     let text = if args.markdown { json_schema::markdown() } else { format!("{:#}\n", json_schema::schema()) };
-    // A closed pipe is not an error: whoever read it has seen enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    ExitStatus::Done
+    print(&text)?;
+    Ok(ExitStatus::Done)
 }

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use engine::Trainer;
 use engine::generate::GenerateOptions;
 use engine::kernels::Kernels;
 use engine::kernels::cpu::CpuKernels;
+use engine::model::weights::{WeightSource, digest};
+use engine::{Trainable, Trainer};
 use plugin_runtime::PluginHost;
 use plugin_runtime::types::HealthRun;
 use serde_json::{Map, Value, json};
@@ -19,7 +20,8 @@ use crate::author::replay::{self, Keep};
 use crate::check::facts::ModelFacts;
 use crate::check::{self, plugins, selection};
 use crate::checkpoint::directory::replace_file;
-use crate::checkpoint::load::Checkpoint;
+use crate::checkpoint::load::{BASE_DIGEST, Checkpoint};
+use crate::checkpoint::owned::{METRICS_FILE, RESOLVED_FILE};
 use crate::config::LoadedConfig;
 use crate::data::template::ChatTemplate;
 use crate::device::Device;
@@ -131,7 +133,7 @@ struct Job<'a> {
 impl Job<'_> {
     /// Takes the output directory, and sees to it that `run.json` says how the run ended, however it does.
     fn run(&self, start: Instant) -> Result<ExitStatus, Failure> {
-        let settings = self.settings();
+        let settings = self.settings()?;
         let watch = self.watch()?;
         let path = PathBuf::from(&self.loaded.config.output_dir);
         let (mut directory, checkpoint, warnings) = OutputDirectory::open(&path, &self.existing(), &settings)?;
@@ -180,7 +182,7 @@ impl Job<'_> {
         let output = self.args.config.output();
         let stop = StopSignal::install()
             .map_err(|error| Diagnostic::error("io::signal", "signals cannot be watched for").why(error.to_string()))?;
-        replace_file(&directory.path().join("config.resolved.yml"), self.loaded.to_yaml().as_bytes())?;
+        replace_file(&directory.path().join(RESOLVED_FILE), self.loaded.to_yaml().as_bytes())?;
 
         let mut trainer = Trainer::on(kernels, self.model.config.clone(), &self.model.weights, plan.options.clone())?;
         trainer.reserve(&self.cost.work)?;
@@ -191,11 +193,11 @@ impl Job<'_> {
         let meters = self.plugins.meters();
         let reporter = Reporter::open(directory.path(), output, finished, plan.total_steps, meters);
         let mut reporter = reporter.map_err(|source| {
-            let path = directory.path().join("metrics.jsonl");
+            let path = directory.path().join(METRICS_FILE);
             Failure::from(crate::checkpoint::CheckpointError::Write { path, source })
         })?;
         if checkpoint.is_some() && !watch.is_empty() {
-            watch.replay(&metrics::lines(&directory.path().join("metrics.jsonl")))?;
+            watch.replay(&metrics::lines(&directory.path().join(METRICS_FILE)))?;
         }
         reporter.event("start", self.start_event(&trainer, finished));
         reporter.say(&self.opening_line(&trainer, finished));
@@ -248,7 +250,8 @@ impl Job<'_> {
             });
         }
         let card = self.card(&outcome);
-        files.publish(trainer.model(), directory.path(), &card)?;
+        let path = directory.path().to_owned();
+        files.publish(trainer.model(), &path, &card, &mut |names| directory.claim(names))?;
         let summary = self.summary(&outcome, &watch, reporter.plugin_costs(), &trainer, start);
         let fields =
             json!({ "step": trainer.optimizer_step(), "summary": summary.to_json(), "outcome": record.to_json() });
@@ -339,10 +342,10 @@ help: raise `max_steps` or `num_epochs` to go on, or start again with `--overwri
             Some(word) if word == "auto" => Existing::ResumeNewest,
             Some(path) => Existing::Resume(PathBuf::from(path)),
             None if self.args.overwrite => Existing::Overwrite,
-            // The quickstart is the same every time, so its own earlier result is nothing to lose.
-            None if self.built_in && is_finished(&PathBuf::from(&config.output_dir)) => Existing::Overwrite,
+            // The quickstart is the same every time: where it is finished, there is nothing to do.
+            None if self.built_in && is_finished(&PathBuf::from(&config.output_dir)) => Existing::ResumeNewest,
             None => match &config.resume_from_checkpoint {
-                Some(path) => Existing::Resume(PathBuf::from(path)),
+                Some(path) => Existing::ResumeAlways(PathBuf::from(path)),
                 None if config.auto_resume_from_checkpoints => Existing::ResumeNewest,
                 None => Existing::Refuse,
             },
@@ -350,7 +353,7 @@ help: raise `max_steps` or `num_epochs` to go on, or start again with `--overwri
     }
 
     /// What a resumed run must have in common with its checkpoint.
-    fn settings(&self) -> Map<String, Value> {
+    fn settings(&self) -> Result<Map<String, Value>, Failure> {
         let all = self.loaded.to_json();
         let mut settings = Map::new();
         for key in [
@@ -376,7 +379,12 @@ help: raise `max_steps` or `num_epochs` to go on, or start again with `--overwri
             settings.insert(key.to_owned(), all.get(key).cloned().unwrap_or_default());
         }
         settings.insert("data".to_owned(), self.plan.data.digest.clone().into());
-        settings
+        // What is frozen is not in a checkpoint: it comes out of the base model again.
+        let has_frozen = self.plan.options.lora.is_some() || self.plan.options.trainable != Trainable::All;
+        if has_frozen && let WeightSource::Directory(directory) = &self.model.weights {
+            settings.insert(BASE_DIGEST.to_owned(), digest(directory).map_err(Diagnostic::from)?.into());
+        }
+        Ok(settings)
     }
 
     fn used_plugins(&self) -> Vec<Value> {

@@ -34,6 +34,8 @@ pub(super) const ADAMW_IN_LESS: [(&str, u32); 7] = [
     ("paged_adamw_32bit", 32),
     ("paged_adamw", 32),
 ];
+/// Patterns that `unfrozen_parameters` may have.
+const PATTERNS: usize = 2000;
 /// Keys of an entry of `datasets`, to recognize one that lost its indentation.
 const DATASET_KEYS: [&str; 8] = [
     "path",
@@ -249,6 +251,13 @@ fn trained(top: &Section<'_>, config: &mut Config) {
     }
     config.peft_layers_to_transform = top.read::<Vec<u32>>("peft_layers_to_transform");
     fill(&mut config.unfrozen_parameters, top.read("unfrozen_parameters"));
+    if config.unfrozen_parameters.len() > PATTERNS {
+        let message = format!("`unfrozen_parameters` has more than {PATTERNS} entries");
+        cx.report(
+            cx.error("out-of-range", "unfrozen_parameters", message).help("one pattern can name many parameters"),
+        );
+        config.unfrozen_parameters.truncate(PATTERNS);
+    }
     for (index, pattern) in config.unfrozen_parameters.iter().enumerate() {
         let path = format!("unfrozen_parameters[{index}]");
         if is_row_range(pattern) {
@@ -339,8 +348,8 @@ fn target_pattern(top: &Section<'_>, config: &mut Config, pattern: &str) {
 }
 
 /// Why a text is no regular expression, in a line.
-fn compile(pattern: &str) -> Result<regex::Regex, String> {
-    regex::Regex::new(pattern).map_err(|error| {
+fn compile(pattern: &str) -> Result<regex::bytes::Regex, String> {
+    super::pattern(pattern).map_err(|error| {
         let reason = error.to_string();
         reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
     })
@@ -442,6 +451,14 @@ fn cadence(top: &Section<'_>, config: &mut Config) {
     fill(&mut config.save_strategy, top.choice("save_strategy"));
     config.save_total_limit = top.checked("save_total_limit", "1 or more", |n: u32| n > 0);
     fill(&mut config.output_dir, top.file_path("output_dir"));
+    if config.output_dir.trim() != config.output_dir || config.output_dir.contains(plugin_runtime::is_hidden) {
+        let diagnostic = top.cx.error(
+            "unsupported-value",
+            "output_dir",
+            "`output_dir` begins or ends with a space, or has what does not show",
+        );
+        top.cx.report(diagnostic.help("it becomes a directory that is typed and pasted; write a plain name"));
+    }
     config.resume_from_checkpoint = top.file_path("resume_from_checkpoint");
     fill(&mut config.auto_resume_from_checkpoints, top.read("auto_resume_from_checkpoints"));
 }

@@ -19,6 +19,9 @@ pub(super) fn from_yaml(text: &str) -> Result<Value, String> {
     }
 }
 
+/// Bytes of a text that one of the two parsers refuses and the other one may read all the same.
+const UNCHECKED: usize = 32 << 10;
+
 /// The tree of a config, and whatever is wrong with it as YAML. None where nothing can be said about its keys.
 pub(super) fn parse(source: &mut ConfigSource) -> (Option<Map<String, Value>>, Vec<Diagnostic>) {
     let mut problems = Vec::new();
@@ -34,8 +37,15 @@ pub(super) fn parse(source: &mut ConfigSource) -> (Option<Map<String, Value>>, V
             // Where the parsers disagree, values win and messages go without carets.
             let marker = error.marker();
             let spot = Spot { line: marker.line(), column: marker.col() + 1, len: 1 };
-            if let Err(syntax) = tree::read(&source.text) {
+            if let Err(syntax) =
+                tree::read(&source.text[..source.text.len().min(source.text.floor_char_boundary(UNCHECKED))])
+            {
                 return (None, vec![syntax_error(source, &syntax, Some(spot))]);
+            }
+            // What its aliases write out to is not known.
+            if source.text.len() > UNCHECKED {
+                let diagnostic = Diagnostic::error("config::syntax", "this is not valid YAML");
+                return (None, vec![diagnostic.at(source.at(spot, "")).why(error.to_string())]);
             }
         }
     }
@@ -97,9 +107,11 @@ fn describe(source: &ConfigSource, spot: Spot, flaw: &Flaw) -> Diagnostic {
             Diagnostic::error("config::wrong-type", "a key is plain text, not a list or a mapping").at(of(path))
         }
         Flaw::TooDeep => Diagnostic::error("config::too-deep", "more than 64 levels of nesting").at(of("")),
-        Flaw::TooLarge => Diagnostic::error("config::too-large", "more than 20000 entries, aliases written out")
-            .at(of(""))
-            .why("aliases of aliases grow without bound; no training config needs this many"),
+        Flaw::TooLarge => {
+            Diagnostic::error("config::too-large", "more than 20000 entries or 8 MiB, aliases written out")
+                .at(of(""))
+                .why("aliases of aliases grow without bound; no training config needs this many")
+        }
         Flaw::RecursiveAlias { path } => {
             Diagnostic::error("config::recursive-alias", format!("the value of `{path}` would contain itself"))
                 .at(of(path))

@@ -267,6 +267,7 @@ fn plugin_pin(section: &Section<'_>) -> Option<PluginPin> {
         limits.memory_mb = own.checked("memory_mb", "from 1 to 4096", mebibytes);
         limits.call_ms = own.checked("call_ms", "from 1 to 3600000", milliseconds);
         limits.result_mb = own.checked("result_mb", "from 1 to 4096", mebibytes);
+        limits.rows_mb = own.checked("rows_mb", "from 1 to 16777216", |n: u64| (1..=1 << 24).contains(&n));
         limits.log_kb = own.checked("log_kb", "from 1 to 65536", |n: u64| (1..=65536).contains(&n));
         limits.file_mb = own.checked("file_mb", "from 1 to 256", |n: u64| (1..=256).contains(&n));
         limits.compile_ms = own.checked("compile_ms", "from 1 to 3600000", milliseconds);

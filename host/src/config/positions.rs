@@ -12,6 +12,15 @@ const ENTRY_LIMIT: usize = 20_000;
 /// Levels of nesting. No key of the schema needs more than six; a plugin's own config may need some.
 const DEPTH_LIMIT: usize = 64;
 
+/// Brackets that are open at once.
+const BRACKET_LIMIT: usize = 1000;
+/// Bytes that all values may have once aliases are written out.
+const BYTES_LIMIT: usize = 8 << 20;
+/// Flaws that are told.
+const FLAW_LIMIT: usize = 50;
+/// Columns up to which the end of a quoted text is looked for.
+const COLUMN_LIMIT: usize = 10_000;
+
 /// A stretch of one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Spot {
@@ -78,6 +87,12 @@ impl Positions {
     pub(super) fn of(text: &str) -> Result<Self, ScanError> {
         let mut pass = Pass::default();
         pass.out.is_empty = true;
+        // Each bracket that is open is looked at again with every character behind it.
+        if let Some(spot) = too_deep(text) {
+            pass.flaw(spot, Flaw::TooDeep);
+            pass.out.is_empty = false;
+            return Ok(pass.out);
+        }
         let lines: Vec<&str> = text.lines().collect();
         for event in Parser::new_from_str(text) {
             let (event, span) = event?;
@@ -85,7 +100,7 @@ impl Positions {
             if let Event::Scalar(_, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted, ..) = event {
                 spot.len = quoted_len(&lines, spot).unwrap_or(spot.len);
             }
-            if !pass.take(&event, spot) {
+            if !pass.take(&event, spot) || pass.out.flaws.len() >= FLAW_LIMIT {
                 break;
             }
         }
@@ -109,8 +124,29 @@ impl Positions {
     }
 }
 
+/// The first bracket of too many that are open at once. Brackets in texts count too; none has a thousand that stay open.
+fn too_deep(text: &str) -> Option<Spot> {
+    let mut depth = 0_usize;
+    for (index, line) in text.lines().enumerate() {
+        for (column, character) in line.chars().enumerate() {
+            match character {
+                '[' | '{' => depth += 1,
+                ']' | '}' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if depth > BRACKET_LIMIT {
+                return Some(Spot { line: index + 1, column: column + 1, len: 1 });
+            }
+        }
+    }
+    None
+}
+
 /// Characters of a quoted text without its anchor or tag, where it ends on its line.
 fn quoted_len(lines: &[&str], spot: Spot) -> Option<usize> {
+    if spot.column > COLUMN_LIMIT {
+        return None;
+    }
     let line = lines.get(spot.line - 1)?;
     let (start, _) = line.char_indices().nth(spot.column - 1)?;
     Some(line[start..end_of_quoted(line, start)?].chars().count())
@@ -157,6 +193,9 @@ struct Pass {
     /// Anchor → path of its value, and whether that value is complete.
     anchors: HashMap<usize, (String, bool)>,
     documents: usize,
+    /// Path of a plain value → its bytes, and those of all.
+    sizes: BTreeMap<String, usize>,
+    bytes: usize,
     /// Path of a mapping that is complete → its keys.
     keys: BTreeMap<String, Vec<String>>,
     /// Paths of merge keys. What stands there goes when all is read: an alias may still name something in it.
@@ -245,7 +284,7 @@ impl Pass {
         let Some((path, key)) = self.next_path() else { return true };
         self.check_tag(&path, tag, spot);
         self.anchors.insert(anchor, (path.clone(), true));
-        self.insert(path, Entry { key, value: spot, is_container: false })
+        self.size(path.clone(), text.len(), spot) && self.insert(path, Entry { key, value: spot, is_container: false })
     }
 
     fn open(&mut self, anchor: usize, tag: Option<&Tag>, spot: Spot, kind: Kind) -> bool {
@@ -284,7 +323,10 @@ impl Pass {
         }
         // The alias has a place of its own; of a key that is there twice, the first one keeps its.
         let Some(aliased) = self.out.entries.get(&target).copied() else { return true };
-        self.insert(path.clone(), Entry { key, value: spot, ..aliased }) && self.copy(&target, &path)
+        let size = self.sizes.get(&target).copied().unwrap_or(0);
+        self.size(path.clone(), size, spot)
+            && self.insert(path.clone(), Entry { key, value: spot, ..aliased })
+            && self.copy(&target, &path)
     }
 
     /// Puts what stands at `from`, and inside it, at `to` as well.
@@ -300,7 +342,10 @@ impl Pass {
         self.keys.extend(keys);
         // An alias of what is merged is not itself merged: only what is merged inside it is.
         self.merged.extend(merged.into_iter().map(|(at, ())| at).filter(|at| at != to));
-        entries.into_iter().all(|(at, entry)| self.insert(at, entry))
+        let sizes = within(self.sizes.range(from.to_owned()..).map(|(at, bytes)| (at, *bytes)), from, to);
+        let spot = entries.first().map_or(Spot { line: 1, column: 1, len: 1 }, |(_, entry)| entry.value);
+        sizes.into_iter().filter(|(at, _)| at != to).all(|(at, bytes)| self.size(at, bytes, spot))
+            && entries.into_iter().all(|(at, entry)| self.insert(at, entry))
     }
 
     /// Puts what stands under the merge key of the mapping `path` into it: its own keys (`names`) win, then the first mapping
@@ -344,6 +389,16 @@ impl Pass {
                 Kind::KeyContainer => None,
             },
         }
+    }
+
+    /// Counts the bytes of a value.
+    fn size(&mut self, path: String, bytes: usize, spot: Spot) -> bool {
+        self.sizes.insert(path, bytes);
+        self.bytes += bytes;
+        if self.bytes > BYTES_LIMIT {
+            self.flaw(spot, Flaw::TooLarge);
+        }
+        self.bytes <= BYTES_LIMIT
     }
 
     fn check_tag(&mut self, path: &str, tag: Option<&Tag>, spot: Spot) {
@@ -433,6 +488,12 @@ mod tests {
         assert!(matches!(positions.flaws.as_slice(), [(_, Flaw::TooLarge)]), "{:?}", positions.flaws);
         let deep: String = (0..200).map(|level| format!("{}a:\n", " ".repeat(level))).collect();
         assert!(matches!(Positions::of(&deep).expect("valid").flaws.as_slice(), [(_, Flaw::TooDeep)]));
+        let brackets = Positions::of(&"[".repeat(200_000)).expect("valid");
+        assert!(matches!(brackets.flaws.as_slice(), [(_, Flaw::TooDeep)]));
+        let long = format!("a: &x {}\nb: [{}]\n", "x".repeat(500_000), vec!["*x"; 1000].join(", "));
+        assert!(matches!(Positions::of(&long).expect("valid").flaws.as_slice(), [(_, Flaw::TooLarge)]));
+        let twice = Positions::of(&"a: 1\n".repeat(100_000)).expect("valid");
+        assert_eq!(twice.flaws.len(), FLAW_LIMIT);
         let own = Positions::of("a: &x\n  b: *x\n").expect("valid");
         assert!(matches!(own.flaws.as_slice(), [(_, Flaw::RecursiveAlias { .. })]));
     }

@@ -11,7 +11,7 @@ use super::positions::{Positions, Spot, is_within};
 use crate::diagnostic::{Diagnostic, Place};
 
 /// Bytes that a config may have.
-const FILE_LIMIT: u64 = 1 << 20;
+pub const FILE_LIMIT: u64 = 1 << 20;
 
 /// A config as it was given.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl ConfigSource {
             .help(format!("name the file: `{}`", path.join("host.yml").display())));
         }
         let mut bytes = Vec::new();
-        let file = std::fs::File::open(path).map_err(|error| unreadable(&error))?;
+        let file = intake::open(path).map_err(|error| unreadable(&error))?;
         file.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
         if bytes.len() as u64 > FILE_LIMIT {
             return Err(Diagnostic::error("config::too-large", format!("`{shown}` is too large for a config"))

@@ -426,6 +426,9 @@ pub struct PluginLimits {
     /// What one call may hand over, MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result_mb: Option<u64>,
+    /// All rows of a dataset, MiB; without it, 64 and 32 times what its files have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows_mb: Option<u64>,
     /// Log messages in a run, KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_kb: Option<u64>,

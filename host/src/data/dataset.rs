@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use plugin_runtime::PluginError;
 use plugin_runtime::types::{Sample, Text};
@@ -18,6 +19,8 @@ use super::tokenize::{Encoded, Encoder, TokenSample, TokenizeError};
 const BATCH: u32 = 256;
 /// Bad rows that are listed before the rest is only counted; so many roles too.
 const SHOWN: usize = 5;
+/// Bad rows after which nothing more is read.
+const BAD_ROWS: u64 = 10_000;
 /// Characters of a role's name that are shown.
 const ROLE_LENGTH: usize = 40;
 
@@ -362,7 +365,7 @@ fn read(source: &mut dyn Source, bad: &mut BadRows) -> Result<Vec<Row>, DatasetE
                 }
             }
         }
-        if batch.done {
+        if batch.done || bad.total > BAD_ROWS {
             return Ok(rows);
         }
     }
@@ -397,7 +400,8 @@ fn judge(
 /// What a row became, and what a person finds it by in its dataset.
 type Rendered = (Outcome, String);
 
-/// Splits the rows over the strategies, each on a thread of its own; the order of the rows is kept.
+/// Gives the rows to the strategies, each on a thread of its own, in pieces whose size does not depend on how many there are;
+/// a strategy begins anew with each. So what a row becomes depends on its piece alone. The order of the rows is kept.
 fn render(
     rows: Vec<Row>,
     strategies: &mut [Box<dyn PromptStrategy>],
@@ -405,33 +409,47 @@ fn render(
     sequence_len: usize,
     excess: ExcessLength,
 ) -> Result<Vec<Rendered>, DatasetError> {
-    let share = rows.len().div_ceil(strategies.len().max(1)).max(1);
-    let mut parts = Vec::new();
-    let mut rows = rows.into_iter().peekable();
-    while rows.peek().is_some() {
-        parts.push(rows.by_ref().take(share).collect::<Vec<_>>());
-    }
-    let results: Vec<Result<Vec<Rendered>, DatasetError>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = parts
-            .into_iter()
-            .zip(strategies.iter_mut())
-            .map(|(part, strategy)| {
-                scope.spawn(move || render_part(part, strategy.as_mut(), encoder, sequence_len, excess))
-            })
-            .collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
+    let pieces = rows.len().div_ceil(BATCH as usize);
+    let rows = Mutex::new((0, rows.into_iter()));
+    let next = || {
+        let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let piece: Vec<Row> = rows.1.by_ref().take(BATCH as usize).collect();
+        rows.0 += 1;
+        (!piece.is_empty()).then(|| (rows.0 - 1, piece))
+    };
+    // Of several failures the one of the first piece is told, whichever was met first.
+    let failed = AtomicUsize::new(usize::MAX);
+    let work = &|strategy: &mut dyn PromptStrategy| {
+        let mut done = Vec::new();
+        while let Some((index, piece)) = next() {
+            if index > failed.load(Ordering::Relaxed) {
+                break;
+            }
+            let result = render_piece(piece, strategy, encoder, sequence_len, excess);
+            if result.is_err() {
+                failed.fetch_min(index, Ordering::Relaxed);
+            }
+            done.push((index, result));
+        }
+        done
+    };
+    let mut results = Vec::with_capacity(pieces);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> =
+            strategies.iter_mut().map(|strategy| scope.spawn(move || work(strategy.as_mut()))).collect();
+        for worker in workers {
+            results.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
     });
+    results.sort_unstable_by_key(|(index, _)| *index);
     let mut outcomes = Vec::new();
-    for result in results {
+    for (_, result) in results {
         outcomes.extend(result?);
     }
     Ok(outcomes)
 }
 
-fn render_part(
+fn render_piece(
     rows: Vec<Row>,
     strategy: &mut dyn PromptStrategy,
     encoder: &Encoder<'_>,
@@ -439,28 +457,25 @@ fn render_part(
     excess: ExcessLength,
 ) -> Result<Vec<Rendered>, DatasetError> {
     let mut outcomes = Vec::with_capacity(rows.len());
-    let mut rows = rows.into_iter().peekable();
-    while rows.peek().is_some() {
-        let (jsons, positions): (Vec<_>, Vec<_>) =
-            rows.by_ref().take(BATCH as usize).map(|row| (row.json, row.position)).unzip();
-        let samples = strategy.render(&jsons).map_err(|error| error.at_row(&positions))?;
-        for ((sample, json), position) in samples.into_iter().zip(jsons).zip(positions) {
-            let bad = |message: String, field: Option<String>| {
-                Outcome::Bad(BadRow { position: position.clone(), message, field })
-            };
-            let outcome = match sample {
-                Ok(Some(Sample::Supervised(text))) => {
-                    encode(&text, json, encoder, sequence_len, excess).unwrap_or_else(|message| bad(message, None))
-                }
-                Ok(Some(other)) => {
-                    let kind = kind(&other);
-                    bad(format!("the prompt strategy gave {kind}, but this run learns from supervised texts"), None)
-                }
-                Ok(None) => Outcome::Skipped,
-                Err(error) => bad(error.message, error.field),
-            };
-            outcomes.push((outcome, position));
-        }
+    let (jsons, positions): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| (row.json, row.position)).unzip();
+    strategy.begin()?;
+    let samples = strategy.render(&jsons).map_err(|error| error.at_row(&positions))?;
+    for ((sample, json), position) in samples.into_iter().zip(jsons).zip(positions) {
+        let bad = |message: String, field: Option<String>| {
+            Outcome::Bad(BadRow { position: position.clone(), message, field })
+        };
+        let outcome = match sample {
+            Ok(Some(Sample::Supervised(text))) => {
+                encode(&text, json, encoder, sequence_len, excess).unwrap_or_else(|message| bad(message, None))
+            }
+            Ok(Some(other)) => {
+                let kind = kind(&other);
+                bad(format!("the prompt strategy gave {kind}, but this run learns from supervised texts"), None)
+            }
+            Ok(None) => Outcome::Skipped,
+            Err(error) => bad(error.message, error.field),
+        };
+        outcomes.push((outcome, position));
     }
     Ok(outcomes)
 }
@@ -483,7 +498,9 @@ fn encode(
             return Err(format!("{error}; set `chat_template`, or use a model whose tokenizer has one"));
         }
         // Longer than any sequence could be.
-        Err(TokenizeError::Template(TemplateError::TooLong(_))) if excess == ExcessLength::Drop => {
+        Err(TokenizeError::TooLong { .. } | TokenizeError::Template(TemplateError::TooLong(_)))
+            if excess == ExcessLength::Drop =>
+        {
             return Ok(Outcome::TooLong);
         }
         Err(error) => return Err(error.to_string()),

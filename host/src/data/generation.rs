@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use engine::model::files::{self, JSON_BYTES};
+use intake::JSON_BYTES;
 use serde_json::{Map, Value};
 
 /// Why a `generation_config.json` cannot be used.
@@ -82,7 +82,7 @@ impl GenerationConfig {
     /// [`GenerationError`] names the file and what is wrong in it.
     pub fn read(directory: &Path) -> Result<Self, GenerationError> {
         let path = directory.join("generation_config.json");
-        let bytes = files::read_if_there(&path, JSON_BYTES)
+        let bytes = intake::read_inside_if_there(&path, JSON_BYTES)
             .map_err(|source| GenerationError::Read { path: path.clone(), source })?;
         let Some(bytes) = bytes else { return Ok(Self::default()) };
         let invalid = |reason: String| GenerationError::Invalid { path: path.clone(), reason };

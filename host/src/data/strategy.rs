@@ -5,11 +5,18 @@ use plugin_runtime::types::{RowError, Sample};
 
 /// Renders rows, many at a time.
 pub trait PromptStrategy: Send {
+    /// Forgets the rows so far, so that what comes next does not depend on them.
+    fn begin(&mut self) -> Result<(), PluginError>;
+
     /// One result a row, in order; none where a row yields nothing on purpose.
     fn render(&mut self, rows: &[String]) -> Result<Vec<Result<Option<Sample>, RowError>>, PluginError>;
 }
 
 impl PromptStrategy for plugin_runtime::Strategy {
+    fn begin(&mut self) -> Result<(), PluginError> {
+        Self::begin(self)
+    }
+
     fn render(&mut self, rows: &[String]) -> Result<Vec<Result<Option<Sample>, RowError>>, PluginError> {
         Self::render(self, rows)
     }

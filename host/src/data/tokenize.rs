@@ -41,6 +41,12 @@ pub enum TokenizeError {
         /// The weight.
         weight: f32,
     },
+    /// More text than the tokens of a sequence could stand for.
+    #[error("it has {bytes} bytes of text, more than a sequence of `sequence_len` tokens could hold")]
+    TooLong {
+        /// Bytes.
+        bytes: usize,
+    },
     /// Nothing to learn from, and nothing to read.
     #[error("the row has no text")]
     Empty,
@@ -99,6 +105,37 @@ pub struct Encoder<'a> {
     pub end_of_turn: Vec<u32>,
     /// Samples keep the text that they were made of.
     pub keeps_text: bool,
+    /// How much text is tokenized.
+    pub budget: TextBudget,
+}
+
+/// How much text of a sample is tokenized: far more than a sequence could hold, and not all that a row could have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextBudget {
+    /// Bytes.
+    pub bytes: usize,
+    /// A longer text is cut to so many; it is an error otherwise.
+    pub cuts: bool,
+}
+
+impl TextBudget {
+    /// For sequences of so many tokens. A token stands for some four bytes of a text; where all would stand for many times
+    /// that, it is the same few characters over and over.
+    pub fn of(sequence_len: usize, cuts: bool) -> Self {
+        Self { bytes: (64 << 10) + sequence_len.saturating_mul(64), cuts }
+    }
+
+    /// Cuts a text, or refuses it. True if it was cut.
+    fn apply(self, text: &mut String) -> Result<bool, TokenizeError> {
+        if text.len() <= self.bytes {
+            return Ok(false);
+        }
+        if !self.cuts {
+            return Err(TokenizeError::TooLong { bytes: text.len() });
+        }
+        text.truncate(text.floor_char_boundary(self.bytes));
+        Ok(true)
+    }
 }
 
 /// What a text became.
@@ -147,6 +184,7 @@ impl Encoder<'_> {
         if text.is_empty() {
             return Err(TokenizeError::Empty);
         }
+        let is_cut = self.budget.apply(&mut text)?;
         let tokens = self.tokenizer.encode(&text)?;
         let mut places = places(&tokens);
         let mut sample = mask(&tokens, &parts);
@@ -156,6 +194,10 @@ impl Encoder<'_> {
                 push(&mut sample, at, id, self.train_on_inputs, 1.0);
             }
             places.splice(0..0, std::iter::repeat_n(0..0, prefix.len()));
+        }
+        if is_cut {
+            places.resize(sample.ids.len(), text.len()..text.len());
+            return Ok(Encoded { tokens: sample, text, places, unwritten: BTreeSet::new() });
         }
         // The end of a text that is learned is learned too: the model must know when to stop.
         let (train, weight) = parts
@@ -188,7 +230,8 @@ impl Encoder<'_> {
         let learned: Vec<Learned> =
             conversation.messages.iter().map(|message| self.learned(conversation, message)).collect();
         let needed: Vec<bool> = learned.iter().map(|learned| learned.any).collect();
-        let rendered = template.render(conversation, &needed)?;
+        let mut rendered = template.render(conversation, &needed)?;
+        self.budget.apply(&mut rendered.text)?;
         let tokens = self.tokenizer.encode(&rendered.text)?;
         if tokens.is_empty() {
             return Err(TokenizeError::Empty);

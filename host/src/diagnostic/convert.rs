@@ -261,10 +261,17 @@ fn bad_row(path: &std::path::Path, row: &BadRow) -> Diagnostic {
     }
 }
 
+fn is_inside(file: &str) -> bool {
+    use std::path::Component;
+    std::path::Path::new(file).components().all(|part| matches!(part, Component::Normal(_)))
+}
+
 /// `line 7`, `line 7, column 3` or `part.jsonl line 7` as a place.
 fn position(path: &std::path::Path, position: &str) -> (std::path::PathBuf, Option<usize>, usize) {
     let (file, rest) = match position.split_once("line ") {
         Some(("", rest)) => (path.to_owned(), rest),
+        // A plugin's words: what leads out of the dataset is no place in it.
+        Some((file, _)) if !is_inside(file.trim()) => return (path.to_owned(), None, 1),
         Some((file, rest)) => (path.join(file.trim()), rest),
         None => return (path.to_owned(), None, 1),
     };

@@ -10,7 +10,15 @@ const WINDOW: usize = 120;
 /// Characters that stay visible before the caret when a line is cut.
 const LEAD: usize = 40;
 
-/// Control characters and direction marks as visible escapes (`\u{1b}`), line breaks and everything else as they are.
+/// Characters of a message, a reason or a note that are shown.
+const TEXT: usize = 8_000;
+/// Lines of one.
+const LINES: usize = 60;
+/// Notes of a diagnostic.
+const NOTES: usize = 40;
+
+/// Whatever could steer a terminal or make a text read as another one, as visible escapes (`\u{1b}`); line breaks and
+/// everything else as they are.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
@@ -19,15 +27,29 @@ pub fn escape(text: &str) -> String {
     out
 }
 
+/// The same in one line.
+pub fn escape_line(text: &str) -> String {
+    escape(text).replace('\n', "\\n")
+}
+
 fn push_visible(out: &mut String, character: char) {
-    // A right-to-left override can make a line read as something else than it is, so it is shown as what it is.
-    let hides =
-        matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-    if character == '\n' || !(character.is_control() || hides) {
+    if character == '\n' || !plugin_runtime::is_hidden(character) {
         out.push(character);
     } else {
         out.extend(character.escape_unicode());
     }
+}
+
+/// A text in lines that are safe to print, as many as are shown.
+fn lines(text: &str) -> Vec<String> {
+    let cut = text.char_indices().nth(TEXT).map_or(text.len(), |(at, _)| at);
+    let mut lines: Vec<String> = text[..cut].lines().take(LINES).map(escape).collect();
+    let shown: usize = text[..cut].lines().take(LINES).map(|line| line.len() + 1).sum();
+    if shown < text.len() {
+        let more = text.len() - shown;
+        lines.push(format!("… ({more} bytes more)"));
+    }
+    if lines.is_empty() { vec![String::new()] } else { lines }
 }
 
 /// One line for GitHub Actions: <https://docs.github.com/actions/reference/workflow-commands-for-github-actions>.
@@ -86,9 +108,14 @@ pub(super) fn render(diagnostic: &Diagnostic, color: bool) -> String {
     let paint = Paint { color };
     let severity = diagnostic.severity;
     let mut out = String::new();
-    let head = format!("{}[{}]", severity.name(), escape(&diagnostic.code));
-    let message = paint.bold(&format!(": {}", escape(&diagnostic.message)));
-    let _ = writeln!(out, "{}{message}", paint.severity(severity, &head));
+    let head = format!("{}[{}]", severity.name(), escape_line(&diagnostic.code));
+    let message = lines(&diagnostic.message);
+    let first = paint.bold(&format!(": {}", message[0]));
+    let _ = writeln!(out, "{}{first}", paint.severity(severity, &head));
+    // Nothing of a message begins a line: it could pass for one of ours.
+    for line in &message[1..] {
+        let _ = writeln!(out, "      {}", paint.bold(line));
+    }
     if let Some(place) = &diagnostic.place {
         snippet(&mut out, place, '^', paint, severity);
     }
@@ -102,8 +129,11 @@ pub(super) fn render(diagnostic: &Diagnostic, color: bool) -> String {
     if let Some(help) = &diagnostic.help {
         labelled(&mut out, "help", help, paint);
     }
-    for note in &diagnostic.notes {
+    for note in diagnostic.notes.iter().take(NOTES) {
         labelled(&mut out, "note", note, paint);
+    }
+    if diagnostic.notes.len() > NOTES {
+        labelled(&mut out, "note", &format!("{} notes more", diagnostic.notes.len() - NOTES), paint);
     }
     out
 }
@@ -111,7 +141,7 @@ pub(super) fn render(diagnostic: &Diagnostic, color: bool) -> String {
 /// `why:  text`, later lines of the text indented below its first one.
 fn labelled(out: &mut String, label: &str, text: &str, paint: Paint) {
     let label = format!("{:<5}", format!("{label}:"));
-    for (index, line) in escape(text).lines().enumerate() {
+    for (index, line) in lines(text).iter().enumerate() {
         let _ = if index == 0 { writeln!(out, "{} {line}", paint.bold(&label)) } else { writeln!(out, "      {line}") };
     }
 }
@@ -119,7 +149,7 @@ fn labelled(out: &mut String, label: &str, text: &str, paint: Paint) {
 fn snippet(out: &mut String, place: &Place, mark: char, paint: Paint, severity: Severity) {
     let number = place.line.to_string();
     let indent = " ".repeat(number.len());
-    let file = escape(&place.file.display().to_string());
+    let file = escape_line(&place.file.display().to_string());
     let _ = writeln!(out, "{indent}{} {file}:{}:{}", paint.gutter("-->"), place.line, place.column);
     let Some(line) = &place.source_line else { return };
     let (shown, caret, width) = visible_line(line, place);

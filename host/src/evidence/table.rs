@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::record::{Record, Setup};
 use crate::checkpoint::directory::replace_file;
 use crate::diagnostic::{Diagnostic, Failure, Place};
-use crate::files::read_text;
+use intake::read_text;
 
 /// Bytes of a file of records.
 pub const FILE_LIMIT: u64 = 16 << 20;

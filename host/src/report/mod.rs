@@ -11,7 +11,8 @@ use plugin_runtime::Meters;
 
 use self::metrics::{EvalRecord, MetricsFile, PluginCost, PluginCosts, TrainRecord};
 use self::progress::Progress;
-use crate::diagnostic::{Diagnostic, in_color};
+use crate::checkpoint::owned::METRICS_FILE;
+use crate::diagnostic::{Diagnostic, escape, in_color};
 
 /// How a command talks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +44,7 @@ impl Reporter {
     ) -> Result<Self, std::io::Error> {
         Ok(Self {
             output,
-            metrics: MetricsFile::open(&output_dir.join("metrics.jsonl"), finished_steps)?,
+            metrics: MetricsFile::open(&output_dir.join(METRICS_FILE), finished_steps)?,
             progress: Progress::new(total_steps, finished_steps, output == Output::Human),
             costs: PluginCosts::new(plugins),
         })
@@ -65,7 +66,7 @@ impl Reporter {
 
     /// A line for a person; nothing that a program needs.
     pub fn say(&self, line: &str) {
-        self.progress.say(line);
+        self.progress.say(&escape(line));
     }
 
     /// A remark for a person in the middle of a run; programs get an event instead.

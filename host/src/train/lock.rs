@@ -2,7 +2,11 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+/// No link is followed, and no pipe waited for.
+const FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
 /// Holds the directory until dropped.
 #[derive(Debug)]
@@ -35,7 +39,7 @@ impl OutputLock {
     /// Whether a run holds the directory now. Nothing is written.
     pub fn probe(output_dir: &Path) -> Result<(), LockError> {
         let path = output_dir.join(".lock");
-        let Ok(mut file) = File::open(&path) else { return Ok(()) };
+        let Ok(mut file) = intake::open(&path) else { return Ok(()) };
         if let Err(TryLockError::WouldBlock) = file.try_lock_shared() {
             return Err(in_use(output_dir, &mut file));
         }
@@ -48,8 +52,13 @@ impl OutputLock {
         let failed = |source| LockError::Write { path: path.clone(), source };
         std::fs::create_dir_all(output_dir)
             .map_err(|source| LockError::Write { path: output_dir.to_owned(), source })?;
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).custom_flags(FLAGS).open(&path);
+        let mut file = file.map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP) => failed(std::io::Error::other("it is a link; a lock is a file of its own")),
+            _ => failed(error),
+        })?;
+        intake::regular(&file.metadata().map_err(failed)?).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(in_use(output_dir, &mut file)),
@@ -63,7 +72,7 @@ impl OutputLock {
 
 fn in_use(output_dir: &Path, file: &mut File) -> LockError {
     let mut owner = String::new();
-    let _ = file.read_to_string(&mut owner);
+    let _ = file.take(100).read_to_string(&mut owner);
     LockError::InUse { path: output_dir.to_owned(), owner: owner.trim().to_owned() }
 }
 

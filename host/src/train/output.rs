@@ -1,18 +1,18 @@
 //! The output directory of a run: taken for one process, never overwritten by accident, and described in `run.json`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
 use super::lock::OutputLock;
-use crate::checkpoint::directory::replace_file;
+use crate::checkpoint::directory::{self, replace_file};
 use crate::checkpoint::load::{Checkpoint, newest};
+use crate::checkpoint::owned::{OF_START, RUN_FILE, is_output, present};
 use crate::checkpoint::{list, retention};
 use crate::diagnostic::{Diagnostic, Failure};
-use crate::files::read_text;
+use intake::read_text;
 
-/// File that describes a run.
-pub const RUN_FILE: &str = "run.json";
 /// Status of a run that has made its last step and written its model.
 pub const FINISHED: &str = "finished";
 /// Bytes that it may have.
@@ -29,6 +29,8 @@ pub enum Existing {
     ResumeNewest,
     /// Go on from this checkpoint.
     Resume(PathBuf),
+    /// The same, because the config always says so: a finished run is not trained once more.
+    ResumeAlways(PathBuf),
 }
 
 /// A directory that this process owns.
@@ -36,6 +38,10 @@ pub enum Existing {
 pub struct OutputDirectory {
     path: PathBuf,
     record: Map<String, Value>,
+    /// What it may replace.
+    files: BTreeSet<String>,
+    /// A finished run is here, and nobody asked to train it further.
+    is_kept: bool,
     _lock: OutputLock,
 }
 
@@ -49,17 +55,20 @@ impl OutputDirectory {
         let lock = OutputLock::take(path)?;
         retention::sweep(path)?;
         let mut warnings = Vec::new();
-        let earlier = earlier(path);
+        let is_finished = is_finished(path);
+        let mut files = listed(path);
         let checkpoint = match existing {
-            Existing::Refuse => match refusal(path, earlier.as_ref())? {
+            Existing::Refuse => match refusal(path, is_finished)? {
                 Some(refusal) => return Err(refusal.into()),
                 None => None,
             },
             Existing::Overwrite => {
-                remove(path)?;
+                remove(path, &files)?;
                 None
             }
-            Existing::Resume(checkpoint) => Some(Checkpoint::open(checkpoint, settings)?),
+            Existing::Resume(checkpoint) | Existing::ResumeAlways(checkpoint) => {
+                Some(Checkpoint::open(checkpoint, settings)?)
+            }
             Existing::ResumeNewest => {
                 let (found, broken) = newest(path)?;
                 warnings.extend(broken.into_iter().map(|error| {
@@ -80,12 +89,24 @@ impl OutputDirectory {
                 }
             }
         };
+        // The run that goes on began these, even where its description is lost.
+        let is_here = |checkpoint: &Checkpoint| checkpoint.path.parent().is_some_and(|parent| same(parent, path));
+        if checkpoint.as_ref().is_some_and(is_here) {
+            files.extend(OF_START.map(str::to_owned));
+        }
+        if let Err(mut failure) = refuse_others(path, &files) {
+            // What came to light before it is told too.
+            failure.0.splice(0..0, warnings);
+            return Err(failure);
+        }
         // What failed was another run; a call that fails in this one is kept anew. A finished run left none.
-        if earlier.as_deref() != Some(FINISHED) {
+        if !is_finished {
             let _ = std::fs::remove_file(path.join(crate::author::replay::FILE));
         }
+        files.extend(OF_START.map(str::to_owned));
+        let is_kept = is_finished && matches!(existing, Existing::ResumeAlways(_));
         let record = Map::new();
-        Ok((Self { path: path.to_owned(), record, _lock: lock }, checkpoint, warnings))
+        Ok((Self { path: path.to_owned(), record, files, is_kept, _lock: lock }, checkpoint, warnings))
     }
 
     /// The step at which the run that is to go on has ended, if there is nothing left of it to do: it is finished, and its
@@ -96,9 +117,14 @@ impl OutputDirectory {
         total_steps: u64,
         fields: &Value,
     ) -> Result<Option<u64>, Failure> {
-        let Some(run) = described(&self.path).filter(|run| run["status"] == FINISHED) else { return Ok(None) };
-        if let Some(checkpoint) = checkpoint {
-            let step = checkpoint.state.global_step;
+        let run = described(&self.path).filter(|run| run["status"] == FINISHED);
+        let step = checkpoint.map(|checkpoint| checkpoint.state.global_step);
+        let is_over = run.is_some() && step.is_some_and(|step| step >= total_steps);
+        if self.is_kept && !is_over {
+            return Err(finished(&self.path).into());
+        }
+        let Some(run) = run else { return Ok(None) };
+        if let Some(step) = step {
             return Ok((step >= total_steps).then_some(step));
         }
         let is_same = |key: &str| run[key] == fields[key];
@@ -118,9 +144,20 @@ impl OutputDirectory {
             self.record.extend(fields);
         }
         self.record.insert("status".into(), status.into());
+        self.record.insert("files".into(), self.files.iter().map(String::as_str).collect());
         let text = serde_json::to_string_pretty(&self.record).expect("a description is plain data");
         replace_file(&self.path.join(RUN_FILE), text.as_bytes())?;
         Ok(())
+    }
+
+    /// Says that these files are about to be the model of this run. Returns those of an earlier one that are to go.
+    pub fn claim(&mut self, names: &[String]) -> Result<Vec<String>, Failure> {
+        let is_stale = |name: &&String| !names.contains(name) && !OF_START.contains(&name.as_str());
+        let stale: Vec<String> = self.files.iter().filter(is_stale).cloned().collect();
+        self.files.extend(names.iter().cloned());
+        self.describe(Value::Null, "running")?;
+        self.files.retain(|name| !stale.contains(name));
+        Ok(stale)
     }
 
     /// True until the run is described as having ended.
@@ -146,19 +183,52 @@ pub fn described(path: &Path) -> Option<Value> {
     Some(serde_json::from_str(&text).unwrap_or_default())
 }
 
-/// True if a finished run is there.
+/// True if a run is there that is not known to be unfinished.
 pub fn is_finished(path: &Path) -> bool {
-    earlier(path).as_deref() == Some(FINISHED)
+    earlier(path).is_some_and(|status| !["running", "failed", "stopped"].contains(&status.as_str()))
 }
 
-fn refusal(path: &Path, earlier: Option<&String>) -> Result<Option<Diagnostic>, Failure> {
+/// Files of an output directory that the run there wrote. One that has begun, and was stopped before it could list them, has
+/// those of a start.
+fn listed(path: &Path) -> BTreeSet<String> {
+    let Some(Value::Object(run)) = described(path) else { return BTreeSet::new() };
+    let is_run = run.get("host_version").is_some_and(Value::is_string);
+    let names = run.get("files").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let names = names.filter(|name| is_output(name)).map(str::to_owned);
+    names.chain(OF_START.map(str::to_owned)).filter(|_| is_run).collect()
+}
+
+/// An error for files that the run would replace and that no run here wrote.
+fn refuse_others(path: &Path, ours: &BTreeSet<String>) -> Result<(), Failure> {
+    let (there, odd) = present(path)?;
+    let others: Vec<&String> = there.iter().filter(|name| odd.contains(*name) || !ours.contains(*name)).collect();
+    let Some(first) = others.first() else { return Ok(()) };
+    let shown = path.join(first);
+    let more = if others.len() > 1 { format!(", and {} more files", others.len() - 1) } else { String::new() };
+    Err(Diagnostic::error("run::foreign", format!("`{}`{more} would be replaced", shown.display()))
+        .why("it is not in the list of files that a run here wrote (`files` of `run.json`)")
+        .help("use another `output_dir`, or move it away")
+        .into())
+}
+
+/// True for two names of one directory.
+fn same(left: &Path, right: &Path) -> bool {
+    match (left.canonicalize(), right.canonicalize()) {
+        (Ok(left), Ok(right)) => left == right,
+        _ => false,
+    }
+}
+
+fn finished(path: &Path) -> Diagnostic {
+    Diagnostic::error("run::exists", format!("`{}` holds a finished run", path.display()))
+        .why("its model would be overwritten")
+        .help("use another `output_dir`, or `--overwrite` to replace it")
+}
+
+fn refusal(path: &Path, is_finished: bool) -> Result<Option<Diagnostic>, Failure> {
     let shown = path.display();
-    if earlier.is_some_and(|status| status == FINISHED) {
-        return Ok(Some(
-            Diagnostic::error("run::exists", format!("`{shown}` holds a finished run"))
-                .why("its model would be overwritten")
-                .help("use another `output_dir`, or `--overwrite` to replace it"),
-        ));
+    if is_finished {
+        return Ok(Some(finished(path)));
     }
     if let Some((step, _)) = list(path)?.last() {
         return Ok(Some(
@@ -169,16 +239,26 @@ fn refusal(path: &Path, earlier: Option<&String>) -> Result<Option<Diagnostic>, 
     Ok(None)
 }
 
-/// Removes what a run makes, and nothing else.
-fn remove(path: &Path) -> Result<(), Failure> {
+/// Removes what a run made, and nothing else; nothing at all where something else is in the way.
+fn remove(path: &Path, ours: &BTreeSet<String>) -> Result<(), Failure> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| crate::checkpoint::CheckpointError::Write { path, source }
     };
-    for (_, checkpoint) in list(path)? {
-        std::fs::remove_dir_all(&checkpoint).map_err(failed(&checkpoint))?;
+    refuse_others(path, ours)?;
+    let checkpoints = list(path)?;
+    if let Some((_, other)) = checkpoints.iter().find(|(_, checkpoint)| !directory::is_ours(checkpoint)) {
+        return Err(Diagnostic::error("run::foreign", format!("`{}` would be removed", other.display()))
+            .why("it is named like a checkpoint, but no run made it")
+            .help("use another `output_dir`, or move it away")
+            .into());
     }
-    for name in [RUN_FILE, "metrics.jsonl", "config.resolved.yml", crate::author::replay::FILE] {
+    for (_, checkpoint) in checkpoints {
+        directory::remove(&checkpoint)?;
+    }
+    // The list goes last: what is killed here can be begun again.
+    let last = [crate::author::replay::FILE, RUN_FILE];
+    for name in ours.iter().filter(|name| *name != RUN_FILE).map(String::as_str).chain(last) {
         let file = path.join(name);
         match std::fs::remove_file(&file) {
             Ok(()) => {}
@@ -247,12 +327,63 @@ mod tests {
         let none = Map::new();
         let open = |existing: &Existing| OutputDirectory::open(root.path(), existing, &none);
         let (mut output, _, _) = open(&Existing::Refuse).unwrap();
-        output.describe(json!({ "seed": 1 }), "finished").unwrap();
+        output.claim(&["model.safetensors".to_owned()]).unwrap();
+        std::fs::write(root.path().join("model.safetensors"), "m").unwrap();
+        output.describe(json!({ "host_version": "0", "seed": 1 }), "finished").unwrap();
         drop(output);
         let failure = open(&Existing::Refuse).unwrap_err();
         assert_eq!(failure.0[0].code, "run::exists");
         assert!(is_finished(root.path()));
         drop(open(&Existing::Overwrite).unwrap());
         assert!(!root.path().join(RUN_FILE).exists());
+        assert!(!root.path().join("model.safetensors").exists());
+    }
+
+    #[test]
+    fn what_no_run_wrote_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let none = Map::new();
+        let open = |existing: &Existing| OutputDirectory::open(root.path(), existing, &none);
+        let refused = |existing: &Existing| open(existing).unwrap_err().0[0].code.clone();
+        std::fs::write(root.path().join("notes.md"), "mine").unwrap();
+        drop(open(&Existing::Refuse).unwrap());
+        let all = [Existing::Refuse, Existing::Overwrite, Existing::ResumeNewest];
+        for name in ["README.md", "model.safetensors", "metrics.jsonl"] {
+            let file = root.path().join(name);
+            std::fs::write(&file, "mine").unwrap();
+            // A description that lists nothing, one that is none, none.
+            for run in [Some(r#"{"host_version": "0"}"#), Some("{"), None] {
+                let _ = std::fs::remove_file(root.path().join(RUN_FILE));
+                run.map(|run| std::fs::write(root.path().join(RUN_FILE), run).unwrap());
+                if run.is_some_and(|run| run.len() > 1) && name == "metrics.jsonl" {
+                    continue;
+                }
+                assert!(all.iter().all(|existing| refused(existing).starts_with("run::")), "{name} {run:?}");
+            }
+            assert_eq!(std::fs::read(&file).unwrap(), b"mine");
+            std::fs::remove_file(file).unwrap();
+        }
+        std::fs::create_dir_all(root.path().join("checkpoint-1/data")).unwrap();
+        assert_eq!(refused(&Existing::Overwrite), "run::foreign");
+        assert!(root.path().join("checkpoint-1/data").is_dir());
+    }
+
+    #[test]
+    fn a_run_that_ended_before_its_model_begins_again() {
+        let root = tempfile::tempdir().unwrap();
+        let none = Map::new();
+        let open = |existing: &Existing| OutputDirectory::open(root.path(), existing, &none);
+        let (mut output, _, _) = open(&Existing::Refuse).unwrap();
+        std::fs::write(root.path().join("metrics.jsonl"), "{}").unwrap();
+        output.describe(json!({ "host_version": "0" }), "running").unwrap();
+        // Killed while its files got their names.
+        output.claim(&["README.md".to_owned(), "model.safetensors".to_owned()]).unwrap();
+        std::fs::write(root.path().join("README.md"), "card").unwrap();
+        drop(output);
+        let (mut output, _, _) = open(&Existing::Refuse).unwrap();
+        assert_eq!(
+            output.claim(&["adapter_model.safetensors".to_owned()]).unwrap(),
+            ["README.md", "model.safetensors"]
+        );
     }
 }

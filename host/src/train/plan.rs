@@ -25,7 +25,7 @@ use crate::data::dataset::{DatasetError, Dropped, Example, ExcessLength, prepare
 use crate::data::filter::DatasetFilter;
 use crate::data::strategy::PromptStrategy;
 use crate::data::template::ChatTemplate;
-use crate::data::tokenize::Encoder;
+use crate::data::tokenize::{Encoder, TextBudget};
 use crate::diagnostic::{Diagnostic, Failure};
 
 /// RNG stream of the split of training and evaluation rows.
@@ -263,7 +263,10 @@ fn data(
     let config = &loaded.config;
     let tokenizer = &model.tokenizer;
     let end_of_turn = selection::end_of_turn(loaded, model)?;
-    let encoder = Encoder { tokenizer, template, train_on_inputs: config.train_on_inputs, end_of_turn, keeps_text };
+    let cuts = config.excess_length_strategy == ExcessLengthStrategy::Truncate;
+    let budget = TextBudget::of(config.sequence_len as usize, cuts);
+    let encoder =
+        Encoder { tokenizer, template, train_on_inputs: config.train_on_inputs, end_of_turn, keeps_text, budget };
     let mut dropped = Dropped::default();
     let (mut rows, mut too_long) = (0, 0);
     let mut read =

@@ -16,7 +16,7 @@ use super::step::{longest_context, train_step};
 use crate::checkpoint::export::ModelFiles;
 use crate::checkpoint::load::Checkpoint;
 use crate::checkpoint::retention::prune;
-use crate::checkpoint::save::{TrainerState, save};
+use crate::checkpoint::save::{STATE_VERSION, TrainerState, save};
 use crate::data::batches::assemble;
 use crate::data::cursor::{Cursor, Position};
 use crate::diagnostic::{Diagnostic, Failure};
@@ -190,7 +190,7 @@ impl Run<'_> {
         eval: Option<&(EvalRecord, EvalRecord)>,
     ) -> TrainerState {
         TrainerState {
-            v: 1,
+            v: STATE_VERSION,
             global_step: trainer.optimizer_step(),
             position: cursor.position(),
             total_steps: self.plan.total_steps,

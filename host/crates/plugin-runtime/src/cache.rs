@@ -16,6 +16,8 @@ use crate::manifest::hex;
 
 /// Bytes of the digest at the start of a file.
 const DIGEST: usize = 32;
+/// Bytes that a compiled plugin may have.
+const CODE_LIMIT: u64 = 1 << 30;
 
 /// A directory of compiled plugins.
 #[derive(Debug)]
@@ -35,9 +37,9 @@ impl Cache {
 
     /// The compiled plugin, where it is there and whole.
     pub(crate) fn load(&self, engine: &Engine, sha256: &str) -> Option<Component> {
-        let file = fs::read(self.path(engine, sha256)).ok()?;
+        let file = intake::read(&self.path(engine, sha256), CODE_LIMIT).ok()?;
         let (digest, code) = file.split_at_checked(DIGEST)?;
-        if Sha256::digest(code).as_slice() != digest {
+        if digest_of(sha256, code) != digest {
             return None;
         }
         // SAFETY: the bytes are what wasmtime of this program gave: they lie in a directory that only this user can write
@@ -49,7 +51,7 @@ impl Cache {
     pub(crate) fn store(&self, engine: &Engine, sha256: &str, code: &[u8]) {
         let write = || {
             let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
-            file.write_all(&Sha256::digest(code))?;
+            file.write_all(&digest_of(sha256, code))?;
             file.write_all(code)?;
             file.persist(self.path(engine, sha256))?;
             Ok::<(), std::io::Error>(())
@@ -63,6 +65,11 @@ impl Cache {
         let engine = hex(&hasher.0.finalize());
         self.dir.join(format!("{}-{}.bin", &sha256[..32], &engine[..16]))
     }
+}
+
+/// Of the code and of the plugin that it was made of: one plugin's code is not taken for another's.
+fn digest_of(plugin: &str, code: &[u8]) -> [u8; DIGEST] {
+    Sha256::new().chain_update(plugin).chain_update(code).finalize().into()
 }
 
 struct Sha256Hasher(Sha256);
@@ -101,6 +108,9 @@ mod tests {
             fs::write(&path, broken).unwrap();
             assert!(cache.load(&engine, &sha256).is_none(), "{} bytes", broken.len());
         }
+        let other = "0".repeat(64);
+        fs::write(cache.path(&engine, &other), &whole).unwrap();
+        assert!(cache.load(&engine, &other).is_none());
     }
 
     #[test]

@@ -116,6 +116,7 @@ fn wait(process: &mut Child, limit: Duration) -> std::io::Result<Option<std::pro
 
 /// The process that compiles: a component on stdin, compiled code on stdout. `memory` is the most it may take, in bytes.
 pub fn compile_main(memory: u64) -> ExitCode {
+    end_with_parent();
     limit_memory(memory);
     let mut bytes = Vec::new();
     let compiled = std::io::stdin()
@@ -130,6 +131,15 @@ pub fn compile_main(memory: u64) -> ExitCode {
             let _ = write!(std::io::stderr(), "{error:#}");
             ExitCode::from(REFUSED as u8)
         }
+    }
+}
+
+/// Whoever waits for the code ends this process too, however it ends.
+fn end_with_parent() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: asks for a signal to this process.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
     }
 }
 

@@ -137,8 +137,29 @@ impl fmt::Display for PluginError {
 
 impl std::error::Error for PluginError {}
 
-/// Text from a guest as one safe line: control characters and direction marks become spaces, and it is cut at `limit`
-/// characters.
+/// True for what does not show as itself: control characters, line separators, direction marks, characters without a width
+/// and tags. They can steer a terminal, or make a text read as another one.
+pub fn is_hidden(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{115f}'
+                | '\u{1160}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
+}
+
+/// Text from a guest as one safe line: what does not show as itself becomes a space, and it is cut at `limit` characters.
 pub(crate) fn one_line(text: &str, limit: usize) -> String {
     let mut out = String::new();
     for (count, character) in text.trim().chars().enumerate() {
@@ -146,8 +167,7 @@ pub(crate) fn one_line(text: &str, limit: usize) -> String {
             out.push('…');
             break;
         }
-        let hides = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        out.push(if character.is_control() || hides { ' ' } else { character });
+        out.push(if is_hidden(character) { ' ' } else { character });
     }
     out
 }

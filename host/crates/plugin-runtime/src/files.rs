@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir, Metadata, MetadataExt as _};
+use cap_std::fs::{Dir, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _};
 use wasmtime::component::Resource;
 
 use crate::bindings::shared::trainer::plugin::files::{Host, HostByteSource, HostDirectory};
@@ -80,8 +80,27 @@ impl Opened {
             return Err(PluginError::new("data::unreadable", format!("`{name}` is neither a file nor a directory"))
                 .help("pipes and devices cannot be read twice; write the rows to a file"));
         }
-        let file = std::fs::File::open(path).map_err(|error| failed(&error))?;
+        let file = intake::open(path).map_err(|error| failed(&error))?;
         Ok(Self::File(ByteSource { name, file, len: metadata.len() }))
+    }
+}
+
+impl Opened {
+    /// Bytes of all files that a guest can read through it.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::File(file) => file.len,
+            Self::Directory(directory) => directory.bytes(),
+        }
+    }
+}
+
+impl Directory {
+    /// Bytes of all files that a guest can read through it. What cannot be listed counts nothing: no guest gets it either.
+    pub(crate) fn bytes(&self) -> u64 {
+        let mut files = Vec::new();
+        let _ = walk(&self.dir, self.is_grant, "", 0, &mut files);
+        files.iter().filter_map(|file| Some(self.dir.metadata(file).ok()?.len())).sum()
     }
 }
 
@@ -153,7 +172,10 @@ impl HostDirectory for State {
         let directory = self.table.get(&directory)?;
         let name = format!("{}/{path}", directory.name.trim_end_matches('/'));
         let is_grant = directory.is_grant;
-        let opened = directory.dir.open(&path).and_then(|file| Ok((file.metadata()?, file.into_std())));
+        // Without waiting: a pipe that nobody writes to would hold the call for ever.
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+        let opened = directory.dir.open_with(&path, &options).and_then(|file| Ok((file.metadata()?, file.into_std())));
         match opened {
             Ok((metadata, _)) if stays_closed(is_grant, &metadata) => Ok(Err(format!(
                 "`{name}` has other names too (a hard link); such files of a granted directory stay closed"

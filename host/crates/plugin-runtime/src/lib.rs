@@ -20,7 +20,7 @@ mod stats;
 pub mod types;
 
 pub use compile::{CompilerCommand, compile_main};
-pub use error::{Cause, FailedCall, PluginError};
+pub use error::{Cause, FailedCall, PluginError, is_hidden};
 pub use instance::{Checker, Curve, Filter, Loader, Monitor, Scorer, Strategy};
 pub use manifest::{API, Inspection, Kind, Manifest, Source, inspect, read_file};
 pub use pack::pack;

@@ -14,6 +14,13 @@ use crate::schema;
 pub const API: &str = "0.1";
 /// Bytes of a file that are read to see what it is. What a plugin may have is one of its limits.
 pub(crate) const FILE_LIMIT: u64 = 256 << 20;
+/// Bytes of a manifest, its schema included.
+const MANIFEST_BYTES: usize = 256 << 10;
+/// Manifests of one component: of its own, and of what it is made of.
+const MANIFESTS: usize = 16;
+/// Characters of what a plugin says it is for, and of its version.
+const DESCRIPTION: usize = 2000;
+const VERSION: usize = 100;
 /// Name of the custom section that holds the manifest.
 pub(crate) const SECTION: &str = "trainer:plugin-manifest";
 
@@ -135,18 +142,14 @@ impl Inspection {
 
 /// Reads a plugin file, refusing one that is too large to be a plugin.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, PluginError> {
-    use std::io::Read as _;
-    let failed = |error: std::io::Error| {
-        PluginError::new("plugin::unreadable", format!("the plugin `{}` cannot be read", path.display()))
-            .why(error.to_string())
-    };
-    let mut bytes = Vec::new();
-    std::fs::File::open(path).map_err(failed)?.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > FILE_LIMIT {
-        let message = format!("the plugin `{}` has more than {} MiB", path.display(), FILE_LIMIT >> 20);
-        return Err(PluginError::new("plugin::too-large", message));
-    }
-    Ok(bytes)
+    intake::read(path, FILE_LIMIT).map_err(|error| {
+        let shown = path.display();
+        if error.kind() == std::io::ErrorKind::FileTooLarge {
+            let message = format!("the plugin `{shown}` has more than {} MiB", FILE_LIMIT >> 20);
+            return PluginError::new("plugin::too-large", message);
+        }
+        PluginError::new("plugin::unreadable", format!("the plugin `{shown}` cannot be read")).why(error.to_string())
+    })
 }
 
 /// Inspects a plugin. `shown` is what messages call it.
@@ -160,8 +163,13 @@ pub fn inspect(bytes: &[u8], shown: &str) -> Result<Inspection, PluginError> {
     check_api(&manifest, &imports, &exports, shown)?;
     check_exports(&manifest, &exports, shown)?;
     check_imports(&manifest, &imports, shown)?;
-    let sha256 = hex(&Sha256::digest(bytes));
+    let sha256 = digest(bytes);
     Ok(Inspection { manifest, sha256, bytes: bytes.len(), imports, exports })
+}
+
+/// The digest by which a plugin is pinned.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 /// Names of what a valid component imports and exports, types aside.
@@ -244,6 +252,14 @@ pub(crate) fn manifests(bytes: &[u8], shown: &str) -> Result<Vec<Manifest>, Plug
         if section.name() != SECTION {
             continue;
         }
+        // Looked at before it is read: a value takes many times what its text does.
+        if section.data().len() > MANIFEST_BYTES || found.len() >= MANIFESTS {
+            let message = format!("the manifest of `{shown}` is larger than any that is needed");
+            return Err(PluginError::new("plugin::manifest", message).why(format!(
+                "a manifest has at most {} KiB, and a component {MANIFESTS} of them",
+                MANIFEST_BYTES >> 10
+            )));
+        }
         found.push(serde_json::from_slice(section.data()).map_err(|error| {
             PluginError::new("plugin::manifest", format!("the manifest of `{shown}` cannot be read"))
                 .why(error.to_string())
@@ -256,6 +272,14 @@ pub(crate) fn manifests(bytes: &[u8], shown: &str) -> Result<Vec<Manifest>, Plug
 /// Checks what a manifest says, whatever it came from.
 pub(crate) fn check_manifest(manifest: &Manifest, shown: &str) -> Result<(), PluginError> {
     check_name(&manifest.name, shown)?;
+    for (what, text, most) in
+        [("description", &manifest.description, DESCRIPTION), ("version", &manifest.version, VERSION)]
+    {
+        if text.chars().count() > most {
+            let message = format!("the `{what}` of `{shown}` has more than {most} characters");
+            return Err(PluginError::new("plugin::manifest", message).plugin(&manifest.name));
+        }
+    }
     if let Some(schema) = &manifest.config_schema {
         schema::check(schema).map_err(|why| {
             PluginError::new("plugin::manifest", format!("the `config_schema` of `{shown}` cannot be used"))

@@ -34,7 +34,8 @@ pub struct PluginInfo {
     pub inspection: Inspection,
     /// Where it came from.
     pub source: Source,
-    bytes: Vec<u8>,
+    /// Of a bundled plugin; a file is read again where it is compiled.
+    bytes: Option<&'static [u8]>,
     limits: Limits,
     grants: Vec<PathBuf>,
     meter: Arc<Meter>,
@@ -111,7 +112,7 @@ impl PluginHost {
 
     /// Adds a plugin of this binary.
     pub fn add_bundled(&mut self, name: &str, bytes: &'static [u8]) -> Result<(), PluginError> {
-        self.add(inspect(bytes, name)?, Source::Bundled, bytes.to_vec())
+        self.add(inspect(bytes, name)?, Source::Bundled, Some(bytes))
     }
 
     /// Adds every `*.wasm` file of a directory, in the order of their names.
@@ -139,11 +140,12 @@ impl PluginHost {
         let bytes = read_file(path)?;
         let inspection = inspect(&bytes, &path.display().to_string())?;
         let name = inspection.manifest.name.clone();
-        self.add(inspection, Source::File(path.to_owned()), bytes)?;
+        drop(bytes);
+        self.add(inspection, Source::File(path.to_owned()), None)?;
         Ok(name)
     }
 
-    fn add(&mut self, inspection: Inspection, source: Source, bytes: Vec<u8>) -> Result<(), PluginError> {
+    fn add(&mut self, inspection: Inspection, source: Source, bytes: Option<&'static [u8]>) -> Result<(), PluginError> {
         let name = inspection.manifest.name.clone();
         if let Some(other) = self.plugins.get(&name) {
             // The same file twice (a directory named twice, a copy) is no conflict.
@@ -315,8 +317,8 @@ impl PluginHost {
         if let Some(component) = compiled.get(name) {
             return Ok(component.clone());
         }
-        if plugin.bytes.len() > plugin.limits.file_bytes {
-            let (is, limit) = (plugin.bytes.len().div_ceil(1 << 20), plugin.limits.file_bytes >> 20);
+        if plugin.inspection.bytes > plugin.limits.file_bytes {
+            let (is, limit) = (plugin.inspection.bytes.div_ceil(1 << 20), plugin.limits.file_bytes >> 20);
             let message = format!("plugin `{name}` has {is} MiB, more than the {limit} that a plugin may have");
             return Err(PluginError::new("plugin::limit", message)
                 .plugin(name)
@@ -339,9 +341,21 @@ impl PluginHost {
                 .plugin(name)
                 .why(crate::error::one_line(&format!("{error:#}"), 500))
         };
+        let read;
+        let bytes: &[u8] = match (&plugin.source, plugin.bytes) {
+            (Source::File(path), _) => {
+                read = read_file(path)?;
+                if crate::manifest::digest(&read) != plugin.inspection.sha256 {
+                    let message = format!("the plugin `{}` was changed while it was used", path.display());
+                    return Err(PluginError::new("plugin::unreadable", message).plugin(name));
+                }
+                &read
+            }
+            (Source::Bundled, bytes) => bytes.unwrap_or_default(),
+        };
         let code = match &self.compiler {
-            Some(command) if plugin.source != Source::Bundled => apart(command, &plugin.bytes, name, &plugin.limits)?,
-            _ => engine.precompile_component(&plugin.bytes).map_err(invalid)?,
+            Some(command) if plugin.source != Source::Bundled => apart(command, bytes, name, &plugin.limits)?,
+            _ => engine.precompile_component(bytes).map_err(invalid)?,
         };
         if let Some(cache) = &self.cache {
             cache.store(engine, &plugin.inspection.sha256, &code);

@@ -34,6 +34,8 @@ pub struct Limits {
     pub call: Duration,
     /// Bytes that one call may hand over to the host (`result_mb`).
     pub result_bytes: usize,
+    /// Bytes that all rows of a dataset may have (`rows_mb`); none for what its data allows: 64 MiB, and 32 times its bytes.
+    pub rows_bytes: Option<u64>,
     /// Bytes of log messages in a run, all instances together (`log_kb`).
     pub log_bytes: usize,
     /// Bytes of the file (`file_mb`).
@@ -50,6 +52,7 @@ impl Default for Limits {
             memory_bytes: 256 << 20,
             call: Duration::from_secs(30),
             result_bytes: 64 << 20,
+            rows_bytes: None,
             log_bytes: 64 << 10,
             file_bytes: 32 << 20,
             compile: Duration::from_mins(1),

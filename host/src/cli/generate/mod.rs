@@ -3,7 +3,8 @@
 mod requests;
 mod settings;
 
-use std::io::Write as _;
+use std::borrow::Cow;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -125,11 +126,29 @@ fn complete<K: Kernels>(
             ),
             Output::Human => {
                 let rest = if streams { text.get(stream.written..).unwrap_or_default() } else { &text };
-                let _ = writeln!(std::io::stdout(), "{rest}");
+                let _ = writeln!(std::io::stdout(), "{}", shown(rest));
             }
         }
     }
     Ok(ExitStatus::Done)
+}
+
+/// A text as it goes to stdout: what could steer a terminal is shown there instead of sent. A pipe or a file gets what the
+/// model wrote.
+fn shown(text: &str) -> Cow<'_, str> {
+    let steers = |character: char| character.is_control() && !matches!(character, '\n' | '\t');
+    if !text.contains(steers) || !std::io::stdout().is_terminal() {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if steers(character) {
+            out.extend(character.escape_unicode());
+        } else {
+            out.push(character);
+        }
+    }
+    out.into()
 }
 
 /// Writes text while it grows: a piece is held back as long as it may be half a character.
@@ -148,7 +167,7 @@ impl Stream<'_> {
         }
         if let Some(piece) = text.get(self.written..) {
             let mut stdout = std::io::stdout().lock();
-            let _ = stdout.write_all(piece.as_bytes());
+            let _ = stdout.write_all(shown(piece).as_bytes());
             let _ = stdout.flush();
             self.written = text.len();
         }

@@ -4,7 +4,6 @@
 use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::path::Path;
 
-use engine::model::files;
 use plugin_runtime::types::{Conversation, Message, Sample, Text};
 use serde_json::{Map, Value};
 
@@ -67,7 +66,7 @@ pub(super) fn read(prompt: Option<&str>, messages: Option<&Path>) -> Result<Vec<
 }
 
 fn read_file(path: &Path) -> Result<Vec<Request>, Failure> {
-    let read = files::read(path, LIMIT).and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
+    let read = intake::read_text(path, LIMIT);
     let text = read.map_err(|error| {
         Diagnostic::error("data::unreadable", format!("`{}` cannot be read", path.display())).why(error.to_string())
     })?;

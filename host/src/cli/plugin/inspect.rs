@@ -1,13 +1,12 @@
 //! `host plugin inspect`: what a plugin is, what it asks for and what it may use. It is never run.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use plugin_runtime::{Inspection, Limits, PluginInfo};
 use serde_json::json;
 
 use crate::check::plugins::shown_source;
-use crate::cli::open_plugins;
+use crate::cli::{open_plugins, print};
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure, escape};
 use crate::report::{Output, emit};
 
@@ -30,7 +29,7 @@ pub(super) fn run(plugin: &str, directories: &[PathBuf], output: Output) -> Resu
         emit("plugin", fields);
         return Ok(ExitStatus::Done);
     }
-    let _ = std::io::stdout().write_all(text(&inspection, &source, &limits).as_bytes());
+    print(&text(&inspection, &source, &limits))?;
     Ok(ExitStatus::Done)
 }
 
@@ -44,9 +43,9 @@ pub(super) fn unknown<'a>(plugin: &str, known: impl Iterator<Item = &'a str>) ->
 }
 
 /// What a plugin may use at most, by the keys of `plugins[].limits`.
-fn limits_of(limits: &Limits) -> [(&'static str, u64); 7] {
+fn limits_of(limits: &Limits) -> Vec<(&'static str, u64)> {
     let milliseconds = |time: std::time::Duration| time.as_millis() as u64;
-    [
+    let mut all = vec![
         ("memory_mb", limits.memory_bytes as u64 >> 20),
         ("call_ms", milliseconds(limits.call)),
         ("result_mb", limits.result_bytes as u64 >> 20),
@@ -54,7 +53,9 @@ fn limits_of(limits: &Limits) -> [(&'static str, u64); 7] {
         ("file_mb", limits.file_bytes as u64 >> 20),
         ("compile_ms", milliseconds(limits.compile)),
         ("compile_mb", limits.compile_bytes as u64 >> 20),
-    ]
+    ];
+    all.extend(limits.rows_bytes.map(|bytes| ("rows_mb", bytes >> 20)));
+    all
 }
 
 fn text(inspection: &Inspection, source: &str, limits: &Limits) -> String {
@@ -86,7 +87,10 @@ fn text(inspection: &Inspection, source: &str, limits: &Limits) -> String {
             None => "no schema; the plugin itself checks what it is given".to_owned(),
         },
     ));
-    rows.push(("limits", names(&limits_of(limits).map(|(key, value)| format!("{key}: {value}")))));
+    rows.push((
+        "limits",
+        names(&limits_of(limits).iter().map(|(key, value)| format!("{key}: {value}")).collect::<Vec<_>>()),
+    ));
     let row = |(name, value): &(&str, String)| {
         format!("{name:<11}  {}\n", escape(value).replace('\n', &format!("\n{:13}", "")))
     };

@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use engine::model::files::{self, JSON_BYTES};
+use intake::JSON_BYTES;
 use tokenizers::AddedToken;
 
 use self::names::{read_names, set};
 
+mod budget;
 mod names;
 mod post_processor;
 
@@ -129,7 +130,10 @@ impl Tokenizer {
         let path = directory.join("tokenizer.json");
         let bytes = read(&path, FILE_LIMIT)?.ok_or_else(|| TokenizerError::Missing { path: path.clone() })?;
         let invalid = |reason: String| TokenizerError::Invalid { path: path.clone(), reason };
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| invalid(error.to_string()))?;
+        budget::check(&bytes).map_err(invalid)?;
+        let mut inner = budget::guarded(|| tokenizers::Tokenizer::from_bytes(&bytes))
+            .ok_or_else(|| invalid("the library that reads it fails on it".to_owned()))?
+            .map_err(|error| invalid(error.to_string()))?;
         // Truncation and padding in the file would silently shorten or lengthen training samples.
         inner.with_truncation(None).map_err(|error| invalid(error.to_string()))?;
         inner.with_padding(None);
@@ -176,6 +180,9 @@ impl Tokenizer {
         inner.set_encode_special_tokens(names.split_special_tokens);
 
         let affixes = post_processor::affixes(&inner).map_err(invalid)?;
+        if affixes.prefix.len() + affixes.suffix.len() > budget::AFFIXES {
+            return Err(invalid(format!("it puts more than {} tokens around a text", budget::AFFIXES)));
+        }
         let id = |name: &str| {
             let token = of_files(name, &named)?;
             if token.is_empty() { None } else { inner.token_to_id(&token) }
@@ -226,7 +233,9 @@ impl Tokenizer {
 
     /// Encodes a text as it is; special tokens written in it become their ids, none is added.
     pub fn encode(&self, text: &str) -> Result<Vec<Token>, TokenizerError> {
-        let encoding = self.inner.encode(text, false).map_err(|error| TokenizerError::Encode(error.to_string()))?;
+        let encoding = budget::guarded(|| self.inner.encode(text, false))
+            .ok_or_else(failed)?
+            .map_err(|error| TokenizerError::Encode(error.to_string()))?;
         encoding.get_ids().iter().try_for_each(|&id| self.check_row(id))?;
         Ok(encoding
             .get_ids()
@@ -245,7 +254,9 @@ impl Tokenizer {
     /// Text of the ids, special tokens left out.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
         let plain: Vec<u32> = ids.iter().copied().filter(|id| !self.skipped.contains(id)).collect();
-        self.inner.decode(&plain, true).map_err(|error| TokenizerError::Encode(error.to_string()))
+        budget::guarded(|| self.inner.decode(&plain, true))
+            .ok_or_else(failed)?
+            .map_err(|error| TokenizerError::Encode(error.to_string()))
     }
 
     /// The piece of text that one id stands for, special tokens by their name; for showing.
@@ -253,7 +264,8 @@ impl Tokenizer {
         if self.skipped.contains(&id) {
             return self.inner.id_to_token(id).unwrap_or_else(|| format!("<{id}>"));
         }
-        self.inner.decode(&[id], false).unwrap_or_else(|_| format!("<{id}>"))
+        let piece = budget::guarded(|| self.inner.decode(&[id], false)).and_then(Result::ok);
+        piece.unwrap_or_else(|| format!("<{id}>"))
     }
 
     /// Entries of the vocabulary, added tokens included; the embedding must have at least as many rows.
@@ -382,10 +394,15 @@ fn unheeded(wanted: [Option<bool>; 2], ids: [Option<u32>; 2], affixes: &Affixes)
         .collect()
 }
 
+/// The library panicked.
+fn failed() -> TokenizerError {
+    TokenizerError::Encode("its library fails on this text".to_owned())
+}
+
 fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, TokenizerError> {
     let unreadable =
         |error: std::io::Error| TokenizerError::Unreadable { path: path.to_owned(), reason: error.to_string() };
-    files::read_if_there(path, limit).map_err(unreadable)
+    intake::read_inside_if_there(path, limit).map_err(unreadable)
 }
 
 #[cfg(test)]

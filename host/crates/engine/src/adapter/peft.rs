@@ -14,7 +14,6 @@ use crate::kernels::Kernels;
 use crate::model::Model;
 use crate::model::config::ModelConfig;
 use crate::model::export::{Entry, write_json, write_safetensors};
-use crate::model::files;
 use crate::model::layout::LinearKind;
 
 const CONFIG: &str = "adapter_config.json";
@@ -65,7 +64,8 @@ pub enum PeftError {
 /// [`PeftError`] names the file and what is wrong in it.
 pub fn load<K: Kernels>(kernels: &K, model: &ModelConfig, directory: &Path) -> Result<Lora<K::Buffer>, PeftError> {
     let path = directory.join(WEIGHTS);
-    let read = || files::read(&path, WEIGHT_BYTES).map_err(|source| PeftError::Read { path: path.clone(), source });
+    let read =
+        || intake::read_inside(&path, WEIGHT_BYTES).map_err(|source| PeftError::Read { path: path.clone(), source });
     let invalid = |reason: String| PeftError::Invalid { path: path.clone(), reason };
     // A pattern in the config need not be understood: what it picked is there.
     let adapted = || -> Result<Modules, PeftError> {
@@ -148,8 +148,8 @@ fn read_config(
     model: &ModelConfig,
     adapted: impl FnOnce() -> Result<Modules, PeftError>,
 ) -> Result<LoraConfig, PeftError> {
-    let text =
-        files::read(path, files::JSON_BYTES).map_err(|source| PeftError::Read { path: path.to_owned(), source })?;
+    let text = intake::read_inside(path, intake::JSON_BYTES)
+        .map_err(|source| PeftError::Read { path: path.to_owned(), source })?;
     let invalid = |reason: String| PeftError::Invalid { path: path.to_owned(), reason };
     let raw: Map<String, Value> = serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
     refuse_unsupported(path, &raw)?;

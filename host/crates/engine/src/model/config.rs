@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::files;
-
 /// Why a `config.json` cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -112,7 +110,9 @@ pub struct ModelConfig {
 }
 
 /// Above this a size in the file is a mistake rather than a model.
-const MAX_PARAMETERS: usize = 1 << 40;
+const MAX_PARAMETERS: u128 = 1 << 40;
+/// So are more layers.
+const MAX_LAYERS: usize = 10_000;
 
 /// Typed access to the keys of the file.
 struct Reader<'a> {
@@ -315,8 +315,8 @@ impl ModelConfig {
     /// [`ConfigError`] names the file and what is wrong in it.
     pub fn from_dir(directory: &Path) -> Result<Self, ConfigError> {
         let path = directory.join("config.json");
-        let bytes =
-            files::read(&path, files::JSON_BYTES).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        let bytes = intake::read_inside(&path, intake::JSON_BYTES)
+            .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
         let text = String::from_utf8(bytes)
             .map_err(|error| ConfigError::Invalid { path: path.clone(), reason: error.to_string() })?;
         Self::from_json(&text, &path)
@@ -382,13 +382,24 @@ impl ModelConfig {
             pad_token_id: read.ids("pad_token_id", None)?.first().copied(),
             raw: raw.clone(),
         };
-        let elements = config.parameters().iter().try_fold(0usize, |sum, spec| {
-            spec.shape.iter().try_fold(1usize, |len, &size| len.checked_mul(size)).and_then(|len| sum.checked_add(len))
-        });
-        match elements {
-            Some(elements) if elements <= MAX_PARAMETERS => Ok(config),
-            _ => Err(read.invalid(format!("its sizes make more than {MAX_PARAMETERS} parameters"))),
+        if config.num_hidden_layers > MAX_LAYERS {
+            let layers = config.num_hidden_layers;
+            return Err(read.invalid(format!("`num_hidden_layers` is {layers}; the most is {MAX_LAYERS}")));
         }
+        if config.elements() > MAX_PARAMETERS {
+            return Err(read.invalid(format!("its sizes make more than {MAX_PARAMETERS} parameters")));
+        }
+        Ok(config)
+    }
+
+    /// Elements of all parameters, without a list of them: what a file asks for is known before anything is made of it.
+    fn elements(&self) -> u128 {
+        let count = |layers: usize| -> u128 {
+            let shapes = self.parameters_of(layers).into_iter();
+            shapes.map(|spec| spec.shape.iter().map(|&size| size as u128).product::<u128>()).sum()
+        };
+        let without = count(0);
+        without + (count(1) - without) * self.num_hidden_layers as u128
     }
 
     /// True where `rope_scaling` and `rope_parameters` are both there and say different things.
@@ -432,12 +443,16 @@ impl ModelConfig {
 
     /// Every parameter in transformers' order.
     pub fn parameters(&self) -> Vec<ParameterSpec> {
+        self.parameters_of(self.num_hidden_layers)
+    }
+
+    fn parameters_of(&self, layers: usize) -> Vec<ParameterSpec> {
         let (h, ffn) = (self.hidden_size, self.intermediate_size);
         let (q, kv) = (self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim);
         let mut all = Vec::new();
         let mut add = |name: String, shape: &[usize]| all.push(ParameterSpec { name, shape: shape.to_vec() });
         add("model.embed_tokens.weight".into(), &[self.vocab_size, h]);
-        for layer in 0..self.num_hidden_layers {
+        for layer in 0..layers {
             let mut own = |name: &str, shape: &[usize]| add(format!("model.layers.{layer}.{name}.weight"), shape);
             own("self_attn.q_proj", &[q, h]);
             own("self_attn.k_proj", &[kv, h]);

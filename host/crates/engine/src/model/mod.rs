@@ -3,7 +3,6 @@
 pub mod config;
 pub mod decoder;
 pub mod export;
-pub mod files;
 pub mod layout;
 pub mod llama;
 pub mod twice;

@@ -4,18 +4,19 @@
 //! in memory twice.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
 use half::{bf16, f16};
 use memmap2::Mmap;
 use rayon::prelude::*;
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use super::config::ModelConfig;
 use super::layout::{Layout, Slot};
-use super::{files, twice};
+use super::twice;
 use crate::rng;
 
 /// Elements that are converted at a time.
@@ -256,6 +257,30 @@ pub fn load(
     }
 }
 
+/// A digest of all weights in a directory: SHA-256, in hexadecimal, over the tensors' names, types, shapes and values. However
+/// they are divided into files, it is the same.
+///
+/// # Errors
+/// [`WeightsError`] as for [`read_headers`].
+pub fn digest(directory: &Path) -> Result<String, WeightsError> {
+    let mut tensors = Vec::new();
+    for (file, _) in weight_files(directory)? {
+        let map = map(&file)?;
+        let parsed = parse(&file, &map)?;
+        let digest = |(name, view): (String, TensorView<'_>)| {
+            let mut hasher = Sha256::new();
+            hasher.update(format!("{name} {:?} {:?} ", view.dtype(), view.shape()));
+            hasher.update(view.data());
+            (name, hasher.finalize())
+        };
+        tensors.extend(parsed.tensors().into_par_iter().map(digest).collect::<Vec<_>>());
+    }
+    tensors.sort_unstable();
+    let mut whole = Sha256::new();
+    tensors.iter().for_each(|(_, digest)| whole.update(digest));
+    Ok(whole.finalize().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")))
+}
+
 /// Bytes of the largest file that [`load`] maps: as far as it is read, it is in memory beside the arena.
 pub fn largest_file(source: &WeightSource) -> u64 {
     let WeightSource::Directory(directory) = source else { return 0 };
@@ -338,8 +363,8 @@ fn weight_files(directory: &Path) -> Result<Vec<(PathBuf, Vec<String>)>, Weights
         );
     }
     let bad = |reason: String| WeightsError::BadIndex { file: file.clone(), reason };
-    let bytes =
-        files::read(&file, files::JSON_BYTES).map_err(|source| WeightsError::Read { file: file.clone(), source })?;
+    let bytes = intake::read_inside(&file, intake::JSON_BYTES)
+        .map_err(|source| WeightsError::Read { file: file.clone(), source })?;
     let index: Index = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
     let mut shards: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (tensor, shard) in index.weight_map {
@@ -366,7 +391,7 @@ fn weight_files(directory: &Path) -> Result<Vec<(PathBuf, Vec<String>)>, Weights
 
 pub(super) fn map(file: &Path) -> Result<Mmap, WeightsError> {
     let read = |source| WeightsError::Read { file: file.to_owned(), source };
-    let handle = File::open(file).map_err(read)?;
+    let handle = intake::open_inside(file).map_err(read)?;
     // SAFETY: the mapping is read-only; a file that another process shortens meanwhile can end this one with SIGBUS,
     // which is the price of every mapped weight loader.
     unsafe { Mmap::map(&handle) }.map_err(read)

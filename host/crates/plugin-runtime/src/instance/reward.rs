@@ -11,13 +11,15 @@ use crate::types::{Context, Item, Score};
 /// A running reward.
 pub struct Scorer {
     live: Live<RewardPlugin>,
+    /// It has seen completions.
+    is_used: bool,
 }
 
 debug_by_name!(Scorer);
 
 impl Scorer {
     pub(crate) fn new(origin: Origin) -> Result<Self, PluginError> {
-        Ok(Self { live: start(origin)? })
+        Ok(Self { live: start(origin)?, is_used: false })
     }
 
     /// Scores completions: one finite score (or none) an item, in order.
@@ -33,9 +35,11 @@ impl Scorer {
 
     /// The same, without looking for the completion at fault where the call fails.
     pub fn try_score(&mut self, items: &[Item], context: &Context) -> Result<Vec<Score>, PluginError> {
-        if self.live.is_dead() {
+        // A score does not depend on earlier calls: a run that is resumed has not made them.
+        if self.is_used || self.live.is_dead() {
             self.live = start(self.live.origin())?;
         }
+        self.is_used = true;
         let scores = self.live.call(|store, world, handle| {
             world.trainer_plugin_reward().scorer().call_score(store, handle, items, *context)
         })?;

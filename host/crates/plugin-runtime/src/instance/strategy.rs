@@ -10,13 +10,24 @@ use crate::types::{RowError, Sample};
 /// A running prompt strategy.
 pub struct Strategy {
     live: Live<PromptStrategyPlugin>,
+    /// It has seen rows.
+    is_used: bool,
 }
 
 debug_by_name!(Strategy);
 
 impl Strategy {
     pub(crate) fn new(origin: Origin) -> Result<Self, PluginError> {
-        Ok(Self { live: start(origin)? })
+        Ok(Self { live: start(origin)?, is_used: false })
+    }
+
+    /// Forgets all rows so far: what comes next is rendered as by an instance that has seen none.
+    pub fn begin(&mut self) -> Result<(), PluginError> {
+        if self.is_used {
+            self.live = start(self.live.origin())?;
+            self.is_used = false;
+        }
+        Ok(())
     }
 
     /// Renders rows (JSON objects): one result a row, in order.
@@ -34,6 +45,7 @@ impl Strategy {
         if self.live.is_dead() {
             self.live = start(self.live.origin())?;
         }
+        self.is_used = true;
         let samples = self.live.call(|store, world, handle| {
             world.trainer_plugin_prompt_strategy().strategy().call_render(store, handle, rows)
         })?;

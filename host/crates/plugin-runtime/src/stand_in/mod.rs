@@ -5,7 +5,8 @@
 //! - A process: `console`.
 //! - The clock counts its readings, a microsecond each, from 1970 on. A wait is over at once, and counts as the time that
 //!   was asked for: a guest that waits for a moment reaches it, and a guest that sleeps loses no time.
-//! - Random bytes are the same in every call of every instance.
+//! - Random bytes are the first ones of one generator.
+//! - Both begin anew with every call: an answer does not depend on how many calls came before it.
 
 #![expect(unreachable_pub, reason = "generated code exports these types once more, which needs `pub`")]
 
@@ -34,9 +35,9 @@ pub(crate) struct StandIn {
 }
 
 impl StandIn {
-    /// A call begins: its random bytes are those of any other call.
+    /// A call begins: its time and its random bytes are those of any other call.
     pub(crate) fn begin(&mut self) {
-        self.random = 0;
+        *self = Self::default();
     }
 
     fn read(&mut self) -> u64 {
@@ -156,5 +157,7 @@ mod tests {
         assert_eq!([stand_in.read(), stand_in.read()], [1_000, 2_000]);
         stand_in.nanoseconds = u64::MAX;
         assert_eq!(stand_in.read(), u64::MAX);
+        stand_in.begin();
+        assert_eq!(stand_in.read(), 1_000);
     }
 }
