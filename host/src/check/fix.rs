@@ -7,7 +7,7 @@ use crate::diagnostic::{Diagnostic, Edit, Failure};
 
 /// Keys that an edit of a rule may change, which is a stranger's: numbers, switches and words of the trainer's own. None of
 /// them names a file, a model, or a plugin.
-const OPEN: [&str; 59] = [
+const OPEN: [&str; 55] = [
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",
@@ -59,14 +59,10 @@ const OPEN: [&str; 59] = [
     "tf32",
     "train_on_inputs",
     "unfrozen_parameters",
-    "use_reentrant",
     "val_set_size",
     "warmup_ratio",
     "warmup_steps",
     "weight_decay",
-    "reinit_weights",
-    "special_tokens",
-    "auto_resume_from_checkpoints",
 ];
 
 /// True for an edit that a rule may make.
@@ -75,7 +71,9 @@ fn is_open(edit: &Edit) -> bool {
     let key = path.split(['.', '[']).next().unwrap_or(path);
     let names_plugin = key == "lr_scheduler"
         && matches!(edit, Edit::Set { value, .. } if LrScheduler::parse(value.trim_matches(['"', '\''])).is_none());
-    OPEN.contains(&key) && !names_plugin
+    // What a model is told is no business of a rule.
+    let says = key == "default_system_message" && matches!(edit, Edit::Set { .. });
+    OPEN.contains(&key) && !names_plugin && !says
 }
 
 /// What `--fix` would do.

@@ -169,7 +169,7 @@ pub fn verify(directory: &Path) -> Result<Manifest, CheckpointError> {
     }
     for path in files_of(directory)? {
         let name = name_of(&path);
-        let is_read = name.ends_with(".safetensors") || name.ends_with(".json");
+        let is_read = path.extension().is_some_and(|end| end == "safetensors" || end == "json");
         if is_read && name != MANIFEST && !manifest.files.contains_key(&name) {
             let reason = "it was not saved with the checkpoint: its manifest does not list it".into();
             return Err(CheckpointError::Corrupt { path, reason });

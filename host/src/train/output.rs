@@ -354,7 +354,9 @@ mod tests {
             // A description that lists nothing, one that is none, none.
             for run in [Some(r#"{"host_version": "0"}"#), Some("{"), None] {
                 let _ = std::fs::remove_file(root.path().join(RUN_FILE));
-                run.map(|run| std::fs::write(root.path().join(RUN_FILE), run).unwrap());
+                if let Some(run) = run {
+                    std::fs::write(root.path().join(RUN_FILE), run).unwrap();
+                }
                 if run.is_some_and(|run| run.len() > 1) && name == "metrics.jsonl" {
                     continue;
                 }

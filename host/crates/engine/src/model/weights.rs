@@ -277,7 +277,9 @@ pub fn digest(directory: &Path) -> Result<String, WeightsError> {
     }
     tensors.sort_unstable();
     let mut whole = Sha256::new();
-    tensors.iter().for_each(|(_, digest)| whole.update(digest));
+    for (_, digest) in &tensors {
+        whole.update(digest);
+    }
     Ok(whole.finalize().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")))
 }
 
