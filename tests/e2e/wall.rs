@@ -90,23 +90,31 @@ fn what_a_row_becomes_does_not_depend_on_processors() {
     let directory = guest("hostile");
     let project = Project::new();
     project.write("train.jsonl", "{\"instruction\": \"i\", \"input\": \"\", \"output\": \"o\"}\n".repeat(1000));
-    let digest = |name: &str, processors: &str| {
+    let digest = |name: &str, processor: Option<&str>| {
         project.write("host.yml", strategy("remembers", "").replace("output_dir: out", &format!("output_dir: {name}")));
-        let host = project.command(&["train", "host.yml", "--plugins", directory.to_str().unwrap()]);
-        let mut command = std::process::Command::new("taskset");
-        command.args(["-c", processors]).arg(host.get_program()).args(host.get_args());
-        command.current_dir(project.path("."));
-        for (name, value) in host.get_envs() {
-            value.map(|value| command.env(name, value));
+        let mut command = project.command(&["train", "host.yml", "--plugins", directory.to_str().unwrap()]);
+        if let Some(processor) = processor {
+            let mut bound = std::process::Command::new("taskset");
+            bound.args(["-c", processor]).arg(command.get_program()).args(command.get_args());
+            bound.current_dir(project.path("."));
+            for (name, value) in command.get_envs() {
+                if let Some(value) = value {
+                    bound.env(name, value);
+                }
+            }
+            command = bound;
         }
-        assert!(command.status().unwrap().success());
+        assert!(command.output().unwrap().status.success());
         let run: serde_json::Value = serde_json::from_str(&project.read(&format!("{name}/run.json"))).unwrap();
         run["data_sha256"].as_str().unwrap().to_owned()
     };
-    let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let one = digest("one", "0");
-    assert_eq!(digest("again", "0"), one);
-    assert_eq!(digest("all", &format!("0-{}", all - 1)), one);
+    // A container may not have the first processor of its machine.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+    let first = allowed.trim().split(['-', ',']).next().unwrap();
+    let one = digest("one", Some(first));
+    assert_eq!(digest("again", Some(first)), one);
+    assert_eq!(digest("all", None), one);
 }
 
 #[test]
