@@ -7,7 +7,7 @@ use crate::diagnostic::{Diagnostic, Edit, Failure};
 
 /// Keys that an edit of a rule may change, which is a stranger's: numbers, switches and words of the trainer's own. None of
 /// them names a file, a model, or a plugin.
-const OPEN: [&str; 55] = [
+const OPEN: &[&str] = &[
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",

@@ -19,7 +19,7 @@ use super::{ConfigArgs, next, say, show};
 use crate::author::replay::{self, Keep};
 use crate::check::facts::ModelFacts;
 use crate::check::{self, plugins, selection};
-use crate::checkpoint::directory::replace_file;
+use crate::checkpoint::directory::{hex, replace_file};
 use crate::checkpoint::load::{BASE_DIGEST, Checkpoint};
 use crate::checkpoint::owned::{METRICS_FILE, RESOLVED_FILE};
 use crate::config::LoadedConfig;
@@ -382,7 +382,7 @@ help: raise `max_steps` or `num_epochs` to go on, or start again with `--overwri
         // What is frozen is not in a checkpoint: it comes out of the base model again.
         let has_frozen = self.plan.options.lora.is_some() || self.plan.options.trainable != Trainable::All;
         if has_frozen && let WeightSource::Directory(directory) = &self.model.weights {
-            settings.insert(BASE_DIGEST.to_owned(), digest(directory).map_err(Diagnostic::from)?.into());
+            settings.insert(BASE_DIGEST.to_owned(), hex(&digest(directory).map_err(Diagnostic::from)?).into());
         }
         Ok(settings)
     }

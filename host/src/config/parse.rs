@@ -37,15 +37,13 @@ pub(super) fn parse(source: &mut ConfigSource) -> (Option<Map<String, Value>>, V
             // Where the parsers disagree, values win and messages go without carets.
             let marker = error.marker();
             let spot = Spot { line: marker.line(), column: marker.col() + 1, len: 1 };
-            if let Err(syntax) =
-                tree::read(&source.text[..source.text.len().min(source.text.floor_char_boundary(UNCHECKED))])
-            {
-                return (None, vec![syntax_error(source, &syntax, Some(spot))]);
-            }
-            // What its aliases write out to is not known.
+            // What the aliases of a long text write out to is not known.
             if source.text.len() > UNCHECKED {
                 let diagnostic = Diagnostic::error("config::syntax", "this is not valid YAML");
                 return (None, vec![diagnostic.at(source.at(spot, "")).why(error.to_string())]);
+            }
+            if let Err(syntax) = tree::read(&source.text) {
+                return (None, vec![syntax_error(source, &syntax, Some(spot))]);
             }
         }
     }

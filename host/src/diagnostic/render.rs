@@ -42,14 +42,14 @@ fn push_visible(out: &mut String, character: char) {
 
 /// A text in lines that are safe to print, as many as are shown.
 fn lines(text: &str) -> Vec<String> {
+    let text = text.trim_end_matches('\n');
     let cut = text.char_indices().nth(TEXT).map_or(text.len(), |(at, _)| at);
-    let mut lines: Vec<String> = text[..cut].lines().take(LINES).map(escape).collect();
-    let shown: usize = text[..cut].lines().take(LINES).map(|line| line.len() + 1).sum();
-    if shown < text.len() {
-        let more = text.len() - shown;
-        lines.push(format!("… ({more} bytes more)"));
+    let end = text[..cut].match_indices('\n').nth(LINES - 1).map_or(cut, |(at, _)| at);
+    let mut lines: Vec<String> = text[..end].split('\n').map(escape).collect();
+    if end < text.len() {
+        lines.push(format!("… ({} bytes more)", text.len() - end));
     }
-    if lines.is_empty() { vec![String::new()] } else { lines }
+    lines
 }
 
 /// One line for GitHub Actions: <https://docs.github.com/actions/reference/workflow-commands-for-github-actions>.
@@ -222,6 +222,16 @@ mod tests {
         help: did you mean `micro_batch_size`?
         note: nothing was written
         ");
+    }
+
+    #[test]
+    fn a_text_is_cut_where_it_is_long_and_told_so() {
+        assert_eq!(lines(""), [""]);
+        assert_eq!(lines("a\r\nb\n"), ["a\\u{d}", "b"]);
+        let many = lines(&"x\n".repeat(LINES + 5));
+        assert_eq!((many.len(), many[LINES].as_str()), (LINES + 1, "… (10 bytes more)"));
+        let long = lines(&"é".repeat(TEXT + 1));
+        assert_eq!((long[0].chars().count(), long[1].as_str()), (TEXT, "… (2 bytes more)"));
     }
 
     #[test]

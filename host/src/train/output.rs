@@ -205,8 +205,13 @@ fn refuse_others(path: &Path, ours: &BTreeSet<String>) -> Result<(), Failure> {
     let Some(first) = others.first() else { return Ok(()) };
     let shown = path.join(first);
     let more = if others.len() > 1 { format!(", and {} more files", others.len() - 1) } else { String::new() };
+    let why = if odd.contains(*first) {
+        "it is a link, a directory or the like; a run writes plain files"
+    } else {
+        "it is not in the list of files that a run here wrote (`files` of `run.json`)"
+    };
     Err(Diagnostic::error("run::foreign", format!("`{}`{more} would be replaced", shown.display()))
-        .why("it is not in the list of files that a run here wrote (`files` of `run.json`)")
+        .why(why)
         .help("use another `output_dir`, or move it away")
         .into())
 }

@@ -257,12 +257,12 @@ pub fn load(
     }
 }
 
-/// A digest of all weights in a directory: SHA-256, in hexadecimal, over the tensors' names, types, shapes and values. However
+/// A digest of all weights in a directory: SHA-256 over the tensors' names, types, shapes and values. However
 /// they are divided into files, it is the same.
 ///
 /// # Errors
 /// [`WeightsError`] as for [`read_headers`].
-pub fn digest(directory: &Path) -> Result<String, WeightsError> {
+pub fn digest(directory: &Path) -> Result<[u8; 32], WeightsError> {
     let mut tensors = Vec::new();
     for (file, _) in weight_files(directory)? {
         let map = map(&file)?;
@@ -280,7 +280,7 @@ pub fn digest(directory: &Path) -> Result<String, WeightsError> {
     for (_, digest) in &tensors {
         whole.update(digest);
     }
-    Ok(whole.finalize().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")))
+    Ok(whole.finalize().into())
 }
 
 /// Bytes of the largest file that [`load`] maps: as far as it is read, it is in memory beside the arena.
