@@ -288,12 +288,6 @@ impl Diagnostic {
     }
 }
 
-/// True if messages on stderr are in colour: on a terminal, unless `NO_COLOR` is set.
-pub fn in_color() -> bool {
-    use std::io::IsTerminal as _;
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
-}
-
 /// Why a command did not do what was asked: at least one diagnostic, all that are known, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure(pub Vec<Diagnostic>);

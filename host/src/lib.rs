@@ -16,4 +16,5 @@ pub mod evidence;
 pub mod memory;
 pub mod quickstart;
 pub mod report;
+pub mod terminal;
 pub mod train;

@@ -24,6 +24,13 @@ pub fn total_memory_bytes() -> Option<u64> {
     kernel_bytes(Path::new("/proc/meminfo"), "MemTotal:").into_iter().chain(limits).min()
 }
 
+/// The most that a process of this machine can have before the system ends it, in bytes: all memory, and what may be moved to
+/// disk.
+pub fn largest_memory_bytes() -> Option<u64> {
+    let swap = kernel_bytes(Path::new("/proc/meminfo"), "SwapTotal:").unwrap_or(0);
+    total_memory_bytes().map(|total| total.saturating_add(swap))
+}
+
 fn available(root: &Path) -> Option<u64> {
     let left = groups(root).into_iter().map(|group| group.limit.saturating_sub(group.used));
     kernel_bytes(&root.join("proc/meminfo"), "MemAvailable:").into_iter().chain(left).min()

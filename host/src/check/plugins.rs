@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::data_path::explain;
 use crate::config::{Config, DatasetConfig, FilterRef, LoadedConfig, PluginPin, PluginRef, Scheduler, strategy_advice};
 use crate::diagnostic::{Diagnostic, Failure, escape};
+use crate::terminal::{self, Safe};
 
 /// The bundled plugins: name and component, as `build.rs` made them.
 mod bundled {
@@ -36,10 +37,9 @@ pub fn open_with(
     // A plugin is started more than once in a command (to check it, then on each thread); what it says is shown once.
     let shown: Mutex<BTreeSet<(String, String)>> = Mutex::default();
     let log = Arc::new(move |plugin: &str, level: Level, message: &str| {
-        use std::io::Write as _;
         let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
         if level != Level::Debug && shown.insert((plugin.to_owned(), message.to_owned())) {
-            let _ = writeln!(std::io::stderr(), "plugin {plugin}: {}", escape(message));
+            terminal::say(&Safe::text(&format!("plugin {plugin}: {message}")));
         }
     });
     let limits = Limits::default();

@@ -1,6 +1,6 @@
 //! `host check`: every problem at once, before anything is spent; with `--fix`, what can be mended with certainty is.
 
-use std::io::{BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::path::Path;
 
 use plugin_runtime::PluginHost;
@@ -13,8 +13,9 @@ use crate::check::fix::{self, Fixes};
 use crate::check::{check_examined, lock, plugins, rules, selection};
 use crate::config::{self, Examined, LoadedConfig};
 use crate::device::Device;
-use crate::diagnostic::{Diagnostic, Edit, ExitStatus, Failure, Severity, escape};
+use crate::diagnostic::{Diagnostic, Edit, ExitStatus, Failure, Severity};
 use crate::report::{Output, emit};
+use crate::terminal::{self, Safe, print};
 use crate::train::cost::Cost;
 use crate::train::plan::Plan;
 
@@ -60,8 +61,11 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
     }
     show(&found, output);
     if args.github {
-        let annotations: String = found.iter().map(|found| found.annotation() + "\n").collect();
-        let _ = std::io::stdout().write_all(annotations.as_bytes());
+        let mut annotations = Safe::default();
+        for found in &found {
+            annotations.push(&Safe::annotation(found));
+        }
+        print(&annotations)?;
     }
     let count = |severity: Severity| found.iter().filter(|diagnostic| diagnostic.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
@@ -90,11 +94,10 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
 /// Whether the person at the terminal wants this change: rules are plugins, and some are strangers'. Where nobody is there
 /// to be asked, `--fix` is the answer.
 fn agreed(difference: &str) -> bool {
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+    if !std::io::stdin().is_terminal() || !terminal::stderr_is_terminal() {
         return true;
     }
-    let lines: Vec<_> = difference.lines().map(escape).collect();
-    say(&format!("{}\nchange it like this? [y/N]", lines.join("\n")));
+    say(&format!("{}\nchange it like this? [y/N]", difference.trim_end_matches('\n')));
     let mut answer = String::new();
     let read = std::io::stdin().lock().take(100).read_line(&mut answer);
     read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
@@ -154,7 +157,7 @@ fn tell(finding: &Diagnostic, path: &Path, output: Output) {
         }
         Output::Human => {
             let edits: Vec<String> = finding.fix.iter().map(ToString::to_string).collect();
-            say(&escape(&format!("fixed {}: {}", finding.code, edits.join(", "))));
+            say(&format!("fixed {}: {}", finding.code, edits.join(", ")));
         }
     }
 }

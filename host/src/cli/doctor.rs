@@ -6,13 +6,14 @@ use clap::Args;
 use engine::kernels::cuda::system;
 use serde_json::{Value, json};
 
-use super::{open_plugins, print};
+use super::open_plugins;
 use crate::capabilities;
 use crate::config::{AutoBool, DeviceChoice};
 use crate::device::{self, Device};
 use crate::diagnostic::{ExitStatus, Failure};
 use crate::memory::{available_memory_bytes, total_memory_bytes};
 use crate::report::{Output, emit};
+use crate::terminal::{Safe, print, print_file};
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
@@ -32,7 +33,7 @@ impl DoctorArgs {
 
 pub(super) fn run(args: &DoctorArgs) -> Result<ExitStatus, Failure> {
     if args.capabilities {
-        print(&capabilities::markdown())?;
+        print_file(&capabilities::markdown())?;
         return Ok(ExitStatus::Done);
     }
     let facts = facts()?;
@@ -43,7 +44,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<ExitStatus, Failure> {
         emit("doctor", fields);
         return Ok(ExitStatus::Done);
     }
-    print(&text(&facts))?;
+    print(&Safe::text(&text(&facts)))?;
     Ok(ExitStatus::Done)
 }
 

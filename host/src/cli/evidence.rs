@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{print, say};
-use crate::diagnostic::{Diagnostic, ExitStatus, Failure, escape};
+use super::say;
+use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
 use crate::evidence::record::Record;
 use crate::evidence::table::{FILE_LIMIT, Table, lines, parse, read};
 use crate::report::{Output, emit};
+use crate::terminal::{Safe, print, print_file};
 use crate::train::lock::OutputLock;
 use crate::train::output::described;
 use intake::text_of;
@@ -67,7 +68,7 @@ fn export(runs: &[PathBuf]) -> Result<ExitStatus, Failure> {
         }
     }
     Failure::check(problems)?;
-    print(&lines(&records))?;
+    print_file(&lines(&records))?;
     Ok(ExitStatus::Done)
 }
 
@@ -115,13 +116,13 @@ fn import(from: &[PathBuf], output: Output) -> Result<ExitStatus, Failure> {
             "imported",
             json!({ "new": done.new, "changed": done.changed, "known": done.known, "table": path.display().to_string() }),
         ),
-        Output::Human => say(&escape(&format!(
+        Output::Human => say(&format!(
             "{} new, {} changed, {} known already; the table is `{}`, delete it to forget them",
             done.new,
             done.changed,
             done.known,
             path.display()
-        ))),
+        )),
     }
     Ok(ExitStatus::Done)
 }
@@ -138,12 +139,12 @@ fn stdin() -> Result<Vec<Record>, Failure> {
 fn show(output: Output) -> Result<ExitStatus, Failure> {
     let table = Table::load()?;
     if output == Output::Json {
-        print(&lines(&table.records))?;
+        print_file(&lines(&table.records))?;
         return Ok(ExitStatus::Done);
     }
     let path = Table::path()?;
     if table.records.is_empty() {
-        say(&escape(&format!("no outcomes were imported yet; they would be in `{}`", path.display())));
+        say(&format!("no outcomes were imported yet; they would be in `{}`", path.display()));
         say("`host evidence import OUTPUT_DIR` adds one of your own runs, `host evidence import FILE` those of others");
         return Ok(ExitStatus::Done);
     }
@@ -165,6 +166,6 @@ fn show(output: Output) -> Result<ExitStatus, Failure> {
         text += &format!("  {techniques}\n    {}\n", ends.join(", "));
     }
     text += &format!("{} outcomes in `{}`; delete it to forget them\n", table.records.len(), path.display());
-    print(&text)?;
+    print(&Safe::text(&text))?;
     Ok(ExitStatus::Done)
 }

@@ -13,7 +13,6 @@ mod ready;
 mod schema;
 mod train;
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -22,8 +21,9 @@ use clap_complete::Shell;
 use plugin_runtime::PluginHost;
 
 use crate::check::plugins::{self, Grant};
-use crate::diagnostic::{Diagnostic, ExitStatus, Failure, escape, in_color};
+use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
 use crate::report::Output;
+use crate::terminal::{self, Safe};
 
 /// Fine-tunes language models; everything a community wants to change is a sandboxed WebAssembly plugin.
 #[derive(Debug, Parser)]
@@ -154,7 +154,7 @@ pub fn run(cli: Cli) -> ExitCode {
             // All at once: whoever closes the pipe early has seen enough.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "host", &mut script);
-            (Output::Human, print(&String::from_utf8_lossy(&script)).map(|()| ExitStatus::Done))
+            (Output::Human, terminal::print_file(&String::from_utf8_lossy(&script)).map(|()| ExitStatus::Done))
         }
         Command::Doctor(args) => (args.output(), doctor::run(&args)),
         Command::Evidence(args) => (args.output(), evidence::run(&args)),
@@ -189,27 +189,14 @@ fn show(diagnostics: &[Diagnostic], output: Output) {
     for diagnostic in diagnostics {
         match output {
             Output::Human => {
-                let _ = writeln!(std::io::stderr(), "{}", diagnostic.render(in_color()));
+                terminal::say(&Safe::diagnostic(diagnostic, terminal::in_color()));
             }
-            Output::Json => {
-                let _ = writeln!(std::io::stdout(), "{}", diagnostic.to_json());
-            }
+            Output::Json => terminal::print_json(&diagnostic.to_json()),
         }
-    }
-}
-
-/// What a command was asked for, on stdout. Whoever closes a pipe early has seen enough; a disk that is full is an error.
-fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Diagnostic::error("io::stdout", "the output cannot be written").why(error.to_string()).into())
-        }
-        _ => Ok(()),
     }
 }
 
 /// A line for a person, on stderr.
 fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", escape(line));
+    terminal::say(&Safe::text(line));
 }

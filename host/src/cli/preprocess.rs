@@ -1,21 +1,21 @@
 //! `host preprocess`: the rows of a config as the model will see them, with what of them is learned.
 
-use std::io::IsTerminal as _;
 use std::ops::Range;
 
 use clap::Args;
 use serde_json::json;
 
 use super::ready::Ready;
-use super::{ConfigArgs, print, say};
+use super::{ConfigArgs, say};
 use crate::author::replay::{self, Keep};
 use crate::check::selection;
 use crate::data::batches::plan_epoch;
 use crate::data::dataset::{Example, LeftOut, Origin};
 use crate::data::tokenizer::Tokenizer;
-use crate::diagnostic::{ExitStatus, Failure, escape};
+use crate::diagnostic::{ExitStatus, Failure};
 use crate::report::progress::whole;
 use crate::report::{Output, emit};
+use crate::terminal::{Safe, print};
 use crate::train::plan::Plan;
 
 /// Label of a token that is not learned, as transformers has it.
@@ -50,13 +50,13 @@ pub(super) fn run(args: &PreprocessArgs) -> Result<ExitStatus, Failure> {
         match output {
             Output::Json => emit("sample", sample(index, example, origin)),
             Output::Human => {
-                let mut text = heading(index, &plan, example, origin);
+                let mut text = Safe::text(&heading(index, &plan, example, origin));
                 if args.tokens {
                     token_lines(&mut text, example, origin, &model.tokenizer);
                 } else {
                     run_lines(&mut text, example, origin, &model.tokenizer);
                 }
-                text.push('\n');
+                text.push(&Safe::text("\n"));
                 print(&text)?;
             }
         }
@@ -91,7 +91,7 @@ fn sample(index: usize, example: &Example, origin: &Origin) -> serde_json::Value
 fn heading(index: usize, plan: &Plan, example: &Example, origin: &Origin) -> String {
     let (tokens, learned) = (example.tokens.ids.len(), example.tokens.trained_tokens());
     let all = plan.data.train.len();
-    let position = escape(&origin.position);
+    let position = &origin.position;
     format!("sample {} of {all}: {position}; {tokens} tokens, {learned} learned\n", index + 1)
 }
 
@@ -120,7 +120,7 @@ fn stretches(example: &Example) -> Vec<Stretch> {
 }
 
 /// The text, line by line, with a mark in front of what is learned.
-fn run_lines(out: &mut String, example: &Example, origin: &Origin, tokenizer: &Tokenizer) {
+fn run_lines(out: &mut Safe, example: &Example, origin: &Origin, tokenizer: &Tokenizer) {
     for stretch in stretches(example) {
         let label = match (stretch.learned, stretch.weight.to_bits() == 1.0_f32.to_bits()) {
             (true, true) => "learned".to_owned(),
@@ -131,19 +131,18 @@ fn run_lines(out: &mut String, example: &Example, origin: &Origin, tokenizer: &T
         let lines: Vec<&str> = text.split_inclusive('\n').collect();
         for line in lines {
             let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\u{21b5}"));
-            let line = colored(&format!("{}{end}", escape(line)), stretch.learned);
-            out.push_str(&format!("{label:>9} | {line}\n"));
+            push_line(out, &format!("{label:>9} | "), &format!("{line}{end}"), stretch.learned);
         }
     }
 }
 
-fn token_lines(out: &mut String, example: &Example, origin: &Origin, tokenizer: &Tokenizer) {
+fn token_lines(out: &mut Safe, example: &Example, origin: &Origin, tokenizer: &Tokenizer) {
     for stretch in stretches(example) {
         for index in stretch.tokens.clone() {
             let label = if stretch.learned { "learned" } else { "" };
             let text = text_of(&(index..index + 1), example, origin, tokenizer).replace('\n', "\u{21b5}");
-            let text = colored(&escape(&text), stretch.learned);
-            out.push_str(&format!("{label:>9} | {:>7}  {text}\n", example.tokens.ids[index]));
+            let start = format!("{label:>9} | {:>7}  ", example.tokens.ids[index]);
+            push_line(out, &start, &text, stretch.learned);
         }
     }
 }
@@ -167,9 +166,11 @@ fn text_of(tokens: &Range<usize>, example: &Example, origin: &Origin, tokenizer:
     out
 }
 
-fn colored(text: &str, learned: bool) -> String {
-    let in_color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    if learned && in_color { format!("\x1b[32m{text}\x1b[0m") } else { text.to_owned() }
+fn push_line(out: &mut Safe, start: &str, text: &str, learned: bool) {
+    let text = Safe::line(text);
+    out.push(&Safe::line(start));
+    out.push(&if learned { text.green() } else { text });
+    out.push(&Safe::text("\n"));
 }
 
 fn summary(plan: &Plan, output: Output) {
@@ -232,6 +233,6 @@ fn summary(plan: &Plan, output: Output) {
 }
 
 fn with_first(left_out: &LeftOut) -> String {
-    let first = left_out.first.as_ref().map(|first| format!("; the first is {}", escape(first)));
+    let first = left_out.first.as_ref().map(|first| format!("; the first is {first}"));
     format!("{left_out}{}", first.unwrap_or_default())
 }

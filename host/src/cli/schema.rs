@@ -3,10 +3,10 @@
 use clap::Args;
 use serde_json::json;
 
-use super::print;
 use crate::config::json_schema;
 use crate::diagnostic::{ExitStatus, Failure};
 use crate::report::{Output, emit};
+use crate::terminal::print_file;
 
 #[derive(Debug, Args)]
 pub(super) struct SchemaArgs {
@@ -30,6 +30,6 @@ pub(super) fn run(args: &SchemaArgs) -> Result<ExitStatus, Failure> {
         return Ok(ExitStatus::Done);
     }
     let text = if args.markdown { json_schema::markdown() } else { format!("{:#}\n", json_schema::schema()) };
-    print(&text)?;
+    print_file(&text)?;
     Ok(ExitStatus::Done)
 }

@@ -96,6 +96,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
         describe(&loaded, &model, &plan, &cost, time, output, "nothing was kept or written (--dry-run)");
         return Ok(ExitStatus::Done);
     }
+    cost.check(&device, &loaded)?;
     let job = Job {
         args,
         loaded: &loaded,

@@ -12,7 +12,8 @@ use plugin_runtime::Meters;
 use self::metrics::{EvalRecord, MetricsFile, PluginCost, PluginCosts, TrainRecord};
 use self::progress::Progress;
 use crate::checkpoint::owned::METRICS_FILE;
-use crate::diagnostic::{Diagnostic, escape, in_color};
+use crate::diagnostic::Diagnostic;
+use crate::terminal::{self, Safe};
 
 /// How a command talks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,12 +67,12 @@ impl Reporter {
 
     /// A line for a person; nothing that a program needs.
     pub fn say(&self, line: &str) {
-        self.progress.say(&escape(line));
+        self.progress.say(&Safe::text(line));
     }
 
     /// A remark for a person in the middle of a run; programs get an event instead.
     pub fn remark(&self, diagnostic: &Diagnostic) {
-        self.progress.say(diagnostic.render(in_color()).trim_end());
+        self.progress.say(&Safe::diagnostic(diagnostic, terminal::in_color()).trimmed());
     }
 
     /// An event for a program: on stdout with `--json`, nowhere otherwise.
@@ -102,8 +103,5 @@ impl Reporter {
 
 /// Prints one JSON event on stdout. A closed pipe is not an error: whoever read it has seen enough.
 pub fn emit(event: &str, fields: serde_json::Value) {
-    use std::io::Write as _;
-    let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{}", metrics::event_line(event, fields));
-    let _ = stdout.flush();
+    terminal::print_json_line(&metrics::event_line(event, fields));
 }

@@ -1,11 +1,11 @@
 //! Progress on stderr: one bar on a terminal, a plain line per logged step elsewhere.
 
-use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::metrics::{EvalRecord, TrainRecord};
+use crate::terminal::{self, Safe};
 
 /// Weight of the newest loss in the shown average.
 const SMOOTHING: f64 = 0.1;
@@ -22,7 +22,7 @@ pub struct Progress {
 impl Progress {
     /// A bar over `total_steps`, if `visible` and stderr is a terminal.
     pub fn new(total_steps: u64, finished_steps: u64, visible: bool) -> Self {
-        let terminal = std::io::stderr().is_terminal();
+        let terminal = terminal::stderr_is_terminal();
         let bar = (visible && terminal).then(|| {
             let bar = ProgressBar::with_draw_target(Some(total_steps), ProgressDrawTarget::stderr());
             let template = "{bar:32} {pos}/{len} steps  {msg}  {elapsed} elapsed, {eta} left";
@@ -44,7 +44,7 @@ impl Progress {
             bar.set_message(format!("loss {smooth:.4}  {} tok/s", whole(record.tokens_per_second)));
             bar.set_position(record.step);
         } else if self.plain && log {
-            self.line(&format!(
+            let line = format!(
                 "step {}/{}  loss {:.4}  grad norm {:.3}  lr {:.2e}  {} tok/s",
                 record.step,
                 self.total_steps,
@@ -52,7 +52,8 @@ impl Progress {
                 record.grad_norm,
                 record.learning_rate,
                 whole(record.tokens_per_second)
-            ));
+            );
+            terminal::say(&Safe::line(&line));
         }
     }
 
@@ -64,14 +65,14 @@ impl Progress {
                 line.push_str(&format!("  {name} {value:.3}"));
             }
         }
-        self.say(&line);
+        self.say(&Safe::line(&line));
     }
 
     /// A line above the bar.
-    pub fn say(&self, line: &str) {
+    pub fn say(&self, line: &Safe) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| self.line(line)),
-            None if self.plain => self.line(line),
+            Some(bar) => bar.suspend(|| terminal::say(line)),
+            None if self.plain => terminal::say(line),
             None => {}
         }
     }
@@ -82,12 +83,6 @@ impl Progress {
             bar.finish_and_clear();
             self.plain = true;
         }
-    }
-
-    /// A closed terminal must not end the run.
-    #[expect(clippy::unused_self, reason = "all output goes through the one who owns the terminal line")]
-    fn line(&self, line: &str) {
-        let _ = writeln!(std::io::stderr(), "{line}");
     }
 }
 

@@ -13,8 +13,8 @@ use crate::config::{Config, LoadedConfig};
 use crate::data::batches::plan_epoch;
 use crate::data::dataset::Example;
 use crate::device::Device;
-use crate::diagnostic::Diagnostic;
-use crate::memory::{available_memory_bytes, peak_memory_bytes, resident_memory_bytes};
+use crate::diagnostic::{Diagnostic, Failure, Severity};
+use crate::memory::{available_memory_bytes, largest_memory_bytes, peak_memory_bytes, resident_memory_bytes};
 use crate::report::progress::{bytes, whole};
 
 /// Samples whose batches are looked at, over all epochs, and at least one epoch: a batch that is much larger hardly comes
@@ -112,6 +112,18 @@ impl Cost {
             Device::Cuda(gpu, _) => (device.free_memory()?, format!("`cuda:{}` ({})", gpu.ordinal, gpu.name)),
         };
         (self.memory.total > have).then(|| warning(&self.memory, &whose, have, loaded))
+    }
+}
+
+impl Cost {
+    /// That this run cannot be made here: it needs more memory than there is, and would end when it takes it.
+    ///
+    /// # Errors
+    /// As the warning, for a run on the CPU; a GPU says itself what it cannot give.
+    pub fn check(&self, device: &Device, loaded: &LoadedConfig) -> Result<(), Failure> {
+        let most = largest_memory_bytes().filter(|most| *device == Device::Cpu && self.memory.total > *most);
+        let warning = most.and_then(|_| self.warning(device, loaded));
+        warning.map_or(Ok(()), |warning| Err(Diagnostic { severity: Severity::Error, ..warning }.into()))
     }
 }
 

@@ -115,6 +115,7 @@ fn wait(process: &mut Child, limit: Duration) -> std::io::Result<Option<std::pro
 }
 
 /// The process that compiles: a component on stdin, compiled code on stdout. `memory` is the most it may take, in bytes.
+#[expect(clippy::disallowed_methods, reason = "whoever started this process reads it")]
 pub fn compile_main(memory: u64) -> ExitCode {
     end_with_parent();
     limit_memory(memory);

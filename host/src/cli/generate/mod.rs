@@ -3,12 +3,10 @@
 mod requests;
 mod settings;
 
-use std::borrow::Cow;
-use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use engine::generate::{GenerateOptions, generate};
+use engine::generate::{GenerateOptions, cache_bytes, generate};
 use engine::kernels::Kernels;
 use engine::kernels::cpu::CpuKernels;
 use engine::model::Model;
@@ -25,7 +23,10 @@ use crate::data::template::{ChatTemplate, Now};
 use crate::data::tokenizer::{SpecialTokens, Tokenizer};
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
+use crate::memory::largest_memory_bytes;
+use crate::report::progress::bytes;
 use crate::report::{Output, emit};
+use crate::terminal::print_words;
 
 #[derive(Debug, Args)]
 pub(super) struct GenerateArgs {
@@ -87,7 +88,10 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitStatus, Failure> {
         say(line);
     }
     match Device::choose_for(args.device, AutoBool::Auto)? {
-        Device::Cpu => complete(CpuKernels, config, args, &tokenizer, &prompts, &options),
+        Device::Cpu => {
+            within_memory(&config, &prompts, &options)?;
+            complete(CpuKernels, config, args, &tokenizer, &prompts, &options)
+        }
         Device::Cuda(gpu, precision) => {
             complete(Device::open(&gpu, precision)?, config, args, &tokenizer, &prompts, &options)
         }
@@ -126,29 +130,11 @@ fn complete<K: Kernels>(
             ),
             Output::Human => {
                 let rest = if streams { text.get(stream.written..).unwrap_or_default() } else { &text };
-                let _ = writeln!(std::io::stdout(), "{}", shown(rest));
+                print_words(&format!("{rest}\n"))?;
             }
         }
     }
     Ok(ExitStatus::Done)
-}
-
-/// A text as it goes to stdout: what could steer a terminal is shown there instead of sent. A pipe or a file gets what the
-/// model wrote.
-fn shown(text: &str) -> Cow<'_, str> {
-    let steers = |character: char| character.is_control() && !matches!(character, '\n' | '\t');
-    if !text.contains(steers) || !std::io::stdout().is_terminal() {
-        return text.into();
-    }
-    let mut out = String::with_capacity(text.len() + 16);
-    for character in text.chars() {
-        if steers(character) {
-            out.extend(character.escape_unicode());
-        } else {
-            out.push(character);
-        }
-    }
-    out.into()
 }
 
 /// Writes text while it grows: a piece is held back as long as it may be half a character.
@@ -166,9 +152,8 @@ impl Stream<'_> {
             return;
         }
         if let Some(piece) = text.get(self.written..) {
-            let mut stdout = std::io::stdout().lock();
-            let _ = stdout.write_all(shown(piece).as_bytes());
-            let _ = stdout.flush();
+            // A disk that is full is told at the end.
+            let _ = print_words(piece);
             self.written = text.len();
         }
     }
@@ -209,6 +194,16 @@ fn within_window(config: &ModelConfig, prompts: &[Vec<u32>], max_new_tokens: usi
         _ => diagnostic.help("shorten the prompt"),
     }
     .into())
+}
+
+/// Room for as many tokens as may be written is taken at once; a file beside the model may ask for any number.
+fn within_memory(config: &ModelConfig, prompts: &[Vec<u32>], options: &GenerateOptions) -> Result<(), Failure> {
+    let cache = cache_bytes(config, prompts, options);
+    let Some(most) = largest_memory_bytes().filter(|&most| cache > most) else { return Ok(()) };
+    let tokens = options.max_new_tokens;
+    let message = format!("{tokens} new tokens need {} of memory; this machine has {}", bytes(cache), bytes(most));
+    let help = "give fewer: `--max-new-tokens 512`";
+    Err(Diagnostic::error("generate::memory", message).help(help).into())
 }
 
 fn chat_template(tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, Failure> {

@@ -6,9 +6,10 @@ use plugin_runtime::{Inspection, Limits, PluginInfo};
 use serde_json::json;
 
 use crate::check::plugins::shown_source;
-use crate::cli::{open_plugins, print};
+use crate::cli::open_plugins;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure, escape};
 use crate::report::{Output, emit};
+use crate::terminal::{Safe, print};
 
 pub(super) fn run(plugin: &str, directories: &[PathBuf], output: Output) -> Result<ExitStatus, Failure> {
     let path = Path::new(plugin);
@@ -29,7 +30,7 @@ pub(super) fn run(plugin: &str, directories: &[PathBuf], output: Output) -> Resu
         emit("plugin", fields);
         return Ok(ExitStatus::Done);
     }
-    print(&text(&inspection, &source, &limits))?;
+    print(&Safe::text(&text(&inspection, &source, &limits)))?;
     Ok(ExitStatus::Done)
 }
 

@@ -1,6 +1,5 @@
 //! `host plugin list`: which plugins there are, and where each comes from.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use serde_json::json;
@@ -9,6 +8,7 @@ use crate::check::plugins::shown_source;
 use crate::cli::open_plugins;
 use crate::diagnostic::{ExitStatus, Failure, escape};
 use crate::report::{Output, emit};
+use crate::terminal::{Safe, print};
 
 pub(super) fn run(directories: &[PathBuf], output: Output) -> Result<ExitStatus, Failure> {
     let plugins = open_plugins(directories)?;
@@ -40,12 +40,11 @@ pub(super) fn run(directories: &[PathBuf], output: Output) -> Result<ExitStatus,
     if output == Output::Human {
         let width = |column: usize| rows.iter().map(|row| escape(&row[column]).chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..4).map(width).collect();
-        let mut stdout = std::io::stdout().lock();
+        let mut text = String::new();
         for row in &rows {
             let cells: Vec<String> = row.iter().map(|cell| escape(cell).replace('\n', " ")).collect();
-            let _ = writeln!(
-                stdout,
-                "{:<w0$}  {:<w1$}  {:<w2$}  {:<w3$}  {}",
+            text += &format!(
+                "{:<w0$}  {:<w1$}  {:<w2$}  {:<w3$}  {}\n",
                 cells[0],
                 cells[1],
                 cells[2],
@@ -57,6 +56,7 @@ pub(super) fn run(directories: &[PathBuf], output: Output) -> Result<ExitStatus,
                 w3 = widths[3]
             );
         }
+        print(&Safe::text(&text))?;
     }
     Ok(ExitStatus::Done)
 }

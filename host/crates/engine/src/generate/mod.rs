@@ -87,6 +87,24 @@ pub fn generate<K: Kernels>(
     Ok(completions)
 }
 
+/// Bytes that completing these prompts keeps of the tokens that were read and written, at most: keys, values, and the table of
+/// rotations.
+pub fn cache_bytes(config: &ModelConfig, prompts: &[Vec<u32>], options: &GenerateOptions) -> u64 {
+    let capacity = capacity(config, prompts, options) as u64;
+    let token = 2 * 4 * (config.num_hidden_layers * config.num_key_value_heads * config.head_dim) as u64;
+    let tokens = capacity.saturating_mul(prompts.len().min(GROUP) as u64);
+    token.saturating_mul(tokens).saturating_add(capacity.saturating_mul(4 * config.head_dim as u64))
+}
+
+/// Tokens that a sequence may have.
+fn capacity(config: &ModelConfig, prompts: &[Vec<u32>], options: &GenerateOptions) -> usize {
+    let positions = config.max_position_embeddings;
+    // Past its window a token would no longer see the first ones: that attention is not here, so that is where it ends.
+    let positions = positions.min(config.sliding_window.unwrap_or(positions));
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    longest.saturating_add(options.max_new_tokens).min(positions)
+}
+
 /// Bytes of logits on the host while `prompts` are completed: the rows of a step, and what they are cut from.
 pub(crate) fn logits_bytes(prompts: usize, vocab_size: usize) -> u64 {
     2 * 4 * prompts.min(GROUP) as u64 * vocab_size as u64
@@ -144,11 +162,7 @@ fn complete<K: Kernels>(
     on_token: &mut dyn FnMut(usize, u32),
     completions: &mut [Completion],
 ) -> Result<(), EngineError> {
-    let positions = model.config.max_position_embeddings;
-    // Past its window a token would no longer see the first ones: that attention is not here, so that is where it ends.
-    let positions = positions.min(model.config.sliding_window.unwrap_or(positions));
-    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-    let capacity = longest.saturating_add(options.max_new_tokens).min(positions);
+    let capacity = capacity(&model.config, prompts, options);
     let mut decoder = Decoder::new(model, prompts.len(), capacity);
     let mut growing: Vec<Sequence> = prompts
         .iter()

@@ -12,6 +12,7 @@ use engine::kernels::cuda::library::Search;
 use engine::kernels::cuda::system::System;
 
 /// Where the libraries are; none, said past the test's captured output, where there is neither a GPU nor an emulator.
+#[expect(clippy::disallowed_methods, reason = "says past the test's captured output that it is skipped")]
 fn search() -> Option<&'static Search> {
     static SEARCH: OnceLock<Option<Search>> = OnceLock::new();
     let find = || {

@@ -155,6 +155,7 @@ mod tests {
 
     /// NVRTC needs no GPU; `HOST_TEST_NVRTC` may be its directory. Without it there is nothing to see, which is said past the
     /// test's captured output.
+    #[expect(clippy::disallowed_methods, reason = "says past the test's captured output that it is skipped")]
     fn nvrtc() -> Option<Nvrtc> {
         let search = match std::env::var_os("HOST_TEST_NVRTC") {
             Some(directory) => {

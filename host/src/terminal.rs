@@ -1,0 +1,155 @@
+//! stdout and stderr. This is the only place that writes to them, and what it takes is [`Safe`], JSON, or the words of a
+//! model: clippy refuses `std::io::stdout` elsewhere (`clippy.toml`).
+
+use std::fmt;
+use std::io::{IsTerminal as _, Write as _};
+
+use serde_json::Value;
+
+use crate::diagnostic::{Diagnostic, Failure, escape, escape_line};
+
+/// A text that may be shown to a person: whatever in it came from outside can neither steer a terminal nor pass for something
+/// else. There is no other way to one than through these functions.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Safe(String);
+
+impl Safe {
+    /// Escapes what does not show as itself; line breaks stay.
+    pub fn text(text: &str) -> Self {
+        Self(escape(text))
+    }
+
+    /// The same in one line.
+    pub fn line(text: &str) -> Self {
+        Self(escape_line(text))
+    }
+
+    /// A diagnostic, which escapes its parts itself and indents their lines.
+    pub fn diagnostic(diagnostic: &Diagnostic, color: bool) -> Self {
+        Self(diagnostic.render(color))
+    }
+
+    /// The same as a workflow command of GitHub Actions, with a line break.
+    pub fn annotation(diagnostic: &Diagnostic) -> Self {
+        Self(diagnostic.annotation() + "\n")
+    }
+
+    /// In green, where stdout shows colours.
+    #[must_use]
+    pub fn green(self) -> Self {
+        let in_color = stdout_is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        if in_color { Self(format!("\x1b[32m{}\x1b[0m", self.0)) } else { self }
+    }
+
+    /// Puts another one behind it.
+    pub fn push(&mut self, more: &Self) {
+        self.0.push_str(&more.0);
+    }
+
+    /// Without line breaks and spaces at its end.
+    #[must_use]
+    pub fn trimmed(mut self) -> Self {
+        self.0.truncate(self.0.trim_end().len());
+        self
+    }
+}
+
+impl fmt::Display for Safe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the place")]
+fn stdout() -> std::io::Stdout {
+    std::io::stdout()
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the place")]
+fn stderr() -> std::io::Stderr {
+    std::io::stderr()
+}
+
+/// True if a person reads stdout.
+pub fn stdout_is_terminal() -> bool {
+    stdout().is_terminal()
+}
+
+/// True if a person reads stderr.
+pub fn stderr_is_terminal() -> bool {
+    stderr().is_terminal()
+}
+
+/// True if messages on stderr are in colour: on a terminal, unless `NO_COLOR` is set.
+pub fn in_color() -> bool {
+    stderr_is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// What a command was asked for, on stdout. Whoever closes a pipe early has seen enough; a disk that is full is an error.
+pub fn print(text: &Safe) -> Result<(), Failure> {
+    written(text.0.as_bytes())
+}
+
+/// What a model wrote, on stdout: as it is in a pipe or a file, without what could steer a terminal on one.
+pub fn print_words(words: &str) -> Result<(), Failure> {
+    let steers = |character: char| character.is_control() && !matches!(character, '\n' | '\t');
+    if !words.contains(steers) || !stdout_is_terminal() {
+        return written(words.as_bytes());
+    }
+    let mut shown = String::with_capacity(words.len() + 16);
+    for character in words.chars() {
+        if steers(character) {
+            shown.extend(character.escape_unicode());
+        } else {
+            shown.push(character);
+        }
+    }
+    written(shown.as_bytes())
+}
+
+/// What another program reads, on stdout: a script for a shell, a schema, records. It is made by this program and has no text
+/// of others that JSON does not escape.
+pub fn print_file(file: &str) -> Result<(), Failure> {
+    written(file.as_bytes())
+}
+
+/// One JSON value, a line of its own, on stdout. A closed pipe is no error.
+pub fn print_json(value: &Value) {
+    print_json_line(&value.to_string());
+}
+
+/// The same of a line that is JSON already.
+pub fn print_json_line(line: &str) {
+    let mut stdout = stdout().lock();
+    let _ = writeln!(stdout, "{line}");
+    let _ = stdout.flush();
+}
+
+fn written(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Diagnostic::error("io::stdout", "the output cannot be written").why(error.to_string()).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A line on stderr. A closed terminal must not end a run.
+pub fn say(line: &Safe) {
+    let _ = writeln!(stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_unescaped_gets_in() {
+        let mut text = Safe::line("a\u{1b}[2J\nb");
+        text.push(&Safe::text("\u{202e}c\n"));
+        assert_eq!(text.clone().green().to_string(), "a\\u{1b}[2J\\nb\\u{202e}c\n");
+        assert_eq!(format!("{:<3}|", Safe::line("a")), "a  |");
+        assert_eq!(text.trimmed().to_string(), "a\\u{1b}[2J\\nb\\u{202e}c");
+    }
+}
