@@ -14,6 +14,9 @@ cargo xtask COMMAND
   bless [NAME]     the same, and writes the snapshots that changed: read the diff
   docs             writes the generated pages: docs/config.md, docs/capabilities.md
   features         whether all commands build the crates of the registry with the same features, so once
+  fuzz [TARGET…] [--seconds N]
+                   hostile inputs for what reads strangers' files (tests/fuzz): of all targets, 60 s each; what
+                   fails comes into target/fuzz/crashes. The first time builds everything again, which takes minutes
   code-tests       builds the component of plugins/code-tests, after a change there
   timings          a first build in a new directory: processor seconds, and where they went";
 
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
         ["bless", name] => test(name, true),
         ["docs"] => docs(),
         ["features"] => features(),
+        ["fuzz", rest @ ..] => fuzz(rest),
         ["code-tests"] => run(Command::new(root().join("plugins/code-tests/build.sh"))),
         ["timings"] => timings(),
         _ => {
@@ -107,6 +111,51 @@ fn features() -> Result<(), Failed> {
     }
     if same { Ok(()) } else { Err(Failed("add what is missing to host/crates/workspace-hack/Cargo.toml".into())) }
 }
+
+/// Runs targets of `tests/fuzz` under libFuzzer. What they find on the way stays in
+/// `target/fuzz/corpus`, what fails in `target/fuzz/crashes`.
+fn fuzz(arguments: &[&str]) -> Result<(), Failed> {
+    let (targets, seconds) = match arguments {
+        [targets @ .., "--seconds", seconds] => (targets, *seconds),
+        targets => (targets, "60"),
+    };
+    let corpora = root().join("tests/fuzz/corpus");
+    let known = std::fs::read_dir(&corpora).map_err(|error| Failed(format!("{}: {error}", corpora.display())))?;
+    let mut known: Vec<String> =
+        known.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    known.sort();
+    if let Some(target) = targets.iter().find(|target| !known.iter().any(|known| known == *target)) {
+        return Err(Failed(format!("there is no target `{target}`; there are {}", known.join(", "))));
+    }
+    let chosen: Vec<&str> =
+        if targets.is_empty() { known.iter().map(String::as_str).collect() } else { targets.to_vec() };
+
+    let directory = root().join("target/fuzz");
+    let triple = output(with(Command::new("rustc"), ["-vV"])).and_then(|text| String::from_utf8(text).ok());
+    let triple = triple.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("host: ")));
+    let triple = triple.ok_or_else(|| Failed("rustc -vV".into()))?;
+    let mut build = with(cargo("build"), ["-p", "fuzz", "--target", triple, "--target-dir"]);
+    build.arg(&directory);
+    build.env("RUSTC_WRAPPER", root().join("tests/fuzz/rustc.sh")).env("RUSTFLAGS", "--cfg fuzzing");
+    run(build)?;
+
+    let program = directory.join(triple).join("release/fuzz");
+    for target in chosen {
+        let (grown, crashes) = (directory.join("corpus").join(target), directory.join("crashes").join(target));
+        for folder in [&grown, &crashes] {
+            std::fs::create_dir_all(folder).map_err(|error| Failed(format!("{}: {error}", folder.display())))?;
+        }
+        let mut command = Command::new(&program);
+        command.env("FUZZ_TARGET", target).args([&grown, &corpora.join(target)]);
+        command.arg(format!("-max_total_time={seconds}")).arg(format!("-artifact_prefix={}/", crashes.display()));
+        run(with(command, FUZZ_LIMITS))?;
+    }
+    Ok(())
+}
+
+/// What an input may take at most: seconds, MiB and bytes.
+const FUZZ_LIMITS: [&str; 5] =
+    ["-timeout=5", "-rss_limit_mb=2048", "-malloc_limit_mb=500", "-max_len=4096", "-print_final_stats=1"];
 
 /// Crates of the registry, each with the features that it is built with.
 fn tree(packages: &[&str]) -> Result<BTreeSet<(String, String)>, Failed> {

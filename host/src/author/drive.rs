@@ -42,6 +42,37 @@ impl std::fmt::Debug for Subject<'_> {
 }
 
 impl Subject<'_> {
+    /// The same as [`run`](Self::run), with the inputs divided among instances that run at the same time.
+    pub fn run_on(
+        &self,
+        threads: usize,
+        inputs: &[Value],
+        total_steps: Option<u64>,
+        batch: usize,
+    ) -> Result<Vec<Value>, Trouble> {
+        if threads <= 1 {
+            return self.run(inputs, total_steps, batch);
+        }
+        let share = inputs.len().div_ceil(threads).max(1);
+        let parts: Vec<_> = std::thread::scope(|scope| {
+            let workers: Vec<_> =
+                inputs.chunks(share).map(|inputs| scope.spawn(move || self.run(inputs, total_steps, batch))).collect();
+            let done = |worker: std::thread::ScopedJoinHandle<'_, _>| {
+                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            workers.into_iter().map(done).collect()
+        });
+        let mut results = Vec::new();
+        for (part, result) in parts.into_iter().enumerate() {
+            let before = part * share;
+            results.extend(result.map_err(|trouble| match trouble {
+                Trouble::Plugin(index, error) => Trouble::Plugin(before + index, error),
+                Trouble::Input(index, why) => Trouble::Input(before + index, why),
+            })?);
+        }
+        Ok(results)
+    }
+
     /// The results of `inputs`, `batch` of them a call. Watches over a run give a list of findings for each call.
     pub fn run(&self, inputs: &[Value], total_steps: Option<u64>, batch: usize) -> Result<Vec<Value>, Trouble> {
         let at_start = |error| Trouble::Plugin(0, error);

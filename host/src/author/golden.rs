@@ -14,6 +14,8 @@ use crate::diagnostic::{Diagnostic, Failure, Place};
 
 /// Sizes of batches beside all at once.
 const SIZES: [usize; 2] = [1, 7];
+/// Threads beside one.
+const THREADS: [usize; 2] = [2, 5];
 /// All at once.
 const ALL: usize = 1 << 20;
 /// Differences from `golden.jsonl` that are shown.
@@ -34,8 +36,12 @@ pub fn invariants(kind: Kind) -> &'static str {
         Kind::DatasetLoader => {
             "rows in any batch size, and going on at a cursor; at least one row a call, no more than asked for; the length, where it is known"
         }
-        Kind::PromptStrategy => "one result a row, the same in any batch size and order, and when asked again",
-        Kind::Reward => "one finite score a completion, the same in any batch size and order, and when asked again",
+        Kind::PromptStrategy => {
+            "one result a row, the same in any batch size and order, on 1, 2 and 5 threads, and when asked again"
+        }
+        Kind::Reward => {
+            "one finite score a completion, the same in any batch size and order, on 1, 2 and 5 threads, and when asked again"
+        }
         Kind::CompatRules => "only rules that it lists, the same when asked again",
         Kind::RowFilter => "one verdict a row, the same in any batch size; finite scores",
         Kind::Schedule => "one finite factor a step, none below zero, the same in any batch size",
@@ -78,6 +84,8 @@ enum Way {
     Batch(usize),
     /// Last row first.
     Reversed,
+    /// Shared among so many instances, which run at the same time.
+    Threads(usize),
     /// Each call in another instance that goes on at a cursor.
     Resumed,
 }
@@ -86,7 +94,10 @@ fn ways(kind: Kind) -> Vec<Way> {
     let mut ways = vec![Way::Again];
     ways.extend(SIZES.map(Way::Batch));
     match kind {
-        Kind::PromptStrategy | Kind::Reward => ways.extend([Way::Twice, Way::Reversed]),
+        Kind::PromptStrategy | Kind::Reward => {
+            ways.extend([Way::Twice, Way::Reversed]);
+            ways.extend(THREADS.map(Way::Threads));
+        }
         Kind::CompatRules => ways.push(Way::Twice),
         Kind::RunHealth => ways.push(Way::Batch(ALL)),
         Kind::DatasetLoader => ways.push(Way::Resumed),
@@ -123,7 +134,8 @@ impl Trial<'_> {
             _ => {}
         }
         let steps = self.case.total_steps;
-        match self.subject.run(&inputs, steps, size) {
+        let threads = if let Way::Threads(threads) = way { threads } else { 1 };
+        match self.subject.run_on(threads, &inputs, steps, size) {
             Ok(mut results) => {
                 match way {
                     Way::Reversed => results.reverse(),
@@ -198,6 +210,12 @@ impl Trial<'_> {
                 "the result depends on the order of the rows".to_owned(),
                 "rows are shuffled and shared among threads, so a result may depend on its own row only",
                 ["in order", "reversed"],
+            ),
+            Way::Threads(threads) => (
+                "test::threads",
+                format!("the result depends on how many threads share the rows (1, and {threads})"),
+                "each thread has an instance of its own, so a result may depend on its own row only",
+                ["on one thread", "shared"],
             ),
             Way::Resumed => (
                 "test::cursor",

@@ -105,6 +105,8 @@ fn run(
 const FINDINGS: usize = 100;
 /// Places that one finding is about, and edits that mend it.
 const PLACES: usize = 20;
+/// Bytes of a path and a value of an edit.
+const EDIT: usize = 1000;
 
 fn unknown_rule(
     loaded: &LoadedConfig,
@@ -129,7 +131,7 @@ fn unknown_rule(
 }
 
 /// A finding, with the severity that the config gives it; none where the config switches the rule off.
-fn diagnostic(loaded: &LoadedConfig, rule: &RuleRef, finding: &Finding) -> Option<Diagnostic> {
+pub fn diagnostic(loaded: &LoadedConfig, rule: &RuleRef, finding: &Finding) -> Option<Diagnostic> {
     let severity = match rule.severity.get(&finding.rule) {
         Some(RuleSeverity::Off) => return None,
         Some(RuleSeverity::Note) => Severity::Note,
@@ -155,7 +157,12 @@ fn diagnostic(loaded: &LoadedConfig, rule: &RuleRef, finding: &Finding) -> Optio
         diagnostic = diagnostic.why(&finding.why);
     }
     // Some of the edits alone could be worse than none.
-    let edits = if finding.fix.len() > PLACES { &[][..] } else { &finding.fix[..] };
+    let is_long = |edit: &GuestEdit| match edit {
+        GuestEdit::Set((path, value)) => path.len().max(value.len()) > EDIT,
+        GuestEdit::Remove(path) => path.len() > EDIT,
+    };
+    let is_sound = finding.fix.len() <= PLACES && !finding.fix.iter().any(is_long);
+    let edits = if is_sound { &finding.fix[..] } else { &[] };
     diagnostic.help = finding.help.clone().or_else(|| (!edits.is_empty()).then(|| words(edits)));
     diagnostic.fix = edits.iter().map(edit).collect();
     if !BUNDLED_RULES.contains(&rule.name.as_str()) {

@@ -171,7 +171,7 @@ fn missing_keys<'a>(from: &str, path: &'a str) -> Option<Vec<&'a str>> {
     let rest = path.strip_prefix(from)?;
     let rest = if from.is_empty() { rest } else { rest.strip_prefix('.')? };
     let keys: Vec<&str> = rest.split('.').collect();
-    keys.iter().all(|key| !key.is_empty() && !key.contains(['[', ']'])).then_some(keys)
+    keys.iter().all(|key| join("", key) == *key).then_some(keys)
 }
 
 /// A node of the text: where it stands in bytes, and what is in it.

@@ -34,7 +34,7 @@ impl Cursor {
     /// transformers' Trainer.
     pub fn next_step(&mut self, count: usize) -> Vec<Vec<usize>> {
         if self.position.micro_batch >= self.plan.len() {
-            self.position = Position { epoch: self.position.epoch + 1, micro_batch: 0 };
+            self.position = Position { epoch: self.position.epoch.saturating_add(1), micro_batch: 0 };
             self.plan = plan_epoch(&self.lengths, &self.options, self.position.epoch);
         }
         let end = (self.position.micro_batch + count.max(1)).min(self.plan.len());

@@ -570,3 +570,70 @@ impl BadRows {
         Err(DatasetError::BadRows { path: self.path, rows: self.rows, total: self.total })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use plugin_runtime::types::{Row, RowBatch, RowError, Segment};
+
+    use super::super::tokenize::TextBudget;
+    use super::super::tokenizer::{SpecialTokens, Tokenizer};
+    use super::*;
+
+    /// So many rows, some at a time.
+    struct Rows(Vec<String>);
+
+    impl Source for Rows {
+        fn next(&mut self, max_rows: u32) -> Result<RowBatch, PluginError> {
+            let count = self.0.len().min(max_rows as usize);
+            let rows = self.0.drain(..count).map(|json| Ok(Row { position: json.clone(), json })).collect();
+            Ok(RowBatch { rows, done: self.0.is_empty() })
+        }
+    }
+
+    /// What it makes of a row depends on the rows before it.
+    #[derive(Default)]
+    struct Remembers(usize);
+
+    impl PromptStrategy for Remembers {
+        fn begin(&mut self) -> Result<(), PluginError> {
+            self.0 = 0;
+            Ok(())
+        }
+
+        fn render(&mut self, rows: &[String]) -> Result<Vec<Result<Option<Sample>, RowError>>, PluginError> {
+            let render = |row: &String| {
+                self.0 += 1;
+                let segment = Segment { text: format!("{row} {}", self.0), train: true, weight: None };
+                Ok(Some(Sample::Supervised(Text::Segments(vec![segment]))))
+            };
+            Ok(rows.iter().map(render).collect())
+        }
+    }
+
+    #[test]
+    fn one_two_and_five_threads_give_the_same_samples() {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/quickstart/model");
+        let tokenizer = Tokenizer::load(&model, &SpecialTokens::default()).unwrap();
+        let encoder = Encoder {
+            tokenizer: &tokenizer,
+            template: None,
+            train_on_inputs: false,
+            end_of_turn: Vec::new(),
+            keeps_text: true,
+            budget: TextBudget::of(64, false),
+        };
+        let prepared = |threads: usize| {
+            let mut rows = Rows((0..1500).map(|row| row.to_string()).collect());
+            let mut strategies: Vec<Box<dyn PromptStrategy>> =
+                (0..threads).map(|_| Box::<Remembers>::default() as _).collect();
+            let path = Path::new("rows");
+            prepare(path, &mut rows, &mut [], &mut strategies, &encoder, 64, ExcessLength::Drop).unwrap()
+        };
+        let one = prepared(1);
+        assert_eq!(one.examples.len(), 1500);
+        let text = |index: usize| one.examples[index].origin.as_ref().unwrap().text.as_str();
+        assert_eq!((text(255), text(256), text(1499)), ("255 256", "256 1", "1499 220"));
+        assert_eq!(prepared(2), one);
+        assert_eq!(prepared(5), one);
+    }
+}

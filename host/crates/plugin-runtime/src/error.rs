@@ -159,6 +159,14 @@ pub fn is_hidden(character: char) -> bool {
         )
 }
 
+/// Text from a guest, cut at `limit` characters.
+pub(crate) fn cut(text: &mut String, limit: usize) {
+    if let Some((at, _)) = text.char_indices().nth(limit) {
+        text.truncate(at);
+        text.push('…');
+    }
+}
+
 /// Text from a guest as one safe line: what does not show as itself becomes a space, and it is cut at `limit` characters.
 pub(crate) fn one_line(text: &str, limit: usize) -> String {
     let mut out = String::new();

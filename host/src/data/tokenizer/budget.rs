@@ -63,6 +63,12 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
+/// transformers' `_tokenizer_json_has_byte_level`.
+pub(super) fn is_byte_level(bytes: &[u8]) -> bool {
+    let has = |part: &Value| part.to_string().contains("\"ByteLevel\"");
+    serde_json::from_slice::<File>(bytes).is_ok_and(|file| has(&file.pre_tokenizer) || has(&file.decoder))
+}
+
 #[derive(Default)]
 struct Count {
     rules: usize,

@@ -5,16 +5,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use intake::JSON_BYTES;
 use tokenizers::AddedToken;
 
 use self::names::{read_names, set};
+use self::patterns::{Bounded, within};
 
 mod budget;
 mod names;
+mod patterns;
 mod post_processor;
 
+/// Texts that a tokenizer may fail on: each may have taken its whole time.
+const SLOW: u32 = 16;
 /// Bytes that `tokenizer.json` may have.
 const FILE_LIMIT: u64 = 256 << 20;
 
@@ -104,7 +109,7 @@ pub struct Affixes {
 /// A loaded tokenizer.
 #[derive(Debug)]
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: Bounded,
     directory: PathBuf,
     bos: Option<u32>,
     eos: Option<u32>,
@@ -121,6 +126,8 @@ pub struct Tokenizer {
     /// Rows of the model's embedding.
     rows: Option<usize>,
     remarks: Vec<String>,
+    /// Texts that its rules took too long for.
+    slow: AtomicU32,
 }
 
 impl Tokenizer {
@@ -131,15 +138,19 @@ impl Tokenizer {
         let bytes = read(&path, FILE_LIMIT)?.ok_or_else(|| TokenizerError::Missing { path: path.clone() })?;
         let invalid = |reason: String| TokenizerError::Invalid { path: path.clone(), reason };
         budget::check(&bytes).map_err(invalid)?;
-        let mut inner = budget::guarded(|| tokenizers::Tokenizer::from_bytes(&bytes))
+        budget::guarded(|| Self::read(directory, path.clone(), &bytes, overrides))
             .ok_or_else(|| invalid("the library that reads it fails on it".to_owned()))?
-            .map_err(|error| invalid(error.to_string()))?;
+    }
+
+    fn read(directory: &Path, path: PathBuf, bytes: &[u8], overrides: &SpecialTokens) -> Result<Self, TokenizerError> {
+        let invalid = |reason: String| TokenizerError::Invalid { path: path.clone(), reason };
+        let mut inner = Bounded::from_bytes(bytes).map_err(|error| invalid(error.to_string()))?;
         // Truncation and padding in the file would silently shorten or lengthen training samples.
         inner.with_truncation(None).map_err(|error| invalid(error.to_string()))?;
         inner.with_padding(None);
 
         let known = inner.get_added_tokens_decoder();
-        let names = read_names(directory, |id| known.contains_key(&id), is_byte_level(&inner))?;
+        let names = read_names(directory, |id| known.contains_key(&id), budget::is_byte_level(bytes))?;
         let mut named = names.named;
         let of_files = |name: &str, named: &[(String, String)]| {
             named.iter().find(|(known, _)| known == name).map(|(_, token)| token.clone())
@@ -166,7 +177,7 @@ impl Tokenizer {
         renamed.retain(|(before, _)| {
             ["bos_token", "eos_token"].iter().all(|name| of_files(name, &named).as_ref() != Some(before))
         });
-        let rewritten = post_processor::rename(&mut inner, &bytes, &renamed).map_err(invalid)?;
+        let rewritten = post_processor::rename(&mut inner, bytes, &renamed).map_err(invalid)?;
         let mut remarks = disagreements(&names.disagreements, &changed);
         remarks.extend(unknown_names(&inner, &named));
         let failed = |error: tokenizers::Error| invalid(error.to_string());
@@ -206,6 +217,7 @@ impl Tokenizer {
             rows: None,
             remarks,
             inner,
+            slow: AtomicU32::new(0),
         })
     }
 
@@ -233,9 +245,14 @@ impl Tokenizer {
 
     /// Encodes a text as it is; special tokens written in it become their ids, none is added.
     pub fn encode(&self, text: &str) -> Result<Vec<Token>, TokenizerError> {
-        let encoding = budget::guarded(|| self.inner.encode(text, false))
-            .ok_or_else(failed)?
-            .map_err(|error| TokenizerError::Encode(error.to_string()))?;
+        if self.slow.load(Ordering::Relaxed) >= SLOW {
+            return Err(TokenizerError::Encode(format!("it failed on {SLOW} texts, so no more are tried")));
+        }
+        let encoding = budget::guarded(|| within(text.len(), || self.inner.encode(text, false))).ok_or_else(failed)?;
+        let encoding = encoding.map_err(|reason| {
+            self.slow.fetch_add(1, Ordering::Relaxed);
+            TokenizerError::Encode(reason)
+        })?;
         encoding.get_ids().iter().try_for_each(|&id| self.check_row(id))?;
         Ok(encoding
             .get_ids()
@@ -254,9 +271,9 @@ impl Tokenizer {
     /// Text of the ids, special tokens left out.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
         let plain: Vec<u32> = ids.iter().copied().filter(|id| !self.skipped.contains(id)).collect();
-        budget::guarded(|| self.inner.decode(&plain, true))
+        budget::guarded(|| within(plain.len(), || self.inner.decode(&plain, true)))
             .ok_or_else(failed)?
-            .map_err(|error| TokenizerError::Encode(error.to_string()))
+            .map_err(TokenizerError::Encode)
     }
 
     /// The piece of text that one id stands for, special tokens by their name; for showing.
@@ -264,7 +281,7 @@ impl Tokenizer {
         if self.skipped.contains(&id) {
             return self.inner.id_to_token(id).unwrap_or_else(|| format!("<{id}>"));
         }
-        let piece = budget::guarded(|| self.inner.decode(&[id], false)).and_then(Result::ok);
+        let piece = budget::guarded(|| within(1, || self.inner.decode(&[id], false))).and_then(Result::ok);
         piece.unwrap_or_else(|| format!("<{id}>"))
     }
 
@@ -354,12 +371,6 @@ impl SpecialTokens {
     }
 }
 
-/// transformers' `_tokenizer_json_has_byte_level`.
-fn is_byte_level(inner: &tokenizers::Tokenizer) -> bool {
-    let text = |part: serde_json::Result<String>| part.unwrap_or_default().contains("\"ByteLevel\"");
-    text(serde_json::to_string(&inner.get_pre_tokenizer())) || text(serde_json::to_string(&inner.get_decoder()))
-}
-
 /// Names that two files have different tokens for; one that the config sets is of no interest.
 fn disagreements(found: &[[String; 5]], changed: &[(&'static str, String)]) -> Vec<String> {
     let matters = found.iter().filter(|[name, ..]| changed.iter().all(|(changed, _)| changed != name));
@@ -372,7 +383,7 @@ fn disagreements(found: &[[String; 5]], changed: &[(&'static str, String)]) -> V
 }
 
 /// Names of tokens that the vocabulary does not have.
-fn unknown_names(inner: &tokenizers::Tokenizer, named: &[(String, String)]) -> Option<String> {
+fn unknown_names(inner: &Bounded, named: &[(String, String)]) -> Option<String> {
     let unknown = named.iter().filter(|(_, token)| !token.is_empty() && inner.token_to_id(token).is_none());
     let unknown: Vec<String> = unknown.map(|(name, token)| format!("`{name}` `{token}`")).collect();
     (!unknown.is_empty())

@@ -4,12 +4,13 @@ use serde_json::Value;
 use tokenizers::{PostProcessorWrapper, Tokenizer};
 
 use super::Affixes;
+use super::patterns::Bounded;
 
 /// Texts to try it with: a vocabulary need not have them all.
 const TEXTS: [&str; 4] = ["a", "0", " ", "\u{4e00}"];
 
 /// What is put around a text: found by encoding one with and without it.
-pub(super) fn affixes(tokenizer: &Tokenizer) -> Result<Affixes, String> {
+pub(super) fn affixes(tokenizer: &Bounded) -> Result<Affixes, String> {
     let encode = |text, special| tokenizer.encode(text, special).map_err(|error| error.to_string());
     let mut found = None;
     for text in TEXTS {
@@ -32,7 +33,7 @@ pub(super) fn affixes(tokenizer: &Tokenizer) -> Result<Affixes, String> {
 /// Puts the second token of each pair where the post-processor writes the first. Returns the `tokenizer.json` of it, where
 /// that made a difference; `file` is the one that was read.
 pub(super) fn rename(
-    tokenizer: &mut Tokenizer,
+    tokenizer: &mut Bounded,
     file: &[u8],
     renamed: &[(String, String)],
 ) -> Result<Option<String>, String> {

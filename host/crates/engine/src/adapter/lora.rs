@@ -57,6 +57,17 @@ pub struct Lora<B> {
     pub exact: Option<B>,
 }
 
+/// An adapter that has no memory yet.
+pub(super) struct Plan {
+    config: LoraConfig,
+    /// Every tensor, PEFT's names, in the order of the arena.
+    pub(super) slots: Vec<Slot>,
+    places: Vec<[Option<Place>; 7]>,
+    head: Option<(usize, usize)>,
+    width: usize,
+    len: usize,
+}
+
 /// Projections that read the same input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Group {
@@ -112,6 +123,54 @@ pub struct GroupPass<'a, S> {
     pub dropout: Option<u64>,
 }
 
+impl Plan {
+    /// Lays an adapter out. Of one that is larger than any memory, sizes are only known to be so.
+    pub(super) fn new(model: &ModelConfig, config: LoraConfig) -> Self {
+        let mut slots: Vec<Slot> = Vec::new();
+        let mut places = Vec::new();
+        let (mut len, mut width) = (0_usize, 0);
+        for layer in 0..model.num_hidden_layers {
+            let mut own = [None; 7];
+            let mut column = 0;
+            for group in [QKV, O, GATE_UP, DOWN] {
+                let kinds: Vec<LinearKind> =
+                    group.kinds.iter().copied().filter(|&kind| config.modules.has(layer, kind)).collect();
+                let mut add = |kind: LinearKind, part: &str, shape: [usize; 2]| {
+                    let name = format!("base_model.model.model.layers.{layer}.{}.lora_{part}.weight", kind.path());
+                    let (offset, elements) = (len, shape[0].saturating_mul(shape[1]));
+                    let shape = shape.to_vec();
+                    slots.push(Slot { name, shape, offset, len: elements, layer: Some(layer), decays: true });
+                    len = len.saturating_add(elements);
+                    offset
+                };
+                let mut first = Vec::new();
+                for &kind in &kinds {
+                    first.push(add(kind, "A", [config.r, kind.shape(model).1]));
+                }
+                for (&kind, a) in kinds.iter().zip(first) {
+                    let b = add(kind, "B", [kind.shape(model).0, config.r]);
+                    own[kind as usize] = Some(Place { a, b, column });
+                    column += config.r;
+                }
+            }
+            width = width.max(column);
+            places.push(own);
+        }
+        let mut add = |part: &str, shape: [usize; 2]| {
+            let name = format!("base_model.model.{HEAD}.lora_{part}.weight");
+            let (offset, elements) = (len, shape[0].saturating_mul(shape[1]));
+            slots.push(Slot { name, shape: shape.to_vec(), offset, len: elements, layer: None, decays: true });
+            len = len.saturating_add(elements);
+            offset
+        };
+        let head = config.modules.has_head().then(|| {
+            width = width.max(config.r);
+            (add("A", [config.r, model.hidden_size]), add("B", [model.vocab_size, config.r]))
+        });
+        Self { config, slots, places, head, width, len }
+    }
+}
+
 impl<B> Lora<B> {
     /// Lays an adapter out and gives it PEFT's start: `A` uniform within `sqrt(6 / ((1 + 5) * in))` (Kaiming with
     /// `a = sqrt(5)`), `B` zero.
@@ -145,49 +204,13 @@ impl<B> Lora<B> {
         values
     }
 
-    /// Lays an adapter out; `A` and `B` are zero.
+    /// Makes room for an adapter; `A` and `B` are zero.
     pub(crate) fn zeroed<K: Kernels<Buffer = B>>(kernels: &K, model: &ModelConfig, config: LoraConfig) -> Self {
-        let mut slots: Vec<Slot> = Vec::new();
-        let mut places = Vec::new();
-        let (mut len, mut width) = (0, 0);
-        for layer in 0..model.num_hidden_layers {
-            let mut own = [None; 7];
-            let mut column = 0;
-            for group in [QKV, O, GATE_UP, DOWN] {
-                let kinds: Vec<LinearKind> =
-                    group.kinds.iter().copied().filter(|&kind| config.modules.has(layer, kind)).collect();
-                let mut add = |kind: LinearKind, part: &str, shape: [usize; 2]| {
-                    let name = format!("base_model.model.model.layers.{layer}.{}.lora_{part}.weight", kind.path());
-                    let (offset, elements) = (len, shape[0] * shape[1]);
-                    let shape = shape.to_vec();
-                    slots.push(Slot { name, shape, offset, len: elements, layer: Some(layer), decays: true });
-                    len += elements;
-                    offset
-                };
-                let mut first = Vec::new();
-                for &kind in &kinds {
-                    first.push(add(kind, "A", [config.r, kind.shape(model).1]));
-                }
-                for (&kind, a) in kinds.iter().zip(first) {
-                    let b = add(kind, "B", [kind.shape(model).0, config.r]);
-                    own[kind as usize] = Some(Place { a, b, column });
-                    column += config.r;
-                }
-            }
-            width = width.max(column);
-            places.push(own);
-        }
-        let mut add = |part: &str, shape: [usize; 2]| {
-            let name = format!("base_model.model.{HEAD}.lora_{part}.weight");
-            let (offset, elements) = (len, shape[0] * shape[1]);
-            slots.push(Slot { name, shape: shape.to_vec(), offset, len: elements, layer: None, decays: true });
-            len += elements;
-            offset
-        };
-        let head = config.modules.has_head().then(|| {
-            width = width.max(config.r);
-            (add("A", [config.r, model.hidden_size]), add("B", [model.vocab_size, config.r]))
-        });
+        Self::on(kernels, Plan::new(model, config))
+    }
+
+    pub(super) fn on<K: Kernels<Buffer = B>>(kernels: &K, plan: Plan) -> Self {
+        let Plan { config, slots, places, head, width, len } = plan;
         let exact = (kernels.precision() != Precision::F32).then(|| kernels.alloc(Format::Exact, len));
         Self { config, slots, places, head, width, params: kernels.alloc(Format::Working, len), exact }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 
-use super::lora::{Lora, LoraConfig};
+use super::lora::{Lora, LoraConfig, Plan};
 use super::modules::Modules;
 use crate::EngineError;
 use crate::kernels::Kernels;
@@ -76,15 +76,16 @@ pub fn load<K: Kernels>(kernels: &K, model: &ModelConfig, directory: &Path) -> R
         Ok(Modules::matching(model, has))
     };
     let config = read_config(&directory.join(CONFIG), model, adapted)?;
-    let mut lora = Lora::new(kernels, model, config, 0);
+    let plan = Plan::new(model, config);
     let bytes = read()?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|error| invalid(error.to_string()))?;
-    let known: BTreeSet<&str> = lora.slots().iter().map(|slot| slot.name.as_str()).collect();
+    let known: BTreeSet<&str> = plan.slots.iter().map(|slot| slot.name.as_str()).collect();
     if let Some(name) = tensors.names().into_iter().find(|name| !known.contains(name)) {
         let reason = format!("it has a tensor `{name}` for which the model has no place");
         return Err(PeftError::Mismatch { path, reason });
     }
-    for slot in lora.slots().to_vec() {
+    // Before there is memory for it: a config may ask for more than any machine has.
+    for slot in &plan.slots {
         let Ok(view) = tensors.tensor(&slot.name) else {
             return Err(PeftError::Mismatch { path, reason: format!("it has no tensor `{}`", slot.name) });
         };
@@ -92,6 +93,10 @@ pub fn load<K: Kernels>(kernels: &K, model: &ModelConfig, directory: &Path) -> R
             let reason = format!("`{}` has shape {:?}, the model asks for {:?}", slot.name, view.shape(), slot.shape);
             return Err(PeftError::Mismatch { path, reason });
         }
+    }
+    let mut lora = Lora::on(kernels, plan);
+    for slot in lora.slots().to_vec() {
+        let view = tensors.tensor(&slot.name).map_err(|error| invalid(error.to_string()))?;
         let values = floats(view.dtype(), view.data()).ok_or_else(|| {
             invalid(format!("`{}` has type {:?}; F32, F16 and BF16 are read", slot.name, view.dtype()))
         })?;

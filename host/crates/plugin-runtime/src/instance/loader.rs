@@ -2,16 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Live, MESSAGE, Origin, debug_by_name};
+use super::{Live, Origin, POSITION, bound, debug_by_name};
 use crate::bindings::loader::exports::trainer::plugin::dataset_loader::Source as GuestSource;
 use crate::bindings::loader::{DatasetLoaderPlugin, DatasetLoaderPluginPre};
 use crate::error::{PluginError, one_line};
 use crate::files::{Directory, Opened};
 use crate::sandbox::Limits;
 use crate::types::{BadRow, Row, RowBatch, RowError};
-
-/// Characters of what a row is found by that are shown.
-const POSITION: usize = 200;
 
 /// A running dataset loader.
 pub struct Loader {
@@ -24,6 +21,8 @@ const ROW_LIMIT: usize = 32 << 20;
 /// Bytes that all rows may have where there is no data, and for each byte of the data beside that.
 const ROWS_BASE: u64 = 64 << 20;
 const ROWS_TIMES: u64 = 32;
+/// Bytes that a row takes beside its text.
+const ROW_COST: usize = 64;
 /// The longest calls that a loader may make in all, and without a row that can be used; for each row, a tenth of a second.
 const CALLS: u32 = 20;
 const IDLE_CALLS: u32 = 4;
@@ -46,9 +45,12 @@ impl Budget {
         let good = rows.iter().flatten();
         let bytes: usize = rows
             .iter()
-            .map(|row| match row {
-                Ok(row) => row.json.len() + row.position.len(),
-                Err(row) => row.error.message.len() + row.position.len(),
+            .map(|row| {
+                ROW_COST
+                    + match row {
+                        Ok(row) => row.json.len() + row.position.len(),
+                        Err(row) => row.error.message.len() + row.position.len(),
+                    }
             })
             .sum();
         let count = good.count() as u32;
@@ -94,8 +96,7 @@ fn check(row: &mut Result<Row, BadRow>) {
         }
         Err(bad) => {
             bad.position = one_line(&bad.position, POSITION);
-            bad.error.message = one_line(&bad.error.message, MESSAGE);
-            bad.error.field = bad.error.field.take().map(|field| one_line(&field, POSITION));
+            bound(&mut bad.error);
         }
     }
 }

@@ -29,10 +29,12 @@ pub use self::strategy::Strategy;
 use crate::error::{PluginError, one_line};
 use crate::sandbox::{Limits, State, StoreMaker, explain, finish, prepare};
 use crate::stats::Meter;
-use crate::types::GuestError;
+use crate::types::{GuestError, RowError};
 
 /// Characters of a guest's message that are shown.
 const MESSAGE: usize = 2000;
+/// Characters of what a row or a field is found by that are shown.
+const POSITION: usize = 200;
 
 /// What an instance is made of: enough to make it again.
 #[derive(Clone)]
@@ -114,6 +116,12 @@ impl Cell {
             .plugin(&**plugin)
             .help("this is a bug of the plugin; tell its author")
     }
+}
+
+/// Makes what a guest says of a row one short line.
+fn bound(error: &mut RowError) {
+    error.message = one_line(&error.message, MESSAGE);
+    error.field = error.field.take().map(|field| one_line(&field, POSITION));
 }
 
 /// A started guest: its exports, and the resource that its `create` gave.

@@ -2,8 +2,13 @@
 
 use super::{Live, Origin, debug_by_name};
 use crate::bindings::rules::{CompatRulesPlugin, CompatRulesPluginPre};
-use crate::error::PluginError;
+use crate::error::{PluginError, cut};
 use crate::types::{Facts, Finding, RuleInfo};
+
+/// Characters of a message, a reason or a help.
+const TEXT: usize = 8000;
+/// Characters of a rule's id.
+const ID: usize = 64;
 
 /// A running set of compatibility rules.
 pub struct Checker {
@@ -29,9 +34,17 @@ impl Checker {
         })
     }
 
-    /// What is wrong with a config.
+    /// What is wrong with a config. Texts are cut where no one would read on; edits are as they came.
     pub fn check(&mut self, facts: &Facts) -> Result<Vec<Finding>, PluginError> {
-        self.live
-            .call(|store, world, handle| world.trainer_plugin_compat_rules().checker().call_check(store, handle, facts))
+        let mut findings = self.live.call(|store, world, handle| {
+            world.trainer_plugin_compat_rules().checker().call_check(store, handle, facts)
+        })?;
+        for finding in &mut findings {
+            cut(&mut finding.rule, ID);
+            for text in [&mut finding.message, &mut finding.why].into_iter().chain(&mut finding.help) {
+                cut(text, TEXT);
+            }
+        }
+        Ok(findings)
     }
 }

@@ -1,7 +1,7 @@
 //! Prompt strategies.
 
 use super::failed::{self, Call};
-use super::{Live, Origin, debug_by_name};
+use super::{Live, Origin, bound, debug_by_name};
 use crate::bindings::strategy::{PromptStrategyPlugin, PromptStrategyPluginPre};
 use crate::error::PluginError;
 use crate::manifest::Kind;
@@ -46,12 +46,15 @@ impl Strategy {
             self.live = start(self.live.origin())?;
         }
         self.is_used = true;
-        let samples = self.live.call(|store, world, handle| {
+        let mut samples = self.live.call(|store, world, handle| {
             world.trainer_plugin_prompt_strategy().strategy().call_render(store, handle, rows)
         })?;
         if samples.len() != rows.len() {
             let message = format!("gave {} results for {} rows", samples.len(), rows.len());
             return Err(self.live.cell.bad_result(&message));
+        }
+        for error in samples.iter_mut().filter_map(|sample| sample.as_mut().err()) {
+            bound(error);
         }
         self.live.cell.rows(rows.len());
         Ok(samples)
