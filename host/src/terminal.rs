@@ -1,6 +1,7 @@
 //! stdout and stderr. This is the only place that writes to them, and what it takes is [`Safe`], JSON, or the words of a
 //! model: clippy refuses `std::io::stdout` elsewhere (`clippy.toml`).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
 
@@ -118,11 +119,30 @@ pub fn print_json(value: &Value) {
     print_json_line(&value.to_string());
 }
 
-/// The same of a line that is JSON already.
+/// The same of a line that is JSON already. What does not show as itself is written as an escape, which means the same.
 pub fn print_json_line(line: &str) {
     let mut stdout = stdout().lock();
-    let _ = writeln!(stdout, "{line}");
+    let _ = writeln!(stdout, "{}", in_ascii(line));
     let _ = stdout.flush();
+}
+
+/// JSON whose hidden characters, which can only stand in its texts, are escaped.
+fn in_ascii(line: &str) -> Cow<'_, str> {
+    use std::fmt::Write as _;
+    if !line.contains(plugin_runtime::is_hidden) {
+        return line.into();
+    }
+    let mut out = String::with_capacity(line.len() + 16);
+    for character in line.chars() {
+        if plugin_runtime::is_hidden(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(character);
+        }
+    }
+    out.into()
 }
 
 fn written(bytes: &[u8]) -> Result<(), Failure> {
@@ -143,6 +163,15 @@ pub fn say(line: &Safe) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_means_the_same_in_ascii() {
+        let value = serde_json::json!({ "a\u{202e}": "\u{9b}2J é \u{e0041}\n" });
+        let line = in_ascii(&value.to_string()).into_owned();
+        assert_eq!(line, r#"{"a\u202e":"\u009b2J é \udb40\udc41\n"}"#);
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), value);
+        assert!(matches!(in_ascii("{}"), Cow::Borrowed(_)));
+    }
 
     #[test]
     fn nothing_unescaped_gets_in() {

@@ -1,8 +1,7 @@
-"""Writes the inputs that fuzzing starts from into `corpus/`: small, sound ones of every shape. Standard library only.
+"""Writes `corpus/`: the inputs that fuzzing starts from, small, sound ones of every shape, and those that once failed.
+Standard library only.
 
     python3 tests/fuzz/seeds.py
-
-What was found on top of them (`cargo xtask fuzz` writes it there) stays as it is.
 """
 
 import json
@@ -14,11 +13,16 @@ ROOT = HERE / "../.."
 BETWEEN = b"\n%%\n"
 
 
-def write(target, name, *files):
+def write(target, name, *files, prefix="seed"):
     parts = [file if isinstance(file, bytes) else file.encode() for file in files]
-    path = HERE / "corpus" / target / f"seed-{name}"
+    path = HERE / "corpus" / target / f"{prefix}-{name}"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(BETWEEN.join(parts))
+
+
+def found(target, name, *files):
+    """What once failed, in its shortest form."""
+    write(target, name, *files, prefix="found")
 
 
 def read(path):
@@ -75,6 +79,7 @@ for name, edit in [
     ("rename", "rename k.m z"),
 ]:
     write("edit", name, edit, TEXT)
+found("edit", "odd-key", "set k\x02\0.x 5", TEXT)
 write("edit", "crlf", "set b 2", "a: 1\r\nb: 3\r\n")
 write("edit", "anchors", "set b.c 2", "a: &x {c: 1}\nb: *x\n<<: *x\n")
 
@@ -151,6 +156,8 @@ write(
     safetensors(typed(INNER, "F32")),
 )
 
+found("model", "max-new-tokens", json.dumps({**TINY, "max_position_embeddings": 10**12}), '{"max_new_tokens": 1000000000000}')
+
 # An adapter and a checkpoint of tests/fixtures/parity/tied.
 
 ADAPTER = {"peft_type": "LORA", "r": 1, "lora_alpha": 2, "target_modules": ["q_proj"], "layers_to_transform": [1]}
@@ -163,6 +170,12 @@ write(
     "adapter",
     "pattern",
     json.dumps({**ADAPTER, "target_modules": ".*q_proj", "use_rslora": True, "lora_dropout": 0.1}),
+    safetensors(typed(PAIR, "F32")),
+)
+found(
+    "adapter",
+    "rank",
+    json.dumps({**ADAPTER, "r": 65536, "target_modules": "all-linear", "layers_to_transform": None}),
     safetensors(typed(PAIR, "F32")),
 )
 NORMS = ["model.norm.weight"] + [
@@ -190,6 +203,8 @@ write(
     WEIGHTS,
     json.dumps({"v": 1, "host": "0.1.0", "files": {"trainer_state.json": {"bytes": 1, "sha256": "00"}}}),
 )
+
+found("checkpoint", "last-epoch", json.dumps({**STATE, "position": {"epoch": 2**64 - 1, "micro_batch": 9}}), safetensors(MOMENTS), WEIGHTS)
 
 # Templates.
 
@@ -372,6 +387,14 @@ write(
     TEXT,
 )
 
+EMPTY_MATCH = {"type": "Replace", "pattern": {"Regex": " {0,}"}, "content": " "}
+LOWER = {"type": "Sequence", "normalizers": [EMPTY_MATCH, {"type": "Lowercase"}]}
+found("tokenizer", "empty-match", tokenizer(WORD_LEVEL, normalizer=LOWER), "{}", "a")
+GIVES_UP = {**SPLIT, "pattern": {"Regex": "(?:a|a|b)*(?=c)|a"}}
+found("tokenizer", "gives-up", tokenizer(WORD_LEVEL, pre_tokenizer=GIVES_UP), "{}", "a" * 40 + " a b")
+TABLE = {"type": "Precompiled", "precompiled_charsmap": "/////wAA"}
+found("tokenizer", "table", tokenizer(WORD_LEVEL, normalizer=TABLE), "{}", "a")
+
 # Plugin files.
 
 MANIFEST = {"name": "acme:x", "version": "1.0.0", "api": "0.1", "kind": "reward", "description": "Scores"}
@@ -524,6 +547,9 @@ class Memory:
             self.bytes[at : at + kind[1]] = int(value).to_bytes(kind[1], "little")
         elif tag == "float":
             self.bytes[at : at + kind[1]] = struct.pack("<f" if kind[1] == 4 else "<d", value)
+        elif tag == "string" and isinstance(value, int):
+            # So many bytes of what happens to be there.
+            self.bytes[at : at + 8] = struct.pack("<II", IMAGE + 0x10000, value)
         elif tag == "string":
             text = value.encode()
             place = self.room(len(text), 1)
@@ -579,8 +605,8 @@ HEALTH = result(listed(record(STRING, enum(3), STRING, STRING, option(STRING))),
 LOADER, STRATEGY, FILTER, REWARD, RULES, SCHEDULE, MONITOR = range(7)
 
 
-def guest(name, kind, shape, value):
-    write("guest", name, bytes([kind]) + bytes(Memory(shape, value).bytes))
+def guest(name, kind, shape, value, keep=write):
+    keep("guest", name, bytes([kind]) + bytes(Memory(shape, value).bytes))
 
 
 def fine(value):
@@ -624,3 +650,8 @@ FINDING = ("X1", (0, None), ["lora_r", "datasets[0].path"], "too high", "it is 6
 guest("rules", RULES, FINDINGS, fine([(*FINDING, [fine(("lora_r", "8")), (1, "seed")])]))
 guest("rules-files", RULES, FINDINGS, fine([(*FINDING, [fine(("output_dir", "/etc")), (1, "datasets")])]))
 guest("rules-scheduler", RULES, FINDINGS, fine([(*FINDING, [fine(("lr_scheduler", "linear"))])]))
+
+LONG = 6 << 20
+guest("endless-rows", LOADER, BATCH, fine(([fine(("{}", "line 1"))], False)), keep=found)
+guest("long-row-error", STRATEGY, RENDERED, fine([(1, (LONG, some("q"))), fine(NONE)]), keep=found)
+guest("long-finding", RULES, FINDINGS, fine([("X1", (0, None), ["lora_r"], LONG, LONG, some(LONG), [fine(("seed", LONG))])]), keep=found)

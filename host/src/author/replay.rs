@@ -18,6 +18,10 @@ pub const FILE: &str = "failed-call.json";
 /// Bytes that it may have.
 const SIZE_LIMIT: u64 = 64 << 20;
 
+/// The highest limits of `plugins[].limits`.
+const MOST_BYTES: usize = 4 << 30;
+const MOST_MS: u64 = 3_600_000;
+
 /// The file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Recorded {
@@ -131,6 +135,11 @@ pub fn read(path: &Path) -> Result<Recorded, Failure> {
     let recorded: Recorded = serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
     if recorded.v != 1 {
         return Err(unreadable(format!("its format is {}; this host reads 1", recorded.v)).into());
+    }
+    // A file raises no limit above what a config could.
+    let RecordedLimits { memory_bytes, call_ms, result_bytes } = recorded.limits;
+    if memory_bytes.max(result_bytes) > MOST_BYTES || call_ms > MOST_MS {
+        return Err(unreadable("its limits are higher than any that a config can give".to_owned()).into());
     }
     Ok(recorded)
 }

@@ -107,6 +107,11 @@ impl Count {
                 return Err(format!("can make a text more than {GROWTH} times longer"));
             }
         }
+        if let Some(told) = told_size(text("precompiled_charsmap"))
+            && told > text("precompiled_charsmap").len()
+        {
+            return Err(format!("has a table of characters that says it has {told} bytes, more than there are"));
+        }
         let prepended = text("prepend").len().max(text("replacement").len());
         if prepended > PREPENDED {
             return Err(format!("puts {prepended} bytes in front of a text; the most is {PREPENDED}"));
@@ -118,6 +123,19 @@ impl Count {
         }
         Ok(())
     }
+}
+
+/// What a table in base64 says of its own size, in its first four bytes: the library makes room for so many.
+fn told_size(table: &str) -> Option<usize> {
+    let digit = |letter: u8| {
+        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".iter().position(|&known| known == letter)
+    };
+    let mut bits = 0_u64;
+    for letter in table.bytes().take(6) {
+        bits = bits << 6 | digit(letter)? as u64;
+    }
+    // Six letters are 36 bits.
+    (table.len() >= 6).then(|| ((bits >> 4) as u32).swap_bytes() as usize)
 }
 
 thread_local! {
@@ -183,6 +201,12 @@ mod tests {
         let empty = json!({ "type": "Replace", "pattern": { "Regex": "" }, "content": "x" });
         assert!(refused(&json!({ "normalizer": empty })).contains("empty text"));
         assert!(refused(&json!({ "model": { "dropout": 0.5 } })).contains("`dropout` is 0.5"));
+        let table = |table: &str| json!({ "normalizer": { "type": "Precompiled", "precompiled_charsmap": table } });
+        assert!(refused(&table("/////wAA")).contains("says it has 4294967295 bytes"));
+        // Four bytes, and one more.
+        assert!(check(table("BAAAAAAAAAAA").to_string().as_bytes()).is_ok());
+        assert_eq!(told_size("BAAAAAAAAAAA"), Some(4));
+        assert_eq!(told_size("AAEAAA=="), Some(256));
     }
 
     #[test]
