@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use engine::adapter::Modules;
 use engine::model::config::ModelConfig;
-use engine::model::layout::LinearKind;
+use engine::model::tensors::LinearKind;
 
 use super::facts::ModelFacts;
 use crate::config::{Adapter, Config, LoadedConfig, TargetModules, nearest};

@@ -13,7 +13,7 @@ use engine::kernels::cpu::CpuKernels;
 use engine::kernels::cuda::library::Search;
 use engine::kernels::cuda::system::System;
 use engine::model::config::ModelConfig;
-use engine::model::layout::LinearKind;
+use engine::model::tensors::LinearKind;
 use engine::model::weights::WeightSource;
 use engine::optim::AdamWConfig;
 use engine::rng::Philox;

@@ -12,7 +12,7 @@ use engine::kernels::{Kernels as _, at};
 use engine::model::Model;
 use engine::model::config::ModelConfig;
 use engine::model::export::{SHARD_BYTES, export_model};
-use engine::model::layout::LinearKind;
+use engine::model::tensors::LinearKind;
 use engine::model::weights::{WeightSource, WeightsError, check_headers, read_headers};
 use engine::optim::AdamWConfig;
 use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};

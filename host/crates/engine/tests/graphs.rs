@@ -9,7 +9,7 @@ use engine::adapter::{LoraConfig, Modules};
 use engine::kernels::Precision;
 use engine::kernels::cuda::CudaKernels;
 use engine::model::config::ModelConfig;
-use engine::model::layout::LinearKind;
+use engine::model::tensors::LinearKind;
 use engine::model::weights::WeightSource;
 use engine::optim::AdamWConfig;
 use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};

@@ -11,7 +11,7 @@ use engine::kernels::cpu::CpuKernels;
 use engine::kernels::{Kernels, Precision};
 use engine::model::Model;
 use engine::model::config::ModelConfig;
-use engine::model::layout::LinearKind;
+use engine::model::tensors::LinearKind;
 use engine::model::weights::WeightSource;
 use engine::optim::AdamWConfig;
 use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};

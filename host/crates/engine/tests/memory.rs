@@ -10,7 +10,7 @@ use engine::kernels::Precision;
 use engine::kernels::counting::Profile;
 use engine::memory::{BatchShape, Workload, footprint};
 use engine::model::config::ModelConfig;
-use engine::model::layout::LinearKind;
+use engine::model::tensors::LinearKind;
 use engine::model::weights::WeightSource;
 use engine::optim::AdamWConfig;
 use engine::{Batch, MemoryUse, Trainable, Trainer, TrainerOptions};

@@ -5,6 +5,7 @@
 use super::lora::Lora;
 use crate::kernels::{DropoutKey, Format, Gemm, Kernels, LossGradients, at, at_mut};
 use crate::model::config::ModelConfig;
+use crate::model::linear::AdapterScratch;
 use crate::rng;
 
 /// Rows of the joined operands are so many elements, or a multiple.
@@ -110,10 +111,10 @@ impl<B> HeadRoom<B> {
         &mut self,
         pass: HeadPass<'_, K>,
         x: &B,
-        dropped: &mut B,
+        scratch: &mut AdapterScratch<B>,
         tally: &mut K::Tally,
     ) {
-        self.join(pass, x, dropped);
+        self.join(pass, x, &mut scratch.dropped);
         let (inputs, weight) = (at(&self.inputs, 0), at(&self.weight, 0));
         pass.kernels.linear_cross_entropy(self.wide, pass.config.vocab_size, pass.rows, inputs, weight, None, tally);
     }
@@ -126,10 +127,10 @@ impl<B> HeadRoom<B> {
         dx: &mut B,
         adapter: &mut B,
         beta: f32,
-        dropped: &mut B,
-        spread: &mut B,
+        scratch: &mut AdapterScratch<B>,
         tally: &mut K::Tally,
     ) {
+        let AdapterScratch { dropped, spread, .. } = scratch;
         self.join(pass, x, dropped);
         let HeadPass { kernels, config, lora, rows, n, .. } = pass;
         let (h, v, r, wide) = (config.hidden_size, config.vocab_size, lora.config().r, self.wide);

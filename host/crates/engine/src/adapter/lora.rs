@@ -5,7 +5,9 @@
 use super::modules::{HEAD, Modules};
 use crate::kernels::{DropoutKey, Format, Gemm, Kernels, Precision, Segment, View, ViewMut, at, at_mut};
 use crate::model::config::ModelConfig;
-use crate::model::layout::{LinearKind, Slot};
+use crate::model::layout::Slot;
+use crate::model::linear::{AdapterScratch, UNITS, Unit};
+use crate::model::tensors::LinearKind;
 use crate::rng;
 
 /// What is adapted, and how.
@@ -68,22 +70,6 @@ pub(super) struct Plan {
     len: usize,
 }
 
-/// Projections that read the same input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Group {
-    /// The projections.
-    pub kinds: &'static [LinearKind],
-}
-
-/// Query, key and value.
-pub const QKV: Group = Group { kinds: &[LinearKind::QProj, LinearKind::KProj, LinearKind::VProj] };
-/// Attention output.
-pub const O: Group = Group { kinds: &[LinearKind::OProj] };
-/// Gate and up.
-pub const GATE_UP: Group = Group { kinds: &[LinearKind::GateProj, LinearKind::UpProj] };
-/// Feed-forward output.
-pub const DOWN: Group = Group { kinds: &[LinearKind::DownProj] };
-
 /// Dropout of one pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DropoutPass {
@@ -104,15 +90,15 @@ impl DropoutPass {
     }
 }
 
-/// Sizes and places of one adapted group in one pass.
+/// The adapters of a unit of projections in one pass.
 #[derive(Debug, Clone, Copy)]
-pub struct GroupPass<'a, S> {
+pub struct UnitPass<'a, S> {
     /// The rows of the pass.
     pub rows: &'a S,
     /// Decoder layer.
     pub layer: usize,
     /// Which projections.
-    pub group: Group,
+    pub unit: Unit,
     /// Tokens.
     pub n: usize,
     /// Width of the input.
@@ -121,6 +107,18 @@ pub struct GroupPass<'a, S> {
     pub stride: usize,
     /// The seed of dropout, in training.
     pub dropout: Option<u64>,
+    /// Sizes of the model.
+    pub config: &'a ModelConfig,
+}
+
+/// An adapted projection of a unit.
+#[derive(Debug, Clone, Copy)]
+struct Member {
+    kind: LinearKind,
+    place: Place,
+    /// First column of its output, and how many there are.
+    column: usize,
+    out: usize,
 }
 
 impl Plan {
@@ -132,14 +130,14 @@ impl Plan {
         for layer in 0..model.num_hidden_layers {
             let mut own = [None; 7];
             let mut column = 0;
-            for group in [QKV, O, GATE_UP, DOWN] {
+            for unit in UNITS {
                 let kinds: Vec<LinearKind> =
-                    group.kinds.iter().copied().filter(|&kind| config.modules.has(layer, kind)).collect();
+                    unit.iter().copied().filter(|&kind| config.modules.has(layer, kind)).collect();
                 let mut add = |kind: LinearKind, part: &str, shape: [usize; 2]| {
                     let name = format!("base_model.model.model.layers.{layer}.{}.lora_{part}.weight", kind.path());
                     let (offset, elements) = (len, shape[0].saturating_mul(shape[1]));
                     let shape = shape.to_vec();
-                    slots.push(Slot { name, shape, offset, len: elements, layer: Some(layer), decays: true });
+                    slots.push(Slot { name, shape, offset, len: elements, layer: Some(layer), role: None });
                     len = len.saturating_add(elements);
                     offset
                 };
@@ -159,7 +157,7 @@ impl Plan {
         let mut add = |part: &str, shape: [usize; 2]| {
             let name = format!("base_model.model.{HEAD}.lora_{part}.weight");
             let (offset, elements) = (len, shape[0].saturating_mul(shape[1]));
-            slots.push(Slot { name, shape: shape.to_vec(), offset, len: elements, layer: None, decays: true });
+            slots.push(Slot { name, shape: shape.to_vec(), offset, len: elements, layer: None, role: None });
             len = len.saturating_add(elements);
             offset
         };
@@ -260,144 +258,110 @@ impl<B> Lora<B> {
         self.head
     }
 
-    fn members<S>(&self, pass: &GroupPass<'_, S>) -> Vec<(LinearKind, Place)> {
-        pass.group.kinds.iter().filter_map(|&kind| Some((kind, self.places[pass.layer][kind as usize]?))).collect()
+    fn members<S>(&self, pass: &UnitPass<'_, S>) -> Vec<Member> {
+        let mut members = Vec::with_capacity(pass.unit.len());
+        let mut column = 0;
+        for &kind in pass.unit {
+            let out = kind.shape(pass.config).0;
+            let place = self.places[pass.layer][kind as usize];
+            members.extend(place.map(|place| Member { kind, place, column, out }));
+            column += out;
+        }
+        members
     }
 
-    fn key<S>(&self, pass: &GroupPass<'_, S>, kind: LinearKind) -> Option<DropoutKey> {
+    fn key<S>(&self, pass: &UnitPass<'_, S>, kind: LinearKind) -> Option<DropoutKey> {
         let seed = pass.dropout.filter(|_| self.config.dropout > 0.0)?;
         let stream = rng::stream_of(&format!("dropout {} {kind:?}", pass.layer));
         Some(DropoutKey { seed, stream, probability: self.config.dropout as f32 })
     }
 
-    /// Adds the adapters' part to `y`, whose projections start at `columns`; keeps `A(x)` in `kept [n, width]`.
+    /// Adds the adapters' part to `y [n, stride]`; keeps `A(x)` in `kept [n, width]`.
     pub fn forward<K: Kernels<Buffer = B>>(
         &self,
         kernels: &K,
-        pass: &GroupPass<'_, K::Staged>,
-        columns: &[usize],
-        model: &ModelConfig,
+        pass: &UnitPass<'_, K::Staged>,
         x: &B,
         y: &mut B,
         kept: &mut B,
-        dropped: &mut B,
+        scratch: &mut AdapterScratch<B>,
     ) {
         let members = self.members(pass);
-        let Some(&(_, first)) = members.first() else { return };
+        let Some(first) = members.first() else { return };
         let (n, r, input) = (pass.n, self.config.r, pass.input);
         let down = |rows: usize, x: View<'_, B>, a: usize, out: ViewMut<'_, B>| {
             let product = Gemm::new([n, rows, input], (false, true), [input, input, self.width], 0.0);
             kernels.gemm(product, x, at(&self.params, a), out);
         };
-        if self.key(pass, members[0].0).is_none() {
-            down(r * members.len(), at(x, 0), first.a, at_mut(kept, first.column));
+        if self.key(pass, first.kind).is_none() {
+            down(r * members.len(), at(x, 0), first.place.a, at_mut(kept, first.place.column));
         }
-        for &(kind, place) in &members {
+        for &Member { kind, place, column, out } in &members {
             if let Some(key) = self.key(pass, kind) {
-                kernels.dropout(pass.rows, n * input, key, false, at(x, 0), at_mut(dropped, 0));
-                down(r, at(dropped, 0), place.a, at_mut(kept, place.column));
+                kernels.dropout(pass.rows, n * input, key, false, at(x, 0), at_mut(&mut scratch.dropped, 0));
+                down(r, at(&scratch.dropped, 0), place.a, at_mut(kept, place.column));
             }
-            let column = columns[kind as usize - pass.group.kinds[0] as usize];
             let product = Gemm {
-                m: n,
-                n: kind.shape(model).0,
-                k: r,
-                transpose_a: false,
-                transpose_b: true,
-                lda: self.width,
-                ldb: r,
-                ldc: pass.stride,
                 alpha: self.config.scale() as f32,
-                beta: 1.0,
+                ..Gemm::new([n, out, r], (false, true), [self.width, r, pass.stride], 1.0)
             };
             kernels.gemm(product, at(kept, place.column), at(&self.params, place.b), at_mut(y, column));
         }
     }
 
-    /// Gradients of the adapters from that of their output, over `beta` times what they held; with `dx`, adds that of
-    /// their input. `small` is room for `[n, width]`, `dropped` and `spread` for `[n, input]`.
-    pub fn backward<K: Kernels<Buffer = B>>(
+    /// Gradients of the adapters from that of their output, over `beta` times what they held. Leaves in `scratch` what
+    /// [`Self::add_input_gradient`] needs.
+    pub fn learn<K: Kernels<Buffer = B>>(
         &self,
         kernels: &K,
-        pass: &GroupPass<'_, K::Staged>,
-        columns: &[usize],
-        model: &ModelConfig,
+        pass: &UnitPass<'_, K::Staged>,
         x: &B,
         dy: &B,
         kept: &B,
         beta: f32,
         gradients: &mut B,
-        dx: Option<&mut B>,
-        small: &mut B,
-        dropped: &mut B,
-        spread: &mut B,
+        scratch: &mut AdapterScratch<B>,
     ) {
         let members = self.members(pass);
-        let Some(&(_, first)) = members.first() else { return };
-        let (n, r, input, scale) = (pass.n, self.config.r, pass.input, self.config.scale() as f32);
+        let Some(first) = members.first() else { return };
+        let AdapterScratch { small, dropped, .. } = scratch;
+        let (n, r, input, alpha) = (pass.n, self.config.r, pass.input, self.config.scale() as f32);
         let row = r * members.len();
-        for (index, &(kind, place)) in members.iter().enumerate() {
-            let (column, out) = (columns[kind as usize - pass.group.kinds[0] as usize], kind.shape(model).0);
-            let through_b = Gemm {
-                m: n,
-                n: r,
-                k: out,
-                transpose_a: false,
-                transpose_b: false,
-                lda: pass.stride,
-                ldb: r,
-                ldc: row,
-                alpha: scale,
-                beta: 0.0,
-            };
+        for (index, &Member { place, column, out, .. }) in members.iter().enumerate() {
+            let through_b = Gemm { alpha, ..Gemm::new([n, r, out], (false, false), [pass.stride, r, row], 0.0) };
             kernels.gemm(through_b, at(dy, column), at(&self.params, place.b), at_mut(small, index * r));
-            let of_b = Gemm {
-                m: out,
-                n: r,
-                k: n,
-                transpose_a: true,
-                transpose_b: false,
-                lda: pass.stride,
-                ldb: self.width,
-                ldc: r,
-                alpha: scale,
-                beta,
-            };
+            let of_b = Gemm { alpha, ..Gemm::new([out, r, n], (true, false), [pass.stride, self.width, r], beta) };
             kernels.gemm(of_b, at(dy, column), at(kept, place.column), at_mut(gradients, place.b));
         }
         let of_a = |rows: usize| Gemm::new([rows, input, n], (true, false), [row, input, input], beta);
-        if self.key(pass, members[0].0).is_none() {
-            kernels.gemm(of_a(row), at(small, 0), at(x, 0), at_mut(gradients, first.a));
-        } else {
-            for (index, &(kind, place)) in members.iter().enumerate() {
-                let Some(key) = self.key(pass, kind) else { continue };
-                kernels.dropout(pass.rows, n * input, key, false, at(x, 0), at_mut(dropped, 0));
-                kernels.gemm(of_a(r), at(small, index * r), at(dropped, 0), at_mut(gradients, place.a));
-            }
+        if self.key(pass, first.kind).is_none() {
+            return kernels.gemm(of_a(row), at(small, 0), at(x, 0), at_mut(gradients, first.place.a));
         }
-        if let Some(dx) = dx {
-            self.add_input_gradient(kernels, pass, small, dx, spread);
+        for (index, &Member { kind, place, .. }) in members.iter().enumerate() {
+            let Some(key) = self.key(pass, kind) else { continue };
+            kernels.dropout(pass.rows, n * input, key, false, at(x, 0), at_mut(dropped, 0));
+            kernels.gemm(of_a(r), at(small, index * r), at(dropped, 0), at_mut(gradients, place.a));
         }
     }
 
-    /// Adds the gradient of the adapters' input to `dx`, from the small gradients that `backward` left in `small`.
+    /// Adds the gradient of the adapters' input to `dx [n, input]`, behind [`Self::learn`].
     pub fn add_input_gradient<K: Kernels<Buffer = B>>(
         &self,
         kernels: &K,
-        pass: &GroupPass<'_, K::Staged>,
-        small: &B,
+        pass: &UnitPass<'_, K::Staged>,
         dx: &mut B,
-        spread: &mut B,
+        scratch: &mut AdapterScratch<B>,
     ) {
         let members = self.members(pass);
-        let Some(&(_, first)) = members.first() else { return };
+        let Some(first) = members.first() else { return };
+        let AdapterScratch { small, spread, .. } = scratch;
         let (n, r, input) = (pass.n, self.config.r, pass.input);
         let row = r * members.len();
         let through_a = |rows: usize, beta: f32| Gemm::new([n, input, rows], (false, false), [row, input, input], beta);
-        if self.key(pass, members[0].0).is_none() {
-            return kernels.gemm(through_a(row, 1.0), at(small, 0), at(&self.params, first.a), at_mut(dx, 0));
+        if self.key(pass, first.kind).is_none() {
+            return kernels.gemm(through_a(row, 1.0), at(small, 0), at(&self.params, first.place.a), at_mut(dx, 0));
         }
-        for (index, &(kind, place)) in members.iter().enumerate() {
+        for (index, &Member { kind, place, .. }) in members.iter().enumerate() {
             let Some(key) = self.key(pass, kind) else { continue };
             kernels.gemm(through_a(r, 0.0), at(small, index * r), at(&self.params, place.a), at_mut(spread, 0));
             kernels.dropout(pass.rows, n * input, key, true, at(spread, 0), at_mut(dx, 0));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::config::ModelConfig;
-use crate::model::layout::LinearKind;
+use crate::model::tensors::LinearKind;
 
 /// The output projection's name.
 pub const HEAD: &str = "lm_head";

@@ -14,7 +14,7 @@ use crate::kernels::Kernels;
 use crate::model::Model;
 use crate::model::config::ModelConfig;
 use crate::model::export::{Entry, write_json, write_safetensors};
-use crate::model::layout::LinearKind;
+use crate::model::tensors::LinearKind;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";

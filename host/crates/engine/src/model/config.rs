@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::tensors::{TensorSpec, tensors};
+
 /// Why a `config.json` cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -54,15 +56,6 @@ pub enum RopeScaling {
         /// Context that the model was first trained with.
         original_max_position_embeddings: f64,
     },
-}
-
-/// Name and shape of a parameter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ParameterSpec {
-    /// As transformers names it.
-    pub name: String,
-    /// As transformers stores it.
-    pub shape: Vec<usize>,
 }
 
 /// Sizes and constants of a model.
@@ -395,7 +388,7 @@ impl ModelConfig {
     /// Elements of all parameters, without a list of them: what a file asks for is known before anything is made of it.
     fn elements(&self) -> u128 {
         let count = |layers: usize| -> u128 {
-            let shapes = self.parameters_of(layers).into_iter();
+            let shapes = tensors(self, layers).into_iter();
             shapes.map(|spec| spec.shape.iter().map(|&size| size as u128).product::<u128>()).sum()
         };
         let without = count(0);
@@ -441,34 +434,9 @@ impl ModelConfig {
         }
     }
 
-    /// Every parameter in transformers' order.
-    pub fn parameters(&self) -> Vec<ParameterSpec> {
-        self.parameters_of(self.num_hidden_layers)
-    }
-
-    fn parameters_of(&self, layers: usize) -> Vec<ParameterSpec> {
-        let (h, ffn) = (self.hidden_size, self.intermediate_size);
-        let (q, kv) = (self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim);
-        let mut all = Vec::new();
-        let mut add = |name: String, shape: &[usize]| all.push(ParameterSpec { name, shape: shape.to_vec() });
-        add("model.embed_tokens.weight".into(), &[self.vocab_size, h]);
-        for layer in 0..layers {
-            let mut own = |name: &str, shape: &[usize]| add(format!("model.layers.{layer}.{name}.weight"), shape);
-            own("self_attn.q_proj", &[q, h]);
-            own("self_attn.k_proj", &[kv, h]);
-            own("self_attn.v_proj", &[kv, h]);
-            own("self_attn.o_proj", &[h, q]);
-            own("mlp.gate_proj", &[ffn, h]);
-            own("mlp.up_proj", &[ffn, h]);
-            own("mlp.down_proj", &[h, ffn]);
-            own("input_layernorm", &[h]);
-            own("post_attention_layernorm", &[h]);
-        }
-        add("model.norm.weight".into(), &[h]);
-        if !self.tie_word_embeddings {
-            add("lm_head.weight".into(), &[self.vocab_size, h]);
-        }
-        all
+    /// Every tensor, in transformers' order.
+    pub fn parameters(&self) -> Vec<TensorSpec> {
+        tensors(self, self.num_hidden_layers)
     }
 }
 

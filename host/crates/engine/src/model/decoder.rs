@@ -7,9 +7,10 @@
 //! Norm outputs and the SwiGLU product are cheap and are computed again in backward.
 
 use super::config::ModelConfig;
-use super::layout::{LayerGradients, LayerOffsets, LinearKind};
-use crate::adapter::lora::{self, GroupPass, Lora};
-use crate::kernels::{AttentionShape, Format, Gemm, Kernels, at, at_mut};
+use super::layout::{LayerGradients, LayerOffsets};
+use super::linear::{AdapterScratch, DOWN, GATE_UP, Linear, O, QKV, Unit};
+use crate::adapter::lora::Lora;
+use crate::kernels::{AttentionShape, Format, Kernels, at, at_mut};
 
 /// What one layer keeps for its backward pass. `n` is the tokens of the batch.
 #[derive(Debug)]
@@ -41,12 +42,8 @@ pub struct Scratch<B> {
     pub inner: B,
     /// Gradient of the packed rows, `[n, packed]`.
     pub dqkv: B,
-    /// Adapters' small gradients, `[n, width]`.
-    pub small: B,
-    /// Dropped inputs, `[n, max(h, ffn, heads * head_dim)]`; empty without dropout.
-    pub dropped: B,
-    /// Input gradients before their mask, like `dropped`.
-    pub spread: B,
+    /// What adapters work in.
+    pub adapter: AdapterScratch<B>,
 }
 
 /// What all layers of a pass share.
@@ -122,75 +119,14 @@ impl<B: std::fmt::Debug> Scratch<B> {
             normed: working(n * config.hidden_size),
             inner: working(n * inner),
             dqkv: working(n * shape.packed()),
-            small: working(n * lora.map_or(0, Lora::width)),
-            dropped: working(n * dropped),
-            spread: working(n * dropped),
+            adapter: AdapterScratch::alloc(kernels, n, lora.map_or(0, Lora::width), dropped),
         }
     }
 }
 
 impl<K: Kernels> Pass<'_, K> {
-    /// `x[n, input] * w^T`, `[n, out]`.
-    fn projection(&self, input: usize, out: usize, beta: f32) -> Gemm {
-        Gemm::new([self.n, out, input], (false, true), [input, input, out], beta)
-    }
-
-    /// `y[n, out] = x[n, input] * w^T`.
-    fn project(&self, input: usize, out: usize, x: &K::Buffer, w: usize, y: &mut K::Buffer) {
-        self.kernels.gemm(self.projection(input, out, 0.0), at(x, 0), at(self.params, w), at_mut(y, 0));
-    }
-
-    /// `y[n, out] = x[n, input] * w^T + residual`.
-    fn project_onto(&self, input: usize, out: usize, x: &K::Buffer, w: usize, residual: &K::Buffer, y: &mut K::Buffer) {
-        let (product, w) = (self.projection(input, out, 1.0), at(self.params, w));
-        self.kernels.gemm_onto(product, at(x, 0), w, at(residual, 0), at_mut(y, 0));
-    }
-
-    /// `dx[n, input] = dy[n, out] * w`.
-    fn project_back(&self, input: usize, out: usize, dy: &K::Buffer, w: usize, dx: &mut K::Buffer) {
-        let product = Gemm::new([self.n, input, out], (false, false), [out, input, input], 0.0);
-        self.kernels.gemm(product, at(dy, 0), at(self.params, w), at_mut(dx, 0));
-    }
-
-    /// Gradients of the trained ones among projections packed into one matrix; neighbours are one product.
-    fn project_weights(
-        &self,
-        kinds: &[LinearKind],
-        x: &K::Buffer,
-        dy: &K::Buffer,
-        grads: &mut LayerGrads<'_, K::Buffer>,
-    ) {
-        let (stride, input): (usize, usize) =
-            (kinds.iter().map(|kind| kind.shape(self.config).0).sum(), kinds[0].shape(self.config).1);
-        let mut runs: Vec<(usize, usize, usize)> = Vec::new();
-        let mut column = 0;
-        for &kind in kinds {
-            let rows = kind.shape(self.config).0;
-            if let Some(place) = grads.places.linears[kind as usize] {
-                match runs.last_mut() {
-                    Some((first, count, start)) if *first + *count == column && *start + *count * input == place => {
-                        *count += rows;
-                    }
-                    _ => runs.push((column, rows, place)),
-                }
-            }
-            column += rows;
-        }
-        for (first, rows, place) in runs {
-            let product = Gemm::new([rows, input, self.n], (true, false), [stride, input, input], grads.beta);
-            self.kernels.gemm(product, at(dy, first), at(x, 0), at_mut(grads.weights, place));
-        }
-    }
-
-    fn group(&self, layer: usize, group: lora::Group, input: usize, stride: usize) -> GroupPass<'_, K::Staged> {
-        GroupPass { rows: self.rows, layer, group, n: self.n, input, stride, dropout: self.dropout }
-    }
-
-    /// First column of queries, keys and values in a packed row.
-    fn qkv_columns(&self) -> [usize; 3] {
-        let shape = attention_shape(self.config);
-        let q = shape.output();
-        [0, q, q + shape.kv_heads * shape.head_dim]
+    fn linear(&self, layer: usize, unit: Unit, weight: usize) -> Linear<'_, K> {
+        Linear::new(self, layer, unit, weight)
     }
 
     /// From the layer's input to rotated queries, keys and values in `saved.qkv`.
@@ -212,13 +148,8 @@ impl<K: Kernels> Pass<'_, K> {
             at_mut(&mut scratch.normed, 0),
             at_mut(&mut saved.input_root, 0),
         );
-        self.project(h, shape.packed(), &scratch.normed, offsets.qkv, &mut saved.qkv);
-        if let Some(lora) = self.lora {
-            let pass = self.group(layer, lora::QKV, h, shape.packed());
-            let (kept, dropped) = (&mut saved.adapted, &mut scratch.dropped);
-            let columns = self.qkv_columns();
-            lora.forward(self.kernels, &pass, &columns, self.config, &scratch.normed, &mut saved.qkv, kept, dropped);
-        }
+        let qkv = self.linear(layer, QKV, offsets.qkv);
+        qkv.forward(&scratch.normed, None, &mut saved.qkv, &mut saved.adapted, &mut scratch.adapter);
         let (rotated, stride) = (shape.heads + shape.kv_heads, shape.packed());
         let qkv = at_mut(&mut saved.qkv, 0);
         self.kernels.rope(rotated, shape.head_dim, stride, self.rows, at(self.rope, 0), false, qkv);
@@ -235,13 +166,8 @@ impl<K: Kernels> Pass<'_, K> {
         out: &mut K::Buffer,
     ) {
         let (n, h, ffn) = (self.n, self.config.hidden_size, self.config.intermediate_size);
-        let width = attention_shape(self.config).output();
-        self.project_onto(width, h, &saved.attention, offsets.o, x, &mut saved.mid);
-        if let Some(lora) = self.lora {
-            let pass = self.group(layer, lora::O, width, h);
-            let (kept, dropped) = (&mut saved.adapted, &mut scratch.dropped);
-            lora.forward(self.kernels, &pass, &[0], self.config, &saved.attention, &mut saved.mid, kept, dropped);
-        }
+        let o = self.linear(layer, O, offsets.o);
+        o.forward(&saved.attention, Some(x), &mut saved.mid, &mut saved.adapted, &mut scratch.adapter);
         self.kernels.rmsnorm(
             n,
             h,
@@ -251,20 +177,11 @@ impl<K: Kernels> Pass<'_, K> {
             at_mut(&mut scratch.normed, 0),
             at_mut(&mut saved.mid_root, 0),
         );
-        self.project(h, 2 * ffn, &scratch.normed, offsets.gate_up, &mut saved.gate_up);
-        if let Some(lora) = self.lora {
-            let pass = self.group(layer, lora::GATE_UP, h, 2 * ffn);
-            let (kept, dropped) = (&mut saved.adapted, &mut scratch.dropped);
-            let (x, y) = (&scratch.normed, &mut saved.gate_up);
-            lora.forward(self.kernels, &pass, &[0, ffn], self.config, x, y, kept, dropped);
-        }
+        let gate_up = self.linear(layer, GATE_UP, offsets.gate_up);
+        gate_up.forward(&scratch.normed, None, &mut saved.gate_up, &mut saved.adapted, &mut scratch.adapter);
         self.kernels.swiglu(n, ffn, at(&saved.gate_up, 0), at_mut(&mut scratch.inner, 0));
-        self.project_onto(ffn, h, &scratch.inner, offsets.down, &saved.mid, out);
-        if let Some(lora) = self.lora {
-            let pass = self.group(layer, lora::DOWN, ffn, h);
-            let (kept, dropped) = (&mut saved.adapted, &mut scratch.dropped);
-            lora.forward(self.kernels, &pass, &[0], self.config, &scratch.inner, out, kept, dropped);
-        }
+        let down = self.linear(layer, DOWN, offsets.down);
+        down.forward(&scratch.inner, Some(&saved.mid), out, &mut saved.adapted, &mut scratch.adapter);
     }
 
     /// The whole layer, from `x [n, h]` to `out [n, h]`.
@@ -311,59 +228,19 @@ impl<K: Kernels> Pass<'_, K> {
     ) {
         let (n, h, ffn) = (self.n, self.config.hidden_size, self.config.intermediate_size);
         let kernels = self.kernels;
+        let down = self.linear(layer, DOWN, offsets.down);
         // The product of the SwiGLU is only needed again by the gradients of what reads it.
-        let adapts_down = self.lora.is_some_and(|lora| lora.place(layer, LinearKind::DownProj).is_some());
-        if adapts_down || grads.places.linears[LinearKind::DownProj as usize].is_some() {
+        if down.learns(grads) {
             kernels.swiglu(n, ffn, at(&saved.gate_up, 0), at_mut(&mut scratch.inner, 0));
-            self.project_weights(&[LinearKind::DownProj], &scratch.inner, dx, grads);
+            down.learn(&scratch.inner, dx, &saved.adapted, grads, &mut scratch.adapter);
         }
-        // The adapter reads the product before the product's gradient takes its place, and adds to that afterwards.
-        if let (Some(lora), Some(adapter)) = (self.lora.filter(|_| adapts_down), grads.adapter.as_deref_mut()) {
-            let pass = self.group(layer, lora::DOWN, ffn, h);
-            lora.backward(
-                kernels,
-                &pass,
-                &[0],
-                self.config,
-                &scratch.inner,
-                dx,
-                &saved.adapted,
-                grads.beta,
-                adapter,
-                None,
-                &mut scratch.small,
-                &mut scratch.dropped,
-                &mut scratch.spread,
-            );
-        }
-        self.project_back(ffn, h, dx, offsets.down, &mut scratch.inner);
-        if let Some(lora) = self.lora.filter(|_| adapts_down) {
-            let pass = self.group(layer, lora::DOWN, ffn, h);
-            lora.add_input_gradient(kernels, &pass, &scratch.small, &mut scratch.inner, &mut scratch.spread);
-        }
+        down.input_gradient(dx, &mut scratch.inner, grads, &mut scratch.adapter);
         kernels.swiglu_backward(n, ffn, at(&scratch.inner, 0), at_mut(&mut saved.gate_up, 0));
         let (mid, norm) = (at(&saved.mid, 0), at(self.params, offsets.post_norm));
         kernels.rmsnorm_again(n, h, mid, norm, at(&saved.mid_root, 0), at_mut(&mut scratch.normed, 0));
-        self.project_weights(&[LinearKind::GateProj, LinearKind::UpProj], &scratch.normed, &saved.gate_up, grads);
-        self.project_back(h, 2 * ffn, &saved.gate_up, offsets.gate_up, &mut scratch.inner);
-        if let (Some(lora), Some(adapter)) = (self.lora, grads.adapter.as_deref_mut()) {
-            let pass = self.group(layer, lora::GATE_UP, h, 2 * ffn);
-            lora.backward(
-                kernels,
-                &pass,
-                &[0, ffn],
-                self.config,
-                &scratch.normed,
-                &saved.gate_up,
-                &saved.adapted,
-                grads.beta,
-                adapter,
-                Some(&mut scratch.inner),
-                &mut scratch.small,
-                &mut scratch.dropped,
-                &mut scratch.spread,
-            );
-        }
+        let gate_up = self.linear(layer, GATE_UP, offsets.gate_up);
+        gate_up.learn(&scratch.normed, &saved.gate_up, &saved.adapted, grads, &mut scratch.adapter);
+        gate_up.input_gradient(&saved.gate_up, &mut scratch.inner, grads, &mut scratch.adapter);
         let dnorm = grads.places.post_norm.map(|place| (at_mut(grads.weights, place), grads.beta));
         let dnormed = at(&scratch.inner, 0);
         kernels.rmsnorm_backward(n, h, mid, norm, at(&saved.mid_root, 0), dnormed, at_mut(dx, 0), dnorm);
@@ -381,27 +258,10 @@ impl<K: Kernels> Pass<'_, K> {
         grads: &mut LayerGrads<'_, K::Buffer>,
     ) {
         let (n, h, shape) = (self.n, self.config.hidden_size, attention_shape(self.config));
-        let (kernels, width) = (self.kernels, shape.output());
-        self.project_weights(&[LinearKind::OProj], &saved.attention, dx, grads);
-        self.project_back(width, h, dx, offsets.o, &mut scratch.inner);
-        if let (Some(lora), Some(adapter)) = (self.lora, grads.adapter.as_deref_mut()) {
-            let pass = self.group(layer, lora::O, width, h);
-            lora.backward(
-                kernels,
-                &pass,
-                &[0],
-                self.config,
-                &saved.attention,
-                dx,
-                &saved.adapted,
-                grads.beta,
-                adapter,
-                Some(&mut scratch.inner),
-                &mut scratch.small,
-                &mut scratch.dropped,
-                &mut scratch.spread,
-            );
-        }
+        let kernels = self.kernels;
+        let o = self.linear(layer, O, offsets.o);
+        o.learn(&saved.attention, dx, &saved.adapted, grads, &mut scratch.adapter);
+        o.input_gradient(dx, &mut scratch.inner, grads, &mut scratch.adapter);
         let (qkv, lse) = (at(&saved.qkv, 0), at(&saved.lse, 0));
         let (out, dout, dqkv) = (at(&saved.attention, 0), at(&scratch.inner, 0), at_mut(&mut scratch.dqkv, 0));
         kernels.attention_backward(shape, self.rows, qkv, out, lse, dout, dqkv);
@@ -410,32 +270,10 @@ impl<K: Kernels> Pass<'_, K> {
         kernels.rope(rotated, shape.head_dim, stride, self.rows, at(self.rope, 0), true, dqkv);
         let (norm, root) = (at(self.params, offsets.input_norm), at(&saved.input_root, 0));
         kernels.rmsnorm_again(n, h, at(x, 0), norm, root, at_mut(&mut scratch.normed, 0));
-        let kinds = [LinearKind::QProj, LinearKind::KProj, LinearKind::VProj];
-        self.project_weights(&kinds, &scratch.normed, &scratch.dqkv, grads);
-        let wants_normed = wants_dx || grads.places.input_norm.is_some();
-        if wants_normed {
-            self.project_back(h, stride, &scratch.dqkv, offsets.qkv, &mut scratch.inner);
-        }
-        if let (Some(lora), Some(adapter)) = (self.lora, grads.adapter.as_deref_mut()) {
-            let pass = self.group(layer, lora::QKV, h, stride);
-            let columns = self.qkv_columns();
-            lora.backward(
-                kernels,
-                &pass,
-                &columns,
-                self.config,
-                &scratch.normed,
-                &scratch.dqkv,
-                &saved.adapted,
-                grads.beta,
-                adapter,
-                wants_normed.then_some(&mut scratch.inner),
-                &mut scratch.small,
-                &mut scratch.dropped,
-                &mut scratch.spread,
-            );
-        }
-        if wants_normed {
+        let qkv = self.linear(layer, QKV, offsets.qkv);
+        qkv.learn(&scratch.normed, &scratch.dqkv, &saved.adapted, grads, &mut scratch.adapter);
+        if wants_dx || grads.places.input_norm.is_some() {
+            qkv.input_gradient(&scratch.dqkv, &mut scratch.inner, grads, &mut scratch.adapter);
             let dnorm = grads.places.input_norm.map(|place| (at_mut(grads.weights, place), grads.beta));
             kernels.rmsnorm_backward(n, h, at(x, 0), norm, root, at(&scratch.inner, 0), at_mut(dx, 0), dnorm);
         }

@@ -5,75 +5,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use super::config::ModelConfig;
+use super::tensors::{LinearKind, Role, TensorSpec};
 use crate::kernels::Segment;
 
 /// Elements that each matrix group starts at a multiple of: one cache line.
 const ALIGNMENT: usize = 16;
-
-/// The seven projections of a decoder layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LinearKind {
-    /// Queries.
-    QProj,
-    /// Keys.
-    KProj,
-    /// Values.
-    VProj,
-    /// Attention output.
-    OProj,
-    /// Gate of the feed-forward layer.
-    GateProj,
-    /// Input of the feed-forward layer.
-    UpProj,
-    /// Output of the feed-forward layer.
-    DownProj,
-}
-
-impl LinearKind {
-    /// All of them, in the order of the arena.
-    pub const ALL: [Self; 7] =
-        [Self::QProj, Self::KProj, Self::VProj, Self::OProj, Self::GateProj, Self::UpProj, Self::DownProj];
-
-    /// The module's own name: what `lora_target_modules` says.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::QProj => "q_proj",
-            Self::KProj => "k_proj",
-            Self::VProj => "v_proj",
-            Self::OProj => "o_proj",
-            Self::GateProj => "gate_proj",
-            Self::UpProj => "up_proj",
-            Self::DownProj => "down_proj",
-        }
-    }
-
-    /// The module's path inside a layer.
-    pub fn path(self) -> String {
-        let parent = match self {
-            Self::QProj | Self::KProj | Self::VProj | Self::OProj => "self_attn",
-            Self::GateProj | Self::UpProj | Self::DownProj => "mlp",
-        };
-        format!("{parent}.{}", self.name())
-    }
-
-    /// The kind with this module name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-
-    /// Rows and columns of its weight.
-    pub fn shape(self, config: &ModelConfig) -> (usize, usize) {
-        let (h, ffn) = (config.hidden_size, config.intermediate_size);
-        let (q, kv) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
-        match self {
-            Self::QProj => (q, h),
-            Self::KProj | Self::VProj => (kv, h),
-            Self::OProj => (h, q),
-            Self::GateProj | Self::UpProj => (ffn, h),
-            Self::DownProj => (h, ffn),
-        }
-    }
-}
 
 /// One tensor of an arena.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,8 +24,15 @@ pub struct Slot {
     pub len: usize,
     /// Decoder layer it belongs to.
     pub layer: Option<usize>,
-    /// Weight decay applies: all but norms and biases (transformers' `get_decay_parameter_names`).
-    pub decays: bool,
+    /// What it is to the model; none for a tensor of an adapter.
+    pub role: Option<Role>,
+}
+
+impl Slot {
+    /// Weight decay applies.
+    pub fn decays(&self) -> bool {
+        self.role.is_none_or(Role::decays)
+    }
 }
 
 /// First elements of a layer's weights.
@@ -126,65 +69,64 @@ pub struct Layout {
     pub len: usize,
 }
 
-/// Builds an arena slot by slot.
-struct Builder {
-    slots: Vec<Slot>,
-    len: usize,
-}
-
-impl Builder {
-    fn align(&mut self) {
-        self.len = self.len.next_multiple_of(ALIGNMENT);
-    }
-
-    fn add(&mut self, name: String, shape: &[usize], layer: Option<usize>, decays: bool) -> usize {
-        let (offset, len) = (self.len, shape.iter().product());
-        self.slots.push(Slot { name, shape: shape.to_vec(), offset, len, layer, decays });
-        self.len += len;
-        offset
-    }
-}
-
 impl Layout {
-    /// Lays out the weights of a model.
+    /// Lays out the weights of a model: the embedding, the layers one after the other, and what follows them.
     pub fn new(config: &ModelConfig) -> Self {
-        let mut arena = Builder { slots: Vec::new(), len: 0 };
-        let (h, v) = (config.hidden_size, config.vocab_size);
-        let embed = arena.add("model.embed_tokens.weight".into(), &[v, h], None, true);
-        let mut layers = Vec::with_capacity(config.num_hidden_layers);
-        for layer in 0..config.num_hidden_layers {
-            let mut offsets = LayerOffsets::default();
-            let prefix = format!("model.layers.{layer}");
-            let linear = |arena: &mut Builder, kind: LinearKind| {
-                let (rows, columns) = kind.shape(config);
-                arena.add(format!("{prefix}.{}.weight", kind.path()), &[rows, columns], Some(layer), true)
-            };
-            let norm = |arena: &mut Builder, name: &str| {
-                arena.align();
-                arena.add(format!("{prefix}.{name}.weight"), &[h], Some(layer), false)
-            };
-            offsets.input_norm = norm(&mut arena, "input_layernorm");
-            arena.align();
-            offsets.qkv = linear(&mut arena, LinearKind::QProj);
-            linear(&mut arena, LinearKind::KProj);
-            linear(&mut arena, LinearKind::VProj);
-            arena.align();
-            offsets.o = linear(&mut arena, LinearKind::OProj);
-            offsets.post_norm = norm(&mut arena, "post_attention_layernorm");
-            arena.align();
-            offsets.gate_up = linear(&mut arena, LinearKind::GateProj);
-            linear(&mut arena, LinearKind::UpProj);
-            arena.align();
-            offsets.down = linear(&mut arena, LinearKind::DownProj);
-            layers.push(offsets);
+        let mut specs = config.parameters();
+        let place = |spec: &TensorSpec| (section(spec, config.num_hidden_layers), spec.role.place());
+        // Stable: tensors of one place stay in the order of the list.
+        specs.sort_by_key(place);
+        let mut layout = Self {
+            slots: Vec::with_capacity(specs.len()),
+            by_name: HashMap::with_capacity(specs.len()),
+            embed: 0,
+            layers: vec![LayerOffsets::default(); config.num_hidden_layers],
+            norm: 0,
+            head: 0,
+            len: 0,
+        };
+        let mut before = None;
+        for spec in specs {
+            let here = Some(place(&spec));
+            let is_first = before != here;
+            before = here;
+            if is_first {
+                layout.len = layout.len.next_multiple_of(ALIGNMENT);
+            }
+            let offset = layout.len;
+            layout.len += spec.shape.iter().product::<usize>();
+            if is_first {
+                layout.note(&spec, offset);
+            }
+            layout.by_name.insert(spec.name.clone(), layout.slots.len());
+            let TensorSpec { role, layer, name, shape } = spec;
+            layout.slots.push(Slot { name, shape, offset, len: layout.len - offset, layer, role: Some(role) });
         }
-        arena.align();
-        let norm = arena.add("model.norm.weight".into(), &[h], None, false);
-        arena.align();
-        let head =
-            if config.tie_word_embeddings { embed } else { arena.add("lm_head.weight".into(), &[v, h], None, true) };
-        let by_name = arena.slots.iter().enumerate().map(|(index, slot)| (slot.name.clone(), index)).collect();
-        Self { slots: arena.slots, by_name, embed, layers, norm, head, len: arena.len }
+        if config.tie_word_embeddings {
+            layout.head = layout.embed;
+        }
+        layout
+    }
+
+    /// Keeps where the first tensor of a place begins.
+    fn note(&mut self, spec: &TensorSpec, offset: usize) {
+        let layer = spec.layer.map(|layer| &mut self.layers[layer]);
+        match (spec.role, layer) {
+            (Role::Embedding, _) => self.embed = offset,
+            (Role::FinalNorm, _) => self.norm = offset,
+            (Role::Head, _) => self.head = offset,
+            (Role::InputNorm, Some(own)) => own.input_norm = offset,
+            (Role::PostNorm, Some(own)) => own.post_norm = offset,
+            (Role::Linear(kind), Some(own)) => match kind {
+                LinearKind::QProj | LinearKind::KProj | LinearKind::VProj => own.qkv = offset,
+                LinearKind::OProj => own.o = offset,
+                LinearKind::GateProj | LinearKind::UpProj => own.gate_up = offset,
+                LinearKind::DownProj => own.down = offset,
+            },
+            (Role::InputNorm | Role::PostNorm | Role::Linear(_), None) => {
+                unreachable!("`{}` belongs to a layer", spec.name)
+            }
+        }
     }
 
     /// Every tensor, in the order of the arena.
@@ -200,6 +142,15 @@ impl Layout {
     /// Which of the tensors has this name.
     pub fn index(&self, name: &str) -> Option<usize> {
         self.by_name.get(name).copied()
+    }
+}
+
+/// Which part of the arena a tensor is in: what precedes the layers, one of them, or what follows.
+fn section(spec: &TensorSpec, layers: usize) -> usize {
+    match (spec.role, spec.layer) {
+        (_, Some(layer)) => layer + 1,
+        (Role::Embedding, None) => 0,
+        (_, None) => layers + 1,
     }
 }
 
@@ -248,33 +199,43 @@ impl GradientLayout {
             all.len += slot.len;
             match all.segments.last_mut() {
                 Some(last)
-                    if last.decays == slot.decays
+                    if last.decays == slot.decays()
                         && last.parameter + last.len == slot.offset
                         && last.gradient + last.len == gradient =>
                 {
                     last.len += slot.len;
                 }
                 _ => {
-                    all.segments.push(Segment { parameter: slot.offset, gradient, len: slot.len, decays: slot.decays });
+                    all.segments.push(Segment {
+                        parameter: slot.offset,
+                        gradient,
+                        len: slot.len,
+                        decays: slot.decays(),
+                    });
                 }
             }
-            let place = Some(gradient);
-            match slot.layer {
-                None if slot.name == "model.embed_tokens.weight" => all.embed = place,
-                None if slot.name == "model.norm.weight" => all.norm = place,
-                None => all.head = place,
-                Some(layer) => {
-                    if all.layers_span.is_empty() {
-                        all.layers_span.start = gradient;
+            if let Some(layer) = slot.layer {
+                if all.layers_span.is_empty() {
+                    all.layers_span.start = gradient;
+                }
+                all.layers_span.end = all.len;
+                let own = &mut all.layers[layer];
+                match slot.role {
+                    Some(Role::Linear(kind)) => own.linears[kind as usize] = Some(gradient),
+                    Some(Role::InputNorm) => own.input_norm = Some(gradient),
+                    Some(Role::PostNorm) => own.post_norm = Some(gradient),
+                    Some(Role::Embedding | Role::FinalNorm | Role::Head) | None => {
+                        unreachable!("`{}` belongs to no layer", slot.name)
                     }
-                    all.layers_span.end = all.len;
-                    let own = &mut all.layers[layer];
-                    let module = slot.name.trim_end_matches(".weight").rsplit('.').next().unwrap_or_default();
-                    match LinearKind::from_name(module) {
-                        Some(kind) => own.linears[kind as usize] = place,
-                        None if module == "input_layernorm" => own.input_norm = place,
-                        None => own.post_norm = place,
-                    }
+                }
+                continue;
+            }
+            match slot.role {
+                Some(Role::Embedding) => all.embed = Some(gradient),
+                Some(Role::FinalNorm) => all.norm = Some(gradient),
+                Some(Role::Head) => all.head = Some(gradient),
+                Some(Role::Linear(_) | Role::InputNorm | Role::PostNorm) | None => {
+                    unreachable!("`{}` belongs to a layer", slot.name)
                 }
             }
         }

@@ -4,7 +4,9 @@ pub mod config;
 pub mod decoder;
 pub mod export;
 pub mod layout;
+pub mod linear;
 pub mod llama;
+pub mod tensors;
 pub mod twice;
 pub mod weights;
 
