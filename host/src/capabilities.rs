@@ -3,10 +3,9 @@
 
 use std::fmt::Write as _;
 
+/// The columns of the table.
+pub use engine::model::config::ARCHITECTURES;
 use serde_json::{Map, Value};
-
-/// Architectures, by the names of transformers; the columns of the table.
-pub const ARCHITECTURES: [&str; 2] = ["LlamaForCausalLM", "MistralForCausalLM"];
 
 /// Whether something works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,13 +40,16 @@ pub enum Asked {
     Model(&'static str),
 }
 
-const YES: [Support; 2] = [Support::Yes; 2];
+/// For each of [`ARCHITECTURES`].
+type Columns = [Support; ARCHITECTURES.len()];
 
-const fn no(why: &'static str) -> [Support; 2] {
-    [Support::No(why); 2]
+const YES: Columns = [Support::Yes; ARCHITECTURES.len()];
+
+const fn no(why: &'static str) -> Columns {
+    [Support::No(why); ARCHITECTURES.len()]
 }
 
-const fn row(id: &'static str, name: &'static str, asked_by: Asked, support: [Support; 2]) -> Feature {
+const fn row(id: &'static str, name: &'static str, asked_by: Asked, support: Columns) -> Feature {
     Feature { id, name, asked_by, support }
 }
 
@@ -78,7 +80,8 @@ pub const FEATURES: &[Feature] = &[
     row("rope-llama3", "RoPE scaling of Llama 3.1", Model(r#""rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}"#), YES),
     row("rope-other", "other RoPE scaling", Model(r#""rope_scaling": {"rope_type": "yarn", "factor": 4.0}"#), no("frequencies are plain, linear or those of Llama 3.1")),
     row("window", "a sliding window that no sequence is longer than", Model(r#""sliding_window": 128"#), YES),
-    row("bias", "projections with a bias", Model(r#""attention_bias": true"#), no("projections have none")),
+    row("bias", "attention's projections with a bias", Model(r#""attention_bias": true"#), [Support::Yes, Support::No("its class has none"), Support::Experimental("query, key and value have one, whatever the file says")]),
+    row("mlp-bias", "feed-forward projections with a bias", Model(r#""mlp_bias": true"#), [Support::Yes, Support::No("its class has none"), Support::No("its class has none")]),
 ];
 
 /// Feature → `yes`, `experimental: …` or `no: …`, for an architecture; empty for one that is not here.
@@ -104,7 +107,7 @@ pub fn markdown() -> String {
     for name in ARCHITECTURES {
         let _ = write!(page, " {name} |");
     }
-    page.push_str("\n|---|---|---|---|\n");
+    let _ = writeln!(page, "\n|---|---|{}", "---|".repeat(ARCHITECTURES.len()));
     for feature in FEATURES {
         let asked = match feature.asked_by {
             Asked::Config("") => "no `adapter`".to_owned(),

@@ -242,6 +242,32 @@ fn another_architecture() {
 }
 
 #[test]
+fn a_bias_that_the_files_lack() {
+    let messages = train(|project| {
+        edit_json(project, "model/config.json", |config| config["attention_bias"] = true.into());
+    });
+    insta::assert_snapshot!(messages);
+}
+
+#[test]
+fn a_model_of_another_family_from_fresh_weights_to_its_words() {
+    let project = Project::new();
+    project.own_model();
+    edit_json(&project, "model/config.json", |config| {
+        config["model_type"] = "qwen2".into();
+        config["architectures"] = serde_json::json!(["Qwen2ForCausalLM"]);
+    });
+    project.write("host.yml", format!("{CONFIG}reinit_weights: true\n"));
+    project.success(&["train", "host.yml"]);
+    let bytes = fs::read(project.path("out/model.safetensors")).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let name = |bias: &str| format!("model.layers.0.{bias}.bias");
+    assert!(header.get(name("self_attn.k_proj")).is_some() && header.get(name("self_attn.o_proj")).is_none());
+    project.success(&["generate", "--model", "out", "--raw", "--prompt", "The", "--max-new-tokens", "4"]);
+}
+
+#[test]
 fn a_pattern_that_matches_nothing() {
     let project = Project::new();
     insta::assert_snapshot!(

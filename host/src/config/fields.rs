@@ -23,7 +23,15 @@ pub(super) const HEAD: &str = engine::adapter::modules::HEAD;
 /// Chat templates by name.
 pub(super) const CHAT_TEMPLATES: [&str; 5] = ["tokenizer_default", "chatml", "llama3", "alpaca", "jinja"];
 /// Architectures by the names of transformers.
-pub(super) const MODEL_TYPES: [&str; 3] = [ARCHITECTURES[0], ARCHITECTURES[1], "AutoModelForCausalLM"];
+pub(super) const MODEL_TYPES: [&str; ARCHITECTURES.len() + 1] = {
+    let mut types = ["AutoModelForCausalLM"; ARCHITECTURES.len() + 1];
+    let mut index = 0;
+    while index < ARCHITECTURES.len() {
+        types[index] = ARCHITECTURES[index];
+        index += 1;
+    }
+    types
+};
 /// AdamW by the names of implementations with a smaller or paged state, and the bits of theirs.
 pub(super) const ADAMW_IN_LESS: [(&str, u32); 7] = [
     ("adamw_bnb_8bit", 8),

@@ -23,7 +23,7 @@ pub struct Config {
     pub base_model_config: String,
     /// Directory whose tokenizer files are used. Default: `base_model_config`.
     pub tokenizer_config: String,
-    /// Architecture that the model must have: `LlamaForCausalLM`, `MistralForCausalLM`, or `AutoModelForCausalLM` for any.
+    /// Architecture that the model must have, such as `LlamaForCausalLM`, or `AutoModelForCausalLM` for any.
     /// Default: any.
     #[schemars(schema_with = "super::json_schema::model_type")]
     pub model_type: Option<String>,

@@ -93,7 +93,7 @@ impl From<ConfigError> for Diagnostic {
                 .help("`base_model` is a directory with `config.json`, `tokenizer.json` and safetensors weights"),
             ConfigError::Invalid { .. } => Self::error("model::config", error.to_string()),
             ConfigError::Unsupported { .. } => Self::error("model::unsupported", error.to_string())
-                .help("models of the Llama family (LlamaForCausalLM, MistralForCausalLM) are supported"),
+                .help("`host doctor --capabilities` shows what can be trained"),
         }
     }
 }

@@ -76,7 +76,7 @@ fn bytes(trainer: &Trainer) -> Vec<u8> {
 
 #[test]
 fn greedy_generation_is_that_of_transformers() {
-    for name in ["untied", "tied", "wide-heads-llama3-rope", "frozen"] {
+    for name in ["untied", "tied", "wide-heads-llama3-rope", "frozen", "llama-biases", "qwen2"] {
         let directory = fixture(name);
         let bytes = std::fs::read(directory.join("expected.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -133,7 +133,7 @@ fn impossible_generations_are_errors() {
 
 #[test]
 fn a_saved_model_is_the_same_model_in_one_file_or_many() {
-    for name in ["untied", "tied"] {
+    for name in ["untied", "tied", "llama-biases", "qwen2"] {
         let trainer = trained(&fixture(name), false, 2);
         for limit in [SHARD_BYTES, 20_000] {
             let out = tempfile::tempdir().unwrap();

@@ -118,6 +118,8 @@ fn a_footprint_is_what_a_gpu_gives() {
             }
         }
     }
+    cases.push((Precision::Bf16, "llama-biases", None, false, [40; 2].as_slice()));
+    cases.push((Precision::F32, "qwen2", Some(adapter(None)), true, [40; 2].as_slice()));
     // Long enough for cuDNN.
     cases.push((Precision::Bf16, "wide-heads-llama3-rope", None, false, [300; 1].as_slice()));
     for (precision, name, lora, gradient_checkpointing, documents) in cases {

@@ -30,10 +30,12 @@ use serde::{Deserialize, Serialize};
 struct Allowed {
     loss: f64,
     gradient: f64,
+    /// Of the length of all gradients.
+    norm: f64,
     parameter: f64,
 }
 
-const EXACT: Allowed = Allowed { loss: 1e-5, gradient: 2e-5, parameter: 2e-5 };
+const EXACT: Allowed = Allowed { loss: 1e-5, gradient: 2e-5, norm: 2e-5, parameter: 2e-5 };
 
 /// How far off it was at most.
 #[derive(Debug, Default, Serialize)]
@@ -204,7 +206,7 @@ fn check_on<K: Kernels>(kernels: K, allowed: Allowed, name: &str, gradient_check
             }
         }
         let stats = trainer.apply(case.lr, Some(case.max_grad_norm)).unwrap();
-        assert!((stats.grad_norm / norms[step] - 1.0).abs() <= allowed.gradient, "{name}: grad norm of step {step}");
+        assert!((stats.grad_norm / norms[step] - 1.0).abs() <= allowed.norm, "{name}: grad norm of step {step}");
     }
     for tensor in expected.names("after/") {
         let error = distance(&trainer.parameter(&tensor).unwrap(), &expected.floats(&format!("after/{tensor}")));
@@ -246,11 +248,37 @@ fn rank_stabilized_lora_on_some_layers() {
 }
 
 #[test]
+fn biases_of_all_projections() {
+    check("llama-biases", false);
+}
+
+#[test]
+fn qwen2() {
+    for name in ["qwen2", "qwen2-frozen", "qwen2-lora"] {
+        check(name, false);
+    }
+}
+
+#[test]
 fn gradient_checkpointing_changes_nothing() {
-    for name in ["untied", "tied", "wide-heads-llama3-rope", "frozen", "lora-all", "lora-some-rslora"] {
+    for name in NAMES {
         check(name, true);
     }
 }
+
+/// All fixtures.
+const NAMES: [&str; 10] = [
+    "untied",
+    "tied",
+    "wide-heads-llama3-rope",
+    "frozen",
+    "lora-all",
+    "lora-some-rslora",
+    "llama-biases",
+    "qwen2",
+    "qwen2-frozen",
+    "qwen2-lora",
+];
 
 /// The CUDA backend.
 mod cuda {
@@ -264,9 +292,10 @@ mod cuda {
     use super::emulator::device;
     use super::*;
 
-    const NAMES: [&str; 6] = ["untied", "tied", "wide-heads-llama3-rope", "frozen", "lora-all", "lora-some-rslora"];
-    /// What bfloat16 has: eight bits. `bf16.json` says what torch makes of them.
-    const ROUNDED: Allowed = Allowed { loss: 5e-3, gradient: 1e-1, parameter: 2e-2 };
+    /// What bfloat16 has: eight bits. `bf16.json` says what torch makes of them. The gradient of a key's bias nearly cancels
+    /// (without rotation it would be zero), and Adam makes a whole step of what is left.
+    const ROUNDED: Allowed = Allowed { loss: 5e-3, gradient: 2e-1, norm: 1e-1, parameter: 4e-2 };
+    const SINGLE: Allowed = Allowed { gradient: 1e-4, norm: 1e-4, parameter: 5e-5, ..EXACT };
 
     fn check(precision: Precision, allowed: Allowed, name: &str, gradient_checkpointing: bool) -> Option<Found> {
         let kernels = device(precision)?;
@@ -289,7 +318,7 @@ mod cuda {
     #[test]
     fn float32_is_that_of_transformers_and_peft() {
         for name in NAMES {
-            check(Precision::F32, Allowed { gradient: 1e-4, ..EXACT }, name, false);
+            check(Precision::F32, SINGLE, name, false);
         }
     }
 
@@ -311,7 +340,7 @@ mod cuda {
 
     #[test]
     fn gradient_checkpointing_changes_nothing() {
-        check(Precision::F32, Allowed { gradient: 1e-4, ..EXACT }, "tied", true);
+        check(Precision::F32, SINGLE, "tied", true);
         check(Precision::Bf16, ROUNDED, "lora-all", true);
     }
 

@@ -5,7 +5,7 @@
 use super::lora::Lora;
 use crate::kernels::{DropoutKey, Format, Gemm, Kernels, LossGradients, at, at_mut};
 use crate::model::config::ModelConfig;
-use crate::model::linear::AdapterScratch;
+use crate::model::linear::LinearScratch;
 use crate::rng;
 
 /// Rows of the joined operands are so many elements, or a multiple.
@@ -111,7 +111,7 @@ impl<B> HeadRoom<B> {
         &mut self,
         pass: HeadPass<'_, K>,
         x: &B,
-        scratch: &mut AdapterScratch<B>,
+        scratch: &mut LinearScratch<B>,
         tally: &mut K::Tally,
     ) {
         self.join(pass, x, &mut scratch.dropped);
@@ -127,10 +127,10 @@ impl<B> HeadRoom<B> {
         dx: &mut B,
         adapter: &mut B,
         beta: f32,
-        scratch: &mut AdapterScratch<B>,
+        scratch: &mut LinearScratch<B>,
         tally: &mut K::Tally,
     ) {
-        let AdapterScratch { dropped, spread, .. } = scratch;
+        let LinearScratch { dropped, spread, .. } = scratch;
         self.join(pass, x, dropped);
         let HeadPass { kernels, config, lora, rows, n, .. } = pass;
         let (h, v, r, wide) = (config.hidden_size, config.vocab_size, lora.config().r, self.wide);

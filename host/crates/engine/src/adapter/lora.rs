@@ -6,8 +6,8 @@ use super::modules::{HEAD, Modules};
 use crate::kernels::{DropoutKey, Format, Gemm, Kernels, Precision, Segment, View, ViewMut, at, at_mut};
 use crate::model::config::ModelConfig;
 use crate::model::layout::Slot;
-use crate::model::linear::{AdapterScratch, UNITS, Unit};
-use crate::model::tensors::LinearKind;
+use crate::model::linear::LinearScratch;
+use crate::model::tensors::{LinearKind, Unit};
 use crate::rng;
 
 /// What is adapted, and how.
@@ -130,9 +130,9 @@ impl Plan {
         for layer in 0..model.num_hidden_layers {
             let mut own = [None; 7];
             let mut column = 0;
-            for unit in UNITS {
+            for unit in Unit::ALL {
                 let kinds: Vec<LinearKind> =
-                    unit.iter().copied().filter(|&kind| config.modules.has(layer, kind)).collect();
+                    unit.kinds().iter().copied().filter(|&kind| config.modules.has(layer, kind)).collect();
                 let mut add = |kind: LinearKind, part: &str, shape: [usize; 2]| {
                     let name = format!("base_model.model.model.layers.{layer}.{}.lora_{part}.weight", kind.path());
                     let (offset, elements) = (len, shape[0].saturating_mul(shape[1]));
@@ -259,9 +259,9 @@ impl<B> Lora<B> {
     }
 
     fn members<S>(&self, pass: &UnitPass<'_, S>) -> Vec<Member> {
-        let mut members = Vec::with_capacity(pass.unit.len());
+        let mut members = Vec::with_capacity(3);
         let mut column = 0;
-        for &kind in pass.unit {
+        for &kind in pass.unit.kinds() {
             let out = kind.shape(pass.config).0;
             let place = self.places[pass.layer][kind as usize];
             members.extend(place.map(|place| Member { kind, place, column, out }));
@@ -284,7 +284,7 @@ impl<B> Lora<B> {
         x: &B,
         y: &mut B,
         kept: &mut B,
-        scratch: &mut AdapterScratch<B>,
+        scratch: &mut LinearScratch<B>,
     ) {
         let members = self.members(pass);
         let Some(first) = members.first() else { return };
@@ -320,11 +320,11 @@ impl<B> Lora<B> {
         kept: &B,
         beta: f32,
         gradients: &mut B,
-        scratch: &mut AdapterScratch<B>,
+        scratch: &mut LinearScratch<B>,
     ) {
         let members = self.members(pass);
         let Some(first) = members.first() else { return };
-        let AdapterScratch { small, dropped, .. } = scratch;
+        let LinearScratch { small, dropped, .. } = scratch;
         let (n, r, input, alpha) = (pass.n, self.config.r, pass.input, self.config.scale() as f32);
         let row = r * members.len();
         for (index, &Member { place, column, out, .. }) in members.iter().enumerate() {
@@ -350,11 +350,11 @@ impl<B> Lora<B> {
         kernels: &K,
         pass: &UnitPass<'_, K::Staged>,
         dx: &mut B,
-        scratch: &mut AdapterScratch<B>,
+        scratch: &mut LinearScratch<B>,
     ) {
         let members = self.members(pass);
         let Some(first) = members.first() else { return };
-        let AdapterScratch { small, spread, .. } = scratch;
+        let LinearScratch { small, spread, .. } = scratch;
         let (n, r, input) = (pass.n, self.config.r, pass.input);
         let row = r * members.len();
         let through_a = |rows: usize, beta: f32| Gemm::new([n, input, rows], (false, false), [row, input, input], beta);

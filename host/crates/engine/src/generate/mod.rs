@@ -8,7 +8,7 @@ use crate::kernels::{Cached, Format, Gemm, Kernels, Rows, at, at_mut};
 use crate::model::Model;
 use crate::model::config::ModelConfig;
 use crate::model::decoder::{Saved, Scratch, attention_shape};
-use crate::model::linear::AdapterScratch;
+use crate::model::linear::LinearScratch;
 use crate::model::llama::rope_table;
 
 /// Sequences that are generated together.
@@ -331,7 +331,7 @@ fn project_logits<K: Kernels>(
     root: &mut K::Buffer,
     logits: &mut K::Buffer,
 ) {
-    let Scratch { normed, adapter: AdapterScratch { small, .. }, .. } = scratch;
+    let Scratch { normed, linear: LinearScratch { small, .. }, .. } = scratch;
     let (kernels, config) = (&model.kernels, &model.config);
     let (h, v) = (config.hidden_size, config.vocab_size);
     let norm = at(&model.params, model.layout.norm);

@@ -1,4 +1,4 @@
-//! `config.json` of a model of the Llama family.
+//! `config.json` of a model: sizes and constants, and which family's it is.
 
 use std::path::{Path, PathBuf};
 
@@ -88,6 +88,12 @@ pub struct ModelConfig {
     /// A token sees itself and the `sliding_window - 1` tokens before it. Attention here sees all of a document, which is
     /// the same as long as none has more tokens than this.
     pub sliding_window: Option<usize>,
+    /// Query, key and value projections have a bias.
+    pub qkv_bias: bool,
+    /// The output projection of attention has one.
+    pub o_bias: bool,
+    /// The projections of the feed-forward layer have one.
+    pub mlp_bias: bool,
     /// The output projection is the embedding.
     pub tie_word_embeddings: bool,
     /// Standard deviation of a random start.
@@ -106,6 +112,69 @@ pub struct ModelConfig {
 const MAX_PARAMETERS: u128 = 1 << 40;
 /// So are more layers.
 const MAX_LAYERS: usize = 10_000;
+
+/// A family of models: what transformers' config class has where a file says nothing.
+struct Family {
+    model_type: &'static str,
+    architecture: &'static str,
+    num_key_value_heads: Option<usize>,
+    max_position_embeddings: usize,
+    bos_token_id: Option<u32>,
+    eos_token_id: Option<u32>,
+    biases: Biases,
+}
+
+/// Which projections have a bias.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Biases {
+    /// Those that `attention_bias` and `mlp_bias` name.
+    ByKey,
+    /// None; a file that asks for one is an error.
+    None,
+    /// Query, key and value, whatever a file says.
+    Qkv,
+}
+
+const FAMILIES: [Family; 3] = [
+    Family {
+        model_type: "llama",
+        architecture: "LlamaForCausalLM",
+        num_key_value_heads: None,
+        max_position_embeddings: 2048,
+        bos_token_id: Some(1),
+        eos_token_id: Some(2),
+        biases: Biases::ByKey,
+    },
+    Family {
+        model_type: "mistral",
+        architecture: "MistralForCausalLM",
+        num_key_value_heads: Some(8),
+        max_position_embeddings: 4096 * 32,
+        bos_token_id: Some(1),
+        eos_token_id: Some(2),
+        biases: Biases::None,
+    },
+    Family {
+        model_type: "qwen2",
+        architecture: "Qwen2ForCausalLM",
+        num_key_value_heads: Some(32),
+        max_position_embeddings: 32_768,
+        bos_token_id: None,
+        eos_token_id: None,
+        biases: Biases::Qkv,
+    },
+];
+
+/// The architectures that can be trained, by transformers' names.
+pub const ARCHITECTURES: [&str; FAMILIES.len()] = {
+    let mut names = [""; FAMILIES.len()];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = FAMILIES[index].architecture;
+        index += 1;
+    }
+    names
+};
 
 /// Typed access to the keys of the file.
 struct Reader<'a> {
@@ -175,30 +244,38 @@ impl Reader<'_> {
     }
 
     /// `model_type` decides, as it does for transformers' `AutoConfig`; `architectures` must be of the family too.
-    fn architecture(&self) -> Result<String, ConfigError> {
+    fn family(&self) -> Result<&'static Family, ConfigError> {
+        let known = || format!("{} can be trained", ARCHITECTURES.join(", "));
         let listed = self.raw.get("architectures").and_then(Value::as_array).and_then(|list| list.first());
         let listed = listed.and_then(Value::as_str);
-        let by_type = match self.raw.get("model_type").and_then(Value::as_str) {
-            Some("llama") => Some("LlamaForCausalLM"),
-            Some("mistral") => Some("MistralForCausalLM"),
-            Some(other) if listed.is_none_or(is_known) => {
-                return Err(self.unsupported(format!("model_type {other}"), KNOWN));
+        let by_name = listed.and_then(|name| FAMILIES.iter().find(|family| family.architecture == name));
+        let model_type = self.raw.get("model_type").and_then(Value::as_str);
+        let by_type = model_type.and_then(|name| FAMILIES.iter().find(|family| family.model_type == name));
+        match (listed, model_type) {
+            (Some(name), _) if by_name.is_none() => Err(self.unsupported(format!("architecture {name}"), &known())),
+            (_, Some(name)) if by_type.is_none() => Err(self.unsupported(format!("model_type {name}"), &known())),
+            _ => by_type
+                .or(by_name)
+                .ok_or_else(|| self.invalid("it names neither `architectures` nor `model_type`".into())),
+        }
+    }
+
+    /// Biases of query, key and value; of attention's output; of the feed-forward layer.
+    fn biases(&self, family: &Family) -> Result<[bool; 3], ConfigError> {
+        let (attention, mlp) = (self.flag("attention_bias")?, self.flag("mlp_bias")?);
+        match family.biases {
+            Biases::ByKey => Ok([attention, attention, mlp]),
+            Biases::Qkv if !mlp => Ok([true, false, false]),
+            Biases::None if !attention && !mlp => Ok([false; 3]),
+            Biases::Qkv | Biases::None => {
+                let key = if mlp { "mlp_bias" } else { "attention_bias" };
+                let reason = format!("models of {} have no such bias", family.architecture);
+                Err(self.unsupported(format!("{key}: true"), &reason))
             }
-            _ => None,
-        };
-        match (listed, by_type) {
-            (Some(name), _) if !is_known(name) => Err(self.unsupported(format!("architecture {name}"), KNOWN)),
-            (_, Some(name)) | (Some(name), None) => Ok(name.to_owned()),
-            (None, None) => Err(self.invalid("it names neither `architectures` nor `model_type`".into())),
         }
     }
 
     fn refuse_unsupported(&self) -> Result<(), ConfigError> {
-        for key in ["attention_bias", "mlp_bias"] {
-            if self.flag(key)? {
-                return Err(self.unsupported(format!("{key}: true"), "projections here have no bias"));
-            }
-        }
         if let Some(value) = self.raw.get("quantization_config").filter(|value| !value.is_null()) {
             let reason = "weights must be stored as F32, F16 or BF16";
             return Err(self.unsupported(format!("quantization_config: {value}"), reason));
@@ -217,15 +294,27 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The window of attention. A Mistral config without the key has the 4096 of transformers' `MistralConfig`; `null` is
-    /// none. Only Mistral has no switch for it: elsewhere `use_sliding_window: false` is none too.
-    fn sliding_window(&self, is_mistral: bool) -> Result<Option<usize>, ConfigError> {
+    /// The window of attention in any layer. Configs of Mistral and Qwen2 without the key have the 4096 of transformers'
+    /// classes; `null` is none. `use_sliding_window` is Qwen2's switch, where it is off unless it is said; elsewhere but with
+    /// Mistral `false` is none too. Of Qwen2's layers, those from `max_window_layers` on have it.
+    fn sliding_window(&self, family: &Family, layers: usize) -> Result<Option<usize>, ConfigError> {
+        let (is_mistral, is_qwen2) = (family.model_type == "mistral", family.model_type == "qwen2");
         let window = match self.optional_size("sliding_window")? {
-            None if is_mistral && !self.raw.contains_key("sliding_window") => Some(4096),
+            None if (is_mistral || is_qwen2) && !self.raw.contains_key("sliding_window") => Some(4096),
             window => window,
         };
-        let is_off = self.raw.contains_key("use_sliding_window") && !self.flag("use_sliding_window")?;
-        Ok(window.filter(|_| is_mistral || !is_off))
+        let switch = self.flag("use_sliding_window")?;
+        let is_off = if is_qwen2 { !switch } else { self.raw.contains_key("use_sliding_window") && !switch };
+        let slides = match self.raw.get("layer_types") {
+            Some(Value::Array(types)) => types.iter().any(|kind| kind == "sliding_attention"),
+            _ if is_qwen2 => {
+                let first = self.raw.get("max_window_layers").filter(|value| !value.is_null());
+                let first = first.map_or(Some(28), Value::as_u64);
+                first.ok_or_else(|| self.invalid("`max_window_layers` is not a whole number".into()))? < layers as u64
+            }
+            _ => true,
+        };
+        Ok(window.filter(|_| is_mistral || !is_off && slides))
     }
 
     /// Base and stretch of the rotary frequencies. Of two tables `rope_scaling` wins, unless it is empty, as in
@@ -294,13 +383,6 @@ impl Reader<'_> {
     }
 }
 
-/// What can be trained, for messages.
-const KNOWN: &str = "LlamaForCausalLM and MistralForCausalLM can be trained";
-
-fn is_known(architecture: &str) -> bool {
-    matches!(architecture, "LlamaForCausalLM" | "MistralForCausalLM")
-}
-
 impl ModelConfig {
     /// Reads `config.json` of a model directory.
     ///
@@ -325,14 +407,13 @@ impl ModelConfig {
         let raw: Map<String, Value> = serde_json::from_str(text)
             .map_err(|error| ConfigError::Invalid { path: path.to_owned(), reason: error.to_string() })?;
         let read = Reader { raw: &raw, path };
-        let architecture = read.architecture()?;
+        let family = read.family()?;
         read.refuse_unsupported()?;
         let (hidden_size, num_attention_heads) = (read.size("hidden_size")?, read.size("num_attention_heads")?);
-        let is_mistral = architecture == "MistralForCausalLM";
-        let num_key_value_heads = match read.optional_size("num_key_value_heads")? {
-            Some(heads) => heads,
-            None if is_mistral && !raw.contains_key("num_key_value_heads") => 8,
-            None => num_attention_heads,
+        let num_key_value_heads = match (read.optional_size("num_key_value_heads")?, family.num_key_value_heads) {
+            (Some(heads), _) => heads,
+            (None, Some(heads)) if !raw.contains_key("num_key_value_heads") => heads,
+            (None, _) => num_attention_heads,
         };
         let head_dim = match read.optional_size("head_dim")? {
             Some(head_dim) => head_dim,
@@ -351,14 +432,16 @@ impl ModelConfig {
         if head_dim % 2 != 0 {
             return Err(read.invalid(format!("the head size {head_dim} is odd, so it has no halves to rotate")));
         }
-        let longest = if is_mistral { 4096 * 32 } else { 2048 };
+        let longest = family.max_position_embeddings;
         let max_position_embeddings = read.optional_size("max_position_embeddings")?.unwrap_or(longest);
+        let num_hidden_layers = read.size("num_hidden_layers")?;
+        let [qkv_bias, o_bias, mlp_bias] = read.biases(family)?;
         let (rope_theta, rope_scaling) = read.rope(max_position_embeddings)?;
         let config = Self {
-            architecture,
+            architecture: family.architecture.to_owned(),
             hidden_size,
             intermediate_size: read.size("intermediate_size")?,
-            num_hidden_layers: read.size("num_hidden_layers")?,
+            num_hidden_layers,
             num_attention_heads,
             num_key_value_heads,
             head_dim,
@@ -367,11 +450,14 @@ impl ModelConfig {
             rope_theta,
             rope_scaling,
             max_position_embeddings,
-            sliding_window: read.sliding_window(is_mistral)?,
+            sliding_window: read.sliding_window(family, num_hidden_layers)?,
+            qkv_bias,
+            o_bias,
+            mlp_bias,
             tie_word_embeddings: read.flag("tie_word_embeddings")?,
             initializer_range: read.number("initializer_range")?.unwrap_or(0.02),
-            bos_token_id: read.ids("bos_token_id", Some(1))?.first().copied(),
-            eos_token_id: read.ids("eos_token_id", Some(2))?,
+            bos_token_id: read.ids("bos_token_id", family.bos_token_id)?.first().copied(),
+            eos_token_id: read.ids("eos_token_id", family.eos_token_id)?,
             pad_token_id: read.ids("pad_token_id", None)?.first().copied(),
             raw: raw.clone(),
         };

@@ -8,7 +8,8 @@
 
 use super::config::ModelConfig;
 use super::layout::{LayerGradients, LayerOffsets};
-use super::linear::{AdapterScratch, DOWN, GATE_UP, Linear, O, QKV, Unit};
+use super::linear::{Linear, LinearScratch};
+use super::tensors::Unit;
 use crate::adapter::lora::Lora;
 use crate::kernels::{AttentionShape, Format, Kernels, at, at_mut};
 
@@ -42,8 +43,8 @@ pub struct Scratch<B> {
     pub inner: B,
     /// Gradient of the packed rows, `[n, packed]`.
     pub dqkv: B,
-    /// What adapters work in.
-    pub adapter: AdapterScratch<B>,
+    /// What projections and their adapters work in.
+    pub linear: LinearScratch<B>,
 }
 
 /// What all layers of a pass share.
@@ -119,14 +120,14 @@ impl<B: std::fmt::Debug> Scratch<B> {
             normed: working(n * config.hidden_size),
             inner: working(n * inner),
             dqkv: working(n * shape.packed()),
-            adapter: AdapterScratch::alloc(kernels, n, lora.map_or(0, Lora::width), dropped),
+            linear: LinearScratch::alloc(kernels, config, n, lora.map_or(0, Lora::width), dropped),
         }
     }
 }
 
 impl<K: Kernels> Pass<'_, K> {
-    fn linear(&self, layer: usize, unit: Unit, weight: usize) -> Linear<'_, K> {
-        Linear::new(self, layer, unit, weight)
+    fn linear(&self, layer: usize, unit: Unit, offsets: LayerOffsets) -> Linear<'_, K> {
+        Linear::new(self, layer, unit, offsets.units[unit as usize])
     }
 
     /// From the layer's input to rotated queries, keys and values in `saved.qkv`.
@@ -148,8 +149,8 @@ impl<K: Kernels> Pass<'_, K> {
             at_mut(&mut scratch.normed, 0),
             at_mut(&mut saved.input_root, 0),
         );
-        let qkv = self.linear(layer, QKV, offsets.qkv);
-        qkv.forward(&scratch.normed, None, &mut saved.qkv, &mut saved.adapted, &mut scratch.adapter);
+        let qkv = self.linear(layer, Unit::Qkv, offsets);
+        qkv.forward(&scratch.normed, None, &mut saved.qkv, &mut saved.adapted, &mut scratch.linear);
         let (rotated, stride) = (shape.heads + shape.kv_heads, shape.packed());
         let qkv = at_mut(&mut saved.qkv, 0);
         self.kernels.rope(rotated, shape.head_dim, stride, self.rows, at(self.rope, 0), false, qkv);
@@ -166,8 +167,8 @@ impl<K: Kernels> Pass<'_, K> {
         out: &mut K::Buffer,
     ) {
         let (n, h, ffn) = (self.n, self.config.hidden_size, self.config.intermediate_size);
-        let o = self.linear(layer, O, offsets.o);
-        o.forward(&saved.attention, Some(x), &mut saved.mid, &mut saved.adapted, &mut scratch.adapter);
+        let o = self.linear(layer, Unit::O, offsets);
+        o.forward(&saved.attention, Some(x), &mut saved.mid, &mut saved.adapted, &mut scratch.linear);
         self.kernels.rmsnorm(
             n,
             h,
@@ -177,11 +178,11 @@ impl<K: Kernels> Pass<'_, K> {
             at_mut(&mut scratch.normed, 0),
             at_mut(&mut saved.mid_root, 0),
         );
-        let gate_up = self.linear(layer, GATE_UP, offsets.gate_up);
-        gate_up.forward(&scratch.normed, None, &mut saved.gate_up, &mut saved.adapted, &mut scratch.adapter);
+        let gate_up = self.linear(layer, Unit::GateUp, offsets);
+        gate_up.forward(&scratch.normed, None, &mut saved.gate_up, &mut saved.adapted, &mut scratch.linear);
         self.kernels.swiglu(n, ffn, at(&saved.gate_up, 0), at_mut(&mut scratch.inner, 0));
-        let down = self.linear(layer, DOWN, offsets.down);
-        down.forward(&scratch.inner, Some(&saved.mid), out, &mut saved.adapted, &mut scratch.adapter);
+        let down = self.linear(layer, Unit::Down, offsets);
+        down.forward(&scratch.inner, Some(&saved.mid), out, &mut saved.adapted, &mut scratch.linear);
     }
 
     /// The whole layer, from `x [n, h]` to `out [n, h]`.
@@ -228,19 +229,19 @@ impl<K: Kernels> Pass<'_, K> {
     ) {
         let (n, h, ffn) = (self.n, self.config.hidden_size, self.config.intermediate_size);
         let kernels = self.kernels;
-        let down = self.linear(layer, DOWN, offsets.down);
+        let down = self.linear(layer, Unit::Down, offsets);
         // The product of the SwiGLU is only needed again by the gradients of what reads it.
         if down.learns(grads) {
             kernels.swiglu(n, ffn, at(&saved.gate_up, 0), at_mut(&mut scratch.inner, 0));
-            down.learn(&scratch.inner, dx, &saved.adapted, grads, &mut scratch.adapter);
+            down.learn(&scratch.inner, dx, &saved.adapted, grads, &mut scratch.linear);
         }
-        down.input_gradient(dx, &mut scratch.inner, grads, &mut scratch.adapter);
+        down.input_gradient(dx, &mut scratch.inner, grads, &mut scratch.linear);
         kernels.swiglu_backward(n, ffn, at(&scratch.inner, 0), at_mut(&mut saved.gate_up, 0));
         let (mid, norm) = (at(&saved.mid, 0), at(self.params, offsets.post_norm));
         kernels.rmsnorm_again(n, h, mid, norm, at(&saved.mid_root, 0), at_mut(&mut scratch.normed, 0));
-        let gate_up = self.linear(layer, GATE_UP, offsets.gate_up);
-        gate_up.learn(&scratch.normed, &saved.gate_up, &saved.adapted, grads, &mut scratch.adapter);
-        gate_up.input_gradient(&saved.gate_up, &mut scratch.inner, grads, &mut scratch.adapter);
+        let gate_up = self.linear(layer, Unit::GateUp, offsets);
+        gate_up.learn(&scratch.normed, &saved.gate_up, &saved.adapted, grads, &mut scratch.linear);
+        gate_up.input_gradient(&saved.gate_up, &mut scratch.inner, grads, &mut scratch.linear);
         let dnorm = grads.places.post_norm.map(|place| (at_mut(grads.weights, place), grads.beta));
         let dnormed = at(&scratch.inner, 0);
         kernels.rmsnorm_backward(n, h, mid, norm, at(&saved.mid_root, 0), dnormed, at_mut(dx, 0), dnorm);
@@ -259,9 +260,9 @@ impl<K: Kernels> Pass<'_, K> {
     ) {
         let (n, h, shape) = (self.n, self.config.hidden_size, attention_shape(self.config));
         let kernels = self.kernels;
-        let o = self.linear(layer, O, offsets.o);
-        o.learn(&saved.attention, dx, &saved.adapted, grads, &mut scratch.adapter);
-        o.input_gradient(dx, &mut scratch.inner, grads, &mut scratch.adapter);
+        let o = self.linear(layer, Unit::O, offsets);
+        o.learn(&saved.attention, dx, &saved.adapted, grads, &mut scratch.linear);
+        o.input_gradient(dx, &mut scratch.inner, grads, &mut scratch.linear);
         let (qkv, lse) = (at(&saved.qkv, 0), at(&saved.lse, 0));
         let (out, dout, dqkv) = (at(&saved.attention, 0), at(&scratch.inner, 0), at_mut(&mut scratch.dqkv, 0));
         kernels.attention_backward(shape, self.rows, qkv, out, lse, dout, dqkv);
@@ -270,10 +271,10 @@ impl<K: Kernels> Pass<'_, K> {
         kernels.rope(rotated, shape.head_dim, stride, self.rows, at(self.rope, 0), true, dqkv);
         let (norm, root) = (at(self.params, offsets.input_norm), at(&saved.input_root, 0));
         kernels.rmsnorm_again(n, h, at(x, 0), norm, root, at_mut(&mut scratch.normed, 0));
-        let qkv = self.linear(layer, QKV, offsets.qkv);
-        qkv.learn(&scratch.normed, &scratch.dqkv, &saved.adapted, grads, &mut scratch.adapter);
+        let qkv = self.linear(layer, Unit::Qkv, offsets);
+        qkv.learn(&scratch.normed, &scratch.dqkv, &saved.adapted, grads, &mut scratch.linear);
         if wants_dx || grads.places.input_norm.is_some() {
-            qkv.input_gradient(&scratch.dqkv, &mut scratch.inner, grads, &mut scratch.adapter);
+            qkv.input_gradient(&scratch.dqkv, &mut scratch.inner, grads, &mut scratch.linear);
             let dnorm = grads.places.input_norm.map(|place| (at_mut(grads.weights, place), grads.beta));
             kernels.rmsnorm_backward(n, h, at(x, 0), norm, root, at(&scratch.inner, 0), at_mut(dx, 0), dnorm);
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use super::config::ModelConfig;
-use super::tensors::{LinearKind, Role, TensorSpec};
+use super::tensors::{Role, TensorSpec};
 use crate::kernels::Segment;
 
 /// Elements that each matrix group starts at a multiple of: one cache line.
@@ -35,21 +35,24 @@ impl Slot {
     }
 }
 
+/// First elements of a unit's weights and biases, each one matrix and one row of all its projections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UnitOffsets {
+    /// Weights, `[out, in]`.
+    pub weight: usize,
+    /// Biases, `[out]`.
+    pub bias: Option<usize>,
+}
+
 /// First elements of a layer's weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LayerOffsets {
     /// Norm before attention.
     pub input_norm: usize,
-    /// Query, key and value rows, one matrix.
-    pub qkv: usize,
-    /// Attention output.
-    pub o: usize,
     /// Norm before the feed-forward layer.
     pub post_norm: usize,
-    /// Gate and up rows, one matrix.
-    pub gate_up: usize,
-    /// Feed-forward output.
-    pub down: usize,
+    /// The projections, in the order of `Unit::ALL`.
+    pub units: [UnitOffsets; 4],
 }
 
 /// The weight arena.
@@ -117,13 +120,9 @@ impl Layout {
             (Role::Head, _) => self.head = offset,
             (Role::InputNorm, Some(own)) => own.input_norm = offset,
             (Role::PostNorm, Some(own)) => own.post_norm = offset,
-            (Role::Linear(kind), Some(own)) => match kind {
-                LinearKind::QProj | LinearKind::KProj | LinearKind::VProj => own.qkv = offset,
-                LinearKind::OProj => own.o = offset,
-                LinearKind::GateProj | LinearKind::UpProj => own.gate_up = offset,
-                LinearKind::DownProj => own.down = offset,
-            },
-            (Role::InputNorm | Role::PostNorm | Role::Linear(_), None) => {
+            (Role::Linear(kind), Some(own)) => own.units[kind.unit() as usize].weight = offset,
+            (Role::Bias(kind), Some(own)) => own.units[kind.unit() as usize].bias = Some(offset),
+            (Role::InputNorm | Role::PostNorm | Role::Linear(_) | Role::Bias(_), None) => {
                 unreachable!("`{}` belongs to a layer", spec.name)
             }
         }
@@ -161,8 +160,10 @@ pub struct LayerGradients {
     pub input_norm: Option<usize>,
     /// Norm before the feed-forward layer.
     pub post_norm: Option<usize>,
-    /// The projections, in the order of [`LinearKind::ALL`].
+    /// The projections' weights, in the order of `LinearKind::ALL`.
     pub linears: [Option<usize>; 7],
+    /// The projections' biases, in the same order.
+    pub biases: [Option<usize>; 7],
 }
 
 /// The gradient arena: the trained tensors of a weight arena, without gaps.
@@ -222,6 +223,7 @@ impl GradientLayout {
                 let own = &mut all.layers[layer];
                 match slot.role {
                     Some(Role::Linear(kind)) => own.linears[kind as usize] = Some(gradient),
+                    Some(Role::Bias(kind)) => own.biases[kind as usize] = Some(gradient),
                     Some(Role::InputNorm) => own.input_norm = Some(gradient),
                     Some(Role::PostNorm) => own.post_norm = Some(gradient),
                     Some(Role::Embedding | Role::FinalNorm | Role::Head) | None => {
@@ -234,7 +236,7 @@ impl GradientLayout {
                 Some(Role::Embedding) => all.embed = Some(gradient),
                 Some(Role::FinalNorm) => all.norm = Some(gradient),
                 Some(Role::Head) => all.head = Some(gradient),
-                Some(Role::Linear(_) | Role::InputNorm | Role::PostNorm) | None => {
+                Some(Role::Linear(_) | Role::Bias(_) | Role::InputNorm | Role::PostNorm) | None => {
                     unreachable!("`{}` belongs to a layer", slot.name)
                 }
             }
@@ -280,9 +282,9 @@ mod tests {
                 assert!(pair[0].offset + pair[0].len <= pair[1].offset);
             }
             let k = layout.slot("model.layers.1.self_attn.k_proj.weight").unwrap();
-            assert_eq!(k.offset, layout.layers[1].qkv + 64);
+            assert_eq!(k.offset, layout.layers[1].units[0].weight + 64);
             let up = layout.slot("model.layers.1.mlp.up_proj.weight").unwrap();
-            assert_eq!(up.offset, layout.layers[1].gate_up + 96);
+            assert_eq!(up.offset, layout.layers[1].units[2].weight + 96);
             assert_eq!(layout.head == layout.embed, tied);
         }
     }

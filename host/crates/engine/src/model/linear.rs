@@ -2,45 +2,51 @@
 //! beside them. The decoder says what goes in and where the result goes; what the weights are, and what of them is trained,
 //! is known here alone.
 
+use super::config::ModelConfig;
 use super::decoder::{LayerGrads, Pass};
-use super::tensors::LinearKind;
+use super::layout::{LayerGradients, UnitOffsets};
+use super::tensors::{LinearKind, Unit};
 use crate::adapter::lora::UnitPass;
 use crate::kernels::{Format, Gemm, Kernels, at, at_mut};
 
-/// Projections that read the same input, in the order of the arena.
-pub type Unit = &'static [LinearKind];
-/// Query, key and value.
-pub const QKV: Unit = &[LinearKind::QProj, LinearKind::KProj, LinearKind::VProj];
-/// Attention output.
-pub const O: Unit = &[LinearKind::OProj];
-/// Gate and up.
-pub const GATE_UP: Unit = &[LinearKind::GateProj, LinearKind::UpProj];
-/// Feed-forward output.
-pub const DOWN: Unit = &[LinearKind::DownProj];
-/// All units of a layer, in the order of the arena.
-pub const UNITS: [Unit; 4] = [QKV, O, GATE_UP, DOWN];
-
-/// Memory that adapters work in, one unit after the other.
+/// Memory that units work in, one after the other.
 #[derive(Debug)]
-pub struct AdapterScratch<B> {
+pub struct LinearScratch<B> {
     /// Gradients of `A(x)`, `[n, width]`.
     pub small: B,
     /// Inputs with dropout, `[n, widest input]`; empty without dropout.
     pub dropped: B,
     /// Gradients of the input before the mask of dropout, like `dropped`.
     pub spread: B,
+    /// Ones, `[n]`, where the model has biases: what a bias is multiplied with.
+    ones: Option<B>,
 }
 
-impl<B> AdapterScratch<B> {
+impl<B> LinearScratch<B> {
     /// For `n` tokens, adapters of so many columns (`Lora::width`), and inputs of so many elements with dropout.
-    pub fn alloc<K: Kernels<Buffer = B>>(kernels: &K, n: usize, width: usize, dropped: usize) -> Self {
+    pub fn alloc<K: Kernels<Buffer = B>>(
+        kernels: &K,
+        config: &ModelConfig,
+        n: usize,
+        width: usize,
+        dropped: usize,
+    ) -> Self {
         let working = |len| kernels.alloc(Format::Working, len);
-        Self { small: working(n * width), dropped: working(n * dropped), spread: working(n * dropped) }
+        let ones = Unit::ALL.iter().any(|unit| unit.has_bias(config)).then(|| {
+            let mut ones = working(n);
+            kernels.upload(&vec![1.0; n], at_mut(&mut ones, 0));
+            ones
+        });
+        Self { small: working(n * width), dropped: working(n * dropped), spread: working(n * dropped), ones }
+    }
+
+    fn ones(&self) -> &B {
+        self.ones.as_ref().expect("a model with biases has ones")
     }
 
     /// Its buffers.
-    pub fn buffers(&self) -> [&B; 3] {
-        [&self.small, &self.dropped, &self.spread]
+    pub fn buffers(&self) -> impl Iterator<Item = &B> {
+        [&self.small, &self.dropped, &self.spread].into_iter().chain(&self.ones)
     }
 }
 
@@ -50,35 +56,44 @@ pub struct Linear<'a, K: Kernels> {
     pass: &'a Pass<'a, K>,
     layer: usize,
     unit: Unit,
-    /// First element of the weights, `[out, input]` row by row of the unit's projections.
-    weight: usize,
+    offsets: UnitOffsets,
     input: usize,
     out: usize,
 }
 
 impl<'a, K: Kernels> Linear<'a, K> {
-    pub(super) fn new(pass: &'a Pass<'a, K>, layer: usize, unit: Unit, weight: usize) -> Self {
-        let input = unit[0].shape(pass.config).1;
-        let out = unit.iter().map(|kind| kind.shape(pass.config).0).sum();
-        Self { pass, layer, unit, weight, input, out }
+    pub(super) fn new(pass: &'a Pass<'a, K>, layer: usize, unit: Unit, offsets: UnitOffsets) -> Self {
+        let input = unit.kinds()[0].shape(pass.config).1;
+        let out = unit.kinds().iter().map(|kind| kind.shape(pass.config).0).sum();
+        Self { pass, layer, unit, offsets, input, out }
     }
 
-    /// `y[n, out] = x[n, input] W^T`, plus `residual` where there is one. Keeps the adapters' `A(x)` in `kept`.
+    /// `y[n, out] = x[n, input] W^T + b`, plus `residual` where there is one. Keeps the adapters' `A(x)` in `kept`.
     pub fn forward(
         &self,
         x: &K::Buffer,
         residual: Option<&K::Buffer>,
         y: &mut K::Buffer,
         kept: &mut K::Buffer,
-        scratch: &mut AdapterScratch<K::Buffer>,
+        scratch: &mut LinearScratch<K::Buffer>,
     ) {
         let Pass { kernels, n, params, .. } = *self.pass;
-        let beta = if residual.is_some() { 1.0 } else { 0.0 };
-        let product = Gemm::new([n, self.out, self.input], (false, true), [self.input, self.input, self.out], beta);
-        let (x_view, weight) = (at(x, 0), at(params, self.weight));
-        match residual {
-            Some(residual) => kernels.gemm_onto(product, x_view, weight, at(residual, 0), at_mut(y, 0)),
-            None => kernels.gemm(product, x_view, weight, at_mut(y, 0)),
+        let (input, out) = (self.input, self.out);
+        let product = |beta| Gemm::new([n, out, input], (false, true), [input, input, out], beta);
+        let (x_view, weight) = (at(x, 0), at(params, self.offsets.weight));
+        match (self.offsets.bias, residual) {
+            (None, None) => kernels.gemm(product(0.0), x_view, weight, at_mut(y, 0)),
+            (None, Some(residual)) => kernels.gemm_onto(product(1.0), x_view, weight, at(residual, 0), at_mut(y, 0)),
+            (Some(bias), residual) => {
+                // First the bias, so that a rounded sum is rounded once more at most.
+                let (ones, bias) = (at(scratch.ones(), 0), at(params, bias));
+                let rows = |beta| Gemm::new([n, out, 1], (true, false), [n, out, out], beta);
+                match residual {
+                    None => kernels.gemm(rows(0.0), ones, bias, at_mut(y, 0)),
+                    Some(residual) => kernels.gemm_onto(rows(1.0), ones, bias, at(residual, 0), at_mut(y, 0)),
+                }
+                kernels.gemm(product(1.0), x_view, weight, at_mut(y, 0));
+            }
         }
         if let Some(lora) = self.pass.lora {
             lora.forward(kernels, &self.adapters(), x, y, kept, scratch);
@@ -88,7 +103,9 @@ impl<'a, K: Kernels> Linear<'a, K> {
     /// True if something of it is trained: then [`Self::learn`] reads its input.
     pub fn learns(&self, grads: &LayerGrads<'_, K::Buffer>) -> bool {
         let is_adapted = |kind: &LinearKind| self.pass.lora.is_some_and(|lora| lora.place(self.layer, *kind).is_some());
-        self.unit.iter().any(|kind| grads.places.linears[*kind as usize].is_some() || is_adapted(kind))
+        let LayerGradients { linears, biases, .. } = &grads.places;
+        let is_trained = |kind: &LinearKind| linears[*kind as usize].or(biases[*kind as usize]).is_some();
+        self.unit.kinds().iter().any(|kind| is_trained(kind) || is_adapted(kind))
     }
 
     /// Gradients of what is trained, from its input `x [n, input]` and the gradient of its output `dy [n, out]`.
@@ -98,9 +115,10 @@ impl<'a, K: Kernels> Linear<'a, K> {
         dy: &K::Buffer,
         kept: &K::Buffer,
         grads: &mut LayerGrads<'_, K::Buffer>,
-        scratch: &mut AdapterScratch<K::Buffer>,
+        scratch: &mut LinearScratch<K::Buffer>,
     ) {
         self.weight_gradients(x, dy, grads);
+        self.bias_gradients(dy, grads, scratch);
         if let (Some(lora), Some(adapter)) = (self.pass.lora, grads.adapter.as_deref_mut()) {
             lora.learn(self.pass.kernels, &self.adapters(), x, dy, kept, grads.beta, adapter, scratch);
         }
@@ -113,11 +131,11 @@ impl<'a, K: Kernels> Linear<'a, K> {
         dy: &K::Buffer,
         dx: &mut K::Buffer,
         grads: &LayerGrads<'_, K::Buffer>,
-        scratch: &mut AdapterScratch<K::Buffer>,
+        scratch: &mut LinearScratch<K::Buffer>,
     ) {
         let Pass { kernels, n, params, .. } = *self.pass;
         let product = Gemm::new([n, self.input, self.out], (false, false), [self.out, self.input, self.input], 0.0);
-        kernels.gemm(product, at(dy, 0), at(params, self.weight), at_mut(dx, 0));
+        kernels.gemm(product, at(dy, 0), at(params, self.offsets.weight), at_mut(dx, 0));
         if let Some(lora) = self.pass.lora.filter(|_| grads.adapter.is_some()) {
             lora.add_input_gradient(kernels, &self.adapters(), dx, scratch);
         }
@@ -128,7 +146,7 @@ impl<'a, K: Kernels> Linear<'a, K> {
         // First column of `dy`, rows of the weight, first element of the gradient.
         let mut runs: Vec<(usize, usize, usize)> = Vec::new();
         let mut column = 0;
-        for &kind in self.unit {
+        for &kind in self.unit.kinds() {
             let rows = kind.shape(self.pass.config).0;
             if let Some(place) = grads.places.linears[kind as usize] {
                 match runs.last_mut() {
@@ -146,6 +164,25 @@ impl<'a, K: Kernels> Linear<'a, K> {
             let leading = [self.out, self.input, self.input];
             let product = Gemm::new([rows, self.input, self.pass.n], (true, false), leading, grads.beta);
             self.pass.kernels.gemm(product, at(dy, first), at(x, 0), at_mut(grads.weights, place));
+        }
+    }
+
+    /// Gradients of the trained biases: sums over the tokens.
+    fn bias_gradients(
+        &self,
+        dy: &K::Buffer,
+        grads: &mut LayerGrads<'_, K::Buffer>,
+        scratch: &LinearScratch<K::Buffer>,
+    ) {
+        let mut column = 0;
+        for &kind in self.unit.kinds() {
+            let (rows, n) = (kind.shape(self.pass.config).0, self.pass.n);
+            if let Some(place) = grads.places.biases[kind as usize] {
+                let sum = Gemm::new([1, rows, n], (false, false), [n, self.out, rows], grads.beta);
+                let ones = at(scratch.ones(), 0);
+                self.pass.kernels.gemm(sum, ones, at(dy, column), at_mut(grads.weights, place));
+            }
+            column += rows;
         }
     }
 

@@ -265,7 +265,7 @@ impl<K: Kernels> Model<K> {
         let (normed, head) = (at(&scratch.normed, 0), at(&self.params, self.layout.head));
         let (Some(grads), Some(dx)) = (grads, dx) else {
             if let Some((pass, room)) = adapted {
-                return room.loss(pass, &scratch.normed, &mut scratch.adapter, tally);
+                return room.loss(pass, &scratch.normed, &mut scratch.linear, tally);
             }
             return self.kernels.linear_cross_entropy(h, v, rows, normed, head, None, tally);
         };
@@ -275,7 +275,7 @@ impl<K: Kernels> Model<K> {
         // Until the layers' backward pass of the first micro-batch, their gradients are still to be written.
         let idle = if grads.beta == 0.0 { grads.layout.layers_span.clone() } else { 0..0 };
         if let Some(((pass, room), adapter)) = adapted {
-            let Scratch { normed, inner, adapter: scratch, .. } = scratch;
+            let Scratch { normed, inner, linear: scratch, .. } = scratch;
             room.loss_and_gradients(pass, normed, inner, adapter, grads.beta, scratch, tally);
         } else {
             let gradients = LossGradients { dx: at_mut(&mut scratch.inner, 0), dw, idle };
@@ -408,7 +408,7 @@ impl<K: Kernels> Workspace<K> {
                 .sum::<u64>()
         };
         let scratch = |s: &Scratch<K::Buffer>| {
-            [&s.normed, &s.inner, &s.dqkv].into_iter().chain(s.adapter.buffers()).map(bytes).sum::<u64>()
+            [&s.normed, &s.inner, &s.dqkv].into_iter().chain(s.linear.buffers()).map(bytes).sum::<u64>()
         };
         let single = [&self.dx, &self.head_root, &self.rope].into_iter().flatten().map(bytes).sum::<u64>();
         self.inputs.iter().map(bytes).sum::<u64>()

@@ -50,6 +50,16 @@ impl LinearKind {
         format!("{parent}.{}", self.name())
     }
 
+    /// The unit that it is computed in.
+    pub fn unit(self) -> Unit {
+        match self {
+            Self::QProj | Self::KProj | Self::VProj => Unit::Qkv,
+            Self::OProj => Unit::O,
+            Self::GateProj | Self::UpProj => Unit::GateUp,
+            Self::DownProj => Unit::Down,
+        }
+    }
+
     /// The kind with this module name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
@@ -69,6 +79,43 @@ impl LinearKind {
     }
 }
 
+/// Projections that read the same input: one product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// Query, key and value.
+    Qkv,
+    /// Attention output.
+    O,
+    /// Gate and up.
+    GateUp,
+    /// Feed-forward output.
+    Down,
+}
+
+impl Unit {
+    /// All units of a layer, in the order of the arena.
+    pub const ALL: [Self; 4] = [Self::Qkv, Self::O, Self::GateUp, Self::Down];
+
+    /// Its projections, in the order of the arena.
+    pub fn kinds(self) -> &'static [LinearKind] {
+        match self {
+            Self::Qkv => &[LinearKind::QProj, LinearKind::KProj, LinearKind::VProj],
+            Self::O => &[LinearKind::OProj],
+            Self::GateUp => &[LinearKind::GateProj, LinearKind::UpProj],
+            Self::Down => &[LinearKind::DownProj],
+        }
+    }
+
+    /// Its projections have a bias.
+    pub fn has_bias(self, config: &ModelConfig) -> bool {
+        match self {
+            Self::Qkv => config.qkv_bias,
+            Self::O => config.o_bias,
+            Self::GateUp | Self::Down => config.mlp_bias,
+        }
+    }
+}
+
 /// What a tensor is to the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -78,6 +125,8 @@ pub enum Role {
     InputNorm,
     /// Weight of a projection, `[out, in]`.
     Linear(LinearKind),
+    /// Bias of a projection, `[out]`.
+    Bias(LinearKind),
     /// Norm before the feed-forward layer.
     PostNorm,
     /// Norm behind the last layer.
@@ -93,14 +142,16 @@ pub enum Start {
     Normal,
     /// One everywhere.
     Ones,
+    /// Zero everywhere.
+    Zeros,
 }
 
 impl Role {
-    /// Weight decay applies: to all but norms (`get_decay_parameter_names` of transformers).
+    /// Weight decay applies: to all but norms and biases (`get_decay_parameter_names` of transformers).
     pub fn decays(self) -> bool {
         match self {
             Self::Embedding | Self::Linear(_) | Self::Head => true,
-            Self::InputNorm | Self::PostNorm | Self::FinalNorm => false,
+            Self::InputNorm | Self::PostNorm | Self::FinalNorm | Self::Bias(_) => false,
         }
     }
 
@@ -109,6 +160,7 @@ impl Role {
         match self {
             Self::Embedding | Self::Linear(_) | Self::Head => Start::Normal,
             Self::InputNorm | Self::PostNorm | Self::FinalNorm => Start::Ones,
+            Self::Bias(_) => Start::Zeros,
         }
     }
 
@@ -117,13 +169,12 @@ impl Role {
     pub(super) fn place(self) -> usize {
         match self {
             Self::Embedding | Self::InputNorm => 0,
-            Self::Linear(LinearKind::QProj | LinearKind::KProj | LinearKind::VProj) => 1,
-            Self::Linear(LinearKind::OProj) => 2,
-            Self::PostNorm => 3,
-            Self::Linear(LinearKind::GateProj | LinearKind::UpProj) => 4,
-            Self::Linear(LinearKind::DownProj) => 5,
-            Self::FinalNorm => 6,
-            Self::Head => 7,
+            Self::Linear(kind) => 1 + kind.unit() as usize * 3,
+            Self::Bias(kind) => 2 + kind.unit() as usize * 3,
+            // Between attention's output and the feed-forward layer.
+            Self::PostNorm => 3 + Unit::O as usize * 3,
+            Self::FinalNorm => 13,
+            Self::Head => 14,
         }
     }
 }
@@ -154,6 +205,9 @@ pub(super) fn tensors(config: &ModelConfig, layers: usize) -> Vec<TensorSpec> {
         for kind in LinearKind::ALL {
             let (rows, columns) = kind.shape(config);
             add(Role::Linear(kind), Some(layer), name(&kind.path()), &[rows, columns]);
+            if kind.unit().has_bias(config) {
+                add(Role::Bias(kind), Some(layer), format!("model.layers.{layer}.{}.bias", kind.path()), &[rows]);
+            }
         }
         add(Role::InputNorm, Some(layer), name("input_layernorm"), &[h]);
         add(Role::PostNorm, Some(layer), name("post_attention_layernorm"), &[h]);

@@ -341,6 +341,7 @@ fn randomize(seed: u64, config: &ModelConfig, layout: &Layout, sink: &mut Sink<'
                     range.into_par_iter().map(|index| scale * rng::normal_at(seed, stream, index as u64)).collect()
                 }
                 Start::Ones => vec![1.0; range.len()],
+                Start::Zeros => vec![0.0; range.len()],
             };
             sink(slot, start, &values);
         }

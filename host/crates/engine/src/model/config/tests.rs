@@ -31,7 +31,12 @@ fn what_is_wrong_or_unknown_is_named() {
         (r#"{"vocab_size": -1}"#, "`vocab_size` is -1"),
         (r#"{"vocab_size": 200000000, "hidden_size": 200000000, "head_dim": 2}"#, "more than 1099511627776 parameters"),
         (r#"{"architectures": ["GPT2LMHeadModel"]}"#, "asks for `architecture GPT2LMHeadModel`"),
-        (r#"{"attention_bias": true}"#, "asks for `attention_bias: true`"),
+        (r#"{"architectures": ["MistralForCausalLM"], "attention_bias": true}"#, "asks for `attention_bias: true`"),
+        (r#"{"architectures": ["Qwen2ForCausalLM"], "mlp_bias": true}"#, "asks for `mlp_bias: true`"),
+        (
+            r#"{"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": true, "max_window_layers": "x"}"#,
+            "`max_window_layers` is not",
+        ),
         (r#"{"sliding_window": 0}"#, "`sliding_window` is 0"),
         (r#"{"model_type": "gemma"}"#, "asks for `model_type gemma`"),
         (r#"{"tie_word_embeddings": "true"}"#, "`tie_word_embeddings` is \"true\", not true or false"),
@@ -77,6 +82,27 @@ fn what_is_absent_has_the_value_of_its_class() {
     // transformers builds the class of `model_type`, whatever `architectures` says.
     let both = of(r#""model_type": "llama", "architectures": ["MistralForCausalLM"]"#);
     assert_eq!((both.architecture.as_str(), both.sliding_window), ("LlamaForCausalLM", None));
+}
+
+#[test]
+fn qwen2_has_biases_and_a_window_where_it_is_switched_on() {
+    let qwen2 = |more: &str| read(&format!(r#"{{"architectures": ["Qwen2ForCausalLM"]{more}}}"#)).unwrap();
+    let plain = qwen2("");
+    assert_eq!([plain.qkv_bias, plain.o_bias, plain.mlp_bias], [true, false, false]);
+    assert_eq!((plain.sliding_window, plain.bos_token_id), (None, None));
+    let names: Vec<String> = plain.parameters().into_iter().map(|spec| spec.name).collect();
+    assert_eq!(
+        names[1..4],
+        ["q_proj.weight", "q_proj.bias", "k_proj.weight"].map(|name| format!("model.layers.0.self_attn.{name}"))
+    );
+    // The first layers see everything: `max_window_layers` of them.
+    let window = |layers: u32| qwen2(&format!(r#", "use_sliding_window": true, "max_window_layers": {layers}"#));
+    assert_eq!((window(1).sliding_window, window(28).sliding_window), (Some(4096), None));
+    let typed =
+        r#", "use_sliding_window": true, "sliding_window": 8, "layer_types": ["full_attention", "sliding_attention"]"#;
+    assert_eq!(qwen2(typed).sliding_window, Some(8));
+    let llama = read(r#"{"attention_bias": true, "mlp_bias": true}"#).unwrap();
+    assert_eq!([llama.qkv_bias, llama.o_bias, llama.mlp_bias], [true; 3]);
 }
 
 #[test]
