@@ -64,9 +64,10 @@ pub struct TokenSample {
 }
 
 impl TokenSample {
-    /// Tokens that are learned. The first token of a text has nothing before it to be predicted from.
+    /// Tokens that are learned: with a weight above zero. The first token of a text has nothing before it to be predicted from.
     pub fn trained_tokens(&self) -> usize {
-        self.trained.iter().skip(1).filter(|&&trained| trained).count()
+        let weighs = |index: usize| self.weights.as_ref().is_none_or(|weights| weights[index] > 0.0);
+        (1..self.trained.len()).filter(|&index| self.trained[index] && weighs(index)).count()
     }
 
     /// Shortens to `length` tokens.
@@ -390,5 +391,13 @@ mod tests {
         assert_eq!(from_token(&[], &(6..10)), 6..10);
         let part = Part { bytes: from_token(&tokens, &(6..10)), train: true, weight: 1.0 };
         assert_eq!(mask(&tokens, &[part]).trained, [false, false, false, true, true]);
+    }
+
+    #[test]
+    fn what_weighs_nothing_is_not_learned() {
+        let sample = |weights: Option<Vec<f32>>| TokenSample { ids: vec![1; 4], trained: vec![true; 4], weights };
+        assert_eq!(sample(None).trained_tokens(), 3);
+        assert_eq!(sample(Some(vec![1.0, 0.0, 0.5, 0.0])).trained_tokens(), 1);
+        assert_eq!(sample(Some(vec![1.0, 0.0, 0.0, 0.0])).trained_tokens(), 0);
     }
 }

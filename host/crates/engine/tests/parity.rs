@@ -254,7 +254,7 @@ fn biases_of_all_projections() {
 
 #[test]
 fn qwen2() {
-    for name in ["qwen2", "qwen2-frozen", "qwen2-lora"] {
+    for name in ["qwen2", "qwen2-yarn", "qwen2-frozen", "qwen2-lora"] {
         check(name, false);
     }
 }
@@ -267,7 +267,7 @@ fn gradient_checkpointing_changes_nothing() {
 }
 
 /// All fixtures.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "untied",
     "tied",
     "wide-heads-llama3-rope",
@@ -276,6 +276,7 @@ const NAMES: [&str; 10] = [
     "lora-some-rslora",
     "llama-biases",
     "qwen2",
+    "qwen2-yarn",
     "qwen2-frozen",
     "qwen2-lora",
 ];

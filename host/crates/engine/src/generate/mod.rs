@@ -9,7 +9,7 @@ use crate::model::Model;
 use crate::model::config::ModelConfig;
 use crate::model::decoder::{Saved, Scratch, attention_shape};
 use crate::model::linear::LinearScratch;
-use crate::model::llama::rope_table;
+use crate::model::rope::rope_table;
 
 /// Sequences that are generated together.
 const GROUP: usize = 64;

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+pub use super::rope::RopeScaling;
+use super::rope::yarn_attention_factor;
 use super::tensors::{TensorSpec, tensors};
 
 /// Why a `config.json` cannot be used.
@@ -34,27 +36,6 @@ pub enum ConfigError {
         feature: String,
         /// Why, and what is.
         reason: String,
-    },
-}
-
-/// How rotary frequencies are stretched for long contexts.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum RopeScaling {
-    /// All frequencies divided by `factor`.
-    Linear {
-        /// Stretch.
-        factor: f64,
-    },
-    /// Low frequencies divided by `factor`, high ones kept, a ramp between (Llama 3.1).
-    Llama3 {
-        /// Stretch of the low frequencies.
-        factor: f64,
-        /// Wavelengths above `original / low_freq_factor` are stretched.
-        low_freq_factor: f64,
-        /// Wavelengths below `original / high_freq_factor` are kept.
-        high_freq_factor: f64,
-        /// Context that the model was first trained with.
-        original_max_position_embeddings: f64,
     },
 }
 
@@ -355,6 +336,13 @@ impl Reader<'_> {
             Some(value) => positive(key, value),
             None => Err(self.invalid(format!("rotary scaling `{kind}` needs `{key}` above 0"))),
         };
+        // `standardize_rope_params` of transformers 5: what stands outside of the table wins, and the model's context is what
+        // fills it in.
+        let original = || {
+            let key = "original_max_position_embeddings";
+            let given = self.raw.get(key).or_else(|| table.get(key));
+            given.map_or(Ok(max_position_embeddings as f64), |value| positive(key, value))
+        };
         let scaling = match kind {
             "default" => None,
             "linear" => Some(RopeScaling::Linear { factor: need("factor")? }),
@@ -365,18 +353,55 @@ impl Reader<'_> {
                         "`high_freq_factor` {high_freq_factor} is not above `low_freq_factor` {low_freq_factor}"
                     )));
                 }
-                let key = "original_max_position_embeddings";
-                // `standardize_rope_params` of transformers 5 fills it in.
-                let original = table.get(key).map_or(Ok(max_position_embeddings as f64), |value| positive(key, value));
+                let original_max_position_embeddings = original()?;
+                let factor = need("factor")?;
                 Some(RopeScaling::Llama3 {
-                    factor: need("factor")?,
+                    factor,
                     low_freq_factor,
                     high_freq_factor,
-                    original_max_position_embeddings: original?,
+                    original_max_position_embeddings,
+                })
+            }
+            "yarn" if theta <= 1.0 => {
+                return Err(self.invalid(format!("rotary scaling `yarn` needs `rope_theta` above 1, it is {theta}")));
+            }
+            "yarn" => {
+                let original_max_position_embeddings = original()?;
+                let number =
+                    |key: &str| table.get(key).filter(|value| !value.is_null()).map(|value| positive(key, value));
+                // Null is the ratio of the contexts.
+                let factor = match table.get("factor") {
+                    Some(Value::Null) => max_position_embeddings as f64 / original_max_position_embeddings,
+                    _ => need("factor")?,
+                };
+                let attention_factor = match number("attention_factor") {
+                    Some(factor) => factor?,
+                    None => yarn_attention_factor(
+                        factor,
+                        number("mscale").transpose()?,
+                        number("mscale_all_dim").transpose()?,
+                    ),
+                };
+                let truncate = match table.get("truncate") {
+                    None => true,
+                    Some(value) => value
+                        .as_bool()
+                        .ok_or_else(|| self.invalid(format!("`truncate` is {value}, not true or false")))?,
+                };
+                let (beta_fast, beta_slow) =
+                    (number("beta_fast").transpose()?.unwrap_or(32.0), number("beta_slow").transpose()?.unwrap_or(1.0));
+                Some(RopeScaling::Yarn {
+                    factor,
+                    attention_factor,
+                    beta_fast,
+                    beta_slow,
+                    truncate,
+                    original_max_position_embeddings,
                 })
             }
             other => {
-                return Err(self.unsupported(format!("rope_type: {other}"), "default, linear and llama3 are supported"));
+                let known = "default, linear, llama3 and yarn are supported";
+                return Err(self.unsupported(format!("rope_type: {other}"), known));
             }
         };
         Ok((theta, scaling))

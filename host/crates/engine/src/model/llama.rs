@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
-use super::config::{ModelConfig, RopeScaling};
+use super::config::ModelConfig;
 use super::decoder::{LayerGrads, Pass, Saved, Scratch, attention_shape};
 use super::layout::{GradientLayout, Layout};
+use super::rope::rope_table;
 use super::weights::{self, WeightSource};
 use crate::adapter::head::{HeadPass, HeadRoom};
 use crate::adapter::lora::{DropoutPass, Lora};
@@ -423,50 +424,4 @@ impl<K: Kernels> Workspace<K> {
 fn pair<B>(buffers: &mut [B], read: usize, write: usize) -> (&B, &mut B) {
     let [read, write] = buffers.get_disjoint_mut([read, write]).expect("neighbouring layers use different buffers");
     (read, write)
-}
-
-/// Cosines and sines per position, `[positions, head_dim]`: half a row each. Frequencies and angles are rounded to f32
-/// where transformers rounds them (`modeling_rope_utils.py`), so that far positions agree too.
-pub fn rope_table<K: Kernels>(kernels: &K, config: &ModelConfig, positions: usize) -> K::Buffer {
-    let frequencies: Vec<f32> =
-        plain_frequencies(config).map(|frequency| scaled_frequency(frequency, config.rope_scaling)).collect();
-    let mut table = Vec::with_capacity(positions * config.head_dim);
-    for position in 0..positions {
-        let angle = |frequency: &f32| f64::from(position as f32 * frequency);
-        table.extend(frequencies.iter().map(|frequency| angle(frequency).cos() as f32));
-        table.extend(frequencies.iter().map(|frequency| angle(frequency).sin() as f32));
-    }
-    let mut buffer = kernels.alloc(Format::Exact, table.len());
-    kernels.upload(&table, at_mut(&mut buffer, 0));
-    buffer
-}
-
-/// Rotary frequencies before they are stretched: one for each half of a head.
-pub(crate) fn plain_frequencies(config: &ModelConfig) -> impl Iterator<Item = f32> {
-    let (head_dim, theta) = (config.head_dim, config.rope_theta);
-    (0..head_dim / 2).map(move |index| {
-        let exponent = (2 * index) as f32 / head_dim as f32;
-        1.0 / theta.powf(f64::from(exponent)) as f32
-    })
-}
-
-/// `_compute_linear_scaling_rope_parameters` and `_compute_llama3_parameters` of transformers.
-pub(crate) fn scaled_frequency(frequency: f32, scaling: Option<RopeScaling>) -> f32 {
-    match scaling {
-        None => frequency,
-        Some(RopeScaling::Linear { factor }) => frequency / factor as f32,
-        Some(RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings }) => {
-            let wavelength = std::f64::consts::TAU / f64::from(frequency);
-            let original = original_max_position_embeddings;
-            if wavelength > original / low_freq_factor {
-                frequency / factor as f32
-            } else if wavelength < original / high_freq_factor {
-                frequency
-            } else {
-                let smooth = (original / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                let (frequency, factor) = (f64::from(frequency), factor);
-                ((1.0 - smooth) * frequency / factor + smooth * frequency) as f32
-            }
-        }
-    }
 }

@@ -6,6 +6,7 @@ pub mod export;
 pub mod layout;
 pub mod linear;
 pub mod llama;
+pub mod rope;
 pub mod tensors;
 pub mod twice;
 pub mod weights;

@@ -2,7 +2,7 @@
 //! left out where they say the same as what is there, as transformers 5 does; otherwise somebody must be told.
 
 use super::config::ModelConfig;
-use super::llama::{plain_frequencies, scaled_frequency};
+use super::rope::{frequencies, plain_frequencies};
 use super::weights::{PIECE, TensorHeader, WeightHeaders, WeightsError, map, parse, to_f32, width_of};
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -28,8 +28,7 @@ pub fn has_own_head(headers: &WeightHeaders, config: &ModelConfig) -> Result<boo
 /// # Errors
 /// [`WeightsError`] for files that cannot be read.
 pub fn other_frequencies(headers: &WeightHeaders, config: &ModelConfig) -> Result<Option<String>, WeightsError> {
-    let plain: Vec<f32> = plain_frequencies(config).collect();
-    let scaled: Vec<f32> = plain.iter().map(|&plain| scaled_frequency(plain, config.rope_scaling)).collect();
+    let (plain, (scaled, _)) = (plain_frequencies(config), frequencies(config));
     let is_near = |found: &[f32], expected: &[f32]| {
         let near = |(found, expected): (&f32, &f32)| (found - expected).abs() <= ROUNDING * expected.abs();
         found.len() == expected.len() && found.iter().zip(expected).all(near)

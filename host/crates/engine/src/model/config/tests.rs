@@ -50,7 +50,10 @@ fn what_is_wrong_or_unknown_is_named() {
             "`high_freq_factor` 4 is not above `low_freq_factor` 4",
         ),
         (r#"{"hidden_act": "gelu"}"#, "asks for `hidden_act: gelu`"),
-        (r#"{"rope_scaling": {"type": "yarn", "factor": 2}}"#, "asks for `rope_type: yarn`"),
+        (r#"{"rope_scaling": {"type": "longrope", "factor": 2}}"#, "asks for `rope_type: longrope`"),
+        (r#"{"rope_scaling": {"type": "yarn"}}"#, "rotary scaling `yarn` needs `factor` above 0"),
+        (r#"{"rope_scaling": {"type": "yarn", "factor": 2, "truncate": 1}}"#, "`truncate` is 1, not true or false"),
+        (r#"{"rope_theta": 1, "rope_scaling": {"type": "yarn", "factor": 2}}"#, "needs `rope_theta` above 1"),
         (r#"{"rope_scaling": {"type": "linear"}}"#, "needs `factor` above 0"),
         (r#"{"eos_token_id": "x"}"#, "not a token id"),
     ] {
