@@ -257,6 +257,9 @@ for start in range(0, len(EXPRESSIONS), 40):
     lines = "\n".join("{{ " + line + " }}" for line in EXPRESSIONS[start : start + 40])
     write("template", f"expressions-{start // 40:02}", lines, json.dumps(CONVERSATION))
 
+FIXED = "{% for message in messages %}{said' + message['content'] }}{% endfor %}"
+found("template", "content-not-written", FIXED, json.dumps(CONVERSATION))
+
 # Tokenizers.
 
 

@@ -310,7 +310,9 @@ impl<'a> Finder<'a> {
             let (rest, opened, written) = (&self.text[from..], &opening.text[opened..], &with.text[written..]);
             if rest.starts_with(written) && written.starts_with(opened) && written.len() > opened.len() {
                 let bytes = from + opened.len()..from + written.len();
-                return Ok(Some(Turn { bytes, holds_end: true, ..Turn::default() }));
+                // Its content is not in it, and so none of its spans.
+                let spans = vec![bytes.end..bytes.end; self.conversation.messages[index].spans.len()];
+                return Ok(Some(Turn { bytes, spans, holds_end: true }));
             }
         }
         Ok(None)
