@@ -72,7 +72,7 @@ pub const FEATURES: &[Feature] = &[
     row("quantized", "quantized weights", Config("load_in_4bit: true"), no("weights are kept in float32, or in bfloat16 on a GPU")),
     row("half", "float16 training", Config("fp16: true"), no("training computes in bfloat16 or in float32")),
     row("rl", "preference and reinforcement learning", Config("rl: dpo"), no("supervised fine-tuning is what is here")),
-    row("distributed", "several devices", Config("deepspeed: ds.json"), no("a run is one process on one machine")),
+    row("distributed", "several devices", Config("tensor_parallel_size: 2"), no("a run is one process on one machine")),
     row("streaming", "streaming datasets", Config("streaming: true"), no("data is read whole when a run starts")),
     row("gqa", "grouped-query attention", Model(r#""num_key_value_heads": 2"#), YES),
     row("tied", "output projection tied to the embedding", Model(r#""tie_word_embeddings": true"#), YES),

@@ -60,9 +60,9 @@ pub(super) const TOP: Table = &[
         Instead("only causal language models are trained here")),
 
     (&["expert_*", "experts_implementation", "dense_mixer", "dsv4_*", "gemma4_*", "llama4_*", "moe_*", "use_scattermoe", "use_sonicmoe", "use_dsv4_kernels", "use_glm_dsa_kernels"],
-        Instead("models of experts are not here (architectures here: Llama, Mistral); delete the line")),
+        Instead("models of experts are not here (`host doctor --capabilities`); delete the line")),
     (&["ple_cpu_offload"],
-        Instead("models with an embedding per layer are not here (architectures here: Llama, Mistral); delete the line")),
+        Instead("models with an embedding per layer are not here (`host doctor --capabilities`); delete the line")),
     (&["scaling_softmax_*"],
         Instead("attention is as the model was trained; delete the line")),
 
@@ -139,7 +139,9 @@ pub(super) const TOP: Table = &[
         Instead("only supervised fine-tuning is here yet")),
 
     // --- several devices ---
-    (&["deepspeed", "deepcompile", "fsdp", "fsdp_*", "dp_shard_size", "dp_replicate_size", "tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree", "ring_attn_func", "heads_k_stride", "ddp", "ddp_*", "use_ray", "ray_*", "expert_parallel_size", "fp32_norms", "world_size", "local_rank", "device_map", "accelerator_config"],
+    (&["deepspeed", "deepcompile", "fsdp", "fsdp_*", "dp_shard_size", "dp_replicate_size", "ddp", "ddp_*"],
+        NoEffect("a run is one process, so nothing is divided among devices; `host check --plan` says whether it fits into this one")),
+    (&["tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree", "ring_attn_func", "heads_k_stride", "use_ray", "ray_*", "expert_parallel_size", "fp32_norms", "world_size", "local_rank", "device_map", "accelerator_config"],
         Instead("one process trains on all cores of one machine")),
     (&["trainer_cls", "experimental_*"],
         Instead("nothing of the host can be replaced by Python; see the plugin kinds in `host plugin list`")),
