@@ -232,6 +232,24 @@ fn a_pipe_in_the_place_of_a_file_does_not_hang() {
 }
 
 #[test]
+fn what_no_machine_has_room_for_is_refused_before_it_is_taken() {
+    let project = Project::new();
+    project.own_model();
+    edit_json(&project, "model/config.json", |config| config["max_position_embeddings"] = 0x0fff_ffff.into());
+    edit_json(&project, "model/generation_config.json", |config| config["max_new_tokens"] = 1_000_000_000_u64.into());
+    let messages = project.failure(&["generate", "--model", "model", "--raw", "--prompt", "The"]);
+    assert!(messages.starts_with("error[generate::memory]: 1000000000 new tokens need 5"), "{messages}");
+    edit_json(&project, "model/config.json", |config| {
+        config["hidden_size"] = 32_768.into();
+        config["intermediate_size"] = 32_768.into();
+        config["num_hidden_layers"] = 100.into();
+    });
+    project.write("host.yml", format!("{CONFIG}reinit_weights: true\n"));
+    let messages = project.failure(&["train", "host.yml"]);
+    assert!(messages.contains("error[plan::memory]: the run needs about "), "{messages}");
+}
+
+#[test]
 fn another_architecture() {
     let messages = train(|project| {
         edit_json(project, "model/config.json", |config| {
