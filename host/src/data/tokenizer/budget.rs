@@ -41,13 +41,14 @@ struct Model {
     dropout: Option<f64>,
 }
 
-/// Refuses a file that asks for more than a tokenizer needs, or that would give one text different tokens.
+/// Refuses a file that asks for more than a tokenizer needs, or that would give one text different tokens. Returns whether it
+/// works on bytes: `_tokenizer_json_has_byte_level` of transformers.
 ///
 /// # Errors
 /// What it asks for.
-pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
+pub(super) fn check(bytes: &[u8]) -> Result<bool, String> {
     // What is not readable like this is said by the library.
-    let Ok(file) = serde_json::from_slice::<File>(bytes) else { return Ok(()) };
+    let Ok(file) = serde_json::from_slice::<File>(bytes) else { return Ok(false) };
     if let Some(dropout) = file.model.dropout.filter(|dropout| *dropout > 0.0) {
         return Err(format!(
             "its `dropout` is {dropout}, so that one text has other tokens each time; set it to null (transformers drops \
@@ -60,13 +61,8 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
         let mut count = Count { growth: 1, ..Count::default() };
         count.rules_of(part, 0).map_err(|reason| format!("its `{kind}` {reason}"))?;
     }
-    Ok(())
-}
-
-/// transformers' `_tokenizer_json_has_byte_level`.
-pub(super) fn is_byte_level(bytes: &[u8]) -> bool {
     let has = |part: &Value| part.to_string().contains("\"ByteLevel\"");
-    serde_json::from_slice::<File>(bytes).is_ok_and(|file| has(&file.pre_tokenizer) || has(&file.decoder))
+    Ok(has(&file.pre_tokenizer) || has(&file.decoder))
 }
 
 #[derive(Default)]
@@ -180,9 +176,9 @@ mod tests {
             "decoder": { "type": "Metaspace", "replacement": "▁" },
             "model": { "type": "BPE", "dropout": null, "vocab": {}, "merges": [] },
         });
-        check(file.to_string().as_bytes()).unwrap();
-        check(b"{}").unwrap();
-        check(b"not JSON").unwrap();
+        assert!(check(file.to_string().as_bytes()).unwrap(), "it works on bytes");
+        assert!(!check(b"{}").unwrap());
+        assert!(!check(b"not JSON").unwrap());
     }
 
     #[test]

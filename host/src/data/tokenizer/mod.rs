@@ -137,12 +137,18 @@ impl Tokenizer {
         let path = directory.join("tokenizer.json");
         let bytes = read(&path, FILE_LIMIT)?.ok_or_else(|| TokenizerError::Missing { path: path.clone() })?;
         let invalid = |reason: String| TokenizerError::Invalid { path: path.clone(), reason };
-        budget::check(&bytes).map_err(invalid)?;
-        budget::guarded(|| Self::read(directory, path.clone(), &bytes, overrides))
+        let is_byte_level = budget::check(&bytes).map_err(invalid)?;
+        budget::guarded(|| Self::read(directory, path.clone(), &bytes, is_byte_level, overrides))
             .ok_or_else(|| invalid("the library that reads it fails on it".to_owned()))?
     }
 
-    fn read(directory: &Path, path: PathBuf, bytes: &[u8], overrides: &SpecialTokens) -> Result<Self, TokenizerError> {
+    fn read(
+        directory: &Path,
+        path: PathBuf,
+        bytes: &[u8],
+        is_byte_level: bool,
+        overrides: &SpecialTokens,
+    ) -> Result<Self, TokenizerError> {
         let invalid = |reason: String| TokenizerError::Invalid { path: path.clone(), reason };
         let mut inner = Bounded::from_bytes(bytes).map_err(|error| invalid(error.to_string()))?;
         // Truncation and padding in the file would silently shorten or lengthen training samples.
@@ -150,7 +156,7 @@ impl Tokenizer {
         inner.with_padding(None);
 
         let known = inner.get_added_tokens_decoder();
-        let names = read_names(directory, |id| known.contains_key(&id), budget::is_byte_level(bytes))?;
+        let names = read_names(directory, |id| known.contains_key(&id), is_byte_level)?;
         let mut named = names.named;
         let of_files = |name: &str, named: &[(String, String)]| {
             named.iter().find(|(known, _)| known == name).map(|(_, token)| token.clone())
