@@ -126,7 +126,7 @@ pub struct Tokenizer {
     /// Rows of the model's embedding.
     rows: Option<usize>,
     remarks: Vec<String>,
-    /// Texts that its rules took too long for.
+    /// Texts that it failed on.
     slow: AtomicU32,
 }
 
