@@ -28,7 +28,7 @@ pub struct Feature {
     /// How a config, or the model's `config.json`, asks for it.
     pub asked_by: Asked,
     /// For each of [`ARCHITECTURES`].
-    pub support: [Support; ARCHITECTURES.len()],
+    pub support: &'static [Support; ARCHITECTURES.len()],
 }
 
 /// What asks for a feature.
@@ -41,17 +41,37 @@ pub enum Asked {
 }
 
 /// For each of [`ARCHITECTURES`].
-type Columns = [Support; ARCHITECTURES.len()];
+type Columns = &'static [Support; ARCHITECTURES.len()];
 
-const YES: Columns = [Support::Yes; ARCHITECTURES.len()];
+const YES: Columns = &[Support::Yes; ARCHITECTURES.len()];
 
-const fn no(why: &'static str) -> Columns {
-    [Support::No(why); ARCHITECTURES.len()]
+/// The same for every family.
+macro_rules! no {
+    ($why:literal) => {
+        &[Support::No($why); ARCHITECTURES.len()]
+    };
 }
 
 const fn row(id: &'static str, name: &'static str, asked_by: Asked, support: Columns) -> Feature {
     Feature { id, name, asked_by, support }
 }
+
+/// What a model's class has no use for.
+const NONE: Support = Support::No("its class has none");
+const WHOLE: Support = Support::No("its class rotates all of a head");
+const IGNORED: Support = Support::Experimental("its class has none; the keys are not looked at, as in transformers");
+const QKV: Support = Support::Experimental("query, key and value have one, whatever the file says");
+const LONGROPE: Support = Support::No("its class knows LongRoPE alone");
+
+/// Every family but Phi-3.
+const WITHOUT_PHI3: Columns = {
+    const COLUMNS: [Support; ARCHITECTURES.len()] = {
+        let mut columns = *YES;
+        columns[7] = LONGROPE;
+        columns
+    };
+    &COLUMNS
+};
 
 use Asked::{Config, Model};
 
@@ -62,27 +82,30 @@ pub const FEATURES: &[Feature] = &[
     row("lora", "LoRA on linear layers", Config("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true"), YES),
     row("lora-head", "LoRA on the output projection", Config("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_modules: [lm_head]"), YES),
     row("rslora", "rank-stabilized LoRA", Config("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\npeft_use_rslora: true"), YES),
-    row("dora", "DoRA and other adapters", Config("peft_use_dora: true"), no("adapters are plain or rank-stabilized LoRA")),
+    row("dora", "DoRA and other adapters", Config("peft_use_dora: true"), no!("adapters are plain or rank-stabilized LoRA")),
     row("freezing", "some weights frozen", Config("unfrozen_parameters: ['^lm_head']"), YES),
     row("checkpointing", "activation checkpointing", Config("gradient_checkpointing: true"), YES),
-    row("offloading", "activations offloaded", Config("activation_offloading: true"), no("activations stay on the device; `gradient_checkpointing: true` saves the memory")),
+    row("offloading", "activations offloaded", Config("activation_offloading: true"), no!("activations stay on the device; `gradient_checkpointing: true` saves the memory")),
     row("packing", "several samples in one row, kept apart", Config("sample_packing: true"), YES),
     row("generation", "generation in evaluations", Config("val_set_size: 0.1\neval_reward_funcs: [exact-match]"), YES),
     row("chat", "conversations through a chat template", Config("chat_template: chatml"), YES),
-    row("quantized", "quantized weights", Config("load_in_4bit: true"), no("weights are kept in float32, or in bfloat16 on a GPU")),
-    row("half", "float16 training", Config("fp16: true"), no("training computes in bfloat16 or in float32")),
-    row("rl", "preference and reinforcement learning", Config("rl: dpo"), no("supervised fine-tuning is what is here")),
-    row("distributed", "several devices", Config("tensor_parallel_size: 2"), no("a run is one process on one machine")),
-    row("streaming", "streaming datasets", Config("streaming: true"), no("data is read whole when a run starts")),
+    row("quantized", "quantized weights", Config("load_in_4bit: true"), no!("weights are kept in float32, or in bfloat16 on a GPU")),
+    row("half", "float16 training", Config("fp16: true"), no!("training computes in bfloat16 or in float32")),
+    row("rl", "preference and reinforcement learning", Config("rl: dpo"), no!("supervised fine-tuning is what is here")),
+    row("distributed", "several devices", Config("tensor_parallel_size: 2"), no!("a run is one process on one machine")),
+    row("streaming", "streaming datasets", Config("streaming: true"), no!("data is read whole when a run starts")),
     row("gqa", "grouped-query attention", Model(r#""num_key_value_heads": 2"#), YES),
     row("tied", "output projection tied to the embedding", Model(r#""tie_word_embeddings": true"#), YES),
-    row("rope-linear", "linear RoPE scaling", Model(r#""rope_scaling": {"rope_type": "linear", "factor": 2.0}"#), YES),
-    row("rope-llama3", "RoPE scaling of Llama 3.1", Model(r#""rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}"#), YES),
-    row("rope-yarn", "RoPE scaling of YaRN", Model(r#""rope_scaling": {"rope_type": "yarn", "factor": 4.0}"#), YES),
-    row("rope-other", "other RoPE scaling", Model(r#""rope_scaling": {"rope_type": "longrope", "factor": 4.0}"#), no("frequencies are plain, linear, those of Llama 3.1 or of YaRN")),
-    row("window", "a sliding window that no sequence is longer than", Model(r#""sliding_window": 128"#), YES),
-    row("bias", "attention's projections with a bias", Model(r#""attention_bias": true"#), [Support::Yes, Support::No("its class has none"), Support::Experimental("query, key and value have one, whatever the file says")]),
-    row("mlp-bias", "feed-forward projections with a bias", Model(r#""mlp_bias": true"#), [Support::Yes, Support::No("its class has none"), Support::No("its class has none")]),
+    row("rope-linear", "linear RoPE scaling", Model(r#""rope_scaling": {"rope_type": "linear", "factor": 2.0}"#), WITHOUT_PHI3),
+    row("rope-llama3", "RoPE scaling of Llama 3.1", Model(r#""rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}"#), WITHOUT_PHI3),
+    row("rope-yarn", "RoPE scaling of YaRN", Model(r#""rope_scaling": {"rope_type": "yarn", "factor": 4.0}"#), WITHOUT_PHI3),
+    row("rope-longrope", "RoPE scaling of LongRoPE", Model(r#""rope_scaling": {"rope_type": "longrope", "factor": 4.0, "short_factor": [1, 1, 1, 1, 1, 1, 1, 1], "long_factor": [2, 2, 2, 2, 2, 2, 2, 2]}"#), YES),
+    row("rope-dynamic", "dynamic RoPE scaling, within the model's positions", Model(r#""rope_scaling": {"rope_type": "dynamic", "factor": 2.0}"#), WITHOUT_PHI3),
+    row("rope-other", "other RoPE scaling", Model(r#""rope_scaling": {"rope_type": "mrope"}"#), no!("frequencies are plain, linear, dynamic, those of Llama 3.1, of YaRN or of LongRoPE")),
+    row("rope-partial", "part of a head rotated", Model(r#""partial_rotary_factor": 0.5"#), &[WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, Support::Yes, WHOLE, WHOLE, WHOLE, WHOLE]),
+    row("window", "a sliding window", Model(r#""sliding_window": 128, "use_sliding_window": true"#), &[IGNORED, Support::Yes, Support::Yes, Support::Yes, Support::Yes, Support::Yes, Support::Yes, Support::Yes, Support::Yes, IGNORED, IGNORED, Support::Yes]),
+    row("bias", "attention's projections with a bias", Model(r#""attention_bias": true"#), &[Support::Yes, NONE, NONE, QKV, Support::Yes, Support::Yes, Support::Yes, NONE, Support::Yes, Support::Yes, Support::Yes, Support::Yes]),
+    row("mlp-bias", "feed-forward projections with a bias", Model(r#""mlp_bias": true"#), &[Support::Yes, NONE, NONE, NONE, NONE, NONE, NONE, NONE, Support::Yes, Support::Yes, NONE, NONE]),
 ];
 
 /// Feature → `yes`, `experimental: …` or `no: …`, for an architecture; empty for one that is not here.
@@ -99,33 +122,49 @@ fn words(support: Support) -> String {
     }
 }
 
-/// The table as a page.
+/// The table as a page: what is the same for every family, then what is not.
 pub fn markdown() -> String {
     let mut page = String::from(
         "# What can be trained, and how\n\nWritten by `host doctor --capabilities`. Every row is held against what `host check` says of a config or a model that asks\n\
-         for it. Training runs on the CPU in float32, and on an NVIDIA GPU in bfloat16 or float32 (`device`).\n\n| | asked for by |",
+         for it. Training runs on the CPU in float32, and on an NVIDIA GPU in bfloat16 or float32 (`device`).\n\n",
     );
-    for name in ARCHITECTURES {
-        let _ = write!(page, " {name} |");
+    let _ = writeln!(page, "Models are those of these classes of transformers: {}.", ARCHITECTURES.join(", "));
+    let is_same = |feature: &&Feature| feature.support.iter().all(|support| *support == feature.support[0]);
+    page.push_str("\n## For every model\n\n| | asked for by | |\n|---|---|---|\n");
+    for feature in FEATURES.iter().filter(is_same) {
+        let _ = writeln!(page, "| {} | {} | {} |", feature.name, asked_by(feature), words(feature.support[0]));
     }
-    let _ = writeln!(page, "\n|---|---|{}", "---|".repeat(ARCHITECTURES.len()));
-    for feature in FEATURES {
-        let asked = match feature.asked_by {
-            Asked::Config("") => "no `adapter`".to_owned(),
-            Asked::Config(lines) => format!("`{}`", lines.rsplit('\n').next().unwrap_or_default()),
-            Asked::Model(members) => {
-                let key = members.split('"').nth(1).unwrap_or_default();
-                let kind = members.split("\"rope_type\": \"").nth(1).and_then(|rest| rest.split('"').next());
-                kind.map_or_else(|| format!("model: `{key}`"), |kind| format!("model: `{key}` of type `{kind}`"))
+    page.push_str("\n## Where models differ\n");
+    for feature in FEATURES.iter().filter(|feature| !is_same(feature)) {
+        let _ = writeln!(page, "\n**{}** ({})\n", feature.name, asked_by(feature));
+        let mut seen = Vec::new();
+        for support in *feature.support {
+            if seen.contains(&support) {
+                continue;
             }
-        };
-        let _ = write!(page, "| {} | {asked} |", feature.name);
-        for support in feature.support {
-            let _ = write!(page, " {} |", words(support));
+            seen.push(support);
+            let names: Vec<&str> = ARCHITECTURES
+                .into_iter()
+                .zip(feature.support)
+                .filter(|(_, own)| **own == support)
+                .map(|(name, _)| name)
+                .collect();
+            let _ = writeln!(page, "- {}: {}", words(support), names.join(", "));
         }
-        page.push('\n');
     }
     page
+}
+
+fn asked_by(feature: &Feature) -> String {
+    match feature.asked_by {
+        Asked::Config("") => "no `adapter`".to_owned(),
+        Asked::Config(lines) => format!("`{}`", lines.rsplit('\n').next().unwrap_or_default()),
+        Asked::Model(members) => {
+            let key = members.split('"').nth(1).unwrap_or_default();
+            let kind = members.split("\"rope_type\": \"").nth(1).and_then(|rest| rest.split('"').next());
+            kind.map_or_else(|| format!("model: `{key}`"), |kind| format!("model: `{key}` of type `{kind}`"))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -151,7 +190,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let text = format!(
             r#"{{"architectures": ["{architecture}"], "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-                "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 128, "rms_norm_eps": 1e-5, "max_position_embeddings": 256, {members}}}"#
+                "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 16, "vocab_size": 128, "rms_norm_eps": 1e-5, "max_position_embeddings": 256, {members}}}"#
         );
         std::fs::write(folder.path().join("config.json"), text).unwrap();
         ModelConfig::from_dir(folder.path()).is_ok()
@@ -160,7 +199,7 @@ mod tests {
     #[test]
     fn the_table_is_what_is_refused() {
         for feature in FEATURES {
-            for (architecture, support) in ARCHITECTURES.iter().zip(feature.support) {
+            for (architecture, support) in ARCHITECTURES.iter().zip(*feature.support) {
                 let is_taken = match feature.asked_by {
                     Asked::Config(lines) => config_is_taken(lines),
                     Asked::Model(members) => model_is_taken(architecture, members),

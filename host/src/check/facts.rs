@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use engine::model::config::ModelConfig;
+use engine::model::config::{ModelConfig, RopeScaling};
 use engine::model::twice;
 use engine::model::weights::{self, WeightSource, WeightsError};
 use serde_json::{Value, json};
@@ -81,7 +81,7 @@ impl ModelFacts {
             let message = format!("`model_type` is `{wanted}`, but the model is a `{}`", model.architecture);
             problems.push(at(Diagnostic::error("model::type", message), "model_type").help("delete the line"));
         }
-        problems.extend(window(loaded, &model).map(|problem| at(problem, "sequence_len")));
+        problems.extend(dynamic(loaded, &model).map(|problem| at(problem, "sequence_len")));
         if model.has_two_ropes() {
             let message = "`rope_scaling` and `rope_parameters` of the model's `config.json` differ";
             remarks.push(
@@ -162,17 +162,16 @@ impl ModelFacts {
     }
 }
 
-/// A sequence that is longer than the window of attention: what it would see is not computed here.
-fn window(loaded: &LoadedConfig, model: &ModelConfig) -> Option<Diagnostic> {
-    let window = model.sliding_window.filter(|&window| loaded.config.sequence_len as usize > window)?;
-    let length = loaded.config.sequence_len;
-    let message =
-        format!("attention of the model reaches {window} tokens (`sliding_window`), `sequence_len` is {length}");
-    Some(
+/// Rotations that would grow with the text: within the model's positions they do not.
+fn dynamic(loaded: &LoadedConfig, model: &ModelConfig) -> Option<Diagnostic> {
+    let is_dynamic = model.ropes.iter().any(|rope| rope.scaling == Some(RopeScaling::Dynamic));
+    let (length, positions) = (loaded.config.sequence_len as usize, model.max_position_embeddings);
+    (is_dynamic && length > positions).then(|| {
+        let message = format!("the model has {positions} positions, `sequence_len` is {length}");
         Diagnostic::error("model::unsupported", message)
-            .why("attention here sees the whole document, which is the same only as far as the window reaches")
-            .help(format!("set `sequence_len` to {window} or less")),
-    )
+            .why("rotary scaling `dynamic` would use other frequencies for each longer text; that is not here")
+            .help(format!("set `sequence_len` to {positions} or less"))
+    })
 }
 
 /// Looks at the headers, and at the tensors that the config has no use for.

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use engine::adapter::Modules;
 use engine::model::config::ModelConfig;
-use engine::model::tensors::LinearKind;
 
 use super::facts::ModelFacts;
 use crate::config::{Adapter, Config, LoadedConfig, TargetModules, nearest};
@@ -60,7 +59,7 @@ pub fn lora_modules(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Modules
     let layers = config.peft_layers_to_transform.as_ref();
     let layers: Option<BTreeSet<usize>> = layers.map(|layers| layers.iter().map(|&layer| layer as usize).collect());
     let all = if config.lora_target_linear {
-        Modules::of(LinearKind::ALL).in_layers(layers.as_ref())
+        Modules::of(model.linears()).in_layers(layers.as_ref())
     } else {
         Modules::default()
     };

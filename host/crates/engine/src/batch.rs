@@ -49,9 +49,4 @@ impl Batch {
         }
         Ok(())
     }
-
-    /// Position of each token inside its document.
-    pub fn positions(&self) -> Vec<u32> {
-        self.doc_lens.iter().flat_map(|&length| 0..length).collect()
-    }
 }

@@ -8,10 +8,9 @@ use crate::kernels::{Format, Kernels, Precision, at, at_mut};
 use crate::memory::Workload;
 use crate::model::Model;
 use crate::model::config::ModelConfig;
-use crate::model::decoder::attention_shape;
 use crate::model::layout::{GradientLayout, Slot};
-use crate::model::llama::{Exact, Grads, Memory, Workspace};
 use crate::model::weights::WeightSource;
+use crate::model::{Exact, Grads, Memory, Workspace};
 use crate::optim::{AdamW, AdamWConfig};
 use crate::{Batch, EngineError};
 
@@ -110,7 +109,7 @@ impl<K: Kernels> Trainer<K> {
         weights: &WeightSource,
         options: TrainerOptions,
     ) -> Result<Self, EngineError> {
-        kernels.prepare(attention_shape(&config), config.hidden_size)?;
+        kernels.prepare(config.attention(), config.smallest_window(), config.widest_norm())?;
         let mut trainer = Self::with_model(Model::unloaded(kernels, config), options)?;
         trainer.model.load_weights(weights)?;
         Ok(trainer)

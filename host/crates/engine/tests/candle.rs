@@ -44,7 +44,7 @@ impl Candle<'_> {
         let angles: Vec<f64> = (0..tokens)
             .flat_map(|position| {
                 (0..head_dim / 2)
-                    .map(move |pair| position as f64 * config.rope_theta.powf(-2.0 * pair as f64 / head_dim as f64))
+                    .map(move |pair| position as f64 * config.ropes[0].theta.powf(-2.0 * pair as f64 / head_dim as f64))
             })
             .collect();
         let angles = Tensor::from_vec(angles, (tokens, head_dim / 2), &Device::Cpu)?;

@@ -18,7 +18,7 @@ const DOCUMENTS: [u32; 4] = [300, 20, 512, 257];
 #[expect(clippy::disallowed_methods, reason = "says past the test's captured output that it is skipped")]
 fn long_documents_are_computed_by_cudnn_where_it_can_be_trusted() {
     let shape = heads(3, 1, 64);
-    let expected = attend(&CpuKernels, shape, &DOCUMENTS);
+    let expected = attend(&CpuKernels, shape, None, &DOCUMENTS);
     // On a GPU there is what there is.
     let real = std::env::var_os("HOST_TEST_GPU").is_some();
     for (behaviour, version, told) in [
@@ -48,7 +48,7 @@ fn long_documents_are_computed_by_cudnn_where_it_can_be_trusted() {
             std::env::set_var("HOST_EMULATOR_CUDNN_VERSION", version);
         }
         let Some(kernels) = emulator::device(Precision::Bf16) else { return };
-        let found = attend(&kernels, shape, &DOCUMENTS);
+        let found = attend(&kernels, shape, None, &DOCUMENTS);
         let what = format!("cuDNN {version} {behaviour}: {:?}", kernels.attention());
         assert_near(&found, &expected, 8e-3, &what);
         if real {

@@ -76,7 +76,26 @@ fn bytes(trainer: &Trainer) -> Vec<u8> {
 
 #[test]
 fn greedy_generation_is_that_of_transformers() {
-    for name in ["untied", "tied", "wide-heads-llama3-rope", "frozen", "llama-biases", "qwen2"] {
+    for name in [
+        "untied",
+        "tied",
+        "wide-heads-llama3-rope",
+        "frozen",
+        "llama-biases",
+        "mistral",
+        "ministral",
+        "qwen2",
+        "qwen2-window",
+        "qwen3",
+        "gemma2",
+        "gemma3",
+        "phi3",
+        "phi3-longrope",
+        "smollm3",
+        "granite",
+        "olmo2",
+        "olmo3",
+    ] {
         let directory = fixture(name);
         let bytes = std::fs::read(directory.join("expected.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();

@@ -253,8 +253,64 @@ fn biases_of_all_projections() {
 }
 
 #[test]
+fn mistral() {
+    for name in ["mistral", "ministral"] {
+        check(name, false);
+    }
+}
+
+#[test]
 fn qwen2() {
-    for name in ["qwen2", "qwen2-yarn", "qwen2-frozen", "qwen2-lora"] {
+    for name in ["qwen2", "qwen2-yarn", "qwen2-frozen", "qwen2-lora", "qwen2-window"] {
+        check(name, false);
+    }
+}
+
+#[test]
+fn qwen3() {
+    for name in ["qwen3", "qwen3-frozen", "qwen3-lora"] {
+        check(name, false);
+    }
+}
+
+#[test]
+fn gemma2() {
+    for name in ["gemma2", "gemma2-lora"] {
+        check(name, false);
+    }
+}
+
+#[test]
+fn gemma3() {
+    for name in ["gemma3", "gemma3-lora"] {
+        check(name, false);
+    }
+}
+
+#[test]
+fn phi3() {
+    for name in ["phi3", "phi3-longrope", "phi3-longrope-long", "phi3-lora"] {
+        check(name, false);
+    }
+}
+
+#[test]
+fn smollm3() {
+    for name in ["smollm3", "smollm3-lora"] {
+        check(name, false);
+    }
+}
+
+#[test]
+fn granite() {
+    for name in ["granite", "granite-lora"] {
+        check(name, false);
+    }
+}
+
+#[test]
+fn olmo() {
+    for name in ["olmo2", "olmo2-lora", "olmo3", "olmo3-lora"] {
         check(name, false);
     }
 }
@@ -267,7 +323,7 @@ fn gradient_checkpointing_changes_nothing() {
 }
 
 /// All fixtures.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 33] = [
     "untied",
     "tied",
     "wide-heads-llama3-rope",
@@ -275,10 +331,32 @@ const NAMES: [&str; 11] = [
     "lora-all",
     "lora-some-rslora",
     "llama-biases",
+    "mistral",
+    "ministral",
     "qwen2",
     "qwen2-yarn",
     "qwen2-frozen",
     "qwen2-lora",
+    "qwen2-window",
+    "qwen3",
+    "qwen3-frozen",
+    "qwen3-lora",
+    "gemma2",
+    "gemma2-lora",
+    "gemma3",
+    "gemma3-lora",
+    "phi3",
+    "phi3-longrope",
+    "phi3-longrope-long",
+    "phi3-lora",
+    "smollm3",
+    "smollm3-lora",
+    "granite",
+    "granite-lora",
+    "olmo2",
+    "olmo2-lora",
+    "olmo3",
+    "olmo3-lora",
 ];
 
 /// The CUDA backend.

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::cpu::{attention, cross_entropy, matmul};
 use super::cuda::plan;
 use super::{
-    AdamState, AdamStep, AttentionShape, DropoutKey, Format, Gemm, Kernels, LossGradients, Precision, Rows, Segment,
-    Totals, View, ViewMut,
+    Activation, AdamState, AdamStep, AttentionShape, DropoutKey, Format, Gemm, Head, Kernels, LossGradients, Norm,
+    Precision, Rotation, Rows, Segment, Totals, View, ViewMut,
 };
 use crate::IGNORE;
 
@@ -113,9 +113,10 @@ impl Counting {
     }
 
     /// The room of documents that cuDNN computes.
-    fn fused(&self, shape: AttentionShape, doc_lens: &[u32]) {
+    fn fused(&self, shape: AttentionShape, window: Option<usize>, doc_lens: &[u32]) {
         if let Profile::Cuda { fused_attention: true, .. } = self.profile {
-            let groups = doc_lens.iter().filter_map(|&length| plan::fused_group(length as usize, shape));
+            let doc_lens = doc_lens.iter().filter(|&&length| plan::is_fused(length as usize, shape, window));
+            let groups = doc_lens.filter_map(|&length| plan::fused_group(length as usize, shape));
             let most = groups.map(|group| plan::fused_bytes(group, shape)).max().unwrap_or(0);
             self.room(|_, _| most);
         }
@@ -191,14 +192,23 @@ impl Kernels for Counting {
         self.counters.products.fetch_max(matmul::scratch_bytes(gemm) as u64, Ordering::Relaxed);
     }
 
-    fn attention(&self, shape: AttentionShape, rows: &CountedRows, _: Read<'_>, _: Write<'_>, _: Write<'_>) {
+    fn attention(
+        &self,
+        shape: AttentionShape,
+        window: Option<usize>,
+        rows: &CountedRows,
+        _: Read<'_>,
+        _: Write<'_>,
+        _: Write<'_>,
+    ) {
         self.scores(&rows.doc_lens, false);
-        self.fused(shape, &rows.doc_lens);
+        self.fused(shape, window, &rows.doc_lens);
     }
 
     fn attention_backward(
         &self,
         shape: AttentionShape,
+        window: Option<usize>,
         rows: &CountedRows,
         _: Read<'_>,
         _: Read<'_>,
@@ -207,20 +217,20 @@ impl Kernels for Counting {
         _: Write<'_>,
     ) {
         self.scores(&rows.doc_lens, true);
-        self.fused(shape, &rows.doc_lens);
+        self.fused(shape, window, &rows.doc_lens);
         self.room(|_, _| plan::attention_bytes(plan::padded(rows.rows), shape.heads));
     }
 
     fn linear_cross_entropy(
         &self,
-        h: usize,
-        v: usize,
+        head: Head,
         rows: &CountedRows,
         _: Read<'_>,
         _: Read<'_>,
         gradients: Option<LossGradients<'_, Counted>>,
         (): &mut (),
     ) {
+        let (h, v) = (head.width, head.vocabulary);
         if self.profile != Profile::Cpu {
             let n = plan::padded(rows.rows);
             return self.room(|precision, _| plan::LossRoom::new(n, rows.targets, h, v, precision).bytes);
@@ -243,28 +253,30 @@ impl Kernels for Counting {
     fn embed_backward(&self, h: usize, rows: &CountedRows, _: Read<'_>, _: Write<'_>) {
         self.room(|_, _| plan::embedding_bytes(plan::padded(rows.rows), h));
     }
-    fn rmsnorm(&self, _: usize, _: usize, _: f32, _: Read<'_>, _: Read<'_>, _: Write<'_>, _: Write<'_>) {}
-    fn rmsnorm_again(&self, _: usize, _: usize, _: Read<'_>, _: Read<'_>, _: Read<'_>, _: Write<'_>) {}
+    fn scale(&self, _: usize, _: f32, _: Write<'_>) {}
+    fn copy_columns(&self, _: usize, _: usize, _: usize, _: Read<'_>, _: Write<'_>) {}
+    fn rmsnorm(&self, _: Norm, _: Read<'_>, _: Read<'_>, _: Option<Read<'_>>, _: Write<'_>, _: Write<'_>) {}
+    fn rmsnorm_again(&self, _: Norm, _: Read<'_>, _: Read<'_>, _: Read<'_>, _: Write<'_>) {}
     fn rmsnorm_backward(
         &self,
-        n: usize,
-        h: usize,
+        norm: Norm,
         _: Read<'_>,
         _: Read<'_>,
         _: Read<'_>,
-        _: Read<'_>,
+        _: Option<Read<'_>>,
         _: Write<'_>,
         dw: Option<(Write<'_>, f32)>,
     ) {
         if dw.is_some() {
-            self.room(|_, multiprocessors| plan::norm_bytes(n, h, multiprocessors));
+            self.room(|_, multiprocessors| plan::norm_bytes(norm.count(), norm.width, multiprocessors));
         }
     }
-    fn rope(&self, _: usize, _: usize, _: usize, _: &CountedRows, _: Read<'_>, _: bool, _: Write<'_>) {}
+    fn rope(&self, _: Rotation, _: &CountedRows, _: Read<'_>, _: bool, _: Write<'_>) {}
     fn append(&self, _: AttentionShape, _: &CountedRows, _: usize, _: Read<'_>, _: Write<'_>, _: Write<'_>) {}
     fn attention_cached(
         &self,
         _: AttentionShape,
+        _: Option<usize>,
         _: &CountedRows,
         _: usize,
         _: Read<'_>,
@@ -273,8 +285,8 @@ impl Kernels for Counting {
         _: Write<'_>,
     ) {
     }
-    fn swiglu(&self, _: usize, _: usize, _: Read<'_>, _: Write<'_>) {}
-    fn swiglu_backward(&self, _: usize, _: usize, _: Read<'_>, _: Write<'_>) {}
+    fn glu(&self, _: Activation, _: usize, _: usize, _: Read<'_>, _: Write<'_>) {}
+    fn glu_backward(&self, _: Activation, _: usize, _: usize, _: Read<'_>, _: Write<'_>) {}
     fn dropout(&self, _: &CountedRows, _: usize, _: DropoutKey, _: bool, _: Read<'_>, _: Write<'_>) {}
     fn adamw(&self, _: AdamStep, (): &(), (): &(), _: AdamState<'_, Counted>) {}
 }

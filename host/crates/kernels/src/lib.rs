@@ -145,8 +145,10 @@ pub struct AttentionShape {
     pub kv_heads: usize,
     /// Elements per head.
     pub head_dim: usize,
-    /// Factor of the scores, `1 / sqrt(head_dim)`.
+    /// Factor of the scores, mostly `1 / sqrt(head_dim)`.
     pub scale: f32,
+    /// Scores `s` become `cap * tanh(s / cap)` (Gemma 2).
+    pub cap: Option<f32>,
 }
 
 impl AttentionShape {
@@ -159,6 +161,76 @@ impl AttentionShape {
     pub fn output(&self) -> usize {
         self.heads * self.head_dim
     }
+}
+
+/// Norms of parts of rows, `y = gain * x * r * (w + offset)` with `r = 1 / sqrt(mean(x^2) + eps)` for each part (Zhang and
+/// Sennrich, "Root mean square layer normalization").
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Norm {
+    /// Rows.
+    pub rows: usize,
+    /// Parts of a row, next to each other, each with a norm of its own and the same weight.
+    pub parts: usize,
+    /// Elements of a part, and of the weight.
+    pub width: usize,
+    /// Elements from one row to the next, of the input as of the output.
+    pub stride: usize,
+    /// Added to the mean square.
+    pub eps: f32,
+    /// Added to the weight: one where a model keeps the difference to one.
+    pub offset: f32,
+    /// Factor of the output.
+    pub gain: f32,
+}
+
+impl Norm {
+    /// Norms of whole rows of `width` elements.
+    pub fn whole(rows: usize, width: usize, eps: f32) -> Self {
+        Self { rows, parts: 1, width, stride: width, eps, offset: 0.0, gain: 1.0 }
+    }
+
+    /// Norms that there are: elements of `r`.
+    pub fn count(&self) -> usize {
+        self.rows * self.parts
+    }
+
+    /// Elements from the first of the first row to the last of the last.
+    fn extent(&self) -> usize {
+        extent(self.rows, self.parts * self.width, self.stride)
+    }
+}
+
+/// Rotations of the heads of rows (Su et al., "RoFormer"; halves as in transformers' `rotate_half`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotation {
+    /// Heads, at the start of each row.
+    pub heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+    /// Elements of a head that are rotated, its first.
+    pub rotary_dim: usize,
+    /// Elements from one row to the next.
+    pub stride: usize,
+}
+
+/// What the gates of a feed-forward layer go through (Shazeer, "GLU variants improve transformer").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`, torch's `gelu` with `approximate="tanh"`.
+    GeluTanh,
+}
+
+/// Sizes of an output projection.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Head {
+    /// Elements of an input row.
+    pub width: usize,
+    /// Rows of the weight.
+    pub vocabulary: usize,
+    /// Logits `z` become `cap * tanh(z / cap)` (Gemma 2).
+    pub cap: Option<f32>,
 }
 
 /// A stretch of trained weights with one rule of decay.
@@ -244,7 +316,7 @@ pub struct Cached<'a> {
 pub struct Rows<'a> {
     /// Token per row.
     pub ids: &'a [u32],
-    /// Position of each row in its document.
+    /// Row of each row in the table of rotations: its position in its document, mostly.
     pub positions: &'a [u32],
     /// Rows of each document, in order; empty where attention goes through a cache.
     pub doc_lens: &'a [u32],
@@ -321,11 +393,12 @@ pub trait Kernels: Send + Sync {
         rows
     }
 
-    /// Makes ready for a model with rows of `h` elements and heads of a shape, before any memory is asked for.
+    /// Makes ready for a model with norms of up to `widest` elements and heads of a shape, before any memory is asked for.
+    /// `window` is the smallest of its windows.
     ///
     /// # Errors
     /// [`DeviceError::Unsupported`] where the device cannot run it.
-    fn prepare(&self, _shape: AttentionShape, _h: usize) -> Result<(), DeviceError> {
+    fn prepare(&self, _shape: AttentionShape, _window: Option<usize>, _widest: usize) -> Result<(), DeviceError> {
         Ok(())
     }
 
@@ -395,60 +468,67 @@ pub trait Kernels: Send + Sync {
         dtable: ViewMut<'_, Self::Buffer>,
     );
 
-    /// `y = x * r * w` with `r = 1 / sqrt(mean(x^2) + eps)` per row; keeps `r [n]`, exact (Zhang and Sennrich, "Root mean
-    /// square layer normalization").
+    /// Multiplies `len` elements by a factor.
+    fn scale(&self, len: usize, factor: f32, x: ViewMut<'_, Self::Buffer>);
+    /// Copies the first `width` elements of `rows` rows, `stride` apart in both buffers, which are of one format.
+    fn copy_columns(
+        &self,
+        rows: usize,
+        width: usize,
+        stride: usize,
+        source: View<'_, Self::Buffer>,
+        target: ViewMut<'_, Self::Buffer>,
+    );
+
+    /// See [`Norm`]; with `residual`, `y` is the sum of both. Keeps `r [rows * parts]`, exact.
     fn rmsnorm(
         &self,
-        n: usize,
-        h: usize,
-        eps: f32,
+        norm: Norm,
         x: View<'_, Self::Buffer>,
         w: View<'_, Self::Buffer>,
+        residual: Option<View<'_, Self::Buffer>>,
         y: ViewMut<'_, Self::Buffer>,
         r: ViewMut<'_, Self::Buffer>,
     );
-    /// The same from a kept `r`.
+    /// The same from a kept `r`, without a residual.
     fn rmsnorm_again(
         &self,
-        n: usize,
-        h: usize,
+        norm: Norm,
         x: View<'_, Self::Buffer>,
         w: View<'_, Self::Buffer>,
         r: View<'_, Self::Buffer>,
         y: ViewMut<'_, Self::Buffer>,
     );
-    /// Adds the gradient of the input to `dx`; puts that of the weight into `dw` (exact), over `beta` times what it held.
+    /// Adds the gradient of the input to `dx`; without `dy`, `dx` holds that of the output, whose place it takes. Puts that of
+    /// the weight into `dw` (exact), over `beta` times what it held.
     fn rmsnorm_backward(
         &self,
-        n: usize,
-        h: usize,
+        norm: Norm,
         x: View<'_, Self::Buffer>,
         w: View<'_, Self::Buffer>,
         r: View<'_, Self::Buffer>,
-        dy: View<'_, Self::Buffer>,
+        dy: Option<View<'_, Self::Buffer>>,
         dx: ViewMut<'_, Self::Buffer>,
         dw: Option<(ViewMut<'_, Self::Buffer>, f32)>,
     );
 
-    /// Rotates the first `heads` heads of each row of `stride` elements (Su et al., "RoFormer"; halves as in transformers'
-    /// `rotate_half`). `table` (exact) holds per position `head_dim / 2` cosines, then as many sines. `backward` turns the
-    /// other way.
+    /// Rotates heads in place; see [`Rotation`] and [`Rows::positions`]. `table` (exact) holds per position `rotary_dim / 2`
+    /// cosines, then as many sines. `backward` turns the other way.
     fn rope(
         &self,
-        heads: usize,
-        head_dim: usize,
-        stride: usize,
+        rotation: Rotation,
         rows: &Self::Staged,
         table: View<'_, Self::Buffer>,
         backward: bool,
         x: ViewMut<'_, Self::Buffer>,
     );
 
-    /// Causal attention inside each document. `qkv [n, packed]` in, `out [n, output]` and the log-sum-exp of each row's
-    /// scores `lse [n, heads]` (exact) out.
+    /// Causal attention inside each document; with a window, a row sees itself and the `window - 1` rows before it.
+    /// `qkv [n, packed]` in, `out [n, output]` and the log-sum-exp of each row's scores `lse [n, heads]` (exact) out.
     fn attention(
         &self,
         shape: AttentionShape,
+        window: Option<usize>,
         rows: &Self::Staged,
         qkv: View<'_, Self::Buffer>,
         out: ViewMut<'_, Self::Buffer>,
@@ -458,6 +538,7 @@ pub trait Kernels: Send + Sync {
     fn attention_backward(
         &self,
         shape: AttentionShape,
+        window: Option<usize>,
         rows: &Self::Staged,
         qkv: View<'_, Self::Buffer>,
         out: View<'_, Self::Buffer>,
@@ -476,10 +557,12 @@ pub trait Kernels: Send + Sync {
         keys: ViewMut<'_, Self::Buffer>,
         values: ViewMut<'_, Self::Buffer>,
     );
-    /// One query per sequence against its cache: row `i` reads the first `lens[i]` entries of slot `slots[i]`.
+    /// One query per sequence against its cache: row `i` reads the first `lens[i]` entries of slot `slots[i]`, or with a window
+    /// the last of these.
     fn attention_cached(
         &self,
         shape: AttentionShape,
+        window: Option<usize>,
         rows: &Self::Staged,
         capacity: usize,
         qkv: View<'_, Self::Buffer>,
@@ -488,10 +571,24 @@ pub trait Kernels: Send + Sync {
         out: ViewMut<'_, Self::Buffer>,
     );
 
-    /// `a = silu(g) * u` from `gu [n, 2 * ffn]` (gates, then ups) (Shazeer, "GLU variants improve transformer").
-    fn swiglu(&self, n: usize, ffn: usize, gu: View<'_, Self::Buffer>, a: ViewMut<'_, Self::Buffer>);
+    /// `a = act(g) * u` from `gu [n, 2 * ffn]` (gates, then ups).
+    fn glu(
+        &self,
+        activation: Activation,
+        n: usize,
+        ffn: usize,
+        gu: View<'_, Self::Buffer>,
+        a: ViewMut<'_, Self::Buffer>,
+    );
     /// Replaces `gu` by its gradient, given that of `a`.
-    fn swiglu_backward(&self, n: usize, ffn: usize, da: View<'_, Self::Buffer>, gu: ViewMut<'_, Self::Buffer>);
+    fn glu_backward(
+        &self,
+        activation: Activation,
+        n: usize,
+        ffn: usize,
+        da: View<'_, Self::Buffer>,
+        gu: ViewMut<'_, Self::Buffer>,
+    );
 
     /// `y = x * mask / (1 - p)`, or with `add`, `y +=` that.
     fn dropout(
@@ -504,12 +601,11 @@ pub trait Kernels: Send + Sync {
         y: ViewMut<'_, Self::Buffer>,
     );
 
-    /// Projection by `w [v, h]` and cross-entropy of `x [n, h]` with the rows' targets, never holding more than a chunk of
+    /// Projection by `w [vocabulary, width]` and cross-entropy of `x [n, width]` with the rows' targets, never holding more than a chunk of
     /// the logits. Adds the weighted sum of the losses to the tally.
     fn linear_cross_entropy(
         &self,
-        h: usize,
-        v: usize,
+        head: Head,
         rows: &Self::Staged,
         x: View<'_, Self::Buffer>,
         w: View<'_, Self::Buffer>,

@@ -83,7 +83,6 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitStatus, Failure> {
     let Settings { options, told, warnings } = args.sampling.settle(&generation, with_generation, eos);
     show(&warnings, args.output());
     let prompts = requests::tokens(requests, &tokenizer, template.as_ref())?;
-    within_window(&config, &prompts, options.max_new_tokens)?;
     if let Some(line) = &told {
         say(line);
     }
@@ -175,25 +174,6 @@ fn model_config(directory: &Path) -> Result<(ModelConfig, Vec<Diagnostic>), Fail
         warnings.push(facts::own_head());
     }
     Ok((config, warnings))
-}
-
-/// Attention that forgets is not computed here: what would need it is refused.
-fn within_window(config: &ModelConfig, prompts: &[Vec<u32>], max_new_tokens: usize) -> Result<(), Failure> {
-    let (Some(window), Some(longest)) = (config.sliding_window, prompts.iter().map(Vec::len).max()) else {
-        return Ok(());
-    };
-    if longest.saturating_add(max_new_tokens) <= window {
-        return Ok(());
-    }
-    let message = format!("a prompt of {longest} tokens and {max_new_tokens} new ones do not fit into {window}");
-    let diagnostic = Diagnostic::error("model::unsupported", message).why(
-        "further back, attention of the model no longer sees the first tokens (`sliding_window`); that is not here",
-    );
-    Err(match window.checked_sub(longest) {
-        Some(room @ 1..) => diagnostic.help(format!("give `--max-new-tokens {room}` or less")),
-        _ => diagnostic.help("shorten the prompt"),
-    }
-    .into())
 }
 
 /// Room for as many tokens as may be written is taken at once; a file beside the model may ask for any number.

@@ -3,7 +3,7 @@
 //! the gradient of all of it.
 
 use super::lora::Lora;
-use crate::kernels::{DropoutKey, Format, Gemm, Kernels, LossGradients, at, at_mut};
+use crate::kernels::{DropoutKey, Format, Gemm, Head, Kernels, LossGradients, at, at_mut};
 use crate::model::config::ModelConfig;
 use crate::model::linear::LinearScratch;
 use crate::rng;
@@ -116,7 +116,8 @@ impl<B> HeadRoom<B> {
     ) {
         self.join(pass, x, &mut scratch.dropped);
         let (inputs, weight) = (at(&self.inputs, 0), at(&self.weight, 0));
-        pass.kernels.linear_cross_entropy(self.wide, pass.config.vocab_size, pass.rows, inputs, weight, None, tally);
+        let head = Head { width: self.wide, ..pass.config.head() };
+        pass.kernels.linear_cross_entropy(head, pass.rows, inputs, weight, None, tally);
     }
 
     /// The same with the gradient of `x` in `dx`, and those of the adapter over `beta` times what `adapter` held.
@@ -139,7 +140,8 @@ impl<B> HeadRoom<B> {
         let dw = Some((at_mut(&mut own.weight, 0), 0.0));
         let gradients = LossGradients { dx: at_mut(&mut own.inputs, 0), dw, idle: 0..0 };
         let (inputs, weight) = (at(&self.inputs, 0), at(&self.weight, 0));
-        kernels.linear_cross_entropy(wide, v, rows, inputs, weight, Some(gradients), tally);
+        let head = Head { width: wide, ..config.head() };
+        kernels.linear_cross_entropy(head, rows, inputs, weight, Some(gradients), tally);
 
         let scale = lora.config().scale() as f32;
         let key = key(pass);

@@ -49,7 +49,7 @@ struct Place {
 pub struct Lora<B> {
     config: LoraConfig,
     slots: Vec<Slot>,
-    places: Vec<[Option<Place>; 7]>,
+    places: Vec<[Option<Place>; LinearKind::ALL.len()]>,
     /// First elements of `A` and `B` of the output projection.
     head: Option<(usize, usize)>,
     width: usize,
@@ -64,7 +64,7 @@ pub(super) struct Plan {
     config: LoraConfig,
     /// Every tensor, PEFT's names, in the order of the arena.
     pub(super) slots: Vec<Slot>,
-    places: Vec<[Option<Place>; 7]>,
+    places: Vec<[Option<Place>; LinearKind::ALL.len()]>,
     head: Option<(usize, usize)>,
     width: usize,
     len: usize,
@@ -105,6 +105,8 @@ pub struct UnitPass<'a, S> {
     pub input: usize,
     /// Elements from one row of the output to the next.
     pub stride: usize,
+    /// Factor of the output, of the projection and of what is beside it.
+    pub alpha: f32,
     /// The seed of dropout, in training.
     pub dropout: Option<u64>,
     /// Sizes of the model.
@@ -128,11 +130,11 @@ impl Plan {
         let mut places = Vec::new();
         let (mut len, mut width) = (0_usize, 0);
         for layer in 0..model.num_hidden_layers {
-            let mut own = [None; 7];
+            let mut own = [None; LinearKind::ALL.len()];
             let mut column = 0;
             for unit in Unit::ALL {
                 let kinds: Vec<LinearKind> =
-                    unit.kinds().iter().copied().filter(|&kind| config.modules.has(layer, kind)).collect();
+                    unit.kinds(model).iter().copied().filter(|&kind| config.modules.has(layer, kind)).collect();
                 let mut add = |kind: LinearKind, part: &str, shape: [usize; 2]| {
                     let name = format!("base_model.model.model.layers.{layer}.{}.lora_{part}.weight", kind.path());
                     let (offset, elements) = (len, shape[0].saturating_mul(shape[1]));
@@ -261,7 +263,7 @@ impl<B> Lora<B> {
     fn members<S>(&self, pass: &UnitPass<'_, S>) -> Vec<Member> {
         let mut members = Vec::with_capacity(3);
         let mut column = 0;
-        for &kind in pass.unit.kinds() {
+        for &kind in pass.unit.kinds(pass.config) {
             let out = kind.shape(pass.config).0;
             let place = self.places[pass.layer][kind as usize];
             members.extend(place.map(|place| Member { kind, place, column, out }));
@@ -302,7 +304,7 @@ impl<B> Lora<B> {
                 down(r, at(&scratch.dropped, 0), place.a, at_mut(kept, place.column));
             }
             let product = Gemm {
-                alpha: self.config.scale() as f32,
+                alpha: self.config.scale() as f32 * pass.alpha,
                 ..Gemm::new([n, out, r], (false, true), [self.width, r, pass.stride], 1.0)
             };
             kernels.gemm(product, at(kept, place.column), at(&self.params, place.b), at_mut(y, column));
@@ -325,7 +327,7 @@ impl<B> Lora<B> {
         let members = self.members(pass);
         let Some(first) = members.first() else { return };
         let LinearScratch { small, dropped, .. } = scratch;
-        let (n, r, input, alpha) = (pass.n, self.config.r, pass.input, self.config.scale() as f32);
+        let (n, r, input, alpha) = (pass.n, self.config.r, pass.input, self.config.scale() as f32 * pass.alpha);
         let row = r * members.len();
         for (index, &Member { place, column, out, .. }) in members.iter().enumerate() {
             let through_b = Gemm { alpha, ..Gemm::new([n, r, out], (false, false), [pass.stride, r, row], 0.0) };

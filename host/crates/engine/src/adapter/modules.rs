@@ -34,9 +34,8 @@ impl Modules {
 
     /// The modules of a model that `selects` picks by their full names (`model.layers.0.self_attn.q_proj`, `lm_head`).
     pub fn matching(config: &ModelConfig, selects: impl Fn(&str) -> bool) -> Self {
-        let kinds = |layer: usize| {
-            LinearKind::ALL.into_iter().filter(|&kind| selects(&full_name(layer, kind))).collect::<BTreeSet<_>>()
-        };
+        let kinds =
+            |layer: usize| config.linears().filter(|&kind| selects(&full_name(layer, kind))).collect::<BTreeSet<_>>();
         let listed = (0..config.num_hidden_layers).map(|layer| (layer, kinds(layer))).collect();
         Self { listed, others: BTreeSet::new(), head: selects(HEAD) }
     }
@@ -67,7 +66,7 @@ impl Modules {
     #[must_use]
     pub fn or(self, other: &Self, config: &ModelConfig) -> Self {
         let has = |layer: usize, kind: LinearKind| self.has(layer, kind) || other.has(layer, kind);
-        let kinds = |layer: usize| LinearKind::ALL.into_iter().filter(|&kind| has(layer, kind)).collect();
+        let kinds = |layer: usize| config.linears().filter(|&kind| has(layer, kind)).collect();
         let listed = (0..config.num_hidden_layers).map(|layer| (layer, kinds(layer))).collect();
         Self { listed, others: BTreeSet::new(), head: self.head || other.head }
     }
@@ -82,11 +81,11 @@ impl Modules {
         self.listed.range(layers..).find(|(_, kinds)| !kinds.is_empty()).map(|(&layer, _)| layer)
     }
 
-    /// `target_modules` and `layers_to_transform` that pick the same modules of a model with so many layers.
-    pub fn to_peft(&self, layers: usize) -> (Vec<String>, Option<Vec<usize>>) {
-        let own: Vec<BTreeSet<LinearKind>> = (0..layers)
-            .map(|layer| LinearKind::ALL.into_iter().filter(|&kind| self.has(layer, kind)).collect())
-            .collect();
+    /// `target_modules` and `layers_to_transform` that pick the same modules of a model.
+    pub fn to_peft(&self, config: &ModelConfig) -> (Vec<String>, Option<Vec<usize>>) {
+        let layers = config.num_hidden_layers;
+        let own: Vec<BTreeSet<LinearKind>> =
+            (0..layers).map(|layer| config.linears().filter(|&kind| self.has(layer, kind)).collect()).collect();
         let adapted: Vec<usize> = (0..layers).filter(|&layer| !own[layer].is_empty()).collect();
         let head = self.head.then(|| HEAD.to_owned());
         let Some(&first) = adapted.first() else { return (head.into_iter().collect(), None) };
@@ -101,8 +100,8 @@ impl Modules {
 
 /// The names of the modules of a model that can have an adapter.
 pub fn names(config: &ModelConfig) -> Vec<String> {
-    let layers = (0..config.num_hidden_layers)
-        .flat_map(|layer| LinearKind::ALL.into_iter().map(move |kind| full_name(layer, kind)));
+    let layers =
+        (0..config.num_hidden_layers).flat_map(|layer| config.linears().map(move |kind| full_name(layer, kind)));
     layers.chain([HEAD.to_owned()]).collect()
 }
 
@@ -169,7 +168,7 @@ mod tests {
             Modules::default().with_head(),
             Modules::matching(&config, |name| name.contains(".1.") || name.ends_with("layers.2.mlp.up_proj")),
         ] {
-            let (names, layers) = modules.to_peft(12);
+            let (names, layers) = modules.to_peft(&config);
             let again = Modules::listed(&config, &names, layers.map(|layers| layers.into_iter().collect()).as_ref());
             for layer in 0..12 {
                 for kind in LinearKind::ALL {
@@ -178,6 +177,6 @@ mod tests {
             }
             assert_eq!(again.has_head(), modules.has_head());
         }
-        assert_eq!(Modules::of([LinearKind::QProj]).to_peft(12), (vec!["q_proj".to_owned()], None));
+        assert_eq!(Modules::of([LinearKind::QProj]).to_peft(&config), (vec!["q_proj".to_owned()], None));
     }
 }

@@ -14,7 +14,6 @@ use crate::kernels::Kernels;
 use crate::model::Model;
 use crate::model::config::ModelConfig;
 use crate::model::export::{Entry, write_json, write_safetensors};
-use crate::model::tensors::LinearKind;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -128,7 +127,7 @@ pub fn export_adapter<K: Kernels>(
         slot.map_or_else(Vec::new, |slot| lora.get(&model.kernels, slot))
     })?;
     let config = lora.config();
-    let (targets, layers) = config.modules.to_peft(model.config.num_hidden_layers);
+    let (targets, layers) = config.modules.to_peft(&model.config);
     let config = json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -182,7 +181,7 @@ fn read_config(
             }
             Modules::listed(model, &names, layers.as_ref())
         }
-        Some(Value::String(word)) if word == "all-linear" => Modules::of(LinearKind::ALL).in_layers(layers.as_ref()),
+        Some(Value::String(word)) if word == "all-linear" => Modules::of(model.linears()).in_layers(layers.as_ref()),
         Some(Value::String(_)) => adapted()?,
         other => {
             let shown = other.map_or_else(|| "nothing".to_owned(), Value::to_string);

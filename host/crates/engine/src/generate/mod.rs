@@ -7,9 +7,9 @@ use crate::adapter::head::add_logits;
 use crate::kernels::{Cached, Format, Gemm, Kernels, Rows, at, at_mut};
 use crate::model::Model;
 use crate::model::config::ModelConfig;
-use crate::model::decoder::{Saved, Scratch, attention_shape};
+use crate::model::decoder::{LayerCache, Saved, Scratch};
 use crate::model::linear::LinearScratch;
-use crate::model::rope::rope_table;
+use crate::model::rope::RopeTables;
 
 /// Sequences that are generated together.
 const GROUP: usize = 64;
@@ -94,14 +94,12 @@ pub fn cache_bytes(config: &ModelConfig, prompts: &[Vec<u32>], options: &Generat
     let capacity = capacity(config, prompts, options) as u64;
     let token = 2 * 4 * (config.num_hidden_layers * config.num_key_value_heads * config.head_dim) as u64;
     let tokens = capacity.saturating_mul(prompts.len().min(GROUP) as u64);
-    token.saturating_mul(tokens).saturating_add(capacity.saturating_mul(4 * config.head_dim as u64))
+    token.saturating_mul(tokens).saturating_add(RopeTables::<()>::bytes(config, capacity))
 }
 
 /// Tokens that a sequence may have.
 fn capacity(config: &ModelConfig, prompts: &[Vec<u32>], options: &GenerateOptions) -> usize {
     let positions = config.max_position_embeddings;
-    // Past its window a token would no longer see the first ones: that attention is not here, so that is where it ends.
-    let positions = positions.min(config.sliding_window.unwrap_or(positions));
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     longest.saturating_add(options.max_new_tokens).min(positions)
 }
@@ -141,12 +139,6 @@ fn check(config: &ModelConfig, prompts: &[Vec<u32>], options: &GenerateOptions) 
         if prompt.len() > config.max_position_embeddings {
             let limit = config.max_position_embeddings;
             return wrong(format!("a prompt has {} tokens; the model has {limit} positions", prompt.len()));
-        }
-        if let Some(window) = config.sliding_window.filter(|&window| prompt.len() > window) {
-            let len = prompt.len();
-            return wrong(format!(
-                "a prompt has {len} tokens; attention of the model reaches {window} (`sliding_window`)"
-            ));
         }
         if let Some(id) = prompt.iter().find(|&&id| id as usize >= config.vocab_size) {
             return wrong(format!("token {id} is not one of the model's {}", config.vocab_size));
@@ -196,7 +188,7 @@ fn complete<K: Kernels>(
             }
         }
         growing = kept;
-        logits = model.kernels.within(|| decoder.step(&growing));
+        logits = model.kernels.within(|| decoder.advance(&growing));
     }
     Ok(model.kernels.check()?)
 }
@@ -207,7 +199,7 @@ struct Decoder<'a, K: Kernels> {
     capacity: usize,
     keys: Vec<K::Buffer>,
     values: Vec<K::Buffer>,
-    rope: K::Buffer,
+    rope: RopeTables<K::Buffer>,
     room: Room<K::Buffer>,
     staged: Option<K::Staged>,
     repeats: K::Repeats,
@@ -250,7 +242,7 @@ impl<'a, K: Kernels> Decoder<'a, K> {
             capacity,
             keys: cache(),
             values: cache(),
-            rope: rope_table(kernels, config, capacity),
+            rope: RopeTables::new(kernels, config, capacity),
             room: Room::new(model, slots, slots),
             staged: None,
             repeats: K::Repeats::default(),
@@ -260,10 +252,10 @@ impl<'a, K: Kernels> Decoder<'a, K> {
     /// Fills a sequence's cache from its prompt; returns the logits of the next token.
     fn prefill(&mut self, sequence: &Sequence) -> Vec<f32> {
         let (model, h) = (self.model, self.model.config.hidden_size);
-        let (kernels, shape) = (&model.kernels, attention_shape(&model.config));
+        let kernels = &model.kernels;
         let n = sequence.ids.len();
         let mut room = Room::new(model, n, 1);
-        let positions: Vec<u32> = (0..n as u32).collect();
+        let positions: Vec<u32> = (0..n as u32).map(|position| self.rope.row(position, n)).collect();
         let (slots, lens): (Vec<u32>, Vec<u32>) = (vec![sequence.slot; n], (1..=n as u32).collect());
         let cached = Some(Cached { slots: &slots, lens: &lens });
         let doc_lens = [n as u32];
@@ -271,11 +263,11 @@ impl<'a, K: Kernels> Decoder<'a, K> {
         kernels.stage(rows, &mut self.staged);
         let Some(rows) = &self.staged else { unreachable!("rows were staged") };
         let pass = model.pass(&self.rope, kernels.padded(n), rows, None);
-        kernels.embed(h, rows, at(&model.params, model.layout.embed), at_mut(&mut room.x, 0));
+        model.embed(kernels.padded(n), rows, &mut room.x);
         for (layer, &offsets) in model.layout.layers.iter().enumerate() {
-            pass.layer(layer, offsets, &room.x, &mut room.saved, &mut room.scratch, &mut room.out);
-            let (keys, values) = (at_mut(&mut self.keys[layer], 0), at_mut(&mut self.values[layer], 0));
-            kernels.append(shape, rows, self.capacity, at(&room.saved.qkv, 0), keys, values);
+            let (keys, values, capacity) = (&mut self.keys[layer], &mut self.values[layer], self.capacity);
+            let cache = Some(LayerCache { keys, values, capacity, is_read: false });
+            pass.layer(layer, offsets, &room.x, &mut room.saved, &mut room.scratch, &mut room.out, cache);
             std::mem::swap(&mut room.x, &mut room.out);
         }
         let last = (n - 1) * h;
@@ -284,34 +276,42 @@ impl<'a, K: Kernels> Decoder<'a, K> {
     }
 
     /// Gives each sequence its newest token; returns the logits of the next one.
-    fn step(&mut self, growing: &[Sequence]) -> Vec<Vec<f32>> {
+    fn advance(&mut self, growing: &[Sequence]) -> Vec<Vec<f32>> {
+        // What grows long is rotated otherwise from its first token on, so its cache is made anew (as transformers does).
+        let limit = self.model.config.rope_limit();
+        let grows_long = |sequence: &Sequence| limit.is_some_and(|limit| sequence.ids.len() == limit + 1);
+        let others: Vec<&Sequence> = growing.iter().filter(|sequence| !grows_long(sequence)).collect();
+        let mut stepped = self.step(&others).into_iter();
+        let next = |sequence| if grows_long(sequence) { Some(self.prefill(sequence)) } else { stepped.next() };
+        growing.iter().filter_map(next).collect()
+    }
+
+    /// The same for sequences that go on as they began.
+    fn step(&mut self, growing: &[&Sequence]) -> Vec<Vec<f32>> {
         if growing.is_empty() {
             return Vec::new();
         }
         let &mut Self { model, capacity, ref mut keys, ref mut values, ref rope, ref mut room, .. } = self;
-        let (kernels, shape, h, v) =
-            (&model.kernels, attention_shape(&model.config), model.config.hidden_size, model.config.vocab_size);
+        let (kernels, v) = (&model.kernels, model.config.vocab_size);
         let newest: Vec<u32> = growing.iter().filter_map(|sequence| sequence.ids.last().copied()).collect();
-        let positions: Vec<u32> = growing.iter().map(|sequence| sequence.ids.len() as u32 - 1).collect();
+        let row = |sequence: &&Sequence| rope.row(sequence.ids.len() as u32 - 1, sequence.ids.len());
+        let positions: Vec<u32> = growing.iter().map(row).collect();
         let lens: Vec<u32> = growing.iter().map(|sequence| sequence.ids.len() as u32).collect();
         let slots: Vec<u32> = growing.iter().map(|sequence| sequence.slot).collect();
         let cached = Some(Cached { slots: &slots, lens: &lens });
         let rows = Rows { ids: &newest, positions: &positions, cached, ..Rows::default() };
         kernels.stage(rows, &mut self.staged);
         let Some(rows) = &self.staged else { unreachable!("rows were staged") };
-        let pass = model.pass(rope, kernels.padded(growing.len()), rows, None);
+        let n = kernels.padded(growing.len());
+        let pass = model.pass(rope, n, rows, None);
         let Room { x, out, saved, scratch, root, logits } = room;
         kernels.repeat(&mut self.repeats, rows, 0, || {
             let (mut x, mut out) = (&mut *x, &mut *out);
-            kernels.embed(h, rows, at(&model.params, model.layout.embed), at_mut(x, 0));
+            model.embed(n, rows, x);
             for (layer, &offsets) in model.layout.layers.iter().enumerate() {
-                pass.project_qkv(layer, offsets, x, saved, scratch);
-                let (all_keys, all_values) = (at_mut(&mut keys[layer], 0), at_mut(&mut values[layer], 0));
-                kernels.append(shape, rows, capacity, at(&saved.qkv, 0), all_keys, all_values);
-                let (all_keys, all_values) = (at(&keys[layer], 0), at(&values[layer], 0));
-                let (qkv, attention) = (at(&saved.qkv, 0), at_mut(&mut saved.attention, 0));
-                kernels.attention_cached(shape, rows, capacity, qkv, all_keys, all_values, attention);
-                pass.finish(layer, offsets, x, saved, scratch, out);
+                let (keys, values) = (&mut keys[layer], &mut values[layer]);
+                let cache = Some(LayerCache { keys, values, capacity, is_read: true });
+                pass.layer(layer, offsets, x, saved, scratch, out, cache);
                 (x, out) = (out, x);
             }
             project_logits(model, growing.len(), x, 0, scratch, root, logits);
@@ -334,8 +334,8 @@ fn project_logits<K: Kernels>(
     let Scratch { normed, linear: LinearScratch { small, .. }, .. } = scratch;
     let (kernels, config) = (&model.kernels, &model.config);
     let (h, v) = (config.hidden_size, config.vocab_size);
-    let norm = at(&model.params, model.layout.norm);
-    kernels.rmsnorm(rows, h, config.rms_norm_eps, at(x, offset), norm, at_mut(normed, 0), at_mut(root, 0));
+    let (norm, weight) = (model.last_norm(rows), at(&model.params, model.layout.norm));
+    kernels.rmsnorm(norm, at(x, offset), weight, None, at_mut(normed, 0), at_mut(root, 0));
     let product = Gemm::new([rows, v, h], (false, true), [h, h, v], 0.0);
     kernels.gemm(product, at(normed, 0), at(&model.params, model.layout.head), at_mut(logits, 0));
     if let Some(lora) = &model.lora {
@@ -347,5 +347,10 @@ fn project_logits<K: Kernels>(
 fn read_logits<K: Kernels>(model: &Model<K>, rows: usize, logits: &K::Buffer) -> Vec<f32> {
     let mut values = vec![0.0; rows * model.config.vocab_size];
     model.kernels.download(at(logits, 0), &mut values);
+    if let Some(cap) = model.config.logits_cap {
+        for value in &mut values {
+            *value = cap * (*value / cap).tanh();
+        }
+    }
     values
 }

@@ -1,48 +1,65 @@
-//! One decoder layer, forward and backward, as a fixed schedule of kernels.
+//! One decoder layer, forward and backward, as a fixed schedule of kernels: in training, in evaluations and in generation.
 //!
 //! ```text
-//! x ─ norm ─ qkv ─ rope ─ attention ─ o ─(+x)─ mid ─ norm ─ gate,up ─ swiglu ─ down ─(+mid)─ out
+//! x ─ [norm] ─ qkv ─ [norm of q, k] ─ [rope] ─ attention ─ o ─ [norm] ─(+x)─ mid
+//! mid ─ [norm] ─ gate,up ─ act(gate) * up ─ down ─ [norm] ─(+mid)─ out
 //! ```
-//! Forward keeps the two norms' roots, the packed `qkv`, attention's output and log-sum-exp, `mid`, and gate and up.
-//! Norm outputs and the SwiGLU product are cheap and are computed again in backward.
+//! What is in brackets is there as the model's config says. Forward keeps the roots of norms, the inputs of norms that cost a
+//! product to make, the packed `qkv`, attention's output and log-sum-exp, `mid`, and gate and up. Outputs of norms, rotations
+//! behind norms and the product of gate and up are cheap and are computed again in backward.
 
-use super::config::ModelConfig;
+use super::config::{LayerSpec, ModelConfig};
 use super::layout::{LayerGradients, LayerOffsets};
 use super::linear::{Linear, LinearScratch};
-use super::tensors::Unit;
+use super::rope::RopeTables;
+use super::tensors::{NormKind, Unit};
 use crate::adapter::lora::Lora;
-use crate::kernels::{AttentionShape, Format, Kernels, at, at_mut};
+use crate::kernels::{Format, Kernels, Norm, Rotation, at, at_mut};
 
-/// What one layer keeps for its backward pass. `n` is the tokens of the batch.
+/// What one layer keeps for its backward pass. `n` is the tokens of the batch; what the model does not have is empty.
 #[derive(Debug)]
 pub struct Saved<B> {
-    /// Roots of the first norm, `[n]`.
+    /// Roots of the norm before attention, `[n]`.
     pub input_root: B,
-    /// Queries, keys and values after rotation, `[n, packed]`.
+    /// Queries, keys and values, `[n, packed]`: rotated, or as they are projected where they have norms.
     pub qkv: B,
+    /// Roots of the norms of queries, then of keys.
+    pub head_roots: B,
     /// Attention's output, `[n, heads * head_dim]`.
     pub attention: B,
     /// Log-sum-exp of the scores, `[n, heads]`.
     pub lse: B,
+    /// What attention adds to the residual stream before its norm, `[n, h]`.
+    pub attention_out: B,
+    /// Roots of that norm, `[n]`.
+    pub attention_out_root: B,
     /// The residual stream after attention, `[n, h]`.
     pub mid: B,
-    /// Roots of the second norm, `[n]`.
+    /// Roots of the norm before the feed-forward layer, `[n]`.
     pub mid_root: B,
     /// Gates and ups, `[n, 2 * ffn]`; backward turns them into their gradients.
     pub gate_up: B,
+    /// What the feed-forward layer adds to the residual stream before its norm, `[n, h]`.
+    pub ffn_out: B,
+    /// Roots of that norm, `[n]`.
+    pub ffn_out_root: B,
     /// The adapters' `A(x)`, `[n, width]`.
     pub adapted: B,
 }
 
-/// Room that layers use one after the other.
+/// Workspace that layers use one after the other.
 #[derive(Debug)]
 pub struct Scratch<B> {
     /// Norm output, `[n, h]`.
     pub normed: B,
     /// Feed-forward product and gradients of inner widths, `[n, max(h, ffn, heads * head_dim)]`.
     pub inner: B,
+    /// Queries and keys behind their norms, rotated, and values, `[n, packed]`; empty where they have no norms.
+    pub rotated: B,
     /// Gradient of the packed rows, `[n, packed]`.
     pub dqkv: B,
+    /// Gradient of what a half of the layer adds to the residual stream, `[n, h]`; empty where that has no norm.
+    pub dout: B,
     /// What projections and their adapters work in.
     pub linear: LinearScratch<B>,
 }
@@ -58,14 +75,27 @@ pub struct Pass<'a, K: Kernels> {
     pub params: &'a K::Buffer,
     /// The adapter.
     pub lora: Option<&'a Lora<K::Buffer>>,
-    /// Rotation table, a row of `head_dim` per position.
-    pub rope: &'a K::Buffer,
+    /// Rotations by position.
+    pub rope: &'a RopeTables<K::Buffer>,
     /// Tokens.
     pub n: usize,
     /// What the device knows of them.
     pub rows: &'a K::Staged,
     /// The seed of the adapter's dropout, in training.
     pub dropout: Option<u64>,
+}
+
+/// Keys and values of one layer, `[slots, capacity, kv_heads * head_dim]` each.
+#[derive(Debug)]
+pub struct LayerCache<'a, B> {
+    /// Keys.
+    pub keys: &'a mut B,
+    /// Values.
+    pub values: &'a mut B,
+    /// Entries of a slot.
+    pub capacity: usize,
+    /// Rows are the newest of their texts and look into the cache; else they are whole texts, which fill it.
+    pub is_read: bool,
 }
 
 /// Where the gradients of a layer go.
@@ -81,48 +111,75 @@ pub struct LayerGrads<'a, B> {
     pub beta: f32,
 }
 
-/// Attention sizes of a model.
-pub fn attention_shape(config: &ModelConfig) -> AttentionShape {
-    AttentionShape {
-        heads: config.num_attention_heads,
-        kv_heads: config.num_key_value_heads,
-        head_dim: config.head_dim,
-        scale: (1.0 / (config.head_dim as f64).sqrt()) as f32,
-    }
-}
-
 impl<B: std::fmt::Debug> Saved<B> {
-    /// Room for `n` tokens; `width` is that of the adapter.
+    /// For `n` tokens; `width` is that of the adapter.
     pub fn alloc<K: Kernels<Buffer = B>>(kernels: &K, config: &ModelConfig, n: usize, width: usize) -> Self {
-        let shape = attention_shape(config);
+        let (shape, h) = (config.attention(), config.hidden_size);
         let (working, exact) = (|len| kernels.alloc(Format::Working, len), |len| kernels.alloc(Format::Exact, len));
+        let rows = |kind: NormKind| if config.has_norm(kind) { n } else { 0 };
+        let heads = |kind: NormKind| head_norm(config, kind, rows(kind)).count();
         Self {
-            input_root: exact(n),
+            input_root: exact(rows(NormKind::BeforeAttention)),
             qkv: working(n * shape.packed()),
+            head_roots: exact(heads(NormKind::Query) + heads(NormKind::Key)),
             attention: working(n * shape.output()),
             lse: exact(n * shape.heads),
-            mid: working(n * config.hidden_size),
-            mid_root: exact(n),
+            attention_out: working(rows(NormKind::AfterAttention) * h),
+            attention_out_root: exact(rows(NormKind::AfterAttention)),
+            mid: working(n * h),
+            mid_root: exact(rows(NormKind::BeforeFeedForward)),
             gate_up: working(n * 2 * config.intermediate_size),
+            ffn_out: working(rows(NormKind::AfterFeedForward) * h),
+            ffn_out_root: exact(rows(NormKind::AfterFeedForward)),
             adapted: working(n * width),
         }
+    }
+
+    /// Its buffers.
+    pub fn buffers(&self) -> impl Iterator<Item = &B> {
+        let Self { input_root, qkv, head_roots, attention, lse, attention_out, attention_out_root, mid, .. } = self;
+        let Self { mid_root, gate_up, ffn_out, ffn_out_root, adapted, .. } = self;
+        let first = [input_root, qkv, head_roots, attention, lse, attention_out, attention_out_root, mid];
+        first.into_iter().chain([mid_root, gate_up, ffn_out, ffn_out_root, adapted])
     }
 }
 
 impl<B: std::fmt::Debug> Scratch<B> {
-    /// Room for `n` tokens.
+    /// For `n` tokens.
     pub fn alloc<K: Kernels<Buffer = B>>(kernels: &K, config: &ModelConfig, n: usize, lora: Option<&Lora<B>>) -> Self {
-        let shape = attention_shape(config);
-        let inner = config.hidden_size.max(config.intermediate_size).max(shape.output());
+        let (shape, h) = (config.attention(), config.hidden_size);
+        let inner = h.max(config.intermediate_size).max(shape.output());
         let dropped = if lora.is_some_and(|lora| lora.config().dropout > 0.0) { inner } else { 0 };
         let working = |len| kernels.alloc(Format::Working, len);
+        let rotated = if has_head_norms(config) { n * shape.packed() } else { 0 };
+        let has_norm_after = config.has_norm(NormKind::AfterAttention) || config.has_norm(NormKind::AfterFeedForward);
         Self {
-            normed: working(n * config.hidden_size),
+            normed: working(n * h),
             inner: working(n * inner),
+            rotated: working(rotated),
             dqkv: working(n * shape.packed()),
+            dout: working(if has_norm_after { n * h } else { 0 }),
             linear: LinearScratch::alloc(kernels, config, n, lora.map_or(0, Lora::width), dropped),
         }
     }
+
+    /// Its buffers.
+    pub fn buffers(&self) -> impl Iterator<Item = &B> {
+        let Self { normed, inner, rotated, dqkv, dout, linear } = self;
+        [normed, inner, rotated, dqkv, dout].into_iter().chain(linear.buffers())
+    }
+}
+
+fn has_head_norms(config: &ModelConfig) -> bool {
+    config.has_norm(NormKind::Query)
+}
+
+/// The norm of the queries or keys of `n` packed rows.
+fn head_norm(config: &ModelConfig, kind: NormKind, n: usize) -> Norm {
+    let heads = if kind == NormKind::Query { config.num_attention_heads } else { config.num_key_value_heads };
+    let parts = if config.norms_whole_heads { 1 } else { heads };
+    let (width, stride) = (kind.width(config), config.attention().packed());
+    Norm { parts, width, stride, ..config.norm(n) }
 }
 
 impl<K: Kernels> Pass<'_, K> {
@@ -130,59 +187,111 @@ impl<K: Kernels> Pass<'_, K> {
         Linear::new(self, layer, unit, offsets.units[unit as usize])
     }
 
-    /// From the layer's input to rotated queries, keys and values in `saved.qkv`.
-    pub fn project_qkv(
-        &self,
-        layer: usize,
-        offsets: LayerOffsets,
-        x: &K::Buffer,
-        saved: &mut Saved<K::Buffer>,
-        scratch: &mut Scratch<K::Buffer>,
-    ) {
-        let (n, h, shape) = (self.n, self.config.hidden_size, attention_shape(self.config));
-        self.kernels.rmsnorm(
-            n,
-            h,
-            self.config.rms_norm_eps,
-            at(x, 0),
-            at(self.params, offsets.input_norm),
-            at_mut(&mut scratch.normed, 0),
-            at_mut(&mut saved.input_root, 0),
-        );
-        let qkv = self.linear(layer, Unit::Qkv, offsets);
-        qkv.forward(&scratch.normed, None, &mut saved.qkv, &mut saved.adapted, &mut scratch.linear);
-        let (rotated, stride) = (shape.heads + shape.kv_heads, shape.packed());
-        let qkv = at_mut(&mut saved.qkv, 0);
-        self.kernels.rope(rotated, shape.head_dim, stride, self.rows, at(self.rope, 0), false, qkv);
+    fn spec(&self, layer: usize) -> LayerSpec {
+        self.config.layers[layer]
     }
 
-    /// From attention's output in `saved.attention` to the layer's output.
-    pub fn finish(
+    /// The norm of `x [n, h]` into `normed`, where the model has it.
+    fn norm_before(
+        &self,
+        kind: NormKind,
+        offsets: LayerOffsets,
+        x: &K::Buffer,
+        normed: &mut K::Buffer,
+        root: &mut K::Buffer,
+    ) {
+        let Some(weight) = offsets.norms[kind as usize] else { return };
+        let (norm, weight) = (self.config.norm(self.n), at(self.params, weight));
+        self.kernels.rmsnorm(norm, at(x, 0), weight, None, at_mut(normed, 0), at_mut(root, 0));
+    }
+
+    /// The same from kept roots.
+    fn norm_again(
+        &self,
+        kind: NormKind,
+        offsets: LayerOffsets,
+        x: &K::Buffer,
+        normed: &mut K::Buffer,
+        root: &K::Buffer,
+    ) {
+        let Some(weight) = offsets.norms[kind as usize] else { return };
+        let (norm, weight) = (self.config.norm(self.n), at(self.params, weight));
+        self.kernels.rmsnorm_again(norm, at(x, 0), weight, at(root, 0), at_mut(normed, 0));
+    }
+
+    /// Gradients of a norm of rows of the residual stream; see [`Kernels::rmsnorm_backward`].
+    fn norm_backward(
+        &self,
+        kind: NormKind,
+        offsets: LayerOffsets,
+        x: &K::Buffer,
+        root: &K::Buffer,
+        dy: Option<&K::Buffer>,
+        dx: &mut K::Buffer,
+        grads: &mut LayerGrads<'_, K::Buffer>,
+    ) {
+        let Some(weight) = offsets.norms[kind as usize] else { return };
+        let dw = grads.places.norms[kind as usize].map(|place| (at_mut(grads.weights, place), grads.beta));
+        let (norm, dy) = (self.config.norm(self.n), dy.map(|dy| at(dy, 0)));
+        let (x, weight, root) = (at(x, 0), at(self.params, weight), at(root, 0));
+        self.kernels.rmsnorm_backward(norm, x, weight, root, dy, at_mut(dx, 0), dw);
+    }
+
+    /// Queries and keys of `saved` through their norms, where they have some, and through the layer's rotation: in place, or
+    /// into `scratch.rotated` together with the values. `again` takes kept roots.
+    fn rotate(
         &self,
         layer: usize,
         offsets: LayerOffsets,
-        x: &K::Buffer,
         saved: &mut Saved<K::Buffer>,
         scratch: &mut Scratch<K::Buffer>,
-        out: &mut K::Buffer,
+        again: bool,
     ) {
-        let (n, h, ffn) = (self.n, self.config.hidden_size, self.config.intermediate_size);
-        let o = self.linear(layer, Unit::O, offsets);
-        o.forward(&saved.attention, Some(x), &mut saved.mid, &mut saved.adapted, &mut scratch.linear);
-        self.kernels.rmsnorm(
-            n,
-            h,
-            self.config.rms_norm_eps,
-            at(&saved.mid, 0),
-            at(self.params, offsets.post_norm),
-            at_mut(&mut scratch.normed, 0),
-            at_mut(&mut saved.mid_root, 0),
-        );
-        let gate_up = self.linear(layer, Unit::GateUp, offsets);
-        gate_up.forward(&scratch.normed, None, &mut saved.gate_up, &mut saved.adapted, &mut scratch.linear);
-        self.kernels.swiglu(n, ffn, at(&saved.gate_up, 0), at_mut(&mut scratch.inner, 0));
-        let down = self.linear(layer, Unit::Down, offsets);
-        down.forward(&scratch.inner, Some(&saved.mid), out, &mut saved.adapted, &mut scratch.linear);
+        let shape = self.config.attention();
+        let rotated = if has_head_norms(self.config) {
+            let (rotated, roots) = (&mut scratch.rotated, &mut saved.head_roots);
+            for (norm, weight, column, root) in self.head_norms(offsets) {
+                let (x, weight, y) = (at(&saved.qkv, column), at(self.params, weight), at_mut(rotated, column));
+                if again {
+                    self.kernels.rmsnorm_again(norm, x, weight, at(roots, root), y);
+                } else {
+                    self.kernels.rmsnorm(norm, x, weight, None, y, at_mut(roots, root));
+                }
+            }
+            let (values, width) = ((shape.heads + shape.kv_heads) * shape.head_dim, shape.kv_heads * shape.head_dim);
+            let source = at(&saved.qkv, values);
+            self.kernels.copy_columns(self.n, width, shape.packed(), source, at_mut(rotated, values));
+            rotated
+        } else if again {
+            return;
+        } else {
+            &mut saved.qkv
+        };
+        self.turn(layer, rotated, false);
+    }
+
+    /// The norms of queries and keys: each with its weight, its first column of a packed row, and its first root.
+    fn head_norms(&self, offsets: LayerOffsets) -> impl Iterator<Item = (Norm, usize, usize, usize)> {
+        let queries = head_norm(self.config, NormKind::Query, self.n);
+        let keys = head_norm(self.config, NormKind::Key, self.n);
+        let weight = |kind: NormKind| offsets.norms[kind as usize];
+        let of_queries = weight(NormKind::Query).map(|weight| (queries, weight, 0, 0));
+        let of_keys =
+            weight(NormKind::Key).map(|weight| (keys, weight, self.config.attention().output(), queries.count()));
+        of_queries.into_iter().chain(of_keys)
+    }
+
+    /// Rotates packed rows in place.
+    fn turn(&self, layer: usize, qkv: &mut K::Buffer, backward: bool) {
+        let Some(rope) = self.spec(layer).rope else { return };
+        let shape = self.config.attention();
+        let rotation = Rotation {
+            heads: shape.heads + shape.kv_heads,
+            head_dim: shape.head_dim,
+            rotary_dim: self.config.ropes[rope].rotary_dim,
+            stride: shape.packed(),
+        };
+        self.kernels.rope(rotation, self.rows, self.rope.of(rope), backward, at_mut(qkv, 0));
     }
 
     /// The whole layer, from `x [n, h]` to `out [n, h]`.
@@ -194,12 +303,96 @@ impl<K: Kernels> Pass<'_, K> {
         saved: &mut Saved<K::Buffer>,
         scratch: &mut Scratch<K::Buffer>,
         out: &mut K::Buffer,
+        cache: Option<LayerCache<'_, K::Buffer>>,
     ) {
-        self.project_qkv(layer, offsets, x, saved, scratch);
-        let (attention, lse) = (at_mut(&mut saved.attention, 0), at_mut(&mut saved.lse, 0));
-        let shape = attention_shape(self.config);
-        self.kernels.attention(shape, self.rows, at(&saved.qkv, 0), attention, lse);
-        self.finish(layer, offsets, x, saved, scratch, out);
+        self.attend(layer, offsets, x, saved, scratch, cache);
+        self.feed_forward(layer, offsets, saved, scratch, out);
+    }
+
+    /// From the layer's input to `saved.mid`.
+    fn attend(
+        &self,
+        layer: usize,
+        offsets: LayerOffsets,
+        x: &K::Buffer,
+        saved: &mut Saved<K::Buffer>,
+        scratch: &mut Scratch<K::Buffer>,
+        cache: Option<LayerCache<'_, K::Buffer>>,
+    ) {
+        let before = NormKind::BeforeAttention;
+        self.norm_before(before, offsets, x, &mut scratch.normed, &mut saved.input_root);
+        let input = if offsets.norms[before as usize].is_some() { &scratch.normed } else { x };
+        let qkv = self.linear(layer, Unit::Qkv, offsets);
+        qkv.forward(input, None, &mut saved.qkv, &mut saved.adapted, &mut scratch.linear);
+        self.rotate(layer, offsets, saved, scratch, false);
+        let (kernels, shape, window) = (self.kernels, self.config.attention(), self.spec(layer).window);
+        let qkv = at(if has_head_norms(self.config) { &scratch.rotated } else { &saved.qkv }, 0);
+        let is_read = cache.as_ref().is_some_and(|cache| cache.is_read);
+        if let Some(LayerCache { keys, values, capacity, .. }) = cache {
+            kernels.append(shape, self.rows, capacity, qkv, at_mut(keys, 0), at_mut(values, 0));
+            if is_read {
+                let (keys, values) = (at(keys, 0), at(values, 0));
+                kernels.attention_cached(
+                    shape,
+                    window,
+                    self.rows,
+                    capacity,
+                    qkv,
+                    keys,
+                    values,
+                    at_mut(&mut saved.attention, 0),
+                );
+            }
+        }
+        if !is_read {
+            kernels.attention(
+                shape,
+                window,
+                self.rows,
+                qkv,
+                at_mut(&mut saved.attention, 0),
+                at_mut(&mut saved.lse, 0),
+            );
+        }
+        let o = self.linear(layer, Unit::O, offsets);
+        match offsets.norms[NormKind::AfterAttention as usize] {
+            None => o.forward(&saved.attention, Some(x), &mut saved.mid, &mut saved.adapted, &mut scratch.linear),
+            Some(weight) => {
+                let Saved { attention, attention_out, attention_out_root, mid, adapted, .. } = saved;
+                o.forward(attention, None, attention_out, adapted, &mut scratch.linear);
+                let (norm, weight, added) = (self.config.norm(self.n), at(self.params, weight), Some(at(x, 0)));
+                let root = at_mut(attention_out_root, 0);
+                kernels.rmsnorm(norm, at(attention_out, 0), weight, added, at_mut(mid, 0), root);
+            }
+        }
+    }
+
+    /// From `saved.mid` to the layer's output.
+    fn feed_forward(
+        &self,
+        layer: usize,
+        offsets: LayerOffsets,
+        saved: &mut Saved<K::Buffer>,
+        scratch: &mut Scratch<K::Buffer>,
+        out: &mut K::Buffer,
+    ) {
+        let (n, ffn, kernels) = (self.n, self.config.intermediate_size, self.kernels);
+        let Saved { mid, mid_root, gate_up, ffn_out, ffn_out_root, adapted, .. } = saved;
+        let Scratch { normed, inner, linear, .. } = scratch;
+        let before = NormKind::BeforeFeedForward;
+        self.norm_before(before, offsets, mid, normed, mid_root);
+        let input = if offsets.norms[before as usize].is_some() { &*normed } else { &*mid };
+        self.linear(layer, Unit::GateUp, offsets).forward(input, None, gate_up, adapted, linear);
+        kernels.glu(self.config.activation, n, ffn, at(gate_up, 0), at_mut(inner, 0));
+        let down = self.linear(layer, Unit::Down, offsets);
+        match offsets.norms[NormKind::AfterFeedForward as usize] {
+            None => down.forward(inner, Some(mid), out, adapted, linear),
+            Some(weight) => {
+                down.forward(inner, None, ffn_out, adapted, linear);
+                let (norm, weight, added) = (self.config.norm(n), at(self.params, weight), Some(at(mid, 0)));
+                kernels.rmsnorm(norm, at(ffn_out, 0), weight, added, at_mut(out, 0), at_mut(ffn_out_root, 0));
+            }
+        }
     }
 
     /// Backward of the layer: `dx [n, h]` holds the gradient of its output and then, if `wants_dx`, that of its input.
@@ -228,23 +421,35 @@ impl<K: Kernels> Pass<'_, K> {
         grads: &mut LayerGrads<'_, K::Buffer>,
     ) {
         let (n, h, ffn) = (self.n, self.config.hidden_size, self.config.intermediate_size);
-        let kernels = self.kernels;
+        let (kernels, activation) = (self.kernels, self.config.activation);
+        let Saved { mid, mid_root, gate_up, ffn_out, ffn_out_root, adapted, .. } = saved;
+        let Scratch { normed, inner, dout, linear, .. } = scratch;
+        let after = NormKind::AfterFeedForward;
+        let dy = if offsets.norms[after as usize].is_some() {
+            kernels.copy(n * h, at(dx, 0), at_mut(dout, 0));
+            self.norm_backward(after, offsets, ffn_out, ffn_out_root, None, dout, grads);
+            &*dout
+        } else {
+            &*dx
+        };
         let down = self.linear(layer, Unit::Down, offsets);
-        // The product of the SwiGLU is only needed again by the gradients of what reads it.
+        // The product of gate and up is only needed again by the gradients of what reads it.
         if down.learns(grads) {
-            kernels.swiglu(n, ffn, at(&saved.gate_up, 0), at_mut(&mut scratch.inner, 0));
-            down.learn(&scratch.inner, dx, &saved.adapted, grads, &mut scratch.linear);
+            kernels.glu(activation, n, ffn, at(gate_up, 0), at_mut(inner, 0));
+            down.learn(inner, dy, adapted, grads, linear);
         }
-        down.input_gradient(dx, &mut scratch.inner, grads, &mut scratch.linear);
-        kernels.swiglu_backward(n, ffn, at(&scratch.inner, 0), at_mut(&mut saved.gate_up, 0));
-        let (mid, norm) = (at(&saved.mid, 0), at(self.params, offsets.post_norm));
-        kernels.rmsnorm_again(n, h, mid, norm, at(&saved.mid_root, 0), at_mut(&mut scratch.normed, 0));
-        let gate_up = self.linear(layer, Unit::GateUp, offsets);
-        gate_up.learn(&scratch.normed, &saved.gate_up, &saved.adapted, grads, &mut scratch.linear);
-        gate_up.input_gradient(&saved.gate_up, &mut scratch.inner, grads, &mut scratch.linear);
-        let dnorm = grads.places.post_norm.map(|place| (at_mut(grads.weights, place), grads.beta));
-        let dnormed = at(&scratch.inner, 0);
-        kernels.rmsnorm_backward(n, h, mid, norm, at(&saved.mid_root, 0), dnormed, at_mut(dx, 0), dnorm);
+        down.input_gradient(dy, inner, 0.0, grads, linear);
+        kernels.glu_backward(activation, n, ffn, at(inner, 0), at_mut(gate_up, 0));
+        let (unit, before) = (self.linear(layer, Unit::GateUp, offsets), NormKind::BeforeFeedForward);
+        if offsets.norms[before as usize].is_some() {
+            self.norm_again(before, offsets, mid, normed, mid_root);
+            unit.learn(normed, gate_up, adapted, grads, linear);
+            unit.input_gradient(gate_up, inner, 0.0, grads, linear);
+            self.norm_backward(before, offsets, mid, mid_root, Some(inner), dx, grads);
+        } else {
+            unit.learn(mid, gate_up, adapted, grads, linear);
+            unit.input_gradient(gate_up, dx, 1.0, grads, linear);
+        }
     }
 
     fn attention_backward(
@@ -258,25 +463,45 @@ impl<K: Kernels> Pass<'_, K> {
         wants_dx: bool,
         grads: &mut LayerGrads<'_, K::Buffer>,
     ) {
-        let (n, h, shape) = (self.n, self.config.hidden_size, attention_shape(self.config));
-        let kernels = self.kernels;
+        let (n, h, kernels) = (self.n, self.config.hidden_size, self.kernels);
+        let (shape, window) = (self.config.attention(), self.spec(layer).window);
+        self.rotate(layer, offsets, saved, scratch, true);
+        let Saved { input_root, qkv, head_roots, attention, lse, attention_out, attention_out_root, adapted, .. } =
+            saved;
+        let Scratch { normed, inner, rotated, dqkv, dout, linear } = scratch;
+        let after = NormKind::AfterAttention;
+        let dy = if offsets.norms[after as usize].is_some() {
+            kernels.copy(n * h, at(dx, 0), at_mut(dout, 0));
+            self.norm_backward(after, offsets, attention_out, attention_out_root, None, dout, grads);
+            &*dout
+        } else {
+            &*dx
+        };
         let o = self.linear(layer, Unit::O, offsets);
-        o.learn(&saved.attention, dx, &saved.adapted, grads, &mut scratch.linear);
-        o.input_gradient(dx, &mut scratch.inner, grads, &mut scratch.linear);
-        let (qkv, lse) = (at(&saved.qkv, 0), at(&saved.lse, 0));
-        let (out, dout, dqkv) = (at(&saved.attention, 0), at(&scratch.inner, 0), at_mut(&mut scratch.dqkv, 0));
-        kernels.attention_backward(shape, self.rows, qkv, out, lse, dout, dqkv);
-        let (rotated, stride) = (shape.heads + shape.kv_heads, shape.packed());
-        let dqkv = at_mut(&mut scratch.dqkv, 0);
-        kernels.rope(rotated, shape.head_dim, stride, self.rows, at(self.rope, 0), true, dqkv);
-        let (norm, root) = (at(self.params, offsets.input_norm), at(&saved.input_root, 0));
-        kernels.rmsnorm_again(n, h, at(x, 0), norm, root, at_mut(&mut scratch.normed, 0));
-        let qkv = self.linear(layer, Unit::Qkv, offsets);
-        qkv.learn(&scratch.normed, &scratch.dqkv, &saved.adapted, grads, &mut scratch.linear);
-        if wants_dx || grads.places.input_norm.is_some() {
-            qkv.input_gradient(&scratch.dqkv, &mut scratch.inner, grads, &mut scratch.linear);
-            let dnorm = grads.places.input_norm.map(|place| (at_mut(grads.weights, place), grads.beta));
-            kernels.rmsnorm_backward(n, h, at(x, 0), norm, root, at(&scratch.inner, 0), at_mut(dx, 0), dnorm);
+        o.learn(attention, dy, adapted, grads, linear);
+        o.input_gradient(dy, inner, 0.0, grads, linear);
+        let attended = at(if has_head_norms(self.config) { rotated } else { qkv }, 0);
+        let (out, lse, dout) = (at(attention, 0), at(lse, 0), at(inner, 0));
+        kernels.attention_backward(shape, window, self.rows, attended, out, lse, dout, at_mut(dqkv, 0));
+        self.turn(layer, dqkv, true);
+        for ((norm, weight, column, root), kind) in self.head_norms(offsets).zip([NormKind::Query, NormKind::Key]) {
+            let dw = grads.places.norms[kind as usize].map(|place| (at_mut(grads.weights, place), grads.beta));
+            let (x, weight, root) = (at(qkv, column), at(self.params, weight), at(head_roots, root));
+            kernels.rmsnorm_backward(norm, x, weight, root, None, at_mut(dqkv, column), dw);
+        }
+        let (unit, before) = (self.linear(layer, Unit::Qkv, offsets), NormKind::BeforeAttention);
+        if offsets.norms[before as usize].is_some() {
+            self.norm_again(before, offsets, x, normed, input_root);
+            unit.learn(normed, dqkv, adapted, grads, linear);
+            if wants_dx || grads.places.norms[before as usize].is_some() {
+                unit.input_gradient(dqkv, inner, 0.0, grads, linear);
+                self.norm_backward(before, offsets, x, input_root, Some(inner), dx, grads);
+            }
+        } else {
+            unit.learn(x, dqkv, adapted, grads, linear);
+            if wants_dx {
+                unit.input_gradient(dqkv, dx, 1.0, grads, linear);
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use super::config::ModelConfig;
-use super::tensors::{Role, TensorSpec};
+use super::tensors::{LinearKind, NormKind, Role, TensorSpec};
 use crate::kernels::Segment;
 
 /// Elements that each matrix group starts at a multiple of: one cache line.
@@ -47,10 +47,8 @@ pub struct UnitOffsets {
 /// First elements of a layer's weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LayerOffsets {
-    /// Norm before attention.
-    pub input_norm: usize,
-    /// Norm before the feed-forward layer.
-    pub post_norm: usize,
+    /// Norms, where it has them, in the order of [`NormKind`].
+    pub norms: [Option<usize>; NormKind::COUNT],
     /// The projections, in the order of `Unit::ALL`.
     pub units: [UnitOffsets; 4],
 }
@@ -118,11 +116,10 @@ impl Layout {
             (Role::Embedding, _) => self.embed = offset,
             (Role::FinalNorm, _) => self.norm = offset,
             (Role::Head, _) => self.head = offset,
-            (Role::InputNorm, Some(own)) => own.input_norm = offset,
-            (Role::PostNorm, Some(own)) => own.post_norm = offset,
+            (Role::Norm(kind), Some(own)) => own.norms[kind as usize] = Some(offset),
             (Role::Linear(kind), Some(own)) => own.units[kind.unit() as usize].weight = offset,
             (Role::Bias(kind), Some(own)) => own.units[kind.unit() as usize].bias = Some(offset),
-            (Role::InputNorm | Role::PostNorm | Role::Linear(_) | Role::Bias(_), None) => {
+            (Role::Norm(_) | Role::Linear(_) | Role::Bias(_), None) => {
                 unreachable!("`{}` belongs to a layer", spec.name)
             }
         }
@@ -156,14 +153,12 @@ fn section(spec: &TensorSpec, layers: usize) -> usize {
 /// First elements of a layer's gradients; none for a frozen tensor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LayerGradients {
-    /// Norm before attention.
-    pub input_norm: Option<usize>,
-    /// Norm before the feed-forward layer.
-    pub post_norm: Option<usize>,
+    /// Norms, in the order of [`NormKind`].
+    pub norms: [Option<usize>; NormKind::COUNT],
     /// The projections' weights, in the order of `LinearKind::ALL`.
-    pub linears: [Option<usize>; 7],
+    pub linears: [Option<usize>; LinearKind::ALL.len()],
     /// The projections' biases, in the same order.
-    pub biases: [Option<usize>; 7],
+    pub biases: [Option<usize>; LinearKind::ALL.len()],
 }
 
 /// The gradient arena: the trained tensors of a weight arena, without gaps.
@@ -224,8 +219,7 @@ impl GradientLayout {
                 match slot.role {
                     Some(Role::Linear(kind)) => own.linears[kind as usize] = Some(gradient),
                     Some(Role::Bias(kind)) => own.biases[kind as usize] = Some(gradient),
-                    Some(Role::InputNorm) => own.input_norm = Some(gradient),
-                    Some(Role::PostNorm) => own.post_norm = Some(gradient),
+                    Some(Role::Norm(kind)) => own.norms[kind as usize] = Some(gradient),
                     Some(Role::Embedding | Role::FinalNorm | Role::Head) | None => {
                         unreachable!("`{}` belongs to no layer", slot.name)
                     }
@@ -236,7 +230,7 @@ impl GradientLayout {
                 Some(Role::Embedding) => all.embed = Some(gradient),
                 Some(Role::FinalNorm) => all.norm = Some(gradient),
                 Some(Role::Head) => all.head = Some(gradient),
-                Some(Role::Linear(_) | Role::Bias(_) | Role::InputNorm | Role::PostNorm) | None => {
+                Some(Role::Linear(_) | Role::Bias(_) | Role::Norm(_)) | None => {
                     unreachable!("`{}` belongs to a layer", slot.name)
                 }
             }

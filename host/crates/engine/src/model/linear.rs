@@ -59,16 +59,22 @@ pub struct Linear<'a, K: Kernels> {
     offsets: UnitOffsets,
     input: usize,
     out: usize,
+    /// Factor of the output.
+    alpha: f32,
 }
 
 impl<'a, K: Kernels> Linear<'a, K> {
     pub(super) fn new(pass: &'a Pass<'a, K>, layer: usize, unit: Unit, offsets: UnitOffsets) -> Self {
-        let input = unit.kinds()[0].shape(pass.config).1;
-        let out = unit.kinds().iter().map(|kind| kind.shape(pass.config).0).sum();
-        Self { pass, layer, unit, offsets, input, out }
+        let input = unit.kinds(pass.config)[0].shape(pass.config).1;
+        let out = unit.kinds(pass.config).iter().map(|kind| kind.shape(pass.config).0).sum();
+        let alpha = match unit {
+            Unit::O | Unit::Down => pass.config.residual_scale,
+            Unit::Qkv | Unit::GateUp => 1.0,
+        };
+        Self { pass, layer, unit, offsets, input, out, alpha }
     }
 
-    /// `y[n, out] = x[n, input] W^T + b`, plus `residual` where there is one. Keeps the adapters' `A(x)` in `kept`.
+    /// `y[n, out] = alpha (x[n, input] W^T + b)`, plus `residual` where there is one. Keeps the adapters' `A(x)` in `kept`.
     pub fn forward(
         &self,
         x: &K::Buffer,
@@ -79,7 +85,8 @@ impl<'a, K: Kernels> Linear<'a, K> {
     ) {
         let Pass { kernels, n, params, .. } = *self.pass;
         let (input, out) = (self.input, self.out);
-        let product = |beta| Gemm::new([n, out, input], (false, true), [input, input, out], beta);
+        let alpha = self.alpha;
+        let product = |beta| Gemm { alpha, ..Gemm::new([n, out, input], (false, true), [input, input, out], beta) };
         let (x_view, weight) = (at(x, 0), at(params, self.offsets.weight));
         match (self.offsets.bias, residual) {
             (None, None) => kernels.gemm(product(0.0), x_view, weight, at_mut(y, 0)),
@@ -87,7 +94,7 @@ impl<'a, K: Kernels> Linear<'a, K> {
             (Some(bias), residual) => {
                 // First the bias, so that a rounded sum is rounded once more at most.
                 let (ones, bias) = (at(scratch.ones(), 0), at(params, bias));
-                let rows = |beta| Gemm::new([n, out, 1], (true, false), [n, out, out], beta);
+                let rows = |beta| Gemm { alpha, ..Gemm::new([n, out, 1], (true, false), [n, out, out], beta) };
                 match residual {
                     None => kernels.gemm(rows(0.0), ones, bias, at_mut(y, 0)),
                     Some(residual) => kernels.gemm_onto(rows(1.0), ones, bias, at(residual, 0), at_mut(y, 0)),
@@ -105,7 +112,7 @@ impl<'a, K: Kernels> Linear<'a, K> {
         let is_adapted = |kind: &LinearKind| self.pass.lora.is_some_and(|lora| lora.place(self.layer, *kind).is_some());
         let LayerGradients { linears, biases, .. } = &grads.places;
         let is_trained = |kind: &LinearKind| linears[*kind as usize].or(biases[*kind as usize]).is_some();
-        self.unit.kinds().iter().any(|kind| is_trained(kind) || is_adapted(kind))
+        self.unit.kinds(self.pass.config).iter().any(|kind| is_trained(kind) || is_adapted(kind))
     }
 
     /// Gradients of what is trained, from its input `x [n, input]` and the gradient of its output `dy [n, out]`.
@@ -124,17 +131,20 @@ impl<'a, K: Kernels> Linear<'a, K> {
         }
     }
 
-    /// `dx[n, input] = dy[n, out] W`, and the adapters' part, for which [`Self::learn`] has left something in `scratch`. Behind
+    /// `dx[n, input] = alpha dy[n, out] W`, over `beta` times what it held, and the adapters' part, for which [`Self::learn`] has left something in `scratch`. Behind
     /// it, `dx` may be the buffer that the input was in.
     pub fn input_gradient(
         &self,
         dy: &K::Buffer,
         dx: &mut K::Buffer,
+        beta: f32,
         grads: &LayerGrads<'_, K::Buffer>,
         scratch: &mut LinearScratch<K::Buffer>,
     ) {
         let Pass { kernels, n, params, .. } = *self.pass;
-        let product = Gemm::new([n, self.input, self.out], (false, false), [self.out, self.input, self.input], 0.0);
+        let leading = [self.out, self.input, self.input];
+        let product = Gemm::new([n, self.input, self.out], (false, false), leading, beta);
+        let product = Gemm { alpha: self.alpha, ..product };
         kernels.gemm(product, at(dy, 0), at(params, self.offsets.weight), at_mut(dx, 0));
         if let Some(lora) = self.pass.lora.filter(|_| grads.adapter.is_some()) {
             lora.add_input_gradient(kernels, &self.adapters(), dx, scratch);
@@ -146,7 +156,7 @@ impl<'a, K: Kernels> Linear<'a, K> {
         // First column of `dy`, rows of the weight, first element of the gradient.
         let mut runs: Vec<(usize, usize, usize)> = Vec::new();
         let mut column = 0;
-        for &kind in self.unit.kinds() {
+        for &kind in self.unit.kinds(self.pass.config) {
             let rows = kind.shape(self.pass.config).0;
             if let Some(place) = grads.places.linears[kind as usize] {
                 match runs.last_mut() {
@@ -163,6 +173,7 @@ impl<'a, K: Kernels> Linear<'a, K> {
         for (first, rows, place) in runs {
             let leading = [self.out, self.input, self.input];
             let product = Gemm::new([rows, self.input, self.pass.n], (true, false), leading, grads.beta);
+            let product = Gemm { alpha: self.alpha, ..product };
             self.pass.kernels.gemm(product, at(dy, first), at(x, 0), at_mut(grads.weights, place));
         }
     }
@@ -175,10 +186,11 @@ impl<'a, K: Kernels> Linear<'a, K> {
         scratch: &LinearScratch<K::Buffer>,
     ) {
         let mut column = 0;
-        for &kind in self.unit.kinds() {
+        for &kind in self.unit.kinds(self.pass.config) {
             let (rows, n) = (kind.shape(self.pass.config).0, self.pass.n);
             if let Some(place) = grads.places.biases[kind as usize] {
                 let sum = Gemm::new([1, rows, n], (false, false), [n, self.out, rows], grads.beta);
+                let sum = Gemm { alpha: self.alpha, ..sum };
                 let ones = at(scratch.ones(), 0);
                 self.pass.kernels.gemm(sum, ones, at(dy, column), at_mut(grads.weights, place));
             }
@@ -188,6 +200,7 @@ impl<'a, K: Kernels> Linear<'a, K> {
 
     fn adapters(&self) -> UnitPass<'a, K::Staged> {
         let Pass { rows, n, dropout, config, .. } = *self.pass;
-        UnitPass { rows, layer: self.layer, unit: self.unit, n, input: self.input, stride: self.out, dropout, config }
+        let (layer, unit, input, stride, alpha) = (self.layer, self.unit, self.input, self.out, self.alpha);
+        UnitPass { rows, layer, unit, n, input, stride, alpha, dropout, config }
     }
 }

@@ -1,14 +1,15 @@
 //! The model: its config, the arena that its weights live in, and the schedule of its forward and backward pass.
 
+mod causal_lm;
 pub mod config;
 pub mod decoder;
 pub mod export;
+mod families;
 pub mod layout;
 pub mod linear;
-pub mod llama;
 pub mod rope;
 pub mod tensors;
 pub mod twice;
 pub mod weights;
 
-pub use llama::Model;
+pub use causal_lm::{Exact, Grads, Memory, Model, Workspace};

@@ -3,16 +3,29 @@
 //! (`modeling_rope_utils.py`), so that far positions agree too.
 
 use super::config::ModelConfig;
-use crate::kernels::{Format, Kernels, at_mut};
+use crate::kernels::{Format, Kernels, View, at, at_mut};
+
+/// Rotary frequencies of some layers of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rope {
+    /// Base of the frequencies.
+    pub theta: f64,
+    /// Elements of a head that are rotated, its first.
+    pub rotary_dim: usize,
+    /// How the frequencies are stretched.
+    pub scaling: Option<RopeScaling>,
+}
 
 /// How rotary frequencies are stretched for long contexts.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
     /// All frequencies divided by `factor`.
     Linear {
         /// Stretch.
         factor: f64,
     },
+    /// As they are up to the model's positions; beyond, the base would grow with the text (transformers' `dynamic`).
+    Dynamic,
     /// Low frequencies divided by `factor`, high ones kept, a ramp between (Llama 3.1).
     Llama3 {
         /// Stretch of the low frequencies.
@@ -40,6 +53,18 @@ pub enum RopeScaling {
         /// Context that the model was first trained with.
         original_max_position_embeddings: f64,
     },
+    /// Each frequency divided by a factor of its own, and rotations that are longer than one (Ding et al., "LongRoPE:
+    /// Extending LLM context window beyond 2 million tokens").
+    LongRope {
+        /// For texts within the original context.
+        short_factor: Vec<f32>,
+        /// For longer ones.
+        long_factor: Vec<f32>,
+        /// Length of a rotation.
+        attention_factor: f64,
+        /// Context that the model was first trained with.
+        original_max_position_embeddings: f64,
+    },
 }
 
 /// The attention factor of YaRN where a config gives none: `get_mscale` of transformers.
@@ -51,84 +76,155 @@ pub(super) fn yarn_attention_factor(factor: f64, mscale: Option<f64>, mscale_all
     }
 }
 
-/// Frequencies before they are stretched: one for each half of a head.
-pub fn plain_frequencies(config: &ModelConfig) -> Vec<f32> {
-    (0..config.head_dim / 2).map(|index| 1.0 / period(config, index)).collect()
-}
+impl Rope {
+    /// Frequencies before they are stretched: one for each half of what is rotated.
+    pub fn plain_frequencies(&self) -> Vec<f32> {
+        (0..self.rotary_dim / 2).map(|index| 1.0 / self.period(index)).collect()
+    }
 
-/// The base to the power of a dimension's share.
-fn period(config: &ModelConfig, index: usize) -> f32 {
-    let exponent = (2 * index) as f32 / config.head_dim as f32;
-    config.rope_theta.powf(f64::from(exponent)) as f32
-}
+    /// The base to the power of a dimension's share.
+    fn period(&self, index: usize) -> f32 {
+        let exponent = (2 * index) as f32 / self.rotary_dim as f32;
+        self.theta.powf(f64::from(exponent)) as f32
+    }
 
-/// Frequencies as the model uses them, and the length of its rotations.
-pub fn frequencies(config: &ModelConfig) -> (Vec<f32>, f32) {
-    let plain = plain_frequencies(config);
-    match config.rope_scaling {
-        None => (plain, 1.0),
-        Some(RopeScaling::Linear { factor }) => (plain.iter().map(|plain| plain / factor as f32).collect(), 1.0),
-        Some(RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings }) => {
-            let original = original_max_position_embeddings;
-            let stretched = plain.iter().map(|&frequency| {
-                let wavelength = std::f64::consts::TAU / f64::from(frequency);
-                if wavelength > original / low_freq_factor {
-                    frequency / factor as f32
-                } else if wavelength < original / high_freq_factor {
-                    frequency
-                } else {
-                    let smooth = (original / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                    let frequency = f64::from(frequency);
-                    ((1.0 - smooth) * frequency / factor + smooth * frequency) as f32
+    /// Tokens beyond which a text has other frequencies than a short one.
+    pub fn limit(&self) -> Option<usize> {
+        match &self.scaling {
+            Some(RopeScaling::LongRope { original_max_position_embeddings, .. }) => {
+                Some(*original_max_position_embeddings as usize)
+            }
+            _ => None,
+        }
+    }
+
+    /// Frequencies as the model uses them in texts beyond [`Self::limit`], or in the others; and the length of its rotations.
+    pub fn frequencies(&self, long: bool) -> (Vec<f32>, f32) {
+        let plain = self.plain_frequencies();
+        match &self.scaling {
+            None | Some(RopeScaling::Dynamic) => (plain, 1.0),
+            Some(RopeScaling::Linear { factor }) => (plain.iter().map(|plain| plain / *factor as f32).collect(), 1.0),
+            Some(RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings: original,
+            }) => {
+                let stretched = plain.iter().map(|&frequency| {
+                    let wavelength = std::f64::consts::TAU / f64::from(frequency);
+                    if wavelength > original / low_freq_factor {
+                        frequency / *factor as f32
+                    } else if wavelength < original / high_freq_factor {
+                        frequency
+                    } else {
+                        let smooth = (original / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                        let frequency = f64::from(frequency);
+                        ((1.0 - smooth) * frequency / factor + smooth * frequency) as f32
+                    }
+                });
+                (stretched.collect(), 1.0)
+            }
+            Some(RopeScaling::Yarn {
+                factor,
+                attention_factor,
+                beta_fast,
+                beta_slow,
+                truncate,
+                original_max_position_embeddings,
+            }) => {
+                let dim = self.rotary_dim as f64;
+                // The dimension that turns so often in the original context.
+                let dimension = |rotations: f64| {
+                    let turns = original_max_position_embeddings / (rotations * std::f64::consts::TAU);
+                    dim * turns.ln() / (2.0 * self.theta.ln())
+                };
+                let (mut low, mut high) = (dimension(*beta_fast), dimension(*beta_slow));
+                if *truncate {
+                    (low, high) = (low.floor(), high.ceil());
                 }
-            });
-            (stretched.collect(), 1.0)
-        }
-        Some(RopeScaling::Yarn {
-            factor,
-            attention_factor,
-            beta_fast,
-            beta_slow,
-            truncate,
-            original_max_position_embeddings,
-        }) => {
-            let dim = config.head_dim as f64;
-            // The dimension that turns so often in the original context.
-            let dimension = |rotations: f64| {
-                let turns = original_max_position_embeddings / (rotations * std::f64::consts::TAU);
-                dim * turns.ln() / (2.0 * config.rope_theta.ln())
-            };
-            let (mut low, mut high) = (dimension(beta_fast), dimension(beta_slow));
-            if truncate {
-                (low, high) = (low.floor(), high.ceil());
+                (low, high) = (low.max(0.0), high.min(dim - 1.0));
+                if low.to_bits() == high.to_bits() {
+                    high += 0.001;
+                }
+                let stretched = plain.iter().enumerate().map(|(index, &kept)| {
+                    let ramp = ((index as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0);
+                    let keeps = 1.0 - ramp;
+                    let stretched = 1.0 / (*factor as f32 * self.period(index));
+                    stretched * (1.0 - keeps) + kept * keeps
+                });
+                (stretched.collect(), *attention_factor as f32)
             }
-            (low, high) = (low.max(0.0), high.min(dim - 1.0));
-            if low.to_bits() == high.to_bits() {
-                high += 0.001;
+            Some(RopeScaling::LongRope { short_factor, long_factor, attention_factor, .. }) => {
+                let factors = if long { long_factor } else { short_factor };
+                let stretched = factors.iter().enumerate().map(|(index, factor)| 1.0 / (factor * self.period(index)));
+                (stretched.collect(), *attention_factor as f32)
             }
-            let stretched = plain.iter().enumerate().map(|(index, &kept)| {
-                let ramp = ((index as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0);
-                let keeps = 1.0 - ramp;
-                let stretched = 1.0 / (factor as f32 * period(config, index));
-                stretched * (1.0 - keeps) + kept * keeps
-            });
-            (stretched.collect(), attention_factor as f32)
         }
+    }
+
+    /// Cosines and sines per position, `[positions, rotary_dim]`: half a row each.
+    fn table(&self, positions: usize, long: bool) -> impl Iterator<Item = f32> {
+        let (frequencies, length) = self.frequencies(long);
+        (0..positions).flat_map(move |position| {
+            let angle = |frequency: &f32| f64::from(position as f32 * frequency);
+            let cosines = frequencies.iter().map(|frequency| angle(frequency).cos() as f32 * length);
+            let sines = frequencies.iter().map(|frequency| angle(frequency).sin() as f32 * length);
+            cosines.chain(sines).collect::<Vec<_>>()
+        })
     }
 }
 
-/// Cosines and sines per position, `[positions, head_dim]`: half a row each.
-pub fn rope_table<K: Kernels>(kernels: &K, config: &ModelConfig, positions: usize) -> K::Buffer {
-    let (frequencies, length) = frequencies(config);
-    let mut table = Vec::with_capacity(positions * config.head_dim);
-    for position in 0..positions {
-        let angle = |frequency: &f32| f64::from(position as f32 * frequency);
-        table.extend(frequencies.iter().map(|frequency| angle(frequency).cos() as f32 * length));
-        table.extend(frequencies.iter().map(|frequency| angle(frequency).sin() as f32 * length));
+/// The rotations of a model, where devices read them. Where long texts have other frequencies, the rows of a table for them
+/// stand behind the others: what rotates a text depends on the text alone, not on what shares its batch. (transformers
+/// decides for a whole batch.)
+#[derive(Debug)]
+pub struct RopeTables<B> {
+    buffer: B,
+    /// Of each rope, where its table begins.
+    places: Vec<usize>,
+    /// Rows of a table for texts of one kind.
+    positions: usize,
+    limit: Option<usize>,
+}
+
+impl<B> RopeTables<B> {
+    /// For texts of up to `positions` tokens.
+    pub fn new<K: Kernels<Buffer = B>>(kernels: &K, config: &ModelConfig, positions: usize) -> Self {
+        let limit = config.rope_limit().filter(|&limit| positions > limit);
+        let (mut values, mut places) = (Vec::new(), Vec::new());
+        for rope in &config.ropes {
+            places.push(values.len());
+            values.extend(rope.table(positions, false));
+            if limit.is_some() {
+                values.extend(rope.table(positions, true));
+            }
+        }
+        let mut buffer = kernels.alloc(Format::Exact, values.len());
+        kernels.upload(&values, at_mut(&mut buffer, 0));
+        Self { buffer, places, positions, limit }
     }
-    let mut buffer = kernels.alloc(Format::Exact, table.len());
-    kernels.upload(&table, at_mut(&mut buffer, 0));
-    buffer
+
+    /// Bytes that tables take.
+    pub fn bytes(config: &ModelConfig, positions: u64) -> u64 {
+        let is_long = config.rope_limit().is_some_and(|limit| positions > limit as u64);
+        let width: u64 = config.ropes.iter().map(|rope| rope.rotary_dim as u64).sum();
+        positions.saturating_mul(4 * width * (1 + u64::from(is_long)))
+    }
+
+    /// The table of a rope.
+    pub fn of(&self, rope: usize) -> View<'_, B> {
+        at(&self.buffer, self.places[rope])
+    }
+
+    /// The row of a position in a text of so many tokens.
+    pub fn row(&self, position: u32, tokens: usize) -> u32 {
+        if self.limit.is_some_and(|limit| tokens > limit) { position + self.positions as u32 } else { position }
+    }
+
+    /// The memory.
+    pub fn buffer(&self) -> &B {
+        &self.buffer
+    }
 }
 
 #[cfg(test)]
@@ -146,7 +242,8 @@ mod tests {
         let file: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
         for case in file["cases"].as_array().unwrap() {
             let config = ModelConfig::from_json(&case["config"].to_string(), Path::new("config.json")).unwrap();
-            let (found, length) = frequencies(&config);
+            let is_long = case["long"].as_bool().unwrap_or(false);
+            let (found, length) = config.ropes[0].frequencies(is_long);
             let expected: Vec<f64> = case["frequencies"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
             assert_eq!(found.len(), expected.len());
             for (found, expected) in found.iter().zip(&expected) {

@@ -4,7 +4,7 @@
 
 use super::config::ModelConfig;
 
-/// The seven projections of a decoder layer.
+/// The projections of a decoder layer. Families that keep several of them as one have that one instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LinearKind {
     /// Queries.
@@ -13,20 +13,33 @@ pub enum LinearKind {
     KProj,
     /// Values.
     VProj,
+    /// Queries, keys and values below each other.
+    QkvProj,
     /// Attention output.
     OProj,
     /// Gate of the feed-forward layer.
     GateProj,
     /// Input of the feed-forward layer.
     UpProj,
+    /// Gate and input below each other.
+    GateUpProj,
     /// Output of the feed-forward layer.
     DownProj,
 }
 
 impl LinearKind {
-    /// All of them, in the order of the arena.
-    pub const ALL: [Self; 7] =
-        [Self::QProj, Self::KProj, Self::VProj, Self::OProj, Self::GateProj, Self::UpProj, Self::DownProj];
+    /// All that any family has, in the order of the arena.
+    pub const ALL: [Self; 9] = [
+        Self::QProj,
+        Self::KProj,
+        Self::VProj,
+        Self::QkvProj,
+        Self::OProj,
+        Self::GateProj,
+        Self::UpProj,
+        Self::GateUpProj,
+        Self::DownProj,
+    ];
 
     /// The module's own name: what `lora_target_modules` says.
     pub fn name(self) -> &'static str {
@@ -34,9 +47,11 @@ impl LinearKind {
             Self::QProj => "q_proj",
             Self::KProj => "k_proj",
             Self::VProj => "v_proj",
+            Self::QkvProj => "qkv_proj",
             Self::OProj => "o_proj",
             Self::GateProj => "gate_proj",
             Self::UpProj => "up_proj",
+            Self::GateUpProj => "gate_up_proj",
             Self::DownProj => "down_proj",
         }
     }
@@ -44,8 +59,8 @@ impl LinearKind {
     /// The module's path inside a layer.
     pub fn path(self) -> String {
         let parent = match self {
-            Self::QProj | Self::KProj | Self::VProj | Self::OProj => "self_attn",
-            Self::GateProj | Self::UpProj | Self::DownProj => "mlp",
+            Self::QProj | Self::KProj | Self::VProj | Self::QkvProj | Self::OProj => "self_attn",
+            Self::GateProj | Self::UpProj | Self::GateUpProj | Self::DownProj => "mlp",
         };
         format!("{parent}.{}", self.name())
     }
@@ -53,9 +68,9 @@ impl LinearKind {
     /// The unit that it is computed in.
     pub fn unit(self) -> Unit {
         match self {
-            Self::QProj | Self::KProj | Self::VProj => Unit::Qkv,
+            Self::QProj | Self::KProj | Self::VProj | Self::QkvProj => Unit::Qkv,
             Self::OProj => Unit::O,
-            Self::GateProj | Self::UpProj => Unit::GateUp,
+            Self::GateProj | Self::UpProj | Self::GateUpProj => Unit::GateUp,
             Self::DownProj => Unit::Down,
         }
     }
@@ -72,8 +87,10 @@ impl LinearKind {
         match self {
             Self::QProj => (q, h),
             Self::KProj | Self::VProj => (kv, h),
+            Self::QkvProj => (q + 2 * kv, h),
             Self::OProj => (h, q),
             Self::GateProj | Self::UpProj => (ffn, h),
+            Self::GateUpProj => (2 * ffn, h),
             Self::DownProj => (h, ffn),
         }
     }
@@ -96,11 +113,13 @@ impl Unit {
     /// All units of a layer, in the order of the arena.
     pub const ALL: [Self; 4] = [Self::Qkv, Self::O, Self::GateUp, Self::Down];
 
-    /// Its projections, in the order of the arena.
-    pub fn kinds(self) -> &'static [LinearKind] {
+    /// Its projections in a model, in the order of the arena.
+    pub fn kinds(self, config: &ModelConfig) -> &'static [LinearKind] {
         match self {
+            Self::Qkv if config.fused => &[LinearKind::QkvProj],
             Self::Qkv => &[LinearKind::QProj, LinearKind::KProj, LinearKind::VProj],
             Self::O => &[LinearKind::OProj],
+            Self::GateUp if config.fused => &[LinearKind::GateUpProj],
             Self::GateUp => &[LinearKind::GateProj, LinearKind::UpProj],
             Self::Down => &[LinearKind::DownProj],
         }
@@ -116,19 +135,49 @@ impl Unit {
     }
 }
 
+/// The norms that a layer may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NormKind {
+    /// Of attention's input.
+    BeforeAttention,
+    /// Of queries.
+    Query,
+    /// Of keys.
+    Key,
+    /// Of attention's output, before it is added to the residual stream.
+    AfterAttention,
+    /// Of the feed-forward layer's input.
+    BeforeFeedForward,
+    /// Of the feed-forward layer's output, before it is added to the residual stream.
+    AfterFeedForward,
+}
+
+impl NormKind {
+    /// How many there are.
+    pub const COUNT: usize = 6;
+
+    /// Elements of its weight.
+    pub fn width(self, config: &ModelConfig) -> usize {
+        let heads = match self {
+            Self::Query => config.num_attention_heads,
+            Self::Key => config.num_key_value_heads,
+            _ => return config.hidden_size,
+        };
+        if config.norms_whole_heads { heads * config.head_dim } else { config.head_dim }
+    }
+}
+
 /// What a tensor is to the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Token embedding, `[vocab_size, hidden_size]`.
     Embedding,
-    /// Norm before attention.
-    InputNorm,
+    /// Norm of a layer.
+    Norm(NormKind),
     /// Weight of a projection, `[out, in]`.
     Linear(LinearKind),
     /// Bias of a projection, `[out]`.
     Bias(LinearKind),
-    /// Norm before the feed-forward layer.
-    PostNorm,
     /// Norm behind the last layer.
     FinalNorm,
     /// Output projection, where it is not the embedding.
@@ -151,16 +200,16 @@ impl Role {
     pub fn decays(self) -> bool {
         match self {
             Self::Embedding | Self::Linear(_) | Self::Head => true,
-            Self::InputNorm | Self::PostNorm | Self::FinalNorm | Self::Bias(_) => false,
+            Self::Norm(_) | Self::FinalNorm | Self::Bias(_) => false,
         }
     }
 
     /// Its values before training from scratch.
-    pub fn start(self) -> Start {
+    pub fn start(self, config: &ModelConfig) -> Start {
         match self {
             Self::Embedding | Self::Linear(_) | Self::Head => Start::Normal,
-            Self::InputNorm | Self::PostNorm | Self::FinalNorm => Start::Ones,
-            Self::Bias(_) => Start::Zeros,
+            Self::Norm(_) | Self::FinalNorm if config.norm_offset == 0.0 => Start::Ones,
+            Self::Norm(_) | Self::FinalNorm | Self::Bias(_) => Start::Zeros,
         }
     }
 
@@ -168,13 +217,16 @@ impl Role {
     /// projections that read the same input are one matrix.
     pub(super) fn place(self) -> usize {
         match self {
-            Self::Embedding | Self::InputNorm => 0,
-            Self::Linear(kind) => 1 + kind.unit() as usize * 3,
-            Self::Bias(kind) => 2 + kind.unit() as usize * 3,
-            // Between attention's output and the feed-forward layer.
-            Self::PostNorm => 3 + Unit::O as usize * 3,
-            Self::FinalNorm => 13,
-            Self::Head => 14,
+            Self::Embedding | Self::Norm(NormKind::BeforeAttention) => 0,
+            Self::Linear(kind) => 10 + kind.unit() as usize * 10,
+            Self::Bias(kind) => 11 + kind.unit() as usize * 10,
+            Self::Norm(NormKind::Query) => 12 + Unit::Qkv as usize * 10,
+            Self::Norm(NormKind::Key) => 13 + Unit::Qkv as usize * 10,
+            Self::Norm(NormKind::AfterAttention) => 12 + Unit::O as usize * 10,
+            Self::Norm(NormKind::BeforeFeedForward) => 13 + Unit::O as usize * 10,
+            Self::Norm(NormKind::AfterFeedForward) => 12 + Unit::Down as usize * 10,
+            Self::FinalNorm => 50,
+            Self::Head => 51,
         }
     }
 }
@@ -202,15 +254,16 @@ pub(super) fn tensors(config: &ModelConfig, layers: usize) -> Vec<TensorSpec> {
     add(Role::Embedding, None, "model.embed_tokens.weight".into(), &[config.vocab_size, h]);
     for layer in 0..layers {
         let name = |module: &str| format!("model.layers.{layer}.{module}.weight");
-        for kind in LinearKind::ALL {
+        for &kind in Unit::ALL.iter().flat_map(|unit| unit.kinds(config)) {
             let (rows, columns) = kind.shape(config);
             add(Role::Linear(kind), Some(layer), name(&kind.path()), &[rows, columns]);
             if kind.unit().has_bias(config) {
                 add(Role::Bias(kind), Some(layer), format!("model.layers.{layer}.{}.bias", kind.path()), &[rows]);
             }
         }
-        add(Role::InputNorm, Some(layer), name("input_layernorm"), &[h]);
-        add(Role::PostNorm, Some(layer), name("post_attention_layernorm"), &[h]);
+        for &(kind, module) in config.norms {
+            add(Role::Norm(kind), Some(layer), name(module), &[kind.width(config)]);
+        }
     }
     add(Role::FinalNorm, None, "model.norm.weight".into(), &[h]);
     if !config.tie_word_embeddings {

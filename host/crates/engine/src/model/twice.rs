@@ -1,8 +1,7 @@
 //! Tensors that a file has and a model does not: what they hold, told by their values and not by their names. They are
 //! left out where they say the same as what is there, as transformers 5 does; otherwise somebody must be told.
 
-use super::config::ModelConfig;
-use super::rope::{frequencies, plain_frequencies};
+use super::config::{ModelConfig, Rope};
 use super::weights::{PIECE, TensorHeader, WeightHeaders, WeightsError, map, parse, to_f32, width_of};
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -28,16 +27,21 @@ pub fn has_own_head(headers: &WeightHeaders, config: &ModelConfig) -> Result<boo
 /// # Errors
 /// [`WeightsError`] for files that cannot be read.
 pub fn other_frequencies(headers: &WeightHeaders, config: &ModelConfig) -> Result<Option<String>, WeightsError> {
-    let (plain, (scaled, _)) = (plain_frequencies(config), frequencies(config));
     let is_near = |found: &[f32], expected: &[f32]| {
         let near = |(found, expected): (&f32, &f32)| (found - expected).abs() <= ROUNDING * expected.abs();
         found.len() == expected.len() && found.iter().zip(expected).all(near)
     };
     for (name, header) in headers.tensors.iter().filter(|(name, _)| name.ends_with(".rotary_emb.inv_freq")) {
         // One value for each half of a head: what is much larger is none.
-        let found = if header.shape.iter().product::<usize>() == plain.len() { values(name, header)? } else { None };
+        let len = header.shape.iter().product::<usize>();
+        let found = if len <= config.head_dim { values(name, header)? } else { None };
         // Old files have them before they are stretched.
-        if !found.is_some_and(|found| is_near(&found, &plain) || is_near(&found, &scaled)) {
+        let is_known = |found: &[f32]| {
+            let frequencies =
+                |rope: &Rope| [rope.plain_frequencies(), rope.frequencies(false).0, rope.frequencies(true).0];
+            config.ropes.iter().flat_map(frequencies).any(|expected| is_near(found, &expected))
+        };
+        if !found.is_some_and(|found| is_known(&found)) {
             return Ok(Some(name.clone()));
         }
     }

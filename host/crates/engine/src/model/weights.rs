@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::config::ModelConfig;
 use super::layout::{Layout, Slot};
-use super::tensors::{Role, Start};
+use super::tensors::Start;
 use super::twice;
 use crate::rng;
 
@@ -335,7 +335,7 @@ fn randomize(seed: u64, config: &ModelConfig, layout: &Layout, sink: &mut Sink<'
         let stream = rng::stream_of(&slot.name);
         for start in (0..slot.len).step_by(PIECE) {
             let range = start..(start + PIECE).min(slot.len);
-            let values: Vec<f32> = match slot.role.map_or(Start::Normal, Role::start) {
+            let values: Vec<f32> = match slot.role.map_or(Start::Normal, |role| role.start(config)) {
                 Start::Normal => {
                     let scale = config.initializer_range as f32;
                     range.into_par_iter().map(|index| scale * rng::normal_at(seed, stream, index as u64)).collect()

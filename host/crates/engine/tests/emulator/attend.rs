@@ -14,8 +14,13 @@ fn values(stream: u64, len: usize) -> Vec<f32> {
     (0..len as u64).map(|index| f32::from_bits(normal_at(3, stream, index).to_bits() & 0xffff_0000)).collect()
 }
 
-pub(super) fn attend<K: Kernels>(kernels: &K, shape: AttentionShape, documents: &[u32]) -> Found {
-    kernels.prepare(shape, 64).unwrap();
+pub(super) fn attend<K: Kernels>(
+    kernels: &K,
+    shape: AttentionShape,
+    window: Option<usize>,
+    documents: &[u32],
+) -> Found {
+    kernels.prepare(shape, window, 64).unwrap();
     let rows: usize = documents.iter().map(|&length| length as usize).sum();
     let n = kernels.padded(rows);
     let upload = |format, width: usize, stream| {
@@ -34,9 +39,10 @@ pub(super) fn attend<K: Kernels>(kernels: &K, shape: AttentionShape, documents: 
     let batch = Rows { ids: &ids, positions: &positions, doc_lens: documents, targets, ..Rows::default() };
     kernels.stage(batch, &mut staged);
     let staged = staged.unwrap();
-    kernels.attention(shape, &staged, at(&qkv, 0), at_mut(&mut out, 0), at_mut(&mut lse, 0));
+    kernels.attention(shape, window, &staged, at(&qkv, 0), at_mut(&mut out, 0), at_mut(&mut lse, 0));
     let (kept, sums) = (at(&out, 0), at(&lse, 0));
-    kernels.attention_backward(shape, &staged, at(&qkv, 0), kept, sums, at(&dout, 0), at_mut(&mut gradients, 0));
+    let dout = at(&dout, 0);
+    kernels.attention_backward(shape, window, &staged, at(&qkv, 0), kept, sums, dout, at_mut(&mut gradients, 0));
     let download = |buffer: &K::Buffer, width: usize| {
         let mut values = vec![0.0; rows * width];
         kernels.download(at(buffer, 0), &mut values);
@@ -59,7 +65,7 @@ fn distance(found: &[f32], expected: &[f32]) -> f64 {
 
 /// Heads with the usual scale.
 pub(super) fn heads(heads: usize, kv_heads: usize, head_dim: usize) -> AttentionShape {
-    AttentionShape { heads, kv_heads, head_dim, scale: (1.0 / (head_dim as f64).sqrt()) as f32 }
+    AttentionShape { heads, kv_heads, head_dim, scale: (1.0 / (head_dim as f64).sqrt()) as f32, cap: None }
 }
 
 /// Holds what was found against what is right.

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::matmul::{Threads, gemm, gemm_at};
-use super::simd::{GRAIN, Shared, exp, exp_row, multiply, simd, softmax_row, sum};
+use super::simd::{GRAIN, Shared, exp, exp_row, multiply, simd, softmax_row, sum, tanh};
 use crate::{AttentionShape, Gemm};
 
 /// Queries whose scores exist at a time.
@@ -55,6 +55,28 @@ fn documents(doc_lens: &[u32]) -> Vec<(usize, usize)> {
     documents
 }
 
+/// The first row that a row of its document sees.
+fn lowest(row: usize, window: Option<usize>) -> usize {
+    window.map_or(0, |window| (row + 1).saturating_sub(window))
+}
+
+simd! {
+    /// Replaces scores `s` by `cap * tanh(s * scale / cap)`.
+    fn cap_row(scores: &mut [f32], scale: f32, cap: f32) {
+        let inverse = scale / cap;
+        for score in scores {
+            *score = cap * tanh(*score * inverse);
+        }
+    }
+}
+
+/// Scales and caps scores as far as they are not scaled yet; returns the factor that is left.
+fn capped(shape: AttentionShape, scores: &mut [f32]) -> f32 {
+    let Some(cap) = shape.cap else { return shape.scale };
+    cap_row(scores, shape.scale, cap);
+    1.0
+}
+
 fn run(tasks: usize, work_size: usize, work: impl Fn(usize) + Sync + Send) {
     if tasks == 1 || work_size <= GRAIN || rayon::current_num_threads() == 1 {
         (0..tasks).for_each(work);
@@ -63,7 +85,14 @@ fn run(tasks: usize, work_size: usize, work: impl Fn(usize) + Sync + Send) {
     }
 }
 
-pub(super) fn forward(shape: AttentionShape, doc_lens: &[u32], qkv: &[f32], out: &mut [f32], lse: &mut [f32]) {
+pub(super) fn forward(
+    shape: AttentionShape,
+    window: Option<usize>,
+    doc_lens: &[u32],
+    qkv: &[f32],
+    out: &mut [f32],
+    lse: &mut [f32],
+) {
     let (packed, width, dim) = (shape.packed(), shape.output(), shape.head_dim);
     let group = shape.heads / shape.kv_heads;
     let documents = documents(doc_lens);
@@ -76,18 +105,23 @@ pub(super) fn forward(shape: AttentionShape, doc_lens: &[u32], qkv: &[f32], out:
             let mut inverse = [0.0; BLOCK];
             for first in (0..length).step_by(BLOCK) {
                 let last = (first + BLOCK).min(length);
-                let (rows, keys) = (last - first, last);
+                // The first key that any query of the block sees.
+                let base = lowest(first, window);
+                let (rows, keys) = (last - first, last - base);
                 let scores = &mut scratch[..rows * keys];
                 let q = &qkv[(start + first) * packed + query..];
                 let scoring = Gemm::new([rows, keys, dim], (false, true), [packed, packed, keys], 0.0);
-                gemm(scoring, q, &qkv[start * packed + key..], scores, Threads::One);
+                gemm(scoring, q, &qkv[(start + base) * packed + key..], scores, Threads::One);
                 for row in 0..rows {
                     let scores = &mut scores[row * keys..][..keys];
-                    let (seen, ahead) = scores.split_at_mut(first + row + 1);
+                    let (scores, ahead) = scores.split_at_mut(first + row + 1 - base);
                     ahead.fill(0.0);
+                    let (behind, seen) = scores.split_at_mut(lowest(first + row, window) - base);
+                    behind.fill(0.0);
+                    let scale = capped(shape, seen);
                     // SAFETY: each row and head belongs to one task.
                     let lse = unsafe { lse.slice((start + first + row) * shape.heads + head, 1) };
-                    let (largest, total) = exp_row(seen, shape.scale);
+                    let (largest, total) = exp_row(seen, scale);
                     lse[0] = largest + total.ln();
                     inverse[row] = 1.0 / total;
                 }
@@ -95,7 +129,7 @@ pub(super) fn forward(shape: AttentionShape, doc_lens: &[u32], qkv: &[f32], out:
                 let out_block = out.pointer(place, (rows - 1) * width + dim);
                 let mixing = Gemm::new([rows, dim, keys], (false, false), [keys, packed, width], 0.0);
                 // SAFETY: the columns of one head in the rows of one document belong to one task.
-                unsafe { gemm_at(mixing, scores, &qkv[start * packed + value..], out_block, Threads::One) };
+                unsafe { gemm_at(mixing, scores, &qkv[(start + base) * packed + value..], out_block, Threads::One) };
                 // The sums divide the short rows of the output, not the long ones of the scores.
                 for row in 0..rows {
                     // SAFETY: as above.
@@ -125,7 +159,29 @@ simd! {
     }
 }
 
-pub(super) fn backward(shape: AttentionShape, doc_lens: &[u32], saved: &Saved<'_>, dout: &[f32], dqkv: &mut [f32]) {
+simd! {
+    /// The same where scores are capped: `dS` is that of the scores before.
+    fn capped_score_gradients(scores: &mut [f32], dp: &mut [f32], lse: f32, d: f32, scale: f32, cap: f32) {
+        let n = scores.len();
+        let dp = &mut dp[..n];
+        let inverse = scale / cap;
+        for i in 0..n {
+            let t = tanh(scores[i] * inverse);
+            let p = exp(cap * t - lse);
+            scores[i] = p;
+            dp[i] = p * (dp[i] - d) * (1.0 - t * t) * scale;
+        }
+    }
+}
+
+pub(super) fn backward(
+    shape: AttentionShape,
+    window: Option<usize>,
+    doc_lens: &[u32],
+    saved: &Saved<'_>,
+    dout: &[f32],
+    dqkv: &mut [f32],
+) {
     let (packed, width, dim) = (shape.packed(), shape.output(), shape.head_dim);
     let group = shape.heads / shape.kv_heads;
     let documents = documents(doc_lens);
@@ -148,32 +204,40 @@ pub(super) fn backward(shape: AttentionShape, doc_lens: &[u32], saved: &Saved<'_
                 let query = head * dim;
                 for first in (0..length).step_by(BLOCK) {
                     let last = (first + BLOCK).min(length);
-                    let (rows, keys) = (last - first, last);
+                    let base = lowest(first, window);
+                    let (rows, keys) = (last - first, last - base);
                     let (scores, dp) = (&mut scratch[..rows * keys], &mut dscratch[..rows * keys]);
                     let q = &qkv[(start + first) * packed + query..];
-                    let (k, v) = (&qkv[start * packed + key..], &qkv[start * packed + value..]);
+                    let (k, v) = (&qkv[(start + base) * packed + key..], &qkv[(start + base) * packed + value..]);
                     let do_ = &dout[(start + first) * width + head * dim..];
                     let scoring = Gemm::new([rows, keys, dim], (false, true), [packed, packed, keys], 0.0);
                     gemm(scoring, q, k, scores, Threads::One);
                     let weighing = Gemm::new([rows, keys, dim], (false, true), [width, packed, keys], 0.0);
                     gemm(weighing, do_, v, dp, Threads::One);
                     for row in 0..rows {
-                        let seen = first + row + 1;
+                        let (seen, unseen) = (first + row + 1 - base, lowest(first + row, window) - base);
                         let (scores, ahead) = scores[row * keys..][..keys].split_at_mut(seen);
                         ahead.fill(0.0);
+                        let (behind, scores) = scores.split_at_mut(unseen);
+                        behind.fill(0.0);
                         let (dp, ahead) = dp[row * keys..][..keys].split_at_mut(seen);
                         ahead.fill(0.0);
+                        let (behind, dp) = dp.split_at_mut(unseen);
+                        behind.fill(0.0);
                         let o = &out[(start + first + row) * width + head * dim..][..dim];
                         let d = dot(o, &do_[row * width..][..dim]);
                         let lse = lse[(start + first + row) * shape.heads + head];
-                        score_gradients(scores, dp, lse, d, shape.scale);
+                        match shape.cap {
+                            None => score_gradients(scores, dp, lse, d, shape.scale),
+                            Some(cap) => capped_score_gradients(scores, dp, lse, d, shape.scale, cap),
+                        }
                     }
                     let summing = Gemm::new([keys, dim, rows], (true, false), [keys, width, packed], 1.0);
-                    let dv = dqkv.pointer(start * packed + value, span(keys));
+                    let dv = dqkv.pointer((start + base) * packed + value, span(keys));
                     // SAFETY: the columns of one key-value head and of its query heads belong to one task.
                     unsafe { gemm_at(summing, scores, do_, dv, Threads::One) };
                     let summing = Gemm::new([keys, dim, rows], (true, false), [keys, packed, packed], 1.0);
-                    let dk = dqkv.pointer(start * packed + key, span(keys));
+                    let dk = dqkv.pointer((start + base) * packed + key, span(keys));
                     // SAFETY: as above.
                     unsafe { gemm_at(summing, dp, q, dk, Threads::One) };
                     let summing = Gemm::new([rows, dim, keys], (false, false), [keys, packed, packed], 0.0);
@@ -198,6 +262,7 @@ simd! {
 
 pub(super) fn cached(
     shape: AttentionShape,
+    window: Option<usize>,
     slots: &[u32],
     lens: &[u32],
     cache: &Cache<'_>,
@@ -210,7 +275,9 @@ pub(super) fn cached(
     let out = Shared::new(out);
     run(slots.len() * shape.heads, work_size, |task| {
         let (row, head) = (task / shape.heads, task % shape.heads);
-        let (length, base) = (lens[row] as usize, slots[row] as usize * cache.capacity * kv_width + head / group * dim);
+        let skipped = lowest(lens[row] as usize - 1, window);
+        let length = lens[row] as usize - skipped;
+        let base = (slots[row] as usize * cache.capacity + skipped) * kv_width + head / group * dim;
         let query = &qkv[row * packed + head * dim..][..dim];
         // SAFETY: each row and head belongs to one task.
         let out = unsafe { out.slice(row * width + head * dim, dim) };
@@ -219,7 +286,8 @@ pub(super) fn cached(
             for (index, score) in scores.iter_mut().enumerate() {
                 *score = dot(query, &cache.keys[base + index * kv_width..][..dim]);
             }
-            softmax_row(scores, shape.scale);
+            let scale = capped(shape, scores);
+            softmax_row(scores, scale);
             for (index, &score) in scores.iter().enumerate() {
                 add_scaled(out, &cache.values[base + index * kv_width..][..dim], score);
             }

@@ -4,9 +4,9 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::matmul::{Threads, gemm};
-use super::simd::{Shared, multiply, parallel_rows, softmax_row};
+use super::simd::{Shared, multiply, parallel_rows, simd, softmax_row, tanh};
 use crate::IGNORE;
-use crate::{Gemm, Targets};
+use crate::{Gemm, Head, Targets};
 
 /// Rows whose logits exist at a time, at most. The weight is read and its gradient is written once for so many rows.
 const CHUNK: usize = 256;
@@ -63,13 +63,13 @@ struct Scratch {
 static SCRATCH: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
 
 pub(super) fn linear_cross_entropy(
-    h: usize,
-    v: usize,
+    head: Head,
     x: &[f32],
     w: &[f32],
     targets: Targets<'_>,
     mut gradients: Option<Gradients<'_>>,
 ) -> f64 {
+    let Head { width: h, vocabulary: v, cap } = head;
     let rows: Vec<usize> = (0..targets.tokens.len()).filter(|&row| targets.tokens[row] != IGNORE).collect();
     let all = rows.len() == targets.tokens.len();
     if let Some(gradients) = &mut gradients {
@@ -107,7 +107,7 @@ pub(super) fn linear_cross_entropy(
         let product = Gemm::new([count, v, h], (false, true), [h, h, v], 0.0);
         gemm(product, input, w, logits, Threads::All);
         let losses = &mut scratch.losses[..count];
-        row_losses(v, chunk_rows, targets, gradients.is_some(), logits, losses);
+        row_losses(v, cap, chunk_rows, targets, gradients.is_some(), logits, losses);
         loss += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
         let Some(gradients) = &mut gradients else { continue };
         if let Some((dw, beta)) = &mut gradients.dw {
@@ -129,8 +129,41 @@ pub(super) fn linear_cross_entropy(
     loss
 }
 
+simd! {
+    /// Replaces logits `z` by `cap * tanh(z / cap)`; where there is room for them, keeps the slopes `1 - tanh^2`.
+    fn cap_row(logits: &mut [f32], cap: f32, slopes: &mut [f32]) {
+        let n = slopes.len();
+        let inverse = 1.0 / cap;
+        for i in 0..n {
+            let t = tanh(logits[i] * inverse);
+            slopes[i] = 1.0 - t * t;
+        }
+        for logit in logits {
+            *logit = cap * tanh(*logit * inverse);
+        }
+    }
+}
+
+simd! {
+    fn multiply_each(values: &mut [f32], factors: &[f32]) {
+        let n = values.len();
+        let factors = &factors[..n];
+        for i in 0..n {
+            values[i] *= factors[i];
+        }
+    }
+}
+
 /// Losses of the rows; with `gradients`, the logits become `(softmax - onehot) * scale * weight`.
-fn row_losses(v: usize, rows: &[usize], targets: Targets<'_>, gradients: bool, logits: &mut [f32], losses: &mut [f32]) {
+fn row_losses(
+    v: usize,
+    cap: Option<f32>,
+    rows: &[usize],
+    targets: Targets<'_>,
+    gradients: bool,
+    logits: &mut [f32],
+    losses: &mut [f32],
+) {
     let (logits, losses) = (Shared::new(logits), Shared::new(losses));
     parallel_rows(rows.len(), v, |first, last| {
         for slot in first..last {
@@ -138,11 +171,19 @@ fn row_losses(v: usize, rows: &[usize], targets: Targets<'_>, gradients: bool, l
             let (logits, loss) = unsafe { (logits.slice(slot * v, v), losses.slice(slot, 1)) };
             let target = targets.tokens[rows[slot]] as usize;
             let weight = targets.weights.map_or(1.0, |weights| weights[rows[slot]]);
+            let mut slopes = Vec::new();
+            if let Some(cap) = cap {
+                slopes.resize(if gradients { v } else { 0 }, 0.0);
+                cap_row(logits, cap, &mut slopes);
+            }
             let logit = logits[target];
             loss[0] = (softmax_row(logits, 1.0) - logit) * weight;
             if gradients {
                 logits[target] -= 1.0;
                 multiply(logits, targets.scale * weight);
+                if cap.is_some() {
+                    multiply_each(logits, &slopes);
+                }
             }
         }
     });
@@ -170,7 +211,8 @@ mod tests {
         let run = |room: Option<&mut [f32]>| {
             let (mut dx, mut dw) = (vec![f32::NAN; n * h], vec![f32::NAN; v * h]);
             let gradients = Gradients { dx: &mut dx, dw: Some((&mut dw, 0.0)), room };
-            let loss = linear_cross_entropy(h, v, &x, &w, targets, Some(gradients));
+            let head = Head { width: h, vocabulary: v, cap: None };
+            let loss = linear_cross_entropy(head, &x, &w, targets, Some(gradients));
             (loss, dx, dw)
         };
         let own = run(None);

@@ -1,10 +1,10 @@
-//! Loops over rows and elements: copies, embedding, rotary positions, SwiGLU, dropout, sums.
+//! Loops over rows and elements: copies, embedding, rotary positions, gated activations, dropout, sums.
 
 use rayon::prelude::*;
 
-use super::simd::{GRAIN, Shared, exp, parallel_rows, simd, sum};
-use crate::DropoutKey;
+use super::simd::{GRAIN, Shared, exp, multiply, parallel_rows, simd, sum, tanh};
 use crate::rng;
+use crate::{Activation, DropoutKey, Rotation};
 
 /// Elements of one share of a sum: fixed, so that the order of the sum is.
 const SUM_BLOCK: usize = 1 << 14;
@@ -26,6 +26,25 @@ pub(super) fn zero(target: &mut [f32]) {
     parallel_rows(len, 1, |first, last| {
         // SAFETY: each stretch belongs to one thread.
         unsafe { target.slice(first, last - first) }.fill(0.0);
+    });
+}
+
+pub(super) fn scale(factor: f32, target: &mut [f32]) {
+    let len = target.len();
+    let target = Shared::new(target);
+    parallel_rows(len, 1, |first, last| {
+        // SAFETY: each stretch belongs to one thread.
+        multiply(unsafe { target.slice(first, last - first) }, factor);
+    });
+}
+
+pub(super) fn copy_columns(rows: usize, width: usize, stride: usize, source: &[f32], target: &mut [f32]) {
+    let target = Shared::new(target);
+    parallel_rows(rows, width, |first, last| {
+        for row in first..last {
+            // SAFETY: each row belongs to one thread.
+            unsafe { target.slice(row * stride, width) }.copy_from_slice(&source[row * stride..][..width]);
+        }
     });
 }
 
@@ -77,30 +96,23 @@ simd! {
     }
 }
 
-pub(super) fn rope(
-    heads: usize,
-    head_dim: usize,
-    stride: usize,
-    positions: &[u32],
-    table: &[f32],
-    backward: bool,
-    x: &mut [f32],
-) {
+pub(super) fn rope(rotation: Rotation, positions: &[u32], table: &[f32], backward: bool, x: &mut [f32]) {
+    let Rotation { heads, head_dim, rotary_dim, stride } = rotation;
     let sign = if backward { -1.0 } else { 1.0 };
     let x = Shared::new(x);
     parallel_rows(positions.len(), heads * head_dim, |first, last| {
         for row in first..last {
-            let (cosines, sines) = table[positions[row] as usize * head_dim..][..head_dim].split_at(head_dim / 2);
+            let (cosines, sines) = table[positions[row] as usize * rotary_dim..][..rotary_dim].split_at(rotary_dim / 2);
             for head in 0..heads {
                 // SAFETY: each row belongs to one thread.
-                rotate(unsafe { x.slice(row * stride + head * head_dim, head_dim) }, cosines, sines, sign);
+                rotate(unsafe { x.slice(row * stride + head * head_dim, rotary_dim) }, cosines, sines, sign);
             }
         }
     });
 }
 
 simd! {
-    fn swiglu_row(gate: &[f32], up: &[f32], a: &mut [f32]) {
+    fn swiglu(gate: &[f32], up: &[f32], a: &mut [f32]) {
         let n = a.len();
         let (gate, up) = (&gate[..n], &up[..n]);
         for i in 0..n {
@@ -110,7 +122,7 @@ simd! {
 }
 
 simd! {
-    fn swiglu_row_backward(gate: &mut [f32], up: &mut [f32], da: &[f32]) {
+    fn swiglu_backward(gate: &mut [f32], up: &mut [f32], da: &[f32]) {
         let n = da.len();
         let (gate, up) = (&mut gate[..n], &mut up[..n]);
         for i in 0..n {
@@ -122,26 +134,63 @@ simd! {
     }
 }
 
-pub(super) fn swiglu(ffn: usize, gu: &[f32], a: &mut [f32]) {
+/// `sqrt(2 / pi)` and the factor of the cube in `Activation::GeluTanh`.
+const GELU: (f32, f32) = (0.797_884_6, 0.044_715);
+
+simd! {
+    fn geglu(gate: &[f32], up: &[f32], a: &mut [f32]) {
+        let n = a.len();
+        let (gate, up) = (&gate[..n], &up[..n]);
+        for i in 0..n {
+            let g = gate[i];
+            let t = tanh(GELU.0 * (g + GELU.1 * (g * g * g)));
+            a[i] = 0.5 * g * (1.0 + t) * up[i];
+        }
+    }
+}
+
+simd! {
+    fn geglu_backward(gate: &mut [f32], up: &mut [f32], da: &[f32]) {
+        let n = da.len();
+        let (gate, up) = (&mut gate[..n], &mut up[..n]);
+        for i in 0..n {
+            let (g, u, d) = (gate[i], up[i], da[i]);
+            let t = tanh(GELU.0 * (g + GELU.1 * (g * g * g)));
+            let slope = 0.5 * (1.0 + t) + 0.5 * g * (1.0 - t * t) * GELU.0 * (1.0 + 3.0 * GELU.1 * (g * g));
+            up[i] = d * (0.5 * g * (1.0 + t));
+            gate[i] = d * u * slope;
+        }
+    }
+}
+
+pub(super) fn glu(activation: Activation, ffn: usize, gu: &[f32], a: &mut [f32]) {
     let n = a.len() / ffn;
     let a = Shared::new(a);
     parallel_rows(n, 2 * ffn, |first, last| {
         for row in first..last {
             let (gate, up) = gu[row * 2 * ffn..][..2 * ffn].split_at(ffn);
             // SAFETY: each row belongs to one thread.
-            swiglu_row(gate, up, unsafe { a.slice(row * ffn, ffn) });
+            let a = unsafe { a.slice(row * ffn, ffn) };
+            match activation {
+                Activation::Silu => swiglu(gate, up, a),
+                Activation::GeluTanh => geglu(gate, up, a),
+            }
         }
     });
 }
 
-pub(super) fn swiglu_backward(ffn: usize, da: &[f32], gu: &mut [f32]) {
+pub(super) fn glu_backward(activation: Activation, ffn: usize, da: &[f32], gu: &mut [f32]) {
     let n = da.len() / ffn;
     let gu = Shared::new(gu);
     parallel_rows(n, 2 * ffn, |first, last| {
         for row in first..last {
             // SAFETY: each row belongs to one thread.
             let (gate, up) = unsafe { gu.slice(row * 2 * ffn, 2 * ffn) }.split_at_mut(ffn);
-            swiglu_row_backward(gate, up, &da[row * ffn..][..ffn]);
+            let da = &da[row * ffn..][..ffn];
+            match activation {
+                Activation::Silu => swiglu_backward(gate, up, da),
+                Activation::GeluTanh => geglu_backward(gate, up, da),
+            }
         }
     });
 }

@@ -12,8 +12,8 @@ mod norm;
 mod simd;
 
 use super::{
-    AdamState, AdamStep, AttentionShape, DropoutKey, Format, Gemm, Kernels, LossGradients, Rows, Segment, Targets,
-    Totals, View, ViewMut, extent,
+    Activation, AdamState, AdamStep, AttentionShape, DropoutKey, Format, Gemm, Head, Kernels, LossGradients, Norm,
+    Rotation, Rows, Segment, Targets, Totals, View, ViewMut, extent,
 };
 
 /// The CPU as a device.
@@ -191,64 +191,79 @@ impl Kernels for CpuKernels {
         elementwise::embed_backward(h, &rows.ids, dy.slice(rows.ids.len() * h), dtable.rest());
     }
 
+    fn scale(&self, len: usize, factor: f32, x: ViewMut<'_, CpuBuffer>) {
+        elementwise::scale(factor, x.slice(len));
+    }
+
+    fn copy_columns(
+        &self,
+        rows: usize,
+        width: usize,
+        stride: usize,
+        source: View<'_, CpuBuffer>,
+        target: ViewMut<'_, CpuBuffer>,
+    ) {
+        let len = extent(rows, width, stride);
+        elementwise::copy_columns(rows, width, stride, source.slice(len), target.slice(len));
+    }
+
     fn rmsnorm(
         &self,
-        n: usize,
-        h: usize,
-        eps: f32,
+        norm: Norm,
         x: View<'_, CpuBuffer>,
         w: View<'_, CpuBuffer>,
+        residual: Option<View<'_, CpuBuffer>>,
         y: ViewMut<'_, CpuBuffer>,
         r: ViewMut<'_, CpuBuffer>,
     ) {
-        norm::forward(h, eps, x.slice(n * h), w.slice(h), y.slice(n * h), r.slice(n));
+        let (len, w, r) = (norm.extent(), w.slice(norm.width), r.slice(norm.count()));
+        norm::forward(norm, x.slice(len), w, residual.map(|residual| residual.slice(len)), y.slice(len), r);
     }
 
     fn rmsnorm_again(
         &self,
-        n: usize,
-        h: usize,
+        norm: Norm,
         x: View<'_, CpuBuffer>,
         w: View<'_, CpuBuffer>,
         r: View<'_, CpuBuffer>,
         y: ViewMut<'_, CpuBuffer>,
     ) {
-        norm::again(h, x.slice(n * h), w.slice(h), r.slice(n), y.slice(n * h));
+        let len = norm.extent();
+        norm::again(norm, x.slice(len), w.slice(norm.width), r.slice(norm.count()), y.slice(len));
     }
 
     fn rmsnorm_backward(
         &self,
-        n: usize,
-        h: usize,
+        norm: Norm,
         x: View<'_, CpuBuffer>,
         w: View<'_, CpuBuffer>,
         r: View<'_, CpuBuffer>,
-        dy: View<'_, CpuBuffer>,
+        dy: Option<View<'_, CpuBuffer>>,
         dx: ViewMut<'_, CpuBuffer>,
         dw: Option<(ViewMut<'_, CpuBuffer>, f32)>,
     ) {
-        let dw = dw.map(|(dw, beta)| (dw.slice(h), beta));
-        norm::backward(h, x.slice(n * h), w.slice(h), r.slice(n), dy.slice(n * h), dx.slice(n * h), dw);
+        let len = norm.extent();
+        let (dy, dw) = (dy.map(|dy| dy.slice(len)), dw.map(|(dw, beta)| (dw.slice(norm.width), beta)));
+        norm::backward(norm, x.slice(len), w.slice(norm.width), r.slice(norm.count()), dy, dx.slice(len), dw);
     }
 
     fn rope(
         &self,
-        heads: usize,
-        head_dim: usize,
-        stride: usize,
+        rotation: Rotation,
         rows: &CpuRows,
         table: View<'_, CpuBuffer>,
         backward: bool,
         x: ViewMut<'_, CpuBuffer>,
     ) {
         let positions = &rows.positions;
-        let x = x.slice(extent(positions.len(), heads * head_dim, stride));
-        elementwise::rope(heads, head_dim, stride, positions, table.rest(), backward, x);
+        let x = x.slice(extent(positions.len(), rotation.heads * rotation.head_dim, rotation.stride));
+        elementwise::rope(rotation, positions, table.rest(), backward, x);
     }
 
     fn attention(
         &self,
         shape: AttentionShape,
+        window: Option<usize>,
         rows: &CpuRows,
         qkv: View<'_, CpuBuffer>,
         out: ViewMut<'_, CpuBuffer>,
@@ -257,12 +272,13 @@ impl Kernels for CpuKernels {
         let n = rows.ids.len();
         let (qkv, out, lse) =
             (qkv.slice(n * shape.packed()), out.slice(n * shape.output()), lse.slice(n * shape.heads));
-        attention::forward(shape, &rows.doc_lens, qkv, out, lse);
+        attention::forward(shape, window, &rows.doc_lens, qkv, out, lse);
     }
 
     fn attention_backward(
         &self,
         shape: AttentionShape,
+        window: Option<usize>,
         rows: &CpuRows,
         qkv: View<'_, CpuBuffer>,
         out: View<'_, CpuBuffer>,
@@ -277,7 +293,7 @@ impl Kernels for CpuKernels {
             lse: lse.slice(n * shape.heads),
         };
         let (dout, dqkv) = (dout.slice(n * shape.output()), dqkv.slice(n * shape.packed()));
-        attention::backward(shape, &rows.doc_lens, &saved, dout, dqkv);
+        attention::backward(shape, window, &rows.doc_lens, &saved, dout, dqkv);
     }
 
     fn append(
@@ -302,6 +318,7 @@ impl Kernels for CpuKernels {
     fn attention_cached(
         &self,
         shape: AttentionShape,
+        window: Option<usize>,
         rows: &CpuRows,
         capacity: usize,
         qkv: View<'_, CpuBuffer>,
@@ -312,15 +329,22 @@ impl Kernels for CpuKernels {
         let b = rows.slots.len();
         let (qkv, out) = (qkv.slice(b * shape.packed()), out.slice(b * shape.output()));
         let cache = attention::Cache { capacity, keys: keys.rest(), values: values.rest() };
-        attention::cached(shape, &rows.slots, &rows.lens, &cache, qkv, out);
+        attention::cached(shape, window, &rows.slots, &rows.lens, &cache, qkv, out);
     }
 
-    fn swiglu(&self, n: usize, ffn: usize, gu: View<'_, CpuBuffer>, a: ViewMut<'_, CpuBuffer>) {
-        elementwise::swiglu(ffn, gu.slice(n * 2 * ffn), a.slice(n * ffn));
+    fn glu(&self, activation: Activation, n: usize, ffn: usize, gu: View<'_, CpuBuffer>, a: ViewMut<'_, CpuBuffer>) {
+        elementwise::glu(activation, ffn, gu.slice(n * 2 * ffn), a.slice(n * ffn));
     }
 
-    fn swiglu_backward(&self, n: usize, ffn: usize, da: View<'_, CpuBuffer>, gu: ViewMut<'_, CpuBuffer>) {
-        elementwise::swiglu_backward(ffn, da.slice(n * ffn), gu.slice(n * 2 * ffn));
+    fn glu_backward(
+        &self,
+        activation: Activation,
+        n: usize,
+        ffn: usize,
+        da: View<'_, CpuBuffer>,
+        gu: ViewMut<'_, CpuBuffer>,
+    ) {
+        elementwise::glu_backward(activation, ffn, da.slice(n * ffn), gu.slice(n * 2 * ffn));
     }
 
     fn dropout(
@@ -338,15 +362,14 @@ impl Kernels for CpuKernels {
 
     fn linear_cross_entropy(
         &self,
-        h: usize,
-        v: usize,
+        head: Head,
         rows: &CpuRows,
         x: View<'_, CpuBuffer>,
         w: View<'_, CpuBuffer>,
         gradients: Option<LossGradients<'_, CpuBuffer>>,
         tally: &mut CpuTally,
     ) {
-        let n = rows.ids.len();
+        let (n, Head { width: h, vocabulary: v, .. }) = (rows.ids.len(), head);
         let gradients = gradients.map(|LossGradients { dx, dw, idle }| {
             let (dw, room) = match dw {
                 None => (None, None),
@@ -359,7 +382,7 @@ impl Kernels for CpuKernels {
             cross_entropy::Gradients { dx: dx.slice(n * h), dw, room }
         });
         let (x, w) = (x.slice(n * h), w.slice(v * h));
-        tally.totals.loss_sum += cross_entropy::linear_cross_entropy(h, v, x, w, rows.targets(), gradients);
+        tally.totals.loss_sum += cross_entropy::linear_cross_entropy(head, x, w, rows.targets(), gradients);
     }
 
     fn sum_of_squares(&self, len: usize, x: View<'_, CpuBuffer>, tally: &mut CpuTally) {

@@ -55,6 +55,12 @@ pub(super) struct Launches<'a> {
     pub(super) device: &'a Device,
     pub(super) kernels: Attention,
     pub(super) shape: AttentionShape,
+    pub(super) window: Option<usize>,
+}
+
+/// A window as the kernels take it.
+fn reach(window: Option<usize>) -> u64 {
+    word(window.map_or(u32::MAX as usize, |window| window.min(u32::MAX as usize)))
 }
 
 impl Launches<'_> {
@@ -68,7 +74,7 @@ impl Launches<'_> {
         let (shape, tiles) = (self.shape, rows.tables.forward);
         let threads = if shape.head_dim <= 128 { 128 } else { 256 };
         let shared = shared_bytes(self.device.precision, shape.head_dim).0;
-        let arguments = [qkv, out, lse, rows.at(tiles), float(shape.scale)];
+        let arguments = [qkv, out, lse, rows.at(tiles), float(shape.scale), reach(self.window)];
         self.device.context.launch(self.kernels.attention, [tiles.count, shape.heads], threads, shared, &arguments);
     }
 
@@ -93,7 +99,7 @@ impl Launches<'_> {
             (kernels.attention_backward_keys, rows.tables.keys, shape.kv_heads),
             (kernels.attention_backward_queries, rows.tables.queries, shape.heads),
         ] {
-            let arguments = [qkv, dout, lse, delta, dqkv, rows.at(tiles), float(shape.scale)];
+            let arguments = [qkv, dout, lse, delta, dqkv, rows.at(tiles), float(shape.scale), reach(self.window)];
             device.context.launch(function, [tiles.count, heads], threads, shared, &arguments);
         }
     }
@@ -107,7 +113,8 @@ impl Launches<'_> {
     pub(super) fn cached(&self, rows: &CudaRows, capacity: usize, qkv: u64, keys: u64, values: u64, out: u64) {
         let (slots, lens) = (rows.tables.slots, rows.tables.lens);
         let scale = float(self.shape.scale);
-        let arguments = [qkv, keys, values, out, rows.at(slots), rows.at(lens), word(capacity), scale];
+        let window = reach(self.window);
+        let arguments = [qkv, keys, values, out, rows.at(slots), rows.at(lens), word(capacity), scale, window];
         let grid = [slots.count, self.shape.kv_heads];
         self.device.context.launch(self.kernels.attention_cached, grid, THREADS, 0, &arguments);
     }
@@ -133,6 +140,10 @@ impl Device {
 
     /// The group in which cuDNN computes a document of `length` rows and which passes, made ready and tried the first time.
     pub(super) fn group(self: &Arc<Self>, length: usize) -> Option<(Group, Passes)> {
+        let &(shape, window, _) = self.attention.get()?;
+        if !plan::is_fused(length, shape, window) {
+            return None;
+        }
         let Ok(cudnn) = self.cudnn.get()? else {
             self.missed_cudnn.fetch_or(length > plan::SHORT, Ordering::Relaxed);
             return None;
@@ -185,13 +196,13 @@ struct Operands {
 
 impl<'a> Trial<'a> {
     fn new(device: &'a Arc<Device>, cudnn: &'a Cudnn, group: Group) -> Result<Self, String> {
-        let &(shape, kernels) = device.attention.get().ok_or("attention was not prepared")?;
+        let &(shape, _, kernels) = device.attention.get().ok_or("attention was not prepared")?;
         let mut doc_lens = vec![group.length.min(TRIAL) as u32];
         if group.documents > 1 {
             doc_lens.push(group.length.min(TRIAL_SHORT) as u32);
         }
         let n = plan::padded(doc_lens.iter().sum::<u32>() as usize);
-        let launches = Launches { device, kernels, shape };
+        let launches = Launches { device, kernels, shape, window: None };
         Ok(Self { device, cudnn, launches, group, doc_lens, n, memory: Vec::new() })
     }
 

@@ -175,7 +175,7 @@ mod tests {
     }
 
     fn shape(heads: usize, kv_heads: usize, head_dim: usize) -> AttentionShape {
-        AttentionShape { heads, kv_heads, head_dim, scale: 1.0 }
+        AttentionShape { heads, kv_heads, head_dim, scale: 1.0, cap: None }
     }
 
     #[test]
@@ -184,7 +184,8 @@ mod tests {
         let compiler = Compiler::new(&nvrtc, None);
         let mut seen = std::collections::BTreeSet::new();
         for precision in [Precision::F32, Precision::Bf16] {
-            for shape in [shape(9, 3, 64), shape(32, 8, 64), shape(32, 8, 128), shape(4, 2, 16)] {
+            let capped = AttentionShape { cap: Some(50.0), ..shape(8, 4, 256) };
+            for shape in [shape(9, 3, 64), shape(32, 8, 64), shape(32, 8, 128), shape(4, 2, 16), capped] {
                 for (source, defines) in sources(precision, shape) {
                     for capability in [(8, 0), (9, 0)] {
                         if !seen.insert((source.name, defines.clone(), capability)) {

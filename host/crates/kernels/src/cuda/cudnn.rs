@@ -594,7 +594,8 @@ mod tests {
         for (length, (heads, kv_heads, head_dim)) in [(2048, 0), (300, 1), (8000, 2), (2000, 3), (4096, 4), (1024, 5)]
             .map(|(length, index): (usize, usize)| (length, shapes[index]))
         {
-            let shape = AttentionShape { heads, kv_heads, head_dim, scale: (1.0 / (head_dim as f64).sqrt()) as f32 };
+            let shape =
+                AttentionShape { heads, kv_heads, head_dim, scale: (1.0 / (head_dim as f64).sqrt()) as f32, cap: None };
             let group = plan::fused_group(length, shape).unwrap();
             let plans = Plans::new(&functions, &Target::Described(&device), shape, group);
             let (wanted, foreseen) = (plans.workspace(), plan::fused_bytes(group, shape));

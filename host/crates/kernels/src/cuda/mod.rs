@@ -33,8 +33,8 @@ use rows::Feeder;
 use symbols::{BlasLt, Cudnn as CudnnFunctions, Driver, Nvrtc};
 
 use super::{
-    AdamState, AdamStep, AttentionShape, DeviceError, DropoutKey, Format, Gemm, Kernels, LossGradients, Precision,
-    Rows, Segment, Totals, Usage, View, ViewMut, extent,
+    Activation, AdamState, AdamStep, AttentionShape, DeviceError, DropoutKey, Format, Gemm, Head, Kernels,
+    LossGradients, Norm as NormShape, Precision, Rotation, Rows, Segment, Totals, Usage, View, ViewMut, extent,
 };
 
 /// Threads of a block of elementwise kernels.
@@ -81,7 +81,8 @@ kernels! {
 }
 kernels! {
     /// Loops over rows and elements.
-    Elementwise of "elementwise.cu": rope, swiglu, swiglu_backward, dropout, gather_rows, scatter_rows
+    Elementwise of "elementwise.cu":
+        rope, glu, glu_backward, scale, copy_columns, dropout, gather_rows, scatter_rows
 }
 kernels! {
     /// The embedding.
@@ -117,10 +118,11 @@ fn precision_defines(precision: Precision) -> Vec<String> {
 }
 
 fn attention_defines(precision: Precision, shape: AttentionShape) -> Vec<String> {
-    let AttentionShape { heads, kv_heads, head_dim, .. } = shape;
+    let AttentionShape { heads, kv_heads, head_dim, cap, .. } = shape;
     let mut defines = precision_defines(precision);
     defines
         .extend([("HEAD_DIM", head_dim), ("HEADS", heads), ("KV_HEADS", kv_heads)].map(|(n, v)| format!("-D{n}={v}")));
+    defines.extend(cap.map(|cap| format!("-DSCORE_CAP={cap:?}f")));
     defines
 }
 
@@ -151,7 +153,8 @@ struct Device {
     embedding: Embedding,
     loss: Loss,
     optimizer: Optimizer,
-    attention: OnceLock<(AttentionShape, Attention)>,
+    /// Its kernels for the shape of heads, and the smallest window of the model.
+    attention: OnceLock<(AttentionShape, Option<usize>, Attention)>,
     /// cuDNN, where it is there and this device has a use for it.
     cudnn_functions: Result<Arc<CudnnFunctions>, String>,
     /// Its attention for the shape of heads, or why there is none.
@@ -416,10 +419,12 @@ impl CudaKernels {
     }
 
     /// Attention's kernels for a shape, which [`Kernels::prepare`] has compiled.
-    fn launches(&self, shape: AttentionShape) -> Option<attention::Launches<'_>> {
+    fn launches(&self, shape: AttentionShape, window: Option<usize>) -> Option<attention::Launches<'_>> {
         let device = &*self.0;
         match device.attention.get() {
-            Some(&(prepared, kernels)) if prepared == shape => Some(attention::Launches { device, kernels, shape }),
+            Some(&(prepared, _, kernels)) if prepared == shape => {
+                Some(attention::Launches { device, kernels, shape, window })
+            }
             _ => {
                 device.context.fail("attention", format!("it was not prepared for {shape:?}"));
                 None

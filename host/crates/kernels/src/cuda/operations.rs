@@ -5,10 +5,10 @@ use plan::LossRoom;
 
 use super::rows::Grouping;
 use super::{
-    AdamState, AdamStep, Arc, Attention, AttentionShape, CudaBuffer, CudaKernels, CudaRepeats, CudaRows, CudaSegments,
-    CudaTally, Cudnn, DeviceError, DropoutKey, Format, Gemm, Kernels, LONGEST_NORM, LossGradients, Mutex,
-    OPTIMIZER_TILE, Operand, Precision, Rows, SUM_THREADS, Segment, THREADS, Totals, Usage, View, ViewMut, attention,
-    attention_defines, elements, extent, float, lock, plan, word,
+    Activation, AdamState, AdamStep, Arc, Attention, AttentionShape, CudaBuffer, CudaKernels, CudaRepeats, CudaRows,
+    CudaSegments, CudaTally, Cudnn, DeviceError, DropoutKey, Format, Gemm, Head, Kernels, LONGEST_NORM, LossGradients,
+    Mutex, NormShape, OPTIMIZER_TILE, Operand, Precision, Rotation, Rows, SUM_THREADS, Segment, THREADS, Totals, Usage,
+    View, ViewMut, attention, attention_defines, elements, extent, float, lock, plan, word,
 };
 
 impl Kernels for CudaKernels {
@@ -38,12 +38,12 @@ impl Kernels for CudaKernels {
         Some(Usage { peak_memory_bytes, graph_launches: self.graph_launches(), remarks })
     }
 
-    fn prepare(&self, shape: AttentionShape, h: usize) -> Result<(), DeviceError> {
+    fn prepare(&self, shape: AttentionShape, window: Option<usize>, widest: usize) -> Result<(), DeviceError> {
         let device = &*self.0;
         let unsupported =
             |reason: String| Err(DeviceError::Unsupported { device: device.context.name.clone(), reason });
-        if h > LONGEST_NORM {
-            return unsupported(format!("a hidden size of {h}: this backend's norms take up to {LONGEST_NORM}"));
+        if widest > LONGEST_NORM {
+            return unsupported(format!("norms of {widest} elements: this backend's take up to {LONGEST_NORM}"));
         }
         let multiple = if device.precision == Precision::Bf16 { 8 } else { 2 };
         if shape.head_dim > 256 || !shape.head_dim.is_multiple_of(multiple) {
@@ -57,7 +57,7 @@ impl Kernels for CudaKernels {
             for (function, bytes) in attention::shared(&attention, device.precision, shape) {
                 device.context.allow_shared(function, bytes);
             }
-            let _ = device.attention.set((shape, attention));
+            let _ = device.attention.set((shape, window, attention));
             let functions = device.cudnn_functions.clone();
             let _ = device.cudnn.set(functions.and_then(|functions| Cudnn::new(functions, &device.context, shape)));
         }
@@ -127,7 +127,7 @@ impl Kernels for CudaKernels {
     fn stage(&self, rows: Rows<'_>, staged: &mut Option<CudaRows>) {
         let device = &self.0;
         let group = |length: usize| device.group(length);
-        let grouping: Option<Grouping<'_>> = device.attention.get().map(|&(shape, _)| (shape, &group as _));
+        let grouping: Option<Grouping<'_>> = device.attention.get().map(|&(shape, ..)| (shape, &group as _));
         staged.get_or_insert_with(|| CudaRows::new(device)).put(&rows, attention::TILES, grouping);
     }
 
@@ -193,50 +193,75 @@ impl Kernels for CudaKernels {
         device.by_groups(device.embedding.embed_backward_finish, count, h, &arguments);
     }
 
+    fn scale(&self, len: usize, factor: f32, x: ViewMut<'_, CudaBuffer>) {
+        self.0.by_groups(self.0.elementwise.scale, 1, len, &[x.pointer(len), len as u64, float(factor)]);
+    }
+
+    fn copy_columns(
+        &self,
+        rows: usize,
+        width: usize,
+        stride: usize,
+        source: View<'_, CudaBuffer>,
+        target: ViewMut<'_, CudaBuffer>,
+    ) {
+        let len = extent(rows, width, stride);
+        let arguments = [source.pointer(len), target.pointer(len), word(rows), word(width), word(stride)];
+        self.0.by_groups(self.0.elementwise.copy_columns, rows, width, &arguments);
+    }
+
     fn rmsnorm(
         &self,
-        n: usize,
-        h: usize,
-        eps: f32,
+        norm: NormShape,
         x: View<'_, CudaBuffer>,
         w: View<'_, CudaBuffer>,
+        residual: Option<View<'_, CudaBuffer>>,
         y: ViewMut<'_, CudaBuffer>,
         r: ViewMut<'_, CudaBuffer>,
     ) {
-        let pointers = [x.pointer(n * h), w.pointer(h), y.pointer(n * h), r.pointer(n)];
-        let [x, w, y, r] = pointers;
-        self.0.by_rows(self.0.norm.rmsnorm, n, h, &[x, w, y, r, word(n), word(h), float(eps)]);
+        let (n, h, len) = (norm.count(), norm.width, norm.extent());
+        let [parts, stride] = [norm.parts, norm.stride].map(word);
+        let residual = residual.map_or(0, |residual| residual.pointer(len));
+        let (x, w, y, r) = (x.pointer(len), w.pointer(h), y.pointer(len), r.pointer(n));
+        let [eps, offset, gain] = [norm.eps, norm.offset, norm.gain].map(float);
+        let arguments = [x, w, residual, y, r, word(n), word(h), parts, stride, eps, offset, gain];
+        self.0.by_rows(self.0.norm.rmsnorm, n, h, &arguments);
     }
 
     fn rmsnorm_again(
         &self,
-        n: usize,
-        h: usize,
+        norm: NormShape,
         x: View<'_, CudaBuffer>,
         w: View<'_, CudaBuffer>,
         r: View<'_, CudaBuffer>,
         y: ViewMut<'_, CudaBuffer>,
     ) {
-        let (x, w, r, y) = (x.pointer(n * h), w.pointer(h), r.pointer(n), y.pointer(n * h));
-        self.0.by_rows(self.0.norm.rmsnorm_again, n, h, &[x, w, r, y, word(n), word(h)]);
+        let (n, h, len) = (norm.count(), norm.width, norm.extent());
+        let [parts, stride] = [norm.parts, norm.stride].map(word);
+        let (x, w, r, y) = (x.pointer(len), w.pointer(h), r.pointer(n), y.pointer(len));
+        let [offset, gain] = [norm.offset, norm.gain].map(float);
+        self.0.by_rows(self.0.norm.rmsnorm_again, n, h, &[x, w, r, y, word(n), word(h), parts, stride, offset, gain]);
     }
 
     fn rmsnorm_backward(
         &self,
-        n: usize,
-        h: usize,
+        norm: NormShape,
         x: View<'_, CudaBuffer>,
         w: View<'_, CudaBuffer>,
         r: View<'_, CudaBuffer>,
-        dy: View<'_, CudaBuffer>,
+        dy: Option<View<'_, CudaBuffer>>,
         dx: ViewMut<'_, CudaBuffer>,
         dw: Option<(ViewMut<'_, CudaBuffer>, f32)>,
     ) {
         let device = &*self.0;
+        let (n, h, len) = (norm.count(), norm.width, norm.extent());
         let blocks = plan::norm_blocks(n, h, device.multiprocessors());
         let partial = if dw.is_some() { device.room(plan::norm_bytes(n, h, device.multiprocessors())) } else { 0 };
-        let (x, w, r) = (x.pointer(n * h), w.pointer(h), r.pointer(n));
-        let arguments = [x, w, r, dy.pointer(n * h), dx.pointer(n * h), partial, word(n), word(h)];
+        let (x, w, r, dx) = (x.pointer(len), w.pointer(h), r.pointer(n), dx.pointer(len));
+        let dy = dy.map_or(dx, |dy| dy.pointer(len));
+        let [parts, stride] = [norm.parts, norm.stride].map(word);
+        let [offset, gain] = [norm.offset, norm.gain].map(float);
+        let arguments = [x, w, r, dy, dx, partial, word(n), word(h), parts, stride, offset, gain];
         let threads = plan::norm_threads(h) as u32;
         device.context.launch(device.norm.rmsnorm_backward, [blocks, 1], threads, 0, &arguments);
         if let Some((dw, beta)) = dw {
@@ -248,16 +273,15 @@ impl Kernels for CudaKernels {
 
     fn rope(
         &self,
-        heads: usize,
-        head_dim: usize,
-        stride: usize,
+        rotation: Rotation,
         rows: &CudaRows,
         table: View<'_, CudaBuffer>,
         backward: bool,
         x: ViewMut<'_, CudaBuffer>,
     ) {
+        let Rotation { heads, head_dim, rotary_dim, stride } = rotation;
         let n = rows.tables.n;
-        let (x, table) = (x.pointer(extent(n, heads * head_dim, stride)), table.pointer(head_dim));
+        let (x, table) = (x.pointer(extent(n, heads * head_dim, stride)), table.pointer(rotary_dim));
         let arguments = [
             x,
             rows.at(rows.tables.positions),
@@ -265,21 +289,23 @@ impl Kernels for CudaKernels {
             word(n),
             word(heads),
             word(head_dim),
+            word(rotary_dim),
             word(stride),
             float(if backward { -1.0 } else { 1.0 }),
         ];
-        self.0.by_groups(self.0.elementwise.rope, n * heads, head_dim / 2, &arguments);
+        self.0.by_groups(self.0.elementwise.rope, n * heads, rotary_dim / 2, &arguments);
     }
 
     fn attention(
         &self,
         shape: AttentionShape,
+        window: Option<usize>,
         rows: &CudaRows,
         qkv: View<'_, CudaBuffer>,
         out: ViewMut<'_, CudaBuffer>,
         lse: ViewMut<'_, CudaBuffer>,
     ) {
-        let Some(launches) = self.launches(shape) else { return };
+        let Some(launches) = self.launches(shape, window) else { return };
         let n = rows.tables.n;
         let (qkv, out) = (qkv.pointer(n * shape.packed()), out.pointer(n * shape.output()));
         launches.forward(rows, qkv, out, lse.pointer(n * shape.heads));
@@ -288,6 +314,7 @@ impl Kernels for CudaKernels {
     fn attention_backward(
         &self,
         shape: AttentionShape,
+        window: Option<usize>,
         rows: &CudaRows,
         qkv: View<'_, CudaBuffer>,
         out: View<'_, CudaBuffer>,
@@ -295,7 +322,7 @@ impl Kernels for CudaKernels {
         dout: View<'_, CudaBuffer>,
         dqkv: ViewMut<'_, CudaBuffer>,
     ) {
-        let Some(launches) = self.launches(shape) else { return };
+        let Some(launches) = self.launches(shape, window) else { return };
         let n = rows.tables.n;
         let (qkv, dqkv) = (qkv.pointer(n * shape.packed()), dqkv.pointer(n * shape.packed()));
         let (out, dout) = (out.pointer(n * shape.output()), dout.pointer(n * shape.output()));
@@ -311,7 +338,7 @@ impl Kernels for CudaKernels {
         keys: ViewMut<'_, CudaBuffer>,
         values: ViewMut<'_, CudaBuffer>,
     ) {
-        let Some(launches) = self.launches(shape) else { return };
+        let Some(launches) = self.launches(shape, None) else { return };
         let qkv = qkv.pointer(rows.tables.slots.count * shape.packed());
         launches.append(rows, capacity, qkv, keys.pointer(0), values.pointer(0));
     }
@@ -319,6 +346,7 @@ impl Kernels for CudaKernels {
     fn attention_cached(
         &self,
         shape: AttentionShape,
+        window: Option<usize>,
         rows: &CudaRows,
         capacity: usize,
         qkv: View<'_, CudaBuffer>,
@@ -326,20 +354,27 @@ impl Kernels for CudaKernels {
         values: View<'_, CudaBuffer>,
         out: ViewMut<'_, CudaBuffer>,
     ) {
-        let Some(launches) = self.launches(shape) else { return };
+        let Some(launches) = self.launches(shape, window) else { return };
         let b = rows.tables.slots.count;
         let (qkv, out) = (qkv.pointer(b * shape.packed()), out.pointer(b * shape.output()));
         launches.cached(rows, capacity, qkv, keys.pointer(0), values.pointer(0), out);
     }
 
-    fn swiglu(&self, n: usize, ffn: usize, gu: View<'_, CudaBuffer>, a: ViewMut<'_, CudaBuffer>) {
-        let (gu, a) = (gu.pointer(n * 2 * ffn), a.pointer(n * ffn));
-        self.0.by_groups(self.0.elementwise.swiglu, n, ffn, &[gu, a, word(n), word(ffn)]);
+    fn glu(&self, activation: Activation, n: usize, ffn: usize, gu: View<'_, CudaBuffer>, a: ViewMut<'_, CudaBuffer>) {
+        let (gu, a, gelu) = (gu.pointer(n * 2 * ffn), a.pointer(n * ffn), u64::from(activation != Activation::Silu));
+        self.0.by_groups(self.0.elementwise.glu, n, ffn, &[gu, a, word(n), word(ffn), gelu]);
     }
 
-    fn swiglu_backward(&self, n: usize, ffn: usize, da: View<'_, CudaBuffer>, gu: ViewMut<'_, CudaBuffer>) {
-        let (da, gu) = (da.pointer(n * ffn), gu.pointer(n * 2 * ffn));
-        self.0.by_groups(self.0.elementwise.swiglu_backward, n, ffn, &[da, gu, word(n), word(ffn)]);
+    fn glu_backward(
+        &self,
+        activation: Activation,
+        n: usize,
+        ffn: usize,
+        da: View<'_, CudaBuffer>,
+        gu: ViewMut<'_, CudaBuffer>,
+    ) {
+        let (da, gu, gelu) = (da.pointer(n * ffn), gu.pointer(n * 2 * ffn), u64::from(activation != Activation::Silu));
+        self.0.by_groups(self.0.elementwise.glu_backward, n, ffn, &[da, gu, word(n), word(ffn), gelu]);
     }
 
     fn dropout(
@@ -359,14 +394,14 @@ impl Kernels for CudaKernels {
 
     fn linear_cross_entropy(
         &self,
-        h: usize,
-        v: usize,
+        head: Head,
         rows: &CudaRows,
         x: View<'_, CudaBuffer>,
         w: View<'_, CudaBuffer>,
         gradients: Option<LossGradients<'_, CudaBuffer>>,
         tally: &mut CudaTally,
     ) {
+        let Head { width: h, vocabulary: v, cap } = head;
         let (device, tables) = (&*self.0, &rows.tables);
         let (n, context, kind) = (tables.n, &device.context, device.precision);
         let room = LossRoom::new(n, tables.active.count, h, v, kind);
@@ -411,6 +446,7 @@ impl Kernels for CudaKernels {
                 word(room.stride),
                 word(kept),
                 u64::from(dx.is_some()),
+                float(cap.unwrap_or(0.0)),
             ];
             let shared = (kept * kind.bytes()) as u32;
             context.launch(device.loss.cross_entropy, [count, 1], threads, shared, &arguments);

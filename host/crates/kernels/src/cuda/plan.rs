@@ -142,6 +142,11 @@ pub(super) struct Passes<T = bool> {
     pub(super) backward: T,
 }
 
+/// True for documents that may be cuDNN's: it is asked for attention without a cap that reaches the whole document.
+pub(crate) fn is_fused(length: usize, shape: AttentionShape, window: Option<usize>) -> bool {
+    shape.cap.is_none() && window.is_none_or(|window| length <= window)
+}
+
 /// The group in which cuDNN computes a document of so many rows; none for a short one. Lengths are powers of two, so that
 /// there are few groups: each has graphs of its own, whose making takes seconds.
 pub(crate) fn fused_group(length: usize, shape: AttentionShape) -> Option<Group> {

@@ -459,7 +459,7 @@ mod tests {
 
     #[test]
     fn long_documents_are_in_groups_and_the_others_in_tiles() {
-        let shape = AttentionShape { heads: 3, kv_heads: 1, head_dim: 8, scale: 1.0 };
+        let shape = AttentionShape { heads: 3, kv_heads: 1, head_dim: 8, scale: 1.0, cap: None };
         let passes = Passes { forward: true, backward: false };
         let group = |length: usize| (length > 40).then_some((Group { length: 64, documents: 2 }, passes));
         let doc_lens = [50, 3, 64, 41];

@@ -3,7 +3,8 @@
 //
 // Compiled for one shape: HEAD_DIM elements a head, HEADS heads of queries, KV_HEADS heads of keys and values. A row of `qkv`
 // is the queries of all heads, then the keys, then the values; query head h goes with key head h / GROUP. Row i of a document
-// sees rows 0..=i of it.
+// sees rows 0..=i of it, the last `window` of them; a window of 2^32 - 1 is none. Where SCORE_CAP is defined, scaled scores s
+// become SCORE_CAP * tanh(s / SCORE_CAP).
 //
 // Work comes in tiles of rows: uint4 {first row of the document in the batch, rows of the document, first row of the tile in
 // the document, unused}. Every place of a result belongs to one block, which adds it up in an order that the shape and the
@@ -43,6 +44,48 @@ DEVICE float infinity() {
 DEVICE u32 smaller(u32 a, u32 b) {
     return a < b ? a : b;
 }
+
+// Below any score but minus infinity, and finite so that its difference to minus infinity is a number.
+constexpr float LOWEST = -3.0e38f;
+
+// The first row that a row sees, and the row behind the last one that sees it.
+DEVICE u32 first_seen(u32 row, u32 window) {
+    return row < window ? 0 : row + 1 - window;
+}
+
+DEVICE u32 last_seeing(u32 row, u32 window, u32 rows) {
+    return window < rows - row ? row + window : rows;
+}
+
+// Scores are products of queries and keys. Those that softmax takes are `capped` ones times `score_factor`. `uncapped` turns
+// a gradient of those into one that, times the scale, is of the products; a score that is not seen is minus infinity and has
+// a gradient of zero.
+#if defined(SCORE_CAP)
+DEVICE float capped(float score, float scale) {
+    return SCORE_CAP * tanhf(score * scale / SCORE_CAP);
+}
+
+DEVICE float score_factor(float) {
+    return 1.0f;
+}
+
+DEVICE float uncapped(float gradient, float score) {
+    const float share = score / SCORE_CAP;
+    return gradient == 0.0f ? 0.0f : gradient * (1.0f - share * share);
+}
+#else
+DEVICE float capped(float score, float) {
+    return score;
+}
+
+DEVICE float score_factor(float scale) {
+    return scale;
+}
+
+DEVICE float uncapped(float gradient, float) {
+    return gradient;
+}
+#endif
 
 // A tile, and where its document's rows of one head are: queries of head `head`, keys and values of the head that goes with it.
 struct Place {
@@ -328,7 +371,7 @@ struct Softmax {
 // Sets scores of keys that a query does not see to minus infinity. Queries are below each other and keys beside each other,
 // or with `keys_below` the other way round.
 template <bool keys_below, u32 M, u32 N>
-DEVICE void mask_ahead(float (&scores)[M][N][4], u32 first_below, u32 first_beside) {
+DEVICE void mask_unseen(float (&scores)[M][N][4], u32 first_below, u32 first_beside, u32 window) {
     const u32 g = threadIdx.x % WARP / 4, t = threadIdx.x % 4;
 #pragma unroll
     for (u32 m = 0; m < M; m++) {
@@ -337,8 +380,21 @@ DEVICE void mask_ahead(float (&scores)[M][N][4], u32 first_below, u32 first_besi
 #pragma unroll
             for (u32 i = 0; i < 4; i++) {
                 const u32 below = first_below + m * 16 + i / 2 * 8 + g, beside = first_beside + n * 8 + 2 * t + i % 2;
-                if (keys_below ? below > beside : beside > below) scores[m][n][i] = -infinity();
+                const u32 query = keys_below ? beside : below, key = keys_below ? below : beside;
+                if (key > query || query - key >= window) scores[m][n][i] = -infinity();
             }
+        }
+    }
+}
+
+template <u32 M, u32 N>
+DEVICE void cap_scores(float (&scores)[M][N][4], float scale) {
+#pragma unroll
+    for (u32 m = 0; m < M; m++) {
+#pragma unroll
+        for (u32 n = 0; n < N; n++) {
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) scores[m][n][i] = capped(scores[m][n][i], scale);
         }
     }
 }
@@ -348,9 +404,9 @@ DEVICE void mask_ahead(float (&scores)[M][N][4], u32 first_below, u32 first_besi
 // Block: 128 threads for HEAD_DIM <= 128, else 256. Grid: (tiles, HEADS), tiles of 128 queries. With a row of P bytes, P = 2 *
 // HEAD_DIM rounded up to a multiple of 32, and 16 more if it is no multiple of 128 then, dynamic shared memory is 192 P bytes
 // for HEAD_DIM <= 64, 320 P up to 128, else 96 P.
-// qkv real[n, PACKED], out real[n, WIDTH], lse float[n, HEADS], tiles uint4[tiles], scale
+// qkv real[n, PACKED], out real[n, WIDTH], lse float[n, HEADS], tiles uint4[tiles], scale, window
 KERNEL_BOUNDS(FORWARD_THREADS, HEAD_DIM <= 128 ? 2 : 1)
-attention(const real* qkv, real* out, float* lse, const uint4* tiles, float scale) {
+attention(const real* qkv, real* out, float* lse, const uint4* tiles, float scale, u32 window) {
     DYNAMIC_SHARED(memory);
     const Place place = place_of(tiles);
     if (place.rows == 0) return;
@@ -361,7 +417,7 @@ attention(const real* qkv, real* out, float* lse, const uint4* tiles, float scal
     unsigned char* const turns = memory + (FORWARD_HOLDS ? 0 : FORWARD_TILE * PITCH);
 
     // From the last tile of keys to the first: a row's first tile has a key that it sees.
-    const u32 seen = smaller(place.start + FORWARD_TILE, rows);
+    const u32 seen = smaller(place.start + FORWARD_TILE, rows), lowest = first_seen(place.start, window);
     u32 first_key = (seen - 1) / FORWARD_KEYS * FORWARD_KEYS;
     typedef HeldRows<FORWARD_M> Held;
     typedef TileRows<FORWARD_M> Shared;
@@ -376,7 +432,7 @@ attention(const real* qkv, real* out, float* lse, const uint4* tiles, float scal
     cp_async_commit();
     if (FORWARD_HOLDS) held.template load<PACKED>(place.queries(qkv, head), warp_row, rows);
 
-    const float factor = scale * LOG2_E;
+    const float factor = score_factor(scale) * LOG2_E;
     Softmax softmax;
     softmax.clear();
     u32 turn = 0;
@@ -386,7 +442,7 @@ attention(const real* qkv, real* out, float* lse, const uint4* tiles, float scal
         // The copy after next goes where all warps have just been.
         cp_async_wait<1>();
         __syncthreads();
-        if (first_key > 0) {
+        if (first_key > lowest) {
             unsigned char* const next = turns + (turn + 2) % TURNS * FORWARD_BYTES;
             copy_rows<FORWARD_KEYS, PACKED, FORWARD_THREADS>(next, keys, first_key - FORWARD_KEYS, rows);
         }
@@ -398,14 +454,17 @@ attention(const real* qkv, real* out, float* lse, const uint4* tiles, float scal
             } else {
                 multiply_along(scores, shared, tile);
             }
-            if (first_key + FORWARD_KEYS > warp_row + 1) mask_ahead<false>(scores, warp_row, first_key);
+            cap_scores(scores, scale);
+            if (first_key + FORWARD_KEYS > warp_row + 1 || first_key < first_seen(warp_row + FORWARD_M * 16 - 1, window)) {
+                mask_unseen<false>(scores, warp_row, first_key, window);
+            }
             softmax.exponentials(scores, factor);
         }
         turn = (turn + 1) % TURNS;
 
         cp_async_wait<1>();
         __syncthreads();
-        if (first_key > 0) {
+        if (first_key > lowest) {
             unsigned char* const next = turns + (turn + 2) % TURNS * FORWARD_BYTES;
             copy_rows<FORWARD_KEYS, PACKED, FORWARD_THREADS>(next, values, first_key - FORWARD_KEYS, rows);
         }
@@ -416,7 +475,7 @@ attention(const real* qkv, real* out, float* lse, const uint4* tiles, float scal
             multiply_across(softmax.output, left, turns + turn * FORWARD_BYTES);
         }
         turn = (turn + 1) % TURNS;
-        if (first_key == 0) break;
+        if (first_key <= lowest) break;
         first_key -= FORWARD_KEYS;
     }
 
@@ -431,7 +490,7 @@ attention(const real* qkv, real* out, float* lse, const uint4* tiles, float scal
             factors[m][below] = 1.0f / total;
             const u32 row = warp_row + m * 16 + below * 8 + threadIdx.x % WARP / 4;
             if (threadIdx.x % 4 == 0 && row < rows) {
-                lse[place.sum(row, head)] = softmax.reference[m][below] * scale + logf(total);
+                lse[place.sum(row, head)] = softmax.reference[m][below] * score_factor(scale) + logf(total);
             }
         }
     }
@@ -488,9 +547,11 @@ DEVICE void fill(float (&factors)[M][2], float factor) {
 template <bool wants_values, bool wants_keys>
 DEVICE void key_gradients(const OwnRows& own_keys, const OwnRows& own_values, const Place& place, u32 kv_head, u32 warp_row,
                           const real* qkv, const real* dout, const float* lse, const float* delta, real* dqkv, float scale,
-                          unsigned char* stages, float (&sums)[2][2][STREAM]) {
+                          u32 window, unsigned char* stages, float (&sums)[2][2][STREAM]) {
     constexpr u32 M = BACKWARD_M, N = QUERIES_TAKEN / 8;
-    const u32 rows = place.rows, per_head = (rows - place.start + STREAM - 1) / STREAM, count = GROUP * per_head;
+    // Queries of a tile: from its own rows to the last that sees its last key.
+    const u32 rows = place.rows, last = last_seeing(smaller(place.start + KEY_TILE, rows) - 1, window, rows);
+    const u32 per_head = (last - place.start + STREAM - 1) / STREAM, count = GROUP * per_head;
     const u32 thread = threadIdx.x, t = thread % 4;
     // What is copied next.
     u32 next_head = kv_head * GROUP, next_row = place.start;
@@ -510,7 +571,7 @@ DEVICE void key_gradients(const OwnRows& own_keys, const OwnRows& own_values, co
         if (thread < 2 * STREAM) sums[turn][thread / STREAM][thread % STREAM] = sum;
     };
 
-    const float factor = scale * LOG2_E;
+    const float factor = score_factor(scale) * LOG2_E;
     float dk[M][EIGHTS][4] = {}, dv[M][EIGHTS][4] = {};
     copy(0);
     cp_async_commit();
@@ -520,7 +581,7 @@ DEVICE void key_gradients(const OwnRows& own_keys, const OwnRows& own_values, co
         cp_async_wait<0>();
         __syncthreads();
         next_row += STREAM;
-        if (next_row >= rows) {
+        if (next_row >= last) {
             next_row = place.start;
             next_head++;
         }
@@ -535,12 +596,15 @@ DEVICE void key_gradients(const OwnRows& own_keys, const OwnRows& own_values, co
 #pragma unroll
         for (u32 taken = 0; taken < STREAM; taken += QUERIES_TAKEN) {
             const u32 first = row + taken;
-            if (first + QUERIES_TAKEN <= warp_row || first >= rows || warp_row >= rows) continue;
+            if (first + QUERIES_TAKEN <= warp_row || first >= last || warp_row >= rows) continue;
             // Keys are below each other, queries beside each other.
             float p[M][N][4] = {}, ds[M][N][4] = {};
             multiply_along(p, own_keys, queries + taken * PITCH);
             if (wants_keys) multiply_along(ds, own_values, outputs + taken * PITCH);
-            if (first + 1 < warp_row + 16 * M) mask_ahead<true>(p, warp_row, first);
+            cap_scores(p, scale);
+            if (first + 1 < warp_row + 16 * M || warp_row < first_seen(first + QUERIES_TAKEN - 1, window)) {
+                mask_unseen<true>(p, warp_row, first, window);
+            }
 #pragma unroll
             for (u32 n = 0; n < N; n++) {
                 const float* const lses = &sums[i % 2][0][taken + n * 8 + 2 * t];
@@ -549,8 +613,11 @@ DEVICE void key_gradients(const OwnRows& own_keys, const OwnRows& own_values, co
                 for (u32 m = 0; m < M; m++) {
 #pragma unroll
                     for (u32 e = 0; e < 4; e++) {
-                        p[m][n][e] = exp2_fast(p[m][n][e] * factor - lses[e % 2]);
-                        if (wants_keys) ds[m][n][e] = p[m][n][e] * (ds[m][n][e] - deltas[e % 2]);
+                        const float score = p[m][n][e];
+                        p[m][n][e] = exp2_fast(score * factor - lses[e % 2]);
+                        if (wants_keys) {
+                            ds[m][n][e] = uncapped(p[m][n][e] * (ds[m][n][e] - deltas[e % 2]), score);
+                        }
                     }
                 }
             }
@@ -584,10 +651,10 @@ DEVICE void key_gradients(const OwnRows& own_keys, const OwnRows& own_values, co
 // Block: 64 threads for HEAD_DIM <= 64, else 128. Grid: (tiles, KV_HEADS), tiles of 64 keys. Dynamic shared memory: 128 P
 // bytes for HEAD_DIM <= 128, else 192 P, with P as for `attention`.
 // qkv real[n, PACKED], dout real[n, WIDTH], lse float[n, HEADS], delta float[n, HEADS], dqkv real[n, PACKED], tiles
-// uint4[tiles], scale
+// uint4[tiles], scale, window
 KERNEL_BOUNDS(BACKWARD_THREADS, HEAD_DIM <= 64 ? 4 : 2)
 attention_backward_keys(const real* qkv, const real* dout, const float* lse, const float* delta, real* dqkv,
-                        const uint4* tiles, float scale) {
+                        const uint4* tiles, float scale, u32 window) {
     DYNAMIC_SHARED(memory);
     __shared__ float sums[2][2][STREAM];
     const Place place = place_of(tiles);
@@ -599,11 +666,14 @@ attention_backward_keys(const real* qkv, const real* dout, const float* lse, con
     Load::load<PACKED>(values, memory + OWN_BYTES, place.values(qkv, kv_head), place.start, warp_row, place.rows);
     unsigned char* const stages = memory + 2 * OWN_BYTES;
     if (BACKWARD_HOLDS) {
-        key_gradients<true, true>(keys, values, place, kv_head, warp_row, qkv, dout, lse, delta, dqkv, scale, stages, sums);
+        key_gradients<true, true>(keys, values, place, kv_head, warp_row, qkv, dout, lse, delta, dqkv, scale, window, stages,
+                                  sums);
     } else {
-        key_gradients<true, false>(keys, values, place, kv_head, warp_row, qkv, dout, lse, delta, dqkv, scale, stages, sums);
+        key_gradients<true, false>(keys, values, place, kv_head, warp_row, qkv, dout, lse, delta, dqkv, scale, window, stages,
+                                  sums);
         __syncthreads();
-        key_gradients<false, true>(keys, values, place, kv_head, warp_row, qkv, dout, lse, delta, dqkv, scale, stages, sums);
+        key_gradients<false, true>(keys, values, place, kv_head, warp_row, qkv, dout, lse, delta, dqkv, scale, window, stages,
+                                  sums);
     }
 }
 
@@ -612,10 +682,10 @@ attention_backward_keys(const real* qkv, const real* dout, const float* lse, con
 // Block: as for `attention_backward_keys`. Grid: (tiles, HEADS), tiles of 64 queries. Dynamic shared memory: as for
 // `attention_backward_keys`.
 // qkv real[n, PACKED], dout real[n, WIDTH], lse float[n, HEADS], delta float[n, HEADS], dqkv real[n, PACKED], tiles
-// uint4[tiles], scale
+// uint4[tiles], scale, window
 KERNEL_BOUNDS(BACKWARD_THREADS, HEAD_DIM <= 64 ? 4 : 2)
 attention_backward_queries(const real* qkv, const real* dout, const float* lse, const float* delta, real* dqkv,
-                           const uint4* tiles, float scale) {
+                           const uint4* tiles, float scale, u32 window) {
     constexpr u32 M = BACKWARD_M, N = KEYS_TAKEN / 8;
     DYNAMIC_SHARED(memory);
     const Place place = place_of(tiles);
@@ -624,13 +694,13 @@ attention_backward_queries(const real* qkv, const real* dout, const float* lse, 
     const real* const keys = place.keys(qkv, head / GROUP);
     const real* const values = place.values(qkv, head / GROUP);
     unsigned char* const stages = memory + 2 * OWN_BYTES;
-    const u32 seen = smaller(place.start + QUERY_TILE, rows);
+    const u32 seen = smaller(place.start + QUERY_TILE, rows), lowest = first_seen(place.start, window) / STREAM * STREAM;
     const auto copy = [&](u32 row, u32 turn) {
         unsigned char* const stage = stages + turn * 2 * STREAM_BYTES;
         copy_rows<STREAM, PACKED, BACKWARD_THREADS>(stage, keys, row, rows);
         copy_rows<STREAM, PACKED, BACKWARD_THREADS>(stage + STREAM_BYTES, values, row, rows);
     };
-    copy(0, 0);
+    copy(lowest, 0);
     OwnRows own_queries, own_outputs;
     typedef Own<BACKWARD_HOLDS> Load;
     Load::load<PACKED>(own_queries, memory, place.queries(qkv, head), place.start, warp_row, rows);
@@ -648,10 +718,10 @@ attention_backward_queries(const real* qkv, const real* dout, const float* lse, 
         }
     }
 
-    const float factor = scale * LOG2_E;
+    const float factor = score_factor(scale) * LOG2_E;
     float dq[M][EIGHTS][4] = {};
     u32 turn = 0;
-    for (u32 first = 0; first < seen; first += STREAM) {
+    for (u32 first = lowest; first < seen; first += STREAM) {
         cp_async_wait<0>();
         __syncthreads();
         if (first + STREAM < seen) copy(first + STREAM, 1 - turn);
@@ -661,7 +731,10 @@ attention_backward_queries(const real* qkv, const real* dout, const float* lse, 
             float p[M][N][4] = {}, ds[M][N][4] = {};
             multiply_along(p, own_queries, key_tile);
             multiply_along(ds, own_outputs, key_tile + STREAM_BYTES);
-            if (first + KEYS_TAKEN > warp_row + 1) mask_ahead<false>(p, warp_row, first);
+            cap_scores(p, scale);
+            if (first + KEYS_TAKEN > warp_row + 1 || first < first_seen(warp_row + 16 * M - 1, window)) {
+                mask_unseen<false>(p, warp_row, first, window);
+            }
 #pragma unroll
             for (u32 m = 0; m < M; m++) {
 #pragma unroll
@@ -669,7 +742,7 @@ attention_backward_queries(const real* qkv, const real* dout, const float* lse, 
 #pragma unroll
                     for (u32 e = 0; e < 4; e++) {
                         const float probability = exp2_fast(p[m][n][e] * factor - lses[m][e / 2]);
-                        ds[m][n][e] = probability * (ds[m][n][e] - deltas[m][e / 2]);
+                        ds[m][n][e] = uncapped(probability * (ds[m][n][e] - deltas[m][e / 2]), p[m][n][e]);
                     }
                 }
             }
@@ -818,7 +891,7 @@ DEVICE float row_sum(float value) {
 // With float, dynamic shared memory is 4 * ((R + 32) * F + 33 * R) bytes, R = 64 for HEAD_DIM <= 128, else 32; F = HEAD_DIM, or
 // HEAD_DIM + 2 where it is a multiple of 4.
 KERNEL_BOUNDS(FORWARD_THREADS, 1)
-attention(const real* qkv, real* out, float* lse, const uint4* tiles, float scale) {
+attention(const real* qkv, real* out, float* lse, const uint4* tiles, float scale, u32 window) {
     constexpr u32 T = FORWARD_THREADS / ACROSS, I = FORWARD_ROWS / T, J = FORWARD_KEYS / ACROSS;
     DYNAMIC_SHARED(memory);
     float* const queries = reinterpret_cast<float*>(memory);
@@ -834,13 +907,14 @@ attention(const real* qkv, real* out, float* lse, const uint4* tiles, float scal
         sums.clear();
 #pragma unroll
         for (u32 i = 0; i < I; i++) {
-            largest[i] = -infinity();
+            largest[i] = LOWEST;
             total[i] = 0.0f;
         }
         __syncthreads();
         copy_rows<FORWARD_ROWS, PACKED>(queries, place.queries(qkv, head), start, rows);
-        // Each row sees a key of the first tile.
-        for (u32 first = 0; first < smaller(start + FORWARD_ROWS, rows); first += FORWARD_KEYS) {
+        const float factor = score_factor(scale) * LOG2_E;
+        const u32 lowest = first_seen(start, window) / FORWARD_KEYS * FORWARD_KEYS;
+        for (u32 first = lowest; first < smaller(start + FORWARD_ROWS, rows); first += FORWARD_KEYS) {
             copy_rows<FORWARD_KEYS, PACKED>(passing, place.keys(qkv, head / GROUP), first, rows);
             __syncthreads();
             float scores[I][J];
@@ -852,17 +926,19 @@ attention(const real* qkv, real* out, float* lse, const uint4* tiles, float scal
                 float most = largest[i];
 #pragma unroll
                 for (u32 j = 0; j < J; j++) {
-                    if (first + j * ACROSS + across > start + i * T + down) scores[i][j] = -infinity();
+                    const u32 key = first + j * ACROSS + across, query = start + i * T + down;
+                    const bool is_seen = key <= query && query - key < window;
+                    scores[i][j] = is_seen ? capped(scores[i][j], scale) : -infinity();
                     most = fmaxf(most, scores[i][j]);
                 }
                 most = row_max(most);
-                const float shrink = exp2_fast((largest[i] - most) * scale * LOG2_E);
+                const float shrink = exp2_fast((largest[i] - most) * factor);
                 largest[i] = most;
                 total[i] *= shrink;
                 sums.scale(i, shrink);
 #pragma unroll
                 for (u32 j = 0; j < J; j++) {
-                    scores[i][j] = exp2_fast((scores[i][j] - most) * scale * LOG2_E);
+                    scores[i][j] = exp2_fast((scores[i][j] - most) * factor);
                     total[i] += scores[i][j];
                 }
             }
@@ -877,7 +953,7 @@ attention(const real* qkv, real* out, float* lse, const uint4* tiles, float scal
             const u32 row = start + i * T + down;
             if (row >= rows) continue;
             sums.store(place.outputs(out, head) + (u64)row * WIDTH, i, 1.0f / sum);
-            if (across == 0) lse[place.sum(row, head)] = largest[i] * scale + logf(sum);
+            if (across == 0) lse[place.sum(row, head)] = largest[i] * score_factor(scale) + logf(sum);
         }
     }
 }
@@ -886,7 +962,7 @@ attention(const real* qkv, real* out, float* lse, const uint4* tiles, float scal
 // else below each other.
 template <bool keys_down, u32 T, u32 I, u32 J>
 DEVICE void score_gradients(float (&p)[I][J], float (&ds)[I][J], const Place& place, u32 head, u32 first_down, u32 first_across,
-                            const float* lse, const float* delta, float scale) {
+                            const float* lse, const float* delta, float scale, u32 window) {
     const u32 down = first_down + threadIdx.x / ACROSS, across = first_across + threadIdx.x % ACROSS;
 #pragma unroll
     for (u32 i = 0; i < I; i++) {
@@ -894,10 +970,11 @@ DEVICE void score_gradients(float (&p)[I][J], float (&ds)[I][J], const Place& pl
         for (u32 j = 0; j < J; j++) {
             const u32 a = down + i * T, b = across + j * ACROSS, query = keys_down ? b : a, key = keys_down ? a : b;
             float probability = 0.0f, gradient = 0.0f;
-            if (key <= query && query < place.rows) {
+            if (key <= query && query - key < window && query < place.rows) {
                 const u64 sum = place.sum(query, head);
-                probability = exp2_fast((p[i][j] * scale - lse[sum]) * LOG2_E);
-                gradient = probability * (ds[i][j] - delta[sum]);
+                const float score = capped(p[i][j], scale);
+                probability = exp2_fast((score * score_factor(scale) - lse[sum]) * LOG2_E);
+                gradient = uncapped(probability * (ds[i][j] - delta[sum]), score);
             }
             p[i][j] = probability;
             ds[i][j] = gradient;
@@ -909,7 +986,7 @@ DEVICE void score_gradients(float (&p)[I][J], float (&ds)[I][J], const Place& pl
 // `attention`. So it is for `attention_backward_queries`.
 KERNEL_BOUNDS(BACKWARD_THREADS, 1)
 attention_backward_keys(const real* qkv, const real* dout, const float* lse, const float* delta, real* dqkv,
-                        const uint4* tiles, float scale) {
+                        const uint4* tiles, float scale, u32 window) {
     constexpr u32 R = BACKWARD_ROWS, T = BACKWARD_THREADS / ACROSS, I = R / T, J = R / ACROSS;
     DYNAMIC_SHARED(memory);
     float* const keys = reinterpret_cast<float*>(memory);
@@ -929,14 +1006,14 @@ attention_backward_keys(const real* qkv, const real* dout, const float* lse, con
         copy_rows<R, PACKED>(keys, place.keys(qkv, kv_head), start, rows);
         copy_rows<R, PACKED>(values, place.values(qkv, kv_head), start, rows);
         for (u32 head = kv_head * GROUP; head < (kv_head + 1) * GROUP; head++) {
-            for (u32 first = start; first < rows; first += R) {
+            for (u32 first = start; first < last_seeing(smaller(start + R, rows) - 1, window, rows); first += R) {
                 copy_rows<R, PACKED>(queries, place.queries(qkv, head), first, rows);
                 copy_rows<R, WIDTH>(outputs, place.outputs(dout, head), first, rows);
                 __syncthreads();
                 float p[I][J], ds[I][J];
                 multiply_along<T>(p, keys, queries);
                 multiply_along<T>(ds, values, outputs);
-                score_gradients<true, T>(p, ds, place, head, start, first, lse, delta, scale);
+                score_gradients<true, T>(p, ds, place, head, start, first, lse, delta, scale, window);
                 keep_weights<T>(value_weights, p);
                 keep_weights<T>(key_weights, ds);
                 __syncthreads();
@@ -957,7 +1034,7 @@ attention_backward_keys(const real* qkv, const real* dout, const float* lse, con
 
 KERNEL_BOUNDS(BACKWARD_THREADS, 1)
 attention_backward_queries(const real* qkv, const real* dout, const float* lse, const float* delta, real* dqkv,
-                           const uint4* tiles, float scale) {
+                           const uint4* tiles, float scale, u32 window) {
     constexpr u32 R = BACKWARD_ROWS, T = BACKWARD_THREADS / ACROSS, I = R / T, J = R / ACROSS;
     DYNAMIC_SHARED(memory);
     float* const queries = reinterpret_cast<float*>(memory);
@@ -974,14 +1051,14 @@ attention_backward_queries(const real* qkv, const real* dout, const float* lse, 
         __syncthreads();
         copy_rows<R, PACKED>(queries, place.queries(qkv, head), start, rows);
         copy_rows<R, WIDTH>(outputs, place.outputs(dout, head), start, rows);
-        for (u32 first = 0; first < smaller(start + R, rows); first += R) {
+        for (u32 first = first_seen(start, window) / R * R; first < smaller(start + R, rows); first += R) {
             copy_rows<R, PACKED>(keys, place.keys(qkv, head / GROUP), first, rows);
             copy_rows<R, PACKED>(values, place.values(qkv, head / GROUP), first, rows);
             __syncthreads();
             float p[I][J], ds[I][J];
             multiply_along<T>(p, queries, keys);
             multiply_along<T>(ds, outputs, values);
-            score_gradients<false, T>(p, ds, place, head, start, first, lse, delta, scale);
+            score_gradients<false, T>(p, ds, place, head, start, first, lse, delta, scale, window);
             keep_weights<T>(weights, ds);
             __syncthreads();
             dq.template multiply_across<T, R>(weights, keys);
@@ -1080,9 +1157,6 @@ constexpr u32 CACHED_TEAMS = CACHED_THREADS / TEAM;
 constexpr u32 CACHED_ROUNDS = (GROUP + 7) / 8;
 constexpr u32 CACHED_HEADS = (GROUP + CACHED_ROUNDS - 1) / CACHED_ROUNDS;
 constexpr u32 CACHED_KEYS = 4;
-// Below any score but minus infinity, and finite so that its difference to minus infinity is a number.
-constexpr float LOWEST = -3.0e38f;
-
 // What a team knows of a query: the sum of exp(score - largest), and the thread's eight of that of exp(score - largest) * v.
 struct Mixture {
     float largest;
@@ -1105,20 +1179,20 @@ struct Mixture {
     }
 };
 
-// out = softmax(scale * q k') v of query i over the first lens[i] entries of slot slots[i].
+// out = softmax(scale * q k') v of query i over the first lens[i] entries of slot slots[i], the last `window` of them.
 //
 // Block: 256. Grid: (b, KV_HEADS). No dynamic shared memory.
 // qkv real[b, PACKED], keys real[slots, capacity, KV_HEADS * HEAD_DIM], values like keys, out real[b, WIDTH], slots u32[b],
-// lens u32[b], capacity, scale
+// lens u32[b], capacity, scale, window
 KERNEL_BOUNDS(CACHED_THREADS, 1)
 attention_cached(const real* qkv, const real* keys, const real* values, real* out, const u32* slots, const u32* lens,
-                 u32 capacity, float scale) {
+                 u32 capacity, float scale, u32 window) {
     constexpr u32 ROW = KV_HEADS * HEAD_DIM;
     __shared__ float room[CACHED_WARPS][TEAM * EIGHT + 2];
-    const u32 row = blockIdx.x, kv_head = blockIdx.y, count = lens[row];
+    const u32 row = blockIdx.x, kv_head = blockIdx.y, count = lens[row], lowest = first_seen(count - 1, window);
     const u32 warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, team = threadIdx.x / TEAM;
     const u64 base = (u64)slots[row] * capacity * ROW + kv_head * HEAD_DIM;
-    const float factor = scale * LOG2_E;
+    const float factor = score_factor(scale) * LOG2_E;
     for (u32 round = 0; round < CACHED_ROUNDS; round++) {
         // The last round has a head again where the group is not a multiple.
         const u32 first_head = kv_head * GROUP + smaller(round * CACHED_HEADS, GROUP - CACHED_HEADS);
@@ -1129,7 +1203,7 @@ attention_cached(const real* qkv, const real* keys, const real* values, real* ou
             queries[h] = load_head(qkv + (u64)row * PACKED + (first_head + h) * HEAD_DIM);
             mixtures[h].clear();
         }
-        for (u32 first = 0; first < count; first += CACHED_TEAMS * CACHED_KEYS) {
+        for (u32 first = lowest; first < count; first += CACHED_TEAMS * CACHED_KEYS) {
             Eight loaded[CACHED_KEYS];
             float scores[CACHED_KEYS][CACHED_HEADS];
 #pragma unroll
@@ -1142,7 +1216,7 @@ attention_cached(const real* qkv, const real* keys, const real* values, real* ou
                 const u32 key = first + k * CACHED_TEAMS + team;
 #pragma unroll
                 for (u32 h = 0; h < CACHED_HEADS; h++) {
-                    const float score = team_sum(dot(queries[h], loaded[k]));
+                    const float score = capped(team_sum(dot(queries[h], loaded[k])), scale);
                     scores[k][h] = key < count ? score : -infinity();
                 }
             }

@@ -24,6 +24,24 @@ DEVICE float block_max(float value, float* room) {
     return largest;
 }
 
+// Logits z become cap * tanh(z / cap) where there is a cap above zero.
+DEVICE float capped(float logit, float cap) {
+    return cap > 0.0f ? cap * tanhf(logit / cap) : logit;
+}
+
+DEVICE Eight capped(Eight logits, float cap) {
+    if (cap > 0.0f) {
+        for (u32 i = 0; i < GROUP; i++) logits.at[i] = capped(logits.at[i], cap);
+    }
+    return logits;
+}
+
+// What a gradient of a capped logit is multiplied with for that of the logit before.
+DEVICE float slope(float logit, float cap) {
+    const float share = cap > 0.0f ? logit / cap : 0.0f;
+    return 1.0f - share * share;
+}
+
 // The largest of some logits, and the sum of exp(logit - largest).
 struct Exponentials {
     float largest;
@@ -71,10 +89,10 @@ struct Exponentials {
 // to a multiple of 8 and 512 threads where two such blocks fit on a multiprocessor; else 1024 threads and what there is.
 // Without gradients, kept = 0.
 // logits real[count, ld], rows u32[count] or null, first, targets u32[n], weights float[n] or null, scale float[1], losses
-// float[count], v, ld, kept, want_gradients
+// float[count], v, ld, kept, want_gradients, cap of the logits or 0
 KERNEL_BOUNDS(MOST_THREADS, 1)
 cross_entropy(real* logits, const u32* rows, u32 first, const u32* targets, const float* weights, const float* scale,
-              float* losses, u32 v, u32 ld, u32 kept, u32 want_gradients) {
+              float* losses, u32 v, u32 ld, u32 kept, u32 want_gradients, float cap) {
     DYNAMIC_SHARED(memory);
     __shared__ float room[WARP];
     Group* const held = reinterpret_cast<Group*>(memory);
@@ -92,7 +110,7 @@ cross_entropy(real* logits, const u32* rows, u32 first, const u32* targets, cons
         }
         return;
     }
-    const float weight = weights == nullptr ? 1.0f : weights[batch_row], logit = to_float(row[target]);
+    const float weight = weights == nullptr ? 1.0f : weights[batch_row], logit = capped(to_float(row[target]), cap);
 
     Exponentials exponentials = {LOWEST, 0.0f};
     for (u32 start = thread; start < groups; start += FLIGHT * threads) {
@@ -108,10 +126,12 @@ cross_entropy(real* logits, const u32* rows, u32 first, const u32* targets, cons
             if (group >= groups) continue;
             // Only this thread reads it again: no barrier is needed.
             if (group < held_groups) held[group] = flight[i];
-            exponentials.take(widened(flight[i]));
+            exponentials.take(capped(widened(flight[i]), cap));
         }
     }
-    for (u32 column = groups * GROUP + thread; column < v; column += threads) exponentials.take(to_float(row[column]));
+    for (u32 column = groups * GROUP + thread; column < v; column += threads) {
+        exponentials.take(capped(to_float(row[column]), cap));
+    }
     exponentials.join(room);
     if (thread == 0) losses[slot] = (exponentials.largest + logf(exponentials.total) - logit) * weight;
     if (!want_gradients) return;
@@ -119,17 +139,20 @@ cross_entropy(real* logits, const u32* rows, u32 first, const u32* targets, cons
     const float factor = *scale * weight, share = factor / exponentials.total;
     for (u32 group = thread; group < groups; group += threads) {
         real* const place = row + (u64)group * GROUP;
-        Eight values = widened(group < held_groups ? held[group] : load_whole(place));
-        for (u32 i = 0; i < GROUP; i++) values.at[i] = exponentials.of(values.at[i]) * share;
+        Eight values = capped(widened(group < held_groups ? held[group] : load_whole(place)), cap);
+        for (u32 i = 0; i < GROUP; i++) {
+            values.at[i] = exponentials.of(values.at[i]) * share * slope(values.at[i], cap);
+        }
         store8(place, values);
     }
     for (u32 column = groups * GROUP + thread; column < v; column += threads) {
-        row[column] = from_float<real>(exponentials.of(to_float(row[column])) * share);
+        const float value = capped(to_float(row[column]), cap);
+        row[column] = from_float<real>(exponentials.of(value) * share * slope(value, cap));
     }
     // The target's place is written again, by the thread that wrote it.
     const u32 writer = target < groups * GROUP ? target / GROUP % threads : (target - groups * GROUP) % threads;
     if (thread == writer) {
-        row[target] = from_float<real>((exponentials.of(logit) / exponentials.total - 1.0f) * factor);
+        row[target] = from_float<real>((exponentials.of(logit) / exponentials.total - 1.0f) * factor * slope(logit, cap));
     }
 }
 

@@ -1,4 +1,4 @@
-// Loops over rows and elements: rotary positions, SwiGLU, dropout, gathered rows.
+// Loops over rows and elements: rotary positions, gated activations, dropout, gathered rows.
 //
 // The kernels are bound by memory. A thread takes a group of eight neighbouring elements: with the widest loads where
 // addresses allow it, else one by one. Grids may be of any size; best is one group per thread.
@@ -51,20 +51,23 @@ DEVICE void rotate_group(real* x, const float* cosines, u32 half, float directio
     store_group<whole>(x + half, second, left);
 }
 
-// Rotates the first `heads` heads of each row in place; element i of a head's first half goes with element i of its second.
-// A row of the table is head_dim / 2 cosines, then as many sines. `direction` is 1, or -1 to turn back.
+// Rotates the first `rotary_dim` elements of the first `heads` heads of each row in place; element i of their first half goes
+// with element i of their second. A row of the table is rotary_dim / 2 cosines, then as many sines. `direction` is 1, or -1 to
+// turn back.
 //
-// Block: 256. Grid: ceil(n * heads * ceil(head_dim / 16) / 256); the product is below 2^32. No dynamic shared memory.
-// x real[n, stride], positions u32[n], table float[positions, head_dim], n, heads, head_dim, stride, direction
+// Block: 256. Grid: ceil(n * heads * ceil(rotary_dim / 16) / 256); the product is below 2^32. No dynamic shared memory.
+// x real[n, stride], positions u32[n], table float[positions, rotary_dim], n, heads, head_dim, rotary_dim, stride, direction
 KERNEL_BOUNDS(MOST_THREADS, 4)
-rope(real* x, const u32* positions, const float* table, u32 n, u32 heads, u32 head_dim, u32 stride, float direction) {
-    const u32 half = head_dim / 2, groups = groups_of(half), row_groups = heads * groups;
-    const bool wide = half % GROUP == 0 && stride % GROUP == 0 && is_aligned(x) && is_aligned(table);
+rope(real* x, const u32* positions, const float* table, u32 n, u32 heads, u32 head_dim, u32 rotary_dim, u32 stride,
+     float direction) {
+    const u32 half = rotary_dim / 2, groups = groups_of(half), row_groups = heads * groups;
+    const bool wide =
+        half % GROUP == 0 && head_dim % GROUP == 0 && stride % GROUP == 0 && is_aligned(x) && is_aligned(table);
     for (u64 item = this_thread(); item < (u64)n * row_groups; item += all_threads()) {
         const u32 row = (u32)item / row_groups;
         const Place place = place_of((u32)item - row * row_groups, groups, half);
         real* const pair = x + (u64)row * stride + place.row * head_dim + place.column;
-        const float* const cosines = table + (u64)positions[row] * head_dim + place.column;
+        const float* const cosines = table + (u64)positions[row] * rotary_dim + place.column;
         if (wide) {
             rotate_group<true>(pair, cosines, half, direction, GROUP);
         } else {
@@ -77,19 +80,41 @@ DEVICE float sigmoid(float x) {
     return 1.0f / (1.0f + exp2_fast(-x * LOG2_E));
 }
 
+// A gate's activation and the slope of it.
+struct Activated {
+    float value;
+    float slope;
+};
+
+// x * sigmoid(x), or with `gelu` x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))).
+DEVICE Activated activated(float x, bool gelu) {
+    Activated result;
+    if (gelu) {
+        constexpr float ROOT = 0.7978846f, CUBE = 0.044715f;
+        const float t = tanhf(ROOT * (x + CUBE * x * x * x));
+        result.value = 0.5f * x * (1.0f + t);
+        result.slope = 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * ROOT * (1.0f + 3.0f * CUBE * x * x);
+    } else {
+        const float s = sigmoid(x);
+        result.value = x * s;
+        result.slope = s * (1.0f + x * (1.0f - s));
+    }
+    return result;
+}
+
 template <bool whole>
-DEVICE void swiglu_group(const real* gate, const real* up, real* a, u32 left) {
+DEVICE void glu_group(const real* gate, const real* up, real* a, bool gelu, u32 left) {
     const Eight g = load_group<whole>(gate, left), u = load_group<whole>(up, left);
     Eight product;
-    for (u32 i = 0; i < GROUP; i++) product.at[i] = g.at[i] * sigmoid(g.at[i]) * u.at[i];
+    for (u32 i = 0; i < GROUP; i++) product.at[i] = activated(g.at[i], gelu).value * u.at[i];
     store_group<whole>(a, product, left);
 }
 
-// a = silu(g) * u, where a row of `gu` is ffn gates, then ffn ups.
+// a = act(g) * u, where a row of `gu` is ffn gates, then ffn ups; act is SiLU, or with `gelu` GELU by tanh.
 //
 // Block: 256. Grid: ceil(n * ceil(ffn / 8) / 256); the product is below 2^32. No dynamic shared memory.
-// gu real[n, 2 * ffn], a real[n, ffn], n, ffn
-KERNEL_BOUNDS(MOST_THREADS, 4) swiglu(const real* gu, real* a, u32 n, u32 ffn) {
+// gu real[n, 2 * ffn], a real[n, ffn], n, ffn, gelu
+KERNEL_BOUNDS(MOST_THREADS, 4) glu(const real* gu, real* a, u32 n, u32 ffn, u32 gelu) {
     const u32 groups = groups_of(ffn);
     const bool wide = ffn % GROUP == 0 && is_aligned(gu) && is_aligned(a);
     for (u64 item = this_thread(); item < (u64)n * groups; item += all_threads()) {
@@ -97,31 +122,31 @@ KERNEL_BOUNDS(MOST_THREADS, 4) swiglu(const real* gu, real* a, u32 n, u32 ffn) {
         const real* const gate = gu + (u64)place.row * 2 * ffn + place.column;
         real* const target = a + (u64)place.row * ffn + place.column;
         if (wide) {
-            swiglu_group<true>(gate, gate + ffn, target, GROUP);
+            glu_group<true>(gate, gate + ffn, target, gelu != 0, GROUP);
         } else {
-            swiglu_group<false>(gate, gate + ffn, target, place.left);
+            glu_group<false>(gate, gate + ffn, target, gelu != 0, place.left);
         }
     }
 }
 
 template <bool whole>
-DEVICE void swiglu_backward_group(const real* da, real* gate, real* up, u32 left) {
+DEVICE void glu_backward_group(const real* da, real* gate, real* up, bool gelu, u32 left) {
     const Eight d = load_group<whole>(da, left);
     Eight g = load_group<whole>(gate, left), u = load_group<whole>(up, left);
     for (u32 i = 0; i < GROUP; i++) {
-        const float s = sigmoid(g.at[i]), silu = g.at[i] * s;
-        g.at[i] = d.at[i] * u.at[i] * s * (1.0f + g.at[i] * (1.0f - s));
-        u.at[i] = d.at[i] * silu;
+        const Activated act = activated(g.at[i], gelu);
+        g.at[i] = d.at[i] * u.at[i] * act.slope;
+        u.at[i] = d.at[i] * act.value;
     }
     store_group<whole>(gate, g, left);
     store_group<whole>(up, u, left);
 }
 
-// Replaces `gu` by its gradient, given that of silu(g) * u.
+// Replaces `gu` by its gradient, given that of act(g) * u.
 //
-// Block, grid and shared memory as for `swiglu`.
-// da real[n, ffn], gu real[n, 2 * ffn], n, ffn
-KERNEL_BOUNDS(MOST_THREADS, 4) swiglu_backward(const real* da, real* gu, u32 n, u32 ffn) {
+// Block, grid and shared memory as for `glu`.
+// da real[n, ffn], gu real[n, 2 * ffn], n, ffn, gelu
+KERNEL_BOUNDS(MOST_THREADS, 4) glu_backward(const real* da, real* gu, u32 n, u32 ffn, u32 gelu) {
     const u32 groups = groups_of(ffn);
     const bool wide = ffn % GROUP == 0 && is_aligned(da) && is_aligned(gu);
     for (u64 item = this_thread(); item < (u64)n * groups; item += all_threads()) {
@@ -129,10 +154,43 @@ KERNEL_BOUNDS(MOST_THREADS, 4) swiglu_backward(const real* da, real* gu, u32 n, 
         const real* const d = da + (u64)place.row * ffn + place.column;
         real* const gate = gu + (u64)place.row * 2 * ffn + place.column;
         if (wide) {
-            swiglu_backward_group<true>(d, gate, gate + ffn, GROUP);
+            glu_backward_group<true>(d, gate, gate + ffn, gelu != 0, GROUP);
         } else {
-            swiglu_backward_group<false>(d, gate, gate + ffn, place.left);
+            glu_backward_group<false>(d, gate, gate + ffn, gelu != 0, place.left);
         }
+    }
+}
+
+// x *= factor.
+//
+// Block: 256. Grid: ceil(len / 2048). No dynamic shared memory.
+// x real[len], len (64 bits), factor
+KERNEL_BOUNDS(MOST_THREADS, 4) scale(real* x, u64 len, float factor) {
+    const bool wide = is_aligned(x);
+    for (u64 group = this_thread(); group * GROUP < len; group += all_threads()) {
+        const u64 at = group * GROUP, left = len - at;
+        const bool whole = wide && left >= GROUP;
+        Eight values = whole ? load_group<true>(x + at, GROUP) : load_group<false>(x + at, left < GROUP ? left : GROUP);
+        for (u32 i = 0; i < GROUP; i++) values.at[i] *= factor;
+        if (whole) {
+            store_group<true>(x + at, values, GROUP);
+        } else {
+            store_group<false>(x + at, values, left < GROUP ? left : GROUP);
+        }
+    }
+}
+
+// Copies the first `width` elements of n rows that are `stride` elements apart.
+//
+// Block: 256. Grid: ceil(n * ceil(width / 8) / 256); the product is below 2^32. No dynamic shared memory.
+// source real[n, stride], target real[n, stride], n, width, stride
+KERNEL_BOUNDS(MOST_THREADS, 4) copy_columns(const real* source, real* target, u32 n, u32 width, u32 stride) {
+    const u32 groups = groups_of(width);
+    const bool wide = width % GROUP == 0 && stride % GROUP == 0 && is_aligned(source) && is_aligned(target);
+    for (u64 item = this_thread(); item < (u64)n * groups; item += all_threads()) {
+        const Place place = place_of(item, groups, width);
+        const u64 at = (u64)place.row * stride + place.column;
+        copy_group(target + at, source + at, wide, place.left);
     }
 }
 

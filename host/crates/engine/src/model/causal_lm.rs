@@ -4,15 +4,15 @@
 use std::path::Path;
 
 use super::config::ModelConfig;
-use super::decoder::{LayerGrads, Pass, Saved, Scratch, attention_shape};
+use super::decoder::{LayerGrads, Pass, Saved, Scratch};
 use super::layout::{GradientLayout, Layout};
-use super::rope::rope_table;
+use super::rope::RopeTables;
 use super::weights::{self, WeightSource};
 use crate::adapter::head::{HeadPass, HeadRoom};
 use crate::adapter::lora::{DropoutPass, Lora};
 use crate::adapter::peft;
 use crate::kernels::cpu::CpuKernels;
-use crate::kernels::{Format, Kernels, LossGradients, Rows, Targets, at, at_mut};
+use crate::kernels::{Format, Kernels, LossGradients, Norm, Rows, Targets, at, at_mut};
 use crate::{Batch, EngineError};
 
 /// Weights, and an adapter beside them.
@@ -73,7 +73,7 @@ pub struct Workspace<K: Kernels> {
     head_root: Option<K::Buffer>,
     /// For an adapter of the output projection.
     head: Option<HeadRoom<K::Buffer>>,
-    rope: Option<K::Buffer>,
+    rope: Option<RopeTables<K::Buffer>>,
     staged: Option<K::Staged>,
     repeats: K::Repeats,
 }
@@ -114,7 +114,7 @@ impl<K: Kernels> Model<K> {
         source: &WeightSource,
         adapter: Option<&Path>,
     ) -> Result<Self, EngineError> {
-        kernels.prepare(attention_shape(&config), config.hidden_size)?;
+        kernels.prepare(config.attention(), config.smallest_window(), config.widest_norm())?;
         let mut model = Self::unloaded(kernels, config);
         model.load_weights(source)?;
         if let Some(directory) = adapter {
@@ -159,9 +159,29 @@ impl<K: Kernels> Model<K> {
     }
 
     /// What every layer of a pass over `n` tokens needs.
-    pub fn pass<'a>(&'a self, rope: &'a K::Buffer, n: usize, rows: &'a K::Staged, dropout: Option<u64>) -> Pass<'a, K> {
+    pub fn pass<'a>(
+        &'a self,
+        rope: &'a RopeTables<K::Buffer>,
+        n: usize,
+        rows: &'a K::Staged,
+        dropout: Option<u64>,
+    ) -> Pass<'a, K> {
         let Self { kernels, config, params, lora, .. } = self;
         Pass { kernels, config, params, lora: lora.as_ref(), rope, n, rows, dropout }
+    }
+
+    /// Tokens of the rows, `[n, h]`, as the first layer takes them.
+    pub(crate) fn embed(&self, n: usize, rows: &K::Staged, out: &mut K::Buffer) {
+        let (kernels, h) = (&self.kernels, self.config.hidden_size);
+        kernels.embed(h, rows, at(&self.params, self.layout.embed), at_mut(out, 0));
+        if let Some(factor) = self.config.embedding_scale {
+            kernels.scale(n * h, factor, at_mut(out, 0));
+        }
+    }
+
+    /// The norm behind the last layer of `n` rows; its output is what the output projection reads.
+    pub(crate) fn last_norm(&self, n: usize) -> Norm {
+        Norm { gain: self.config.logits_scale, ..self.config.norm(n) }
     }
 
     /// Adds the loss of a batch to `tally`, without gradients. A workspace is used with one tally only.
@@ -204,9 +224,11 @@ impl<K: Kernels> Model<K> {
         learns: bool,
     ) -> Result<usize, EngineError> {
         batch.validate(self.config.vocab_size)?;
-        let positions = batch.positions();
-        let (n, longest) = (positions.len(), positions.iter().max().map_or(0, |&last| last as usize + 1));
+        let (n, longest) = (batch.ids.len(), batch.doc_lens.iter().max().map_or(0, |&longest| longest as usize));
         workspace.fit(self, n, longest, learns);
+        let rope = workspace.rope.as_ref().expect("`fit` made the tables");
+        let document = |&len: &u32| (0..len).map(move |position| rope.row(position, len as usize));
+        let positions: Vec<u32> = batch.doc_lens.iter().flat_map(document).collect();
         let targets = Some(Targets { tokens: &batch.targets, weights: batch.weights.as_deref(), scale });
         let dropout = dropout.map_or(0, |dropout| dropout.bits());
         let (ids, positions, doc_lens) = (&batch.ids, &positions, &batch.doc_lens);
@@ -225,16 +247,15 @@ impl<K: Kernels> Model<K> {
 
     /// Runs the layers; returns which of `inputs` holds the last layer's output.
     fn forward(&self, workspace: &mut Workspace<K>, rows: &K::Staged, n: usize, dropout: Option<u64>) -> usize {
-        let (memory, h) = (workspace.memory, self.config.hidden_size);
+        let memory = workspace.memory;
         let Workspace { inputs, saved, scratch: Some(scratch), rope: Some(rope), .. } = workspace else {
             unreachable!("`start` made room");
         };
         let pass = self.pass(rope, n, rows, dropout);
-        let first = at_mut(&mut inputs[memory.slot(0)], 0);
-        self.kernels.embed(h, rows, at(&self.params, self.layout.embed), first);
+        self.embed(n, rows, &mut inputs[memory.slot(0)]);
         for (layer, &offsets) in self.layout.layers.iter().enumerate() {
             let (x, out) = pair(inputs, memory.slot(layer), memory.slot(layer + 1));
-            pass.layer(layer, offsets, x, &mut saved[memory.place(layer)], scratch, out);
+            pass.layer(layer, offsets, x, &mut saved[memory.place(layer)], scratch, out, None);
         }
         memory.slot(self.layout.layers.len())
     }
@@ -250,25 +271,24 @@ impl<K: Kernels> Model<K> {
         grads: Option<&mut Grads<'_, K::Buffer>>,
         tally: &mut K::Tally,
     ) {
-        let (h, v) = (self.config.hidden_size, self.config.vocab_size);
+        let (h, head) = (self.config.hidden_size, self.config.head());
         let Workspace { inputs, scratch: Some(scratch), dx, head_root: Some(root), head: room, .. } = workspace else {
             unreachable!("`start` made room");
         };
-        let (x, norm) = (at(&inputs[last], 0), at(&self.params, self.layout.norm));
-        let normed = at_mut(&mut scratch.normed, 0);
-        self.kernels.rmsnorm(n, h, self.config.rms_norm_eps, x, norm, normed, at_mut(root, 0));
+        let (x, norm, weight) = (at(&inputs[last], 0), self.last_norm(n), at(&self.params, self.layout.norm));
+        self.kernels.rmsnorm(norm, x, weight, None, at_mut(&mut scratch.normed, 0), at_mut(root, 0));
         let (kernels, config) = (&self.kernels, &self.config);
         let adapted = self
             .lora
             .as_ref()
             .zip(room.as_mut())
             .map(|(lora, room)| (HeadPass { kernels, config, lora, rows, n, dropout }, room));
-        let (normed, head) = (at(&scratch.normed, 0), at(&self.params, self.layout.head));
+        let (normed, projection) = (at(&scratch.normed, 0), at(&self.params, self.layout.head));
         let (Some(grads), Some(dx)) = (grads, dx) else {
             if let Some((pass, room)) = adapted {
                 return room.loss(pass, &scratch.normed, &mut scratch.linear, tally);
             }
-            return self.kernels.linear_cross_entropy(h, v, rows, normed, head, None, tally);
+            return self.kernels.linear_cross_entropy(head, rows, normed, projection, None, tally);
         };
         let adapted = adapted.zip(grads.adapter.as_deref_mut());
         let place = if self.layout.head == self.layout.embed { grads.layout.embed } else { grads.layout.head };
@@ -280,12 +300,12 @@ impl<K: Kernels> Model<K> {
             room.loss_and_gradients(pass, normed, inner, adapter, grads.beta, scratch, tally);
         } else {
             let gradients = LossGradients { dx: at_mut(&mut scratch.inner, 0), dw, idle };
-            self.kernels.linear_cross_entropy(h, v, rows, normed, head, Some(gradients), tally);
+            self.kernels.linear_cross_entropy(head, rows, normed, projection, Some(gradients), tally);
         }
         self.kernels.zero(n * h, at_mut(dx, 0));
         let dnorm = grads.layout.norm.map(|place| (at_mut(grads.weights, place), grads.beta));
-        let dnormed = at(&scratch.inner, 0);
-        self.kernels.rmsnorm_backward(n, h, x, norm, at(root, 0), dnormed, at_mut(dx, 0), dnorm);
+        let dnormed = Some(at(&scratch.inner, 0));
+        self.kernels.rmsnorm_backward(norm, x, weight, at(root, 0), dnormed, at_mut(dx, 0), dnorm);
     }
 
     fn backward(
@@ -307,7 +327,7 @@ impl<K: Kernels> Model<K> {
             let (x, above) = pair(inputs, memory.slot(layer), memory.slot(layer + 1));
             // The last layer's activations are still there from the forward pass.
             if memory.checkpoint && layer + 1 < layers {
-                pass.layer(layer, offsets, x, saved, scratch, above);
+                pass.layer(layer, offsets, x, saved, scratch, above, None);
             }
             let mut own = LayerGrads {
                 weights: grads.weights,
@@ -322,6 +342,9 @@ impl<K: Kernels> Model<K> {
             // A tied embedding already holds the projection's gradient.
             if self.layout.head != self.layout.embed && grads.beta == 0.0 {
                 self.kernels.zero(self.config.vocab_size * h, at_mut(grads.weights, place));
+            }
+            if let Some(factor) = self.config.embedding_scale {
+                self.kernels.scale(n * h, factor, at_mut(dx, 0));
             }
             self.kernels.embed_backward(h, rows, at(dx, 0), at_mut(grads.weights, place));
         }
@@ -371,7 +394,7 @@ impl<K: Kernels> Workspace<K> {
         if positions > self.positions {
             self.positions = positions.next_multiple_of(128);
             self.repeats = K::Repeats::default();
-            self.rope = Some(rope_table(kernels, config, self.positions));
+            self.rope = Some(RopeTables::new(kernels, config, self.positions));
         }
         let tokens = kernels.padded(tokens);
         if tokens <= self.tokens {
@@ -401,22 +424,12 @@ impl<K: Kernels> Workspace<K> {
 
     /// Bytes of room.
     pub fn bytes(&self, kernels: &K) -> u64 {
-        let bytes = |buffer: &K::Buffer| kernels.bytes(buffer);
-        let saved = |s: &Saved<K::Buffer>| {
-            [&s.input_root, &s.qkv, &s.attention, &s.lse, &s.mid, &s.mid_root, &s.gate_up, &s.adapted]
-                .into_iter()
-                .map(bytes)
-                .sum::<u64>()
-        };
-        let scratch = |s: &Scratch<K::Buffer>| {
-            [&s.normed, &s.inner, &s.dqkv].into_iter().chain(s.linear.buffers()).map(bytes).sum::<u64>()
-        };
-        let single = [&self.dx, &self.head_root, &self.rope].into_iter().flatten().map(bytes).sum::<u64>();
-        self.inputs.iter().map(bytes).sum::<u64>()
-            + self.saved.iter().map(saved).sum::<u64>()
-            + self.scratch.as_ref().map_or(0, scratch)
-            + self.head.as_ref().map_or(0, |head| head.bytes(kernels))
-            + single
+        let saved = self.saved.iter().flat_map(Saved::buffers);
+        let scratch = self.scratch.iter().flat_map(Scratch::buffers);
+        let single = [&self.dx, &self.head_root].into_iter().flatten();
+        let rope = self.rope.iter().map(RopeTables::buffer);
+        let all = self.inputs.iter().chain(saved).chain(scratch).chain(single).chain(rope);
+        all.map(|buffer| kernels.bytes(buffer)).sum::<u64>() + self.head.as_ref().map_or(0, |head| head.bytes(kernels))
     }
 }
 

@@ -1,0 +1,286 @@
+//! Typed access to `config.json`: what a key holds, or what is wrong with it.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::{ConfigError, LayerSpec, MAX_LAYERS, ModelConfig};
+use crate::kernels::Activation;
+use crate::model::families::Family;
+
+/// Typed access to the keys of the file.
+#[derive(Debug)]
+pub(in crate::model) struct Reader<'a> {
+    pub(super) raw: &'a Map<String, Value>,
+    path: &'a Path,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(raw: &'a Map<String, Value>, path: &'a Path) -> Self {
+        Self { raw, path }
+    }
+
+    pub(in crate::model) fn invalid(&self, reason: String) -> ConfigError {
+        ConfigError::Invalid { path: self.path.to_owned(), reason }
+    }
+
+    pub(in crate::model) fn unsupported(&self, feature: String, reason: &str) -> ConfigError {
+        ConfigError::Unsupported { path: self.path.to_owned(), feature, reason: reason.to_owned() }
+    }
+
+    pub(in crate::model) fn optional_size(&self, key: &str) -> Result<Option<usize>, ConfigError> {
+        match self.raw.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match value.as_u64() {
+                Some(size @ 1..=0x0fff_ffff) => Ok(Some(size as usize)),
+                _ => Err(self.invalid(format!("`{key}` is {value}, not a whole number from 1 to 268435455"))),
+            },
+        }
+    }
+
+    pub(in crate::model) fn size(&self, key: &str) -> Result<usize, ConfigError> {
+        self.optional_size(key)?.ok_or_else(|| self.invalid(format!("`{key}` is missing")))
+    }
+
+    pub(in crate::model) fn number(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+        match self.raw.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => value
+                .as_f64()
+                .filter(|number| number.is_finite() && *number >= 0.0)
+                .map(Some)
+                .ok_or_else(|| self.invalid(format!("`{key}` is {value}, not a number"))),
+        }
+    }
+
+    /// A number above zero that a factor or a divisor can be.
+    pub(in crate::model) fn factor(&self, key: &str, default: f64) -> Result<f64, ConfigError> {
+        match self.number(key)? {
+            None => Ok(default),
+            Some(number) if number > 0.0 && (number as f32).is_normal() => Ok(number),
+            Some(number) => Err(self.invalid(format!("`{key}` is {number}, not a number above 0"))),
+        }
+    }
+
+    /// A cap of logits or scores; none where it is null.
+    pub(in crate::model) fn cap(&self, key: &str, default: Option<f64>) -> Result<Option<f32>, ConfigError> {
+        match self.raw.get(key) {
+            Some(Value::Null) => Ok(None),
+            None => Ok(default.map(|cap| cap as f32)),
+            Some(_) => Ok(Some(self.factor(key, 1.0)? as f32)),
+        }
+    }
+
+    /// What a key holds, whatever it is.
+    pub(in crate::model) fn raw_value(&self, key: &str) -> Option<&'a Value> {
+        self.raw.get(key)
+    }
+
+    /// A whole number from 0.
+    pub(in crate::model) fn count(&self, key: &str, default: usize) -> Result<usize, ConfigError> {
+        match self.raw.get(key) {
+            None | Some(Value::Null) => Ok(default),
+            Some(value) => value
+                .as_u64()
+                .and_then(|count| usize::try_from(count).ok())
+                .ok_or_else(|| self.invalid(format!("`{key}` is {value}, not a whole number"))),
+        }
+    }
+
+    /// A list of zeros and ones, one for each layer; none where it is absent.
+    pub(in crate::model) fn flags(&self, key: &str, layers: usize) -> Result<Option<Vec<bool>>, ConfigError> {
+        let wrong = || self.invalid(format!("`{key}` is not a list of {layers} zeros and ones"));
+        let list = match self.raw.get(key) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::Array(list)) if list.len() == layers => list,
+            Some(_) => return Err(wrong()),
+        };
+        let flag = |value: &Value| match (value.as_u64(), value.as_bool()) {
+            (Some(0), _) | (_, Some(false)) => Ok(false),
+            (Some(1), _) | (_, Some(true)) => Ok(true),
+            _ => Err(wrong()),
+        };
+        list.iter().map(flag).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// The text of a key.
+    pub(in crate::model) fn text(&self, key: &str) -> Option<&'a str> {
+        self.raw.get(key).and_then(Value::as_str)
+    }
+
+    /// The first text of `architectures`.
+    pub(in crate::model) fn listed_architecture(&self) -> Option<&'a str> {
+        self.raw.get("architectures").and_then(Value::as_array)?.first()?.as_str()
+    }
+
+    /// True or false; `false` where it is absent.
+    pub(in crate::model) fn flag(&self, key: &str) -> Result<bool, ConfigError> {
+        match self.raw.get(key) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(value) => Err(self.invalid(format!("`{key}` is {value}, not true or false"))),
+        }
+    }
+
+    /// A token id, or a list of them. The class has `default`, which holds where the key is absent; a negative id, as old
+    /// files have for padding, is none.
+    pub(in crate::model) fn ids(&self, key: &str, default: Option<u32>) -> Result<Vec<u32>, ConfigError> {
+        let id = |value: &Value| match value.as_i64() {
+            Some(negative) if negative < 0 => Some(None),
+            Some(id) => u32::try_from(id).ok().map(Some),
+            None => None,
+        };
+        let ids: Option<Vec<Option<u32>>> = match self.raw.get(key) {
+            None => Some(vec![default]),
+            Some(Value::Null) => Some(Vec::new()),
+            Some(Value::Array(values)) => values.iter().map(id).collect(),
+            Some(value) => id(value).map(|id| vec![id]),
+        };
+        let ids = ids.ok_or_else(|| self.invalid(format!("`{key}` is {}, not a token id", self.raw[key])))?;
+        Ok(ids.into_iter().flatten().collect())
+    }
+
+    /// Keys that no family here has a use for.
+    pub(super) fn refuse_unsupported(&self) -> Result<(), ConfigError> {
+        if let Some(value) = self.raw.get("quantization_config").filter(|value| !value.is_null()) {
+            let reason = "weights must be stored as F32, F16 or BF16";
+            return Err(self.unsupported(format!("quantization_config: {value}"), reason));
+        }
+        for key in ["attention_dropout", "resid_pdrop", "embd_pdrop"] {
+            if self.number(key)?.is_some_and(|share| share > 0.0) {
+                return Err(self.unsupported(key.into(), "the model itself drops nothing here; set it to 0"));
+            }
+        }
+        if self.flag("use_bidirectional_attention")? {
+            return Err(self.unsupported("use_bidirectional_attention: true".into(), "attention here is causal"));
+        }
+        Ok(())
+    }
+
+    /// The activation of the feed-forward layer must be what the family has.
+    pub(in crate::model) fn expect_activation(&self, key: &str, names: &[&str]) -> Result<(), ConfigError> {
+        match self.raw.get(key) {
+            None | Some(Value::Null) => Ok(()),
+            Some(Value::String(activation)) if names.contains(&activation.as_str()) => Ok(()),
+            Some(other) => {
+                let other = other.as_str().map_or_else(|| other.to_string(), ToOwned::to_owned);
+                let reason = format!("the feed-forward layer of such models uses {}", names[0]);
+                Err(self.unsupported(format!("{key}: {other}"), &reason))
+            }
+        }
+    }
+
+    /// `attention_bias` and `mlp_bias`, of a family that has `known` of them.
+    pub(in crate::model) fn biases(&self, family: &str, known: &[&str]) -> Result<[bool; 2], ConfigError> {
+        let mut found = [false; 2];
+        for (key, found) in ["attention_bias", "mlp_bias"].into_iter().zip(&mut found) {
+            *found = self.flag(key)?;
+            if *found && !known.contains(&key) {
+                let reason = format!("models of {family} have no such bias");
+                return Err(self.unsupported(format!("{key}: true"), &reason));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Which layers have a sliding window: as `layer_types` says, or else by their number.
+    pub(in crate::model) fn sliding_layers(
+        &self,
+        layers: usize,
+        slides: impl Fn(usize) -> bool,
+    ) -> Result<Vec<bool>, ConfigError> {
+        let types = match self.raw.get("layer_types") {
+            None | Some(Value::Null) => return Ok((0..layers).map(slides).collect()),
+            Some(Value::Array(types)) if types.len() == layers => types,
+            Some(_) => return Err(self.invalid(format!("`layer_types` is not a list of {layers} texts"))),
+        };
+        let slides = |kind: &Value| match kind.as_str() {
+            Some("full_attention") => Ok(false),
+            Some("sliding_attention") => Ok(true),
+            _ => {
+                let reason = "layers are full_attention or sliding_attention";
+                Err(self.unsupported(format!("layer_types: {kind}"), reason))
+            }
+        };
+        types.iter().map(slides).collect()
+    }
+
+    /// `sliding_window`, with the default of a class that has one.
+    pub(in crate::model) fn window(&self, default: Option<usize>) -> Result<Option<usize>, ConfigError> {
+        match self.optional_size("sliding_window")? {
+            None if !self.raw.contains_key("sliding_window") => Ok(default),
+            window => Ok(window),
+        }
+    }
+
+    /// The sizes that every family has, and a plain model of them; what the family is not known for is to be filled in.
+    pub(super) fn sizes(&self, family: &Family) -> Result<ModelConfig, ConfigError> {
+        let defaults = &family.defaults;
+        let (hidden_size, num_attention_heads) = (self.size("hidden_size")?, self.size("num_attention_heads")?);
+        let num_key_value_heads = match (self.optional_size("num_key_value_heads")?, defaults.num_key_value_heads) {
+            (Some(heads), _) => heads,
+            (None, Some(heads)) if !self.raw.contains_key("num_key_value_heads") => heads,
+            (None, _) => num_attention_heads,
+        };
+        let head_dim = match self.optional_size("head_dim")?.or(defaults.head_dim) {
+            Some(head_dim) => head_dim,
+            None if hidden_size % num_attention_heads == 0 => hidden_size / num_attention_heads,
+            None => {
+                return Err(self.invalid(format!(
+                    "`hidden_size` {hidden_size} is not a multiple of `num_attention_heads` {num_attention_heads}"
+                )));
+            }
+        };
+        if num_attention_heads % num_key_value_heads != 0 {
+            return Err(self.invalid(format!(
+                "`num_attention_heads` {num_attention_heads} is not a multiple of `num_key_value_heads` {num_key_value_heads}"
+            )));
+        }
+        if head_dim % 2 != 0 {
+            return Err(self.invalid(format!("the head size {head_dim} is odd, so it has no halves to rotate")));
+        }
+        let num_hidden_layers = self.size("num_hidden_layers")?;
+        if num_hidden_layers > MAX_LAYERS {
+            return Err(self.invalid(format!("`num_hidden_layers` is {num_hidden_layers}; the most is {MAX_LAYERS}")));
+        }
+        let longest = defaults.max_position_embeddings;
+        let tie_word_embeddings = match self.raw.get("tie_word_embeddings") {
+            None => defaults.tie_word_embeddings,
+            Some(_) => self.flag("tie_word_embeddings")?,
+        };
+        Ok(ModelConfig {
+            architecture: family.architecture.to_owned(),
+            hidden_size,
+            intermediate_size: self.size("intermediate_size")?,
+            num_hidden_layers,
+            num_attention_heads,
+            num_key_value_heads,
+            head_dim,
+            vocab_size: self.size("vocab_size")?,
+            max_position_embeddings: self.optional_size("max_position_embeddings")?.unwrap_or(longest),
+            tie_word_embeddings,
+            initializer_range: self.number("initializer_range")?.unwrap_or(0.02),
+            bos_token_id: self.ids("bos_token_id", defaults.bos_token_id)?.first().copied(),
+            eos_token_id: self.ids("eos_token_id", defaults.eos_token_id)?,
+            pad_token_id: self.ids("pad_token_id", defaults.pad_token_id)?.first().copied(),
+            norms: family.norms,
+            rms_norm_eps: self.number("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps) as f32,
+            norm_offset: 0.0,
+            norms_whole_heads: false,
+            fused: false,
+            qkv_bias: false,
+            o_bias: false,
+            mlp_bias: false,
+            activation: Activation::Silu,
+            ropes: Vec::new(),
+            layers: vec![LayerSpec { window: None, rope: Some(0) }; num_hidden_layers],
+            attention_scale: (1.0 / (head_dim as f64).sqrt()) as f32,
+            attention_cap: None,
+            embedding_scale: None,
+            residual_scale: 1.0,
+            logits_scale: 1.0,
+            logits_cap: None,
+            raw: self.raw.clone(),
+        })
+    }
+}

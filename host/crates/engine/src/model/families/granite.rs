@@ -1,0 +1,24 @@
+//! Granite 3: a Llama with factors of its embedding, its scores, its residual stream and its logits.
+
+use super::{Defaults, Family, NORMS_BEFORE};
+use crate::model::config::{ConfigError, ModelConfig, Reader};
+
+pub(super) const GRANITE: Family = Family {
+    model_type: "granite",
+    architecture: "GraniteForCausalLM",
+    defaults: Defaults::LLAMA,
+    norms: NORMS_BEFORE,
+    build,
+};
+
+fn build(read: &Reader<'_>, config: &mut ModelConfig) -> Result<(), ConfigError> {
+    read.expect_activation("hidden_act", &["silu", "swish"])?;
+    let [attention, mlp] = read.biases(GRANITE.architecture, &["attention_bias", "mlp_bias"])?;
+    (config.qkv_bias, config.o_bias, config.mlp_bias) = (attention, attention, mlp);
+    config.embedding_scale = Some(read.factor("embedding_multiplier", 1.0)? as f32);
+    config.attention_scale = read.factor("attention_multiplier", 1.0)? as f32;
+    config.residual_scale = read.factor("residual_multiplier", 1.0)? as f32;
+    config.logits_scale = (1.0 / read.factor("logits_scaling", 1.0)?) as f32;
+    config.ropes = vec![read.one_rope(config, &GRANITE)?];
+    Ok(())
+}
