@@ -109,7 +109,7 @@ impl<K: Kernels> Trainer<K> {
         weights: &WeightSource,
         options: TrainerOptions,
     ) -> Result<Self, EngineError> {
-        kernels.prepare(config.attention(), config.smallest_window(), config.widest_norm())?;
+        kernels.prepare(config.demands())?;
         let mut trainer = Self::with_model(Model::unloaded(kernels, config), options)?;
         trainer.model.load_weights(weights)?;
         Ok(trainer)
@@ -126,6 +126,10 @@ impl<K: Kernels> Trainer<K> {
             if model.lora.is_none() {
                 model.lora = Some(Lora::new(&model.kernels, &model.config, lora.clone(), options.seed));
             }
+        }
+        if model.config.quantization.is_some() && model.lora.is_none() {
+            let reason = "weights that are quantized cannot be trained: train an adapter beside them".into();
+            return Err(EngineError::Options { reason });
         }
         let nothing = BTreeSet::new();
         let trained = match (&options.trainable, &model.lora) {
@@ -294,18 +298,19 @@ impl<K: Kernels> Trainer<K> {
     /// Elements of model and adapter.
     pub fn total_parameters(&self) -> u64 {
         let adapter = self.model.lora.iter().flat_map(super::adapter::lora::Lora::slots);
-        self.model.layout.slots().iter().chain(adapter).map(|slot| slot.len as u64).sum()
+        let packed = self.model.layout.packed.iter().map(|slot| slot.packed.len() as u64);
+        self.model.layout.slots().iter().chain(adapter).map(|slot| slot.len as u64).chain(packed).sum()
     }
 
     /// Bytes by purpose.
     pub fn device_bytes(&self) -> MemoryUse {
         let kernels = &self.model.kernels;
         let bytes = |buffer: &K::Buffer| kernels.bytes(buffer);
-        let Model { params, exact, lora, .. } = &self.model;
+        let Model { params, words, exact, lora, .. } = &self.model;
         let adapter = lora.iter().flat_map(|lora| std::iter::once(&lora.params).chain(&lora.exact));
         let exact = exact.iter().map(|exact| &exact.buffer);
         MemoryUse {
-            weights: std::iter::once(params).chain(exact).chain(adapter).map(bytes).sum(),
+            weights: [params, words].into_iter().chain(exact).chain(adapter).map(bytes).sum(),
             gradients: bytes(&self.gradients) + self.adapter_gradients.as_ref().map_or(0, bytes),
             optimizer: bytes(&self.optimizer.exp_avg) + bytes(&self.optimizer.exp_avg_sq),
             activations: self.workspace.bytes(kernels) + self.evaluation.bytes(kernels),

@@ -14,9 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use engine::adapter::{LoraConfig, Modules};
-use engine::kernels::Kernels;
 use engine::kernels::cpu::CpuKernels;
+use engine::kernels::{Kernels, Packing, at};
+use engine::model::Model;
 use engine::model::config::ModelConfig;
+use engine::model::quantized::Quantization;
 use engine::model::tensors::LinearKind;
 use engine::model::weights::WeightSource;
 use engine::optim::AdamWConfig;
@@ -55,6 +57,29 @@ struct Case {
     accumulation: usize,
     trainable: Option<BTreeSet<String>>,
     lora: Option<Lora>,
+    quantize: Option<Quantize>,
+}
+
+/// Keys of transformers' `BitsAndBytesConfig`.
+#[derive(Deserialize)]
+struct Quantize {
+    #[serde(default)]
+    load_in_8bit: bool,
+    #[serde(default)]
+    bnb_4bit_quant_type: String,
+    #[serde(default)]
+    bnb_4bit_use_double_quant: bool,
+}
+
+impl Quantize {
+    fn quantization(&self) -> Quantization {
+        let packing = match self.bnb_4bit_quant_type.as_str() {
+            _ if self.load_in_8bit => Packing::Int8,
+            "nf4" => Packing::Nf4,
+            _ => Packing::Fp4,
+        };
+        Quantization { packing, is_nested: self.bnb_4bit_use_double_quant }
+    }
 }
 
 #[derive(Deserialize)]
@@ -158,7 +183,8 @@ fn trainer<K: Kernels>(
     expected: &Expected,
     gradient_checkpointing: bool,
 ) -> Trainer<K> {
-    let config = ModelConfig::from_dir(directory).unwrap();
+    let mut config = ModelConfig::from_dir(directory).unwrap();
+    config.quantization = case.quantize.as_ref().map(Quantize::quantization);
     let weights = WeightSource::Directory(directory.to_owned());
     let mut trainer = Trainer::on(kernels, config, &weights, options(case, gradient_checkpointing)).unwrap();
     if case.lora.is_some() {
@@ -179,11 +205,26 @@ fn check(name: &str, gradient_checkpointing: bool) {
     check_on(CpuKernels, EXACT, name, gradient_checkpointing);
 }
 
+/// Holds the bytes of the projections that are packed against those of bitsandbytes.
+fn check_packed<K: Kernels>(model: &Model<K>, expected: &Expected, name: &str) {
+    let names = expected.names("packed/");
+    assert_eq!(names.len(), model.layout.packed.len(), "{name}");
+    for tensor in names {
+        let slot = model.layout.packed.iter().find(|slot| slot.name == tensor).unwrap();
+        let mut words = vec![0.0; slot.packed.packing.words(slot.packed.len())];
+        model.kernels.download(at(&model.words, slot.packed.codes), &mut words);
+        let found: Vec<u8> = words.iter().flat_map(|word: &f32| word.to_bits().to_le_bytes()).collect();
+        let tensors = expected.tensors();
+        assert!(found == tensors.tensor(&format!("packed/{tensor}")).unwrap().data(), "{name}: bytes of {tensor}");
+    }
+}
+
 fn check_on<K: Kernels>(kernels: K, allowed: Allowed, name: &str, gradient_checkpointing: bool) -> Found {
     let directory = fixture(name);
     let case: Case = serde_json::from_slice(&std::fs::read(directory.join("case.json")).unwrap()).unwrap();
     let expected = Expected::open(&directory);
     let mut trainer = trainer(kernels, &directory, &case, &expected, gradient_checkpointing);
+    check_packed(trainer.model(), &expected, name);
     let (losses, norms) = (expected.doubles("losses"), expected.doubles("grad_norms"));
     let mut worst = Found::default();
     for step in 0..losses.len() {
@@ -316,13 +357,40 @@ fn olmo() {
 }
 
 #[test]
+fn adapters_on_quantized_weights() {
+    for name in QUANTIZED {
+        check(name, false);
+        check(name, true);
+    }
+}
+
+#[test]
 fn gradient_checkpointing_changes_nothing() {
     for name in NAMES {
         check(name, true);
     }
 }
 
-/// All fixtures.
+/// Fixtures of quantized projections.
+const QUANTIZED: [&str; 15] = [
+    "llama-int8",
+    "llama-nf4",
+    "llama-nested",
+    "llama-fp4",
+    "mistral-nf4",
+    "ministral-nf4",
+    "qwen2-nf4",
+    "qwen3-nf4",
+    "gemma2-nf4",
+    "gemma3-nf4",
+    "phi3-nf4",
+    "smollm3-nf4",
+    "granite-nf4",
+    "olmo2-nf4",
+    "olmo3-nf4",
+];
+
+/// All other fixtures.
 const NAMES: [&str; 33] = [
     "untied",
     "tied",
@@ -366,7 +434,6 @@ mod cuda {
     use engine::DeviceError;
     use engine::generate::{GenerateOptions, generate};
     use engine::kernels::Precision;
-    use engine::model::Model;
 
     use super::emulator::device;
     use super::*;
@@ -396,7 +463,7 @@ mod cuda {
 
     #[test]
     fn float32_is_that_of_transformers_and_peft() {
-        for name in NAMES {
+        for name in NAMES.into_iter().chain(QUANTIZED) {
             check(Precision::F32, SINGLE, name, false);
         }
     }
@@ -414,6 +481,13 @@ mod cuda {
                 (own, theirs) = (own + error * error, theirs + other * other);
             }
             assert!(own <= 1.2 * theirs, "{name}: the gradients are {own:e} off, torch's {theirs:e}");
+        }
+    }
+
+    #[test]
+    fn adapters_on_quantized_weights_in_bfloat16() {
+        for name in QUANTIZED {
+            check(Precision::Bf16, ROUNDED, name, false);
         }
     }
 

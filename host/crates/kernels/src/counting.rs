@@ -8,7 +8,7 @@ use super::cpu::{attention, cross_entropy, matmul};
 use super::cuda::plan;
 use super::{
     Activation, AdamState, AdamStep, AttentionShape, DropoutKey, Format, Gemm, Head, Kernels, LossGradients, Norm,
-    Precision, Rotation, Rows, Segment, Totals, View, ViewMut,
+    Packed, Precision, Rotation, Rows, Segment, Totals, View, ViewMut,
 };
 use crate::IGNORE;
 
@@ -247,6 +247,8 @@ impl Kernels for Counting {
 
     fn download(&self, _: Read<'_>, _: &mut [f32]) {}
     fn upload(&self, _: &[f32], _: Write<'_>) {}
+    fn put_words(&self, _: &[u32], _: Write<'_>) {}
+    fn unpack(&self, _: Packed, _: &Counted, _: Write<'_>) {}
     fn copy(&self, _: usize, _: Read<'_>, _: Write<'_>) {}
     fn zero(&self, _: usize, _: Write<'_>) {}
     fn embed(&self, _: usize, _: &CountedRows, _: Read<'_>, _: Write<'_>) {}

@@ -264,7 +264,7 @@ impl<'a, K: Kernels> Decoder<'a, K> {
         let Some(rows) = &self.staged else { unreachable!("rows were staged") };
         let pass = model.pass(&self.rope, kernels.padded(n), rows, None);
         model.embed(kernels.padded(n), rows, &mut room.x);
-        for (layer, &offsets) in model.layout.layers.iter().enumerate() {
+        for (layer, offsets) in model.layout.layers.iter().enumerate() {
             let (keys, values, capacity) = (&mut self.keys[layer], &mut self.values[layer], self.capacity);
             let cache = Some(LayerCache { keys, values, capacity, is_read: false });
             pass.layer(layer, offsets, &room.x, &mut room.saved, &mut room.scratch, &mut room.out, cache);
@@ -308,7 +308,7 @@ impl<'a, K: Kernels> Decoder<'a, K> {
         kernels.repeat(&mut self.repeats, rows, 0, || {
             let (mut x, mut out) = (&mut *x, &mut *out);
             model.embed(n, rows, x);
-            for (layer, &offsets) in model.layout.layers.iter().enumerate() {
+            for (layer, offsets) in model.layout.layers.iter().enumerate() {
                 let (keys, values) = (&mut keys[layer], &mut values[layer]);
                 let cache = Some(LayerCache { keys, values, capacity, is_read: true });
                 pass.layer(layer, offsets, x, saved, scratch, out, cache);

@@ -1,18 +1,20 @@
 //! The whole model: embedding, decoder layers, last norm, output projection, loss; forward, and backward as far down as
 //! anything is trained.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use super::config::ModelConfig;
 use super::decoder::{LayerGrads, Pass, Saved, Scratch};
 use super::layout::{GradientLayout, Layout};
+use super::quantized::Packer;
 use super::rope::RopeTables;
 use super::weights::{self, WeightSource};
 use crate::adapter::head::{HeadPass, HeadRoom};
 use crate::adapter::lora::{DropoutPass, Lora};
 use crate::adapter::peft;
 use crate::kernels::cpu::CpuKernels;
-use crate::kernels::{Format, Kernels, LossGradients, Norm, Rows, Targets, at, at_mut};
+use crate::kernels::{Format, Kernels, LossGradients, Norm, Packed, Rows, Targets, at, at_mut};
 use crate::{Batch, EngineError};
 
 /// Weights, and an adapter beside them.
@@ -26,6 +28,8 @@ pub struct Model<K: Kernels = CpuKernels> {
     pub layout: Layout,
     /// The weight arena.
     pub params: K::Buffer,
+    /// Words of the weights that are packed.
+    pub words: K::Buffer,
     /// The trained weights in f32, where those of the arena are rounded.
     pub exact: Option<Exact<K::Buffer>>,
     /// The adapter.
@@ -114,7 +118,7 @@ impl<K: Kernels> Model<K> {
         source: &WeightSource,
         adapter: Option<&Path>,
     ) -> Result<Self, EngineError> {
-        kernels.prepare(config.attention(), config.smallest_window(), config.widest_norm())?;
+        kernels.prepare(config.demands())?;
         let mut model = Self::unloaded(kernels, config);
         model.load_weights(source)?;
         if let Some(directory) = adapter {
@@ -129,11 +133,27 @@ impl<K: Kernels> Model<K> {
     /// [`EngineError`] says what is wrong with the files, or that the device has no room.
     pub fn load_weights(&mut self, source: &WeightSource) -> Result<(), EngineError> {
         self.kernels.check()?;
-        let Self { kernels, config, layout, params, exact, .. } = self;
-        weights::load(source, config, layout, &mut |slot, start, values| {
+        let Self { kernels, config, layout, params, words, exact, .. } = self;
+        let mut packers: HashMap<&str, (Packer, usize)> = HashMap::new();
+        let packed: HashMap<&str, Packed> =
+            layout.packed.iter().map(|slot| (slot.name.as_str(), slot.packed)).collect();
+        weights::load(source, config, &mut |name, start, values| {
+            if let Some((&name, &packed)) = packed.get_key_value(name) {
+                let (packer, taken) = packers.entry(name).or_insert_with(|| (Packer::new(packed), 0));
+                packer.take(values);
+                *taken += values.len();
+                if *taken == packed.len()
+                    && let Some((packer, _)) = packers.remove(name)
+                {
+                    packer.finish(kernels, words);
+                }
+                return;
+            }
+            let Some(index) = layout.index(name) else { return };
+            let slot = &layout.slots()[index];
             kernels.upload(values, at_mut(params, slot.offset + start));
             if let Some(exact) = exact
-                && let Some(place) = layout.index(&slot.name).and_then(|index| exact.place(index))
+                && let Some(place) = exact.place(index)
             {
                 kernels.upload(values, at_mut(&mut exact.buffer, place + start));
             }
@@ -145,11 +165,19 @@ impl<K: Kernels> Model<K> {
     pub(crate) fn unloaded(kernels: K, config: ModelConfig) -> Self {
         let layout = Layout::new(&config);
         let params = kernels.alloc(Format::Working, layout.len);
-        Self { kernels, config, layout, params, exact: None, lora: None }
+        let words = kernels.alloc(Format::Exact, layout.words);
+        Self { kernels, config, layout, params, words, exact: None, lora: None }
     }
 
-    /// A copy of one weight, as transformers stores it.
+    /// A copy of one weight, as transformers stores it, unpacked if it is packed.
     pub fn parameter(&self, name: &str) -> Option<Vec<f32>> {
+        if let Some(slot) = self.layout.packed.iter().find(|slot| slot.name == name) {
+            let mut buffer = self.kernels.alloc(Format::Working, slot.packed.len());
+            self.kernels.unpack(slot.packed, &self.words, at_mut(&mut buffer, 0));
+            let mut values = vec![0.0; slot.packed.len()];
+            self.kernels.download(at(&buffer, 0), &mut values);
+            return Some(values);
+        }
         let index = self.layout.index(name)?;
         let slot = &self.layout.slots()[index];
         let exact = self.exact.as_ref().and_then(|exact| Some(at(&exact.buffer, exact.place(index)?)));
@@ -166,8 +194,8 @@ impl<K: Kernels> Model<K> {
         rows: &'a K::Staged,
         dropout: Option<u64>,
     ) -> Pass<'a, K> {
-        let Self { kernels, config, params, lora, .. } = self;
-        Pass { kernels, config, params, lora: lora.as_ref(), rope, n, rows, dropout }
+        let Self { kernels, config, params, words, lora, .. } = self;
+        Pass { kernels, config, params, words, lora: lora.as_ref(), rope, n, rows, dropout }
     }
 
     /// Tokens of the rows, `[n, h]`, as the first layer takes them.
@@ -253,7 +281,7 @@ impl<K: Kernels> Model<K> {
         };
         let pass = self.pass(rope, n, rows, dropout);
         self.embed(n, rows, &mut inputs[memory.slot(0)]);
-        for (layer, &offsets) in self.layout.layers.iter().enumerate() {
+        for (layer, offsets) in self.layout.layers.iter().enumerate() {
             let (x, out) = pair(inputs, memory.slot(layer), memory.slot(layer + 1));
             pass.layer(layer, offsets, x, &mut saved[memory.place(layer)], scratch, out, None);
         }
@@ -322,7 +350,7 @@ impl<K: Kernels> Model<K> {
         };
         let pass = self.pass(rope, n, rows, dropout);
         for layer in (memory.from..layers).rev() {
-            let offsets = self.layout.layers[layer];
+            let offsets = &self.layout.layers[layer];
             let saved = &mut saved[memory.place(layer)];
             let (x, above) = pair(inputs, memory.slot(layer), memory.slot(layer + 1));
             // The last layer's activations are still there from the forward pass.

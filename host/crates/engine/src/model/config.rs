@@ -13,9 +13,10 @@ pub(super) use rope::Outside;
 
 use super::families;
 pub use super::families::ARCHITECTURES;
+use super::quantized::Quantization;
 pub use super::rope::{Rope, RopeScaling};
 use super::tensors::{LinearKind, NormKind, TensorSpec, Unit, tensors};
-use crate::kernels::{Activation, AttentionShape, Head, Norm};
+use crate::kernels::{Activation, AttentionShape, Demands, Head, Norm};
 
 /// Why a `config.json` cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +116,8 @@ pub struct ModelConfig {
     /// See [`Head::cap`].
     pub logits_cap: Option<f32>,
 
+    /// How the layers' projections are packed, where they are.
+    pub quantization: Option<Quantization>,
     /// The file as it was, for export.
     pub raw: Map<String, Value>,
 }
@@ -218,9 +221,14 @@ impl ModelConfig {
         self.ropes.iter().find_map(Rope::limit)
     }
 
-    /// Elements of the widest norm.
-    pub fn widest_norm(&self) -> usize {
-        self.norms.iter().map(|(kind, _)| kind.width(self)).fold(self.hidden_size, usize::max)
+    /// What it asks of a device.
+    pub fn demands(&self) -> Demands {
+        Demands {
+            attention: self.attention(),
+            window: self.smallest_window(),
+            widest_norm: self.norms.iter().map(|(kind, _)| kind.width(self)).fold(self.hidden_size, usize::max),
+            is_packed: self.quantization.is_some(),
+        }
     }
 
     /// A norm of `n` rows of the residual stream.

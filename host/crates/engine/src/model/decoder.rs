@@ -73,6 +73,8 @@ pub struct Pass<'a, K: Kernels> {
     pub config: &'a ModelConfig,
     /// The weight arena.
     pub params: &'a K::Buffer,
+    /// Words of the weights that are packed.
+    pub words: &'a K::Buffer,
     /// The adapter.
     pub lora: Option<&'a Lora<K::Buffer>>,
     /// Rotations by position.
@@ -183,8 +185,8 @@ fn head_norm(config: &ModelConfig, kind: NormKind, n: usize) -> Norm {
 }
 
 impl<K: Kernels> Pass<'_, K> {
-    fn linear(&self, layer: usize, unit: Unit, offsets: LayerOffsets) -> Linear<'_, K> {
-        Linear::new(self, layer, unit, offsets.units[unit as usize])
+    fn linear<'s>(&'s self, layer: usize, unit: Unit, offsets: &'s LayerOffsets) -> Linear<'s, K> {
+        Linear::new(self, layer, unit, offsets)
     }
 
     fn spec(&self, layer: usize) -> LayerSpec {
@@ -195,7 +197,7 @@ impl<K: Kernels> Pass<'_, K> {
     fn norm_before(
         &self,
         kind: NormKind,
-        offsets: LayerOffsets,
+        offsets: &LayerOffsets,
         x: &K::Buffer,
         normed: &mut K::Buffer,
         root: &mut K::Buffer,
@@ -209,7 +211,7 @@ impl<K: Kernels> Pass<'_, K> {
     fn norm_again(
         &self,
         kind: NormKind,
-        offsets: LayerOffsets,
+        offsets: &LayerOffsets,
         x: &K::Buffer,
         normed: &mut K::Buffer,
         root: &K::Buffer,
@@ -223,7 +225,7 @@ impl<K: Kernels> Pass<'_, K> {
     fn norm_backward(
         &self,
         kind: NormKind,
-        offsets: LayerOffsets,
+        offsets: &LayerOffsets,
         x: &K::Buffer,
         root: &K::Buffer,
         dy: Option<&K::Buffer>,
@@ -242,7 +244,7 @@ impl<K: Kernels> Pass<'_, K> {
     fn rotate(
         &self,
         layer: usize,
-        offsets: LayerOffsets,
+        offsets: &LayerOffsets,
         saved: &mut Saved<K::Buffer>,
         scratch: &mut Scratch<K::Buffer>,
         again: bool,
@@ -271,7 +273,10 @@ impl<K: Kernels> Pass<'_, K> {
     }
 
     /// The norms of queries and keys: each with its weight, its first column of a packed row, and its first root.
-    fn head_norms(&self, offsets: LayerOffsets) -> impl Iterator<Item = (Norm, usize, usize, usize)> {
+    fn head_norms<'s>(
+        &'s self,
+        offsets: &'s LayerOffsets,
+    ) -> impl Iterator<Item = (Norm, usize, usize, usize)> + use<'s, K> {
         let queries = head_norm(self.config, NormKind::Query, self.n);
         let keys = head_norm(self.config, NormKind::Key, self.n);
         let weight = |kind: NormKind| offsets.norms[kind as usize];
@@ -298,7 +303,7 @@ impl<K: Kernels> Pass<'_, K> {
     pub fn layer(
         &self,
         layer: usize,
-        offsets: LayerOffsets,
+        offsets: &LayerOffsets,
         x: &K::Buffer,
         saved: &mut Saved<K::Buffer>,
         scratch: &mut Scratch<K::Buffer>,
@@ -313,7 +318,7 @@ impl<K: Kernels> Pass<'_, K> {
     fn attend(
         &self,
         layer: usize,
-        offsets: LayerOffsets,
+        offsets: &LayerOffsets,
         x: &K::Buffer,
         saved: &mut Saved<K::Buffer>,
         scratch: &mut Scratch<K::Buffer>,
@@ -371,7 +376,7 @@ impl<K: Kernels> Pass<'_, K> {
     fn feed_forward(
         &self,
         layer: usize,
-        offsets: LayerOffsets,
+        offsets: &LayerOffsets,
         saved: &mut Saved<K::Buffer>,
         scratch: &mut Scratch<K::Buffer>,
         out: &mut K::Buffer,
@@ -399,7 +404,7 @@ impl<K: Kernels> Pass<'_, K> {
     pub fn layer_backward(
         &self,
         layer: usize,
-        offsets: LayerOffsets,
+        offsets: &LayerOffsets,
         x: &K::Buffer,
         saved: &mut Saved<K::Buffer>,
         scratch: &mut Scratch<K::Buffer>,
@@ -414,7 +419,7 @@ impl<K: Kernels> Pass<'_, K> {
     fn feed_forward_backward(
         &self,
         layer: usize,
-        offsets: LayerOffsets,
+        offsets: &LayerOffsets,
         saved: &mut Saved<K::Buffer>,
         scratch: &mut Scratch<K::Buffer>,
         dx: &mut K::Buffer,
@@ -455,7 +460,7 @@ impl<K: Kernels> Pass<'_, K> {
     fn attention_backward(
         &self,
         layer: usize,
-        offsets: LayerOffsets,
+        offsets: &LayerOffsets,
         x: &K::Buffer,
         saved: &mut Saved<K::Buffer>,
         scratch: &mut Scratch<K::Buffer>,

@@ -40,6 +40,9 @@ pub fn export_model<K: Kernels>(
     if model.lora.is_some() {
         return Err(EngineError::Options { reason: "a model with an adapter is saved as an adapter".into() });
     }
+    if model.config.quantization.is_some() {
+        return Err(EngineError::Options { reason: "a model that is quantized is not saved as a whole".into() });
+    }
     let slots = model.layout.slots();
     let entries: Vec<Entry<'_>> = slots.iter().map(|slot| Entry { name: &slot.name, shape: &slot.shape }).collect();
     let shards = shards(&entries, shard_bytes);

@@ -5,8 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use super::config::ModelConfig;
+use super::quantized::Quantization;
 use super::tensors::{LinearKind, NormKind, Role, TensorSpec};
-use crate::kernels::Segment;
+use crate::kernels::{Packed, Segment};
 
 /// Elements that each matrix group starts at a multiple of: one cache line.
 const ALIGNMENT: usize = 16;
@@ -51,6 +52,17 @@ pub struct LayerOffsets {
     pub norms: [Option<usize>; NormKind::COUNT],
     /// The projections, in the order of `Unit::ALL`.
     pub units: [UnitOffsets; 4],
+    /// Projections that are packed, in the order of `LinearKind::ALL`; their weights are not in the arena.
+    pub packed: [Option<Packed>; LinearKind::ALL.len()],
+}
+
+/// A tensor that is packed: it lies in the buffer of words, not in the arena.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackedSlot {
+    /// As transformers names it.
+    pub name: String,
+    /// Where it lies.
+    pub packed: Packed,
 }
 
 /// The weight arena.
@@ -68,6 +80,10 @@ pub struct Layout {
     pub head: usize,
     /// Elements of the arena.
     pub len: usize,
+    /// Tensors that are packed.
+    pub packed: Vec<PackedSlot>,
+    /// Words of the buffer that they lie in.
+    pub words: usize,
 }
 
 impl Layout {
@@ -85,9 +101,16 @@ impl Layout {
             norm: 0,
             head: 0,
             len: 0,
+            packed: Vec::new(),
+            words: 0,
         };
         let mut before = None;
         for spec in specs {
+            if let (Role::Linear(kind), Some(layer), Some(quantization)) = (spec.role, spec.layer, config.quantization)
+            {
+                layout.pack(spec.name, kind, layer, quantization, config);
+                continue;
+            }
             let here = Some(place(&spec));
             let is_first = before != here;
             before = here;
@@ -107,6 +130,17 @@ impl Layout {
             layout.head = layout.embed;
         }
         layout
+    }
+
+    /// Lays out a projection that is packed.
+    fn pack(&mut self, name: String, kind: LinearKind, layer: usize, quantization: Quantization, config: &ModelConfig) {
+        let Quantization { packing, is_nested } = quantization;
+        let (rows, columns) = kind.shape(config);
+        let (packed, end) = Packed::new(packing, [rows, columns], is_nested, self.words);
+        // As much as the widest loads take.
+        self.words = end.next_multiple_of(ALIGNMENT);
+        self.layers[layer].packed[kind as usize] = Some(packed);
+        self.packed.push(PackedSlot { name, packed });
     }
 
     /// Keeps where the first tensor of a place begins.

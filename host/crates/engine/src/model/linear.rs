@@ -4,10 +4,10 @@
 
 use super::config::ModelConfig;
 use super::decoder::{LayerGrads, Pass};
-use super::layout::{LayerGradients, UnitOffsets};
+use super::layout::{LayerGradients, LayerOffsets, UnitOffsets};
 use super::tensors::{LinearKind, Unit};
 use crate::adapter::lora::UnitPass;
-use crate::kernels::{Format, Gemm, Kernels, at, at_mut};
+use crate::kernels::{Format, Gemm, Kernels, Packed, View, at, at_mut};
 
 /// Memory that units work in, one after the other.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct LinearScratch<B> {
     pub dropped: B,
     /// Gradients of the input before the mask of dropout, like `dropped`.
     pub spread: B,
+    /// A projection's weights, unpacked; empty where none are packed.
+    unpacked: B,
     /// Ones, `[n]`, where the model has biases: what a bias is multiplied with.
     ones: Option<B>,
 }
@@ -37,7 +39,10 @@ impl<B> LinearScratch<B> {
             kernels.upload(&vec![1.0; n], at_mut(&mut ones, 0));
             ones
         });
-        Self { small: working(n * width), dropped: working(n * dropped), spread: working(n * dropped), ones }
+        let packed = config.linears().map(|kind| kind.shape(config)).map(|(rows, columns)| rows * columns).max();
+        let unpacked = working(packed.filter(|_| config.quantization.is_some()).unwrap_or(0));
+        let (dropped, spread) = (working(n * dropped), working(n * dropped));
+        Self { small: working(n * width), dropped, spread, unpacked, ones }
     }
 
     fn ones(&self) -> &B {
@@ -46,8 +51,18 @@ impl<B> LinearScratch<B> {
 
     /// Its buffers.
     pub fn buffers(&self) -> impl Iterator<Item = &B> {
-        [&self.small, &self.dropped, &self.spread].into_iter().chain(&self.ones)
+        [&self.small, &self.dropped, &self.spread, &self.unpacked].into_iter().chain(&self.ones)
     }
+}
+
+/// Rows of a unit's weight that are one product.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    /// First column of the output.
+    column: usize,
+    /// How many there are.
+    rows: usize,
+    packed: Option<Packed>,
 }
 
 /// A unit of one layer in one pass.
@@ -57,6 +72,7 @@ pub struct Linear<'a, K: Kernels> {
     layer: usize,
     unit: Unit,
     offsets: UnitOffsets,
+    packed: &'a [Option<Packed>; LinearKind::ALL.len()],
     input: usize,
     out: usize,
     /// Factor of the output.
@@ -64,14 +80,14 @@ pub struct Linear<'a, K: Kernels> {
 }
 
 impl<'a, K: Kernels> Linear<'a, K> {
-    pub(super) fn new(pass: &'a Pass<'a, K>, layer: usize, unit: Unit, offsets: UnitOffsets) -> Self {
+    pub(super) fn new(pass: &'a Pass<'a, K>, layer: usize, unit: Unit, offsets: &'a LayerOffsets) -> Self {
         let input = unit.kinds(pass.config)[0].shape(pass.config).1;
         let out = unit.kinds(pass.config).iter().map(|kind| kind.shape(pass.config).0).sum();
         let alpha = match unit {
             Unit::O | Unit::Down => pass.config.residual_scale,
             Unit::Qkv | Unit::GateUp => 1.0,
         };
-        Self { pass, layer, unit, offsets, input, out, alpha }
+        Self { pass, layer, unit, offsets: offsets.units[unit as usize], packed: &offsets.packed, input, out, alpha }
     }
 
     /// `y[n, out] = alpha (x[n, input] W^T + b)`, plus `residual` where there is one. Keeps the adapters' `A(x)` in `kept`.
@@ -84,27 +100,51 @@ impl<'a, K: Kernels> Linear<'a, K> {
         scratch: &mut LinearScratch<K::Buffer>,
     ) {
         let Pass { kernels, n, params, .. } = *self.pass;
-        let (input, out) = (self.input, self.out);
-        let alpha = self.alpha;
-        let product = |beta| Gemm { alpha, ..Gemm::new([n, out, input], (false, true), [input, input, out], beta) };
-        let (x_view, weight) = (at(x, 0), at(params, self.offsets.weight));
-        match (self.offsets.bias, residual) {
-            (None, None) => kernels.gemm(product(0.0), x_view, weight, at_mut(y, 0)),
-            (None, Some(residual)) => kernels.gemm_onto(product(1.0), x_view, weight, at(residual, 0), at_mut(y, 0)),
-            (Some(bias), residual) => {
-                // First the bias, so that a rounded sum is rounded once more at most.
-                let (ones, bias) = (at(scratch.ones(), 0), at(params, bias));
-                let rows = |beta| Gemm { alpha, ..Gemm::new([n, out, 1], (true, false), [n, out, out], beta) };
-                match residual {
-                    None => kernels.gemm(rows(0.0), ones, bias, at_mut(y, 0)),
-                    Some(residual) => kernels.gemm_onto(rows(1.0), ones, bias, at(residual, 0), at_mut(y, 0)),
-                }
-                kernels.gemm(product(1.0), x_view, weight, at_mut(y, 0));
+        let (input, out, alpha) = (self.input, self.out, self.alpha);
+        if let Some(bias) = self.offsets.bias {
+            // First the bias, so that a rounded sum is rounded once more at most.
+            let (ones, bias) = (at(scratch.ones(), 0), at(params, bias));
+            let rows = |beta| Gemm { alpha, ..Gemm::new([n, out, 1], (true, false), [n, out, out], beta) };
+            match residual {
+                None => kernels.gemm(rows(0.0), ones, bias, at_mut(y, 0)),
+                Some(residual) => kernels.gemm_onto(rows(1.0), ones, bias, at(residual, 0), at_mut(y, 0)),
+            }
+        }
+        for part in self.parts() {
+            let weight = self.weight(part, &mut scratch.unpacked);
+            let leading = [input, input, out];
+            let product = |beta| Gemm { alpha, ..Gemm::new([n, part.rows, input], (false, true), leading, beta) };
+            let (x, y) = (at(x, 0), at_mut(y, part.column));
+            match residual {
+                _ if self.offsets.bias.is_some() => kernels.gemm(product(1.0), x, weight, y),
+                None => kernels.gemm(product(0.0), x, weight, y),
+                Some(residual) => kernels.gemm_onto(product(1.0), x, weight, at(residual, part.column), y),
             }
         }
         if let Some(lora) = self.pass.lora {
             lora.forward(kernels, &self.adapters(), x, y, kept, scratch);
         }
+    }
+
+    /// What is one product: the whole unit, or each of its projections where they are packed.
+    fn parts(&self) -> impl Iterator<Item = Part> + use<'a, K> {
+        let (packed, out) = (self.packed, self.out);
+        let mut column = 0;
+        let kinds = self.unit.kinds(self.pass.config).iter().filter_map(move |&kind| {
+            let packed = packed[kind as usize]?;
+            column += packed.rows;
+            Some(Part { column: column - packed.rows, rows: packed.rows, packed: Some(packed) })
+        });
+        let is_packed = self.unit.kinds(self.pass.config).iter().any(|&kind| packed[kind as usize].is_some());
+        let whole = (!is_packed).then_some(Part { column: 0, rows: out, packed: None });
+        whole.into_iter().chain(kinds)
+    }
+
+    /// The weights of a part, where products read them.
+    fn weight<'s>(&'s self, part: Part, unpacked: &'s mut K::Buffer) -> View<'s, K::Buffer> {
+        let Some(packed) = part.packed else { return at(self.pass.params, self.offsets.weight) };
+        self.pass.kernels.unpack(packed, self.pass.words, at_mut(unpacked, 0));
+        at(unpacked, 0)
     }
 
     /// True if something of it is trained: then [`Self::learn`] reads its input.
@@ -141,11 +181,14 @@ impl<'a, K: Kernels> Linear<'a, K> {
         grads: &LayerGrads<'_, K::Buffer>,
         scratch: &mut LinearScratch<K::Buffer>,
     ) {
-        let Pass { kernels, n, params, .. } = *self.pass;
-        let leading = [self.out, self.input, self.input];
-        let product = Gemm::new([n, self.input, self.out], (false, false), leading, beta);
-        let product = Gemm { alpha: self.alpha, ..product };
-        kernels.gemm(product, at(dy, 0), at(params, self.offsets.weight), at_mut(dx, 0));
+        let Pass { kernels, n, .. } = *self.pass;
+        for part in self.parts() {
+            let weight = self.weight(part, &mut scratch.unpacked);
+            let leading = [self.out, self.input, self.input];
+            let beta = if part.column == 0 { beta } else { 1.0 };
+            let product = Gemm::new([n, self.input, part.rows], (false, false), leading, beta);
+            kernels.gemm(Gemm { alpha: self.alpha, ..product }, at(dy, part.column), weight, at_mut(dx, 0));
+        }
         if let Some(lora) = self.pass.lora.filter(|_| grads.adapter.is_some()) {
             lora.add_input_gradient(kernels, &self.adapters(), dx, scratch);
         }

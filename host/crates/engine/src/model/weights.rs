@@ -3,7 +3,7 @@
 //! Files are mapped, not read: a tensor is converted a piece at a time straight into its place, so that a model is never
 //! in memory twice.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use half::{bf16, f16};
@@ -15,7 +15,6 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::config::ModelConfig;
-use super::layout::{Layout, Slot};
 use super::tensors::Start;
 use super::twice;
 use crate::rng;
@@ -225,22 +224,17 @@ fn is_ignorable(name: &str, config: &ModelConfig) -> bool {
     name.ends_with(".rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight")
 }
 
-/// Takes the values of a tensor from some element on.
-pub type Sink<'a> = dyn FnMut(&Slot, usize, &[f32]) + 'a;
+/// Takes the values of a tensor, by its name, from some element on. The pieces of a tensor come one after another.
+pub type Sink<'a> = dyn FnMut(&str, usize, &[f32]) + 'a;
 
-/// Reads every tensor of a layout, a piece at a time.
+/// Reads every tensor of a model, a piece at a time.
 ///
 /// # Errors
 /// [`WeightsError`] as for [`read_headers`] and [`check_headers`], and for values that are not finite.
-pub fn load(
-    source: &WeightSource,
-    config: &ModelConfig,
-    layout: &Layout,
-    sink: &mut Sink<'_>,
-) -> Result<(), WeightsError> {
+pub fn load(source: &WeightSource, config: &ModelConfig, sink: &mut Sink<'_>) -> Result<(), WeightsError> {
     match source {
         WeightSource::Random { seed } => {
-            randomize(*seed, config, layout, sink);
+            randomize(*seed, config, sink);
             Ok(())
         }
         WeightSource::Directory(directory) => {
@@ -250,8 +244,9 @@ pub fn load(
             {
                 return Err(WeightsError::NotTied { file: head.file.clone() });
             }
+            let names: HashSet<String> = config.parameters().into_iter().map(|spec| spec.name).collect();
             for file in &headers.files {
-                load_file(file, layout, sink)?;
+                load_file(file, &names, sink)?;
             }
             Ok(())
         }
@@ -291,11 +286,13 @@ pub fn largest_file(source: &WeightSource) -> u64 {
     files.iter().filter_map(|(file, _)| Some(file.metadata().ok()?.len())).max().unwrap_or(0)
 }
 
-fn load_file(file: &Path, layout: &Layout, sink: &mut Sink<'_>) -> Result<(), WeightsError> {
+fn load_file(file: &Path, names: &HashSet<String>, sink: &mut Sink<'_>) -> Result<(), WeightsError> {
     let map = map(file)?;
     let tensors = parse(file, &map)?;
     for (name, view) in tensors.iter() {
-        let Some(slot) = layout.slot(name) else { continue };
+        if !names.contains(name) {
+            continue;
+        }
         let Some(width) = width_of(view.dtype()) else {
             let (file, name, found) = (file.to_owned(), name.to_owned(), format!("{:?}", view.dtype()));
             return Err(WeightsError::Type { file, name, found });
@@ -305,7 +302,7 @@ fn load_file(file: &Path, layout: &Layout, sink: &mut Sink<'_>) -> Result<(), We
             if values.iter().any(|value| !value.is_finite()) {
                 return Err(WeightsError::NotFinite { file: file.to_owned(), name: name.to_owned() });
             }
-            sink(slot, piece * PIECE, &values);
+            sink(name, piece * PIECE, &values);
         }
     }
     Ok(())
@@ -330,12 +327,12 @@ pub(super) fn to_f32(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
     }
 }
 
-fn randomize(seed: u64, config: &ModelConfig, layout: &Layout, sink: &mut Sink<'_>) {
-    for slot in layout.slots() {
-        let stream = rng::stream_of(&slot.name);
-        for start in (0..slot.len).step_by(PIECE) {
-            let range = start..(start + PIECE).min(slot.len);
-            let values: Vec<f32> = match slot.role.map_or(Start::Normal, |role| role.start(config)) {
+fn randomize(seed: u64, config: &ModelConfig, sink: &mut Sink<'_>) {
+    for spec in config.parameters() {
+        let (stream, len) = (rng::stream_of(&spec.name), spec.shape.iter().product::<usize>());
+        for start in (0..len).step_by(PIECE) {
+            let range = start..(start + PIECE).min(len);
+            let values: Vec<f32> = match spec.role.start(config) {
                 Start::Normal => {
                     let scale = config.initializer_range as f32;
                     range.into_par_iter().map(|index| scale * rng::normal_at(seed, stream, index as u64)).collect()
@@ -343,7 +340,7 @@ fn randomize(seed: u64, config: &ModelConfig, layout: &Layout, sink: &mut Sink<'
                 Start::Ones => vec![1.0; range.len()],
                 Start::Zeros => vec![0.0; range.len()],
             };
-            sink(slot, start, &values);
+            sink(&spec.name, start, &values);
         }
     }
 }

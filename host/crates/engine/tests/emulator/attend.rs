@@ -1,6 +1,6 @@
 //! Attention on a device, both ways, on numbers made up.
 
-use engine::kernels::{AttentionShape, Format, Kernels, Rows, Targets, at, at_mut};
+use engine::kernels::{AttentionShape, Demands, Format, Kernels, Rows, Targets, at, at_mut};
 use engine::rng::normal_at;
 
 pub(super) struct Found {
@@ -20,7 +20,8 @@ pub(super) fn attend<K: Kernels>(
     window: Option<usize>,
     documents: &[u32],
 ) -> Found {
-    kernels.prepare(shape, window, 64).unwrap();
+    let demands = Demands { attention: shape, window, widest_norm: 64, is_packed: false };
+    kernels.prepare(demands).unwrap();
     let rows: usize = documents.iter().map(|&length| length as usize).sum();
     let n = kernels.padded(rows);
     let upload = |format, width: usize, stream| {

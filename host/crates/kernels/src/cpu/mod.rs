@@ -9,11 +9,12 @@ pub(super) mod cross_entropy;
 mod elementwise;
 pub(super) mod matmul;
 mod norm;
+mod packed;
 mod simd;
 
 use super::{
     Activation, AdamState, AdamStep, AttentionShape, DropoutKey, Format, Gemm, Head, Kernels, LossGradients, Norm,
-    Rotation, Rows, Segment, Targets, Totals, View, ViewMut, extent,
+    Packed, Rotation, Rows, Segment, Targets, Totals, View, ViewMut, extent,
 };
 
 /// The CPU as a device.
@@ -138,6 +139,16 @@ impl Kernels for CpuKernels {
 
     fn upload(&self, source: &[f32], target: ViewMut<'_, CpuBuffer>) {
         target.slice(source.len()).copy_from_slice(source);
+    }
+
+    fn put_words(&self, source: &[u32], target: ViewMut<'_, CpuBuffer>) {
+        for (target, &word) in target.slice(source.len()).iter_mut().zip(source) {
+            *target = f32::from_bits(word);
+        }
+    }
+
+    fn unpack(&self, packed: Packed, words: &CpuBuffer, out: ViewMut<'_, CpuBuffer>) {
+        packed::unpack(packed, &words.data, out.slice(packed.len()));
     }
 
     fn download(&self, source: View<'_, CpuBuffer>, target: &mut [f32]) {

@@ -33,8 +33,9 @@ use rows::Feeder;
 use symbols::{BlasLt, Cudnn as CudnnFunctions, Driver, Nvrtc};
 
 use super::{
-    Activation, AdamState, AdamStep, AttentionShape, DeviceError, DropoutKey, Format, Gemm, Head, Kernels,
-    LossGradients, Norm as NormShape, Precision, Rotation, Rows, Segment, Totals, Usage, View, ViewMut, extent,
+    Activation, AdamState, AdamStep, AttentionShape, Demands, DeviceError, DropoutKey, Format, Gemm, Head, Kernels,
+    LossGradients, Norm as NormShape, Packed, Packing, Precision, Rotation, Rows, Segment, Totals, Usage, View,
+    ViewMut, extent,
 };
 
 /// Threads of a block of elementwise kernels.
@@ -89,6 +90,10 @@ kernels! {
     Embedding of "embedding.cu": embed, embed_backward, embed_backward_finish
 }
 kernels! {
+    /// Packed weights.
+    Unpack of "packed.cu": unpack_4bit, unpack_8bit
+}
+kernels! {
     /// Losses.
     Loss of "cross_entropy.cu": cross_entropy, cross_entropy_sum
 }
@@ -107,7 +112,7 @@ kernels! {
 fn sources(precision: Precision, shape: AttentionShape) -> Vec<(Source, Vec<String>)> {
     let common = precision_defines(precision);
     let attention = attention_defines(precision, shape);
-    let plain = [Norm::SOURCE, Elementwise::SOURCE, Embedding::SOURCE, Loss::SOURCE, Optimizer::SOURCE];
+    let plain = [Norm::SOURCE, Elementwise::SOURCE, Embedding::SOURCE, Unpack::SOURCE, Loss::SOURCE, Optimizer::SOURCE];
     let mut sources: Vec<_> = plain.into_iter().map(|source| (source, common.clone())).collect();
     sources.push((Attention::SOURCE, attention));
     sources
@@ -151,6 +156,8 @@ struct Device {
     norm: Norm,
     elementwise: Elementwise,
     embedding: Embedding,
+    /// For packed weights: the first of them makes it.
+    unpack: OnceLock<PackedTables>,
     loss: Loss,
     optimizer: Optimizer,
     /// Its kernels for the shape of heads, and the smallest window of the model.
@@ -165,6 +172,31 @@ struct Device {
     room: Mutex<Room>,
 }
 
+/// Kernels for packed weights, and what codes stand for: of NF4, of FP4, of scales.
+#[derive(Debug, Clone, Copy)]
+struct PackedTables {
+    kernels: Unpack,
+    values: u64,
+}
+
+impl PackedTables {
+    /// Words of the tables before that of a packing, and of scales.
+    const SCALES: usize = 32;
+
+    fn new(device: &Device) -> Result<Self, DeviceError> {
+        let kernels = Unpack::load(&device.loader(), &precision_defines(device.precision))?;
+        let tables = [Packing::Nf4.values(), Packing::Fp4.values()];
+        let values: Vec<f32> = tables.as_flattened().iter().chain(super::scale_values()).copied().collect();
+        let pointer = device.context.alloc(size_of_val(&*values));
+        device.context.write(size_of_val(&*values), pointer, |range, bytes| {
+            for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(&values[range.start / 4..]) {
+                *bytes = value.to_ne_bytes();
+            }
+        });
+        Ok(Self { kernels, values: pointer })
+    }
+}
+
 /// Device memory that grows.
 #[derive(Debug, Default)]
 struct Room {
@@ -174,12 +206,15 @@ struct Room {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        let Self { context, blas, room, cudnn, .. } = self;
+        let Self { context, blas, room, cudnn, unpack, .. } = self;
         if let Some(Ok(cudnn)) = cudnn.get_mut() {
             cudnn.close(context);
         }
         let room = room.get_mut().unwrap_or_else(PoisonError::into_inner);
         context.free(room.pointer);
+        if let Some(tables) = unpack.get() {
+            context.free(tables.values);
+        }
         blas.close(context);
     }
 }
@@ -381,6 +416,7 @@ impl CudaKernels {
             norm,
             elementwise,
             embedding,
+            unpack: OnceLock::new(),
             loss,
             optimizer,
             attention: OnceLock::new(),

@@ -6,9 +6,10 @@ use plan::LossRoom;
 use super::rows::Grouping;
 use super::{
     Activation, AdamState, AdamStep, Arc, Attention, AttentionShape, CudaBuffer, CudaKernels, CudaRepeats, CudaRows,
-    CudaSegments, CudaTally, Cudnn, DeviceError, DropoutKey, Format, Gemm, Head, Kernels, LONGEST_NORM, LossGradients,
-    Mutex, NormShape, OPTIMIZER_TILE, Operand, Precision, Rotation, Rows, SUM_THREADS, Segment, THREADS, Totals, Usage,
-    View, ViewMut, attention, attention_defines, elements, extent, float, lock, plan, word,
+    CudaSegments, CudaTally, Cudnn, Demands, DeviceError, DropoutKey, Format, Gemm, Head, Kernels, LONGEST_NORM,
+    LossGradients, Mutex, NormShape, OPTIMIZER_TILE, Operand, Packed, PackedTables, Packing, Precision, Rotation, Rows,
+    SUM_THREADS, Segment, THREADS, Totals, Usage, View, ViewMut, attention, attention_defines, elements, extent, float,
+    lock, plan, word,
 };
 
 impl Kernels for CudaKernels {
@@ -38,7 +39,8 @@ impl Kernels for CudaKernels {
         Some(Usage { peak_memory_bytes, graph_launches: self.graph_launches(), remarks })
     }
 
-    fn prepare(&self, shape: AttentionShape, window: Option<usize>, widest: usize) -> Result<(), DeviceError> {
+    fn prepare(&self, demands: Demands) -> Result<(), DeviceError> {
+        let Demands { attention: shape, window, widest_norm: widest, is_packed } = demands;
         let device = &*self.0;
         let unsupported =
             |reason: String| Err(DeviceError::Unsupported { device: device.context.name.clone(), reason });
@@ -51,6 +53,9 @@ impl Kernels for CudaKernels {
             return unsupported(format!(
                 "a head size of {dim}: this backend's attention in {name} takes multiples of {multiple} up to 256"
             ));
+        }
+        if is_packed && device.unpack.get().is_none() {
+            let _ = device.unpack.set(PackedTables::new(device)?);
         }
         if device.attention.get().is_none() {
             let attention = Attention::load(&device.loader(), &attention_defines(device.precision, shape))?;
@@ -93,6 +98,41 @@ impl Kernels for CudaKernels {
                 }
             }
         });
+    }
+
+    fn put_words(&self, source: &[u32], target: ViewMut<'_, CudaBuffer>) {
+        assert_eq!(target.buffer.kind, Precision::F32, "words are put into exact buffers");
+        let to = target.pointer(source.len());
+        self.0.context.write(size_of_val(source), to, |range, bytes| {
+            for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(&source[range.start / 4..]) {
+                *bytes = word.to_ne_bytes();
+            }
+        });
+    }
+
+    fn unpack(&self, packed: Packed, words: &CudaBuffer, out: ViewMut<'_, CudaBuffer>) {
+        let device = &*self.0;
+        let Some(&PackedTables { kernels, values }) = device.unpack.get() else {
+            return device.context.fail("packed weights", "they were not prepared".to_owned());
+        };
+        let Packed { packing, rows, columns, codes, scales, nested } = packed;
+        let (len, count) = (packed.len(), packing.scales(rows, columns));
+        let codes = words.at(codes, packing.words(len));
+        let scales = words.at(scales, if nested.is_some() { count.div_ceil(4) } else { count });
+        let nested = nested.map_or(0, |nested| words.at(nested, 1 + count.div_ceil(Packing::NESTED_BLOCK)));
+        let out = out.pointer(len);
+        let scale_values = values + 4 * PackedTables::SCALES as u64;
+        match packing {
+            Packing::Int8 => {
+                let arguments = [codes, scales, out, word(rows), word(columns)];
+                device.by_groups(kernels.unpack_8bit, rows, columns, &arguments);
+            }
+            Packing::Nf4 | Packing::Fp4 => {
+                let values = values + if packing == Packing::Fp4 { 64 } else { 0 };
+                let arguments = [codes, scales, nested, values, scale_values, out, len as u64];
+                device.by_groups(kernels.unpack_4bit, 1, len, &arguments);
+            }
+        }
     }
 
     fn download(&self, source: View<'_, CudaBuffer>, target: &mut [f32]) {

@@ -280,6 +280,7 @@ impl<'a> Reader<'a> {
             residual_scale: 1.0,
             logits_scale: 1.0,
             logits_cap: None,
+            quantization: None,
             raw: self.raw.clone(),
         })
     }
