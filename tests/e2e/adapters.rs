@@ -56,3 +56,61 @@ fn what_no_module_matches_is_named() {
         .write("host.yml", format!("{CONFIG}{LORA}lora_target_modules: '.*q_proj'\npeft_layers_to_transform: [0]\n"));
     insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
 }
+
+const QLORA: &str =
+    "adapter: qlora\nload_in_4bit: true\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\nlogging_steps: 1\n";
+
+#[test]
+fn an_adapter_on_four_bits_goes_on_as_if_it_had_never_stopped() {
+    let project = Project::new();
+    let more = "save_steps: 2\nlora_dropout: 0.1\nlr_scheduler: constant\ngradient_checkpointing: true\n";
+    project.write("host.yml", format!("{CONFIG}{QLORA}{more}"));
+    project.success(&["train", "host.yml", "--set", "output_dir=whole"]);
+    project.success(&["train", "host.yml", "--set", "max_steps=2"]);
+    project.success(&["train", "host.yml", "--resume", "auto"]);
+    let adapter = |directory: &str| std::fs::read(project.path(directory).join("adapter_model.safetensors")).unwrap();
+    assert!(adapter("out") == adapter("whole"));
+    let answer =
+        ["generate", "--model", "model", "--adapter", "out", "--raw", "--prompt", "The", "--max-new-tokens", "3"];
+    project.success(&answer);
+    // A checkpoint is of the bits that it was made beside.
+    let other =
+        ["train", "host.yml", "--resume", "out/checkpoint-4", "--set", "bnb_config_kwargs.bnb_4bit_quant_type=fp4"];
+    assert!(project.failure(&other).contains("`bnb_config_kwargs`"));
+}
+
+#[test]
+fn losses_on_few_bits_are_near_those_of_all_bits_and_not_the_same() {
+    let project = Project::new();
+    let first_loss = |lines: &str| {
+        let adapter = "lora_r: 4\nlora_alpha: 8\nlora_target_linear: true\nlogging_steps: 1\nmax_steps: 1\n";
+        project.write("host.yml", format!("{}{adapter}{lines}", CONFIG.replace("max_steps: 4\n", "")));
+        project.success(&["train", "host.yml", "--overwrite"]);
+        let line = project.read("out/metrics.jsonl").lines().next().unwrap().to_owned();
+        serde_json::from_str::<Value>(&line).unwrap()["loss"].as_f64().unwrap()
+    };
+    let four = "adapter: qlora\nload_in_4bit: true\nbnb_config_kwargs: {bnb_4bit_use_double_quant: false}\n";
+    let all = first_loss("adapter: lora\n");
+    let eight = first_loss("adapter: lora\nload_in_8bit: true\n");
+    let four = first_loss(four);
+    let nested = first_loss("adapter: qlora\nload_in_4bit: true\n");
+    assert!((eight - all).abs() < 0.02 * all && eight != all, "{eight} {all}");
+    assert!((four - all).abs() < 0.1 * all && (four - all).abs() > (eight - all).abs(), "{four} {all}");
+    assert!((nested - four).abs() < 0.02 * all && nested != four, "{nested} {four}");
+}
+
+#[test]
+fn few_bits_that_do_not_go_together() {
+    let project = Project::new();
+    for lines in [
+        "load_in_4bit: true\n",
+        "adapter: qlora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\n",
+        "adapter: qlora\nload_in_8bit: true\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\n",
+        "adapter: lora\nload_in_8bit: true\nload_in_4bit: true\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\n",
+        "adapter: qlora\nload_in_4bit: true\nbnb_config_kwargs: {bnb_4bit_quant_type: nf8, bnb_4bit_compute_dtype: float16, llm_int8_has_fp16_weight: true, four: 4}\n",
+        "adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\nbnb_config_kwargs: {bnb_4bit_use_double_quant: false}\ngptq: true\n",
+    ] {
+        project.write("host.yml", format!("{CONFIG}{lines}"));
+        insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
+    }
+}

@@ -75,6 +75,7 @@ impl ModelFacts {
                 return Err(Failure(problems));
             }
         };
+        model.quantization = config.quantization();
         if let Some(wanted) = config.model_type.as_ref().filter(|wanted| *wanted != "AutoModelForCausalLM")
             && *wanted != model.architecture
         {

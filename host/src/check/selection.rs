@@ -7,7 +7,7 @@ use engine::adapter::Modules;
 use engine::model::config::ModelConfig;
 
 use super::facts::ModelFacts;
-use crate::config::{Adapter, Config, LoadedConfig, TargetModules, nearest};
+use crate::config::{Config, LoadedConfig, TargetModules, nearest};
 use crate::data::template::{ChatTemplate, Now, built_in};
 use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::{Diagnostic, Failure};
@@ -17,8 +17,7 @@ const TEMPLATE_BYTES: u64 = 1 << 20;
 
 /// Everything that is not there to be picked.
 pub(super) fn check(loaded: &LoadedConfig, model: &ModelFacts) -> Vec<Diagnostic> {
-    let is_lora = loaded.config.adapter == Some(Adapter::Lora);
-    let modules = is_lora.then(|| lora_modules(loaded, model).err()).flatten();
+    let modules = loaded.config.adapter.and_then(|_| lora_modules(loaded, model).err());
     let failures =
         [unfrozen(loaded, model).err(), modules, end_of_turn(loaded, model).err(), template(loaded, model).err()];
     failures.into_iter().flatten().flat_map(|failure| failure.0).collect()
@@ -27,7 +26,7 @@ pub(super) fn check(loaded: &LoadedConfig, model: &ModelFacts) -> Vec<Diagnostic
 /// Names of the parameters that `unfrozen_parameters` selects; none: all of them.
 pub fn unfrozen(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Vec<String>>, Failure> {
     let patterns = &loaded.config.unfrozen_parameters;
-    if patterns.is_empty() || loaded.config.adapter == Some(Adapter::Lora) {
+    if patterns.is_empty() || loaded.config.adapter.is_some() {
         return Ok(None);
     }
     let names: Vec<String> = model.config.parameters().into_iter().map(|spec| spec.name).collect();

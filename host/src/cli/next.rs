@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::check::plugins::strategy_config;
 use crate::commands::{generate, is_visible, json_into, path, word};
-use crate::config::{Adapter, DatasetConfig, LoadedConfig};
+use crate::config::{DatasetConfig, LoadedConfig};
 use crate::train::plan::Plan;
 
 /// Rows that are looked at for a short prompt.
@@ -24,7 +24,7 @@ pub(super) fn commands(loaded: &LoadedConfig, plugins: &PluginHost, plan: &Plan)
     let output_dir = PathBuf::from(&config.output_dir);
     let base = loaded.resolve(&config.base_model);
     let talk = match config.adapter {
-        Some(Adapter::Lora) => generate(&base, Some(&output_dir)),
+        Some(_) => generate(&base, Some(&output_dir)),
         None => generate(&output_dir, None),
     };
     let talk = example(loaded, plugins, plan).map_or_else(|| format!("{talk} --prompt Hello"), |asked| asked.of(&talk));

@@ -360,6 +360,9 @@ help: raise `max_steps` or `num_epochs` to go on, or start again with `--overwri
         for key in [
             "base_model",
             "adapter",
+            "load_in_4bit",
+            "load_in_8bit",
+            "bnb_config_kwargs",
             "lora_r",
             "lora_alpha",
             "lora_dropout",

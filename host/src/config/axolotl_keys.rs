@@ -66,11 +66,11 @@ pub(super) const TOP: Table = &[
     (&["scaling_softmax_*"],
         Instead("attention is as the model was trained; delete the line")),
 
-    // --- precision and quantized weights ---
-    (&["load_in_8bit", "load_in_4bit", "gptq", "gptq_*", "bnb_config_kwargs", "quantization", "qat", "quantize_moe_experts", "use_onebitllms"],
-        Instead("weights are not quantized here; delete the line, and use `adapter: lora` or `gradient_checkpointing: true` to save memory")),
+    // --- precision and weights in few bits ---
+    (&["gptq", "gptq_*", "quantization", "qat", "quantize_moe_experts", "use_onebitllms"],
+        Instead("frozen weights are quantized as bitsandbytes does it: `load_in_4bit: true` or `load_in_8bit: true` with an adapter")),
     (&["nvfp4_*", "nonexpert_quantization", "llmcompressor", "save_compressed", "qlora_sharded_model_loading"],
-        Instead("weights are not quantized here; delete the line, and compress the finished model with other tools")),
+        Instead("delete the line, and compress the finished model with other tools")),
     (&["fp8", "fp8_*", "bfloat16", "float16"],
         Instead("training computes in bfloat16 or in float32 (`bf16`, `float32`); delete the line")),
 

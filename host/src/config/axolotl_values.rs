@@ -42,7 +42,6 @@ const CHAT_TEMPLATES: [&str; 33] = [
 /// Values that Axolotl takes for a key and we do not, with what to write instead.
 pub(super) fn value_advice(key: &str, word: &str) -> Option<&'static str> {
     match (key, word) {
-        ("adapter", "qlora") => Some("write `adapter: lora`: the same adapters on weights that are not quantized"),
         ("adapter", "llama-adapter") => Some("write `adapter: lora`"),
         ("optimizer", word) if word.contains("adam") || word.contains("lion") || word.contains("8bit") => {
             Some("write `optimizer: adamw_torch`")

@@ -1,7 +1,7 @@
 //! Every default, in one place: a config before the user said anything, and what follows from other keys afterwards.
 
 use super::read::Context;
-use super::schema::{Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
+use super::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
 use super::values::{
     Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, LrScheduler, Optimizer, PluginRef, Scheduler,
     TargetModules, TrainOnEos,
@@ -39,6 +39,9 @@ pub(super) fn config() -> Config {
         default_system_message: None,
         eot_tokens: Vec::new(),
         adapter: None,
+        load_in_4bit: false,
+        load_in_8bit: false,
+        bnb_config_kwargs: BnbConfigKwargs::default(),
         lora_r: None,
         lora_alpha: None,
         lora_dropout: 0.0,

@@ -11,13 +11,14 @@ use super::defaults;
 use super::names::{certain, nearest, one_of};
 use super::plugin_fields::{filters, plugin_ref, plugin_refs, rewards, rules_and_plugins, scheduler, strategy};
 use super::read::{Context, Section, fill, found, out_of_range, unknown_word};
-use super::schema::{Config, DatasetConfig};
+use super::schema::{BnbConfigKwargs, Config, DatasetConfig};
 use super::values::{Adapter, Amount, AutoBool, PluginRef, TargetModules};
 use crate::capabilities::ARCHITECTURES;
 use crate::diagnostic::{Diagnostic, Edit, Severity};
 
 /// Linear layers of a decoder layer, by the names that `lora_target_modules` uses.
-pub const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+pub const LINEAR_MODULES: [&str; 9] =
+    ["q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj"];
 /// The output projection, which can have an adapter too.
 pub(super) const HEAD: &str = engine::adapter::modules::HEAD;
 /// Chat templates by name.
@@ -246,6 +247,7 @@ fn chat(top: &Section<'_>, config: &mut Config) {
 fn trained(top: &Section<'_>, config: &mut Config) {
     let cx = top.cx;
     config.adapter = top.choice("adapter");
+    quantized(top, config);
     config.lora_r = top.checked("lora_r", "from 1 to 65536", |n: u32| (1..=65536).contains(&n));
     config.lora_alpha = top.checked("lora_alpha", "above 0", |n: f64| n > 0.0);
     fill(&mut config.lora_dropout, top.checked("lora_dropout", "from 0 up to but not including 1", share_below_one));
@@ -284,6 +286,36 @@ fn trained(top: &Section<'_>, config: &mut Config) {
         config.gradient_checkpointing_kwargs.use_reentrant = kwargs.read("use_reentrant");
         kwargs.finish(|_| None);
     }
+}
+
+/// Weights in few bits.
+fn quantized(top: &Section<'_>, config: &mut Config) {
+    const KWARGS: &str = "bnb_config_kwargs";
+    let cx = top.cx;
+    fill(&mut config.load_in_4bit, top.read("load_in_4bit"));
+    fill(&mut config.load_in_8bit, top.read("load_in_8bit"));
+    let Some(kwargs) = top.value(KWARGS).and_then(|value| Section::of(cx, KWARGS, value, &[])) else { return };
+    let own = &mut config.bnb_config_kwargs;
+    fill(&mut own.bnb_4bit_quant_type, kwargs.choice("bnb_4bit_quant_type"));
+    fill(&mut own.bnb_4bit_use_double_quant, kwargs.read("bnb_4bit_use_double_quant"));
+    if kwargs.read("llm_int8_has_fp16_weight") == Some(true) {
+        let path = kwargs.at("llm_int8_has_fp16_weight");
+        cx.report(
+            cx.error("unsupported-value", &path, "weights of eight bits are not trained here").help("write `false`"),
+        );
+    }
+    for (key, why) in [
+        ("bnb_4bit_compute_dtype", "products are in the precision of the run (`bf16`, `float32`)"),
+        ("bnb_4bit_quant_storage", "how the bits are stored is up to the device"),
+        ("llm_int8_threshold", "activations are not rounded to eight bits here"),
+    ] {
+        if kwargs.value(key).is_some_and(|value| !value.is_null()) {
+            let path = kwargs.at(key);
+            let note = cx.error("no-effect", &path, format!("`{path}` has no effect here"));
+            cx.report(Diagnostic { severity: Severity::Note, ..note }.why(why));
+        }
+    }
+    kwargs.finish(|_| None);
 }
 
 /// Axolotl's `embed_tokens.weight$[:32000]`: only these rows of the parameter.
@@ -482,7 +514,7 @@ fn word_of(top: &Section<'_>, key: &'static str, words: &'static [&'static str])
 
 /// Keys that mean nothing without each other, or that cannot both hold.
 fn together(cx: &Context<'_>, config: &Config, is_given: impl Fn(&str) -> bool) {
-    let is_lora = config.adapter == Some(Adapter::Lora);
+    quantized_together(cx, config, &is_given);
     let has_targets = !config.lora_target_modules.is_empty() || config.lora_target_linear;
     let needed = [
         ("lora_r", config.lora_r.is_some(), "`lora_r: 16` is a usual rank"),
@@ -490,8 +522,9 @@ fn together(cx: &Context<'_>, config: &Config, is_given: impl Fn(&str) -> bool) 
         ("lora_target_modules", has_targets, "name the layers, or write `lora_target_linear: true` for all of them"),
     ];
     for (key, is_set, help) in needed {
-        if is_lora && !is_set && !is_given(key) {
-            let diagnostic = cx.error("missing-key", "adapter", format!("`adapter: lora` needs `{key}`"));
+        if let (Some(adapter), false, false) = (config.adapter, is_set, is_given(key)) {
+            let message = format!("`adapter: {}` needs `{key}`", adapter.name());
+            let diagnostic = cx.error("missing-key", "adapter", message);
             cx.report(diagnostic.help(help));
         }
         if is_set && !is_given("adapter") {
@@ -531,6 +564,37 @@ fn together(cx: &Context<'_>, config: &Config, is_given: impl Fn(&str) -> bool) 
             let message = format!("`{}` is listed twice in `plugins`", pin.name);
             cx.report(cx.error("conflict", &format!("plugins[{index}].name"), message).help("merge the two entries"));
         }
+    }
+}
+
+/// Weights in few bits are frozen, and are so in one way.
+fn quantized_together(cx: &Context<'_>, config: &Config, is_given: &impl Fn(&str) -> bool) {
+    let is_qlora = config.adapter == Some(Adapter::Qlora);
+    for (key, is_set) in [("load_in_4bit", config.load_in_4bit), ("load_in_8bit", config.load_in_8bit)] {
+        if is_set && !is_given("adapter") {
+            let diagnostic = cx.error("conflict", key, format!("`{key}: true` without an `adapter`"));
+            cx.report(
+                diagnostic
+                    .why("weights of so few bits cannot be trained")
+                    .help("add `adapter: qlora` (or `lora` for eight bits), or delete the line"),
+            );
+        }
+    }
+    if config.load_in_4bit && config.load_in_8bit {
+        let diagnostic = cx.error("conflict", "load_in_8bit", "`load_in_4bit` and `load_in_8bit` are both set");
+        cx.report(diagnostic.help("keep one of them"));
+    } else if is_qlora && !config.load_in_4bit {
+        let diagnostic = cx.error("conflict", "adapter", "`adapter: qlora` without `load_in_4bit: true`");
+        cx.report(diagnostic.why("QLoRA is LoRA beside weights of four bits").help(if config.load_in_8bit {
+            "write `adapter: lora` for eight bits"
+        } else {
+            "add `load_in_4bit: true`"
+        }));
+    }
+    if !config.load_in_4bit && is_given("bnb_config_kwargs") && config.bnb_config_kwargs != BnbConfigKwargs::default() {
+        let message = "`bnb_config_kwargs` has no effect without `load_in_4bit: true`";
+        let note = cx.error("no-effect", "bnb_config_kwargs", message);
+        cx.report(Diagnostic { severity: Severity::Warning, ..note });
     }
 }
 

@@ -353,6 +353,7 @@ mod tests {
             "flash_attention: true\nload_in_4bit: false\nwandb_project:\n",
             "liger_rope: true",
             "peft_use_rslora: true",
+            "adapter: qlora\nload_in_4bit: true\nbnb_config_kwargs: {bnb_4bit_use_double_quant: false}",
         ] {
             let config = yaml(&format!("{LEAST}{more}"));
             let errors: Vec<String> =
@@ -370,7 +371,7 @@ mod tests {
             "lora_target_modules: [q]",
             "lr_scheduler: {config: {}}",
             "save_strategy: best",
-            "load_in_4bit: true",
+            "gptq: true",
             "peft_use_dora: true",
             "test_datasets: [{path: a}]",
             "test_datasets: [{path: a, type: alpaca, feild: b}]",

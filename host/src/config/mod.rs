@@ -28,7 +28,7 @@ pub use self::edit::{EditError, edit};
 pub use self::fields::LINEAR_MODULES;
 pub use self::names::{nearest, one_of};
 pub use self::positions::{is_within, join, join_index};
-pub use self::schema::{Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
+pub use self::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
 pub use self::source::{ConfigSource, FILE_LIMIT};
 pub use self::values::{
     Adapter, Amount, AutoBool, Cadence, Choice, DeviceChoice, ExcessLengthStrategy, FilterRef, LrScheduler, OnError,

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 
+use engine::kernels::Packing;
+use engine::model::quantized::Quantization;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::values::{
     Adapter, Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, FilterRef, Optimizer, PluginPin, PluginRef,
-    RewardRef, RuleRef, Scheduler, TargetModules, TrainOnEos,
+    QuantType, RewardRef, RuleRef, Scheduler, TargetModules, TrainOnEos,
 };
 
 /// Everything that a run is told.
@@ -87,11 +89,19 @@ pub struct Config {
     pub eot_tokens: Vec<String>,
 
     // --- what is trained ---
-    /// `lora`, or nothing for the model's own weights. Default: none.
+    /// `lora`, `qlora` (the same with `load_in_4bit`), or nothing for the model's own weights. Default: none.
     pub adapter: Option<Adapter>,
-    /// Rank of the adapters, 1 or more. Required with `adapter: lora`. Example: `16`.
+    /// Keep the frozen linear layers of the decoder in four bits, as bitsandbytes packs them. Needs an `adapter`; required with
+    /// `adapter: qlora`. Default: `false`.
+    pub load_in_4bit: bool,
+    /// The same in eight bits (LLM.int8), a scale a row. Products are with the unpacked weights: activations are not rounded to
+    /// eight bits, as they are in bitsandbytes. Needs an `adapter`. Default: `false`.
+    pub load_in_8bit: bool,
+    /// Details of `load_in_4bit`.
+    pub bnb_config_kwargs: BnbConfigKwargs,
+    /// Rank of the adapters, 1 or more. Required with an `adapter`. Example: `16`.
     pub lora_r: Option<u32>,
-    /// Adapters are scaled by `lora_alpha / lora_r` (`/ sqrt(lora_r)` with `peft_use_rslora`). Required with `adapter: lora`.
+    /// Adapters are scaled by `lora_alpha / lora_r` (`/ sqrt(lora_r)` with `peft_use_rslora`). Required with an `adapter`.
     /// Example: `32`.
     pub lora_alpha: Option<f64>,
     /// Share of an adapter's inputs that is zeroed in training, from 0 up to but not including 1. Default: `0`.
@@ -99,7 +109,7 @@ pub struct Config {
     /// Linear layers that get an adapter, as PEFT reads them: a list of names (`q_proj k_proj v_proj o_proj gate_proj up_proj
     /// down_proj lm_head`), of what full names end in after a dot (`self_attn.q_proj`) or of full names
     /// (`model.layers.0.mlp.up_proj`); or a text, which is a regular expression over whole names
-    /// (`'.*self_attn\.(q|v)_proj'`); or `all-linear`, which is all but `lm_head`. Required with `adapter: lora`, unless
+    /// (`'.*self_attn\.(q|v)_proj'`); or `all-linear`, which is all but `lm_head`. Required with an `adapter`, unless
     /// `lora_target_linear`.
     #[schemars(schema_with = "super::json_schema::linear_modules")]
     pub lora_target_modules: TargetModules,
@@ -244,6 +254,36 @@ pub struct SpecialTokens {
 pub struct GradientCheckpointingKwargs {
     /// PyTorch's variant that loses gradients where a block's input needs none. Ours never does; `false` or unset.
     pub use_reentrant: Option<bool>,
+}
+
+/// `bnb_config_kwargs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct BnbConfigKwargs {
+    /// What four bits stand for: `nf4` or `fp4`. Default: `nf4`.
+    pub bnb_4bit_quant_type: QuantType,
+    /// Pack the scales of four bits too, which saves another half bit or so an element. Default: `true`.
+    pub bnb_4bit_use_double_quant: bool,
+}
+
+impl Default for BnbConfigKwargs {
+    fn default() -> Self {
+        Self { bnb_4bit_quant_type: QuantType::Nf4, bnb_4bit_use_double_quant: true }
+    }
+}
+
+impl Config {
+    /// How the frozen linear layers are packed.
+    pub fn quantization(&self) -> Option<Quantization> {
+        let packing = match self.bnb_config_kwargs.bnb_4bit_quant_type {
+            QuantType::Nf4 => Packing::Nf4,
+            QuantType::Fp4 => Packing::Fp4,
+        };
+        match (self.load_in_4bit, self.load_in_8bit) {
+            (true, _) => Some(Quantization { packing, is_nested: self.bnb_config_kwargs.bnb_4bit_use_double_quant }),
+            (false, true) => Some(Quantization { packing: Packing::Int8, is_nested: false }),
+            (false, false) => None,
+        }
+    }
 }
 
 /// One entry of `datasets` or `test_datasets`.

@@ -251,7 +251,7 @@ seed: 2
     8:17 error config::wrong-type `sample_packing` must be `true` or `false`, found the string `yes`
     9:12 error config::unsupported-value `optimizer: lion_8bit` is not supported
     10:15 error config::unknown-value `cosin` is not a value of `lr_scheduler`
-    11:1 error config::unsupported-key Axolotl's `load_in_4bit` is not supported
+    11:15 error config::conflict `load_in_4bit: true` without an `adapter`
     13:1 note config::no-effect `flash_attention` has no effect here
     15:1 error config::unknown-key unknown key `lr`
     16:1 error config::conflict `lora_r` without `adapter`

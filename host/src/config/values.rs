@@ -49,6 +49,18 @@ choice! {
     Adapter {
         /// Low-rank adapters beside the linear layers (Hu et al. 2021, arXiv 2106.09685).
         Lora = "lora",
+        /// The same beside layers in four bits (Dettmers et al. 2023, arXiv 2305.14314).
+        Qlora = "qlora",
+    }
+}
+
+choice! {
+    /// `bnb_4bit_quant_type`: what four bits stand for.
+    QuantType {
+        /// Quantiles of a normal distribution.
+        Nf4 = "nf4",
+        /// A sign, two bits of exponent, one of fraction.
+        Fp4 = "fp4",
     }
 }
 

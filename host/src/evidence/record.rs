@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::directory::hex;
-use crate::config::{Adapter, Config, Scheduler};
+use crate::config::{Config, Scheduler};
 use crate::device::Device;
 use crate::diagnostic::Failure;
 
@@ -97,10 +97,12 @@ impl Setup {
 
 /// What a config does that can go wrong together. Plugins of others are not told apart: their names are their owners'.
 fn techniques(config: &Config) -> BTreeSet<String> {
-    let is_lora = config.adapter == Some(Adapter::Lora);
+    let is_lora = config.adapter.is_some();
     let is_chat = config.datasets.iter().any(|dataset| dataset.strategy.name == "chat_template");
     let mut found: BTreeSet<String> = [
         (if is_lora { "lora" } else { "full" }, true),
+        ("4bit", config.load_in_4bit),
+        ("8bit", config.load_in_8bit),
         ("rslora", is_lora && config.peft_use_rslora),
         ("lora-dropout", is_lora && config.lora_dropout > 0.0),
         ("freezing", !is_lora && !config.unfrozen_parameters.is_empty()),

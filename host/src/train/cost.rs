@@ -2,7 +2,7 @@
 //! (`engine::memory`); data and program are what this process has of them once the data is ready.
 
 use engine::memory::{BatchShape, Footprint, GenerationShape, Workload, footprint};
-use engine::model::weights::largest_file;
+use engine::model::weights::largest_read;
 use serde::Serialize;
 
 use super::eval::GENERATION_BATCH;
@@ -92,8 +92,8 @@ impl Cost {
         let work = workload(config, plan);
         let engine = footprint(device.profile(), &model.config, &plan.options, &work)?;
         let memory = match device {
-            Device::Cpu => memory(&engine, largest_file(&model.weights), plan.data.bytes()),
-            Device::Cuda(..) => memory_beside_gpu(&engine, largest_file(&model.weights), plan.data.bytes()),
+            Device::Cpu => memory(&engine, largest_read(&model.weights), plan.data.bytes()),
+            Device::Cuda(..) => memory_beside_gpu(&engine, largest_read(&model.weights), plan.data.bytes()),
         };
         Ok(Self {
             work,
@@ -195,12 +195,12 @@ fn program(data: u64) -> u64 {
 }
 
 /// Generation, loading and saving have their memory one after the other: what counts is the largest.
-fn memory(engine: &Footprint, largest_file: u64, data: u64) -> Memory {
+fn memory(engine: &Footprint, largest_read: u64, data: u64) -> Memory {
     let Footprint { weights, gradients, optimizer, activations, logits, generation, .. } = *engine;
     let program = program(data);
     // While a file is loaded, there is nothing of a step yet.
     let step = gradients + optimizer + activations + logits;
-    let files = engine.largest_saved.max(largest_file.saturating_sub(step));
+    let files = engine.largest_saved.max(largest_read.saturating_sub(step));
     let (generation, files) = if generation > files { (generation, 0) } else { (0, files) };
     let total = weights + step + generation + files + data + program;
     // The data may have taken more when it was prepared than a small model takes.
@@ -209,12 +209,11 @@ fn memory(engine: &Footprint, largest_file: u64, data: u64) -> Memory {
     Memory { weights, gradients, optimizer, activations, logits, generation, files, data, program, total, host: total }
 }
 
-/// Beside a GPU, the machine's memory has the data and, one after the other, what is loaded and saved. A model that is
-/// loaded is read from its mapped files, so their pages count.
-fn memory_beside_gpu(engine: &Footprint, largest_file: u64, data: u64) -> Memory {
+/// Beside a GPU, the machine's memory has the data and, one after the other, what is loaded and saved.
+fn memory_beside_gpu(engine: &Footprint, largest_read: u64, data: u64) -> Memory {
     let Footprint { weights, gradients, optimizer, activations, logits, generation, .. } = *engine;
     let program = program(data);
-    let files = engine.largest_saved.max(largest_file);
+    let files = engine.largest_saved.max(largest_read);
     let total = weights + gradients + optimizer + activations + logits + generation;
     let host = files + data + program;
     Memory { weights, gradients, optimizer, activations, logits, generation, files, data, program, total, host }
@@ -248,6 +247,9 @@ fn warning(memory: &Memory, whose: &str, have: u64, loaded: &LoadedConfig) -> Di
     }
     if matters(memory.activations) && !config.gradient_checkpointing {
         ways.push(("gradient_checkpointing", "`gradient_checkpointing: true`".to_owned()));
+    }
+    if matters(memory.weights) && config.adapter.is_some() && config.quantization().is_none() {
+        ways.push(("adapter", "`load_in_4bit: true` with `adapter: qlora`".to_owned()));
     }
     if matters(learned) && config.adapter.is_none() {
         let way = ("adapter", "`adapter: lora`".to_owned());
@@ -310,8 +312,8 @@ mod tests {
 
     #[test]
     fn parts_add_up_to_the_total() {
-        for (generation, largest_file) in [(0, 0), (1 << 40, 0), (9, 1 << 40)] {
-            let memory = memory(&Footprint { generation, ..ENGINE }, largest_file, 3);
+        for (generation, largest_read) in [(0, 0), (1 << 40, 0), (9, 1 << 40)] {
+            let memory = memory(&Footprint { generation, ..ENGINE }, largest_read, 3);
             assert_eq!(memory.parts().iter().map(|part| part.1).sum::<u64>(), memory.total);
             assert!(memory.generation == 0 || memory.files == 0, "one after the other");
         }

@@ -190,7 +190,7 @@ impl Plan {
 fn trainer_options(loaded: &LoadedConfig, model: &ModelFacts) -> Result<TrainerOptions, Failure> {
     let config = &loaded.config;
     let lora = match config.adapter {
-        Some(Adapter::Lora) => Some(LoraConfig {
+        Some(Adapter::Lora | Adapter::Qlora) => Some(LoraConfig {
             r: config.lora_r.unwrap_or(1) as usize,
             alpha: config.lora_alpha.unwrap_or(1.0),
             dropout: config.lora_dropout,

@@ -62,7 +62,8 @@ pub(crate) fn weights(bytes: &[u8]) {
     let layout = Layout::new(&config);
     let mut seen = vec![false; layout.len];
     let source = WeightSource::Directory(folder.path().to_owned());
-    let loaded = weights::load(&source, &config, &layout, &mut |slot, start, values| {
+    let loaded = weights::load(&source, &config, &mut |name, start, values| {
+        let slot = layout.slot(name).expect("a tensor of the model");
         let place = slot.offset + start;
         assert!(start + values.len() <= slot.len && values.iter().all(|value| value.is_finite()), "{slot:?} {start}");
         seen[place..place + values.len()].fill(true);

@@ -267,6 +267,7 @@ pub fn digest(directory: &Path) -> Result<[u8; 32], WeightsError> {
             let mut hasher = Sha256::new();
             hasher.update(format!("{name} {:?} {:?} ", view.dtype(), view.shape()));
             hasher.update(view.data());
+            give_back(&map, view.data());
             (name, hasher.finalize())
         };
         tensors.extend(parsed.tensors().into_par_iter().map(digest).collect::<Vec<_>>());
@@ -279,11 +280,35 @@ pub fn digest(directory: &Path) -> Result<[u8; 32], WeightsError> {
     Ok(whole.finalize().into())
 }
 
-/// Bytes of the largest file that [`load`] maps: as far as it is read, it is in memory beside the arena.
-pub fn largest_file(source: &WeightSource) -> u64 {
+/// Bytes of what is in memory at a time beside the arena while [`load`] reads: the largest tensor as it lies in its file, or
+/// where memory of mapped files cannot be given back, the largest file.
+pub fn largest_read(source: &WeightSource) -> u64 {
     let WeightSource::Directory(directory) = source else { return 0 };
+    if cfg!(unix) {
+        let bytes = |header: &TensorHeader| {
+            let width = if header.dtype == "F32" { 4 } else { 2 };
+            header.shape.iter().map(|&size| size as u64).product::<u64>() * width
+        };
+        return read_headers(directory).unwrap_or_default().tensors.values().map(bytes).max().unwrap_or(0);
+    }
     let files = weight_files(directory).unwrap_or_default();
     files.iter().filter_map(|(file, _)| Some(file.metadata().ok()?.len())).max().unwrap_or(0)
+}
+
+/// Lets the system take back the memory of a part of a mapped file that has been read. Reading it again reads the file again.
+fn give_back(map: &Mmap, part: &[u8]) {
+    #[cfg(unix)]
+    {
+        let page = 4096;
+        let start = part.as_ptr().addr() - map.as_ptr().addr();
+        let (first, last) = (start.next_multiple_of(page), (start + part.len()) / page * page);
+        if first < last {
+            // SAFETY: the mapping is of a file and read-only, so what is read later is the same again. Whole pages inside of it.
+            let given = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, first, last - first) };
+            // Refusal costs memory and nothing else.
+            drop(given);
+        }
+    }
 }
 
 fn load_file(file: &Path, names: &HashSet<String>, sink: &mut Sink<'_>) -> Result<(), WeightsError> {
@@ -304,6 +329,7 @@ fn load_file(file: &Path, names: &HashSet<String>, sink: &mut Sink<'_>) -> Resul
             }
             sink(name, piece * PIECE, &values);
         }
+        give_back(&map, view.data());
     }
     Ok(())
 }
