@@ -85,7 +85,7 @@ pub const FEATURES: &[Feature] = &[
     row("dora", "DoRA and other adapters", Config("peft_use_dora: true"), no!("adapters are plain or rank-stabilized LoRA")),
     row("freezing", "some weights frozen", Config("unfrozen_parameters: ['^lm_head']"), YES),
     row("checkpointing", "activation checkpointing", Config("gradient_checkpointing: true"), YES),
-    row("offloading", "activations offloaded", Config("activation_offloading: true"), no!("activations stay on the device; `gradient_checkpointing: true` saves the memory")),
+    row("offloading", "activations offloaded", Config("gradient_checkpointing: offload"), no!("activations stay on the device; `gradient_checkpointing: true` saves the memory")),
     row("packing", "several samples in one row, kept apart", Config("sample_packing: true"), YES),
     row("generation", "generation in evaluations", Config("val_set_size: 0.1\neval_reward_funcs: [exact-match]"), YES),
     row("chat", "conversations through a chat template", Config("chat_template: chatml"), YES),

@@ -114,3 +114,44 @@ fn few_bits_that_do_not_go_together() {
         insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
     }
 }
+
+#[test]
+fn a_merged_model_says_what_base_and_adapter_say() {
+    let project = Project::new();
+    for (bits, lines) in [("", "adapter: lora\n"), ("4", "adapter: qlora\nload_in_4bit: true\n")] {
+        let more = "lora_r: 4\nlora_alpha: 8\nlora_target_modules: [q_proj, down_proj, lm_head]\n";
+        let text = CONFIG.replace("output_dir: out", &format!("output_dir: out{bits}"));
+        project.write("host.yml", format!("{text}{lines}{more}"));
+        project.success(&["train", "host.yml"]);
+        let merged = format!("merged{bits}");
+        project.success(&["merge-lora", "host.yml", "--output", &merged]);
+        // Once more, over what is there.
+        project.success(&["merge-lora", "host.yml", "--output", &merged]);
+    }
+    let answer = |model: &str, adapter: &[&str]| {
+        let ask = ["generate", "--model", model, "--raw", "--prompt", "The", "--max-new-tokens", "12"];
+        project.success(&[&ask[..], adapter].concat()).stdout
+    };
+    assert_eq!(answer("merged", &[]), answer("model", &["--adapter", "out"]));
+    answer("merged4", &[]);
+    let size = |path: &str| std::fs::metadata(project.path(path)).unwrap().len();
+    // The head has become a tensor of its own.
+    assert!(size("merged/model.safetensors") > size("model/model.safetensors"));
+    assert!(project.read("merged/config.json").contains("\"tie_word_embeddings\": false"));
+}
+
+#[test]
+fn what_cannot_be_merged() {
+    let project = Project::new();
+    project.write("host.yml", format!("{CONFIG}{LORA}lora_target_linear: true\n"));
+    insta::assert_snapshot!(project.failure(&["merge-lora", "host.yml"]));
+    project.success(&["train", "host.yml"]);
+    std::fs::create_dir(project.path("there")).unwrap();
+    project.write("there/notes.txt", "mine");
+    insta::assert_snapshot!(project.failure(&["merge-lora", "host.yml", "--output", "there"]));
+    // An adapter of a model of other sizes.
+    let config = project.read("out/adapter_config.json");
+    project.write("out/adapter_config.json", config.replace("\"r\": 4", "\"r\": 5"));
+    insta::assert_snapshot!(project.failure(&["merge-lora", "host.yml"]));
+    assert!(!project.path("out/merged").exists());
+}

@@ -43,6 +43,11 @@ impl ModelFiles<'_> {
         } else {
             export_model(model, directory, SHARD_BYTES)?;
         }
+        self.write_beside(directory)
+    }
+
+    /// Writes what goes along with the weights.
+    pub fn write_beside(&self, directory: &Path) -> Result<(), Failure> {
         // An adapter has it too: how its turns end is learned with it.
         write_json(directory, "generation_config.json", &self.generation)?;
         Ok(tokenizer_files::write(self.tokenizer, self.chat_template, directory)?)

@@ -5,6 +5,7 @@ mod check;
 mod doctor;
 mod evidence;
 mod generate;
+mod merge_lora;
 mod next;
 mod plan;
 mod plugin;
@@ -41,6 +42,8 @@ enum Command {
     Check(CheckArgs),
     /// Look at the samples of a config as the model will see them
     Preprocess(preprocess::PreprocessArgs),
+    /// Put the adapter of a run into the weights of its base model
+    MergeLora(merge_lora::MergeLoraArgs),
     /// Let a model write
     Generate(generate::GenerateArgs),
     /// Look at plugins, write your own, and hold a config to those it was made with
@@ -149,6 +152,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Train(args) => (args.config.output(), train::run(&args)),
         Command::Check(args) => (args.config.output(), check::run(&args)),
         Command::Preprocess(args) => (args.config.output(), preprocess::run(&args)),
+        Command::MergeLora(args) => (args.config.output(), merge_lora::run(&args)),
         Command::Generate(args) => (args.output(), generate::run(&args)),
         Command::Completions { shell } => {
             // All at once: whoever closes the pipe early has seen enough.

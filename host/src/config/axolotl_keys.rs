@@ -45,7 +45,9 @@ pub(super) const TOP: Table = &[
     (&["lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel", "liger_*", "cut_cross_entropy", "chunked_cross_entropy*", "fused_attn_kernel"],
         NoEffect("adapters, norms and the loss are fused here without asking")),
     (&["save_only_model"],
-        Instead("checkpoints always keep the optimizer, so that a run can go on; delete the line (the final model is saved without it)")),
+        NoEffect("checkpoints always keep the optimizer, so that a run can go on; the final model is saved without it")),
+    (&["experimental_skip_move_to_device"],
+        NoEffect("weights are read straight to where they stay")),
 
     // --- model and tokenizer ---
     (&["trust_remote_code"],
@@ -105,9 +107,13 @@ pub(super) const TOP: Table = &[
         Instead("set `micro_batch_size`; halve it, and double `gradient_accumulation_steps`, when memory is short")),
 
     // --- memory and speed ---
-    (&["selective_checkpointing", "activation_offloading", "layer_offloading", "tiled_mlp", "tiled_mlp_*"],
+    (&["activation_offloading", "layer_offloading", "tiled_mlp", "tiled_mlp_*"],
+        NoEffect("activations and layers stay on the device; `gradient_checkpointing: true` saves the memory")),
+    (&["torch_compile", "torch_compile_*"],
+        NoEffect("the schedule is compiled ahead of time, and its kernels are fused")),
+    (&["selective_checkpointing"],
         Instead("use `gradient_checkpointing: true`")),
-    (&["torch_compile", "torch_compile_*", "max_memory", "gpu_memory_limit", "large_head_attention", "scaling_softmax"],
+    (&["max_memory", "gpu_memory_limit", "large_head_attention", "scaling_softmax"],
         Instead("there is no PyTorch here; delete the line")),
     (&["s2_attention"],
         Instead("shifted sparse attention is not here; delete the line")),
@@ -124,7 +130,7 @@ pub(super) const TOP: Table = &[
 
     // --- logging, evaluation, checkpoints ---
     (&["wandb_*", "mlflow_*", "comet_*", "use_comet", "trackio_*", "use_trackio", "use_wandb", "use_mlflow", "swanlab_*", "use_swanlab", "use_tensorboard", "otel_*", "use_otel_metrics", "hf_mlflow_log_artifacts", "report_to"],
-        Instead("metrics are in `OUTPUT_DIR/metrics.jsonl`, one JSON object a line; import them from there")),
+        NoEffect("nothing is sent anywhere: metrics are in `OUTPUT_DIR/metrics.jsonl`, one JSON object a line")),
     (&["profiler_steps", "profiler_steps_start", "log_level"],
         Instead("delete the line; a loss or gradient that is not finite always stops the run")),
     (&["generate_samples", "generation_*", "do_causal_lm_eval", "eval_causal_lm_metrics", "do_bench_eval", "bench_*", "eval_table_size", "eval_table_max_new_tokens", "lm_eval_*"],
@@ -218,7 +224,7 @@ mod tests {
 
     #[test]
     fn beginnings_and_whole_names_are_found() {
-        assert!(matches!(find(TOP, "wandb_project"), Some(Instead(_))));
+        assert!(matches!(find(TOP, "gptq_groupsize"), Some(Instead(_))));
         assert!(matches!(find(TOP, "lr"), Some(Called("learning_rate"))));
         assert!(matches!(find(TOP, "flash_attention"), Some(NoEffect(_))));
         assert_eq!(find(TOP, "no_such_key"), None);

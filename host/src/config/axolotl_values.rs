@@ -3,7 +3,7 @@
 use crate::commands::word;
 
 /// Chat templates that Axolotl has by name and that are not built in here.
-const CHAT_TEMPLATES: [&str; 33] = [
+const CHAT_TEMPLATES: [&str; 29] = [
     "aya",
     "cohere",
     "command_a",
@@ -14,8 +14,6 @@ const CHAT_TEMPLATES: [&str; 33] = [
     "exaone",
     "exaone4",
     "falcon_h1",
-    "gemma",
-    "gemma3",
     "gemma3n",
     "gemma4",
     "gemma4_unified",
@@ -29,8 +27,6 @@ const CHAT_TEMPLATES: [&str; 33] = [
     "mistral_v3_tekken",
     "mistral_v7_tekken",
     "nemotron_h",
-    "phi_3",
-    "phi_35",
     "phi_4",
     "pixtral",
     "qwen2_vl",

@@ -22,7 +22,8 @@ pub const LINEAR_MODULES: [&str; 9] =
 /// The output projection, which can have an adapter too.
 pub(super) const HEAD: &str = engine::adapter::modules::HEAD;
 /// Chat templates by name.
-pub(super) const CHAT_TEMPLATES: [&str; 5] = ["tokenizer_default", "chatml", "llama3", "alpaca", "jinja"];
+pub(super) const CHAT_TEMPLATES: [&str; 9] =
+    ["tokenizer_default", "chatml", "llama3", "alpaca", "gemma", "gemma3", "phi_3", "phi_35", "jinja"];
 /// Architectures by the names of transformers.
 pub(super) const MODEL_TYPES: [&str; ARCHITECTURES.len() + 1] = {
     let mut types = ["AutoModelForCausalLM"; ARCHITECTURES.len() + 1];
@@ -256,7 +257,7 @@ fn trained(top: &Section<'_>, config: &mut Config) {
     fill(&mut config.lora_fan_in_fan_out, top.read("lora_fan_in_fan_out"));
     if config.lora_fan_in_fan_out {
         let message = "`lora_fan_in_fan_out: true` is for weights stored transposed";
-        let why = "the models here (Llama, Mistral) store them as torch's `Linear` does";
+        let why = "the models here store them as torch's `Linear` does";
         cx.report(cx.error("unsupported-value", "lora_fan_in_fan_out", message).why(why).help("write `false`"));
     }
     config.peft_layers_to_transform = top.read::<Vec<u32>>("peft_layers_to_transform");

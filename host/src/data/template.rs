@@ -253,6 +253,34 @@ mod tests {
         assert_eq!(template(source).prompt(&conversation(vec![message("user", "q")])).unwrap(), "<s>q</s>");
     }
 
+    /// What Jinja2 makes of the templates that Axolotl 0.19 has under these names.
+    #[test]
+    fn templates_by_name_write_what_axolotls_write() {
+        let long =
+            || vec![message("system", "s"), message("user", "q"), message("assistant", " a "), message("user", "r")];
+        let asked =
+            |name: &str, messages: Vec<Message>| template(built_in(name).unwrap()).prompt(&conversation(messages));
+        assert_eq!(
+            asked("gemma", vec![message("user", " q \n")]).unwrap(),
+            "<s><start_of_turn>user\nq<end_of_turn>\n<start_of_turn>model\n"
+        );
+        assert!(asked("gemma", long()).is_err());
+        assert_eq!(
+            asked("gemma3", long()).unwrap(),
+            "<s><start_of_turn>user\ns\n\nq<end_of_turn>\n<start_of_turn>model\na<end_of_turn>\n<start_of_turn>user\nr<end_of_turn>\n<start_of_turn>model\n"
+        );
+        assert_eq!(
+            asked("phi_3", long()).unwrap(),
+            "<s><|system|>\ns<|end|>\n<|user|>\nq<|end|>\n<|assistant|>\n a <|end|>\n<|user|>\nr<|end|>\n<|assistant|>\n"
+        );
+        assert_eq!(
+            asked("phi_35", long()).unwrap(),
+            "<|system|>\ns<|end|>\n<|user|>\nq<|end|>\n<|assistant|>\n a <|end|>\n<|user|>\nr<|end|>\n<|assistant|>\n"
+        );
+        let spans = rendered(built_in("phi_3").unwrap(), long()[..3].to_vec()).unwrap();
+        assert!(spans.text.ends_with("<|assistant|>\n a <|end|>\n"), "{spans:?}");
+    }
+
     #[test]
     fn opens_the_assistant_turn() {
         assert_eq!(

@@ -90,7 +90,7 @@ fn adapter_and_unfrozen(facts: &Facts) -> Option<Violation> {
     (facts.is_set("adapter") && facts.is_set("unfrozen_parameters")).then(|| {
         Violation::at(
             "unfrozen_parameters",
-            "`unfrozen_parameters` and `adapter: lora` exclude each other",
+            "`unfrozen_parameters` and `adapter` exclude each other",
             "with an adapter, the model's own weights are all frozen",
         )
         .and("adapter")

@@ -61,7 +61,7 @@ pub(crate) const RULES: &[Rule] = &[
 const SETTINGS: [&str; 3] = ["lora_dropout", "peft_use_rslora", "peft_layers_to_transform"];
 
 fn is_lora(facts: &Facts) -> bool {
-    facts.text("adapter") == Some("lora")
+    facts.is_set("adapter")
 }
 
 fn frozen_random_weights(facts: &Facts) -> Option<Violation> {

@@ -102,7 +102,7 @@ fn constant_warmup(facts: &Facts) -> Option<Violation> {
 /// Says nothing of models that are tiny or start from random weights: theirs are higher.
 fn unusual_rate(facts: &Facts) -> Option<Violation> {
     let (rate, parameters) = (facts.number("learning_rate")?, facts.model("parameters").as_f64()?);
-    let method = if facts.text("adapter") == Some("lora") { Method::Lora } else { Method::AllWeights };
+    let method = if facts.is_set("adapter") { Method::Lora } else { Method::AllWeights };
     let (_, low, high, usual) = BANDS.iter().find(|band| band.0 == method)?;
     // Rule H28 has the word from 1 on.
     if parameters < SMALL
@@ -134,7 +134,7 @@ fn unusual_rate(facts: &Facts) -> Option<Violation> {
 fn rate_of_one(facts: &Facts) -> Option<Violation> {
     let rate = facts.number("learning_rate").filter(|rate| *rate >= 1.0)?;
     let why = "a step of AdamW moves each weight by about the learning rate, and weights are far smaller than 1";
-    let usual = if facts.text("adapter") == Some("lora") { "2e-4" } else { "2e-5" };
+    let usual = if facts.is_set("adapter") { "2e-4" } else { "2e-5" };
     let help =
         with_sign(rate).map_or_else(|| format!("learning_rate: {usual}"), |meant| format!("learning_rate: {meant}"));
     Some(Violation::at("learning_rate", format!("`learning_rate` {rate:e} destroys any model"), why).help(help))

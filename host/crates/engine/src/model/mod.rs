@@ -7,6 +7,7 @@ pub mod export;
 mod families;
 pub mod layout;
 pub mod linear;
+pub mod merge;
 pub mod quantized;
 pub mod rope;
 pub mod tensors;
