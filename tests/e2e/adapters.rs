@@ -57,6 +57,67 @@ fn what_no_module_matches_is_named() {
     insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
 }
 
+#[test]
+fn some_modules_have_a_rank_and_an_alpha_of_their_own() {
+    let project = Project::new();
+    let more =
+        "lora_target_modules: [q_proj, up_proj, lm_head]\nsave_steps: 2\nlora_dropout: 0.1\nlr_scheduler: constant\n";
+    let patterns = "lora_rank_pattern: {'layers\\.0\\..*': 2, '1.self_attn.q_proj': 3, lm_head: 5}\nlora_alpha_pattern: {'.*1\\.mlp.*': 24}\n";
+    project.write("host.yml", format!("{CONFIG}{LORA}{more}{patterns}"));
+    project.success(&["train", "host.yml", "--set", "output_dir=whole"]);
+    project.success(&["train", "host.yml", "--set", "max_steps=2"]);
+    project.success(&["train", "host.yml", "--resume", "auto"]);
+    let adapter = |directory: &str| std::fs::read(project.path(directory).join("adapter_model.safetensors")).unwrap();
+    assert!(adapter("out") == adapter("whole"));
+    let written: Value = serde_json::from_str(&project.read("out/adapter_config.json")).unwrap();
+    let ranks = json!({
+        "model.layers.0.self_attn.q_proj": 2,
+        "model.layers.0.mlp.up_proj": 2,
+        "model.layers.1.self_attn.q_proj": 3,
+        "lm_head": 5,
+    });
+    assert_eq!((&written["r"], &written["rank_pattern"]), (&json!(4), &ranks));
+    assert_eq!(written["alpha_pattern"], json!({ "model.layers.1.mlp.up_proj": 24.0 }));
+    let answer =
+        ["generate", "--model", "model", "--adapter", "out", "--raw", "--prompt", "The", "--max-new-tokens", "12"];
+    let said = project.success(&answer).stdout;
+    project.success(&["merge-lora", "host.yml", "--output", "merged"]);
+    let merged = ["generate", "--model", "merged", "--raw", "--prompt", "The", "--max-new-tokens", "12"];
+    assert_eq!(project.success(&merged).stdout, said);
+    // What somebody else has written: names, or what names end in after a dot.
+    let text = project.read("out/adapter_config.json");
+    let other = |ranks: &Value, alphas: &Value| {
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        config["rank_pattern"] = ranks.clone();
+        config["alpha_pattern"] = alphas.clone();
+        project.write("out/adapter_config.json", config.to_string());
+    };
+    let ranks =
+        json!({ "^model.layers.0.self_attn.q_proj": 2, "0\\.mlp.up_proj$": 2, "1.self_attn.q_proj": 3, "lm_head": 5 });
+    other(&ranks, &json!({ "1.mlp.up_proj": 24 }));
+    assert_eq!(project.success(&answer).stdout, said);
+    other(&json!({ "q_proj": 3, "lm_head": 5 }), &json!({}));
+    insta::assert_snapshot!(project.failure(&answer));
+    other(&json!({ "layers.*": 2 }), &json!({}));
+    insta::assert_snapshot!(project.failure(&answer));
+}
+
+#[test]
+fn patterns_of_ranks_that_say_nothing() {
+    let project = Project::new();
+    for lines in [
+        "lora_rank_pattern: {k_proj: 2}",
+        "lora_rank_pattern: {q_proj: 0, v_proj: -1}",
+        "lora_rank_pattern: [q_proj]",
+        "lora_alpha_pattern: {'(': 3, q_proj: 0}",
+    ] {
+        project.write("host.yml", format!("{CONFIG}{LORA}lora_target_modules: [q_proj]\n{lines}\n"));
+        insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
+    }
+    project.write("host.yml", format!("{CONFIG}lora_rank_pattern: {{q_proj: 2}}\n"));
+    insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
+}
+
 const QLORA: &str =
     "adapter: qlora\nload_in_4bit: true\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\nlogging_steps: 1\n";
 

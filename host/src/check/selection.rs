@@ -1,13 +1,13 @@
 //! What a config picks by name out of the model's files: parameters to train, layers to adapt, tokens that end a turn, the
 //! chat template. All of it is looked up before anything is spent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use engine::adapter::Modules;
 use engine::model::config::ModelConfig;
 
 use super::facts::ModelFacts;
-use crate::config::{Config, LoadedConfig, TargetModules, nearest};
+use crate::config::{Config, LoadedConfig, Patterns, TargetModules, nearest};
 use crate::data::template::{ChatTemplate, Now, built_in};
 use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::{Diagnostic, Failure};
@@ -17,10 +17,17 @@ const TEMPLATE_BYTES: u64 = 1 << 20;
 
 /// Everything that is not there to be picked.
 pub(super) fn check(loaded: &LoadedConfig, model: &ModelFacts) -> Vec<Diagnostic> {
-    let modules = loaded.config.adapter.and_then(|_| lora_modules(loaded, model).err());
-    let failures =
-        [unfrozen(loaded, model).err(), modules, end_of_turn(loaded, model).err(), template(loaded, model).err()];
-    failures.into_iter().flatten().flat_map(|failure| failure.0).collect()
+    let (modules, ranks, alphas) = match loaded.config.adapter.map(|_| lora_modules(loaded, model)) {
+        None => (None, None, None),
+        Some(Err(failure)) => (Some(failure), None, None),
+        Some(Ok(modules)) => {
+            (None, lora_ranks(loaded, model, &modules).err(), lora_alphas(loaded, model, &modules).err())
+        }
+    };
+    let adapters = [modules, ranks, alphas];
+    let others = [unfrozen(loaded, model).err(), end_of_turn(loaded, model).err(), template(loaded, model).err()];
+    let failures = adapters.into_iter().chain(others);
+    failures.flatten().flat_map(|failure| failure.0).collect()
 }
 
 /// Names of the parameters that `unfrozen_parameters` selects; none: all of them.
@@ -98,6 +105,58 @@ pub fn lora_modules(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Modules
             Ok(all.or(&picked, model))
         }
     }
+}
+
+/// Ranks of modules that have one of their own (`lora_rank_pattern`).
+pub fn lora_ranks(
+    loaded: &LoadedConfig,
+    model: &ModelFacts,
+    adapted: &Modules,
+) -> Result<BTreeMap<String, usize>, Failure> {
+    let ranks = by_pattern(loaded, model, adapted, "lora_rank_pattern", &loaded.config.lora_rank_pattern)?;
+    Ok(ranks.into_iter().map(|(module, rank)| (module, rank as usize)).collect())
+}
+
+/// The same of the scales' numerators (`lora_alpha_pattern`).
+pub fn lora_alphas(
+    loaded: &LoadedConfig,
+    model: &ModelFacts,
+    adapted: &Modules,
+) -> Result<BTreeMap<String, f64>, Failure> {
+    by_pattern(loaded, model, adapted, "lora_alpha_pattern", &loaded.config.lora_alpha_pattern)
+}
+
+/// What patterns say of the adapted modules, each by the first that matches, as PEFT's `get_pattern_key` does it.
+fn by_pattern<T: Copy>(
+    loaded: &LoadedConfig,
+    model: &ModelFacts,
+    adapted: &Modules,
+    key: &str,
+    patterns: &Patterns<T>,
+) -> Result<BTreeMap<String, T>, Failure> {
+    let modules = adapted.names(&model.config);
+    let mut found = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (pattern, value) in &patterns.0 {
+        let Ok(regex) = crate::config::pattern(&format!(r"^(?:.*\.)?(?:{pattern})$")) else { continue };
+        let matched: Vec<&String> = modules.iter().filter(|module| regex.is_match(module.as_bytes())).collect();
+        for &module in &matched {
+            found.entry(module.clone()).or_insert(*value);
+        }
+        if matched.is_empty() {
+            let message = format!("no module with an adapter matches `{pattern}`");
+            problems.push(
+                Diagnostic::error("config::no-match", message)
+                    .at(loaded.source.nearest_place(&format!("{key}.{pattern}")))
+                    .why("a pattern is matched from a dot of a module's name, or from its start, to its end")
+                    .help(format!(
+                        "modules with an adapter look like `{}`",
+                        modules.first().map_or("", String::as_str)
+                    )),
+            );
+        }
+    }
+    if problems.is_empty() { Ok(found) } else { Err(Failure(problems)) }
 }
 
 fn no_module(name: &str) -> Diagnostic {

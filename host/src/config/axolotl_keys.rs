@@ -79,7 +79,7 @@ pub(super) const TOP: Table = &[
     // --- adapters and freezing ---
     (&["lora_model_dir"],
         Instead("set `resume_from_checkpoint` to go on from a checkpoint; merge any other adapter into the model first")),
-    (&["lora_modules_to_save", "lora_target_parameters", "peft_trainable_token_indices", "loraplus_*", "lora_rank_pattern", "lora_alpha_pattern", "peft_use_dora", "peft_init_lora_weights", "peft_layers_pattern", "peft_layer_replication", "peft", "peft_*", "lora_on_cpu"],
+    (&["lora_modules_to_save", "lora_target_parameters", "peft_trainable_token_indices", "loraplus_*", "peft_use_dora", "peft_init_lora_weights", "peft_layers_pattern", "peft_layer_replication", "peft", "peft_*", "lora_on_cpu"],
         Instead("adapters are plain or rank-stabilized LoRA on linear layers: `lora_r`, `lora_alpha`, `lora_target_modules`, `peft_use_rslora`, `peft_layers_to_transform`")),
     (&["mora", "mora_type", "use_mora", "train_attn", "train_mlp", "train_unembed", "hatchery"],
         Instead("adapters are LoRA: `lora_r`, `lora_alpha`, `lora_target_modules`")),

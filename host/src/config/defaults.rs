@@ -3,8 +3,8 @@
 use super::read::Context;
 use super::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
 use super::values::{
-    Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, LrScheduler, Optimizer, PluginRef, Scheduler,
-    TargetModules, TrainOnEos,
+    Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, LrScheduler, Optimizer, Patterns, PluginRef,
+    Scheduler, TargetModules, TrainOnEos,
 };
 use crate::diagnostic::{Diagnostic, Edit, Severity};
 
@@ -49,6 +49,8 @@ pub(super) fn config() -> Config {
         lora_target_linear: false,
         lora_fan_in_fan_out: false,
         peft_use_rslora: false,
+        lora_rank_pattern: Patterns::default(),
+        lora_alpha_pattern: Patterns::default(),
         peft_layers_to_transform: None,
         unfrozen_parameters: Vec::new(),
         gradient_checkpointing: false,

@@ -10,9 +10,10 @@ use super::axolotl_values::ds_type_advice;
 use super::defaults;
 use super::names::{certain, nearest, one_of};
 use super::plugin_fields::{filters, plugin_ref, plugin_refs, rewards, rules_and_plugins, scheduler, strategy};
-use super::read::{Context, Section, fill, found, out_of_range, unknown_word};
+use super::positions::join;
+use super::read::{Context, Read, Section, fill, found, out_of_range, unknown_word};
 use super::schema::{BnbConfigKwargs, Config, DatasetConfig};
-use super::values::{Adapter, Amount, AutoBool, PluginRef, TargetModules};
+use super::values::{Adapter, Amount, AutoBool, Patterns, PluginRef, TargetModules};
 use crate::capabilities::ARCHITECTURES;
 use crate::diagnostic::{Diagnostic, Edit, Severity};
 
@@ -260,6 +261,14 @@ fn trained(top: &Section<'_>, config: &mut Config) {
         let why = "the models here store them as torch's `Linear` does";
         cx.report(cx.error("unsupported-value", "lora_fan_in_fan_out", message).why(why).help("write `false`"));
     }
+    fill(
+        &mut config.lora_rank_pattern,
+        lora_pattern(top, "lora_rank_pattern", "from 1 to 65536", |r: &u32| (1..=65536).contains(r)),
+    );
+    fill(
+        &mut config.lora_alpha_pattern,
+        lora_pattern(top, "lora_alpha_pattern", "above 0", |alpha: &f64| *alpha > 0.0),
+    );
     config.peft_layers_to_transform = top.read::<Vec<u32>>("peft_layers_to_transform");
     fill(&mut config.unfrozen_parameters, top.read("unfrozen_parameters"));
     if config.unfrozen_parameters.len() > PATTERNS {
@@ -357,6 +366,32 @@ fn lora_target_modules(top: &Section<'_>, config: &mut Config) {
             });
         }
     }
+}
+
+/// Values that some modules have of their own.
+fn lora_pattern<T: Read>(
+    top: &Section<'_>,
+    key: &'static str,
+    words: &str,
+    fits: impl Fn(&T) -> bool,
+) -> Option<Patterns<T>> {
+    let cx = top.cx;
+    let mut patterns: Patterns<T> = top.read(key)?;
+    if patterns.0.len() > PATTERNS {
+        let message = format!("`{key}` has more than {PATTERNS} entries");
+        cx.report(cx.error("out-of-range", key, message).help("one pattern can name many modules"));
+        patterns.0.truncate(PATTERNS);
+    }
+    for (pattern, value) in &patterns.0 {
+        let path = join(key, pattern);
+        if let Err(reason) = compile(pattern) {
+            cx.report(cx.error("bad-pattern", &path, format!("`{pattern}` is not a regular expression")).why(reason));
+        }
+        if let (false, Some(value)) = (fits(value), top.value(key).and_then(|entries| entries.get(pattern))) {
+            out_of_range(cx, &path, words, value);
+        }
+    }
+    Some(patterns)
 }
 
 /// A regular expression over the full names of modules.
@@ -537,6 +572,14 @@ fn together(cx: &Context<'_>, config: &Config, is_given: impl Fn(&str) -> bool) 
                     .help("add `adapter: lora`, or delete the key"),
             );
         }
+    }
+    let has_none = [
+        ("lora_rank_pattern", config.lora_rank_pattern.0.is_empty()),
+        ("lora_alpha_pattern", config.lora_alpha_pattern.0.is_empty()),
+    ];
+    for (key, _) in has_none.into_iter().filter(|(_, is_empty)| config.adapter.is_none() && !is_empty) {
+        let diagnostic = cx.error("conflict", key, format!("`{key}` without `adapter`"));
+        cx.report(diagnostic.help("add `adapter: lora`, or delete the key"));
     }
     // Tokens of one micro-batch are numbered with 32 bits.
     let tokens = u64::from(config.micro_batch_size.max(config.eval_batch_size)) * u64::from(config.sequence_len);

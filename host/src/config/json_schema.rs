@@ -353,6 +353,7 @@ mod tests {
             "flash_attention: true\nload_in_4bit: false\nwandb_project:\n",
             "liger_rope: true",
             "peft_use_rslora: true",
+            "lora_rank_pattern: {q_proj: 2, 'mlp\\..*': 3}\nlora_alpha_pattern: {q_proj: 1.5}",
             "adapter: qlora\nload_in_4bit: true\nbnb_config_kwargs: {bnb_4bit_use_double_quant: false}",
         ] {
             let config = yaml(&format!("{LEAST}{more}"));
@@ -369,6 +370,7 @@ mod tests {
             "lerning_rate: 1",
             "micro_batch_size: many",
             "lora_target_modules: [q]",
+            "lora_rank_pattern: {q_proj: many}",
             "lr_scheduler: {config: {}}",
             "save_strategy: best",
             "gptq: true",

@@ -32,7 +32,7 @@ pub use self::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpoin
 pub use self::source::{ConfigSource, FILE_LIMIT};
 pub use self::values::{
     Adapter, Amount, AutoBool, Cadence, Choice, DeviceChoice, ExcessLengthStrategy, FilterRef, LrScheduler, OnError,
-    Optimizer, PluginGrants, PluginLimits, PluginPin, PluginRef, RewardRef, RuleRef, RuleSeverity, Scheduler,
+    Optimizer, Patterns, PluginGrants, PluginLimits, PluginPin, PluginRef, RewardRef, RuleRef, RuleSeverity, Scheduler,
     TargetModules, TrainOnEos,
 };
 use crate::diagnostic::{Diagnostic, Failure, Severity};

@@ -12,7 +12,7 @@ use super::names::{certain, nearest, one_of};
 use super::parse::from_yaml;
 use super::positions::{join, join_index};
 use super::source::ConfigSource;
-use super::values::{Amount, AutoBool, Choice, DeviceChoice};
+use super::values::{Amount, AutoBool, Choice, DeviceChoice, Patterns};
 use crate::diagnostic::{Diagnostic, Edit, Place, Severity};
 
 /// What all readers of one config share.
@@ -248,6 +248,17 @@ impl<T: Read> Read for BTreeMap<String, T> {
         };
         let read = map.iter().map(|(key, value)| Some((key.clone(), T::read(cx, &join(path, key), value)?)));
         read.collect::<Vec<_>>().into_iter().collect()
+    }
+}
+
+impl<T: Read> Read for Patterns<T> {
+    fn read(cx: &Context<'_>, path: &str, value: &Value) -> Option<Self> {
+        let Value::Object(map) = value else {
+            cx.wrong_type(path, "a mapping", value);
+            return None;
+        };
+        let read = map.iter().map(|(key, value)| Some((key.clone(), T::read(cx, &join(path, key), value)?)));
+        read.collect::<Vec<_>>().into_iter().collect::<Option<_>>().map(Self)
     }
 }
 

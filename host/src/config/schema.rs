@@ -11,8 +11,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::values::{
-    Adapter, Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, FilterRef, Optimizer, PluginPin, PluginRef,
-    QuantType, RewardRef, RuleRef, Scheduler, TargetModules, TrainOnEos,
+    Adapter, Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, FilterRef, Optimizer, Patterns, PluginPin,
+    PluginRef, QuantType, RewardRef, RuleRef, Scheduler, TargetModules, TrainOnEos,
 };
 
 /// Everything that a run is told.
@@ -119,6 +119,11 @@ pub struct Config {
     pub lora_fan_in_fan_out: bool,
     /// Scale adapters by `lora_alpha / sqrt(lora_r)` (arXiv 2312.03732). Default: `false`.
     pub peft_use_rslora: bool,
+    /// Ranks of some modules, by regular expressions over the end of a full name, from its start or a dot; the first that
+    /// matches counts (PEFT's `rank_pattern`). Default: `{}`. Example: `{'layers\.0\.mlp\.down_proj': 64}`.
+    pub lora_rank_pattern: Patterns<u32>,
+    /// The same of `lora_alpha` (PEFT's `alpha_pattern`). Default: `{}`. Example: `{down_proj: 128}`.
+    pub lora_alpha_pattern: Patterns<f64>,
     /// Layers that get adapters, counted from 0. Default: all.
     pub peft_layers_to_transform: Option<Vec<u32>>,
     /// Train only parameters whose name matches one of these regular expressions at its start (Python's `re.match`).

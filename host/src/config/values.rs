@@ -275,6 +275,33 @@ impl TargetModules {
     }
 }
 
+/// Values by regular expressions, in the order of the file: the first expression that matches counts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Patterns<T>(pub Vec<(String, T)>);
+
+impl<T> Default for Patterns<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Serialize> Serialize for Patterns<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(pattern, value)| (pattern, value)))
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Patterns<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("Patterns_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let value = generator.subschema_for::<T>();
+        json_schema!({ "type": "object", "additionalProperties": value })
+    }
+}
+
 /// A plugin by name, with the config that the user wrote for it: `alpaca` or `{name: acme:dialogue, config: {field: turns}}`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PluginRef {

@@ -104,6 +104,10 @@ fn techniques(config: &Config) -> BTreeSet<String> {
         ("4bit", config.load_in_4bit),
         ("8bit", config.load_in_8bit),
         ("rslora", is_lora && config.peft_use_rslora),
+        (
+            "lora-patterns",
+            is_lora && !(config.lora_rank_pattern.0.is_empty() && config.lora_alpha_pattern.0.is_empty()),
+        ),
         ("lora-dropout", is_lora && config.lora_dropout > 0.0),
         ("freezing", !is_lora && !config.unfrozen_parameters.is_empty()),
         ("fresh-weights", config.reinit_weights),

@@ -190,13 +190,20 @@ impl Plan {
 fn trainer_options(loaded: &LoadedConfig, model: &ModelFacts) -> Result<TrainerOptions, Failure> {
     let config = &loaded.config;
     let lora = match config.adapter {
-        Some(Adapter::Lora | Adapter::Qlora) => Some(LoraConfig {
-            r: config.lora_r.unwrap_or(1) as usize,
-            alpha: config.lora_alpha.unwrap_or(1.0),
-            dropout: config.lora_dropout,
-            use_rslora: config.peft_use_rslora,
-            modules: selection::lora_modules(loaded, model)?,
-        }),
+        Some(Adapter::Lora | Adapter::Qlora) => {
+            let modules = selection::lora_modules(loaded, model)?;
+            let ranks = selection::lora_ranks(loaded, model, &modules)?;
+            let alphas = selection::lora_alphas(loaded, model, &modules)?;
+            Some(LoraConfig {
+                r: config.lora_r.unwrap_or(1) as usize,
+                alpha: config.lora_alpha.unwrap_or(1.0),
+                dropout: config.lora_dropout,
+                use_rslora: config.peft_use_rslora,
+                modules,
+                ranks,
+                alphas,
+            })
+        }
         None => None,
     };
     let trainable = match selection::unfrozen(loaded, model)? {

@@ -92,7 +92,10 @@ pub(crate) fn adapter(bytes: &[u8]) {
     match engine::adapter::peft::load(&CpuKernels, &TIED, folder.path()) {
         Ok(lora) => {
             let config = lora.config();
-            assert!(config.r > 0 && config.scale().is_finite(), "{config:?}");
+            for module in config.modules.names(&TIED) {
+                let (r, scale) = config.of(&module);
+                assert!(r > 0 && scale.is_finite(), "{config:?}");
+            }
             for slot in lora.slots() {
                 assert!(lora.get(&CpuKernels, slot).iter().all(|value| value.is_finite()), "{slot:?}");
             }

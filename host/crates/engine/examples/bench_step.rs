@@ -5,6 +5,7 @@
 //! mode `full` or `lora`; with `cuda`, on the first GPU in bfloat16; with `calls`, there without CUDA graphs. Prints a line of
 //! JSON for each number of rows; the first that does not fit is the last.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use engine::adapter::{LoraConfig, Modules};
@@ -62,6 +63,8 @@ fn run<K: Kernels>(
             dropout: 0.0,
             use_rslora: false,
             modules: Modules::of(LinearKind::ALL),
+            ranks: BTreeMap::new(),
+            alphas: BTreeMap::new(),
         }),
         gradient_checkpointing: false,
         seed: 1,

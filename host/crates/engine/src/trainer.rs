@@ -419,7 +419,7 @@ impl<K: Kernels> Trainer<K> {
 
 fn check_lora(lora: &LoraConfig, layers: usize) -> Result<(), EngineError> {
     let wrong = |reason: String| Err(EngineError::Options { reason });
-    if lora.r == 0 {
+    if lora.r == 0 || lora.ranks.values().any(|&r| r == 0) {
         return wrong("the adapter's rank is 0".into());
     }
     if lora.modules.is_empty() {

@@ -2,6 +2,7 @@
 
 mod fixture;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use engine::EngineError;
@@ -36,6 +37,8 @@ fn options(lora: bool) -> TrainerOptions {
             dropout: 0.1,
             use_rslora: false,
             modules: Modules::of(LinearKind::ALL),
+            ranks: BTreeMap::new(),
+            alphas: BTreeMap::new(),
         }),
         gradient_checkpointing: false,
         seed: 5,

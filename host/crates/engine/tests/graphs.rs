@@ -5,6 +5,8 @@
 mod emulator;
 mod fixture;
 
+use std::collections::BTreeMap;
+
 use engine::adapter::{LoraConfig, Modules};
 use engine::kernels::Precision;
 use engine::kernels::cuda::CudaKernels;
@@ -29,6 +31,8 @@ fn options(lora: bool, gradient_checkpointing: bool) -> TrainerOptions {
         dropout: 0.3,
         use_rslora: false,
         modules: Modules::of([LinearKind::QProj, LinearKind::DownProj]),
+        ranks: BTreeMap::new(),
+        alphas: BTreeMap::new(),
     });
     let adamw = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
     TrainerOptions { trainable: Trainable::All, lora, gradient_checkpointing, seed: 5, adamw }

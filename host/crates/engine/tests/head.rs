@@ -4,6 +4,8 @@
 mod emulator;
 mod fixture;
 
+use std::collections::BTreeMap;
+
 use engine::adapter::peft::export_adapter;
 use engine::adapter::{LoraConfig, Modules};
 use engine::generate::next_logits;
@@ -30,7 +32,15 @@ fn trainer_on<K: Kernels>(kernels: K, name: &str, dropout: f64) -> Trainer<K> {
     let modules = Modules::of([LinearKind::QProj]).with_head();
     let options = TrainerOptions {
         trainable: Trainable::All,
-        lora: Some(LoraConfig { r: 4, alpha: 6.0, dropout, use_rslora: false, modules }),
+        lora: Some(LoraConfig {
+            r: 4,
+            alpha: 6.0,
+            dropout,
+            use_rslora: false,
+            modules,
+            ranks: BTreeMap::new(),
+            alphas: BTreeMap::new(),
+        }),
         gradient_checkpointing: false,
         seed: 5,
         adamw: AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 },

@@ -3,7 +3,7 @@
 mod emulator;
 mod fixture;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use engine::adapter::{LoraConfig, Modules};
 use engine::kernels::Precision;
@@ -43,7 +43,15 @@ fn options(trainable: Trainable, gradient_checkpointing: bool) -> TrainerOptions
 /// An adapter of two projections.
 fn adapter(layers: Option<BTreeSet<usize>>) -> LoraConfig {
     let modules = Modules::of([LinearKind::QProj, LinearKind::DownProj]).in_layers(layers.as_ref());
-    LoraConfig { r: 4, alpha: 8.0, dropout: 0.1, use_rslora: false, modules }
+    LoraConfig {
+        r: 4,
+        alpha: 8.0,
+        dropout: 0.1,
+        use_rslora: false,
+        modules,
+        ranks: BTreeMap::new(),
+        alphas: BTreeMap::new(),
+    }
 }
 
 #[test]

@@ -91,6 +91,10 @@ struct Lora {
     #[serde(default)]
     use_rslora: bool,
     layers_to_transform: Option<BTreeSet<usize>>,
+    #[serde(default)]
+    rank_pattern: BTreeMap<String, usize>,
+    #[serde(default)]
+    alpha_pattern: BTreeMap<String, f64>,
 }
 
 struct Expected {
@@ -164,6 +168,8 @@ fn options(case: &Case, gradient_checkpointing: bool) -> TrainerOptions {
             use_rslora: lora.use_rslora,
             modules: Modules::of(lora.target_modules.iter().map(|name| LinearKind::from_name(name).unwrap()))
                 .in_layers(lora.layers_to_transform.as_ref()),
+            ranks: lora.rank_pattern.clone(),
+            alphas: lora.alpha_pattern.clone(),
         }),
         gradient_checkpointing,
         seed: 1,
@@ -276,6 +282,11 @@ fn wide_heads_and_llama3_rope() {
 #[test]
 fn partly_frozen() {
     check("frozen", false);
+}
+
+#[test]
+fn lora_with_ranks_of_its_own_for_some_modules() {
+    check("lora-patterns", false);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! becomes part of its operands: `x W^T + s (x A^T) B^T = [x, s x A^T] [W, B]^T`. That takes a copy of `W`, and room for
 //! the gradient of all of it.
 
-use super::lora::Lora;
+use super::lora::{Lora, Place};
 use crate::kernels::{DropoutKey, Format, Gemm, Head, Kernels, LossGradients, at, at_mut};
 use crate::model::config::ModelConfig;
 use crate::model::linear::LinearScratch;
@@ -72,7 +72,7 @@ impl<B> HeadRoom<B> {
         n: usize,
         learns: bool,
     ) -> Self {
-        let (h, v, r) = (config.hidden_size, config.vocab_size, lora.config().r);
+        let (h, v, r) = (config.hidden_size, config.vocab_size, lora.head().map_or(0, |place| place.r));
         let wide = (h + r).next_multiple_of(ALIGNMENT);
         let zeros = |format: Format, len: usize| {
             let mut buffer = kernels.alloc(format, len);
@@ -134,8 +134,8 @@ impl<B> HeadRoom<B> {
         let LinearScratch { dropped, spread, .. } = scratch;
         self.join(pass, x, dropped);
         let HeadPass { kernels, config, lora, rows, n, .. } = pass;
-        let (h, v, r, wide) = (config.hidden_size, config.vocab_size, lora.config().r, self.wide);
-        let Some((a, b)) = lora.head() else { return };
+        let Some(Place { a, b, r, scale, .. }) = lora.head() else { return };
+        let (h, v, wide) = (config.hidden_size, config.vocab_size, self.wide);
         let Some(own) = &mut self.gradients else { unreachable!("a pass that learns made room for it") };
         let dw = Some((at_mut(&mut own.weight, 0), 0.0));
         let gradients = LossGradients { dx: at_mut(&mut own.inputs, 0), dw, idle: 0..0 };
@@ -143,7 +143,6 @@ impl<B> HeadRoom<B> {
         let head = Head { width: wide, ..config.head() };
         kernels.linear_cross_entropy(head, rows, inputs, weight, Some(gradients), tally);
 
-        let scale = lora.config().scale() as f32;
         let key = key(pass);
         let columns = Gemm::new([n, h, h], (false, false), [wide, self.side, h], 0.0);
         kernels.gemm(columns, at(&own.inputs, 0), at(&self.ones, 0), at_mut(dx, 0));
@@ -165,8 +164,8 @@ impl<B> HeadRoom<B> {
     /// Makes the operands of `x` and of the adapter as it is now.
     fn join<K: Kernels<Buffer = B>>(&mut self, pass: HeadPass<'_, K>, x: &B, dropped: &mut B) {
         let HeadPass { kernels, config, lora, rows, n, .. } = pass;
-        let (h, v, r, wide) = (config.hidden_size, config.vocab_size, lora.config().r, self.wide);
-        let Some((a, b)) = lora.head() else { return };
+        let Some(Place { a, b, r, scale, .. }) = lora.head() else { return };
+        let (h, v, wide) = (config.hidden_size, config.vocab_size, self.wide);
         let columns = Gemm::new([n, h, h], (false, false), [h, self.side, wide], 0.0);
         kernels.gemm(columns, at(x, 0), at(&self.ones, 0), at_mut(&mut self.inputs, 0));
         let read = match key(pass) {
@@ -176,7 +175,6 @@ impl<B> HeadRoom<B> {
                 &*dropped
             }
         };
-        let scale = lora.config().scale() as f32;
         let down = Gemm { alpha: scale, ..Gemm::new([n, r, h], (false, true), [h, h, wide], 0.0) };
         kernels.gemm(down, at(read, 0), at(&lora.params, a), at_mut(&mut self.inputs, h));
         let columns = Gemm::new([v, r, r], (false, false), [r, self.side, wide], 0.0);
@@ -194,11 +192,11 @@ pub fn add_logits<K: Kernels>(
     small: &mut K::Buffer,
     logits: &mut K::Buffer,
 ) {
-    let Some((a, b)) = lora.head() else { return };
-    let (h, v, r) = (config.hidden_size, config.vocab_size, lora.config().r);
+    let Some(Place { a, b, r, scale, .. }) = lora.head() else { return };
+    let (h, v) = (config.hidden_size, config.vocab_size);
     let down = Gemm::new([rows, r, h], (false, true), [h, h, r], 0.0);
     kernels.gemm(down, at(x, 0), at(&lora.params, a), at_mut(small, 0));
-    let up = Gemm { alpha: lora.config().scale() as f32, ..Gemm::new([rows, v, r], (false, true), [r, r, v], 1.0) };
+    let up = Gemm { alpha: scale, ..Gemm::new([rows, v, r], (false, true), [r, r, v], 1.0) };
     kernels.gemm(up, at(small, 0), at(&lora.params, b), at_mut(logits, 0));
 }
 

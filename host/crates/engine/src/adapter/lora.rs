@@ -2,7 +2,9 @@
 //! projection. `A [r, in]` and `B [out, r]` of all layers share one arena; the `A`s of projections that read the same
 //! input are neighbours, so that without dropout they are one product.
 
-use super::modules::{HEAD, Modules};
+use std::collections::BTreeMap;
+
+use super::modules::{HEAD, Modules, full_name};
 use crate::kernels::{DropoutKey, Format, Gemm, Kernels, Precision, Segment, View, ViewMut, at, at_mut};
 use crate::model::config::ModelConfig;
 use crate::model::layout::Slot;
@@ -23,23 +25,33 @@ pub struct LoraConfig {
     pub use_rslora: bool,
     /// What gets an adapter.
     pub modules: Modules,
+    /// Ranks of modules whose rank is not `r`, by their full names (PEFT's `rank_pattern`).
+    pub ranks: BTreeMap<String, usize>,
+    /// The same of `alpha` (PEFT's `alpha_pattern`).
+    pub alphas: BTreeMap<String, f64>,
 }
 
 impl LoraConfig {
-    /// Factor of the adapter's output.
-    pub fn scale(&self) -> f64 {
-        let rank = self.r as f64;
-        self.alpha / if self.use_rslora { rank.sqrt() } else { rank }
+    /// Rank of a module, and the factor of its adapter's output.
+    pub fn of(&self, module: &str) -> (usize, f64) {
+        let r = self.ranks.get(module).copied().unwrap_or(self.r);
+        let alpha = self.alphas.get(module).copied().unwrap_or(self.alpha);
+        let rank = r as f64;
+        (r, alpha / if self.use_rslora { rank.sqrt() } else { rank })
     }
 }
 
-/// Where the adapter of one projection lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
+/// Where the adapter of one module lies.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Place {
     /// First element of `A`.
-    a: usize,
+    pub a: usize,
     /// First element of `B`.
-    b: usize,
+    pub b: usize,
+    /// Rank.
+    pub r: usize,
+    /// Factor of its output.
+    pub scale: f32,
     /// First column of its `A(x)` in the layer's row.
     column: usize,
 }
@@ -50,8 +62,8 @@ pub struct Lora<B> {
     config: LoraConfig,
     slots: Vec<Slot>,
     places: Vec<[Option<Place>; LinearKind::ALL.len()]>,
-    /// First elements of `A` and `B` of the output projection.
-    head: Option<(usize, usize)>,
+    /// That of the output projection.
+    head: Option<Place>,
     width: usize,
     /// The arena.
     pub params: B,
@@ -65,7 +77,7 @@ pub(super) struct Plan {
     /// Every tensor, PEFT's names, in the order of the arena.
     pub(super) slots: Vec<Slot>,
     places: Vec<[Option<Place>; LinearKind::ALL.len()]>,
-    head: Option<(usize, usize)>,
+    head: Option<Place>,
     width: usize,
     len: usize,
 }
@@ -129,43 +141,39 @@ impl Plan {
         let mut slots: Vec<Slot> = Vec::new();
         let mut places = Vec::new();
         let (mut len, mut width) = (0_usize, 0);
+        let mut add = |module: &str, part: &str, shape: [usize; 2], layer: Option<usize>| {
+            let name = format!("base_model.model.{module}.lora_{part}.weight");
+            let (offset, elements) = (len, shape[0].saturating_mul(shape[1]));
+            slots.push(Slot { name, shape: shape.to_vec(), offset, len: elements, layer, role: None });
+            len = len.saturating_add(elements);
+            offset
+        };
         for layer in 0..model.num_hidden_layers {
             let mut own = [None; LinearKind::ALL.len()];
             let mut column = 0;
             for unit in Unit::ALL {
-                let kinds: Vec<LinearKind> =
-                    unit.kinds(model).iter().copied().filter(|&kind| config.modules.has(layer, kind)).collect();
-                let mut add = |kind: LinearKind, part: &str, shape: [usize; 2]| {
-                    let name = format!("base_model.model.model.layers.{layer}.{}.lora_{part}.weight", kind.path());
-                    let (offset, elements) = (len, shape[0].saturating_mul(shape[1]));
-                    let shape = shape.to_vec();
-                    slots.push(Slot { name, shape, offset, len: elements, layer: Some(layer), role: None });
-                    len = len.saturating_add(elements);
-                    offset
-                };
+                let kinds = unit.kinds(model).iter().copied().filter(|&kind| config.modules.has(layer, kind));
+                let kinds: Vec<(LinearKind, String)> = kinds.map(|kind| (kind, full_name(layer, kind))).collect();
                 let mut first = Vec::new();
-                for &kind in &kinds {
-                    first.push(add(kind, "A", [config.r, kind.shape(model).1]));
+                for (kind, module) in &kinds {
+                    first.push(add(module, "A", [config.of(module).0, kind.shape(model).1], Some(layer)));
                 }
-                for (&kind, a) in kinds.iter().zip(first) {
-                    let b = add(kind, "B", [kind.shape(model).0, config.r]);
-                    own[kind as usize] = Some(Place { a, b, column });
-                    column += config.r;
+                for ((kind, module), a) in kinds.iter().zip(first) {
+                    let ((r, scale), out) = (config.of(module), kind.shape(model).0);
+                    let b = add(module, "B", [out, r], Some(layer));
+                    own[*kind as usize] = Some(Place { a, b, r, scale: scale as f32, column });
+                    column += r;
                 }
             }
             width = width.max(column);
             places.push(own);
         }
-        let mut add = |part: &str, shape: [usize; 2]| {
-            let name = format!("base_model.model.{HEAD}.lora_{part}.weight");
-            let (offset, elements) = (len, shape[0].saturating_mul(shape[1]));
-            slots.push(Slot { name, shape: shape.to_vec(), offset, len: elements, layer: None, role: None });
-            len = len.saturating_add(elements);
-            offset
-        };
         let head = config.modules.has_head().then(|| {
-            width = width.max(config.r);
-            (add("A", [config.r, model.hidden_size]), add("B", [model.vocab_size, config.r]))
+            let (r, scale) = config.of(HEAD);
+            let a = add(HEAD, "A", [r, model.hidden_size], None);
+            let b = add(HEAD, "B", [model.vocab_size, r], None);
+            width = width.max(r);
+            Place { a, b, r, scale: scale as f32, column: 0 }
         });
         Self { config, slots, places, head, width, len }
     }
@@ -250,13 +258,13 @@ impl<B> Lora<B> {
         self.places.iter().position(|own| own.iter().any(Option::is_some)).unwrap_or(self.places.len()) + 1
     }
 
-    /// First elements of `A` and `B` of a projection, where it is adapted.
-    pub fn place(&self, layer: usize, kind: LinearKind) -> Option<(usize, usize)> {
-        self.places[layer][kind as usize].map(|place| (place.a, place.b))
+    /// Where the adapter of a projection lies, where it has one.
+    pub fn place(&self, layer: usize, kind: LinearKind) -> Option<Place> {
+        self.places[layer][kind as usize]
     }
 
-    /// First elements of `A` and `B` of the output projection, where it is adapted.
-    pub fn head(&self) -> Option<(usize, usize)> {
+    /// Where that of the output projection lies, where it has one.
+    pub fn head(&self) -> Option<Place> {
         self.head
     }
 
@@ -290,23 +298,22 @@ impl<B> Lora<B> {
     ) {
         let members = self.members(pass);
         let Some(first) = members.first() else { return };
-        let (n, r, input) = (pass.n, self.config.r, pass.input);
+        let (n, input) = (pass.n, pass.input);
         let down = |rows: usize, x: View<'_, B>, a: usize, out: ViewMut<'_, B>| {
             let product = Gemm::new([n, rows, input], (false, true), [input, input, self.width], 0.0);
             kernels.gemm(product, x, at(&self.params, a), out);
         };
         if self.key(pass, first.kind).is_none() {
-            down(r * members.len(), at(x, 0), first.place.a, at_mut(kept, first.place.column));
+            down(ranks(&members), at(x, 0), first.place.a, at_mut(kept, first.place.column));
         }
         for &Member { kind, place, column, out } in &members {
             if let Some(key) = self.key(pass, kind) {
                 kernels.dropout(pass.rows, n * input, key, false, at(x, 0), at_mut(&mut scratch.dropped, 0));
-                down(r, at(&scratch.dropped, 0), place.a, at_mut(kept, place.column));
+                down(place.r, at(&scratch.dropped, 0), place.a, at_mut(kept, place.column));
             }
-            let product = Gemm {
-                alpha: self.config.scale() as f32 * pass.alpha,
-                ..Gemm::new([n, out, r], (false, true), [self.width, r, pass.stride], 1.0)
-            };
+            let leading = [self.width, place.r, pass.stride];
+            let product = Gemm::new([n, out, place.r], (false, true), leading, 1.0);
+            let product = Gemm { alpha: place.scale * pass.alpha, ..product };
             kernels.gemm(product, at(kept, place.column), at(&self.params, place.b), at_mut(y, column));
         }
     }
@@ -327,22 +334,26 @@ impl<B> Lora<B> {
         let members = self.members(pass);
         let Some(first) = members.first() else { return };
         let LinearScratch { small, dropped, .. } = scratch;
-        let (n, r, input, alpha) = (pass.n, self.config.r, pass.input, self.config.scale() as f32 * pass.alpha);
-        let row = r * members.len();
-        for (index, &Member { place, column, out, .. }) in members.iter().enumerate() {
+        let (n, input, row) = (pass.n, pass.input, ranks(&members));
+        let mut taken = 0;
+        for &Member { place, column, out, .. } in &members {
+            let (r, alpha) = (place.r, place.scale * pass.alpha);
             let through_b = Gemm { alpha, ..Gemm::new([n, r, out], (false, false), [pass.stride, r, row], 0.0) };
-            kernels.gemm(through_b, at(dy, column), at(&self.params, place.b), at_mut(small, index * r));
+            kernels.gemm(through_b, at(dy, column), at(&self.params, place.b), at_mut(small, taken));
             let of_b = Gemm { alpha, ..Gemm::new([out, r, n], (true, false), [pass.stride, self.width, r], beta) };
             kernels.gemm(of_b, at(dy, column), at(kept, place.column), at_mut(gradients, place.b));
+            taken += r;
         }
         let of_a = |rows: usize| Gemm::new([rows, input, n], (true, false), [row, input, input], beta);
         if self.key(pass, first.kind).is_none() {
             return kernels.gemm(of_a(row), at(small, 0), at(x, 0), at_mut(gradients, first.place.a));
         }
-        for (index, &Member { kind, place, .. }) in members.iter().enumerate() {
+        let mut taken = 0;
+        for &Member { kind, place, .. } in &members {
             let Some(key) = self.key(pass, kind) else { continue };
             kernels.dropout(pass.rows, n * input, key, false, at(x, 0), at_mut(dropped, 0));
-            kernels.gemm(of_a(r), at(small, index * r), at(dropped, 0), at_mut(gradients, place.a));
+            kernels.gemm(of_a(place.r), at(small, taken), at(dropped, 0), at_mut(gradients, place.a));
+            taken += place.r;
         }
     }
 
@@ -357,16 +368,22 @@ impl<B> Lora<B> {
         let members = self.members(pass);
         let Some(first) = members.first() else { return };
         let LinearScratch { small, spread, .. } = scratch;
-        let (n, r, input) = (pass.n, self.config.r, pass.input);
-        let row = r * members.len();
+        let (n, input, row) = (pass.n, pass.input, ranks(&members));
         let through_a = |rows: usize, beta: f32| Gemm::new([n, input, rows], (false, false), [row, input, input], beta);
         if self.key(pass, first.kind).is_none() {
             return kernels.gemm(through_a(row, 1.0), at(small, 0), at(&self.params, first.place.a), at_mut(dx, 0));
         }
-        for (index, &Member { kind, place, .. }) in members.iter().enumerate() {
+        let mut taken = 0;
+        for &Member { kind, place, .. } in &members {
             let Some(key) = self.key(pass, kind) else { continue };
-            kernels.gemm(through_a(r, 0.0), at(small, index * r), at(&self.params, place.a), at_mut(spread, 0));
+            kernels.gemm(through_a(place.r, 0.0), at(small, taken), at(&self.params, place.a), at_mut(spread, 0));
             kernels.dropout(pass.rows, n * input, key, true, at(spread, 0), at_mut(dx, 0));
+            taken += place.r;
         }
     }
+}
+
+/// Columns that the `A(x)` of a unit take together.
+fn ranks(members: &[Member]) -> usize {
+    members.iter().map(|member| member.place.r).sum()
 }

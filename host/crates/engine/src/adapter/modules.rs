@@ -71,6 +71,14 @@ impl Modules {
         Self { listed, others: BTreeSet::new(), head: self.head || other.head }
     }
 
+    /// The full names of those that get one.
+    pub fn names(&self, config: &ModelConfig) -> Vec<String> {
+        let of = |layer: usize| {
+            config.linears().filter(move |&kind| self.has(layer, kind)).map(move |kind| full_name(layer, kind))
+        };
+        (0..config.num_hidden_layers).flat_map(of).chain(self.head.then(|| HEAD.to_owned())).collect()
+    }
+
     /// True if nothing gets one.
     pub fn is_empty(&self) -> bool {
         !self.head && self.others.is_empty() && self.listed.values().all(BTreeSet::is_empty)
@@ -105,7 +113,8 @@ pub fn names(config: &ModelConfig) -> Vec<String> {
     layers.chain([HEAD.to_owned()]).collect()
 }
 
-fn full_name(layer: usize, kind: LinearKind) -> String {
+/// The full name of a projection's module.
+pub(super) fn full_name(layer: usize, kind: LinearKind) -> String {
     format!("model.layers.{layer}.{}", kind.path())
 }
 

@@ -1,14 +1,14 @@
 //! PEFT's adapter files: `adapter_config.json` and `adapter_model.safetensors`, as `PeftModel.save_pretrained` writes and
 //! `PeftModel.from_pretrained` reads them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 
 use super::lora::{Lora, LoraConfig, Plan};
-use super::modules::Modules;
+use super::modules::{Modules, names};
 use crate::EngineError;
 use crate::kernels::Kernels;
 use crate::model::Model;
@@ -138,6 +138,8 @@ pub fn export_adapter<K: Kernels>(
         "use_rslora": config.use_rslora,
         "target_modules": targets,
         "layers_to_transform": layers,
+        "rank_pattern": config.ranks,
+        "alpha_pattern": config.alphas,
         "bias": "none",
         "fan_in_fan_out": false,
         "inference_mode": true,
@@ -160,7 +162,9 @@ fn read_config(
     let number = |key: &str| raw.get(key).and_then(Value::as_f64);
     let r = raw.get("r").and_then(Value::as_u64).filter(|r| (1..=65_536).contains(r));
     let r = r.ok_or_else(|| invalid("`r` must be a whole number from 1".into()))? as usize;
-    let alpha = number("lora_alpha").ok_or_else(|| invalid("`lora_alpha` must be a number".into()))?;
+    let finite = |value: &Value| value.as_f64().filter(|alpha| (*alpha as f32).is_finite());
+    let alpha = raw.get("lora_alpha").and_then(finite);
+    let alpha = alpha.ok_or_else(|| invalid("`lora_alpha` must be a number".into()))?;
     let layers = match raw.get("layers_to_transform") {
         None | Some(Value::Null) => None,
         Some(Value::Number(one)) => one.as_u64().map(|layer| BTreeSet::from([layer as usize])),
@@ -188,13 +192,52 @@ fn read_config(
             return Err(PeftError::Unsupported { path: path.to_owned(), feature: format!("target_modules: {shown}") });
         }
     };
+    let rank = |value: &Value| value.as_u64().filter(|r| (1..=65_536).contains(r)).map(|r| r as usize);
     Ok(LoraConfig {
         r,
         alpha,
         dropout: number("lora_dropout").unwrap_or(0.0),
         use_rslora: raw.get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
+        ranks: pattern(path, model, &raw, "rank_pattern", rank)?,
+        alphas: pattern(path, model, &raw, "alpha_pattern", finite)?,
         modules,
     })
+}
+
+/// What a pattern of PEFT says of the model's modules: the first key that is a module's name, or its end after a dot. Such
+/// keys are regular expressions to PEFT; here they are names.
+fn pattern<T: Copy>(
+    path: &Path,
+    model: &ModelConfig,
+    raw: &Map<String, Value>,
+    key: &str,
+    read: impl Fn(&Value) -> Option<T>,
+) -> Result<BTreeMap<String, T>, PeftError> {
+    let entries = match raw.get(key) {
+        None | Some(Value::Null) => return Ok(BTreeMap::new()),
+        Some(Value::Object(entries)) => entries,
+        Some(_) => {
+            return Err(PeftError::Invalid { path: path.to_owned(), reason: format!("`{key}` must be a mapping") });
+        }
+    };
+    let mut named = Vec::new();
+    for (pattern, value) in entries {
+        let name = pattern.trim_start_matches('^').trim_end_matches('$').replace("\\.", ".");
+        let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._".contains(&byte));
+        let Some(value) = read(value).filter(|_| is_name && !name.is_empty()) else {
+            let feature = format!("{key}: {{{pattern}: {value}}}");
+            return Err(PeftError::Unsupported { path: path.to_owned(), feature });
+        };
+        named.push((name, pattern.starts_with('^'), value));
+    }
+    let of = |module: &str| {
+        let fits = |name: &str, is_whole: bool| {
+            let rest = module.strip_suffix(name);
+            rest.is_some_and(|rest| rest.is_empty() || (!is_whole && rest.ends_with('.')))
+        };
+        named.iter().find(|(name, is_whole, _)| fits(name, *is_whole)).map(|&(.., value)| value)
+    };
+    Ok(names(model).into_iter().filter_map(|module| of(&module).map(|value| (module, value))).collect())
 }
 
 /// Every option of PEFT's `LoraConfig` that changes what the adapter computes and that is not here.
@@ -212,8 +255,6 @@ fn refuse_unsupported(path: &Path, raw: &Map<String, Value>) -> Result<(), PeftE
         "fan_in_fan_out",
         "lora_bias",
         "modules_to_save",
-        "rank_pattern",
-        "alpha_pattern",
         "layer_replication",
         "layers_pattern",
         "trainable_token_indices",

@@ -19,6 +19,7 @@ use super::tensors::{Role, TensorSpec};
 use super::weights::{self, WeightsError, map, parse, to_f32};
 use crate::EngineError;
 use crate::adapter::Lora;
+use crate::adapter::lora::Place;
 use crate::kernels::cpu::{CpuBuffer, CpuKernels};
 use crate::kernels::{Format, Gemm, Kernels, at, at_mut};
 
@@ -108,15 +109,11 @@ fn merged(
         _ if is_head => (lora.head()?, (config.vocab_size, config.hidden_size), values()),
         _ => return None,
     };
-    let ((a, b), (rows, columns), values) = place;
-    let r = lora.config().r;
+    let (Place { a, b, r, scale, .. }, (rows, columns), values) = place;
     let mut weight = kernels.alloc(Format::Exact, values.len());
     kernels.upload(&values, at_mut(&mut weight, 0));
     // W += s * B A
-    let product = Gemm {
-        alpha: lora.config().scale() as f32,
-        ..Gemm::new([rows, columns, r], (false, false), [r, columns, columns], 1.0)
-    };
+    let product = Gemm { alpha: scale, ..Gemm::new([rows, columns, r], (false, false), [r, columns, columns], 1.0) };
     kernels.gemm(product, at(&lora.params, b), at(&lora.params, a), at_mut(&mut weight, 0));
     Some(weight.as_slice().to_vec())
 }
