@@ -103,6 +103,58 @@ fn some_modules_have_a_rank_and_an_alpha_of_their_own() {
 }
 
 #[test]
+fn training_starts_from_an_adapter() {
+    let project = Project::new();
+    let text = |targets: &str| {
+        let output = CONFIG.replace("output_dir: out", "output_dir: second");
+        format!("{output}{LORA}lora_target_modules: [{targets}]\nlr_scheduler: constant\n")
+    };
+    project.write("host.yml", text("q_proj, lm_head").replace("output_dir: second", "output_dir: first"));
+    project.success(&["train", "host.yml"]);
+    let start = "lora_model_dir: first\n";
+    let losses = |directory: &str| -> Vec<f64> {
+        let lines = project.read(&format!("{directory}/metrics.jsonl"));
+        let line = |line: &str| serde_json::from_str::<Value>(line).unwrap()["loss"].as_f64();
+        lines.lines().filter_map(line).collect()
+    };
+    // At a learning rate that changes nothing, what comes out is what went in.
+    project.write("host.yml", text("q_proj, lm_head") + start);
+    project.success(&["train", "host.yml", "--set", "learning_rate=1e-30"]);
+    let adapter = |directory: &str| std::fs::read(project.path(directory).join("adapter_model.safetensors")).unwrap();
+    assert!(adapter("first") == adapter("second"));
+    assert!(losses("second")[0] < losses("first")[0], "{:?} {:?}", losses("first"), losses("second"));
+    // A checkpoint is further than its start.
+    project.success(&["train", "host.yml", "--overwrite", "--set", "output_dir=whole"]);
+    project.success(&["train", "host.yml", "--overwrite", "--set", "save_steps=2", "--set", "max_steps=2"]);
+    project.success(&["train", "host.yml", "--resume", "auto"]);
+    assert!(adapter("second") == adapter("whole"));
+    for (lines, sets) in [
+        (text("q_proj") + start, ""),
+        (text("q_proj, lm_head, v_proj") + start, ""),
+        (text("q_proj, lm_head") + start, "lora_r=8"),
+        (text("q_proj, lm_head") + start, "peft_use_rslora=true"),
+        (text("q_proj, lm_head") + start, "output_dir=first"),
+        (text("q_proj, lm_head") + start, "lora_model_dir=nowhere"),
+        (CONFIG.to_owned() + start, ""),
+    ] {
+        project.write("host.yml", lines);
+        let set = if sets.is_empty() { vec![] } else { vec!["--set", sets] };
+        insta::assert_snapshot!(project.failure(&[&["check", "host.yml"][..], &set].concat()));
+    }
+    // One that says that it is of another model: it may be, where its tensors fit.
+    project.write("host.yml", text("q_proj, lm_head") + start);
+    let other = |file: &str, change: &dyn Fn(&mut Value)| {
+        let mut config: Value = serde_json::from_str(&project.read(file)).unwrap();
+        change(&mut config);
+        project.write(file, config.to_string());
+    };
+    other("first/adapter_config.json", &|config| config["base_model_name_or_path"] = json!("acme/Large-2"));
+    insta::assert_snapshot!(project.success(&["check", "host.yml"]).stderr);
+    other("first/adapter_config.json", &|config| config["use_dora"] = json!(true));
+    insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
+}
+
+#[test]
 fn patterns_of_ranks_that_say_nothing() {
     let project = Project::new();
     for lines in [

@@ -35,6 +35,7 @@ const OPEN: &[&str] = &[
     "lora_alpha_pattern",
     "lora_dropout",
     "lora_fan_in_fan_out",
+    "lora_model_dir",
     "lora_r",
     "lora_rank_pattern",
     "lora_target_linear",

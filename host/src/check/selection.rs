@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::adapter::Modules;
+use engine::adapter::{LoraConfig, Modules, peft};
+use engine::kernels::cpu::CpuKernels;
 use engine::model::config::ModelConfig;
 
 use super::facts::ModelFacts;
@@ -17,17 +18,13 @@ const TEMPLATE_BYTES: u64 = 1 << 20;
 
 /// Everything that is not there to be picked.
 pub(super) fn check(loaded: &LoadedConfig, model: &ModelFacts) -> Vec<Diagnostic> {
-    let (modules, ranks, alphas) = match loaded.config.adapter.map(|_| lora_modules(loaded, model)) {
-        None => (None, None, None),
-        Some(Err(failure)) => (Some(failure), None, None),
-        Some(Ok(modules)) => {
-            (None, lora_ranks(loaded, model, &modules).err(), lora_alphas(loaded, model, &modules).err())
-        }
+    let adapter = match loaded.config.adapter.map(|_| lora(loaded, model)) {
+        None => Vec::new(),
+        Some(Err(failure)) => failure.0,
+        Some(Ok(wanted)) => start(loaded, model, &wanted),
     };
-    let adapters = [modules, ranks, alphas];
     let others = [unfrozen(loaded, model).err(), end_of_turn(loaded, model).err(), template(loaded, model).err()];
-    let failures = adapters.into_iter().chain(others);
-    failures.flatten().flat_map(|failure| failure.0).collect()
+    adapter.into_iter().chain(others.into_iter().flatten().flat_map(|failure| failure.0)).collect()
 }
 
 /// Names of the parameters that `unfrozen_parameters` selects; none: all of them.
@@ -60,7 +57,7 @@ pub fn unfrozen(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Vec<
 }
 
 /// The modules that get an adapter.
-pub fn lora_modules(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Modules, Failure> {
+fn lora_modules(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Modules, Failure> {
     let (config, model) = (&loaded.config, &model.config);
     let layers = config.peft_layers_to_transform.as_ref();
     let layers: Option<BTreeSet<usize>> = layers.map(|layers| layers.iter().map(|&layer| layer as usize).collect());
@@ -107,34 +104,63 @@ pub fn lora_modules(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Modules
     }
 }
 
-/// Ranks of modules that have one of their own (`lora_rank_pattern`).
-pub fn lora_ranks(
-    loaded: &LoadedConfig,
-    model: &ModelFacts,
-    adapted: &Modules,
-) -> Result<BTreeMap<String, usize>, Failure> {
-    let ranks = by_pattern(loaded, model, adapted, "lora_rank_pattern", &loaded.config.lora_rank_pattern)?;
-    Ok(ranks.into_iter().map(|(module, rank)| (module, rank as usize)).collect())
+/// The adapter that is asked for.
+pub fn lora(loaded: &LoadedConfig, model: &ModelFacts) -> Result<LoraConfig, Failure> {
+    let config = &loaded.config;
+    let modules = lora_modules(loaded, model)?;
+    let names = modules.names(&model.config);
+    let ranks = by_pattern(loaded, &names, "lora_rank_pattern", &config.lora_rank_pattern);
+    let alphas = by_pattern(loaded, &names, "lora_alpha_pattern", &config.lora_alpha_pattern);
+    let (ranks, alphas) = match (ranks, alphas) {
+        (Ok(ranks), Ok(alphas)) => (ranks, alphas),
+        (ranks, alphas) => {
+            let problems = [ranks.err(), alphas.err()].into_iter().flatten();
+            return Err(Failure(problems.flat_map(|failure| failure.0).collect()));
+        }
+    };
+    Ok(LoraConfig {
+        r: config.lora_r.unwrap_or(1) as usize,
+        alpha: config.lora_alpha.unwrap_or(1.0),
+        dropout: config.lora_dropout,
+        use_rslora: config.peft_use_rslora,
+        modules,
+        ranks: ranks.into_iter().map(|(module, rank)| (module, rank as usize)).collect(),
+        alphas,
+    })
 }
 
-/// The same of the scales' numerators (`lora_alpha_pattern`).
-pub fn lora_alphas(
-    loaded: &LoadedConfig,
-    model: &ModelFacts,
-    adapted: &Modules,
-) -> Result<BTreeMap<String, f64>, Failure> {
-    by_pattern(loaded, model, adapted, "lora_alpha_pattern", &loaded.config.lora_alpha_pattern)
+/// What is in the way of starting from `lora_model_dir`.
+fn start(loaded: &LoadedConfig, model: &ModelFacts, wanted: &LoraConfig) -> Vec<Diagnostic> {
+    let Some(adapter) = &loaded.config.lora_model_dir else { return Vec::new() };
+    let directory = loaded.resolve(adapter);
+    let base = &loaded.config.base_model;
+    let place = loaded.source.nearest_place("lora_model_dir");
+    let last = |path: &str| path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_lowercase();
+    let other = peft::base_model(&directory).filter(|of| last(of) != last(base));
+    let other = other.map(|of| format!("the adapter says that it is of `{of}`; `base_model` is `{base}`"));
+    match (peft::load_like(&CpuKernels, &model.config, &directory, wanted), other) {
+        (Ok(_), None) => Vec::new(),
+        (Ok(_), Some(other)) => {
+            let why = "beside other weights than those that it was trained with, it means nothing";
+            vec![Diagnostic::warning("adapter::base", other).at(place).why(why)]
+        }
+        (Err(error), other) => {
+            let diagnostic = Diagnostic::from(error).at(place);
+            vec![match other {
+                Some(other) => diagnostic.why(other),
+                None => diagnostic,
+            }]
+        }
+    }
 }
 
 /// What patterns say of the adapted modules, each by the first that matches, as PEFT's `get_pattern_key` does it.
 fn by_pattern<T: Copy>(
     loaded: &LoadedConfig,
-    model: &ModelFacts,
-    adapted: &Modules,
+    modules: &[String],
     key: &str,
     patterns: &Patterns<T>,
 ) -> Result<BTreeMap<String, T>, Failure> {
-    let modules = adapted.names(&model.config);
     let mut found = BTreeMap::new();
     let mut problems = Vec::new();
     for (pattern, value) in &patterns.0 {

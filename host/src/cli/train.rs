@@ -187,8 +187,10 @@ impl Job<'_> {
 
         let mut trainer = Trainer::on(kernels, self.model.config.clone(), &self.model.weights, plan.options.clone())?;
         trainer.reserve(&self.cost.work)?;
-        if let Some(checkpoint) = checkpoint {
-            checkpoint.restore(&mut trainer)?;
+        match (checkpoint, &config.lora_model_dir) {
+            (Some(checkpoint), _) => checkpoint.restore(&mut trainer)?,
+            (None, Some(adapter)) => trainer.start_from(&self.loaded.resolve(adapter))?,
+            (None, None) => {}
         }
         let finished = trainer.optimizer_step();
         let meters = self.plugins.meters();

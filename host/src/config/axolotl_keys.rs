@@ -77,8 +77,6 @@ pub(super) const TOP: Table = &[
         Instead("training computes in bfloat16 or in float32 (`bf16`, `float32`); delete the line")),
 
     // --- adapters and freezing ---
-    (&["lora_model_dir"],
-        Instead("set `resume_from_checkpoint` to go on from a checkpoint; merge any other adapter into the model first")),
     (&["lora_modules_to_save", "lora_target_parameters", "peft_trainable_token_indices", "loraplus_*", "peft_use_dora", "peft_init_lora_weights", "peft_layers_pattern", "peft_layer_replication", "peft", "peft_*", "lora_on_cpu"],
         Instead("adapters are plain or rank-stabilized LoRA on linear layers: `lora_r`, `lora_alpha`, `lora_target_modules`, `peft_use_rslora`, `peft_layers_to_transform`")),
     (&["mora", "mora_type", "use_mora", "train_attn", "train_mlp", "train_unembed", "hatchery"],

@@ -51,6 +51,7 @@ pub(super) fn config() -> Config {
         peft_use_rslora: false,
         lora_rank_pattern: Patterns::default(),
         lora_alpha_pattern: Patterns::default(),
+        lora_model_dir: None,
         peft_layers_to_transform: None,
         unfrozen_parameters: Vec::new(),
         gradient_checkpointing: false,

@@ -269,6 +269,7 @@ fn trained(top: &Section<'_>, config: &mut Config) {
         &mut config.lora_alpha_pattern,
         lora_pattern(top, "lora_alpha_pattern", "above 0", |alpha: &f64| *alpha > 0.0),
     );
+    config.lora_model_dir = top.file_path("lora_model_dir");
     config.peft_layers_to_transform = top.read::<Vec<u32>>("peft_layers_to_transform");
     fill(&mut config.unfrozen_parameters, top.read("unfrozen_parameters"));
     if config.unfrozen_parameters.len() > PATTERNS {
@@ -573,11 +574,12 @@ fn together(cx: &Context<'_>, config: &Config, is_given: impl Fn(&str) -> bool) 
             );
         }
     }
-    let has_none = [
-        ("lora_rank_pattern", config.lora_rank_pattern.0.is_empty()),
-        ("lora_alpha_pattern", config.lora_alpha_pattern.0.is_empty()),
+    let own = [
+        ("lora_rank_pattern", !config.lora_rank_pattern.0.is_empty()),
+        ("lora_alpha_pattern", !config.lora_alpha_pattern.0.is_empty()),
+        ("lora_model_dir", config.lora_model_dir.is_some()),
     ];
-    for (key, _) in has_none.into_iter().filter(|(_, is_empty)| config.adapter.is_none() && !is_empty) {
+    for (key, _) in own.into_iter().filter(|(_, is_set)| config.adapter.is_none() && *is_set) {
         let diagnostic = cx.error("conflict", key, format!("`{key}` without `adapter`"));
         cx.report(diagnostic.help("add `adapter: lora`, or delete the key"));
     }
@@ -593,6 +595,15 @@ fn together(cx: &Context<'_>, config: &Config, is_given: impl Fn(&str) -> bool) 
     if rows > u64::from(u32::MAX) {
         let message = format!("one optimizer step would have {rows} rows; the limit is {}", u32::MAX);
         cx.report(cx.error("overflow", "gradient_accumulation_steps", message).help("lower it"));
+    }
+    if let Some(adapter) = config.lora_model_dir.as_ref().filter(|adapter| same_path(&config.output_dir, adapter)) {
+        let diagnostic =
+            cx.error("conflict", "lora_model_dir", format!("`lora_model_dir` is `output_dir`, `{adapter}`"));
+        cx.report(
+            diagnostic
+                .why("a new run replaces what is there")
+                .help("write another `output_dir`; to go on with a run that stopped, `resume_from_checkpoint`"),
+        );
     }
     if !config.output_dir.is_empty() && same_path(&config.output_dir, &config.base_model) {
         let diagnostic = cx.error("conflict", "output_dir", "`output_dir` is `base_model`");

@@ -124,6 +124,9 @@ pub struct Config {
     pub lora_rank_pattern: Patterns<u32>,
     /// The same of `lora_alpha` (PEFT's `alpha_pattern`). Default: `{}`. Example: `{down_proj: 128}`.
     pub lora_alpha_pattern: Patterns<f64>,
+    /// Directory of an adapter in PEFT's form that training starts from, instead of a fresh one: of the same modules, ranks and
+    /// scales as this config says.
+    pub lora_model_dir: Option<String>,
     /// Layers that get adapters, counted from 0. Default: all.
     pub peft_layers_to_transform: Option<Vec<u32>>,
     /// Train only parameters whose name matches one of these regular expressions at its start (Python's `re.match`).

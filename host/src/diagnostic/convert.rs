@@ -125,8 +125,11 @@ impl From<WeightsError> for Diagnostic {
 
 impl From<PeftError> for Diagnostic {
     fn from(error: PeftError) -> Self {
-        Self::error("adapter::invalid", error.to_string())
-            .help("an adapter is a directory with PEFT's `adapter_config.json` and `adapter_model.safetensors`, for this base model")
+        let diagnostic = Self::error("adapter::invalid", error.to_string());
+        if matches!(error, PeftError::Other { .. }) {
+            return diagnostic.help("ask for what its `adapter_config.json` says, or leave `lora_model_dir` out");
+        }
+        diagnostic.help("an adapter is a directory with PEFT's `adapter_config.json` and `adapter_model.safetensors`, for this base model")
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use engine::adapter::lora::LoraConfig;
 use engine::optim::AdamWConfig;
 use engine::rng::Philox;
 use engine::{Trainable, TrainerOptions};
@@ -190,20 +189,7 @@ impl Plan {
 fn trainer_options(loaded: &LoadedConfig, model: &ModelFacts) -> Result<TrainerOptions, Failure> {
     let config = &loaded.config;
     let lora = match config.adapter {
-        Some(Adapter::Lora | Adapter::Qlora) => {
-            let modules = selection::lora_modules(loaded, model)?;
-            let ranks = selection::lora_ranks(loaded, model, &modules)?;
-            let alphas = selection::lora_alphas(loaded, model, &modules)?;
-            Some(LoraConfig {
-                r: config.lora_r.unwrap_or(1) as usize,
-                alpha: config.lora_alpha.unwrap_or(1.0),
-                dropout: config.lora_dropout,
-                use_rslora: config.peft_use_rslora,
-                modules,
-                ranks,
-                alphas,
-            })
-        }
+        Some(Adapter::Lora | Adapter::Qlora) => Some(selection::lora(loaded, model)?),
         None => None,
     };
     let trainable = match selection::unfrozen(loaded, model)? {

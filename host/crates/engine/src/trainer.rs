@@ -1,8 +1,10 @@
 //! Training: a model, gradients, an optimizer, and what moves between them in one step.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use crate::adapter::lora::{DropoutPass, Lora, LoraConfig};
+use crate::adapter::peft;
 use crate::kernels::cpu::CpuKernels;
 use crate::kernels::{Format, Kernels, Precision, at, at_mut};
 use crate::memory::Workload;
@@ -165,6 +167,22 @@ impl<K: Kernels> Trainer<K> {
             options,
             layout,
         })
+    }
+
+    /// Gives the adapter the values of one that was trained before, in PEFT's form.
+    ///
+    /// # Errors
+    /// [`EngineError::Adapter`] for an adapter that is not like that of the options, [`EngineError::Options`] without one.
+    pub fn start_from(&mut self, adapter: &Path) -> Result<(), EngineError> {
+        let Model { kernels, config, lora, .. } = &mut self.model;
+        let Some(lora) = lora else {
+            return Err(EngineError::Options { reason: "there is no adapter to start from another".into() });
+        };
+        let found = peft::load_like(&CpuKernels, config, adapter, lora.config())?;
+        for slot in found.slots() {
+            lora.put(kernels, slot, &found.get(&CpuKernels, slot));
+        }
+        Ok(kernels.check()?)
     }
 
     /// Makes room for the largest batches of `work` at once: room that grows from batch to batch leaves holes behind.

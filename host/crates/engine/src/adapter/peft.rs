@@ -47,6 +47,14 @@ pub enum PeftError {
         /// The key and value.
         feature: String,
     },
+    /// It is not the adapter that is asked for.
+    #[error("`{path}` is of another adapter than the one asked for: {reason}", path = path.display())]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
     /// It is an adapter for another model.
     #[error("`{path}` does not fit the model: {reason}", path = path.display())]
     Mismatch {
@@ -55,6 +63,63 @@ pub enum PeftError {
         /// What differs.
         reason: String,
     },
+}
+
+/// What an adapter says that it was made for.
+pub fn base_model(directory: &Path) -> Option<String> {
+    let text = intake::read_inside(&directory.join(CONFIG), intake::JSON_BYTES).ok()?;
+    let config: Map<String, Value> = serde_json::from_slice(&text).ok()?;
+    config.get("base_model_name_or_path")?.as_str().map(str::to_owned)
+}
+
+/// Loads an adapter to go on from: one of what `wanted` says.
+///
+/// # Errors
+/// As for [`load`], and [`PeftError::Other`] for an adapter of other modules, ranks or scales.
+pub fn load_like<K: Kernels>(
+    kernels: &K,
+    model: &ModelConfig,
+    directory: &Path,
+    wanted: &LoraConfig,
+) -> Result<Lora<K::Buffer>, PeftError> {
+    let path = directory.join(CONFIG);
+    let config = read_config(&path, model, || adapted(model, &directory.join(WEIGHTS)))?;
+    if let Some(reason) = difference(&config, wanted, model) {
+        return Err(PeftError::Other { path, reason });
+    }
+    load(kernels, model, directory)
+}
+
+/// What an adapter has otherwise than it is asked for. Its dropout is that of the run that made it.
+fn difference(found: &LoraConfig, wanted: &LoraConfig, model: &ModelConfig) -> Option<String> {
+    let (own, asked) = (found.modules.names(model), wanted.modules.names(model));
+    if let Some(module) = own.iter().find(|module| !asked.contains(module)) {
+        return Some(format!("it adapts `{module}`, for which no adapter is asked"));
+    }
+    if let Some(module) = asked.iter().find(|module| !own.contains(module)) {
+        return Some(format!("it does not adapt `{module}`, for which an adapter is asked"));
+    }
+    own.iter().find_map(|module| {
+        let ((rank, scale), (asked_rank, asked_scale)) = (found.of(module), wanted.of(module));
+        if rank != asked_rank {
+            return Some(format!("its rank for `{module}` is {rank}, {asked_rank} is asked"));
+        }
+        let differs = (scale as f32).to_bits() != (asked_scale as f32).to_bits();
+        differs.then(|| {
+            format!("it scales `{module}` by {scale}, {asked_scale} is asked (alpha over rank, or over its root)")
+        })
+    })
+}
+
+/// The modules that have a tensor in an adapter's file.
+fn adapted(model: &ModelConfig, path: &Path) -> Result<Modules, PeftError> {
+    let read = intake::read_inside(path, WEIGHT_BYTES);
+    let bytes = read.map_err(|source| PeftError::Read { path: path.to_owned(), source })?;
+    let tensors = SafeTensors::deserialize(&bytes)
+        .map_err(|error| PeftError::Invalid { path: path.to_owned(), reason: error.to_string() })?;
+    let names: BTreeSet<&str> = tensors.names().into_iter().collect();
+    let has = |module: &str| names.contains(format!("base_model.model.{module}.lora_A.weight").as_str());
+    Ok(Modules::matching(model, has))
 }
 
 /// Loads an adapter.
@@ -67,14 +132,7 @@ pub fn load<K: Kernels>(kernels: &K, model: &ModelConfig, directory: &Path) -> R
         || intake::read_inside(&path, WEIGHT_BYTES).map_err(|source| PeftError::Read { path: path.clone(), source });
     let invalid = |reason: String| PeftError::Invalid { path: path.clone(), reason };
     // A pattern in the config need not be understood: what it picked is there.
-    let adapted = || -> Result<Modules, PeftError> {
-        let bytes = read()?;
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| invalid(error.to_string()))?;
-        let names: BTreeSet<&str> = tensors.names().into_iter().collect();
-        let has = |module: &str| names.contains(format!("base_model.model.{module}.lora_A.weight").as_str());
-        Ok(Modules::matching(model, has))
-    };
-    let config = read_config(&directory.join(CONFIG), model, adapted)?;
+    let config = read_config(&directory.join(CONFIG), model, || adapted(model, &path))?;
     let plan = Plan::new(model, config);
     let bytes = read()?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|error| invalid(error.to_string()))?;
