@@ -91,6 +91,24 @@ fn a_token_without_a_row_matters_where_a_text_has_it() {
 }
 
 #[test]
+fn an_embedding_may_have_more_rows_than_are_asked_for_and_not_fewer() {
+    let project = Project::new();
+    project.own_model();
+    project.write("host.yml", format!("{CONFIG}resize_token_embeddings_to_32x: true\n"));
+    project.success(&["check", "host.yml"]);
+    edit_json(&project, "model/tokenizer.json", |tokenizer| {
+        let added = tokenizer["added_tokens"].as_array_mut().unwrap();
+        for number in 0..40 {
+            let mut token = added[0].clone();
+            token["id"] = (100_000 + number).into();
+            token["content"] = format!("<|new {number}|>").into();
+            added.push(token);
+        }
+    });
+    insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
+}
+
+#[test]
 fn a_sliding_window_holds_in_training_and_in_generation() {
     let project = Project::new();
     project.own_model();

@@ -108,6 +108,10 @@ impl ModelFacts {
         if let Err(error) = tokenizer.limit(model.vocab_size) {
             problems.push(at(error.into(), "tokenizer_config"));
         }
+        let rows = tokenizer.vocab_size().next_multiple_of(32);
+        if config.resize_token_embeddings_to_32x && rows > model.vocab_size {
+            problems.push(at(too_few_rows(&tokenizer, &model, rows), "resize_token_embeddings_to_32x"));
+        }
         let notes = tokenizer.remarks().iter().map(|words| Diagnostic::new(Severity::Note, "tokenizer::files", words));
         remarks.extend(notes.map(|note| at(note, "tokenizer_config")));
         let ends = ends(&model, &generation, &[]);
@@ -250,6 +254,15 @@ pub fn machine_json(device: &Device) -> Value {
     fields["cores"] = json!(std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
     fields["host_version"] = json!(env!("CARGO_PKG_VERSION"));
     fields
+}
+
+/// The embedding would have to grow.
+fn too_few_rows(tokenizer: &Tokenizer, model: &ModelConfig, rows: usize) -> Diagnostic {
+    let (tokens, own) = (tokenizer.vocab_size(), model.vocab_size);
+    let message = format!("an embedding of {rows} rows is asked for, and the model's has {own}");
+    Diagnostic::error("model::vocabulary", message)
+        .why(format!("the tokenizer has {tokens} tokens, and rows are not added here"))
+        .help(format!("delete the line, or resize it with transformers first: `model.resize_token_embeddings({rows})`"))
 }
 
 fn missing_model(name: &str) -> Diagnostic {

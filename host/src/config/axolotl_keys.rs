@@ -44,6 +44,8 @@ pub(super) const TOP: Table = &[
         NoEffect("`tokens_per_second` is in every line of `metrics.jsonl`")),
     (&["lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel", "liger_*", "cut_cross_entropy", "chunked_cross_entropy*", "fused_attn_kernel"],
         NoEffect("adapters, norms and the loss are fused here without asking")),
+    (&["bfloat16"],
+        NoEffect("`bf16` says whether training computes in bfloat16; what is trained stays in float32 beside it")),
     (&["save_only_model"],
         NoEffect("checkpoints always keep the optimizer, so that a run can go on; the final model is saved without it")),
     (&["experimental_skip_move_to_device"],
@@ -56,7 +58,7 @@ pub(super) const TOP: Table = &[
         Instead("models are directories here; download the revision first: `hf download ORG/NAME --revision REV --local-dir DIR`")),
     (&["cls_model_config", "model_config", "overrides_of_model_config", "overrides_of_model_kwargs", "model_kwargs", "model_quantization_config*", "rope_scaling"],
         Instead("edit `config.json` in the model's directory")),
-    (&["tokenizer_legacy", "tokenizer_use_mistral_common", "processor_*", "image_*", "added_tokens_overrides", "tokens", "resize_token_embeddings_to_32x", "shrink_embeddings", "mean_resizing_embeddings", "fix_untrained_tokens", "embeddings_skip_upcast"],
+    (&["tokenizer_legacy", "tokenizer_use_mistral_common", "processor_*", "image_*", "added_tokens_overrides", "tokens", "shrink_embeddings", "mean_resizing_embeddings", "fix_untrained_tokens", "embeddings_skip_upcast"],
         Instead("the tokenizer is used as it is; add tokens and resize the embedding with transformers first")),
     (&["num_labels", "reward_model", "process_reward_model", "center_rewards_coefficient"],
         Instead("only causal language models are trained here")),
@@ -73,7 +75,7 @@ pub(super) const TOP: Table = &[
         Instead("frozen weights are quantized as bitsandbytes does it: `load_in_4bit: true` or `load_in_8bit: true` with an adapter")),
     (&["nvfp4_*", "nonexpert_quantization", "llmcompressor", "save_compressed", "qlora_sharded_model_loading"],
         Instead("delete the line, and compress the finished model with other tools")),
-    (&["fp8", "fp8_*", "bfloat16", "float16"],
+    (&["fp8", "fp8_*", "float16"],
         Instead("training computes in bfloat16 or in float32 (`bf16`, `float32`); delete the line")),
 
     // --- adapters and freezing ---

@@ -18,6 +18,7 @@ pub(super) fn config() -> Config {
         model_type: None,
         tokenizer_type: None,
         reinit_weights: false,
+        resize_token_embeddings_to_32x: false,
         special_tokens: SpecialTokens::default(),
         device: DeviceChoice::Auto,
         bf16: AutoBool::Auto,

@@ -101,6 +101,7 @@ fn model(top: &Section<'_>, config: &mut Config) {
         );
     }
     fill(&mut config.reinit_weights, top.read("reinit_weights"));
+    fill(&mut config.resize_token_embeddings_to_32x, top.read("resize_token_embeddings_to_32x"));
     if let Some(tokens) = top.value("special_tokens").and_then(|value| Section::of(cx, "special_tokens", value, &[])) {
         config.special_tokens.bos_token = tokens.read("bos_token");
         config.special_tokens.eos_token = tokens.read("eos_token");

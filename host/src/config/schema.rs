@@ -34,6 +34,9 @@ pub struct Config {
     /// Start from fresh seeded weights instead of the ones in `base_model`, which then needs no weight files.
     /// Default: `false`.
     pub reinit_weights: bool,
+    /// An embedding of at least as many rows as the tokenizer has tokens, rounded up to a multiple of 32. Rows are not added
+    /// here: where the model has fewer, that is an error. Default: `false`.
+    pub resize_token_embeddings_to_32x: bool,
     /// Special tokens instead of the tokenizer's own. Example: `{pad_token: "<|pad|>"}`.
     pub special_tokens: SpecialTokens,
 
