@@ -109,6 +109,21 @@ fn an_embedding_may_have_more_rows_than_are_asked_for_and_not_fewer() {
 }
 
 #[test]
+fn weights_that_were_saved_quantized_are_named() {
+    for method in ["gptq", "awq", "fp8", "bitsandbytes", "compressed-tensors"] {
+        let messages = train(|project| {
+            edit_json(project, "model/config.json", |config| {
+                config["quantization_config"] = serde_json::json!({ "quant_method": method, "bits": 4 });
+            });
+        });
+        assert!(messages.contains(&format!("`quant_method: {method}`")), "{messages}");
+        if method == "gptq" {
+            insta::assert_snapshot!(messages);
+        }
+    }
+}
+
+#[test]
 fn a_sliding_window_holds_in_training_and_in_generation() {
     let project = Project::new();
     project.own_model();

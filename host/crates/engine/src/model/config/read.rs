@@ -143,8 +143,13 @@ impl<'a> Reader<'a> {
     /// Keys that no family here has a use for.
     pub(super) fn refuse_unsupported(&self) -> Result<(), ConfigError> {
         if let Some(value) = self.raw.get("quantization_config").filter(|value| !value.is_null()) {
-            let reason = "weights must be stored as F32, F16 or BF16";
-            return Err(self.unsupported(format!("quantization_config: {value}"), reason));
+            let reason = "the weights were saved quantized, and only F32, F16 and BF16 are read; take the model that they were \
+                          made from, and quantize it when it is loaded: `load_in_4bit: true` or `load_in_8bit: true`";
+            let feature = match value.get("quant_method").and_then(Value::as_str) {
+                Some(method) => format!("quant_method: {method}"),
+                None => format!("quantization_config: {value}"),
+            };
+            return Err(self.unsupported(feature, reason));
         }
         for key in ["attention_dropout", "resid_pdrop", "embd_pdrop"] {
             if self.number(key)?.is_some_and(|share| share > 0.0) {
