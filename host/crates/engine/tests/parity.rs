@@ -402,13 +402,14 @@ const QUANTIZED: [&str; 15] = [
 ];
 
 /// All other fixtures.
-const NAMES: [&str; 33] = [
+const NAMES: [&str; 34] = [
     "untied",
     "tied",
     "wide-heads-llama3-rope",
     "frozen",
     "lora-all",
     "lora-some-rslora",
+    "lora-patterns",
     "llama-biases",
     "mistral",
     "ministral",
