@@ -79,7 +79,8 @@ pub(super) struct Plan {
     places: Vec<[Option<Place>; LinearKind::ALL.len()]>,
     head: Option<Place>,
     width: usize,
-    len: usize,
+    /// Elements of the arena.
+    pub(super) len: usize,
 }
 
 /// Dropout of one pass.

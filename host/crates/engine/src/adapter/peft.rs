@@ -19,6 +19,10 @@ const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 /// Bytes that an adapter's weights may have: they are read whole.
 const WEIGHT_BYTES: u64 = 64 << 30;
+/// What its file may have beyond the values that its config asks for: names, and tensors that are named in an error.
+const SPARE_BYTES: u64 = 256 << 20;
+/// Entries that a pattern of its config may have.
+const PATTERNS: usize = 10_000;
 
 /// Why an adapter directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -92,11 +96,12 @@ pub fn load_like<K: Kernels>(
 
 /// What an adapter has otherwise than it is asked for. Its dropout is that of the run that made it.
 fn difference(found: &LoraConfig, wanted: &LoraConfig, model: &ModelConfig) -> Option<String> {
-    let (own, asked) = (found.modules.names(model), wanted.modules.names(model));
-    if let Some(module) = own.iter().find(|module| !asked.contains(module)) {
+    let own: BTreeSet<String> = found.modules.names(model).into_iter().collect();
+    let asked: BTreeSet<String> = wanted.modules.names(model).into_iter().collect();
+    if let Some(module) = own.difference(&asked).next() {
         return Some(format!("it adapts `{module}`, for which no adapter is asked"));
     }
-    if let Some(module) = asked.iter().find(|module| !own.contains(module)) {
+    if let Some(module) = asked.difference(&own).next() {
         return Some(format!("it does not adapt `{module}`, for which an adapter is asked"));
     }
     own.iter().find_map(|module| {
@@ -128,13 +133,12 @@ fn adapted(model: &ModelConfig, path: &Path) -> Result<Modules, PeftError> {
 /// [`PeftError`] names the file and what is wrong in it.
 pub fn load<K: Kernels>(kernels: &K, model: &ModelConfig, directory: &Path) -> Result<Lora<K::Buffer>, PeftError> {
     let path = directory.join(WEIGHTS);
-    let read =
-        || intake::read_inside(&path, WEIGHT_BYTES).map_err(|source| PeftError::Read { path: path.clone(), source });
     let invalid = |reason: String| PeftError::Invalid { path: path.clone(), reason };
     // A pattern in the config need not be understood: what it picked is there.
     let config = read_config(&directory.join(CONFIG), model, || adapted(model, &path))?;
     let plan = Plan::new(model, config);
-    let bytes = read()?;
+    let room = (plan.len as u64).saturating_mul(4).saturating_add(SPARE_BYTES).min(WEIGHT_BYTES);
+    let bytes = intake::read_inside(&path, room).map_err(|source| PeftError::Read { path: path.clone(), source })?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|error| invalid(error.to_string()))?;
     let known: BTreeSet<&str> = plan.slots.iter().map(|slot| slot.name.as_str()).collect();
     if let Some(name) = tensors.names().into_iter().find(|name| !known.contains(name)) {
@@ -273,9 +277,10 @@ fn pattern<T: Copy>(
 ) -> Result<BTreeMap<String, T>, PeftError> {
     let entries = match raw.get(key) {
         None | Some(Value::Null) => return Ok(BTreeMap::new()),
-        Some(Value::Object(entries)) => entries,
+        Some(Value::Object(entries)) if entries.len() <= PATTERNS => entries,
         Some(_) => {
-            return Err(PeftError::Invalid { path: path.to_owned(), reason: format!("`{key}` must be a mapping") });
+            let reason = format!("`{key}` must be a mapping of at most {PATTERNS} entries");
+            return Err(PeftError::Invalid { path: path.to_owned(), reason });
         }
     };
     let mut named = Vec::new();
