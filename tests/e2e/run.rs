@@ -30,6 +30,18 @@ fn signal(child: &std::process::Child, signal: i32) {
     assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
 }
 
+/// A signal that the tests are told to ignore, as under `nohup`, would be ignored by their children too.
+fn heeds(command: &mut std::process::Command, signal: i32) {
+    use std::os::unix::process::CommandExt as _;
+    // SAFETY: `signal` may be called between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            libc::signal(signal, libc::SIG_DFL);
+            Ok(())
+        });
+    }
+}
+
 fn same(project: &Project, file: &str) {
     let read = |output: &str| fs::read(project.path(output).join(file)).unwrap();
     assert!(read("whole") == read("parts"), "{file} differs");
@@ -72,7 +84,9 @@ fn a_signal_saves_the_state_and_the_run_goes_on() {
         long(&project, "parts");
         project.success(&["train", "whole.yml"]);
         let stopped = || {
-            let child = project.command(&["train", "parts.yml", "--overwrite"]).spawn().unwrap();
+            let mut command = project.command(&["train", "parts.yml", "--overwrite"]);
+            heeds(&mut command, number);
+            let child = command.spawn().unwrap();
             wait_for(|| {
                 fs::read_to_string(project.path("parts/metrics.jsonl")).is_ok_and(|text| text.lines().count() >= 3)
             });

@@ -96,12 +96,12 @@ pub fn load_like<K: Kernels>(
 
 /// What an adapter has otherwise than it is asked for. Its dropout is that of the run that made it.
 fn difference(found: &LoraConfig, wanted: &LoraConfig, model: &ModelConfig) -> Option<String> {
-    let own: BTreeSet<String> = found.modules.names(model).into_iter().collect();
-    let asked: BTreeSet<String> = wanted.modules.names(model).into_iter().collect();
-    if let Some(module) = own.difference(&asked).next() {
+    let (own, asked) = (found.modules.names(model), wanted.modules.names(model));
+    let (is_own, is_asked): (BTreeSet<_>, BTreeSet<_>) = (own.iter().collect(), asked.iter().collect());
+    if let Some(module) = own.iter().find(|module| !is_asked.contains(module)) {
         return Some(format!("it adapts `{module}`, for which no adapter is asked"));
     }
-    if let Some(module) = asked.difference(&own).next() {
+    if let Some(module) = asked.iter().find(|module| !is_own.contains(module)) {
         return Some(format!("it does not adapt `{module}`, for which an adapter is asked"));
     }
     own.iter().find_map(|module| {
