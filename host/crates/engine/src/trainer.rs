@@ -172,7 +172,7 @@ impl<K: Kernels> Trainer<K> {
     /// Gives the adapter the values of one that was trained before, in PEFT's form.
     ///
     /// # Errors
-    /// [`EngineError::Adapter`] for an adapter that is not like that of the options, [`EngineError::Options`] without one.
+    /// [`EngineError::Peft`] for an adapter that is not like that of the options, [`EngineError::Options`] without one.
     pub fn start_from(&mut self, adapter: &Path) -> Result<(), EngineError> {
         let Model { kernels, config, lora, .. } = &mut self.model;
         let Some(lora) = lora else {
