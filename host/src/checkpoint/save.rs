@@ -1,11 +1,11 @@
 //! Writing a checkpoint: the model as Hugging Face files, the optimizer's moments, and where the run stands.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
 
 use engine::Trainer;
 use engine::kernels::Kernels;
+use engine::model::export::begin_safetensors;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -76,12 +76,7 @@ fn write_moments<K: Kernels>(path: &Path, trainer: &Trainer<K>) -> Result<(), Ch
         header.insert(name, serde_json::json!({ "dtype": "F32", "shape": shape, "data_offsets": [offset, end] }));
         offset = end;
     }
-    let mut header = Value::Object(header).to_string().into_bytes();
-    // The data starts at a multiple of eight.
-    header.resize(header.len().next_multiple_of(8), b' ');
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(failed)?);
-    file.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
-    file.write_all(&header).map_err(failed)?;
+    let mut file = begin_safetensors(path, header).map_err(failed)?;
     trainer.visit_state(&mut |name, _, values| {
         if name.starts_with("param/") {
             return Ok(());

@@ -91,7 +91,7 @@ pub fn load_like<K: Kernels>(
     if let Some(reason) = difference(&config, wanted, model) {
         return Err(PeftError::Other { path, reason });
     }
-    load(kernels, model, directory)
+    load_weights(kernels, model, directory, config)
 }
 
 /// What an adapter has otherwise than it is asked for. Its dropout is that of the run that made it.
@@ -132,10 +132,20 @@ fn adapted(model: &ModelConfig, path: &Path) -> Result<Modules, PeftError> {
 /// # Errors
 /// [`PeftError`] names the file and what is wrong in it.
 pub fn load<K: Kernels>(kernels: &K, model: &ModelConfig, directory: &Path) -> Result<Lora<K::Buffer>, PeftError> {
+    // A pattern in the config need not be understood: what it picked is there.
+    let config = read_config(&directory.join(CONFIG), model, || adapted(model, &directory.join(WEIGHTS)))?;
+    load_weights(kernels, model, directory, config)
+}
+
+/// Loads the tensors of an adapter that has this config.
+fn load_weights<K: Kernels>(
+    kernels: &K,
+    model: &ModelConfig,
+    directory: &Path,
+    config: LoraConfig,
+) -> Result<Lora<K::Buffer>, PeftError> {
     let path = directory.join(WEIGHTS);
     let invalid = |reason: String| PeftError::Invalid { path: path.clone(), reason };
-    // A pattern in the config need not be understood: what it picked is there.
-    let config = read_config(&directory.join(CONFIG), model, || adapted(model, &path))?;
     let plan = Plan::new(model, config);
     let room = (plan.len as u64).saturating_mul(4).saturating_add(SPARE_BYTES).min(WEIGHT_BYTES);
     let bytes = intake::read_inside(&path, room).map_err(|source| PeftError::Read { path: path.clone(), source })?;

@@ -90,6 +90,20 @@ fn shards<'a, 'b>(entries: &'a [Entry<'b>], limit: u64) -> Vec<&'a [Entry<'b>]> 
     shards
 }
 
+/// Starts a safetensors file: what follows is the data of its tensors, as `header` says.
+///
+/// # Errors
+/// What the system says.
+pub fn begin_safetensors(path: &Path, header: Map<String, Value>) -> std::io::Result<BufWriter<File>> {
+    let mut header = Value::Object(header).to_string().into_bytes();
+    // The format aligns the data to eight bytes.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    file.write_all(&header)?;
+    Ok(file)
+}
+
 /// One safetensors file of f32 tensors, each fetched when its turn comes.
 pub(crate) fn write_safetensors(
     path: &Path,
@@ -108,12 +122,7 @@ pub(crate) fn write_safetensors(
         );
         offset = end;
     }
-    let mut header = Value::Object(header).to_string().into_bytes();
-    // The format aligns the data to eight bytes.
-    header.resize(header.len().next_multiple_of(8), b' ');
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(failed)?);
-    file.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
-    file.write_all(&header).map_err(failed)?;
+    let mut file = begin_safetensors(path, header).map_err(failed)?;
     for entry in entries {
         for piece in read(entry.name).chunks(1 << 16) {
             let bytes: Vec<u8> = piece.iter().flat_map(|value| value.to_le_bytes()).collect();

@@ -3,8 +3,7 @@
 //! stand for, since the adapter has learned beside these.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -13,7 +12,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 
 use super::config::ModelConfig;
-use super::export::write_json;
+use super::export::{begin_safetensors, write_json};
 use super::quantized::pack;
 use super::tensors::{Role, TensorSpec};
 use super::weights::{self, WeightsError, map, parse, to_f32};
@@ -130,26 +129,20 @@ fn write(
         file: path.to_owned(),
         reason: error.to_string(),
     };
-    // What is added has the values of the tensor that it is made from.
-    let source = |name: &str, spec: &TensorSpec| tensors.tensor(name).or_else(|_| tensors.tensor(&spec.name));
     let mut header = Map::new();
     header.insert("__metadata__".into(), json!({ "format": "pt" }));
     let mut offset = 0;
     for (name, spec) in entries {
-        let view = source(name, spec).map_err(invalid)?;
+        // What is added has the values of the tensor that it is made from.
+        let view = tensors.tensor(&spec.name).map_err(invalid)?;
         let end = offset + view.data().len();
         let dtype = format!("{:?}", view.dtype());
         header.insert(name.clone(), json!({ "dtype": dtype, "shape": view.shape(), "data_offsets": [offset, end] }));
         offset = end;
     }
-    let mut header = Value::Object(header).to_string().into_bytes();
-    // The format aligns the data to eight bytes.
-    header.resize(header.len().next_multiple_of(8), b' ');
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(failed)?);
-    file.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
-    file.write_all(&header).map_err(failed)?;
+    let mut file = begin_safetensors(path, header).map_err(failed)?;
     for (name, spec) in entries {
-        let view = source(name, spec).map_err(invalid)?;
+        let view = tensors.tensor(&spec.name).map_err(invalid)?;
         let Some(values) = merged(name, &view) else {
             file.write_all(view.data()).map_err(failed)?;
             continue;
