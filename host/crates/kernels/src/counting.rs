@@ -8,7 +8,7 @@ use super::cpu::{attention, cross_entropy, matmul};
 use super::cuda::plan;
 use super::{
     Activation, AdamState, AdamStep, AttentionShape, DropoutKey, Format, Gemm, Head, Kernels, LossGradients, Norm,
-    Packed, Precision, Rotation, Rows, Segment, Totals, View, ViewMut,
+    Packed, Precision, Rotation, Rows, Scaled, Segment, Totals, View, ViewMut,
 };
 use crate::IGNORE;
 
@@ -273,6 +273,9 @@ impl Kernels for Counting {
             self.room(|_, multiprocessors| plan::norm_bytes(norm.count(), norm.width, multiprocessors));
         }
     }
+    fn row_norms(&self, _: usize, _: usize, _: Read<'_>, _: Read<'_>, _: Write<'_>) {}
+    fn add_scaled(&self, _: Scaled, _: Option<(Read<'_>, Read<'_>)>, _: Read<'_>, _: f32, _: Write<'_>) {}
+    fn add_scaled_backward(&self, _: Scaled, _: (Read<'_>, Read<'_>), _: Read<'_>, _: Write<'_>, _: (Write<'_>, f32)) {}
     fn rope(&self, _: Rotation, _: &CountedRows, _: Read<'_>, _: bool, _: Write<'_>) {}
     fn append(&self, _: AttentionShape, _: &CountedRows, _: usize, _: Read<'_>, _: Write<'_>, _: Write<'_>) {}
     fn attention_cached(

@@ -6,6 +6,7 @@ mod adamw;
 mod amx;
 pub(super) mod attention;
 pub(super) mod cross_entropy;
+mod direction;
 mod elementwise;
 pub(super) mod matmul;
 mod norm;
@@ -14,7 +15,7 @@ mod simd;
 
 use super::{
     Activation, AdamState, AdamStep, AttentionShape, DropoutKey, Format, Gemm, Head, Kernels, LossGradients, Norm,
-    Packed, Rotation, Rows, Segment, Targets, Totals, View, ViewMut, extent,
+    Packed, Rotation, Rows, Scaled, Segment, Targets, Totals, View, ViewMut, extent,
 };
 
 /// The CPU as a device.
@@ -256,6 +257,43 @@ impl Kernels for CpuKernels {
         let len = norm.extent();
         let (dy, dw) = (dy.map(|dy| dy.slice(len)), dw.map(|(dw, beta)| (dw.slice(norm.width), beta)));
         norm::backward(norm, x.slice(len), w.slice(norm.width), r.slice(norm.count()), dy, dx.slice(len), dw);
+    }
+
+    fn row_norms(
+        &self,
+        rows: usize,
+        width: usize,
+        w: View<'_, CpuBuffer>,
+        added: View<'_, CpuBuffer>,
+        norms: ViewMut<'_, CpuBuffer>,
+    ) {
+        direction::row_norms(width, w.slice(rows * width), added.slice(rows * width), norms.slice(rows));
+    }
+
+    fn add_scaled(
+        &self,
+        scaled: Scaled,
+        factors: Option<(View<'_, CpuBuffer>, View<'_, CpuBuffer>)>,
+        z: View<'_, CpuBuffer>,
+        beta: f32,
+        y: ViewMut<'_, CpuBuffer>,
+    ) {
+        let (len, width) = (scaled.extent(), scaled.width);
+        let factors = factors.map(|(m, norms)| (m.slice(width), norms.slice(width)));
+        direction::add_scaled(scaled, factors, z.slice(len), beta, y.slice(len));
+    }
+
+    fn add_scaled_backward(
+        &self,
+        scaled: Scaled,
+        (m, norms): (View<'_, CpuBuffer>, View<'_, CpuBuffer>),
+        dy: View<'_, CpuBuffer>,
+        z: ViewMut<'_, CpuBuffer>,
+        (dm, beta): (ViewMut<'_, CpuBuffer>, f32),
+    ) {
+        let (len, width) = (scaled.extent(), scaled.width);
+        let (factors, dm) = ((m.slice(width), norms.slice(width)), (dm.slice(width), beta));
+        direction::add_scaled_backward(scaled, factors, dy.slice(len), z.slice(len), dm);
     }
 
     fn rope(

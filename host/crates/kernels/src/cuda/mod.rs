@@ -34,7 +34,7 @@ use symbols::{BlasLt, Cudnn as CudnnFunctions, Driver, Nvrtc};
 
 use super::{
     Activation, AdamState, AdamStep, AttentionShape, Demands, DeviceError, DropoutKey, Format, Gemm, Head, Kernels,
-    LossGradients, Norm as NormShape, Packed, Packing, Precision, Rotation, Rows, Segment, Totals, Usage, View,
+    LossGradients, Norm as NormShape, Packed, Packing, Precision, Rotation, Rows, Scaled, Segment, Totals, Usage, View,
     ViewMut, extent,
 };
 
@@ -81,6 +81,10 @@ kernels! {
     Norm of "norm.cu": rmsnorm, rmsnorm_again, rmsnorm_backward, rmsnorm_weight_gradient
 }
 kernels! {
+    /// Lengths of rows, and columns scaled by them.
+    Direction of "direction.cu": row_norms, add_scaled, add_scaled_backward
+}
+kernels! {
     /// Loops over rows and elements.
     Elementwise of "elementwise.cu":
         rope, glu, glu_backward, scale, copy_columns, dropout, gather_rows, scatter_rows
@@ -112,7 +116,15 @@ kernels! {
 fn sources(precision: Precision, shape: AttentionShape) -> Vec<(Source, Vec<String>)> {
     let common = precision_defines(precision);
     let attention = attention_defines(precision, shape);
-    let plain = [Norm::SOURCE, Elementwise::SOURCE, Embedding::SOURCE, Unpack::SOURCE, Loss::SOURCE, Optimizer::SOURCE];
+    let plain = [
+        Norm::SOURCE,
+        Direction::SOURCE,
+        Elementwise::SOURCE,
+        Embedding::SOURCE,
+        Unpack::SOURCE,
+        Loss::SOURCE,
+        Optimizer::SOURCE,
+    ];
     let mut sources: Vec<_> = plain.into_iter().map(|source| (source, common.clone())).collect();
     sources.push((Attention::SOURCE, attention));
     sources
@@ -154,6 +166,7 @@ struct Device {
     cache: Option<PathBuf>,
     precision: Precision,
     norm: Norm,
+    direction: Direction,
     elementwise: Elementwise,
     embedding: Embedding,
     /// For packed weights: the first of them makes it.
@@ -400,6 +413,7 @@ impl CudaKernels {
         let loader = Loader { context: &context, compiler: Compiler::new(&nvrtc, cache.as_deref()) };
         let defines = precision_defines(precision);
         let norm = Norm::load(&loader, &defines)?;
+        let direction = Direction::load(&loader, &defines)?;
         let elementwise = Elementwise::load(&loader, &defines)?;
         let embedding = Embedding::load(&loader, &defines)?;
         let loss = Loss::load(&loader, &defines)?;
@@ -414,6 +428,7 @@ impl CudaKernels {
             cache,
             precision,
             norm,
+            direction,
             elementwise,
             embedding,
             unpack: OnceLock::new(),

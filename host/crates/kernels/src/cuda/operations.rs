@@ -8,8 +8,8 @@ use super::{
     Activation, AdamState, AdamStep, Arc, Attention, AttentionShape, CudaBuffer, CudaKernels, CudaRepeats, CudaRows,
     CudaSegments, CudaTally, Cudnn, Demands, DeviceError, DropoutKey, Format, Gemm, Head, Kernels, LONGEST_NORM,
     LossGradients, Mutex, NormShape, OPTIMIZER_TILE, Operand, Packed, PackedTables, Packing, Precision, Rotation, Rows,
-    SUM_THREADS, Segment, THREADS, Totals, Usage, View, ViewMut, attention, attention_defines, elements, extent, float,
-    lock, plan, word,
+    SUM_THREADS, Scaled, Segment, THREADS, Totals, Usage, View, ViewMut, attention, attention_defines, elements,
+    extent, float, lock, plan, word,
 };
 
 impl Kernels for CudaKernels {
@@ -311,6 +311,52 @@ impl Kernels for CudaKernels {
         }
     }
 
+    fn row_norms(
+        &self,
+        rows: usize,
+        width: usize,
+        w: View<'_, CudaBuffer>,
+        added: View<'_, CudaBuffer>,
+        norms: ViewMut<'_, CudaBuffer>,
+    ) {
+        let len = rows * width;
+        let arguments = [w.pointer(len), exact(added, len), norms.pointer(rows), word(width)];
+        self.0.context.launch(self.0.direction.row_norms, [rows, 1], THREADS, 0, &arguments);
+    }
+
+    fn add_scaled(
+        &self,
+        scaled: Scaled,
+        factors: Option<(View<'_, CudaBuffer>, View<'_, CudaBuffer>)>,
+        z: View<'_, CudaBuffer>,
+        beta: f32,
+        y: ViewMut<'_, CudaBuffer>,
+    ) {
+        let (len, Scaled { rows, width, stride, alpha }) = (scaled.extent(), scaled);
+        let (m, norms) = factors.map_or((0, 0), |(m, norms)| (exact(m, width), exact(norms, width)));
+        let [alpha, beta] = [alpha, beta].map(float);
+        let (z, y) = (z.pointer(len), y.pointer(len));
+        let arguments = [z, m, norms, y, word(rows), word(width), word(stride), alpha, beta];
+        self.0.by_groups(self.0.direction.add_scaled, rows, width, &arguments);
+    }
+
+    fn add_scaled_backward(
+        &self,
+        scaled: Scaled,
+        (m, norms): (View<'_, CudaBuffer>, View<'_, CudaBuffer>),
+        dy: View<'_, CudaBuffer>,
+        z: ViewMut<'_, CudaBuffer>,
+        (dm, beta): (ViewMut<'_, CudaBuffer>, f32),
+    ) {
+        let (len, Scaled { rows, width, stride, alpha }) = (scaled.extent(), scaled);
+        let (m, norms, dm) = (exact(m, width), exact(norms, width), dm.pointer(width));
+        let [alpha, beta] = [alpha, beta].map(float);
+        let (dy, z) = (dy.pointer(len), z.pointer(len));
+        let arguments = [dy, m, norms, z, dm, word(rows), word(width), word(stride), alpha, beta];
+        let function = self.0.direction.add_scaled_backward;
+        self.0.context.launch(function, [width.div_ceil(32), 1], SUM_THREADS, 0, &arguments);
+    }
+
     fn rope(
         &self,
         rotation: Rotation,
@@ -571,6 +617,12 @@ impl Kernels for CudaKernels {
         ];
         self.0.context.launch(self.0.optimizer.adamw, [segments.tiles, 1], THREADS, 0, &arguments);
     }
+}
+
+/// The address of `len` elements that a kernel reads as f32.
+fn exact(view: View<'_, CudaBuffer>, len: usize) -> u64 {
+    assert_eq!(view.buffer.kind, Precision::F32, "an exact buffer");
+    view.pointer(len)
 }
 
 fn operands(gemm: Gemm, a: View<'_, CudaBuffer>, b: View<'_, CudaBuffer>) -> (Operand, Operand) {
