@@ -62,6 +62,7 @@ fn run<K: Kernels>(
             alpha: 32.0,
             dropout: 0.0,
             use_rslora: false,
+            use_dora: false,
             modules: Modules::of(LinearKind::ALL),
             ranks: BTreeMap::new(),
             alphas: BTreeMap::new(),

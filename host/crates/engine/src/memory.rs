@@ -104,6 +104,7 @@ pub fn footprint(
     let kernels = Counting::new(profile);
     let mut model = Model::unloaded(kernels.clone(), config.clone());
     model.lora = options.lora.as_ref().map(|lora| Lora::zeroed(&kernels, config, lora.clone()));
+    model.measure();
     let mut trainer = Trainer::with_model(model, options.clone())?;
     let batch = work.train.batch();
     for micro_batch in 0..=u32::from(work.accumulates) {

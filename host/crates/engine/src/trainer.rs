@@ -114,6 +114,12 @@ impl<K: Kernels> Trainer<K> {
         kernels.prepare(config.demands())?;
         let mut trainer = Self::with_model(Model::unloaded(kernels, config), options)?;
         trainer.model.load_weights(weights)?;
+        trainer.model.measure();
+        let Model { kernels, config, lora, .. } = &mut trainer.model;
+        if let Some(lora) = lora {
+            lora.start_magnitudes(kernels, config);
+        }
+        kernels.check()?;
         Ok(trainer)
     }
 
@@ -182,7 +188,8 @@ impl<K: Kernels> Trainer<K> {
         for slot in found.slots() {
             lora.put(kernels, slot, &found.get(&CpuKernels, slot));
         }
-        Ok(kernels.check()?)
+        self.model.measure();
+        Ok(self.model.kernels.check()?)
     }
 
     /// Makes room for the largest batches of `work` at once: room that grows from batch to batch leaves holes behind.
@@ -300,6 +307,10 @@ impl<K: Kernels> Trainer<K> {
             return Err(EngineError::NonFiniteGradient { first, count: 1 + bad.count() });
         }
         self.optimizer.done();
+        if let Some(lora) = &mut self.model.lora {
+            lora.outdate();
+            self.model.measure();
+        }
         Ok(StepStats { loss_sum: totals.loss_sum, grad_norm })
     }
 
@@ -325,7 +336,7 @@ impl<K: Kernels> Trainer<K> {
         let kernels = &self.model.kernels;
         let bytes = |buffer: &K::Buffer| kernels.bytes(buffer);
         let Model { params, words, exact, lora, .. } = &self.model;
-        let adapter = lora.iter().flat_map(|lora| std::iter::once(&lora.params).chain(&lora.exact));
+        let adapter = lora.iter().flat_map(Lora::buffers);
         let exact = exact.iter().map(|exact| &exact.buffer);
         MemoryUse {
             weights: [params, words].into_iter().chain(exact).chain(adapter).map(bytes).sum(),
@@ -412,6 +423,7 @@ impl<K: Kernels> Trainer<K> {
             }
         }
         self.optimizer.steps = steps;
+        self.model.measure();
         Ok(())
     }
 
@@ -442,6 +454,9 @@ fn check_lora(lora: &LoraConfig, layers: usize) -> Result<(), EngineError> {
     }
     if lora.modules.is_empty() {
         return wrong("the adapter has no target modules".into());
+    }
+    if lora.use_dora && lora.modules.has_head() {
+        return wrong("the output projection cannot have a DoRA adapter".into());
     }
     if !(0.0..1.0).contains(&lora.dropout) {
         return wrong(format!("the adapter's dropout is {}, not in 0..1", lora.dropout));

@@ -36,6 +36,7 @@ fn options(lora: bool) -> TrainerOptions {
             alpha: 8.0,
             dropout: 0.1,
             use_rslora: false,
+            use_dora: false,
             modules: Modules::of(LinearKind::ALL),
             ranks: BTreeMap::new(),
             alphas: BTreeMap::new(),

@@ -30,6 +30,7 @@ fn options(lora: bool, gradient_checkpointing: bool) -> TrainerOptions {
         alpha: 8.0,
         dropout: 0.3,
         use_rslora: false,
+        use_dora: false,
         modules: Modules::of([LinearKind::QProj, LinearKind::DownProj]),
         ranks: BTreeMap::new(),
         alphas: BTreeMap::new(),

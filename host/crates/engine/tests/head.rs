@@ -37,6 +37,7 @@ fn trainer_on<K: Kernels>(kernels: K, name: &str, dropout: f64) -> Trainer<K> {
             alpha: 6.0,
             dropout,
             use_rslora: false,
+            use_dora: false,
             modules,
             ranks: BTreeMap::new(),
             alphas: BTreeMap::new(),

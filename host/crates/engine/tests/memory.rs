@@ -48,6 +48,7 @@ fn adapter(layers: Option<BTreeSet<usize>>) -> LoraConfig {
         alpha: 8.0,
         dropout: 0.1,
         use_rslora: false,
+        use_dora: false,
         modules,
         ranks: BTreeMap::new(),
         alphas: BTreeMap::new(),

@@ -15,7 +15,7 @@ use std::path::Path;
 
 use engine::adapter::{LoraConfig, Modules};
 use engine::kernels::cpu::CpuKernels;
-use engine::kernels::{Kernels, Packing, at};
+use engine::kernels::{Kernels, Packing, Precision, at};
 use engine::model::Model;
 use engine::model::config::ModelConfig;
 use engine::model::quantized::Quantization;
@@ -90,6 +90,8 @@ struct Lora {
     target_modules: Vec<String>,
     #[serde(default)]
     use_rslora: bool,
+    #[serde(default)]
+    use_dora: bool,
     layers_to_transform: Option<BTreeSet<usize>>,
     #[serde(default)]
     rank_pattern: BTreeMap<String, usize>,
@@ -166,6 +168,7 @@ fn options(case: &Case, gradient_checkpointing: bool) -> TrainerOptions {
             alpha: lora.alpha,
             dropout: 0.0,
             use_rslora: lora.use_rslora,
+            use_dora: lora.use_dora,
             modules: Modules::of(lora.target_modules.iter().map(|name| LinearKind::from_name(name).unwrap()))
                 .in_layers(lora.layers_to_transform.as_ref()),
             ranks: lora.rank_pattern.clone(),
@@ -194,6 +197,7 @@ fn trainer<K: Kernels>(
     let weights = WeightSource::Directory(directory.to_owned());
     let mut trainer = Trainer::on(kernels, config, &weights, options(case, gradient_checkpointing)).unwrap();
     if case.lora.is_some() {
+        check_magnitudes(&trainer, expected, &directory.display().to_string());
         let mut start: BTreeMap<String, Vec<f32>> = BTreeMap::new();
         trainer
             .visit_state::<engine::EngineError>(&mut |name, _, values| {
@@ -209,6 +213,15 @@ fn trainer<K: Kernels>(
 
 fn check(name: &str, gradient_checkpointing: bool) {
     check_on(CpuKernels, EXACT, name, gradient_checkpointing);
+}
+
+/// Holds the lengths that DoRA starts from against PEFT's.
+fn check_magnitudes<K: Kernels>(trainer: &Trainer<K>, expected: &Expected, case: &str) {
+    for name in expected.names("start/").into_iter().filter(|name| name.ends_with("lora_magnitude_vector")) {
+        let error = distance(&trainer.parameter(&name).unwrap(), &expected.floats(&format!("start/{name}")));
+        let allowed = if trainer.model().kernels.precision() == Precision::F32 { 1e-6 } else { 4e-3 };
+        assert!(error <= allowed, "{case}: the start of {name} is {error:e} off");
+    }
 }
 
 /// Holds the bytes of the projections that are packed against those of bitsandbytes.
@@ -300,6 +313,13 @@ fn rank_stabilized_lora_on_some_layers() {
 }
 
 #[test]
+fn dora() {
+    for name in ["dora-all", "dora-some"] {
+        check(name, false);
+    }
+}
+
+#[test]
 fn biases_of_all_projections() {
     check("llama-biases", false);
 }
@@ -383,7 +403,10 @@ fn gradient_checkpointing_changes_nothing() {
 }
 
 /// Fixtures of quantized projections.
-const QUANTIZED: [&str; 15] = [
+const QUANTIZED: [&str; 18] = [
+    "dora-nf4",
+    "dora-int8",
+    "gemma2-dora",
     "llama-int8",
     "llama-nf4",
     "llama-nested",
@@ -402,7 +425,9 @@ const QUANTIZED: [&str; 15] = [
 ];
 
 /// All other fixtures.
-const NAMES: [&str; 34] = [
+const NAMES: [&str; 36] = [
+    "dora-all",
+    "dora-some",
     "untied",
     "tied",
     "wide-heads-llama3-rope",

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::dora::{Lengths, MAGNITUDE, Magnitude};
 use super::modules::{HEAD, Modules, full_name};
 use crate::kernels::{DropoutKey, Format, Gemm, Kernels, Precision, Segment, View, ViewMut, at, at_mut};
 use crate::model::config::ModelConfig;
@@ -23,6 +24,8 @@ pub struct LoraConfig {
     pub dropout: f64,
     /// Scale by `alpha / sqrt(r)` instead of `alpha / r` (Kalajdzievski, "A rank stabilization scaling factor").
     pub use_rslora: bool,
+    /// Train the length of each row of the adapted weights too; see [`super::dora`].
+    pub use_dora: bool,
     /// What gets an adapter.
     pub modules: Modules,
     /// Ranks of modules whose rank is not `r`, by their full names (PEFT's `rank_pattern`).
@@ -52,6 +55,8 @@ pub struct Place {
     pub r: usize,
     /// Factor of its output.
     pub scale: f32,
+    /// Where the lengths of its rows lie, with DoRA.
+    pub magnitude: Option<Magnitude>,
     /// First column of its `A(x)` in the layer's row.
     column: usize,
 }
@@ -69,6 +74,8 @@ pub struct Lora<B> {
     pub params: B,
     /// The same in f32, where `params` are rounded.
     pub exact: Option<B>,
+    /// The lengths of the rows of what is adapted, with DoRA.
+    pub(super) lengths: Option<Lengths<B>>,
 }
 
 /// An adapter that has no memory yet.
@@ -79,6 +86,8 @@ pub(super) struct Plan {
     places: Vec<[Option<Place>; LinearKind::ALL.len()]>,
     head: Option<Place>,
     width: usize,
+    /// Rows of what is adapted, with DoRA.
+    rows: usize,
     /// Elements of the arena.
     pub(super) len: usize,
 }
@@ -141,10 +150,10 @@ impl Plan {
     pub(super) fn new(model: &ModelConfig, config: LoraConfig) -> Self {
         let mut slots: Vec<Slot> = Vec::new();
         let mut places = Vec::new();
-        let (mut len, mut width) = (0_usize, 0);
-        let mut add = |module: &str, part: &str, shape: [usize; 2], layer: Option<usize>| {
-            let name = format!("base_model.model.{module}.lora_{part}.weight");
-            let (offset, elements) = (len, shape[0].saturating_mul(shape[1]));
+        let (mut len, mut width, mut scaled_rows) = (0_usize, 0, 0);
+        let mut add = |module: &str, part: &str, shape: &[usize], layer: Option<usize>| {
+            let name = format!("base_model.model.{module}.{part}");
+            let (offset, elements) = (len, shape.iter().fold(1, |len: usize, &side| len.saturating_mul(side)));
             slots.push(Slot { name, shape: shape.to_vec(), offset, len: elements, layer, role: None });
             len = len.saturating_add(elements);
             offset
@@ -157,12 +166,18 @@ impl Plan {
                 let kinds: Vec<(LinearKind, String)> = kinds.map(|kind| (kind, full_name(layer, kind))).collect();
                 let mut first = Vec::new();
                 for (kind, module) in &kinds {
-                    first.push(add(module, "A", [config.of(module).0, kind.shape(model).1], Some(layer)));
+                    let shape = [config.of(module).0, kind.shape(model).1];
+                    first.push(add(module, "lora_A.weight", &shape, Some(layer)));
                 }
                 for ((kind, module), a) in kinds.iter().zip(first) {
                     let ((r, scale), out) = (config.of(module), kind.shape(model).0);
-                    let b = add(module, "B", [out, r], Some(layer));
-                    own[*kind as usize] = Some(Place { a, b, r, scale: scale as f32, column });
+                    let b = add(module, "lora_B.weight", &[out, r], Some(layer));
+                    let magnitude = config.use_dora.then(|| {
+                        let magnitude = Magnitude { m: add(module, MAGNITUDE, &[out], Some(layer)), norm: scaled_rows };
+                        scaled_rows += out;
+                        magnitude
+                    });
+                    own[*kind as usize] = Some(Place { a, b, r, scale: scale as f32, magnitude, column });
                     column += r;
                 }
             }
@@ -171,12 +186,12 @@ impl Plan {
         }
         let head = config.modules.has_head().then(|| {
             let (r, scale) = config.of(HEAD);
-            let a = add(HEAD, "A", [r, model.hidden_size], None);
-            let b = add(HEAD, "B", [model.vocab_size, r], None);
+            let a = add(HEAD, "lora_A.weight", &[r, model.hidden_size], None);
+            let b = add(HEAD, "lora_B.weight", &[model.vocab_size, r], None);
             width = width.max(r);
-            Place { a, b, r, scale: scale as f32, column: 0 }
+            Place { a, b, r, scale: scale as f32, magnitude: None, column: 0 }
         });
-        Self { config, slots, places, head, width, len }
+        Self { config, slots, places, head, width, rows: scaled_rows, len }
     }
 }
 
@@ -204,6 +219,14 @@ impl<B> Lora<B> {
         for buffer in std::iter::once(&mut self.params).chain(&mut self.exact) {
             kernels.upload(values, at_mut(buffer, slot.offset));
         }
+        self.outdate();
+    }
+
+    /// What was measured of the adapter is not true of it any more.
+    pub(crate) fn outdate(&mut self) {
+        if let Some(lengths) = &mut self.lengths {
+            lengths.outdate();
+        }
     }
 
     /// A copy of one of the adapter's tensors.
@@ -215,13 +238,20 @@ impl<B> Lora<B> {
 
     /// Makes room for an adapter; `A` and `B` are zero.
     pub(crate) fn zeroed<K: Kernels<Buffer = B>>(kernels: &K, model: &ModelConfig, config: LoraConfig) -> Self {
-        Self::on(kernels, Plan::new(model, config))
+        Self::on(kernels, model, Plan::new(model, config))
     }
 
-    pub(super) fn on<K: Kernels<Buffer = B>>(kernels: &K, plan: Plan) -> Self {
-        let Plan { config, slots, places, head, width, len } = plan;
+    pub(super) fn on<K: Kernels<Buffer = B>>(kernels: &K, model: &ModelConfig, plan: Plan) -> Self {
+        let Plan { config, slots, places, head, width, rows, len } = plan;
         let exact = (kernels.precision() != Precision::F32).then(|| kernels.alloc(Format::Exact, len));
-        Self { config, slots, places, head, width, params: kernels.alloc(Format::Working, len), exact }
+        let lengths = config.use_dora.then(|| Lengths::alloc(kernels, model, rows));
+        Self { config, slots, places, head, width, params: kernels.alloc(Format::Working, len), exact, lengths }
+    }
+
+    /// Its buffers.
+    pub fn buffers(&self) -> impl Iterator<Item = &B> {
+        let lengths = self.lengths.iter().flat_map(Lengths::buffers);
+        std::iter::once(&self.params).chain(&self.exact).chain(lengths)
     }
 
     /// What it was made from.
@@ -279,6 +309,39 @@ impl<B> Lora<B> {
             column += out;
         }
         members
+    }
+
+    /// An adapted projection's input with dropout into `dropped`, in a pass that has some.
+    pub(crate) fn drop_input<K: Kernels<Buffer = B>>(
+        &self,
+        kernels: &K,
+        pass: &UnitPass<'_, K::Staged>,
+        kind: LinearKind,
+        x: &B,
+        dropped: &mut B,
+    ) {
+        if let Some(key) = self.key(pass, kind) {
+            kernels.dropout(pass.rows, pass.n * pass.input, key, false, at(x, 0), at_mut(dropped, 0));
+        }
+    }
+
+    /// Adds to `dx` what the gradient of the input with dropout is without.
+    pub(crate) fn add_undropped<K: Kernels<Buffer = B>>(
+        &self,
+        kernels: &K,
+        pass: &UnitPass<'_, K::Staged>,
+        kind: LinearKind,
+        spread: &B,
+        dx: &mut B,
+    ) {
+        if let Some(key) = self.key(pass, kind) {
+            kernels.dropout(pass.rows, pass.n * pass.input, key, true, at(spread, 0), at_mut(dx, 0));
+        }
+    }
+
+    /// True if the pass drops inputs.
+    pub(crate) fn drops<S>(&self, pass: &UnitPass<'_, S>) -> bool {
+        pass.dropout.is_some() && self.config.dropout > 0.0
     }
 
     fn key<S>(&self, pass: &UnitPass<'_, S>, kind: LinearKind) -> Option<DropoutKey> {

@@ -8,7 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 
 use super::lora::{Lora, LoraConfig, Plan};
-use super::modules::{Modules, names};
+use super::modules::{HEAD, Modules, names};
 use crate::EngineError;
 use crate::kernels::Kernels;
 use crate::model::Model;
@@ -104,6 +104,10 @@ fn difference(found: &LoraConfig, wanted: &LoraConfig, model: &ModelConfig) -> O
     if let Some(module) = asked.iter().find(|module| !is_own.contains(module)) {
         return Some(format!("it does not adapt `{module}`, for which an adapter is asked"));
     }
+    if found.use_dora != wanted.use_dora {
+        let [has, asked] = [found, wanted].map(|config| if config.use_dora { "is" } else { "is not" });
+        return Some(format!("it {has} a DoRA adapter; `peft_use_dora` says that it {asked} to be one"));
+    }
     own.iter().find_map(|module| {
         let ((rank, scale), (asked_rank, asked_scale)) = (found.of(module), wanted.of(module));
         if rank != asked_rank {
@@ -165,7 +169,7 @@ fn load_weights<K: Kernels>(
             return Err(PeftError::Mismatch { path, reason });
         }
     }
-    let mut lora = Lora::on(kernels, plan);
+    let mut lora = Lora::on(kernels, model, plan);
     for slot in lora.slots().to_vec() {
         let view = tensors.tensor(&slot.name).map_err(|error| invalid(error.to_string()))?;
         let values = floats(view.dtype(), view.data()).ok_or_else(|| {
@@ -208,6 +212,7 @@ pub fn export_adapter<K: Kernels>(
         "lora_alpha": config.alpha,
         "lora_dropout": config.dropout,
         "use_rslora": config.use_rslora,
+        "use_dora": config.use_dora,
         "target_modules": targets,
         "layers_to_transform": layers,
         "rank_pattern": config.ranks,
@@ -264,12 +269,19 @@ fn read_config(
             return Err(PeftError::Unsupported { path: path.to_owned(), feature: format!("target_modules: {shown}") });
         }
     };
+    let flag = |key: &str| raw.get(key).and_then(Value::as_bool).unwrap_or(false);
+    let use_dora = flag("use_dora");
+    if use_dora && modules.has_head() {
+        let feature = format!("use_dora: true, target_modules: {HEAD}");
+        return Err(PeftError::Unsupported { path: path.to_owned(), feature });
+    }
     let rank = |value: &Value| value.as_u64().filter(|r| (1..=65_536).contains(r)).map(|r| r as usize);
     Ok(LoraConfig {
         r,
         alpha,
         dropout: number("lora_dropout").unwrap_or(0.0),
-        use_rslora: raw.get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
+        use_rslora: flag("use_rslora"),
+        use_dora,
         ranks: pattern(path, model, &raw, "rank_pattern", rank)?,
         alphas: pattern(path, model, &raw, "alpha_pattern", finite)?,
         modules,
@@ -323,7 +335,6 @@ fn refuse_unsupported(path: &Path, raw: &Map<String, Value>) -> Result<(), PeftE
         other => return refuse("peft_type", other.unwrap_or(&Value::Null)),
     }
     for key in [
-        "use_dora",
         "use_qalora",
         "fan_in_fan_out",
         "lora_bias",

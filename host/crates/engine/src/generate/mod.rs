@@ -218,12 +218,11 @@ struct Room<B> {
 impl<B: std::fmt::Debug> Room<B> {
     fn new<K: Kernels<Buffer = B>>(model: &Model<K>, tokens: usize, rows: usize) -> Self {
         let (kernels, config) = (&model.kernels, &model.config);
-        let width = model.lora.as_ref().map_or(0, crate::adapter::Lora::width);
         let tokens = kernels.padded(tokens);
         Self {
             x: kernels.alloc(Format::Working, tokens * config.hidden_size),
             out: kernels.alloc(Format::Working, tokens * config.hidden_size),
-            saved: Saved::alloc(kernels, config, tokens, width),
+            saved: Saved::alloc(kernels, config, tokens, model.lora.as_ref()),
             scratch: Scratch::alloc(kernels, config, tokens, model.lora.as_ref()),
             root: kernels.alloc(Format::Exact, rows),
             logits: kernels.alloc(Format::Exact, rows * config.vocab_size),

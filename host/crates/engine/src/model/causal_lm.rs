@@ -123,6 +123,7 @@ impl<K: Kernels> Model<K> {
         model.load_weights(source)?;
         if let Some(directory) = adapter {
             model.lora = Some(peft::load(&model.kernels, &model.config, directory)?);
+            model.measure();
         }
         Ok(model)
     }
@@ -159,6 +160,14 @@ impl<K: Kernels> Model<K> {
             }
         })?;
         Ok(self.kernels.check()?)
+    }
+
+    /// Measures what an adapter reads of the weights and of itself; needed whenever either has changed.
+    pub(crate) fn measure(&mut self) {
+        let Self { kernels, config, layout, params, words, lora, .. } = self;
+        if let Some(lora) = lora {
+            lora.measure(kernels, config, layout, params, words);
+        }
     }
 
     /// A model whose weights are all zero.
@@ -435,10 +444,9 @@ impl<K: Kernels> Workspace<K> {
         (self.scratch, self.dx, self.head_root, self.head) = (None, None, None, None);
         let (layers, h) = (config.num_hidden_layers, config.hidden_size);
         let remembered = layers - self.memory.from.min(layers);
-        let width = model.lora.as_ref().map_or(0, Lora::width);
         self.inputs = (0..2 + remembered).map(|_| kernels.alloc(Format::Working, tokens * h)).collect();
         let saved = if self.memory.checkpoint { 1 } else { remembered.max(1) };
-        self.saved = (0..saved).map(|_| Saved::alloc(kernels, config, tokens, width)).collect();
+        self.saved = (0..saved).map(|_| Saved::alloc(kernels, config, tokens, model.lora.as_ref())).collect();
         self.scratch = Some(Scratch::alloc(kernels, config, tokens, model.lora.as_ref()));
         self.dx = Some(kernels.alloc(Format::Working, tokens * h));
         self.head_root = Some(kernels.alloc(Format::Exact, tokens));

@@ -10,7 +10,7 @@
 
 use super::config::{LayerSpec, ModelConfig};
 use super::layout::{LayerGradients, LayerOffsets};
-use super::linear::{Linear, LinearScratch};
+use super::linear::{Kept, Linear, LinearScratch};
 use super::rope::RopeTables;
 use super::tensors::{NormKind, Unit};
 use crate::adapter::lora::Lora;
@@ -43,8 +43,8 @@ pub struct Saved<B> {
     pub ffn_out: B,
     /// Roots of that norm, `[n]`.
     pub ffn_out_root: B,
-    /// The adapters' `A(x)`, `[n, width]`.
-    pub adapted: B,
+    /// What the adapters keep.
+    pub adapted: Kept<B>,
 }
 
 /// Workspace that layers use one after the other.
@@ -114,8 +114,8 @@ pub struct LayerGrads<'a, B> {
 }
 
 impl<B: std::fmt::Debug> Saved<B> {
-    /// For `n` tokens; `width` is that of the adapter.
-    pub fn alloc<K: Kernels<Buffer = B>>(kernels: &K, config: &ModelConfig, n: usize, width: usize) -> Self {
+    /// For `n` tokens.
+    pub fn alloc<K: Kernels<Buffer = B>>(kernels: &K, config: &ModelConfig, n: usize, lora: Option<&Lora<B>>) -> Self {
         let (shape, h) = (config.attention(), config.hidden_size);
         let (working, exact) = (|len| kernels.alloc(Format::Working, len), |len| kernels.alloc(Format::Exact, len));
         let rows = |kind: NormKind| if config.has_norm(kind) { n } else { 0 };
@@ -133,7 +133,7 @@ impl<B: std::fmt::Debug> Saved<B> {
             gate_up: working(n * 2 * config.intermediate_size),
             ffn_out: working(rows(NormKind::AfterFeedForward) * h),
             ffn_out_root: exact(rows(NormKind::AfterFeedForward)),
-            adapted: working(n * width),
+            adapted: Kept::alloc(kernels, config, n, lora),
         }
     }
 
@@ -142,7 +142,7 @@ impl<B: std::fmt::Debug> Saved<B> {
         let Self { input_root, qkv, head_roots, attention, lse, attention_out, attention_out_root, mid, .. } = self;
         let Self { mid_root, gate_up, ffn_out, ffn_out_root, adapted, .. } = self;
         let first = [input_root, qkv, head_roots, attention, lse, attention_out, attention_out_root, mid];
-        first.into_iter().chain([mid_root, gate_up, ffn_out, ffn_out_root, adapted])
+        first.into_iter().chain([mid_root, gate_up, ffn_out, ffn_out_root]).chain(adapted.buffers())
     }
 }
 
@@ -443,17 +443,17 @@ impl<K: Kernels> Pass<'_, K> {
             kernels.glu(activation, n, ffn, at(gate_up, 0), at_mut(inner, 0));
             down.learn(inner, dy, adapted, grads, linear);
         }
-        down.input_gradient(dy, inner, 0.0, grads, linear);
+        down.input_gradient(dy, inner, 0.0, adapted, grads, linear);
         kernels.glu_backward(activation, n, ffn, at(inner, 0), at_mut(gate_up, 0));
         let (unit, before) = (self.linear(layer, Unit::GateUp, offsets), NormKind::BeforeFeedForward);
         if offsets.norms[before as usize].is_some() {
             self.norm_again(before, offsets, mid, normed, mid_root);
             unit.learn(normed, gate_up, adapted, grads, linear);
-            unit.input_gradient(gate_up, inner, 0.0, grads, linear);
+            unit.input_gradient(gate_up, inner, 0.0, adapted, grads, linear);
             self.norm_backward(before, offsets, mid, mid_root, Some(inner), dx, grads);
         } else {
             unit.learn(mid, gate_up, adapted, grads, linear);
-            unit.input_gradient(gate_up, dx, 1.0, grads, linear);
+            unit.input_gradient(gate_up, dx, 1.0, adapted, grads, linear);
         }
     }
 
@@ -484,7 +484,7 @@ impl<K: Kernels> Pass<'_, K> {
         };
         let o = self.linear(layer, Unit::O, offsets);
         o.learn(attention, dy, adapted, grads, linear);
-        o.input_gradient(dy, inner, 0.0, grads, linear);
+        o.input_gradient(dy, inner, 0.0, adapted, grads, linear);
         let attended = at(if has_head_norms(self.config) { rotated } else { qkv }, 0);
         let (out, lse, dout) = (at(attention, 0), at(lse, 0), at(inner, 0));
         kernels.attention_backward(shape, window, self.rows, attended, out, lse, dout, at_mut(dqkv, 0));
@@ -499,13 +499,13 @@ impl<K: Kernels> Pass<'_, K> {
             self.norm_again(before, offsets, x, normed, input_root);
             unit.learn(normed, dqkv, adapted, grads, linear);
             if wants_dx || grads.places.norms[before as usize].is_some() {
-                unit.input_gradient(dqkv, inner, 0.0, grads, linear);
+                unit.input_gradient(dqkv, inner, 0.0, adapted, grads, linear);
                 self.norm_backward(before, offsets, x, input_root, Some(inner), dx, grads);
             }
         } else {
             unit.learn(x, dqkv, adapted, grads, linear);
             if wants_dx {
-                unit.input_gradient(dqkv, dx, 1.0, grads, linear);
+                unit.input_gradient(dqkv, dx, 1.0, adapted, grads, linear);
             }
         }
     }

@@ -65,6 +65,15 @@ pub struct PackedSlot {
     pub packed: Packed,
 }
 
+/// Where a projection's weights are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// From this element of the arena on.
+    At(usize),
+    /// In the buffer of words.
+    Packed(Packed),
+}
+
 /// The weight arena.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -157,6 +166,17 @@ impl Layout {
                 unreachable!("`{}` belongs to a layer", spec.name)
             }
         }
+    }
+
+    /// Where the weights of one projection are.
+    pub fn linear(&self, config: &ModelConfig, layer: usize, kind: LinearKind) -> Weight {
+        let offsets = &self.layers[layer];
+        if let Some(packed) = offsets.packed[kind as usize] {
+            return Weight::Packed(packed);
+        }
+        let before = kind.unit().kinds(config).iter().take_while(|&&other| other != kind);
+        let elements = |other: &LinearKind| other.shape(config).0 * other.shape(config).1;
+        Weight::At(offsets.units[kind.unit() as usize].weight + before.map(elements).sum::<usize>())
     }
 
     /// Every tensor, in the order of the arena.

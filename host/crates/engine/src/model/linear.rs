@@ -2,12 +2,41 @@
 //! beside them. The decoder says what goes in and where the result goes; what the weights are, and what of them is trained,
 //! is known here alone.
 
+mod scaled;
+
 use super::config::ModelConfig;
 use super::decoder::{LayerGrads, Pass};
 use super::layout::{LayerGradients, LayerOffsets, UnitOffsets};
 use super::tensors::{LinearKind, Unit};
+use crate::adapter::Lora;
 use crate::adapter::lora::UnitPass;
 use crate::kernels::{Format, Gemm, Kernels, Packed, View, at, at_mut};
+
+/// What the adapters of a layer keep from its forward pass to its backward pass.
+#[derive(Debug)]
+pub struct Kept<B> {
+    /// `A(x)`, `[n, width]`.
+    adapted: B,
+    /// With DoRA, what units give before it is scaled, `[n, out]` each; empty where nothing is.
+    scaled: [B; Unit::ALL.len()],
+}
+
+impl<B> Kept<B> {
+    /// For `n` tokens.
+    pub fn alloc<K: Kernels<Buffer = B>>(kernels: &K, config: &ModelConfig, n: usize, lora: Option<&Lora<B>>) -> Self {
+        let working = |len| kernels.alloc(Format::Working, len);
+        let scaled = Unit::ALL.map(|unit| {
+            let out: usize = unit.kinds(config).iter().map(|kind| kind.shape(config).0).sum();
+            working(if lora.is_some_and(|lora| lora.scales(None, unit, config)) { n * out } else { 0 })
+        });
+        Self { adapted: working(n * lora.map_or(0, Lora::width)), scaled }
+    }
+
+    /// Its buffers.
+    pub fn buffers(&self) -> impl Iterator<Item = &B> {
+        std::iter::once(&self.adapted).chain(&self.scaled)
+    }
+}
 
 /// Memory that units work in, one after the other.
 #[derive(Debug)]
@@ -90,39 +119,75 @@ impl<'a, K: Kernels> Linear<'a, K> {
         Self { pass, layer, unit, offsets: offsets.units[unit as usize], packed: &offsets.packed, input, out, alpha }
     }
 
-    /// `y[n, out] = alpha (x[n, input] W^T + b)`, plus `residual` where there is one. Keeps the adapters' `A(x)` in `kept`.
+    /// `y[n, out] = alpha (x[n, input] W^T + b)`, plus `residual` where there is one. The adapters keep what they need in `kept`.
     pub fn forward(
         &self,
         x: &K::Buffer,
         residual: Option<&K::Buffer>,
         y: &mut K::Buffer,
-        kept: &mut K::Buffer,
+        kept: &mut Kept<K::Buffer>,
         scratch: &mut LinearScratch<K::Buffer>,
     ) {
-        let Pass { kernels, n, params, .. } = *self.pass;
-        let (input, out, alpha) = (self.input, self.out, self.alpha);
-        if let Some(bias) = self.offsets.bias {
-            // First the bias, so that a rounded sum is rounded once more at most.
-            let (ones, bias) = (at(scratch.ones(), 0), at(params, bias));
-            let rows = |beta| Gemm { alpha, ..Gemm::new([n, out, 1], (true, false), [n, out, out], beta) };
-            match residual {
-                None => kernels.gemm(rows(0.0), ones, bias, at_mut(y, 0)),
-                Some(residual) => kernels.gemm_onto(rows(1.0), ones, bias, at(residual, 0), at_mut(y, 0)),
+        if let Some(lora) = self.scaling() {
+            return self.forward_scaled(lora, x, residual, y, kept, scratch);
+        }
+        self.base(x, residual, y, scratch);
+        if let Some(lora) = self.pass.lora {
+            lora.forward(self.pass.kernels, &self.adapters(), x, y, &mut kept.adapted, scratch);
+        }
+    }
+
+    /// The same without adapters.
+    fn base(
+        &self,
+        x: &K::Buffer,
+        residual: Option<&K::Buffer>,
+        y: &mut K::Buffer,
+        scratch: &mut LinearScratch<K::Buffer>,
+    ) {
+        match self.offsets.bias {
+            None => self.products(self.alpha, x, residual, y, false, scratch),
+            Some(bias) => {
+                // First the bias, so that a rounded sum is rounded once more at most.
+                self.bias(bias, residual, y, scratch);
+                self.products(self.alpha, x, None, y, true, scratch);
             }
         }
+    }
+
+    /// `y[n, out] = alpha b`, plus `residual` where there is one.
+    fn bias(&self, bias: usize, residual: Option<&K::Buffer>, y: &mut K::Buffer, scratch: &LinearScratch<K::Buffer>) {
+        let Pass { kernels, n, params, .. } = *self.pass;
+        let out = self.out;
+        let (ones, bias) = (at(scratch.ones(), 0), at(params, bias));
+        let rows = |beta| Gemm { alpha: self.alpha, ..Gemm::new([n, out, 1], (true, false), [n, out, out], beta) };
+        match residual {
+            None => kernels.gemm(rows(0.0), ones, bias, at_mut(y, 0)),
+            Some(residual) => kernels.gemm_onto(rows(1.0), ones, bias, at(residual, 0), at_mut(y, 0)),
+        }
+    }
+
+    /// `y[n, out] = alpha x[n, input] W^T`, plus `residual` where there is one, or onto what `y` holds.
+    fn products(
+        &self,
+        alpha: f32,
+        x: &K::Buffer,
+        residual: Option<&K::Buffer>,
+        y: &mut K::Buffer,
+        is_onto: bool,
+        scratch: &mut LinearScratch<K::Buffer>,
+    ) {
+        let Pass { kernels, n, .. } = *self.pass;
+        let (input, out) = (self.input, self.out);
         for part in self.parts() {
             let weight = self.weight(part, &mut scratch.unpacked);
             let leading = [input, input, out];
             let product = |beta| Gemm { alpha, ..Gemm::new([n, part.rows, input], (false, true), leading, beta) };
             let (x, y) = (at(x, 0), at_mut(y, part.column));
             match residual {
-                _ if self.offsets.bias.is_some() => kernels.gemm(product(1.0), x, weight, y),
-                None => kernels.gemm(product(0.0), x, weight, y),
                 Some(residual) => kernels.gemm_onto(product(1.0), x, weight, at(residual, part.column), y),
+                None => kernels.gemm(product(if is_onto { 1.0 } else { 0.0 }), x, weight, y),
             }
-        }
-        if let Some(lora) = self.pass.lora {
-            lora.forward(kernels, &self.adapters(), x, y, kept, scratch);
         }
     }
 
@@ -142,7 +207,9 @@ impl<'a, K: Kernels> Linear<'a, K> {
 
     /// The weights of a part, where products read them.
     fn weight<'s>(&'s self, part: Part, unpacked: &'s mut K::Buffer) -> View<'s, K::Buffer> {
-        let Some(packed) = part.packed else { return at(self.pass.params, self.offsets.weight) };
+        let Some(packed) = part.packed else {
+            return at(self.pass.params, self.offsets.weight + part.column * self.input);
+        };
         self.pass.kernels.unpack(packed, self.pass.words, at_mut(unpacked, 0));
         at(unpacked, 0)
     }
@@ -160,25 +227,46 @@ impl<'a, K: Kernels> Linear<'a, K> {
         &self,
         x: &K::Buffer,
         dy: &K::Buffer,
-        kept: &K::Buffer,
+        kept: &mut Kept<K::Buffer>,
         grads: &mut LayerGrads<'_, K::Buffer>,
         scratch: &mut LinearScratch<K::Buffer>,
     ) {
         self.weight_gradients(x, dy, grads);
         self.bias_gradients(dy, grads, scratch);
+        if let Some(lora) = self.scaling() {
+            return self.learn_scaled(lora, x, dy, kept, grads, scratch);
+        }
         if let (Some(lora), Some(adapter)) = (self.pass.lora, grads.adapter.as_deref_mut()) {
-            lora.learn(self.pass.kernels, &self.adapters(), x, dy, kept, grads.beta, adapter, scratch);
+            lora.learn(self.pass.kernels, &self.adapters(), x, dy, &kept.adapted, grads.beta, adapter, scratch);
         }
     }
 
-    /// `dx[n, input] = alpha dy[n, out] W`, over `beta` times what it held, and the adapters' part, for which [`Self::learn`] has left something in `scratch`. Behind
-    /// it, `dx` may be the buffer that the input was in.
+    /// `dx[n, input] = alpha dy[n, out] W`, over `beta` times what it held, and the adapters' part, for which [`Self::learn`]
+    /// has left something in `kept` and `scratch`. Behind it, `dx` may be the buffer that the input was in.
     pub fn input_gradient(
         &self,
         dy: &K::Buffer,
         dx: &mut K::Buffer,
         beta: f32,
+        kept: &mut Kept<K::Buffer>,
         grads: &LayerGrads<'_, K::Buffer>,
+        scratch: &mut LinearScratch<K::Buffer>,
+    ) {
+        if let Some(lora) = self.scaling() {
+            return self.input_gradient_scaled(lora, dy, dx, beta, kept, scratch);
+        }
+        self.base_input_gradient(dy, dx, beta, scratch);
+        if let Some(lora) = self.pass.lora.filter(|_| grads.adapter.is_some()) {
+            lora.add_input_gradient(self.pass.kernels, &self.adapters(), dx, scratch);
+        }
+    }
+
+    /// The same without adapters.
+    fn base_input_gradient(
+        &self,
+        dy: &K::Buffer,
+        dx: &mut K::Buffer,
+        beta: f32,
         scratch: &mut LinearScratch<K::Buffer>,
     ) {
         let Pass { kernels, n, .. } = *self.pass;
@@ -188,9 +276,6 @@ impl<'a, K: Kernels> Linear<'a, K> {
             let beta = if part.column == 0 { beta } else { 1.0 };
             let product = Gemm::new([n, self.input, part.rows], (false, false), leading, beta);
             kernels.gemm(Gemm { alpha: self.alpha, ..product }, at(dy, part.column), weight, at_mut(dx, 0));
-        }
-        if let Some(lora) = self.pass.lora.filter(|_| grads.adapter.is_some()) {
-            lora.add_input_gradient(kernels, &self.adapters(), dx, scratch);
         }
     }
 

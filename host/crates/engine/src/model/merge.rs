@@ -108,12 +108,24 @@ fn merged(
         _ if is_head => (lora.head()?, (config.vocab_size, config.hidden_size), values()),
         _ => return None,
     };
-    let (Place { a, b, r, scale, .. }, (rows, columns), values) = place;
+    let (Place { a, b, r, scale, magnitude, .. }, (rows, columns), values) = place;
     let mut weight = kernels.alloc(Format::Exact, values.len());
     kernels.upload(&values, at_mut(&mut weight, 0));
     // W += s * B A
     let product = Gemm { alpha: scale, ..Gemm::new([rows, columns, r], (false, false), [r, columns, columns], 1.0) };
     kernels.gemm(product, at(&lora.params, b), at(&lora.params, a), at_mut(&mut weight, 0));
+    if let Some(magnitude) = magnitude {
+        let lengths = &lora.params.as_slice()[magnitude.m..][..rows];
+        for (row, &length) in weight.as_mut_slice().chunks_exact_mut(columns).zip(lengths) {
+            let norm = row.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+            if norm > 0.0 {
+                let factor = (f64::from(length) / norm) as f32;
+                for value in row {
+                    *value *= factor;
+                }
+            }
+        }
+    }
     Some(weight.as_slice().to_vec())
 }
 
