@@ -84,7 +84,7 @@ pub const FEATURES: &[Feature] = &[
     row("rslora", "rank-stabilized LoRA", Config("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\npeft_use_rslora: true"), YES),
     row("lora-patterns", "ranks and alphas of some modules alone", Config("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\nlora_alpha_pattern: {down_proj: 16}\nlora_rank_pattern: {down_proj: 8}"), YES),
     row("lora-start", "training that starts from an adapter", Config("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\nlora_model_dir: adapter"), YES),
-    row("dora", "DoRA and other adapters", Config("peft_use_dora: true"), no!("adapters are plain or rank-stabilized LoRA")),
+    row("dora", "DoRA", Config("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\npeft_use_dora: true"), YES),
     row("freezing", "some weights frozen", Config("unfrozen_parameters: ['^lm_head']"), YES),
     row("checkpointing", "activation checkpointing", Config("gradient_checkpointing: true"), YES),
     row("offloading", "activations offloaded", Config("gradient_checkpointing: offload"), no!("activations stay on the device; `gradient_checkpointing: true` saves the memory")),

@@ -155,6 +155,51 @@ fn training_starts_from_an_adapter() {
 }
 
 #[test]
+fn lengths_of_rows_are_trained_saved_merged_and_gone_on_from() {
+    let project = Project::new();
+    let lora = "adapter: lora\nlora_r: 4\nlora_alpha: 8\nlogging_steps: 1\npeft_use_dora: true\nlora_dropout: 0.1\n";
+    let more = "lora_target_modules: [q_proj, v_proj, down_proj]\nsave_steps: 2\nlr_scheduler: constant\n";
+    let base = CONFIG.replace("1e-3", "0.1");
+    project.write("host.yml", format!("{base}{lora}{more}"));
+    project.success(&["train", "host.yml", "--set", "output_dir=whole"]);
+    project.success(&["train", "host.yml", "--set", "max_steps=2"]);
+    project.success(&["train", "host.yml", "--resume", "auto"]);
+    let adapter = |directory: &str| std::fs::read(project.path(directory).join("adapter_model.safetensors")).unwrap();
+    assert!(adapter("out") == adapter("whole"));
+    assert!(project.read("out/adapter_config.json").contains("\"use_dora\": true"));
+    let answer = |model: &[&str]| {
+        let generate = ["generate", "--raw", "--prompt", "The", "--max-new-tokens", "6"];
+        project.success(&[&generate[..], model].concat()).stdout
+    };
+    let beside = answer(&["--model", "model", "--adapter", "out"]);
+    assert_ne!(beside, answer(&["--model", "model"]));
+    project.success(&["merge-lora", "host.yml", "--output", "merged"]);
+    assert_eq!(answer(&["--model", "merged"]), beside);
+    // From where it is: what comes out is what went in.
+    project.write("host.yml", format!("{base}{lora}{more}lora_model_dir: whole\n"));
+    project.success(&["train", "host.yml", "--set", "output_dir=third", "--set", "learning_rate=1e-30"]);
+    assert!(adapter("third") == adapter("whole"));
+    insta::assert_snapshot!(project.failure(&["check", "host.yml", "--set", "peft_use_dora=false"]));
+    project.write("host.yml", format!("{CONFIG}{lora}lora_target_modules: [q_proj, lm_head]\n"));
+    insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
+}
+
+#[test]
+fn patterns_that_cannot_be_matched_with_a_whole_name_are_named() {
+    let project = Project::new();
+    for lines in [
+        "lora_target_modules: '(?x) .*q_proj # queries'",
+        "lora_target_modules: [q_proj]\nlora_rank_pattern: {'(?x)q_proj#': 2}",
+        "lora_target_modules: [q_proj]\nlora_alpha_pattern: {'(?x)q_proj#': 2}",
+    ] {
+        project.write("host.yml", format!("{CONFIG}{LORA}{lines}\n"));
+        insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
+    }
+    project.write("host.yml", format!("{CONFIG}unfrozen_parameters: ['(?x) model # all', lm_head]\n"));
+    insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
+}
+
+#[test]
 fn patterns_of_ranks_that_say_nothing() {
     let project = Project::new();
     for lines in [

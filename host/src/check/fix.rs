@@ -49,6 +49,7 @@ const OPEN: &[&str] = &[
     "num_generation_samples",
     "optimizer",
     "peft_layers_to_transform",
+    "peft_use_dora",
     "peft_use_rslora",
     "sample_packing",
     "save_steps",

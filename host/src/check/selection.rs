@@ -8,7 +8,7 @@ use engine::kernels::cpu::CpuKernels;
 use engine::model::config::ModelConfig;
 
 use super::facts::ModelFacts;
-use crate::config::{Config, LoadedConfig, Patterns, TargetModules, nearest};
+use crate::config::{Config, LoadedConfig, Patterns, TargetModules, join, nearest};
 use crate::data::template::{ChatTemplate, Now, built_in};
 use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::{Diagnostic, Failure};
@@ -39,7 +39,14 @@ pub fn unfrozen(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Vec<
     for (index, pattern) in patterns.iter().enumerate() {
         let place = loaded.source.nearest_place(&format!("unfrozen_parameters[{index}]"));
         // Python's `re.match`: at the start, not necessarily to the end.
-        let Ok(regex) = crate::config::pattern(&format!("^(?:{pattern})")) else { continue };
+        let regex = match anchored(pattern, format!("^(?:{pattern})")) {
+            Ok(Some(regex)) => regex,
+            Ok(None) => continue,
+            Err(problem) => {
+                problems.push(problem.at(place));
+                continue;
+            }
+        };
         let matched: Vec<&String> = names.iter().filter(|name| regex.is_match(name.as_bytes())).collect();
         if matched.is_empty() {
             let near = nearest(pattern, names.iter().map(String::as_str));
@@ -54,6 +61,26 @@ pub fn unfrozen(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Vec<
         chosen.extend(matched.into_iter().cloned());
     }
     if problems.is_empty() { Ok(Some(chosen.into_iter().collect())) } else { Err(Failure(problems)) }
+}
+
+/// A pattern of the config as `inside` says where it must match. None for one that is no pattern by itself, which the config's
+/// reader has said.
+///
+/// # Errors
+/// One that is, but not there: its comment runs to the end, or it is only just small enough.
+fn anchored(pattern: &str, inside: String) -> Result<Option<regex::bytes::Regex>, Diagnostic> {
+    match crate::config::pattern(&inside) {
+        Ok(regex) => Ok(Some(regex)),
+        Err(_) if crate::config::pattern(pattern).is_err() => Ok(None),
+        Err(error) => {
+            let reason = error.to_string();
+            let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            let message = format!("`{pattern}` cannot be matched with a whole name");
+            Err(Diagnostic::error("config::bad-pattern", message)
+                .why(format!("it is read as `{inside}`: {reason}"))
+                .help("write it without `(?x)` and its comments, or as several shorter patterns"))
+        }
+    }
 }
 
 /// The modules that get an adapter.
@@ -85,7 +112,11 @@ fn lora_modules(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Modules, Fa
         TargetModules::Pattern(pattern) => {
             let at = loaded.source.nearest_place("lora_target_modules");
             // Python's `re.fullmatch`.
-            let Ok(regex) = crate::config::pattern(&format!("^(?:{pattern})$")) else { return Ok(all) };
+            let regex = match anchored(pattern, format!("^(?:{pattern})$")) {
+                Ok(Some(regex)) => regex,
+                Ok(None) => return Ok(all),
+                Err(problem) => return Err(problem.at(at).into()),
+            };
             if let Some(other) = other_modules(model).into_iter().find(|name| regex.is_match(name.as_bytes())) {
                 let message = format!("`{pattern}` matches `{other}` too, which is no linear layer");
                 return Err(Diagnostic::error("config::no-match", message)
@@ -108,6 +139,14 @@ fn lora_modules(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Modules, Fa
 pub fn lora(loaded: &LoadedConfig, model: &ModelFacts) -> Result<LoraConfig, Failure> {
     let config = &loaded.config;
     let modules = lora_modules(loaded, model)?;
+    if config.peft_use_dora && modules.has_head() {
+        let message = "`peft_use_dora` is not for the output projection";
+        return Err(Diagnostic::error("config::unsupported-value", message)
+            .at(loaded.source.nearest_place("peft_use_dora"))
+            .why("`lora_target_modules` picks `lm_head`, whose product is part of the loss and is never there as a whole")
+            .help("leave `lm_head` out of `lora_target_modules`, or write `peft_use_dora: false`")
+            .into());
+    }
     let names = modules.names(&model.config);
     let ranks = by_pattern(loaded, &names, "lora_rank_pattern", &config.lora_rank_pattern);
     let alphas = by_pattern(loaded, &names, "lora_alpha_pattern", &config.lora_alpha_pattern);
@@ -123,6 +162,7 @@ pub fn lora(loaded: &LoadedConfig, model: &ModelFacts) -> Result<LoraConfig, Fai
         alpha: config.lora_alpha.unwrap_or(1.0),
         dropout: config.lora_dropout,
         use_rslora: config.peft_use_rslora,
+        use_dora: config.peft_use_dora,
         modules,
         ranks: ranks.into_iter().map(|(module, rank)| (module, rank as usize)).collect(),
         alphas,
@@ -164,7 +204,15 @@ fn by_pattern<T: Copy>(
     let mut found = BTreeMap::new();
     let mut problems = Vec::new();
     for (pattern, value) in &patterns.0 {
-        let Ok(regex) = crate::config::pattern(&format!(r"^(?:.*\.)?(?:{pattern})$")) else { continue };
+        let place = loaded.source.nearest_place(&join(key, pattern));
+        let regex = match anchored(pattern, format!(r"^(?:.*\.)?(?:{pattern})$")) {
+            Ok(Some(regex)) => regex,
+            Ok(None) => continue,
+            Err(problem) => {
+                problems.push(problem.at(place));
+                continue;
+            }
+        };
         let matched: Vec<&String> = modules.iter().filter(|module| regex.is_match(module.as_bytes())).collect();
         for &module in &matched {
             found.entry(module.clone()).or_insert(*value);
@@ -173,7 +221,7 @@ fn by_pattern<T: Copy>(
             let message = format!("no module with an adapter matches `{pattern}`");
             problems.push(
                 Diagnostic::error("config::no-match", message)
-                    .at(loaded.source.nearest_place(&format!("{key}.{pattern}")))
+                    .at(place)
                     .why("a pattern is matched from a dot of a module's name, or from its start, to its end")
                     .help(format!(
                         "modules with an adapter look like `{}`",

@@ -371,6 +371,7 @@ help: raise `max_steps` or `num_epochs` to go on, or start again with `--overwri
             "lora_target_modules",
             "lora_target_linear",
             "peft_use_rslora",
+            "peft_use_dora",
             "lora_rank_pattern",
             "lora_alpha_pattern",
             "peft_layers_to_transform",

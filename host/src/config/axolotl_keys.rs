@@ -79,8 +79,8 @@ pub(super) const TOP: Table = &[
         Instead("training computes in bfloat16 or in float32 (`bf16`, `float32`); delete the line")),
 
     // --- adapters and freezing ---
-    (&["lora_modules_to_save", "lora_target_parameters", "peft_trainable_token_indices", "loraplus_*", "peft_use_dora", "peft_init_lora_weights", "peft_layers_pattern", "peft_layer_replication", "peft", "peft_*", "lora_on_cpu"],
-        Instead("adapters are plain or rank-stabilized LoRA on linear layers: `lora_r`, `lora_alpha`, `lora_target_modules`, `peft_use_rslora`, `peft_layers_to_transform`")),
+    (&["lora_modules_to_save", "lora_target_parameters", "peft_trainable_token_indices", "loraplus_*", "peft_init_lora_weights", "peft_layers_pattern", "peft_layer_replication", "peft", "peft_*", "lora_on_cpu"],
+        Instead("adapters are LoRA on linear layers, plain, rank-stabilized or with DoRA: `lora_r`, `lora_alpha`, `lora_target_modules`, `peft_use_rslora`, `peft_use_dora`, `peft_layers_to_transform`")),
     (&["mora", "mora_type", "use_mora", "train_attn", "train_mlp", "train_unembed", "hatchery"],
         Instead("adapters are LoRA: `lora_r`, `lora_alpha`, `lora_target_modules`")),
     (&["relora", "relora_*", "jagged_restart_*", "merge_lora", "merge_method"],
@@ -170,6 +170,7 @@ pub(super) const TOP: Table = &[
     (&["lora_rank", "rank"], Called("lora_r")),
     (&["lora_target", "target_modules"], Called("lora_target_modules")),
     (&["use_rslora"], Called("peft_use_rslora")),
+    (&["use_dora"], Called("peft_use_dora")),
     (&["evaluation_strategy"], Called("eval_strategy")),
     (&["val_size", "test_size", "validation_split"], Called("val_set_size")),
     (&["template"], Called("chat_template")),

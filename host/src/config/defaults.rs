@@ -50,6 +50,7 @@ pub(super) fn config() -> Config {
         lora_target_linear: false,
         lora_fan_in_fan_out: false,
         peft_use_rslora: false,
+        peft_use_dora: false,
         lora_rank_pattern: Patterns::default(),
         lora_alpha_pattern: Patterns::default(),
         lora_model_dir: None,

@@ -256,6 +256,7 @@ fn trained(top: &Section<'_>, config: &mut Config) {
     fill(&mut config.lora_dropout, top.checked("lora_dropout", "from 0 up to but not including 1", share_below_one));
     lora_target_modules(top, config);
     fill(&mut config.peft_use_rslora, top.read("peft_use_rslora"));
+    fill(&mut config.peft_use_dora, top.read("peft_use_dora"));
     fill(&mut config.lora_fan_in_fan_out, top.read("lora_fan_in_fan_out"));
     if config.lora_fan_in_fan_out {
         let message = "`lora_fan_in_fan_out: true` is for weights stored transposed";

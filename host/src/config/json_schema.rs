@@ -352,7 +352,7 @@ mod tests {
             "test_datasets: [{path: a, ds_type: {name: a:b, config: {x: 1}}, type: {field_output: o, format: '{instruction}'}}]",
             "flash_attention: true\nload_in_4bit: false\nwandb_project:\n",
             "liger_rope: true",
-            "peft_use_rslora: true",
+            "peft_use_rslora: true\npeft_use_dora: true",
             "lora_rank_pattern: {q_proj: 2, 'mlp\\..*': 3}\nlora_alpha_pattern: {q_proj: 1.5}",
             "adapter: qlora\nload_in_4bit: true\nbnb_config_kwargs: {bnb_4bit_use_double_quant: false}",
         ] {
@@ -374,7 +374,7 @@ mod tests {
             "lr_scheduler: {config: {}}",
             "save_strategy: best",
             "gptq: true",
-            "peft_use_dora: true",
+            "peft_use_qalora: true",
             "test_datasets: [{path: a}]",
             "test_datasets: [{path: a, type: alpaca, feild: b}]",
             "eval_reward_funcs: [{name: a, on_eror: zero}]",

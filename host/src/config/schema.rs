@@ -122,6 +122,9 @@ pub struct Config {
     pub lora_fan_in_fan_out: bool,
     /// Scale adapters by `lora_alpha / sqrt(lora_r)` (arXiv 2312.03732). Default: `false`.
     pub peft_use_rslora: bool,
+    /// Train the length of each row of the adapted weights beside its direction (DoRA, arXiv 2402.09353). Not with `lm_head`
+    /// among the targets. Default: `false`.
+    pub peft_use_dora: bool,
     /// Ranks of some modules, by regular expressions over the end of a full name, from its start or a dot; the first that
     /// matches counts (PEFT's `rank_pattern`). Default: `{}`. Example: `{'layers\.0\.mlp\.down_proj': 64}`.
     pub lora_rank_pattern: Patterns<u32>,

@@ -104,6 +104,7 @@ fn techniques(config: &Config) -> BTreeSet<String> {
         ("4bit", config.load_in_4bit),
         ("8bit", config.load_in_8bit),
         ("rslora", is_lora && config.peft_use_rslora),
+        ("dora", is_lora && config.peft_use_dora),
         (
             "lora-patterns",
             is_lora && !(config.lora_rank_pattern.0.is_empty() && config.lora_alpha_pattern.0.is_empty()),

@@ -58,7 +58,7 @@ pub(crate) const RULES: &[Rule] = &[
 ];
 
 /// What means nothing without `adapter`. `lora_r`, `lora_alpha` and the targets are told by the config reader.
-const SETTINGS: [&str; 3] = ["lora_dropout", "peft_use_rslora", "peft_layers_to_transform"];
+const SETTINGS: [&str; 4] = ["lora_dropout", "peft_use_dora", "peft_use_rslora", "peft_layers_to_transform"];
 
 fn is_lora(facts: &Facts) -> bool {
     facts.is_set("adapter")
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn h13_settings_of_an_adapter_that_is_not_there() {
-        for setting in [json!({"lora_dropout": 0.1}), json!({"peft_use_rslora": true})] {
+        for setting in [json!({"lora_dropout": 0.1}), json!({"peft_use_dora": true}), json!({"peft_use_rslora": true})] {
             assert_eq!(fired(setting.clone(), Value::Null), ["H13"]);
             assert_eq!(lora(setting), [""; 0]);
         }
