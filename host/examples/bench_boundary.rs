@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use host::check::plugins::open;
-use host::data::tokenizer::{SpecialTokens, Tokenizer};
+use host::data::tokenizer::{Changes, Tokenizer};
 use plugin_sdk::strategy::PromptStrategy as _;
 
 /// The very code of the plugin, which the sandbox has as WebAssembly.
@@ -74,7 +74,7 @@ fn main() {
     std::fs::remove_file(&file).expect("the file");
 
     let model = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../configs/quickstart/model");
-    let tokenizer = Tokenizer::load(&model, &SpecialTokens::default()).expect("a tokenizer");
+    let tokenizer = Tokenizer::load(&model, &Changes::default()).expect("a tokenizer");
     let few = &rows[..rows.len().min(4000)];
     let tokenizing = best(|| few.iter().map(|row| tokenizer.encode(row).expect("tokens").len()).sum());
     println!("tokenizer                  {:6.2} M rows/s on one core", few.len() as f64 / tokenizing / 1e6);

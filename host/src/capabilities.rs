@@ -83,6 +83,7 @@ pub const FEATURES: &[Feature] = &[
     row("lora-head", "LoRA on the output projection", Config("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_modules: [lm_head]"), YES),
     row("rslora", "rank-stabilized LoRA", Config("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\npeft_use_rslora: true"), YES),
     row("lora-patterns", "ranks and alphas of some modules alone", Config("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\nlora_alpha_pattern: {down_proj: 16}\nlora_rank_pattern: {down_proj: 8}"), YES),
+    row("lora-saved", "embedding, output projection or norms trained beside adapters", Config("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\nlora_modules_to_save: [embed_tokens]"), YES),
     row("lora-start", "training that starts from an adapter", Config("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\nlora_model_dir: adapter"), YES),
     row("dora", "DoRA", Config("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\npeft_use_dora: true"), YES),
     row("freezing", "some weights frozen", Config("unfrozen_parameters: ['^lm_head']"), YES),

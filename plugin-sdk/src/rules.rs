@@ -39,8 +39,8 @@ pub struct Facts {
     pub config: Value,
     /// Config paths that the user wrote.
     pub given: Vec<String>,
-    /// The model, where its files can be read: `num_hidden_layers`, `vocab_size`, `max_position_embeddings`,
-    /// `tie_word_embeddings`, `parameters`, `parameter_names`, `tokenizer.has_pad`, `tokenizer.added_tokens` and so on;
+    /// The model, where its files can be read: `num_hidden_layers`, `vocab_size`, `max_position_embeddings`, `new_rows` of the
+    /// embedding, which the checkpoint does not have, `tie_word_embeddings`, `parameters`, `parameter_names`, `tokenizer.has_pad`, `tokenizer.added_tokens` and so on;
     /// `capabilities`: what can be done with its architecture (`lora: yes`, `window: no: …`).
     pub model: Option<Value>,
     /// The data and the length of the run, once the data is read, which `host check` does not do: `rows`, `samples`,

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::{Value, json};
+
 use crate::support::{CONFIG, Project};
 
 fn train(break_it: impl Fn(&Project)) -> String {
@@ -91,7 +93,7 @@ fn a_token_without_a_row_matters_where_a_text_has_it() {
 }
 
 #[test]
-fn an_embedding_may_have_more_rows_than_are_asked_for_and_not_fewer() {
+fn an_embedding_grows_to_what_is_asked_for() {
     let project = Project::new();
     project.own_model();
     project.write("host.yml", format!("{CONFIG}resize_token_embeddings_to_32x: true\n"));
@@ -105,7 +107,132 @@ fn an_embedding_may_have_more_rows_than_are_asked_for_and_not_fewer() {
             added.push(token);
         }
     });
+    insta::assert_snapshot!(project.success(&["check", "host.yml"]).stderr);
+}
+
+/// Rows and first numbers of a tensor of a file.
+fn rows(project: &Project, file: &str, name: &str) -> (usize, Vec<f32>) {
+    let bytes = std::fs::read(project.path(file)).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let view = tensors.tensor(name).unwrap();
+    let value = |word: &[u8]| match view.dtype() {
+        safetensors::Dtype::F32 => f32::from_le_bytes(word.try_into().unwrap()),
+        _ => f32::from_bits(u32::from(u16::from_le_bytes(word.try_into().unwrap())) << 16),
+    };
+    let width = if view.dtype() == safetensors::Dtype::F32 { 4 } else { 2 };
+    (view.shape()[0], view.data().chunks_exact(width).map(value).collect())
+}
+
+const TOKENS: &str = "tokens: ['<|think|>', '<|/think|>']\nspecial_tokens: {eos_token: '<|done|>'}\n";
+
+#[test]
+fn new_tokens_get_rows_that_are_trained_and_exported() {
+    let project = Project::new();
+    project.own_model();
+    let row = "{\"instruction\": \"a\", \"input\": \"\", \"output\": \"<|think|>b<|/think|>c\"}\n";
+    project.write("train.jsonl", row.repeat(8));
+    project.write("host.yml", format!("{CONFIG}{TOKENS}learning_rate: 0.05\n").replace("learning_rate: 1e-3\n", ""));
+    insta::assert_snapshot!(project.success(&["check", "host.yml"]).stderr);
+    let shown = project.success(&["preprocess", "host.yml", "--show", "1", "--tokens"]).stdout;
+    assert!(shown.contains("<|think|>") && shown.contains("<|done|>"), "{shown}");
+    project.success(&["train", "host.yml"]);
+    let embedding = "model.embed_tokens.weight";
+    let (before, old) = rows(&project, "model/model.safetensors", embedding);
+    let (after, new) = rows(&project, "out/model.safetensors", embedding);
+    assert_eq!(after, before + 3);
+    let width = new.len() / after;
+    let mean = |column: usize| (0..before).map(|row| old[row * width + column]).sum::<f32>() / before as f32;
+    let distance =
+        |row: usize| -> f32 { (0..width).map(|column| (new[row * width + column] - mean(column)).abs()).sum() };
+    assert!(distance(before + 1) > 1e-3);
+    let config: Value = serde_json::from_str(&project.read("out/config.json")).unwrap();
+    assert_eq!((&config["vocab_size"], &config["eos_token_id"]), (&json!(after), &json!(before)));
+    // At a rate that changes nothing, they are the mean of the others.
+    project.success(&["train", "host.yml", "--overwrite", "--set", "learning_rate=1e-30"]);
+    let (_, new) = rows(&project, "out/model.safetensors", embedding);
+    let distance =
+        |row: usize| -> f32 { (0..width).map(|column| (new[row * width + column] - mean(column)).abs()).sum() };
+    assert!((before..after).all(|row| distance(row) < 1e-5));
+    project.success(&[
+        "train",
+        "host.yml",
+        "--overwrite",
+        "--set",
+        "learning_rate=1e-30",
+        "--set",
+        "mean_resizing_embeddings=false",
+    ]);
+    let (_, new) = rows(&project, "out/model.safetensors", embedding);
+    assert!(new[before * width..].iter().any(|value| value.abs() > 1e-3));
+    // What was written is a model like any other.
+    project.success(&["train", "host.yml", "--overwrite"]);
+    let answer = ["generate", "--model", "out", "--raw", "--prompt", "a", "--max-new-tokens", "3"];
+    project.success(&answer);
+}
+
+#[test]
+fn an_adapter_comes_with_the_rows_of_new_tokens() {
+    let project = Project::new();
+    project.own_model();
+    let row = "{\"instruction\": \"a\", \"input\": \"\", \"output\": \"<|think|>b<|/think|>c\"}\n";
+    project.write("train.jsonl", row.repeat(8));
+    let base = format!("{CONFIG}{TOKENS}learning_rate: 0.05\n").replace("learning_rate: 1e-3\n", "");
+    let lora =
+        "adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\nsave_steps: 2\nlr_scheduler: constant\n";
+    project.write("host.yml", format!("{base}{lora}"));
+    insta::assert_snapshot!(project.success(&["check", "host.yml"]).stderr);
+    for saved in ["lora_modules_to_save: [embed_tokens, lm_head]\n", "lora_modules_to_save: [embed_tokens]\n", ""] {
+        project.write("host.yml", format!("{base}{lora}{saved}"));
+        project.success(&["train", "host.yml", "--overwrite", "--set", "output_dir=whole"]);
+        project.success(&["train", "host.yml", "--overwrite", "--set", "max_steps=2"]);
+        project.success(&["train", "host.yml", "--resume", "auto"]);
+        let adapter =
+            |directory: &str| std::fs::read(project.path(directory).join("adapter_model.safetensors")).unwrap();
+        assert!(adapter("out") == adapter("whole"));
+        let answer = |model: &[&str]| {
+            let generate = ["generate", "--raw", "--prompt", "a<|think|>", "--max-new-tokens", "6"];
+            project.success(&[&generate[..], model].concat()).stdout
+        };
+        let beside = answer(&["--model", "model", "--adapter", "out"]);
+        project.success(&["merge-lora", "host.yml", "--output", "merged"]);
+        assert_eq!(answer(&["--model", "merged"]), beside);
+        std::fs::remove_dir_all(project.path("merged")).unwrap();
+        // It is what training can start from.
+        project.write("host.yml", format!("{base}{lora}{saved}lora_model_dir: whole\n"));
+        project.success(&[
+            "train",
+            "host.yml",
+            "--overwrite",
+            "--set",
+            "output_dir=third",
+            "--set",
+            "learning_rate=1e-30",
+        ]);
+        assert!(adapter("third") == adapter("whole"));
+    }
+    project.write("host.yml", format!("{base}{lora}lora_model_dir: whole\nlora_modules_to_save: [lm_head]\n"));
     insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
+}
+
+#[test]
+fn tokens_and_saved_modules_that_cannot_be() {
+    let project = Project::new();
+    project.own_model();
+    let lora = "adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\n";
+    for lines in [
+        "tokens: {bos_token: <s>, eos_token: </s>}\n".to_owned(),
+        "tokens: ['', a]\n".to_owned(),
+        "added_tokens_overrides: {3: '<|x|>'}\n".to_owned(),
+        "added_tokens_overrides: {many: '<|x|>', 7: ''}\n".to_owned(),
+        "lora_modules_to_save: [embed_tokens]\n".to_owned(),
+        format!("{lora}lora_modules_to_save: [embed_token]\n"),
+        format!("{lora}lora_modules_to_save: [q_proj]\n"),
+        format!("{lora}load_in_4bit: true\nlora_modules_to_save: [norm, down_proj]\n")
+            .replace("lora_target_linear: true", "lora_target_modules: [q_proj]"),
+    ] {
+        project.write("host.yml", format!("{CONFIG}{lines}"));
+        insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
+    }
 }
 
 #[test]

@@ -2,16 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use engine::adapter::modules::{NotSaved, Saved};
 use engine::model::config::{ModelConfig, RopeScaling};
+use engine::model::stored::NewRows;
 use engine::model::twice;
 use engine::model::weights::{self, WeightSource, WeightsError};
 use serde_json::{Value, json};
 
 use super::data_path::is_hub_name;
 use crate::commands::download_model;
-use crate::config::LoadedConfig;
+use crate::config::{Config, LoadedConfig, join};
 use crate::data::generation::GenerationConfig;
-use crate::data::tokenizer::{SpecialTokens, Tokenizer};
+use crate::data::tokenizer::{Changes, SpecialTokens, Tokenizer, TokenizerError};
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, Failure, Severity};
 
@@ -25,6 +27,8 @@ const TOKENS_LIMIT: usize = 4096;
 pub struct ModelFacts {
     /// Sizes and constants, with the token ids that the config sets.
     pub config: ModelConfig,
+    /// Weights that are trained beside an adapter (`lora_modules_to_save`).
+    pub saved: Saved,
     /// Where its weights come from.
     pub weights: WeightSource,
     /// The directory of its config.
@@ -62,8 +66,17 @@ impl ModelFacts {
                 pad_token: own.pad_token.clone(),
                 unk_token: own.unk_token.clone(),
             };
-            Tokenizer::load(&loaded.resolve(&config.tokenizer_config), &special)
-                .map_err(|error| problems.push(at(error.into(), "tokenizer_config")))
+            let (tokens, overrides) = (config.tokens.clone(), config.added_tokens_overrides.clone());
+            Tokenizer::load(&loaded.resolve(&config.tokenizer_config), &Changes { special, tokens, overrides })
+                .map_err(|error| {
+                    let key = match error {
+                        TokenizerError::NotAdded { id, .. } | TokenizerError::Twice { id, .. } => {
+                            join("added_tokens_overrides", &id.to_string())
+                        }
+                        _ => "tokenizer_config".to_owned(),
+                    };
+                    problems.push(at(error.into(), &key));
+                })
                 .ok()
         } else {
             None
@@ -105,13 +118,18 @@ impl ModelFacts {
             .map_err(|error| problems.push(at(error.into(), "base_model_config")))
             .unwrap_or_default();
         let Some(mut tokenizer) = tokenizer else { return Err(Failure(problems)) };
+        if let Some(rows) = wanted_rows(config, &tokenizer, &model) {
+            remarks.push(at(grown(&tokenizer, &model, rows), "tokens"));
+            let new_rows = if config.mean_resizing_embeddings { NewRows::Mean } else { NewRows::Normal(config.seed) };
+            model.grow(rows, new_rows);
+        }
         if let Err(error) = tokenizer.limit(model.vocab_size) {
             problems.push(at(error.into(), "tokenizer_config"));
         }
-        let rows = tokenizer.vocab_size().next_multiple_of(32);
-        if config.resize_token_embeddings_to_32x && rows > model.vocab_size {
-            problems.push(at(too_few_rows(&tokenizer, &model, rows), "resize_token_embeddings_to_32x"));
-        }
+        let saved = Saved::new(&mut model, &config.lora_modules_to_save).unwrap_or_else(|error| {
+            problems.push(not_saved(loaded, error));
+            Saved::default()
+        });
         let notes = tokenizer.remarks().iter().map(|words| Diagnostic::new(Severity::Note, "tokenizer::files", words));
         remarks.extend(notes.map(|note| at(note, "tokenizer_config")));
         let ends = ends(&model, &generation, &[]);
@@ -123,7 +141,7 @@ impl ModelFacts {
         }
         let eos_token_ids = self::ends(&model, &generation, tokenizer.eos().as_slice());
         align(&mut model, &tokenizer);
-        Ok(Self { config: model, weights: source, directory, tokenizer, generation, eos_token_ids, remarks })
+        Ok(Self { config: model, saved, weights: source, directory, tokenizer, generation, eos_token_ids, remarks })
     }
 
     /// Tokens that end what the trained model writes: those of its files, its tokenizer's, and `end_of_turn`.
@@ -149,6 +167,7 @@ impl ModelFacts {
             "num_hidden_layers": config.num_hidden_layers,
             "num_attention_heads": config.num_attention_heads,
             "vocab_size": config.vocab_size,
+            "new_rows": config.new_rows(),
             "max_position_embeddings": config.max_position_embeddings,
             "tie_word_embeddings": config.tie_word_embeddings,
             "capabilities": crate::capabilities::of(&config.architecture),
@@ -256,13 +275,46 @@ pub fn machine_json(device: &Device) -> Value {
     fields
 }
 
-/// The embedding would have to grow.
-fn too_few_rows(tokenizer: &Tokenizer, model: &ModelConfig, rows: usize) -> Diagnostic {
-    let (tokens, own) = (tokenizer.vocab_size(), model.vocab_size);
-    let message = format!("an embedding of {rows} rows is asked for, and the model's has {own}");
-    Diagnostic::error("model::vocabulary", message)
-        .why(format!("the tokenizer has {tokens} tokens, and rows are not added here"))
-        .help(format!("delete the line, or resize it with transformers first: `model.resize_token_embeddings({rows})`"))
+/// Rows that the embedding needs and does not have, where the config asks for them: for new tokens that are looked up, or for
+/// `resize_token_embeddings_to_32x`.
+fn wanted_rows(config: &Config, tokenizer: &Tokenizer, model: &ModelConfig) -> Option<usize> {
+    let is_filler =
+        |text: &String| config.special_tokens.pad_token.as_ref() == Some(text) && !config.tokens.contains(text);
+    let is_beyond = |(id, text): &(u32, String)| *id as usize >= model.vocab_size && !is_filler(text);
+    let to_32x = config.resize_token_embeddings_to_32x;
+    let rows = tokenizer.vocab_size();
+    let rows = if to_32x { rows.next_multiple_of(32) } else { rows };
+    let is_asked = to_32x || tokenizer.new_tokens().iter().any(is_beyond);
+    Some(rows).filter(|&rows| is_asked && rows > model.vocab_size)
+}
+
+/// Says that the vocabulary grows.
+fn grown(tokenizer: &Tokenizer, model: &ModelConfig, rows: usize) -> Diagnostic {
+    const SHOWN: usize = 4;
+    let new = tokenizer.new_tokens();
+    let mut names: Vec<String> = new.iter().take(SHOWN).map(|(_, text)| format!("`{text}`")).collect();
+    names.extend((new.len() > SHOWN).then(|| format!("{} more", new.len() - SHOWN)));
+    let of = if names.is_empty() { String::new() } else { format!(" for the new tokens {}", names.join(", ")) };
+    let own = model.vocab_size;
+    Diagnostic::new(Severity::Note, "model::vocabulary", format!("the embedding grows from {own} rows to {rows}{of}"))
+}
+
+/// An entry of `lora_modules_to_save` that cannot be had.
+fn not_saved(loaded: &LoadedConfig, error: NotSaved) -> Diagnostic {
+    let (entry, diagnostic) = match error {
+        NotSaved::Nothing(entry) => {
+            let message = format!("no module of the model has a name that ends in `{entry}`");
+            let help = "modules look like `model.embed_tokens`, `lm_head` and `model.norm`";
+            (entry, Diagnostic::error("config::no-match", message).help(help))
+        }
+        NotSaved::Packed(entry, module) => {
+            let message = format!("`{module}` cannot be trained: its weights are held in few bits");
+            let help = "name embedding, output projection or norms, or leave `load_in_4bit` and `load_in_8bit` out";
+            (entry, Diagnostic::error("config::conflict", message).help(help))
+        }
+    };
+    let index = loaded.config.lora_modules_to_save.iter().position(|own| *own == entry).unwrap_or(0);
+    diagnostic.at(loaded.source.nearest_place(&loaded.entry_path("lora_modules_to_save", index)))
 }
 
 fn missing_model(name: &str) -> Diagnostic {

@@ -147,6 +147,13 @@ pub fn lora(loaded: &LoadedConfig, model: &ModelFacts) -> Result<LoraConfig, Fai
             .help("leave `lm_head` out of `lora_target_modules`, or write `peft_use_dora: false`")
             .into());
     }
+    if let Some(module) = model.saved.adapted(&model.config, &modules) {
+        let message = format!("`{module}` gets an adapter and is trained whole");
+        return Err(Diagnostic::error("config::conflict", message)
+            .at(loaded.source.nearest_place("lora_modules_to_save"))
+            .help("leave it out of `lora_modules_to_save`, or out of the targets")
+            .into());
+    }
     let names = modules.names(&model.config);
     let ranks = by_pattern(loaded, &names, "lora_rank_pattern", &config.lora_rank_pattern);
     let alphas = by_pattern(loaded, &names, "lora_alpha_pattern", &config.lora_alpha_pattern);
@@ -164,6 +171,7 @@ pub fn lora(loaded: &LoadedConfig, model: &ModelFacts) -> Result<LoraConfig, Fai
         use_rslora: config.peft_use_rslora,
         use_dora: config.peft_use_dora,
         modules,
+        saved: model.saved.clone(),
         ranks: ranks.into_iter().map(|(module, rank)| (module, rank as usize)).collect(),
         alphas,
     })

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use engine::adapter::peft::parameter_name;
 use engine::kernels::Kernels;
 use engine::{EngineError, Trainer};
 use serde_json::{Map, Value};
@@ -130,7 +131,8 @@ impl Tensors {
         for file in checkpoint.weights.iter().map(String::as_str).chain([OPTIMIZER_FILE]) {
             for (name, place) in header(&checkpoint.path.join(file))? {
                 // Weights keep the names that transformers and PEFT give them.
-                places.insert(if file == OPTIMIZER_FILE { name } else { format!("param/{name}") }, place);
+                let is_state = file == OPTIMIZER_FILE;
+                places.insert(if is_state { name } else { format!("param/{}", parameter_name(&name)) }, place);
             }
         }
         Ok(Self { places })

@@ -31,7 +31,7 @@ pub(super) fn write(tokenizer: &Tokenizer, template: Option<&str>, directory: &P
     }
     let trained = template.map(|template| Trained::of(tokenizer, template));
     let config = edited(tokenizer, CONFIG, |config| {
-        let changed = rename(config, tokenizer);
+        let changed = rename(config, tokenizer) | replace(config, tokenizer);
         changed | trained.as_ref().is_some_and(|trained| trained.settle(config))
     })?;
     let has_config = config.is_some() || tokenizer.directory().join(CONFIG).is_file();
@@ -111,6 +111,19 @@ fn rename(object: &mut Map<String, Value>, tokenizer: &Tokenizer) -> bool {
         let is = object.get(*name).map(|value| value.get("content").unwrap_or(value).clone());
         if is != Some(token.as_str().into()) {
             object.insert((*name).to_owned(), token.as_str().into());
+            changed = true;
+        }
+    }
+    changed
+}
+
+/// Writes the texts that the config gave added tokens; true where one was another.
+fn replace(config: &mut Map<String, Value>, tokenizer: &Tokenizer) -> bool {
+    let Some(decoder) = config.get_mut("added_tokens_decoder") else { return false };
+    let mut changed = false;
+    for (id, text) in tokenizer.overrides() {
+        if let Some(token) = decoder.get_mut(id.to_string()).filter(|token| token["content"] != text.as_str()) {
+            token["content"] = text.as_str().into();
             changed = true;
         }
     }

@@ -53,10 +53,12 @@ pub(super) fn run(args: &MergeLoraArgs) -> Result<ExitStatus, Failure> {
         let message = format!("`{}` is there already, and no run here made it", target.display());
         return Err(Diagnostic::error("merge::exists", message).help("name another directory with `--output`").into());
     }
-    let lora = peft::load(&CpuKernels, &model.config, &adapter).map_err(EngineError::from)?;
+    let mut config = model.config.clone();
+    peft::fit(&mut config, &adapter).map_err(EngineError::from)?;
+    let lora = peft::load(&CpuKernels, &config, &adapter).map_err(EngineError::from)?;
     let template = selection::template(&loaded, &model)?;
     let pending = PendingDirectory::create(&target)?;
-    merge(&model.config, base, &lora, pending.path())?;
+    merge(&config, base, &lora, pending.path())?;
     model_files(&loaded, &model, template.as_ref()).write_beside(pending.path())?;
     pending.publish()?;
     match args.config.output() {

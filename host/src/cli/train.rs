@@ -374,6 +374,7 @@ help: raise `max_steps` or `num_epochs` to go on, or start again with `--overwri
             "peft_use_dora",
             "lora_rank_pattern",
             "lora_alpha_pattern",
+            "lora_modules_to_save",
             "peft_layers_to_transform",
             "unfrozen_parameters",
             "row_filters",

@@ -58,7 +58,7 @@ pub(super) const TOP: Table = &[
         Instead("models are directories here; download the revision first: `hf download ORG/NAME --revision REV --local-dir DIR`")),
     (&["cls_model_config", "model_config", "overrides_of_model_config", "overrides_of_model_kwargs", "model_kwargs", "model_quantization_config*", "rope_scaling"],
         Instead("edit `config.json` in the model's directory")),
-    (&["tokenizer_legacy", "tokenizer_use_mistral_common", "processor_*", "image_*", "added_tokens_overrides", "tokens", "shrink_embeddings", "mean_resizing_embeddings", "fix_untrained_tokens", "embeddings_skip_upcast"],
+    (&["tokenizer_legacy", "tokenizer_use_mistral_common", "processor_*", "image_*", "shrink_embeddings", "fix_untrained_tokens", "embeddings_skip_upcast"],
         Instead("the tokenizer is used as it is; add tokens and resize the embedding with transformers first")),
     (&["num_labels", "reward_model", "process_reward_model", "center_rewards_coefficient"],
         Instead("only causal language models are trained here")),
@@ -79,7 +79,7 @@ pub(super) const TOP: Table = &[
         Instead("training computes in bfloat16 or in float32 (`bf16`, `float32`); delete the line")),
 
     // --- adapters and freezing ---
-    (&["lora_modules_to_save", "lora_target_parameters", "peft_trainable_token_indices", "loraplus_*", "peft_init_lora_weights", "peft_layers_pattern", "peft_layer_replication", "peft", "peft_*", "lora_on_cpu"],
+    (&["lora_target_parameters", "peft_trainable_token_indices", "loraplus_*", "peft_init_lora_weights", "peft_layers_pattern", "peft_layer_replication", "peft", "peft_*", "lora_on_cpu"],
         Instead("adapters are LoRA on linear layers, plain, rank-stabilized or with DoRA: `lora_r`, `lora_alpha`, `lora_target_modules`, `peft_use_rslora`, `peft_use_dora`, `peft_layers_to_transform`")),
     (&["mora", "mora_type", "use_mora", "train_attn", "train_mlp", "train_unembed", "hatchery"],
         Instead("adapters are LoRA: `lora_r`, `lora_alpha`, `lora_target_modules`")),

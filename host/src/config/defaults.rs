@@ -1,5 +1,7 @@
 //! Every default, in one place: a config before the user said anything, and what follows from other keys afterwards.
 
+use std::collections::BTreeMap;
+
 use super::read::Context;
 use super::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
 use super::values::{
@@ -19,7 +21,10 @@ pub(super) fn config() -> Config {
         tokenizer_type: None,
         reinit_weights: false,
         resize_token_embeddings_to_32x: false,
+        mean_resizing_embeddings: true,
         special_tokens: SpecialTokens::default(),
+        tokens: Vec::new(),
+        added_tokens_overrides: BTreeMap::new(),
         device: DeviceChoice::Auto,
         bf16: AutoBool::Auto,
         fp16: false,
@@ -53,6 +58,7 @@ pub(super) fn config() -> Config {
         peft_use_dora: false,
         lora_rank_pattern: Patterns::default(),
         lora_alpha_pattern: Patterns::default(),
+        lora_modules_to_save: Vec::new(),
         lora_model_dir: None,
         peft_layers_to_transform: None,
         unfrozen_parameters: Vec::new(),

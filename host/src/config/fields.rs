@@ -3,6 +3,8 @@
 //! What concerns one key, or keys that have no meaning without each other, is checked here. Combinations that are
 //! possible but unwise are the business of the rule plugins.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::axolotl_keys::DATASET;
@@ -47,6 +49,8 @@ pub(super) const ADAMW_IN_LESS: [(&str, u32); 7] = [
 ];
 /// Patterns that `unfrozen_parameters` may have.
 const PATTERNS: usize = 2000;
+/// Bytes of a token that a config adds.
+const TOKEN_BYTES: usize = 1024;
 /// Keys of an entry of `datasets`, to recognize one that lost its indentation.
 const DATASET_KEYS: [&str; 8] = [
     "path",
@@ -102,6 +106,8 @@ fn model(top: &Section<'_>, config: &mut Config) {
     }
     fill(&mut config.reinit_weights, top.read("reinit_weights"));
     fill(&mut config.resize_token_embeddings_to_32x, top.read("resize_token_embeddings_to_32x"));
+    fill(&mut config.mean_resizing_embeddings, top.read("mean_resizing_embeddings"));
+    new_tokens(top, config);
     if let Some(tokens) = top.value("special_tokens").and_then(|value| Section::of(cx, "special_tokens", value, &[])) {
         config.special_tokens.bos_token = tokens.read("bos_token");
         config.special_tokens.eos_token = tokens.read("eos_token");
@@ -228,6 +234,41 @@ fn dataset(cx: &Context<'_>, path: String, value: &Value) -> Option<DatasetConfi
     Some(dataset)
 }
 
+/// `tokens` and `added_tokens_overrides`.
+fn new_tokens(top: &Section<'_>, config: &mut Config) {
+    let cx = top.cx;
+    // Old configs name special tokens here.
+    if let Some(Value::Object(named)) = top.value("tokens").filter(|value| value.as_object().is_some()) {
+        let help =
+            format!("write them below `special_tokens`: `{}`", named.keys().cloned().collect::<Vec<_>>().join("`, `"));
+        cx.report(cx.error("wrong-type", "tokens", "`tokens` is a list of texts").help(help));
+    } else {
+        fill(&mut config.tokens, top.read("tokens"));
+    }
+    let texts = config.tokens.iter().enumerate().map(|(index, text)| (format!("tokens[{index}]"), text));
+    let overrides: Option<BTreeMap<String, String>> = top.read("added_tokens_overrides");
+    let mut named = BTreeMap::new();
+    for (key, text) in overrides.into_iter().flatten() {
+        let path = join("added_tokens_overrides", &key);
+        match key.parse::<u32>() {
+            Ok(id) => drop(named.insert(id, text)),
+            Err(_) => {
+                let message = format!("`{key}` is not the id of a token");
+                cx.report(cx.error("wrong-type", &path, message).help("write a number: `128041: '<|im_start|>'`"));
+            }
+        }
+    }
+    config.added_tokens_overrides = named;
+    let overrides = config.added_tokens_overrides.iter();
+    let overrides = overrides.map(|(id, text)| (join("added_tokens_overrides", &id.to_string()), text));
+    for (path, text) in texts.chain(overrides) {
+        if text.is_empty() || text.len() > TOKEN_BYTES {
+            let message = format!("a token is a text of 1 to {TOKEN_BYTES} bytes");
+            cx.report(cx.error("out-of-range", &path, message));
+        }
+    }
+}
+
 fn chat(top: &Section<'_>, config: &mut Config) {
     let cx = top.cx;
     fill(&mut config.chat_template, word_of(top, "chat_template", &CHAT_TEMPLATES));
@@ -271,6 +312,7 @@ fn trained(top: &Section<'_>, config: &mut Config) {
         &mut config.lora_alpha_pattern,
         lora_pattern(top, "lora_alpha_pattern", "above 0", |alpha: &f64| *alpha > 0.0),
     );
+    fill(&mut config.lora_modules_to_save, top.read("lora_modules_to_save"));
     config.lora_model_dir = top.file_path("lora_model_dir");
     config.peft_layers_to_transform = top.read::<Vec<u32>>("peft_layers_to_transform");
     fill(&mut config.unfrozen_parameters, top.read("unfrozen_parameters"));
@@ -579,6 +621,7 @@ fn together(cx: &Context<'_>, config: &Config, is_given: impl Fn(&str) -> bool) 
     let own = [
         ("lora_rank_pattern", !config.lora_rank_pattern.0.is_empty()),
         ("lora_alpha_pattern", !config.lora_alpha_pattern.0.is_empty()),
+        ("lora_modules_to_save", !config.lora_modules_to_save.is_empty()),
         ("lora_model_dir", config.lora_model_dir.is_some()),
     ];
     for (key, _) in own.into_iter().filter(|(_, is_set)| config.adapter.is_none() && *is_set) {

@@ -34,11 +34,20 @@ pub struct Config {
     /// Start from fresh seeded weights instead of the ones in `base_model`, which then needs no weight files.
     /// Default: `false`.
     pub reinit_weights: bool,
-    /// An embedding of at least as many rows as the tokenizer has tokens, rounded up to a multiple of 32. Rows are not added
-    /// here: where the model has fewer, that is an error. Default: `false`.
+    /// An embedding of at least as many rows as the tokenizer has tokens, rounded up to a multiple of 32. Default: `false`.
     pub resize_token_embeddings_to_32x: bool,
-    /// Special tokens instead of the tokenizer's own. Example: `{pad_token: "<|pad|>"}`.
+    /// New rows of embedding and output projection start as the mean of those that there are, as in transformers, which adds a
+    /// trace of noise; `false`: at random, with the model's `initializer_range`. Default: `true`.
+    pub mean_resizing_embeddings: bool,
+    /// Special tokens instead of the tokenizer's own. One that the vocabulary lacks is added, with a new row of the embedding
+    /// unless it is the `pad_token`, which is never looked up. Example: `{pad_token: "<|pad|>"}`.
     pub special_tokens: SpecialTokens,
+    /// Texts that become one token each, with new rows of embedding and output projection where the vocabulary lacks them.
+    /// Default: `[]`. Example: `['<|im_start|>', '<|im_end|>']`.
+    pub tokens: Vec<String>,
+    /// Other texts for added tokens of the tokenizer, such as reserved ones, by their ids. Default: `{}`. Example:
+    /// `{128041: '<|im_start|>'}`.
+    pub added_tokens_overrides: BTreeMap<u32, String>,
 
     // --- device and precision ---
     /// Where training computes: `cpu`, `cuda` or `cuda:N` for an NVIDIA GPU (N counts from 0), or `auto` for the first GPU
@@ -130,6 +139,10 @@ pub struct Config {
     pub lora_rank_pattern: Patterns<u32>,
     /// The same of `lora_alpha` (PEFT's `alpha_pattern`). Default: `{}`. Example: `{down_proj: 128}`.
     pub lora_alpha_pattern: Patterns<f64>,
+    /// Modules that are trained whole beside the adapters and saved with them, by what their full names end in (PEFT's
+    /// `modules_to_save`): `embed_tokens`, `lm_head`, norms. Where the two are one tensor, each of them that is named is trained
+    /// by itself. Default: `[]`. Example: `[embed_tokens, lm_head]`.
+    pub lora_modules_to_save: Vec<String>,
     /// Directory of an adapter in PEFT's form that training starts from, instead of a fresh one: of the same modules, ranks and
     /// scales as this config says.
     pub lora_model_dir: Option<String>,
@@ -250,7 +263,7 @@ impl Config {
     }
 }
 
-/// `special_tokens`: each a token of the vocabulary, or none to leave the tokenizer's own.
+/// `special_tokens`: none leaves the tokenizer's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SpecialTokens {
     /// Beginning of a text.

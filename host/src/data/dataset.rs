@@ -576,7 +576,7 @@ mod tests {
     use plugin_runtime::types::{Row, RowBatch, RowError, Segment};
 
     use super::super::tokenize::TextBudget;
-    use super::super::tokenizer::{SpecialTokens, Tokenizer};
+    use super::super::tokenizer::{Changes, Tokenizer};
     use super::*;
 
     /// So many rows, some at a time.
@@ -613,7 +613,7 @@ mod tests {
     #[test]
     fn one_two_and_five_threads_give_the_same_samples() {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/quickstart/model");
-        let tokenizer = Tokenizer::load(&model, &SpecialTokens::default()).unwrap();
+        let tokenizer = Tokenizer::load(&model, &Changes::default()).unwrap();
         let encoder = Encoder {
             tokenizer: &tokenizer,
             template: None,

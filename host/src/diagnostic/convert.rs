@@ -160,9 +160,12 @@ impl From<TokenizerError> for Diagnostic {
                 .help("download `tokenizer.json` of the model, or name a directory that has one in `tokenizer_config`"),
             TokenizerError::NoRow { .. } => diagnostic("model::vocabulary")
                 .why("a token without a row cannot be looked up")
-                .help("use the tokenizer that belongs to the model; new tokens cannot be added"),
-            TokenizerError::UnknownSpecial { .. } => diagnostic("tokenizer::unknown-token")
-                .help("name a token of the vocabulary under `special_tokens`; new tokens cannot be added"),
+                .help("use the tokenizer that belongs to the model, or write `resize_token_embeddings_to_32x: true`"),
+            TokenizerError::NotAdded { .. } => diagnostic("tokenizer::override")
+                .help("name reserved tokens in `added_tokens_overrides`; a new token belongs into `tokens`"),
+            TokenizerError::Twice { .. } => {
+                diagnostic("tokenizer::override").help("use the token that is there, or write another text")
+            }
             _ => diagnostic("tokenizer::invalid"),
         }
     }

@@ -109,6 +109,7 @@ fn techniques(config: &Config) -> BTreeSet<String> {
             "lora-patterns",
             is_lora && !(config.lora_rank_pattern.0.is_empty() && config.lora_alpha_pattern.0.is_empty()),
         ),
+        ("modules-saved", is_lora && !config.lora_modules_to_save.is_empty()),
         ("adapter-start", is_lora && config.lora_model_dir.is_some()),
         ("lora-dropout", is_lora && config.lora_dropout > 0.0),
         ("freezing", !is_lora && !config.unfrozen_parameters.is_empty()),

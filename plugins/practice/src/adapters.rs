@@ -55,6 +55,13 @@ pub(crate) const RULES: &[Rule] = &[
         evidence: "Hu et al. 2021, arXiv 2106.09685: r is far below the size of the weights, 1 to 64 in all experiments",
         check: rank_that_is_not_low,
     },
+    Rule {
+        id: "H22",
+        severity: Severity::Warning,
+        summary: "the rows of new tokens are trained",
+        evidence: "Axolotl's loader of tokenizers: \"Please set lora_modules_to_save to [embed_tokens, lm_head] when using an adapter and changing the special tokens.\"",
+        check: new_rows_that_stay,
+    },
 ];
 
 /// What means nothing without `adapter`. `lora_r`, `lora_alpha` and the targets are told by the config reader.
@@ -138,6 +145,25 @@ fn settings_without_adapter(facts: &Facts) -> Option<Violation> {
     })
 }
 
+fn new_rows_that_stay(facts: &Facts) -> Option<Violation> {
+    let rows = facts.model("new_rows").as_u64().filter(|rows| *rows > 0 && is_lora(facts))?;
+    let saved = facts.list("lora_modules_to_save");
+    let is_saved = |module: &str| {
+        saved.iter().filter_map(|entry| entry.as_str()).any(|entry| !entry.is_empty() && module.ends_with(entry))
+    };
+    let missing: Vec<&str> =
+        ["embed_tokens", "lm_head"].into_iter().filter(|module| !is_saved(&format!("model.{module}"))).collect();
+    (!missing.is_empty()).then(|| {
+        Violation::at(
+            "lora_modules_to_save",
+            format!("{rows} new rows of `{}` are not trained", missing.join("` and `")),
+            "an adapter leaves the model's own weights as they are, and a new row says nothing of its token",
+        )
+        .and("tokens")
+        .help("write `lora_modules_to_save: [embed_tokens, lm_head]`")
+    })
+}
+
 fn rank_that_is_not_low(facts: &Facts) -> Option<Violation> {
     let (r, size) = (facts.number("lora_r")?, facts.model("hidden_size").as_f64()?);
     (is_lora(facts) && r >= size).then(|| {
@@ -203,6 +229,18 @@ mod tests {
     fn h14_all_layers_or_these() {
         assert_eq!(lora(json!({"lora_target_modules": ["q_proj"]})), ["H14"]);
         assert_eq!(lora(json!({"lora_target_modules": ["q_proj"], "lora_target_linear": false})), [""; 0]);
+    }
+
+    #[test]
+    fn h22_rows_of_new_tokens() {
+        let run = |saved: Value, rows: u64| {
+            let config = json!({"adapter": "lora", "lora_r": 8, "lora_alpha": 16, "lora_modules_to_save": saved});
+            fired(config, json!({"num_hidden_layers": 4, "hidden_size": 128, "new_rows": rows}))
+        };
+        assert_eq!(run(json!([]), 2), ["H22"]);
+        assert_eq!(run(json!(["embed_tokens"]), 2), ["H22"]);
+        assert_eq!(run(json!(["model.embed_tokens", "lm_head"]), 2), [""; 0]);
+        assert_eq!(run(json!([]), 0), [""; 0]);
     }
 
     #[test]

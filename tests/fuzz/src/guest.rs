@@ -16,7 +16,7 @@ use host::data::source::Source;
 use host::data::strategy::PromptStrategy;
 use host::data::template::{ChatTemplate, built_in};
 use host::data::tokenize::{Encoder, TextBudget};
-use host::data::tokenizer::{SpecialTokens, Tokenizer};
+use host::data::tokenizer::{Changes, Tokenizer};
 use host::diagnostic::{self as messages, Diagnostic};
 use host::train::reward::NamedReward;
 use plugin_runtime::types::{
@@ -141,7 +141,7 @@ static STAGE: LazyLock<Stage> = LazyLock::new(|| {
         play(&plugins, kind, &[]);
     }
     let model = root().join("configs/quickstart/model");
-    let tokenizer = Tokenizer::load(&model, &SpecialTokens::default()).expect("a tokenizer");
+    let tokenizer = Tokenizer::load(&model, &Changes::default()).expect("a tokenizer");
     let template =
         ChatTemplate::new(built_in("chatml").expect("a template"), &BTreeMap::new(), NOW).expect("a template");
     let loaded = load(&root().join("configs/lora.yml"), &[]).expect("a config");

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use engine::adapter::peft;
 use engine::kernels::cpu::CpuKernels;
 use engine::model::config::ModelConfig;
 use engine::model::layout::Layout;
@@ -89,10 +90,13 @@ static TIED: LazyLock<ModelConfig> =
 pub(crate) fn adapter(bytes: &[u8]) {
     let [config, weights] = files(bytes);
     let folder = directory(&[("adapter_config.json", config), ("adapter_model.safetensors", weights)]);
-    match engine::adapter::peft::load(&CpuKernels, &TIED, folder.path()) {
-        Ok(lora) => {
+    let mut model = TIED.clone();
+    let loaded = peft::fit(&mut model, folder.path()).and_then(|()| peft::load(&CpuKernels, &model, folder.path()));
+    match loaded {
+        Ok(peft::Adapter { lora, given }) => {
+            assert!(given.values().flatten().all(|value| value.is_finite()));
             let config = lora.config();
-            for module in config.modules.names(&TIED) {
+            for module in config.modules.names(&model) {
                 let (r, scale) = config.of(&module);
                 assert!(r > 0 && scale.is_finite(), "{config:?}");
             }

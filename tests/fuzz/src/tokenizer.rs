@@ -1,6 +1,6 @@
 //! Tokenizers: the files of a model, and what they make of a text.
 
-use host::data::tokenizer::{SpecialTokens, Tokenizer};
+use host::data::tokenizer::{Changes, Tokenizer};
 
 use crate::{directory, files, told};
 
@@ -8,7 +8,7 @@ use crate::{directory, files, told};
 pub(crate) fn tokenizer(bytes: &[u8]) {
     let [tokenizer, names, text] = files(bytes);
     let folder = directory(&[("tokenizer.json", tokenizer), ("tokenizer_config.json", names)]);
-    let tokenizer = match Tokenizer::load(folder.path(), &SpecialTokens::default()) {
+    let tokenizer = match Tokenizer::load(folder.path(), &Changes::default()) {
         Ok(tokenizer) => tokenizer,
         Err(error) => return told(error),
     };

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use engine::adapter::{LoraConfig, Modules};
+use engine::adapter::{LoraConfig, Modules, Saved};
 use engine::kernels::Kernels;
 use engine::kernels::cpu::CpuKernels;
 use engine::kernels::cuda::library::Search;
@@ -64,6 +64,7 @@ fn run<K: Kernels>(
             use_rslora: false,
             use_dora: false,
             modules: Modules::of(LinearKind::ALL),
+            saved: Saved::default(),
             ranks: BTreeMap::new(),
             alphas: BTreeMap::new(),
         }),

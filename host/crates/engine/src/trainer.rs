@@ -13,10 +13,10 @@ use crate::model::config::ModelConfig;
 use crate::model::layout::{GradientLayout, Slot};
 use crate::model::weights::WeightSource;
 use crate::model::{Exact, Grads, Memory, Workspace};
-use crate::optim::{AdamW, AdamWConfig};
+use crate::optim::{AdamW, AdamWConfig, Elements};
 use crate::{Batch, EngineError};
 
-/// What is trained of the model's own weights. With an adapter, none of them is.
+/// What is trained of the model's own weights. With an adapter, these are what its config says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trainable {
     /// Everything.
@@ -28,9 +28,9 @@ pub enum Trainable {
 /// How to train.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainerOptions {
-    /// Which weights; ignored with an adapter.
+    /// Which of the model's own weights.
     pub trainable: Trainable,
-    /// Train an adapter beside frozen weights.
+    /// Train an adapter too. Its config says which weights are not frozen beside it (`modules_to_save`).
     pub lora: Option<LoraConfig>,
     /// Keep only layer inputs for the backward pass and compute the rest again.
     pub gradient_checkpointing: bool,
@@ -79,8 +79,11 @@ pub struct Trainer<K: Kernels = CpuKernels> {
     model: Model<K>,
     options: TrainerOptions,
     layout: GradientLayout,
+    /// Gradients of the model's own weights.
     gradients: K::Buffer,
+    /// Gradients of the adapter.
     adapter_gradients: Option<K::Buffer>,
+    /// A group each of the arenas that have something to train: the model's, the adapter's.
     optimizer: AdamW<K>,
     workspace: Workspace<K>,
     evaluation: Workspace<K>,
@@ -130,7 +133,7 @@ impl<K: Kernels> Trainer<K> {
     pub(crate) fn with_model(mut model: Model<K>, options: TrainerOptions) -> Result<Self, EngineError> {
         let layers = model.config.num_hidden_layers;
         if let Some(lora) = &options.lora {
-            check_lora(lora, layers)?;
+            check_lora(lora, &model.config)?;
             if model.lora.is_none() {
                 model.lora = Some(Lora::new(&model.kernels, &model.config, lora.clone(), options.seed));
             }
@@ -139,9 +142,8 @@ impl<K: Kernels> Trainer<K> {
             let reason = "weights that are quantized cannot be trained: train an adapter beside them".into();
             return Err(EngineError::Options { reason });
         }
-        let nothing = BTreeSet::new();
         let trained = match (&options.trainable, &model.lora) {
-            (_, Some(_)) => Some(&nothing),
+            (_, Some(lora)) => Some(&lora.config().saved.parameters),
             (Trainable::All, None) => None,
             (Trainable::Named(names), None) => Some(names),
         };
@@ -153,18 +155,20 @@ impl<K: Kernels> Trainer<K> {
         if layout.len + adapter_len == 0 {
             return Err(EngineError::Options { reason: "nothing is left to train".into() });
         }
-        let lowest = model.lora.as_ref().map_or_else(|| layout.lowest(), Lora::lowest);
+        let lowest = layout.lowest().min(model.lora.as_ref().map_or(usize::MAX, Lora::lowest));
         let memory = Memory { from: lowest.saturating_sub(1), checkpoint: options.gradient_checkpointing };
         let kernels = &model.kernels;
         if kernels.precision() != Precision::F32 && layout.len > 0 {
             let buffer = kernels.alloc(Format::Exact, layout.len);
             model.exact = Some(Exact { places: layout.trained.clone(), buffer });
         }
-        let segments = model.lora.as_ref().map_or_else(|| layout.segments.clone(), Lora::segments);
+        let adapter_segments = model.lora.as_ref().map_or_else(Vec::new, Lora::segments);
+        let groups = [(layout.segments.as_slice(), layout.len), (&adapter_segments, adapter_len)];
+        let groups: Vec<_> = groups.into_iter().filter(|(_, len)| *len > 0).collect();
         Ok(Self {
             gradients: kernels.alloc(Format::Exact, layout.len),
             adapter_gradients: model.lora.as_ref().map(|lora| kernels.alloc(Format::Exact, lora.len())),
-            optimizer: AdamW::new(kernels, options.adamw, &segments, layout.len + adapter_len),
+            optimizer: AdamW::new(kernels, options.adamw, &groups),
             workspace: Workspace::new(memory),
             evaluation: Workspace::new(Memory::none(&model.config)),
             tally: kernels.tally(),
@@ -185,8 +189,11 @@ impl<K: Kernels> Trainer<K> {
             return Err(EngineError::Options { reason: "there is no adapter to start from another".into() });
         };
         let found = peft::load_like(&CpuKernels, config, adapter, lora.config())?;
-        for slot in found.slots() {
-            lora.put(kernels, slot, &found.get(&CpuKernels, slot));
+        for slot in found.lora.slots() {
+            lora.put(kernels, slot, &found.lora.get(&CpuKernels, slot));
+        }
+        for (name, values) in &found.given {
+            self.model.put(name, values);
         }
         self.model.measure();
         Ok(self.model.kernels.check()?)
@@ -253,9 +260,9 @@ impl<K: Kernels> Trainer<K> {
 
     /// Every trained tensor's gradient.
     pub fn gradient_report(&self) -> Vec<GradientReport> {
-        let report = |(slot, offset): (&Slot, usize)| {
+        let report = |Trained { slot, arena, offset }: Trained<'_>| {
             let (kernels, mut tally) = (&self.model.kernels, self.model.kernels.tally());
-            kernels.sum_of_squares(slot.len, at(self.gradient_buffer(), offset), &mut tally);
+            kernels.sum_of_squares(slot.len, at(self.gradients_of(arena), offset), &mut tally);
             let square = kernels.totals(&tally).squares;
             GradientReport { name: slot.name.clone(), norm: square.sqrt(), finite: square.is_finite() }
         };
@@ -264,9 +271,9 @@ impl<K: Kernels> Trainer<K> {
 
     /// A copy of one trained tensor's gradient.
     pub fn gradient(&self, name: &str) -> Option<Vec<f32>> {
-        let (slot, offset) = self.trained().into_iter().find(|(slot, _)| slot.name == name)?;
+        let Trained { slot, arena, offset } = self.trained().into_iter().find(|trained| trained.slot.name == name)?;
         let mut values = vec![0.0; slot.len];
-        self.model.kernels.download(at(self.gradient_buffer(), offset), &mut values);
+        self.model.kernels.download(at(self.gradients_of(arena), offset), &mut values);
         Some(values)
     }
 
@@ -287,17 +294,20 @@ impl<K: Kernels> Trainer<K> {
     /// [`EngineError::NonFiniteGradient`] names the tensors, [`EngineError::Device`] tells of a device that fails; nothing
     /// is changed then.
     pub fn apply(&mut self, lr: f64, max_grad_norm: Option<f64>) -> Result<StepStats, EngineError> {
-        let total = self.gradient_len();
-        let Self { model, gradients, adapter_gradients, optimizer, tally, .. } = self;
+        let Self { model, layout, gradients, adapter_gradients, optimizer, tally, .. } = self;
         let Model { kernels, params, exact, lora, .. } = model;
-        let gradients = adapter_gradients.as_ref().unwrap_or(gradients);
-        kernels.sum_of_squares(total, at(gradients, 0), tally);
+        let exact = exact.as_mut().map(|exact| &mut exact.buffer);
+        let own = (layout.len, Elements { gradients, params, exact });
+        let adapter = lora.as_mut().zip(adapter_gradients.as_ref()).map(|(lora, gradients)| {
+            (lora.len(), Elements { gradients, params: &mut lora.params, exact: lora.exact.as_mut() })
+        });
+        let groups = std::iter::once(own).chain(adapter).filter(|(len, _)| *len > 0);
+        let groups: Vec<(usize, Elements<'_, K::Buffer>)> = groups.collect();
+        for (len, Elements { gradients, .. }) in &groups {
+            kernels.sum_of_squares(*len, at(*gradients, 0), tally);
+        }
         kernels.clip(max_grad_norm, tally);
-        let (params, exact) = match lora {
-            Some(lora) => (&mut lora.params, lora.exact.as_mut()),
-            None => (params, exact.as_mut().map(|exact| &mut exact.buffer)),
-        };
-        optimizer.step(kernels, lr, tally, gradients, params, exact);
+        optimizer.step(kernels, lr, tally, groups.into_iter().map(|(_, elements)| elements));
         let totals = kernels.totals(tally);
         kernels.check()?;
         let grad_norm = totals.squares.sqrt();
@@ -321,7 +331,7 @@ impl<K: Kernels> Trainer<K> {
 
     /// Elements that are trained.
     pub fn trainable_parameters(&self) -> u64 {
-        self.trained().iter().map(|(slot, _)| slot.len as u64).sum()
+        self.trained().iter().map(|trained| trained.slot.len as u64).sum()
     }
 
     /// Elements of model and adapter.
@@ -341,7 +351,7 @@ impl<K: Kernels> Trainer<K> {
         MemoryUse {
             weights: [params, words].into_iter().chain(exact).chain(adapter).map(bytes).sum(),
             gradients: bytes(&self.gradients) + self.adapter_gradients.as_ref().map_or(0, bytes),
-            optimizer: bytes(&self.optimizer.exp_avg) + bytes(&self.optimizer.exp_avg_sq),
+            optimizer: self.optimizer.buffers().map(bytes).sum(),
             activations: self.workspace.bytes(kernels) + self.evaluation.bytes(kernels),
         }
     }
@@ -357,22 +367,17 @@ impl<K: Kernels> Trainer<K> {
     /// # Errors
     /// Whatever `visit` returns.
     pub fn visit_state<E>(&self, visit: &mut dyn FnMut(&str, &[usize], &[f32]) -> Result<(), E>) -> Result<(), E> {
-        for (kind, moments) in [
-            ("exp_avg", Some(&self.optimizer.exp_avg)),
-            ("exp_avg_sq", Some(&self.optimizer.exp_avg_sq)),
-            ("param", None),
-        ] {
-            for (slot, offset) in self.trained() {
-                let values = match moments {
-                    Some(buffer) => {
-                        let mut values = vec![0.0; slot.len];
-                        self.model.kernels.download(at(buffer, offset), &mut values);
-                        values
-                    }
-                    None => self.parameter(&slot.name).unwrap_or_default(),
-                };
+        for (index, kind) in AdamW::<K>::STATE.into_iter().enumerate() {
+            for Trained { slot, arena, offset } in self.trained() {
+                let mut values = vec![0.0; slot.len];
+                let state = &self.optimizer.state(self.group(arena))[index];
+                self.model.kernels.download(at(state, offset), &mut values);
                 visit(&format!("{kind}/{}", slot.name), &slot.shape, &values)?;
             }
+        }
+        for Trained { slot, .. } in self.trained() {
+            let values = self.parameter(&slot.name).unwrap_or_default();
+            visit(&format!("{PARAMETER}/{}", slot.name), &slot.shape, &values)?;
         }
         Ok(())
     }
@@ -380,12 +385,12 @@ impl<K: Kernels> Trainer<K> {
     /// Names and shapes of what [`visit_state`](Self::visit_state) gives, in its order.
     pub fn state_specs(&self) -> Vec<(String, Vec<usize>)> {
         let spec = |kind: &str| {
-            self.trained()
-                .iter()
-                .map(|(slot, _)| (format!("{kind}/{}", slot.name), slot.shape.clone()))
-                .collect::<Vec<_>>()
+            let trained = self.trained();
+            let specs =
+                trained.iter().map(|Trained { slot, .. }| (format!("{kind}/{}", slot.name), slot.shape.clone()));
+            specs.collect::<Vec<_>>()
         };
-        ["exp_avg", "exp_avg_sq", "param"].into_iter().flat_map(spec).collect()
+        AdamW::<K>::STATE.into_iter().chain([PARAMETER]).flat_map(spec).collect()
     }
 
     /// Takes a state back. `read` gives the tensor of a name, or none where there is none.
@@ -397,29 +402,30 @@ impl<K: Kernels> Trainer<K> {
         steps: u64,
         read: &mut dyn FnMut(&str) -> Result<Option<Vec<f32>>, E>,
     ) -> Result<(), E> {
-        let trained: Vec<(Slot, usize)> =
-            self.trained().into_iter().map(|(slot, offset)| (slot.clone(), offset)).collect();
-        for kind in ["exp_avg", "exp_avg_sq", "param"] {
-            for (slot, offset) in &trained {
-                let name = format!("{kind}/{}", slot.name);
-                let wrong = |reason: String| E::from(EngineError::State { reason });
-                let values = read(&name)?.ok_or_else(|| wrong(format!("it has no `{name}`")))?;
-                if values.len() != slot.len {
-                    return Err(wrong(format!("`{name}` has {} elements, not {}", values.len(), slot.len)));
-                }
-                let Self { model, optimizer, .. } = self;
-                let Model { kernels, params, exact, lora, .. } = model;
-                match (kind, lora) {
-                    ("exp_avg", _) => kernels.upload(&values, at_mut(&mut optimizer.exp_avg, *offset)),
-                    ("exp_avg_sq", _) => kernels.upload(&values, at_mut(&mut optimizer.exp_avg_sq, *offset)),
-                    (_, Some(lora)) => lora.put(kernels, slot, &values),
-                    (_, None) => {
-                        kernels.upload(&values, at_mut(params, slot.offset));
-                        if let Some(exact) = exact {
-                            kernels.upload(&values, at_mut(&mut exact.buffer, *offset));
-                        }
-                    }
-                }
+        let own = |Trained { slot, arena, offset }: Trained<'_>| (slot.clone(), arena, offset);
+        let trained: Vec<(Slot, Arena, usize)> = self.trained().into_iter().map(own).collect();
+        let mut values_of = |kind: &str, slot: &Slot| {
+            let name = format!("{kind}/{}", slot.name);
+            let wrong = |reason: String| E::from(EngineError::State { reason });
+            let values = read(&name)?.ok_or_else(|| wrong(format!("it has no `{name}`")))?;
+            if values.len() == slot.len {
+                return Ok(values);
+            }
+            Err(wrong(format!("`{name}` has {} elements, not {}", values.len(), slot.len)))
+        };
+        for (index, kind) in AdamW::<K>::STATE.into_iter().enumerate() {
+            for (slot, arena, offset) in &trained {
+                let group = self.group(*arena);
+                let state = &mut self.optimizer.state_mut(group)[index];
+                self.model.kernels.upload(&values_of(kind, slot)?, at_mut(state, *offset));
+            }
+        }
+        for (slot, arena, _) in &trained {
+            let values = values_of(PARAMETER, slot)?;
+            let Model { kernels, lora, .. } = &mut self.model;
+            match (arena, lora) {
+                (Arena::Adapter, Some(lora)) => lora.put(kernels, slot, &values),
+                _ => self.model.put(&slot.name, &values),
             }
         }
         self.optimizer.steps = steps;
@@ -427,27 +433,51 @@ impl<K: Kernels> Trainer<K> {
         Ok(())
     }
 
-    /// Trained tensors and where their gradients and moments are.
-    fn trained(&self) -> Vec<(&Slot, usize)> {
-        match &self.model.lora {
-            Some(lora) => lora.slots().iter().map(|slot| (slot, slot.offset)).collect(),
-            None => {
-                let slots = self.model.layout.slots();
-                self.layout.trained.iter().map(|&(index, offset)| (&slots[index], offset)).collect()
-            }
+    /// Every trained tensor, those of the adapter first.
+    fn trained(&self) -> Vec<Trained<'_>> {
+        let adapter = self.model.lora.iter().flat_map(Lora::slots);
+        let adapter = adapter.map(|slot| Trained { slot, arena: Arena::Adapter, offset: slot.offset });
+        let slots = self.model.layout.slots();
+        let own = self.layout.trained.iter();
+        let own = own.map(|&(index, offset)| Trained { slot: &slots[index], arena: Arena::Model, offset });
+        adapter.chain(own).collect()
+    }
+
+    fn gradients_of(&self, arena: Arena) -> &K::Buffer {
+        match (arena, &self.adapter_gradients) {
+            (Arena::Adapter, Some(gradients)) => gradients,
+            _ => &self.gradients,
         }
     }
 
-    fn gradient_buffer(&self) -> &K::Buffer {
-        self.adapter_gradients.as_ref().unwrap_or(&self.gradients)
-    }
-
-    fn gradient_len(&self) -> usize {
-        self.model.lora.as_ref().map_or(self.layout.len, Lora::len)
+    /// The optimizer's group of an arena.
+    fn group(&self, arena: Arena) -> usize {
+        usize::from(arena == Arena::Adapter && self.layout.len > 0)
     }
 }
 
-fn check_lora(lora: &LoraConfig, layers: usize) -> Result<(), EngineError> {
+/// What the names of trained values begin with in a state, beside those of the optimizer.
+const PARAMETER: &str = "param";
+
+/// An arena that has trained tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arena {
+    /// The model's own weights.
+    Model,
+    /// The adapter.
+    Adapter,
+}
+
+/// A trained tensor.
+#[derive(Debug, Clone, Copy)]
+struct Trained<'a> {
+    slot: &'a Slot,
+    arena: Arena,
+    /// First element of its gradient, and of what the optimizer keeps of it.
+    offset: usize,
+}
+
+fn check_lora(lora: &LoraConfig, config: &ModelConfig) -> Result<(), EngineError> {
     let wrong = |reason: String| Err(EngineError::Options { reason });
     if lora.r == 0 || lora.ranks.values().any(|&r| r == 0) {
         return wrong("the adapter's rank is 0".into());
@@ -461,6 +491,10 @@ fn check_lora(lora: &LoraConfig, layers: usize) -> Result<(), EngineError> {
     if !(0.0..1.0).contains(&lora.dropout) {
         return wrong(format!("the adapter's dropout is {}, not in 0..1", lora.dropout));
     }
+    if let Some(module) = lora.saved.adapted(config, &lora.modules) {
+        return wrong(format!("`{module}` has an adapter and is trained itself"));
+    }
+    let layers = config.num_hidden_layers;
     match lora.modules.beyond(layers) {
         Some(layer) => wrong(format!("the adapter is for layer {layer}, but the model has {layers}")),
         None => Ok(()),

@@ -5,7 +5,7 @@ mod fixture;
 use std::collections::BTreeMap;
 
 use engine::adapter::peft::{self, export_adapter};
-use engine::adapter::{LoraConfig, Modules};
+use engine::adapter::{LoraConfig, Modules, Saved};
 use engine::kernels::cpu::CpuKernels;
 use engine::model::Model;
 use engine::model::config::ModelConfig;
@@ -26,6 +26,7 @@ fn lora(dropout: f64, modules: Modules) -> LoraConfig {
         use_rslora: false,
         use_dora: true,
         modules,
+        saved: Saved::default(),
         ranks: BTreeMap::new(),
         alphas: BTreeMap::new(),
     }

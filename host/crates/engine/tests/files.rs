@@ -7,7 +7,7 @@ use std::path::Path;
 
 use engine::EngineError;
 use engine::adapter::peft::{PeftError, export_adapter};
-use engine::adapter::{LoraConfig, Modules};
+use engine::adapter::{LoraConfig, Modules, Saved};
 use engine::generate::{GenerateOptions, generate};
 use engine::kernels::{Kernels as _, at};
 use engine::model::Model;
@@ -38,6 +38,7 @@ fn options(lora: bool) -> TrainerOptions {
             use_rslora: false,
             use_dora: false,
             modules: Modules::of(LinearKind::ALL),
+            saved: Saved::default(),
             ranks: BTreeMap::new(),
             alphas: BTreeMap::new(),
         }),

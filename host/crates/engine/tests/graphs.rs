@@ -7,7 +7,7 @@ mod fixture;
 
 use std::collections::BTreeMap;
 
-use engine::adapter::{LoraConfig, Modules};
+use engine::adapter::{LoraConfig, Modules, Saved};
 use engine::kernels::Precision;
 use engine::kernels::cuda::CudaKernels;
 use engine::model::config::ModelConfig;
@@ -32,6 +32,7 @@ fn options(lora: bool, gradient_checkpointing: bool) -> TrainerOptions {
         use_rslora: false,
         use_dora: false,
         modules: Modules::of([LinearKind::QProj, LinearKind::DownProj]),
+        saved: Saved::default(),
         ranks: BTreeMap::new(),
         alphas: BTreeMap::new(),
     });

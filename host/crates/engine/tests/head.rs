@@ -7,7 +7,7 @@ mod fixture;
 use std::collections::BTreeMap;
 
 use engine::adapter::peft::export_adapter;
-use engine::adapter::{LoraConfig, Modules};
+use engine::adapter::{LoraConfig, Modules, Saved};
 use engine::generate::next_logits;
 use engine::kernels::cpu::CpuKernels;
 use engine::kernels::{Kernels, Precision};
@@ -39,6 +39,7 @@ fn trainer_on<K: Kernels>(kernels: K, name: &str, dropout: f64) -> Trainer<K> {
             use_rslora: false,
             use_dora: false,
             modules,
+            saved: Saved::default(),
             ranks: BTreeMap::new(),
             alphas: BTreeMap::new(),
         }),

@@ -5,7 +5,7 @@ mod fixture;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::adapter::{LoraConfig, Modules};
+use engine::adapter::{LoraConfig, Modules, Saved};
 use engine::kernels::Precision;
 use engine::kernels::counting::Profile;
 use engine::memory::{BatchShape, Workload, footprint};
@@ -50,6 +50,7 @@ fn adapter(layers: Option<BTreeSet<usize>>) -> LoraConfig {
         use_rslora: false,
         use_dora: false,
         modules,
+        saved: Saved::default(),
         ranks: BTreeMap::new(),
         alphas: BTreeMap::new(),
     }

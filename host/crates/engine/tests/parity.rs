@@ -13,7 +13,7 @@ mod fixture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use engine::adapter::{LoraConfig, Modules};
+use engine::adapter::{LoraConfig, Modules, Saved};
 use engine::kernels::cpu::CpuKernels;
 use engine::kernels::{Kernels, Packing, Precision, at};
 use engine::model::Model;
@@ -89,6 +89,8 @@ struct Lora {
     alpha: f64,
     target_modules: Vec<String>,
     #[serde(default)]
+    modules_to_save: Vec<String>,
+    #[serde(default)]
     use_rslora: bool,
     #[serde(default)]
     use_dora: bool,
@@ -160,7 +162,7 @@ fn distance(found: &[f32], expected: &[f32]) -> f64 {
     (difference / size.max(1e-30)).sqrt()
 }
 
-fn options(case: &Case, gradient_checkpointing: bool) -> TrainerOptions {
+fn options(case: &Case, saved: Saved, gradient_checkpointing: bool) -> TrainerOptions {
     TrainerOptions {
         trainable: case.trainable.clone().map_or(Trainable::All, Trainable::Named),
         lora: case.lora.as_ref().map(|lora| LoraConfig {
@@ -171,6 +173,7 @@ fn options(case: &Case, gradient_checkpointing: bool) -> TrainerOptions {
             use_dora: lora.use_dora,
             modules: Modules::of(lora.target_modules.iter().map(|name| LinearKind::from_name(name).unwrap()))
                 .in_layers(lora.layers_to_transform.as_ref()),
+            saved,
             ranks: lora.rank_pattern.clone(),
             alphas: lora.alpha_pattern.clone(),
         }),
@@ -194,14 +197,18 @@ fn trainer<K: Kernels>(
 ) -> Trainer<K> {
     let mut config = ModelConfig::from_dir(directory).unwrap();
     config.quantization = case.quantize.as_ref().map(Quantize::quantization);
+    let entries = case.lora.as_ref().map_or(&[][..], |lora| &lora.modules_to_save);
+    let saved = Saved::new(&mut config, entries).unwrap();
     let weights = WeightSource::Directory(directory.to_owned());
-    let mut trainer = Trainer::on(kernels, config, &weights, options(case, gradient_checkpointing)).unwrap();
+    let options = options(case, saved, gradient_checkpointing);
+    let mut trainer = Trainer::on(kernels, config, &weights, options).unwrap();
     if case.lora.is_some() {
         check_magnitudes(&trainer, expected, &directory.display().to_string());
         let mut start: BTreeMap<String, Vec<f32>> = BTreeMap::new();
         trainer
             .visit_state::<engine::EngineError>(&mut |name, _, values| {
-                let own = name.strip_prefix("param/").map(|name| expected.floats(&format!("start/{name}")));
+                let adapter = name.strip_prefix("param/").filter(|name| name.contains("lora_"));
+                let own = adapter.map(|name| expected.floats(&format!("start/{name}")));
                 start.insert(name.to_owned(), own.unwrap_or_else(|| values.to_vec()));
                 Ok(())
             })
@@ -320,6 +327,13 @@ fn dora() {
 }
 
 #[test]
+fn weights_trained_beside_an_adapter() {
+    for name in ["lora-saved", "lora-saved-tied", "lora-saved-embedding"] {
+        check(name, false);
+    }
+}
+
+#[test]
 fn biases_of_all_projections() {
     check("llama-biases", false);
 }
@@ -403,7 +417,8 @@ fn gradient_checkpointing_changes_nothing() {
 }
 
 /// Fixtures of quantized projections.
-const QUANTIZED: [&str; 18] = [
+const QUANTIZED: [&str; 19] = [
+    "lora-saved-nf4",
     "dora-nf4",
     "dora-int8",
     "gemma2-dora",
@@ -425,7 +440,10 @@ const QUANTIZED: [&str; 18] = [
 ];
 
 /// All other fixtures.
-const NAMES: [&str; 36] = [
+const NAMES: [&str; 39] = [
+    "lora-saved",
+    "lora-saved-tied",
+    "lora-saved-embedding",
     "dora-all",
     "dora-some",
     "untied",

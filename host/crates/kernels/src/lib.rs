@@ -384,7 +384,7 @@ pub trait Kernels: Send + Sync {
         tally: &mut Self::Tally,
     );
 
-    /// Puts the sum of squares of `len` exact elements into the tally: in f64, in an order that does not depend on threads.
+    /// Adds the sum of squares of `len` exact elements to the tally: in f64, in an order that does not depend on threads.
     fn sum_of_squares(&self, len: usize, x: View<'_, Self::Buffer>, tally: &mut Self::Tally);
     /// Makes the factor that keeps gradients with the tally's squares within `max_norm`, as torch's `clip_grad_norm_` does.
     fn clip(&self, max_norm: Option<f64>, tally: &mut Self::Tally);

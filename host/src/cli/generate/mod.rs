@@ -6,6 +6,7 @@ mod settings;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use engine::adapter::peft;
 use engine::generate::{GenerateOptions, cache_bytes, generate};
 use engine::kernels::Kernels;
 use engine::kernels::cpu::CpuKernels;
@@ -20,7 +21,7 @@ use crate::check::{facts, selection};
 use crate::config::{AutoBool, DeviceChoice};
 use crate::data::generation::GenerationConfig;
 use crate::data::template::{ChatTemplate, Now};
-use crate::data::tokenizer::{SpecialTokens, Tokenizer};
+use crate::data::tokenizer::{Changes, Tokenizer};
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
 use crate::memory::largest_memory_bytes;
@@ -69,13 +70,16 @@ impl GenerateArgs {
 
 pub(super) fn run(args: &GenerateArgs) -> Result<ExitStatus, Failure> {
     let requests = requests::read(args.prompt.as_deref(), args.messages.as_deref())?;
-    let (config, warnings) = model_config(&args.model)?;
+    let (mut config, warnings) = model_config(&args.model)?;
+    if let Some(adapter) = &args.adapter {
+        peft::fit(&mut config, adapter).map_err(Diagnostic::from)?;
+    }
     show(&warnings, args.output());
     // An adapter is trained with its own tokenizer files, which lie beside it; so does what ends its texts.
     let beside = |name: &str| args.adapter.as_deref().filter(|adapter| adapter.join(name).is_file());
     let with_tokenizer = beside("tokenizer.json").unwrap_or(&args.model);
     let with_generation = beside("generation_config.json").unwrap_or(&args.model);
-    let mut tokenizer = Tokenizer::load(with_tokenizer, &SpecialTokens::default())?;
+    let mut tokenizer = Tokenizer::load(with_tokenizer, &Changes::default())?;
     tokenizer.limit(config.vocab_size)?;
     let template = if args.raw { None } else { chat_template(&tokenizer)? };
     let generation = GenerationConfig::read(with_generation)?;

@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use intake::JSON_BYTES;
 use tokenizers::AddedToken;
 
+use self::added::Replaced;
 use self::names::{read_names, set};
 use self::patterns::{Bounded, within};
 
+mod added;
 mod budget;
 mod names;
 mod patterns;
@@ -48,12 +50,20 @@ pub enum TokenizerError {
         /// What the parser said.
         reason: String,
     },
-    /// A special token is not in the vocabulary.
-    #[error("the {kind} `{token}` is not in the vocabulary of `{path}`")]
-    UnknownSpecial {
-        /// `eos_token` and so on.
-        kind: &'static str,
-        /// The token as written.
+    /// A token that shall have another text is no added token.
+    #[error("token {id} of `{path}` is not an added token")]
+    NotAdded {
+        /// Its id.
+        id: u32,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A token shall have a text that another one has.
+    #[error("token {id} of `{path}` cannot become `{token}`, which is another token")]
+    Twice {
+        /// The id of the token.
+        id: u32,
+        /// The text.
         token: String,
         /// The tokenizer file.
         path: PathBuf,
@@ -84,6 +94,17 @@ pub struct SpecialTokens {
     pub pad_token: Option<String>,
     /// Stands for what the vocabulary lacks.
     pub unk_token: Option<String>,
+}
+
+/// What a config changes of a tokenizer.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// `special_tokens`.
+    pub special: SpecialTokens,
+    /// `tokens`: texts that become one token each.
+    pub tokens: Vec<String>,
+    /// `added_tokens_overrides`: other texts for added tokens, by their ids.
+    pub overrides: BTreeMap<u32, String>,
 }
 
 /// One token of an encoded text.
@@ -119,8 +140,12 @@ pub struct Tokenizer {
     /// What the config set over what the files say.
     changed: Vec<(&'static str, String)>,
     affixes: Affixes,
-    /// `tokenizer.json` as it must be exported, where a changed token stands in its post-processor.
+    /// `tokenizer.json` as it must be exported, where the config has changed it.
     rewritten: Option<String>,
+    /// Tokens that the config has added, with their ids.
+    new: Vec<(u32, String)>,
+    /// Texts that the config has given added tokens, by their ids.
+    overrides: BTreeMap<u32, String>,
     templates: BTreeMap<String, String>,
     skipped: BTreeSet<u32>,
     /// Rows of the model's embedding.
@@ -132,46 +157,80 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// Loads a model directory's `tokenizer.json` and the files beside it, with the precedence of transformers 5.
-    /// `overrides` win over what the files say.
-    pub fn load(directory: &Path, overrides: &SpecialTokens) -> Result<Self, TokenizerError> {
+    /// `changes` win over what the files say.
+    pub fn load(directory: &Path, changes: &Changes) -> Result<Self, TokenizerError> {
         let path = directory.join("tokenizer.json");
         let bytes = read(&path, FILE_LIMIT)?.ok_or_else(|| TokenizerError::Missing { path: path.clone() })?;
         let invalid = |reason: String| TokenizerError::Invalid { path: path.clone(), reason };
         let is_byte_level = budget::check(&bytes).map_err(invalid)?;
-        budget::guarded(|| Self::read(directory, path.clone(), &bytes, is_byte_level, overrides))
+        budget::guarded(|| Self::read(directory, path.clone(), &bytes, is_byte_level, changes))
             .ok_or_else(|| invalid("the library that reads it fails on it".to_owned()))?
     }
 
     fn read(
         directory: &Path,
         path: PathBuf,
-        bytes: &[u8],
+        file: &[u8],
         is_byte_level: bool,
-        overrides: &SpecialTokens,
+        changes: &Changes,
     ) -> Result<Self, TokenizerError> {
         let invalid = |reason: String| TokenizerError::Invalid { path: path.clone(), reason };
+        let replaced = (!changes.overrides.is_empty()).then(|| added::replace(file, &changes.overrides));
+        let replaced = replaced.transpose().map_err(|error| match error {
+            Replaced::Invalid(reason) => invalid(reason),
+            Replaced::NotAdded(id) => TokenizerError::NotAdded { id, path: path.clone() },
+            Replaced::Known(id, token) => TokenizerError::Twice { id, token, path: path.clone() },
+        })?;
+        let bytes = replaced.as_deref().map_or(file, str::as_bytes);
         let mut inner = Bounded::from_bytes(bytes).map_err(|error| invalid(error.to_string()))?;
         // Truncation and padding in the file would silently shorten or lengthen training samples.
         inner.with_truncation(None).map_err(|error| invalid(error.to_string()))?;
         inner.with_padding(None);
 
         let known = inner.get_added_tokens_decoder();
-        let names = read_names(directory, |id| known.contains_key(&id), is_byte_level)?;
+        let names = read_names(directory, |id| known.contains_key(&id), is_byte_level, &changes.overrides)?;
         let mut named = names.named;
+        let failed = |error: tokenizers::Error| invalid(error.to_string());
+        inner.add_tokens(names.added).map_err(failed)?;
+        let is_added = |inner: &Bounded| -> BTreeSet<String> {
+            inner.get_added_tokens_decoder().into_values().map(|token| token.content).collect()
+        };
+        // As transformers does: a name that is no added token becomes one, a new one if the vocabulary lacks it.
+        let known = is_added(&inner);
+        let mut remarks: Vec<String> = unknown_names(&inner, &named, &changes.special).into_iter().collect();
+        let lacking = named.iter().map(|(_, token)| token).chain(&names.extra).filter(|token| !known.contains(*token));
+        let lacking: Vec<AddedToken> = lacking.map(|token| AddedToken::from(token.clone(), true)).collect();
+        inner.add_tokens(lacking).map_err(failed)?;
+        // Then what the config asks for, as Axolotl does.
+        let known = is_added(&inner);
+        let special = changes.special.named().into_iter().filter_map(|(_, token)| token.as_ref());
+        let special = special.filter(|token| !token.is_empty()).map(|token| (token, true));
+        let asked = special.chain(changes.tokens.iter().map(|token| (token, false)));
+        let mut written = Vec::new();
+        let mut new = Vec::new();
+        for (text, is_special) in asked.filter(|(text, _)| !known.contains(*text)) {
+            let is_new = inner.token_to_id(text).is_none();
+            let token = added::token(text, is_special);
+            inner.add_tokens([token.clone()]).map_err(failed)?;
+            let Some(id) = inner.token_to_id(text) else { continue };
+            // A special token that the vocabulary has is told by its name alone.
+            if is_new || !is_special {
+                written.push((id, token));
+            }
+            if is_new {
+                new.push((id, text.clone()));
+            }
+        }
         let of_files = |name: &str, named: &[(String, String)]| {
             named.iter().find(|(known, _)| known == name).map(|(_, token)| token.clone())
         };
         let mut changed = Vec::new();
         let mut renamed = Vec::new();
-        for (name, token) in overrides.named() {
+        for (name, token) in changes.special.named() {
             let Some(token) = token else { continue };
             let before = of_files(name, &named);
             if before.as_ref() == Some(token) {
                 continue;
-            }
-            // What is put into texts must be there; a filler never is.
-            if matches!(name, "bos_token" | "eos_token") && inner.token_to_id(token).is_none() {
-                return Err(TokenizerError::UnknownSpecial { kind: name, token: token.clone(), path });
             }
             if matches!(name, "bos_token" | "eos_token") {
                 renamed.extend(before.map(|before| (before, token.clone())));
@@ -184,16 +243,12 @@ impl Tokenizer {
             ["bos_token", "eos_token"].iter().all(|name| of_files(name, &named).as_ref() != Some(before))
         });
         let rewritten = post_processor::rename(&mut inner, bytes, &renamed).map_err(invalid)?;
-        let mut remarks = disagreements(&names.disagreements, &changed);
-        remarks.extend(unknown_names(&inner, &named));
-        let failed = |error: tokenizers::Error| invalid(error.to_string());
-        inner.add_tokens(names.added).map_err(failed)?;
-        // As transformers does: a name that is no added token becomes one, a new one if the vocabulary lacks it.
-        let known: BTreeSet<String> =
-            inner.get_added_tokens_decoder().into_values().map(|token| token.content).collect();
-        let lacking = named.iter().map(|(_, token)| token).chain(&names.extra).filter(|token| !known.contains(*token));
-        let lacking: Vec<AddedToken> = lacking.map(|token| AddedToken::from(token.clone(), true)).collect();
-        inner.add_tokens(lacking).map_err(failed)?;
+        let mut rewritten = rewritten.or_else(|| replaced.clone());
+        if !written.is_empty() {
+            let file = rewritten.as_deref().unwrap_or(std::str::from_utf8(bytes).unwrap_or_default());
+            rewritten = Some(added::write(file, &written).map_err(invalid)?);
+        }
+        remarks.splice(0..0, disagreements(&names.disagreements, &changed));
         inner.set_encode_special_tokens(names.split_special_tokens);
 
         let affixes = post_processor::affixes(&inner).map_err(invalid)?;
@@ -218,6 +273,8 @@ impl Tokenizer {
             changed,
             affixes,
             rewritten,
+            new,
+            overrides: changes.overrides.clone(),
             templates: names.templates,
             skipped,
             rows: None,
@@ -345,6 +402,16 @@ impl Tokenizer {
         &self.changed
     }
 
+    /// Tokens that the config has added, with their ids.
+    pub fn new_tokens(&self) -> &[(u32, String)] {
+        &self.new
+    }
+
+    /// Texts that the config has given added tokens, by their ids.
+    pub fn overrides(&self) -> &BTreeMap<u32, String> {
+        &self.overrides
+    }
+
     /// `tokenizer.json` as it must be exported, where it is not the file that was read.
     pub fn rewritten(&self) -> Option<&str> {
         self.rewritten.as_deref()
@@ -388,8 +455,14 @@ fn disagreements(found: &[[String; 5]], changed: &[(&'static str, String)]) -> V
     matters.map(words).collect()
 }
 
-/// Names of tokens that the vocabulary does not have.
-fn unknown_names(inner: &Bounded, named: &[(String, String)]) -> Option<String> {
+/// Names of tokens that the vocabulary does not have, those of the config's filler among them: no row is made for it.
+fn unknown_names(inner: &Bounded, named: &[(String, String)], changes: &SpecialTokens) -> Option<String> {
+    let mut named = named.to_vec();
+    for (name, token) in changes.named() {
+        if let Some(token) = token {
+            set(&mut named, name, Some(token.clone()).filter(|_| name == "pad_token"));
+        }
+    }
     let unknown = named.iter().filter(|(_, token)| !token.is_empty() && inner.token_to_id(token).is_none());
     let unknown: Vec<String> = unknown.map(|(name, token)| format!("`{name}` `{token}`")).collect();
     (!unknown.is_empty())

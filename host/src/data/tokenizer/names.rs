@@ -47,6 +47,7 @@ pub(super) fn read_names(
     directory: &Path,
     is_known: impl Fn(u32) -> bool,
     is_byte_level: bool,
+    overrides: &BTreeMap<u32, String>,
 ) -> Result<Names, TokenizerError> {
     let path = directory.join(CONFIG);
     let config = object(&path)?.unwrap_or_default();
@@ -68,7 +69,7 @@ pub(super) fn read_names(
     }
     let mut extra = extra_tokens(&path, &config, &mut names)?;
     if let Some(decoder) = config.get("added_tokens_decoder") {
-        names.added = decoder_tokens(decoder).map_err(|reason| invalid(&path, reason))?;
+        names.added = decoder_tokens(decoder, overrides).map_err(|reason| invalid(&path, reason))?;
         // The map is not read then; what it says differently is worth a word all the same.
         let map = object(&directory.join(MAP)).ok().flatten().unwrap_or_default();
         for attribute in ["bos_token", "eos_token"] {
@@ -181,7 +182,7 @@ fn extra_tokens(path: &Path, config: &Map<String, Value>, names: &mut Names) -> 
     }
 }
 
-fn decoder_tokens(decoder: &Value) -> Result<Vec<AddedToken>, String> {
+fn decoder_tokens(decoder: &Value, overrides: &BTreeMap<u32, String>) -> Result<Vec<AddedToken>, String> {
     let Value::Object(decoder) = decoder else {
         return Err(format!("`added_tokens_decoder` is {decoder}, not an object"));
     };
@@ -191,6 +192,7 @@ fn decoder_tokens(decoder: &Value) -> Result<Vec<AddedToken>, String> {
         let number: u32 = id.parse().map_err(|_| format!("`{name}` is not named by a token id"))?;
         let content = token.as_object().and_then(|token| token.get("content")).and_then(Value::as_str);
         let content = content.ok_or_else(|| format!("`{name}` has no `content`"))?;
+        let content = overrides.get(&number).map_or(content, String::as_str);
         let flag = |key: &str| token.get(key).and_then(Value::as_bool);
         let made = AddedToken::from(content, flag("special").unwrap_or(false))
             .single_word(flag("single_word").unwrap_or(false))

@@ -79,7 +79,11 @@ impl Files {
     }
 
     fn load_with(&self, overrides: &SpecialTokens) -> Result<Tokenizer, TokenizerError> {
-        Tokenizer::load(self.0.path(), overrides)
+        self.load_changed(Changes { special: overrides.clone(), ..Changes::default() })
+    }
+
+    fn load_changed(&self, changes: Changes) -> Result<Tokenizer, TokenizerError> {
+        Tokenizer::load(self.0.path(), &changes)
     }
 }
 
@@ -232,9 +236,50 @@ fn a_changed_end_takes_the_place_of_the_old_one() {
 }
 
 #[test]
-fn only_what_is_put_into_texts_must_be_in_the_vocabulary() {
+fn new_tokens_come_behind_the_others_and_are_in_the_file_that_is_written() {
     let files = Files::new(&json!({}));
-    assert!(matches!(files.load_with(&eos("<no>")), Err(TokenizerError::UnknownSpecial { kind: "eos_token", .. })));
+    let tokens = ["<|think|>", "</s>", "a b", "q"].map(String::from).to_vec();
+    let changes = Changes { special: eos("<|done|>"), tokens, ..Changes::default() };
+    let tokenizer = files.load_changed(changes).unwrap();
+    let new: Vec<(u32, &str)> = tokenizer.new_tokens().iter().map(|(id, text)| (*id, text.as_str())).collect();
+    assert_eq!(new, [(262, "<|done|>"), (263, "<|think|>"), (264, "a b")]);
+    let ids = |tokenizer: &Tokenizer| -> Vec<u32> {
+        tokenizer.encode("a bq<|think|></s>").unwrap().iter().map(|token| token.id).collect()
+    };
+    assert_eq!(ids(&tokenizer), [264, tokenizer.id_of("q").unwrap(), 263, 257]);
+    // The text is seen, the end is not.
+    assert_eq!(tokenizer.decode(&[263, 262]).unwrap(), "<|think|>");
+    let written = tokenizer.rewritten().unwrap();
+    let again = Files::new(&json!({"eos_token": "<|done|>"})).text("tokenizer.json", written).load();
+    assert_eq!((ids(&again), again.eos()), (ids(&tokenizer), Some(262)));
+    assert_eq!(again.vocab_size(), 265);
+    assert_eq!(again.new_tokens(), []);
+}
+
+#[test]
+fn added_tokens_get_other_texts() {
+    let decoder = json!({"259": {"content": "<|im_end|>", "special": true}});
+    let files = Files::new(&json!({"added_tokens_decoder": decoder}));
+    let changed = |id: u32, text: &str| {
+        files.load_changed(Changes { overrides: BTreeMap::from([(id, text.to_owned())]), ..Changes::default() })
+    };
+    let tokenizer = changed(259, "<|tool|>").unwrap();
+    assert_eq!((tokenizer.id_of("<|tool|>"), tokenizer.id_of("<|im_end|>")), (Some(259), None));
+    assert_eq!(tokenizer.vocab_size(), 262);
+    let again = Files::new(&json!({})).text("tokenizer.json", tokenizer.rewritten().unwrap()).load();
+    assert_eq!(again.id_of("<|tool|>"), Some(259));
+    assert!(matches!(changed(3, "<|tool|>"), Err(TokenizerError::NotAdded { id: 3, .. })));
+    assert!(matches!(changed(9999, "<|tool|>"), Err(TokenizerError::NotAdded { id: 9999, .. })));
+    assert!(matches!(changed(259, "</s>"), Err(TokenizerError::Twice { id: 259, .. })));
+}
+
+#[test]
+fn what_is_put_into_texts_needs_a_row() {
+    let files = Files::new(&json!({}));
+    let mut tokenizer = files.load_with(&eos("<no>")).unwrap();
+    assert_eq!((tokenizer.eos(), tokenizer.new_tokens()), (Some(262), &[(262, "<no>".to_owned())][..]));
+    assert!(matches!(tokenizer.limit(262), Err(TokenizerError::NoRow { id: 262, .. })));
+    tokenizer.limit(263).unwrap();
     let pad = SpecialTokens { pad_token: Some("[PAD]".into()), ..SpecialTokens::default() };
     let mut tokenizer = files.load_with(&pad).unwrap();
     assert_eq!(tokenizer.pad(), Some(262));

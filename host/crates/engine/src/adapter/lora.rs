@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::dora::{Lengths, MAGNITUDE, Magnitude};
-use super::modules::{HEAD, Modules, full_name};
+use super::modules::{HEAD, Modules, Saved, full_name};
 use crate::kernels::{DropoutKey, Format, Gemm, Kernels, Precision, Segment, View, ViewMut, at, at_mut};
 use crate::model::config::ModelConfig;
 use crate::model::layout::Slot;
@@ -28,6 +28,8 @@ pub struct LoraConfig {
     pub use_dora: bool,
     /// What gets an adapter.
     pub modules: Modules,
+    /// The model's own weights that are trained and saved with the adapter.
+    pub saved: Saved,
     /// Ranks of modules whose rank is not `r`, by their full names (PEFT's `rank_pattern`).
     pub ranks: BTreeMap<String, usize>,
     /// The same of `alpha` (PEFT's `alpha_pattern`).

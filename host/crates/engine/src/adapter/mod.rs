@@ -7,4 +7,4 @@ pub mod modules;
 pub mod peft;
 
 pub use lora::{Lora, LoraConfig};
-pub use modules::Modules;
+pub use modules::{Modules, Saved};

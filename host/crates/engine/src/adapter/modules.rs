@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::config::ModelConfig;
-use crate::model::tensors::LinearKind;
+use crate::model::tensors::{LinearKind, Role, TensorSpec};
 
 /// The output projection's name.
 pub const HEAD: &str = "lm_head";
+/// The embedding's name.
+const EMBEDDING: &str = "model.embed_tokens";
 
 /// Modules that get an adapter: projections of decoder layers, and the output projection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -104,6 +106,58 @@ impl Modules {
         let full = |&layer: &usize| own[layer].iter().map(move |&kind| full_name(layer, kind));
         (adapted.iter().flat_map(full).chain(head).collect(), None)
     }
+}
+
+/// The model's own weights that are trained and saved beside an adapter (PEFT's `modules_to_save`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// Ends of the full names of modules, as they were asked for.
+    pub modules: Vec<String>,
+    /// The parameters of these modules.
+    pub parameters: BTreeSet<String>,
+}
+
+impl Saved {
+    /// What PEFT picks: every module whose full name ends so, with all that it has. Of a model whose output projection is the
+    /// embedding, each of the two is trained by itself, so the model gets an output projection of its own.
+    ///
+    /// # Errors
+    /// An entry that picks nothing, and an entry that picks weights which are packed, with the first of these.
+    pub fn new(config: &mut ModelConfig, entries: &[String]) -> Result<Self, NotSaved> {
+        let is_of = |module: &str, entry: &String| !entry.is_empty() && module.ends_with(entry.as_str());
+        let picks = |module: &str| entries.iter().any(|entry| is_of(module, entry));
+        if picks(HEAD) || picks(EMBEDDING) {
+            config.split_head();
+        }
+        let specs = config.parameters();
+        let module = |name: &str| name.rsplit_once('.').map_or("", |(module, _)| module).to_owned();
+        if let Some(entry) = entries.iter().find(|entry| !specs.iter().any(|spec| is_of(&module(&spec.name), entry))) {
+            return Err(NotSaved::Nothing(entry.clone()));
+        }
+        let picked = specs.iter().filter(|spec| picks(&module(&spec.name)));
+        let is_packed = |spec: &&TensorSpec| config.quantization.is_some() && matches!(spec.role, Role::Linear(_));
+        if let Some(spec) = picked.clone().find(is_packed) {
+            let name = module(&spec.name);
+            let entry = entries.iter().find(|entry| is_of(&name, entry)).cloned().unwrap_or_default();
+            return Err(NotSaved::Packed(entry, name));
+        }
+        let parameters = picked.map(|spec| spec.name.clone()).collect();
+        Ok(Self { modules: entries.to_vec(), parameters })
+    }
+
+    /// A module that has an adapter and is among these too.
+    pub fn adapted(&self, config: &ModelConfig, modules: &Modules) -> Option<String> {
+        modules.names(config).into_iter().find(|module| self.parameters.contains(&format!("{module}.weight")))
+    }
+}
+
+/// Why an entry of `modules_to_save` cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotSaved {
+    /// No module's name ends so.
+    Nothing(String),
+    /// The weights of this module, the second, are packed: they cannot be trained.
+    Packed(String, String),
 }
 
 /// The names of the modules of a model that can have an adapter.

@@ -4,23 +4,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use memmap2::Mmap;
+use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 
 use super::lora::{Lora, LoraConfig, Plan};
-use super::modules::{HEAD, Modules, names};
+use super::modules::{HEAD, Modules, NotSaved, Saved, names};
 use crate::EngineError;
 use crate::kernels::Kernels;
 use crate::model::Model;
 use crate::model::config::ModelConfig;
 use crate::model::export::{Entry, write_json, write_safetensors};
+use crate::model::stored::NewRows;
+use crate::model::tensors::{Role, TensorSpec};
+use crate::model::weights::{WeightsError, map};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
-/// Bytes that an adapter's weights may have: they are read whole.
-const WEIGHT_BYTES: u64 = 64 << 30;
-/// What its file may have beyond the values that its config asks for: names, and tensors that are named in an error.
-const SPARE_BYTES: u64 = 256 << 20;
+/// Rows that an embedding may get from an adapter.
+const MOST_ROWS: usize = 1 << 24;
 /// Entries that a pattern of its config may have.
 const PATTERNS: usize = 10_000;
 
@@ -69,6 +72,24 @@ pub enum PeftError {
     },
 }
 
+/// An adapter, and what its directory has beside it.
+#[derive(Debug)]
+pub struct Adapter<B> {
+    /// The adapter.
+    pub lora: Lora<B>,
+    /// The model's own weights that come with it, by name: those that were trained, and the embedding and the output projection
+    /// where their rows are more than the base model's.
+    pub given: BTreeMap<String, Vec<f32>>,
+}
+
+/// What the names of an adapter's tensors begin with.
+const PREFIX: &str = "base_model.model.";
+
+/// The name that a trainer has for a tensor of an adapter's file: the adapter's own keep theirs, the model's have the model's.
+pub fn parameter_name(name: &str) -> &str {
+    name.strip_prefix(PREFIX).filter(|_| !name.contains(".lora_")).unwrap_or(name)
+}
+
 /// What an adapter says that it was made for.
 pub fn base_model(directory: &Path) -> Option<String> {
     let text = intake::read_inside(&directory.join(CONFIG), intake::JSON_BYTES).ok()?;
@@ -85,7 +106,7 @@ pub fn load_like<K: Kernels>(
     model: &ModelConfig,
     directory: &Path,
     wanted: &LoraConfig,
-) -> Result<Lora<K::Buffer>, PeftError> {
+) -> Result<Adapter<K::Buffer>, PeftError> {
     let path = directory.join(CONFIG);
     let config = read_config(&path, model, || adapted(model, &directory.join(WEIGHTS)))?;
     if let Some(reason) = difference(&config, wanted, model) {
@@ -103,6 +124,11 @@ fn difference(found: &LoraConfig, wanted: &LoraConfig, model: &ModelConfig) -> O
     }
     if let Some(module) = asked.iter().find(|module| !is_own.contains(module)) {
         return Some(format!("it does not adapt `{module}`, for which an adapter is asked"));
+    }
+    let (saved, asked_saved) = (&found.saved.parameters, &wanted.saved.parameters);
+    if let Some(name) = saved.symmetric_difference(asked_saved).next() {
+        let [has, asked] = [saved, asked_saved].map(|names| if names.contains(name) { "has" } else { "does not have" });
+        return Some(format!("it {has} `{name}`; `lora_modules_to_save` says that it {asked} it"));
     }
     if found.use_dora != wanted.use_dora {
         let [has, asked] = [found, wanted].map(|config| if config.use_dora { "is" } else { "is not" });
@@ -122,20 +148,78 @@ fn difference(found: &LoraConfig, wanted: &LoraConfig, model: &ModelConfig) -> O
 
 /// The modules that have a tensor in an adapter's file.
 fn adapted(model: &ModelConfig, path: &Path) -> Result<Modules, PeftError> {
-    let read = intake::read_inside(path, WEIGHT_BYTES);
-    let bytes = read.map_err(|source| PeftError::Read { path: path.to_owned(), source })?;
-    let tensors = SafeTensors::deserialize(&bytes)
-        .map_err(|error| PeftError::Invalid { path: path.to_owned(), reason: error.to_string() })?;
-    let names: BTreeSet<&str> = tensors.names().into_iter().collect();
-    let has = |module: &str| names.contains(format!("base_model.model.{module}.lora_A.weight").as_str());
+    let header = header(path)?;
+    let has = |module: &str| header.info(&format!("{PREFIX}{module}.lora_A.weight")).is_some();
     Ok(Modules::matching(model, has))
 }
 
-/// Loads an adapter.
+/// Makes the config of a base model that of the model that an adapter is of: with as many tokens as it has rows for, and an
+/// output projection of its own where it says so.
 ///
 /// # Errors
 /// [`PeftError`] names the file and what is wrong in it.
-pub fn load<K: Kernels>(kernels: &K, model: &ModelConfig, directory: &Path) -> Result<Lora<K::Buffer>, PeftError> {
+pub fn fit(model: &mut ModelConfig, directory: &Path) -> Result<(), PeftError> {
+    let path = directory.join(CONFIG);
+    let raw = read_raw(&path)?;
+    let rows = embedding_rows(model, &directory.join(WEIGHTS))?;
+    if let Some(rows) = rows.filter(|&rows| rows > model.vocab_size) {
+        // All of them are in the file.
+        model.grow(rows, NewRows::Mean);
+    }
+    saved(&path, model, &raw)?;
+    Ok(())
+}
+
+/// Rows of the embedding or of the output projection that an adapter's file has, told from its header.
+fn embedding_rows(model: &ModelConfig, path: &Path) -> Result<Option<usize>, PeftError> {
+    let header = header(path)?;
+    let names = model.parameters().into_iter().filter(|spec| matches!(spec.role, Role::Embedding | Role::Head));
+    let names: Vec<String> = names.map(|spec| spec.name).chain(["lm_head.weight".to_owned()]).collect();
+    let rows = |name: &String| {
+        let shape = &header.info(&format!("{PREFIX}{name}"))?.shape;
+        shape.first().copied().filter(|_| shape.get(1) == Some(&model.hidden_size))
+    };
+    Ok(names.iter().find_map(rows).filter(|&rows| rows <= MOST_ROWS))
+}
+
+/// The header of a safetensors file.
+fn header(path: &Path) -> Result<Metadata, PeftError> {
+    let read = SafeTensors::read_metadata(&mapped(path)?).map(|(_, metadata)| metadata);
+    read.map_err(|error| PeftError::Invalid { path: path.to_owned(), reason: error.to_string() })
+}
+
+/// A file of tensors. What is looked at of it is read, and nothing else.
+fn mapped(path: &Path) -> Result<Mmap, PeftError> {
+    map(path).map_err(|error| match error {
+        WeightsError::Read { file: path, source } => PeftError::Read { path, source },
+        error => PeftError::Invalid { path: path.to_owned(), reason: error.to_string() },
+    })
+}
+
+/// What `modules_to_save` picks of a model.
+fn saved(path: &Path, model: &mut ModelConfig, raw: &Map<String, Value>) -> Result<Saved, PeftError> {
+    let unsupported = |feature: String| PeftError::Unsupported { path: path.to_owned(), feature };
+    let entries = match raw.get("modules_to_save") {
+        None | Some(Value::Null) => return Ok(Saved::default()),
+        Some(Value::Array(entries)) => entries.iter().map(|entry| entry.as_str().map(str::to_owned)).collect(),
+        Some(_) => None,
+    };
+    let entries: Vec<String> =
+        entries.ok_or_else(|| unsupported(format!("modules_to_save: {}", raw["modules_to_save"])))?;
+    Saved::new(model, &entries).map_err(|error| match error {
+        NotSaved::Nothing(entry) => unsupported(format!("modules_to_save: {entry}")),
+        NotSaved::Packed(_, module) => {
+            let reason = format!("it has weights of its own for `{module}`, whose weights are packed here");
+            PeftError::Mismatch { path: path.to_owned(), reason }
+        }
+    })
+}
+
+/// Loads an adapter for a model that is as [`fit`] makes it.
+///
+/// # Errors
+/// [`PeftError`] names the file and what is wrong in it.
+pub fn load<K: Kernels>(kernels: &K, model: &ModelConfig, directory: &Path) -> Result<Adapter<K::Buffer>, PeftError> {
     // A pattern in the config need not be understood: what it picked is there.
     let config = read_config(&directory.join(CONFIG), model, || adapted(model, &directory.join(WEIGHTS)))?;
     load_weights(kernels, model, directory, config)
@@ -147,40 +231,63 @@ fn load_weights<K: Kernels>(
     model: &ModelConfig,
     directory: &Path,
     config: LoraConfig,
-) -> Result<Lora<K::Buffer>, PeftError> {
+) -> Result<Adapter<K::Buffer>, PeftError> {
     let path = directory.join(WEIGHTS);
     let invalid = |reason: String| PeftError::Invalid { path: path.clone(), reason };
+    let (specs, saved) = (given(model, &config.saved), config.saved.parameters.clone());
     let plan = Plan::new(model, config);
-    let room = (plan.len as u64).saturating_mul(4).saturating_add(SPARE_BYTES).min(WEIGHT_BYTES);
-    let bytes = intake::read_inside(&path, room).map_err(|source| PeftError::Read { path: path.clone(), source })?;
+    let bytes = mapped(&path)?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|error| invalid(error.to_string()))?;
-    let known: BTreeSet<&str> = plan.slots.iter().map(|slot| slot.name.as_str()).collect();
+    let known = plan.slots.iter().map(|slot| slot.name.as_str());
+    let known: BTreeSet<&str> = known.chain(specs.iter().map(|(name, _)| name.as_str())).collect();
     if let Some(name) = tensors.names().into_iter().find(|name| !known.contains(name)) {
         let reason = format!("it has a tensor `{name}` for which the model has no place");
         return Err(PeftError::Mismatch { path, reason });
     }
     // Before there is memory for it: a config may ask for more than any machine has.
-    for slot in &plan.slots {
-        let Ok(view) = tensors.tensor(&slot.name) else {
-            return Err(PeftError::Mismatch { path, reason: format!("it has no tensor `{}`", slot.name) });
-        };
-        if view.shape() != slot.shape {
-            let reason = format!("`{}` has shape {:?}, the model asks for {:?}", slot.name, view.shape(), slot.shape);
-            return Err(PeftError::Mismatch { path, reason });
+    let own = plan.slots.iter().map(|slot| (slot.name.as_str(), slot.shape.as_slice(), true));
+    let given = specs.iter().map(|(name, shape)| {
+        (name.as_str(), shape.as_slice(), saved.contains(name.strip_prefix(PREFIX).unwrap_or_default()))
+    });
+    for (name, shape, is_needed) in own.chain(given) {
+        match tensors.tensor(name) {
+            Ok(view) if view.shape() != shape => {
+                let reason = format!("`{name}` has shape {:?}, the model asks for {shape:?}", view.shape());
+                return Err(PeftError::Mismatch { path, reason });
+            }
+            Err(_) if is_needed => {
+                return Err(PeftError::Mismatch { path, reason: format!("it has no tensor `{name}`") });
+            }
+            _ => {}
         }
     }
+    let read = |name: &str| {
+        let view = tensors.tensor(name).map_err(|error| invalid(error.to_string()))?;
+        let values = floats(view.dtype(), view.data())
+            .ok_or_else(|| invalid(format!("`{name}` has type {:?}; F32, F16 and BF16 are read", view.dtype())))?;
+        if values.iter().any(|value| !value.is_finite()) {
+            return Err(invalid(format!("`{name}` holds a value that is not finite")));
+        }
+        Ok(values)
+    };
     let mut lora = Lora::on(kernels, model, plan);
     for slot in lora.slots().to_vec() {
-        let view = tensors.tensor(&slot.name).map_err(|error| invalid(error.to_string()))?;
-        let values = floats(view.dtype(), view.data()).ok_or_else(|| {
-            invalid(format!("`{}` has type {:?}; F32, F16 and BF16 are read", slot.name, view.dtype()))
-        })?;
-        if values.iter().any(|value| !value.is_finite()) {
-            return Err(invalid(format!("`{}` holds a value that is not finite", slot.name)));
-        }
-        lora.put(kernels, &slot, &values);
+        lora.put(kernels, &slot, &read(&slot.name)?);
     }
-    Ok(lora)
+    let mut given = BTreeMap::new();
+    for (name, _) in specs.iter().filter(|(name, _)| tensors.tensor(name).is_ok()) {
+        given.insert(name.strip_prefix(PREFIX).unwrap_or(name).to_owned(), read(name)?);
+    }
+    Ok(Adapter { lora, given })
+}
+
+/// The model's own weights that an adapter's file may have, by their names there: those that are trained, and the embedding and
+/// the output projection where the base model has fewer rows of them.
+fn given(model: &ModelConfig, saved: &Saved) -> Vec<(String, Vec<usize>)> {
+    let is_grown = |spec: &TensorSpec| model.new_rows() > 0 && matches!(spec.role, Role::Embedding | Role::Head);
+    let specs = model.parameters().into_iter();
+    let specs = specs.filter(|spec| saved.parameters.contains(&spec.name) || is_grown(spec));
+    specs.map(|spec| (format!("{PREFIX}{}", spec.name), spec.shape)).collect()
 }
 
 /// Saves the adapter of a model. Returns the files.
@@ -195,14 +302,16 @@ pub fn export_adapter<K: Kernels>(
     let Some(lora) = &model.lora else {
         return Err(EngineError::Options { reason: "the model has no adapter to save".into() });
     };
-    let entries: Vec<Entry<'_>> =
-        lora.slots().iter().map(|slot| Entry { name: &slot.name, shape: &slot.shape }).collect();
-    let path = directory.join(WEIGHTS);
-    write_safetensors(&path, &entries, &mut |name| {
-        let slot = lora.slots().iter().find(|slot| slot.name == name);
-        slot.map_or_else(Vec::new, |slot| lora.get(&model.kernels, slot))
-    })?;
     let config = lora.config();
+    let given = given(&model.config, &config.saved);
+    let own = lora.slots().iter().map(|slot| Entry { name: &slot.name, shape: &slot.shape });
+    let given = given.iter().map(|(name, shape)| Entry { name, shape });
+    let entries: Vec<Entry<'_>> = own.chain(given).collect();
+    let path = directory.join(WEIGHTS);
+    write_safetensors(&path, &entries, &mut |name| match lora.slots().iter().find(|slot| slot.name == name) {
+        Some(slot) => lora.get(&model.kernels, slot),
+        None => model.parameter(name.strip_prefix(PREFIX).unwrap_or(name)).unwrap_or_default(),
+    })?;
     let (targets, layers) = config.modules.to_peft(&model.config);
     let config = json!({
         "peft_type": "LORA",
@@ -221,9 +330,19 @@ pub fn export_adapter<K: Kernels>(
         "fan_in_fan_out": false,
         "inference_mode": true,
         "init_lora_weights": true,
-        "modules_to_save": null,
+        "modules_to_save": Some(&config.saved.modules).filter(|modules| !modules.is_empty()),
     });
     Ok(vec![path, write_json(directory, CONFIG, &config)?])
+}
+
+/// A config's text, of an adapter that is computed as those here are.
+fn read_raw(path: &Path) -> Result<Map<String, Value>, PeftError> {
+    let text = intake::read_inside(path, intake::JSON_BYTES)
+        .map_err(|source| PeftError::Read { path: path.to_owned(), source })?;
+    let raw: Map<String, Value> = serde_json::from_slice(&text)
+        .map_err(|error| PeftError::Invalid { path: path.to_owned(), reason: error.to_string() })?;
+    refuse_unsupported(path, &raw)?;
+    Ok(raw)
 }
 
 fn read_config(
@@ -231,11 +350,8 @@ fn read_config(
     model: &ModelConfig,
     adapted: impl FnOnce() -> Result<Modules, PeftError>,
 ) -> Result<LoraConfig, PeftError> {
-    let text = intake::read_inside(path, intake::JSON_BYTES)
-        .map_err(|source| PeftError::Read { path: path.to_owned(), source })?;
+    let raw = read_raw(path)?;
     let invalid = |reason: String| PeftError::Invalid { path: path.to_owned(), reason };
-    let raw: Map<String, Value> = serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
-    refuse_unsupported(path, &raw)?;
     let number = |key: &str| raw.get(key).and_then(Value::as_f64);
     let r = raw.get("r").and_then(Value::as_u64).filter(|r| (1..=65_536).contains(r));
     let r = r.ok_or_else(|| invalid("`r` must be a whole number from 1".into()))? as usize;
@@ -282,6 +398,7 @@ fn read_config(
         dropout: number("lora_dropout").unwrap_or(0.0),
         use_rslora: flag("use_rslora"),
         use_dora,
+        saved: saved(path, &mut model.clone(), &raw)?,
         ranks: pattern(path, model, &raw, "rank_pattern", rank)?,
         alphas: pattern(path, model, &raw, "alpha_pattern", finite)?,
         modules,
@@ -338,7 +455,6 @@ fn refuse_unsupported(path: &Path, raw: &Map<String, Value>) -> Result<(), PeftE
         "use_qalora",
         "fan_in_fan_out",
         "lora_bias",
-        "modules_to_save",
         "layer_replication",
         "layers_pattern",
         "trainable_token_indices",

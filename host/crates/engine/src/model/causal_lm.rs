@@ -114,15 +114,22 @@ impl<K: Kernels> Model<K> {
     /// [`EngineError`] says what is wrong with the files, or what the device lacks.
     pub fn on(
         kernels: K,
-        config: ModelConfig,
+        mut config: ModelConfig,
         source: &WeightSource,
         adapter: Option<&Path>,
     ) -> Result<Self, EngineError> {
+        if let Some(directory) = adapter {
+            peft::fit(&mut config, directory)?;
+        }
         kernels.prepare(config.demands())?;
         let mut model = Self::unloaded(kernels, config);
         model.load_weights(source)?;
         if let Some(directory) = adapter {
-            model.lora = Some(peft::load(&model.kernels, &model.config, directory)?);
+            let peft::Adapter { lora, given } = peft::load(&model.kernels, &model.config, directory)?;
+            for (name, values) in &given {
+                model.put(name, values);
+            }
+            model.lora = Some(lora);
             model.measure();
         }
         Ok(model)
@@ -160,6 +167,17 @@ impl<K: Kernels> Model<K> {
             }
         })?;
         Ok(self.kernels.check()?)
+    }
+
+    /// Overwrites one weight that is not packed.
+    pub(crate) fn put(&mut self, name: &str, values: &[f32]) {
+        let Some(index) = self.layout.index(name) else { return };
+        self.kernels.upload(values, at_mut(&mut self.params, self.layout.slots()[index].offset));
+        if let Some(exact) = &mut self.exact
+            && let Some(place) = exact.place(index)
+        {
+            self.kernels.upload(values, at_mut(&mut exact.buffer, place));
+        }
     }
 
     /// Measures what an adapter reads of the weights and of itself; needed whenever either has changed.

@@ -15,6 +15,7 @@ use super::families;
 pub use super::families::ARCHITECTURES;
 use super::quantized::Quantization;
 pub use super::rope::{Rope, RopeScaling};
+use super::stored::Stored;
 use super::tensors::{LinearKind, NormKind, TensorSpec, Unit, tensors};
 use crate::kernels::{Activation, AttentionShape, Demands, Head, Norm};
 
@@ -116,6 +117,8 @@ pub struct ModelConfig {
     /// See [`Head::cap`].
     pub logits_cap: Option<f32>,
 
+    /// What the checkpoint has otherwise, where it has.
+    pub stored: Option<Stored>,
     /// How the layers' projections are packed, where they are.
     pub quantization: Option<Quantization>,
     /// The file as it was, for export.

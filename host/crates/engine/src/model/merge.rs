@@ -14,18 +14,21 @@ use serde_json::{Map, Value, json};
 use super::config::ModelConfig;
 use super::export::{begin_safetensors, write_json};
 use super::quantized::pack;
+use super::stored::rows_after;
 use super::tensors::{Role, TensorSpec};
-use super::weights::{self, WeightsError, map, parse, to_f32};
+use super::weights::{self, WeightsError, map, parse, to_f32, width_of};
 use crate::EngineError;
 use crate::adapter::Lora;
 use crate::adapter::lora::Place;
+use crate::adapter::peft::Adapter;
 use crate::kernels::cpu::{CpuBuffer, CpuKernels};
 use crate::kernels::{Format, Gemm, Kernels, at, at_mut};
 
 /// The output projection, which an adapter may make differ from the embedding.
 const HEAD: &str = "lm_head.weight";
 
-/// Writes the merged weights, `config.json`, and an index where there are several files. Returns the files.
+/// Writes the merged weights, `config.json`, and an index where there are several files. `config` is that of the model that
+/// the adapter is of ([`fit`](crate::adapter::peft::fit)). Returns the files.
 ///
 /// # Errors
 /// [`EngineError`] says what is wrong with the base model's files, or names the file that cannot be written, or a tensor that
@@ -33,38 +36,46 @@ const HEAD: &str = "lm_head.weight";
 pub fn merge(
     config: &ModelConfig,
     base: &Path,
-    lora: &Lora<CpuBuffer>,
+    adapter: &Adapter<CpuBuffer>,
     directory: &Path,
 ) -> Result<Vec<PathBuf>, EngineError> {
     let headers = weights::read_headers(base)?;
     weights::check_headers(base, &headers, config)?;
+    let (mut config, mut given) = (config.clone(), adapter.given.clone());
+    if adapter.lora.head().is_some() && config.tie_word_embeddings {
+        config.split_head();
+        let is_embedding = |spec: &TensorSpec| spec.role == Role::Embedding;
+        let embedding = config.parameters().into_iter().find(is_embedding).and_then(|spec| given.get(&spec.name));
+        if let Some(head) = embedding.cloned() {
+            given.insert(HEAD.to_owned(), head);
+        }
+    }
     let specs: BTreeMap<String, TensorSpec> =
         config.parameters().into_iter().map(|spec| (spec.name.clone(), spec)).collect();
-    // The head gets a tensor of its own beside the embedding that it was.
-    let adds_head = lora.head().is_some() && config.tie_word_embeddings;
-    let embedding = specs.values().find(|spec| spec.role == Role::Embedding).expect("a model has an embedding");
     let mut files = Vec::new();
     let mut weight_map = Map::new();
     let mut total = 0;
     for source in &headers.files {
         let mapped = map(source)?;
         let tensors = parse(source, &mapped)?;
-        let mut entries: Vec<(String, &TensorSpec)> = Vec::new();
+        let mut entries: Vec<Merged<'_>> = Vec::new();
         let mut names = tensors.names();
         names.sort_unstable();
         for name in names {
             let Some(spec) = specs.get(name) else { continue };
-            entries.push((name.to_owned(), spec));
-            if adds_head && spec.role == Role::Embedding {
-                entries.push((HEAD.to_owned(), embedding));
+            entries.push(Merged { spec, source: name });
+            // The head gets a tensor of its own beside the embedding that it was.
+            if let (Role::Embedding, Some(head)) = (spec.role, specs.get(HEAD))
+                && config.as_stored().tie_word_embeddings
+            {
+                entries.push(Merged { spec: head, source: name });
             }
         }
         let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        weight_map.extend(entries.iter().map(|(tensor, _)| (tensor.clone(), name.clone().into())));
+        weight_map.extend(entries.iter().map(|entry| (entry.spec.name.clone(), name.clone().into())));
         let path = directory.join(&name);
-        total += write(&path, &tensors, &entries, &mut |entry, view| {
-            let spec = if entry == HEAD { specs.get(HEAD).unwrap_or(embedding) } else { &specs[entry] };
-            merged(config, spec, entry == HEAD, lora, view)
+        total += write(&path, &tensors, &entries, &mut |spec, view| {
+            merged(&config, spec, &adapter.lora, given.get(&spec.name), view)
         })?;
         files.push(path);
     }
@@ -73,24 +84,35 @@ pub fn merge(
         files.push(write_json(directory, "model.safetensors.index.json", &index)?);
     }
     let mut raw = config.raw.clone();
-    if adds_head {
-        raw.insert("tie_word_embeddings".into(), false.into());
-    }
     raw.remove("quantization_config");
     files.push(write_json(directory, "config.json", &Value::Object(raw))?);
     Ok(files)
+}
+
+/// A tensor of the merged model, and the one of the base model that it is made from.
+#[derive(Debug, Clone, Copy)]
+struct Merged<'a> {
+    spec: &'a TensorSpec,
+    source: &'a str,
 }
 
 /// The values of a tensor with what the adapter adds; none where it adds nothing and the bytes stay.
 fn merged(
     config: &ModelConfig,
     spec: &TensorSpec,
-    is_head: bool,
     lora: &Lora<CpuBuffer>,
+    given: Option<&Vec<f32>>,
     view: &TensorView<'_>,
 ) -> Option<Vec<f32>> {
     let kernels = CpuKernels;
-    let values = || to_f32(view.data(), view.dtype());
+    let has_new_rows = config.new_rows() > 0 && matches!(spec.role, Role::Embedding | Role::Head);
+    let values = || {
+        let mut values = given.cloned().unwrap_or_else(|| to_f32(view.data(), view.dtype()));
+        if has_new_rows && given.is_none() {
+            values.extend(rows_after(config, &spec.name, &values));
+        }
+        values
+    };
     let place = match (spec.role, spec.layer) {
         (Role::Linear(kind), Some(layer)) => {
             let unpacked = config.quantization.map(|quantization| {
@@ -105,8 +127,8 @@ fn merged(
                 (Some(place), unpacked) => (place, kind.shape(config), unpacked.unwrap_or_else(values)),
             }
         }
-        _ if is_head => (lora.head()?, (config.vocab_size, config.hidden_size), values()),
-        _ => return None,
+        (Role::Head, _) if lora.head().is_some() => (lora.head()?, (config.vocab_size, config.hidden_size), values()),
+        _ => return (has_new_rows || given.is_some()).then(values),
     };
     let (Place { a, b, r, scale, magnitude, .. }, (rows, columns), values) = place;
     let mut weight = kernels.alloc(Format::Exact, values.len());
@@ -133,8 +155,8 @@ fn merged(
 fn write(
     path: &Path,
     tensors: &SafeTensors<'_>,
-    entries: &[(String, &TensorSpec)],
-    merged: &mut dyn FnMut(&str, &TensorView<'_>) -> Option<Vec<f32>>,
+    entries: &[Merged<'_>],
+    merged: &mut dyn FnMut(&TensorSpec, &TensorView<'_>) -> Option<Vec<f32>>,
 ) -> Result<u64, EngineError> {
     let failed = |source| EngineError::Write { path: path.to_owned(), source };
     let invalid = |error: safetensors::SafeTensorError| WeightsError::Invalid {
@@ -144,23 +166,23 @@ fn write(
     let mut header = Map::new();
     header.insert("__metadata__".into(), json!({ "format": "pt" }));
     let mut offset = 0;
-    for (name, spec) in entries {
-        // What is added has the values of the tensor that it is made from.
-        let view = tensors.tensor(&spec.name).map_err(invalid)?;
-        let end = offset + view.data().len();
-        let dtype = format!("{:?}", view.dtype());
-        header.insert(name.clone(), json!({ "dtype": dtype, "shape": view.shape(), "data_offsets": [offset, end] }));
+    for Merged { spec, source } in entries {
+        let dtype = tensors.tensor(source).map_err(invalid)?.dtype();
+        let elements: usize = spec.shape.iter().product();
+        let end = offset + elements * width_of(dtype).unwrap_or(0);
+        let described = json!({ "dtype": format!("{dtype:?}"), "shape": spec.shape, "data_offsets": [offset, end] });
+        header.insert(spec.name.clone(), described);
         offset = end;
     }
     let mut file = begin_safetensors(path, header).map_err(failed)?;
-    for (name, spec) in entries {
-        let view = tensors.tensor(&spec.name).map_err(invalid)?;
-        let Some(values) = merged(name, &view) else {
+    for Merged { spec, source } in entries {
+        let view = tensors.tensor(source).map_err(invalid)?;
+        let Some(values) = merged(spec, &view) else {
             file.write_all(view.data()).map_err(failed)?;
             continue;
         };
         let bytes = to_bytes(&values, view.dtype())
-            .ok_or_else(|| WeightsError::NotFinite { file: path.to_owned(), name: name.clone() })?;
+            .ok_or_else(|| WeightsError::NotFinite { file: path.to_owned(), name: spec.name.clone() })?;
         file.write_all(&bytes).map_err(failed)?;
     }
     file.flush().map_err(failed)?;

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::config::ModelConfig;
+use super::stored::Completed;
 use super::tensors::Start;
 use super::twice;
 use crate::rng;
@@ -187,6 +188,7 @@ pub fn read_headers(directory: &Path) -> Result<WeightHeaders, WeightsError> {
 /// # Errors
 /// [`WeightsError`] names the first tensor that is missing, unexpected, or of another shape or type.
 pub fn check_headers(directory: &Path, headers: &WeightHeaders, config: &ModelConfig) -> Result<(), WeightsError> {
+    let config = &config.as_stored();
     let specs = config.parameters();
     let missing: Vec<&str> =
         specs.iter().map(|spec| spec.name.as_str()).filter(|name| !headers.tensors.contains_key(*name)).collect();
@@ -240,13 +242,15 @@ pub fn load(source: &WeightSource, config: &ModelConfig, sink: &mut Sink<'_>) ->
         WeightSource::Directory(directory) => {
             let headers = read_headers(directory)?;
             check_headers(directory, &headers, config)?;
-            if let (true, Some(head)) = (twice::has_own_head(&headers, config)?, headers.tensors.get("lm_head.weight"))
+            let stored = config.as_stored();
+            if let (true, Some(head)) = (twice::has_own_head(&headers, &stored)?, headers.tensors.get("lm_head.weight"))
             {
                 return Err(WeightsError::NotTied { file: head.file.clone() });
             }
-            let names: HashSet<String> = config.parameters().into_iter().map(|spec| spec.name).collect();
+            let names: HashSet<String> = stored.parameters().into_iter().map(|spec| spec.name).collect();
+            let mut completed = Completed::new(config, sink);
             for file in &headers.files {
-                load_file(file, &names, sink)?;
+                load_file(file, &names, &mut |name, start, values| completed.take(name, start, values))?;
             }
             Ok(())
         }
@@ -417,7 +421,7 @@ fn weight_files(directory: &Path) -> Result<Vec<(PathBuf, Vec<String>)>, Weights
     Ok(files)
 }
 
-pub(super) fn map(file: &Path) -> Result<Mmap, WeightsError> {
+pub(crate) fn map(file: &Path) -> Result<Mmap, WeightsError> {
     let read = |source| WeightsError::Read { file: file.to_owned(), source };
     let handle = intake::open_inside(file).map_err(read)?;
     // SAFETY: the mapping is read-only; a file that another process shortens meanwhile can end this one with SIGBUS,

@@ -1,4 +1,4 @@
-//! AdamW with transformers' two groups: weight decay for all but norms and biases.
+//! AdamW with transformers' two kinds of parameters: weight decay for all but norms and biases.
 
 use crate::kernels::{AdamState, AdamStep, Format, Kernels, Segment};
 
@@ -22,36 +22,71 @@ impl Default for AdamWConfig {
     }
 }
 
-/// The optimizer: two moments per trained element, laid out as the gradients are.
+/// The optimizer: what it keeps of each group of trained elements.
 #[derive(Debug)]
 pub struct AdamW<K: Kernels> {
     config: AdamWConfig,
-    segments: K::Segments,
-    /// First moments.
-    pub exp_avg: K::Buffer,
-    /// Second moments.
-    pub exp_avg_sq: K::Buffer,
+    groups: Vec<Group<K>>,
     /// Steps done.
     pub steps: u64,
 }
 
+/// Trained elements of one arena: two moments each, laid out as their gradients are.
+#[derive(Debug)]
+struct Group<K: Kernels> {
+    segments: K::Segments,
+    state: [K::Buffer; 2],
+}
+
+/// Where a group's elements are.
+#[derive(Debug)]
+pub struct Elements<'a, B> {
+    /// Their gradients.
+    pub gradients: &'a B,
+    /// The arena that they are in.
+    pub params: &'a mut B,
+    /// The same in f32, laid out like the gradients, where the arena is rounded.
+    pub exact: Option<&'a mut B>,
+}
+
 impl<K: Kernels> AdamW<K> {
-    /// Moments of zero for the elements of `segments`, `len` in all.
-    pub fn new(kernels: &K, config: AdamWConfig, segments: &[Segment], len: usize) -> Self {
-        let alloc = || kernels.alloc(Format::Exact, len);
-        Self { config, segments: kernels.segments(segments), exp_avg: alloc(), exp_avg_sq: alloc(), steps: 0 }
+    /// What is kept of each trained element, as torch names it.
+    pub const STATE: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
+
+    /// Moments of zero for groups, each of some segments and so many elements in all.
+    pub fn new(kernels: &K, config: AdamWConfig, groups: &[(&[Segment], usize)]) -> Self {
+        let group = |&(segments, len): &(&[Segment], usize)| Group {
+            segments: kernels.segments(segments),
+            state: Self::STATE.map(|_| kernels.alloc(Format::Exact, len)),
+        };
+        Self { config, groups: groups.iter().map(group).collect(), steps: 0 }
     }
 
-    /// Asks for a step of all segments. It counts when it is known to have been done: [`Self::done`].
-    pub fn step(
+    /// What is kept of a group, in the order of [`Self::STATE`].
+    pub fn state(&self, group: usize) -> &[K::Buffer] {
+        &self.groups[group].state
+    }
+
+    /// The same, to overwrite it.
+    pub fn state_mut(&mut self, group: usize) -> &mut [K::Buffer] {
+        &mut self.groups[group].state
+    }
+
+    /// All that is kept.
+    pub fn buffers(&self) -> impl Iterator<Item = &K::Buffer> {
+        self.groups.iter().flat_map(|group| &group.state)
+    }
+
+    /// Asks for a step of all groups, given in their order. It counts when it is known to have been done: [`Self::done`].
+    pub fn step<'a>(
         &mut self,
         kernels: &K,
         lr: f64,
         tally: &K::Tally,
-        gradients: &K::Buffer,
-        params: &mut K::Buffer,
-        exact: Option<&mut K::Buffer>,
-    ) {
+        elements: impl IntoIterator<Item = Elements<'a, K::Buffer>>,
+    ) where
+        K::Buffer: 'a,
+    {
         let power = i32::try_from(self.steps + 1).unwrap_or(i32::MAX);
         let step = AdamStep {
             lr: lr as f32,
@@ -62,9 +97,11 @@ impl<K: Kernels> AdamW<K> {
             correction1: (1.0 - self.config.beta1.powi(power)) as f32,
             correction2_sqrt: (1.0 - self.config.beta2.powi(power)).sqrt() as f32,
         };
-        let Self { exp_avg, exp_avg_sq, .. } = self;
-        let state = AdamState { gradients, exp_avg, exp_avg_sq, params, exact };
-        kernels.adamw(step, &self.segments, tally, state);
+        for (group, Elements { gradients, params, exact }) in self.groups.iter_mut().zip(elements) {
+            let [exp_avg, exp_avg_sq] = &mut group.state;
+            let state = AdamState { gradients, exp_avg, exp_avg_sq, params, exact };
+            kernels.adamw(step, &group.segments, tally, state);
+        }
     }
 
     /// Counts the step that was asked for.

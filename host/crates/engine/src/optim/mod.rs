@@ -2,4 +2,4 @@
 
 pub mod adamw;
 
-pub use adamw::{AdamW, AdamWConfig};
+pub use adamw::{AdamW, AdamWConfig, Elements};

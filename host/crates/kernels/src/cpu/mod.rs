@@ -435,7 +435,7 @@ impl Kernels for CpuKernels {
     }
 
     fn sum_of_squares(&self, len: usize, x: View<'_, CpuBuffer>, tally: &mut CpuTally) {
-        tally.totals.squares = elementwise::sum_of_squares(x.slice(len));
+        tally.totals.squares += elementwise::sum_of_squares(x.slice(len));
     }
 
     fn clip(&self, max_norm: Option<f64>, tally: &mut CpuTally) {

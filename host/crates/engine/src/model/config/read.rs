@@ -285,6 +285,7 @@ impl<'a> Reader<'a> {
             residual_scale: 1.0,
             logits_scale: 1.0,
             logits_cap: None,
+            stored: None,
             quantization: None,
             raw: self.raw.clone(),
         })

@@ -72,7 +72,7 @@ KERNEL_BOUNDS(SUM_THREADS, 2) sum_of_squares(const float* x, double* partial, u6
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// *total = the sum of `partial`.
+// *total += the sum of `partial`.
 //
 // Block: 512. Grid: 1. No dynamic shared memory.
 // partial double[blocks], blocks, total double[1]
@@ -81,7 +81,7 @@ KERNEL_BOUNDS(SUM_THREADS, 1) sum_of_squares_finish(const double* partial, u32 b
     double sum = 0.0;
     for (u32 i = threadIdx.x; i < blocks; i += blockDim.x) sum += partial[i];
     sum = block_sum(sum, room);
-    if (threadIdx.x == 0) *total = sum;
+    if (threadIdx.x == 0) *total += sum;
 }
 
 // Makes the factor that keeps the gradients within `max_norm`, as torch's `clip_grad_norm_` does, and 1 without it.
