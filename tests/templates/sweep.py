@@ -7,7 +7,8 @@
     python3 tests/templates/sweep.py axolotl-wheel chat_templates [--host target/release/host] [--list]
 
 Each `.jinja` file below the directories is rendered for a plain conversation, one with a system message, one with reasoning
-and one with tools, by transformers and by `host preprocess --show`. The templates are not part of this repository.
+and one with tools, by transformers and by `host preprocess --show`. The templates are not part of this repository; those of
+Axolotl that `chat_template` names here are rendered by that name too.
 
 Prints how many texts are the same, refused by both, and different; exits with 1 if any is different without a reason here.
 """
@@ -97,8 +98,10 @@ CONVERSATIONS = {
     ),
 }
 
-# `directory/file, conversation` to the reason why the texts differ. None does.
-REASONS: dict[str, str] = {}
+# What `chat_template` names beside the model's own.
+NAMES = ["chatml", "llama3", "alpaca", "gemma", "gemma3", "phi_3", "phi_35", "qwen_25", "qwen3"]
+# What the names of cases end in, to the reason why the texts differ.
+REASONS = {"alpaca.jinja by name, tools": "a role that the template leaves out is refused here"}
 
 
 class Frozen(datetime.datetime):
@@ -116,10 +119,16 @@ class Host:
         shutil.copytree(MODEL, self.directory / "model")
         config = json.loads((MODEL / "config.json").read_text()) | {"max_position_embeddings": 100_000}
         (self.directory / "model/config.json").write_text(json.dumps(config))
-        (self.directory / "host.yml").write_text(CONFIG)
 
-    def render(self, source: str, messages: list[dict], tools: list[dict] | None) -> tuple[str | None, str]:
-        """The text of a row, or the message with which it is refused."""
+    def render(
+        self, source: str, messages: list[dict], tools: list[dict] | None, name: str | None = None
+    ) -> tuple[str | None, str]:
+        """The text of a row, or the message with which it is refused; with `name`, by the template of that name."""
+        config = CONFIG
+        if name:
+            own = "chat_template: jinja\nchat_template_jinja: template.jinja"
+            config = config.replace(own, f"chat_template: {name}")
+        (self.directory / "host.yml").write_text(config)
         (self.directory / "template.jinja").write_bytes(source.encode("utf-8"))
         row = {"messages": messages} | ({"tools": tools} if tools else {})
         (self.directory / "row.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
@@ -157,21 +166,23 @@ def main() -> None:
             # Line ends as they are: Python's own reading would hide what `host` must do.
             source = path.read_bytes().decode("utf-8")
             for name, (messages, tools) in CONVERSATIONS.items():
-                cases.append((f"{path.relative_to(root)}, {name}", source, messages, tools))
+                cases.append((f"{path.relative_to(root)}, {name}", source, messages, tools, None))
+                if path.stem in NAMES and "axolotl" in str(path):
+                    cases.append((f"{path.relative_to(root)} by name, {name}", source, messages, tools, path.stem))
     with tempfile.TemporaryDirectory() as directory:
         host = Host(arguments.host, directory)
-        answers = [host.render(source, messages, tools) for _, source, messages, tools in cases]
+        answers = [host.render(source, messages, tools, by_name) for _, source, messages, tools, by_name in cases]
     same = refused = excused = 0
     different = []
-    for (name, source, messages, tools), (found, message) in zip(cases, answers):
+    for (name, source, messages, tools, _), (found, message) in zip(cases, answers):
         text, error = reference(source, messages, tools)
         if text == found:
             same, refused = (same + 1, refused) if text is not None else (same, refused + 1)
             if arguments.list:
                 print(f"{name}: " + ("same" if text is not None else f"refused: {error} / {message}"))
-        elif name in REASONS:
+        elif reason := next((reason for end, reason in REASONS.items() if name.endswith(end)), None):
             excused += 1
-            print(f"{name}: different, because {REASONS[name]}")
+            print(f"{name}: different, because {reason}")
         else:
             different.append(name)
             print(f"{name}: DIFFERENT")

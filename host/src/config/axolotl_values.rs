@@ -3,7 +3,7 @@
 use crate::commands::word;
 
 /// Chat templates that Axolotl has by name and that are not built in here.
-const CHAT_TEMPLATES: [&str; 29] = [
+const CHAT_TEMPLATES: [&str; 27] = [
     "aya",
     "cohere",
     "command_a",
@@ -30,9 +30,7 @@ const CHAT_TEMPLATES: [&str; 29] = [
     "phi_4",
     "pixtral",
     "qwen2_vl",
-    "qwen3",
     "qwen3_5",
-    "qwen_25",
 ];
 
 /// Values that Axolotl takes for a key and we do not, with what to write instead.

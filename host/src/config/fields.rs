@@ -25,8 +25,19 @@ pub const LINEAR_MODULES: [&str; 9] =
 /// The output projection, which can have an adapter too.
 pub(super) const HEAD: &str = engine::adapter::modules::HEAD;
 /// Chat templates by name.
-pub(super) const CHAT_TEMPLATES: [&str; 9] =
-    ["tokenizer_default", "chatml", "llama3", "alpaca", "gemma", "gemma3", "phi_3", "phi_35", "jinja"];
+pub(super) const CHAT_TEMPLATES: [&str; 11] = [
+    "tokenizer_default",
+    "chatml",
+    "llama3",
+    "alpaca",
+    "gemma",
+    "gemma3",
+    "phi_3",
+    "phi_35",
+    "qwen_25",
+    "qwen3",
+    "jinja",
+];
 /// Architectures by the names of transformers.
 pub(super) const MODEL_TYPES: [&str; ARCHITECTURES.len() + 1] = {
     let mut types = ["AutoModelForCausalLM"; ARCHITECTURES.len() + 1];

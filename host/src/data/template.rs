@@ -277,6 +277,14 @@ mod tests {
             asked("phi_35", long()).unwrap(),
             "<|system|>\ns<|end|>\n<|user|>\nq<|end|>\n<|assistant|>\n a <|end|>\n<|user|>\nr<|end|>\n<|assistant|>\n"
         );
+        let turns = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n a <|im_end|>\n<|im_start|>user\nr<|im_end|>\n<|im_start|>assistant\n";
+        assert_eq!(asked("qwen_25", long()).unwrap(), format!("<|im_start|>system\ns<|im_end|>\n{turns}"));
+        let own = "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n";
+        assert_eq!(asked("qwen_25", long()[1..].to_vec()).unwrap(), format!("{own}{turns}"));
+        assert_eq!(asked("qwen3", long()[1..].to_vec()).unwrap(), format!("{turns}<think>\n\n"));
+        let thought = vec![message("user", "q"), message("assistant", "<think>\nt\n</think>\n\na")];
+        let written = rendered(built_in("qwen3").unwrap(), thought).unwrap().text;
+        assert!(written.ends_with("<|im_start|>assistant\n<think>\nt\n</think>\n\na<|im_end|>\n"), "{written}");
         let spans = rendered(built_in("phi_3").unwrap(), long()[..3].to_vec()).unwrap();
         assert!(spans.text.ends_with("<|assistant|>\n a <|end|>\n"), "{spans:?}");
     }
