@@ -465,3 +465,34 @@ fn a_pattern_that_matches_nothing() {
         project.train_failure(|config| format!("{config}unfrozen_parameters: ['model.layer.1']\n"))
     );
 }
+
+#[test]
+fn other_values_for_keys_of_the_model() {
+    let project = Project::new();
+    project.own_model();
+    let stretched = "model_config: {rope_scaling: {rope_type: linear, factor: 2.0}, output_router_logits: true}\n";
+    project.write("host.yml", format!("{CONFIG}{stretched}"));
+    insta::assert_snapshot!(project.success(&["check", "host.yml"]).stderr);
+    project.success(&["train", "host.yml"]);
+    let config: Value = serde_json::from_str(&project.read("out/config.json")).unwrap();
+    assert_eq!(config["rope_scaling"]["factor"], 2.0);
+    let loss = |file: &str| {
+        let lines = project.read(file);
+        lines.lines().find_map(|line| serde_json::from_str::<Value>(line).unwrap()["loss"].as_f64()).unwrap()
+    };
+    let own = loss("out/metrics.jsonl");
+    project.write("host.yml", CONFIG);
+    project.success(&["train", "host.yml", "--overwrite"]);
+    assert!((own - loss("out/metrics.jsonl")).abs() > 1e-6);
+    let lora = "adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\n";
+    project.write("host.yml", format!("{CONFIG}{lora}model_config: {{rope_theta: 5000}}\n"));
+    insta::assert_snapshot!(project.success(&["check", "host.yml"]).stderr);
+    for lines in [
+        "model_config: 3\n",
+        "model_config: {hidden_size: 100}\n",
+        "model_config: {rope_scaling: {rope_type: mrope}}\n",
+    ] {
+        project.write("host.yml", format!("{CONFIG}{lines}"));
+        insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
+    }
+}

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use engine::adapter::modules::{NotSaved, Saved};
-use engine::model::config::{ModelConfig, RopeScaling};
+use engine::model::config::{ConfigError, ModelConfig, RopeScaling};
 use engine::model::stored::NewRows;
 use engine::model::twice;
 use engine::model::weights::{self, WeightSource, WeightsError};
@@ -54,7 +54,22 @@ impl ModelFacts {
         };
         let directory = loaded.resolve(&config.base_model_config);
         let model = if directory.is_dir() {
-            ModelConfig::from_dir(&directory).map_err(|error| at(error.into(), "base_model_config"))
+            ModelConfig::from_dir(&directory).map_err(|error| at(error.into(), "base_model_config")).and_then(|model| {
+                let own = overridden(&model, &config.model_config, &directory, &mut remarks);
+                if let (Some(_), Ok(own)) = (config.adapter, &own)
+                    && !own.is_computed_as(&model)
+                {
+                    let message = "the adapter is of the model with these values, and they are not saved with it";
+                    remarks.push(
+                        Diagnostic::warning("model::config", message)
+                            .why("beside the model as its `config.json` has it, the adapter means something else")
+                            .help("write them into the model's `config.json`, or use the model that `host merge-lora` writes"),
+                    );
+                }
+                let placed = |diagnostic: Diagnostic| at(diagnostic, "model_config");
+                remarks = std::mem::take(&mut remarks).into_iter().map(placed).collect();
+                own.map_err(|error| at(error.into(), "model_config"))
+            })
         } else {
             Err(at(missing_model(&config.base_model_config), "base_model_config"))
         };
@@ -184,6 +199,34 @@ impl ModelFacts {
             },
         })
     }
+}
+
+/// The model with the values that `model_config` has for keys of its `config.json`.
+fn overridden(
+    model: &ModelConfig,
+    overrides: &serde_json::Map<String, Value>,
+    directory: &Path,
+    remarks: &mut Vec<Diagnostic>,
+) -> Result<ModelConfig, ConfigError> {
+    if overrides.is_empty() {
+        return Ok(model.clone());
+    }
+    let path = directory.join("config.json");
+    let own = model.with(overrides, &path)?;
+    for (key, value) in overrides {
+        let others: serde_json::Map<String, Value> = overrides
+            .iter()
+            .filter(|(other, _)| *other != key)
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        if model.with(&others, &path).is_ok_and(|other| other.is_computed_as(&own)) {
+            let is_same = model.raw.get(key) == Some(value);
+            let why = if is_same { "it has this value already" } else { "nothing that is computed here reads it" };
+            let message = format!("`{key}` changes nothing of a `{}`", model.architecture);
+            remarks.push(Diagnostic::new(Severity::Note, "model::no-effect", message).why(why));
+        }
+    }
+    Ok(own)
 }
 
 /// Rotations that would grow with the text: within the model's positions they do not.

@@ -361,6 +361,12 @@ help: raise `max_steps` or `num_epochs` to go on, or start again with `--overwri
         let mut settings = Map::new();
         for key in [
             "base_model",
+            "model_config",
+            "tokens",
+            "added_tokens_overrides",
+            "special_tokens",
+            "resize_token_embeddings_to_32x",
+            "mean_resizing_embeddings",
             "adapter",
             "load_in_4bit",
             "load_in_8bit",

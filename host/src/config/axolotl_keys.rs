@@ -56,8 +56,9 @@ pub(super) const TOP: Table = &[
         NoEffect("no code of a model is ever run here; the architectures that are here need none")),
     (&["model_revision", "revision_of_model"],
         Instead("models are directories here; download the revision first: `hf download ORG/NAME --revision REV --local-dir DIR`")),
-    (&["cls_model_config", "model_config", "overrides_of_model_config", "overrides_of_model_kwargs", "model_kwargs", "model_quantization_config*", "rope_scaling"],
-        Instead("edit `config.json` in the model's directory")),
+    (&["overrides_of_model_config"], Called("model_config")),
+    (&["cls_model_config", "overrides_of_model_kwargs", "model_kwargs", "model_quantization_config*", "rope_scaling"],
+        Instead("other values for keys of `config.json` belong under `model_config`")),
     (&["tokenizer_legacy", "tokenizer_use_mistral_common", "processor_*", "image_*", "shrink_embeddings", "fix_untrained_tokens", "embeddings_skip_upcast"],
         Instead("the tokenizer is used as it is; add tokens and resize the embedding with transformers first")),
     (&["num_labels", "reward_model", "process_reward_model", "center_rewards_coefficient"],
@@ -75,7 +76,9 @@ pub(super) const TOP: Table = &[
         Instead("frozen weights are quantized as bitsandbytes does it: `load_in_4bit: true` or `load_in_8bit: true` with an adapter")),
     (&["nvfp4_*", "nonexpert_quantization", "llmcompressor", "save_compressed", "qlora_sharded_model_loading"],
         Instead("delete the line, and compress the finished model with other tools")),
-    (&["fp8", "fp8_*", "float16"],
+    (&["float16"],
+        NoEffect("weights that are trained stay in float32, and training computes in bfloat16 where the device has it (`bf16`)")),
+    (&["fp8", "fp8_*"],
         Instead("training computes in bfloat16 or in float32 (`bf16`, `float32`); delete the line")),
 
     // --- adapters and freezing ---
@@ -145,9 +148,9 @@ pub(super) const TOP: Table = &[
         Instead("only supervised fine-tuning is here yet")),
 
     // --- several devices ---
-    (&["deepspeed", "deepcompile", "fsdp", "fsdp_*", "dp_shard_size", "dp_replicate_size", "ddp", "ddp_*"],
+    (&["deepspeed", "deepcompile", "fsdp", "fsdp_*", "dp_shard_size", "dp_replicate_size", "ddp", "ddp_*", "tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree", "ring_attn_func", "heads_k_stride", "use_ray", "ray_*"],
         NoEffect("a run is one process, so nothing is divided among devices; `host check --plan` says whether it fits into this one")),
-    (&["tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree", "ring_attn_func", "heads_k_stride", "use_ray", "ray_*", "expert_parallel_size", "fp32_norms", "world_size", "local_rank", "device_map", "accelerator_config"],
+    (&["expert_parallel_size", "fp32_norms", "world_size", "local_rank", "device_map", "accelerator_config"],
         Instead("one process trains on all cores of one machine")),
     (&["trainer_cls", "experimental_*"],
         Instead("nothing of the host can be replaced by Python; see the plugin kinds in `host plugin list`")),

@@ -16,6 +16,7 @@ pub(super) fn config() -> Config {
     Config {
         base_model: String::new(),
         base_model_config: String::new(),
+        model_config: serde_json::Map::new(),
         tokenizer_config: String::new(),
         model_type: None,
         tokenizer_type: None,

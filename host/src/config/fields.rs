@@ -106,6 +106,11 @@ fn model(top: &Section<'_>, config: &mut Config) {
     }
     fill(&mut config.base_model, top.file_path("base_model"));
     fill(&mut config.base_model_config, top.file_path("base_model_config"));
+    match top.value("model_config") {
+        Some(Value::Object(values)) => config.model_config.clone_from(values),
+        Some(other) => cx.wrong_type("model_config", "a mapping of keys of `config.json`", other),
+        None => {}
+    }
     fill(&mut config.tokenizer_config, top.file_path("tokenizer_config"));
     config.model_type = word_of(top, "model_type", &MODEL_TYPES);
     config.tokenizer_type = top.read("tokenizer_type");
@@ -147,9 +152,11 @@ fn precision(cx: &Context<'_>, config: &Config) {
         cx.report(note.why(WHY));
     }
     if config.fp16 {
-        let message = "`fp16: true` needs a device that computes in it";
-        let help = "delete the line, or write `fp16: false`";
-        cx.report(cx.error("unsupported-value", "fp16", message).why(WHY).help(help));
+        let message = "`fp16` has no effect here: bfloat16 takes its place where the device has it, else float32";
+        let warning = Diagnostic { severity: Severity::Warning, ..cx.error("no-effect", "fp16", message) };
+        let why =
+            "bfloat16 is as fast and needs no scaling of the loss; the result is not that of float16 to the last digit";
+        cx.report(warning.why(why).help("write `bf16: auto` instead"));
     }
 }
 

@@ -49,7 +49,7 @@ impl<'a> Context<'a> {
         self.report(Diagnostic::error("config::missing-key", format!("`{path}` is missing")).at(place).help(help));
     }
 
-    fn wrong_type(&self, path: &str, expected: &str, value: &Value) {
+    pub(super) fn wrong_type(&self, path: &str, expected: &str, value: &Value) {
         let mut diagnostic =
             self.error("wrong-type", path, format!("`{path}` must be {expected}, found {}", found(value)));
         if let Some(help) = mend(expected, value) {

@@ -23,6 +23,9 @@ pub struct Config {
     pub base_model: String,
     /// Directory whose `config.json` is used. Default: `base_model`.
     pub base_model_config: String,
+    /// Other values for keys of the model's `config.json`, in what is exported too. Default: `{}`. Example:
+    /// `{rope_scaling: {rope_type: yarn, factor: 4.0, original_max_position_embeddings: 32768}}`.
+    pub model_config: serde_json::Map<String, serde_json::Value>,
     /// Directory whose tokenizer files are used. Default: `base_model_config`.
     pub tokenizer_config: String,
     /// Architecture that the model must have, such as `LlamaForCausalLM`, or `AutoModelForCausalLM` for any.
@@ -56,7 +59,7 @@ pub struct Config {
     /// bfloat16 with float32 sums, and float32 beside it for what is trained: where the device has it (`auto`), or not at
     /// all. On the CPU training computes in float32, and `true` is a warning. Default: `auto`.
     pub bf16: AutoBool,
-    /// float16 with loss scaling: only `false`. Default: `false`.
+    /// float16 with loss scaling, which is not here: a warning says that bfloat16 or float32 takes its place. Default: `false`.
     pub fp16: bool,
     /// TensorFloat-32: without effect, products of float32 are computed in full. Default: `auto`.
     pub tf32: AutoBool,

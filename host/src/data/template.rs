@@ -279,7 +279,8 @@ mod tests {
         );
         let turns = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n a <|im_end|>\n<|im_start|>user\nr<|im_end|>\n<|im_start|>assistant\n";
         assert_eq!(asked("qwen_25", long()).unwrap(), format!("<|im_start|>system\ns<|im_end|>\n{turns}"));
-        let own = "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n";
+        let own =
+            "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n";
         assert_eq!(asked("qwen_25", long()[1..].to_vec()).unwrap(), format!("{own}{turns}"));
         assert_eq!(asked("qwen3", long()[1..].to_vec()).unwrap(), format!("{turns}<think>\n\n"));
         let thought = vec![message("user", "q"), message("assistant", "<think>\nt\n</think>\n\na")];

@@ -38,7 +38,7 @@ const PHI_3: &str = "{{ bos_token }}{% for turn in messages %}{% if turn['role']
 const PHI_35: &str = "{% for turn in messages %}{% if turn['role'] in ['user', 'assistant'] or turn['role'] == 'system' and turn['content'] %}{{ '<|' + turn['role'] + '|>\n' + turn['content'] + '<|end|>\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}";
 
 /// Qwen2.5's ChatML, with a system message of its own and with tools.
-const QWEN_25: &str = r##"{%- set is_told = messages and messages[0].role == 'system' -%}
+const QWEN_25: &str = r#"{%- set is_told = messages and messages[0].role == 'system' -%}
 {{ '<|im_start|>system\n' }}
 {{- messages[0].content if is_told else 'You are Qwen, created by Alibaba Cloud. You are a helpful assistant.' }}
 {%- if tools -%}
@@ -64,7 +64,7 @@ const QWEN_25: &str = r##"{%- set is_told = messages and messages[0].role == 'sy
 {{ '<|im_start|>' + turn.role + '\n' + turn.content + '<|im_end|>\n' }}
 {%- endif -%}
 {%- endfor -%}
-{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"##;
+{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"#;
 
 /// Qwen3's: what the assistant thought since the last question is kept, what it thought before is left out.
 const QWEN3: &str = r##"{%- set is_told = messages and messages[0].role == 'system' -%}

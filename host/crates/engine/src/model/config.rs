@@ -153,6 +153,21 @@ impl ModelConfig {
         Self::from_json(&text, &path)
     }
 
+    /// The same model with other values of some keys of its `config.json`; `path` is for messages.
+    ///
+    /// # Errors
+    /// [`ConfigError`] as for a file that has these values.
+    pub fn with(&self, overrides: &Map<String, Value>, path: &Path) -> Result<Self, ConfigError> {
+        let mut raw = self.raw.clone();
+        raw.extend(overrides.clone());
+        Self::from_raw(raw, path)
+    }
+
+    /// True if it is computed as the other one is, whatever else their files say.
+    pub fn is_computed_as(&self, other: &Self) -> bool {
+        Self { raw: Map::new(), ..self.clone() } == Self { raw: Map::new(), ..other.clone() }
+    }
+
     /// Reads the text of a `config.json`; `path` is for messages. Both spellings of rotary settings are read: transformers
     /// 4 (`rope_theta`, `rope_scaling`) and 5 (`rope_parameters`). What is absent has the value of transformers' class for the
     /// family; sizes must be there.
@@ -162,6 +177,10 @@ impl ModelConfig {
     pub fn from_json(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let raw: Map<String, Value> = serde_json::from_str(text)
             .map_err(|error| ConfigError::Invalid { path: path.to_owned(), reason: error.to_string() })?;
+        Self::from_raw(raw, path)
+    }
+
+    fn from_raw(raw: Map<String, Value>, path: &Path) -> Result<Self, ConfigError> {
         let read = Reader::new(&raw, path);
         let family = families::of(&read)?;
         read.refuse_unsupported()?;
