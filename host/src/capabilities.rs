@@ -95,6 +95,7 @@ pub const FEATURES: &[Feature] = &[
     row("chat", "conversations through a chat template", Config("chat_template: chatml"), YES),
     row("qlora", "QLoRA: adapters beside weights of four bits", Config("adapter: qlora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\nload_in_4bit: true"), YES),
     row("lora-8bit", "LoRA beside weights of eight bits", Config("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\nload_in_8bit: true"), YES),
+    row("saved-packed", "adapters beside weights that bitsandbytes has saved", Model(r#""quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf4"}"#), YES),
     row("quantized", "weights quantized otherwise", Config("gptq: true"), no!("frozen weights are quantized as bitsandbytes does it")),
     row("rl", "preference and reinforcement learning", Config("rl: dpo"), no!("supervised fine-tuning is what is here")),
     row("distributed", "several devices", Config("world_size: 2"), no!("a run is one process on one machine")),

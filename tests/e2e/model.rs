@@ -237,7 +237,7 @@ fn tokens_and_saved_modules_that_cannot_be() {
 
 #[test]
 fn weights_that_were_saved_quantized_are_named() {
-    for method in ["gptq", "awq", "fp8", "bitsandbytes", "compressed-tensors"] {
+    for method in ["gptq", "awq", "fp8", "compressed-tensors"] {
         let messages = train(|project| {
             edit_json(project, "model/config.json", |config| {
                 config["quantization_config"] = serde_json::json!({ "quant_method": method, "bits": 4 });
@@ -247,6 +247,21 @@ fn weights_that_were_saved_quantized_are_named() {
         if method == "gptq" {
             insta::assert_snapshot!(messages);
         }
+    }
+}
+
+#[test]
+fn what_a_checkpoint_of_four_bits_cannot_have() {
+    let project = Project::new();
+    project.own_model();
+    edit_json(&project, "model/config.json", |config| {
+        config["quantization_config"] =
+            json!({ "quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf4" });
+    });
+    let lora = "adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\n";
+    for lines in [String::new(), format!("{lora}load_in_8bit: true\n")] {
+        project.write("host.yml", format!("{CONFIG}{lines}"));
+        insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
     }
 }
 

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use engine::adapter::modules::{NotSaved, Saved};
+use engine::kernels::Packing;
 use engine::model::config::{ConfigError, ModelConfig, RopeScaling};
+use engine::model::quantized::Quantization;
 use engine::model::stored::NewRows;
 use engine::model::twice;
 use engine::model::weights::{self, WeightSource, WeightsError};
@@ -103,7 +105,11 @@ impl ModelFacts {
                 return Err(Failure(problems));
             }
         };
-        model.quantization = config.quantization();
+        if model.stores_packed {
+            problems.extend(packed(config, &model).map(|problem| at(problem, "load_in_8bit")));
+        } else {
+            model.quantization = config.quantization();
+        }
         if let Some(wanted) = config.model_type.as_ref().filter(|wanted| *wanted != "AutoModelForCausalLM")
             && *wanted != model.architecture
         {
@@ -199,6 +205,26 @@ impl ModelFacts {
             },
         })
     }
+}
+
+/// What a config asks of a checkpoint that is packed already, and cannot have.
+fn packed(config: &Config, model: &ModelConfig) -> Option<Diagnostic> {
+    let bits = |quantization: Quantization| if quantization.packing == Packing::Int8 { 8 } else { 4 };
+    let own = model.quantization.map(bits)?;
+    if config.adapter.is_none() {
+        let message = format!("the weights are held in {own} bits, so they cannot be trained");
+        return Some(
+            Diagnostic::error("model::quantized", message)
+                .why("`quantization_config` of `config.json`: bitsandbytes has saved the model so")
+                .help("train an adapter beside them (`adapter: lora`), or take the model that they were made from"),
+        );
+    }
+    let asked = config.quantization().map(bits).filter(|asked| *asked != own)?;
+    let message = format!("weights of {asked} bits are asked for, and the model has them in {own}");
+    Some(
+        Diagnostic::error("model::quantized", message)
+            .help(format!("write `load_in_{own}bit: true`, or take the model that they were made from")),
+    )
 }
 
 /// The model with the values that `model_config` has for keys of its `config.json`.

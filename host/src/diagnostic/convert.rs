@@ -111,6 +111,8 @@ impl From<WeightsError> for Diagnostic {
             WeightsError::Invalid { .. } | WeightsError::BadIndex { .. } => {
                 diagnostic("model::corrupt").help("download or copy the file again; it may have been cut short")
             }
+            WeightsError::Packed { .. } => diagnostic("model::quantized")
+                .help("take the model that it was made from, and quantize it when it is loaded: `load_in_4bit: true`"),
             WeightsError::NotFinite { .. } => diagnostic("model::not-finite")
                 .why("a model with such weights gives NaN losses")
                 .help("use an earlier checkpoint of the model"),

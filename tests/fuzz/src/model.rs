@@ -6,6 +6,7 @@ use engine::adapter::peft;
 use engine::kernels::cpu::CpuKernels;
 use engine::model::config::ModelConfig;
 use engine::model::layout::Layout;
+use engine::model::quantized::PackedTensor;
 use engine::model::weights::{self, WeightSource};
 use host::data::generation::GenerationConfig;
 
@@ -63,16 +64,22 @@ pub(crate) fn weights(bytes: &[u8]) {
     let layout = Layout::new(&config);
     let mut seen = vec![false; layout.len];
     let source = WeightSource::Directory(folder.path().to_owned());
-    let loaded = weights::load(&source, &config, &mut |name, start, values| {
+    let mut plain = |name: &str, start: usize, values: &[f32]| {
         let slot = layout.slot(name).expect("a tensor of the model");
         let place = slot.offset + start;
         assert!(start + values.len() <= slot.len && values.iter().all(|value| value.is_finite()), "{slot:?} {start}");
         seen[place..place + values.len()].fill(true);
-    });
+    };
+    let mut packed = std::collections::BTreeSet::new();
+    let mut whole = |name: &str, _: PackedTensor| {
+        packed.insert(name.to_owned());
+    };
+    let loaded = weights::load(&source, &config, &mut plain, &mut whole);
     match (fits, loaded) {
         // A tensor that is not read would keep what was in memory before.
         (Ok(()), Ok(())) => assert!(
             layout.slots().iter().all(|slot| seen[slot.offset..slot.offset + slot.len].iter().all(|&seen| seen))
+                && (!config.stores_packed || layout.packed.iter().all(|slot| packed.contains(&slot.name)))
         ),
         (Err(error), loaded) => {
             assert!(loaded.is_err(), "loaded in spite of {error}");

@@ -417,7 +417,10 @@ fn gradient_checkpointing_changes_nothing() {
 }
 
 /// Fixtures of quantized projections.
-const QUANTIZED: [&str; 19] = [
+const QUANTIZED: [&str; 22] = [
+    "saved-nf4",
+    "saved-nested",
+    "saved-int8",
     "lora-saved-nf4",
     "dora-nf4",
     "dora-int8",

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::config::ModelConfig;
 use super::decoder::{LayerGrads, Pass, Saved, Scratch};
 use super::layout::{GradientLayout, Layout};
-use super::quantized::Packer;
+use super::quantized::{PackedTensor, Packer};
 use super::rope::RopeTables;
 use super::weights::{self, WeightSource};
 use crate::adapter::head::{HeadPass, HeadRoom};
@@ -145,7 +145,8 @@ impl<K: Kernels> Model<K> {
         let mut packers: HashMap<&str, (Packer, usize)> = HashMap::new();
         let packed: HashMap<&str, Packed> =
             layout.packed.iter().map(|slot| (slot.name.as_str(), slot.packed)).collect();
-        weights::load(source, config, &mut |name, start, values| {
+        let words = std::cell::RefCell::new(words);
+        let mut plain = |name: &str, start: usize, values: &[f32]| {
             if let Some((&name, &packed)) = packed.get_key_value(name) {
                 let (packer, taken) = packers.entry(name).or_insert_with(|| (Packer::new(packed), 0));
                 packer.take(values);
@@ -153,7 +154,7 @@ impl<K: Kernels> Model<K> {
                 if *taken == packed.len()
                     && let Some((packer, _)) = packers.remove(name)
                 {
-                    packer.finish(kernels, words);
+                    packer.finish(kernels, &mut words.borrow_mut());
                 }
                 return;
             }
@@ -165,7 +166,13 @@ impl<K: Kernels> Model<K> {
             {
                 kernels.upload(values, at_mut(&mut exact.buffer, place + start));
             }
-        })?;
+        };
+        let mut whole = |name: &str, tensor: PackedTensor| {
+            if let Some(&packed) = packed.get(name) {
+                tensor.put(kernels, packed, &mut words.borrow_mut());
+            }
+        };
+        weights::load(source, config, &mut plain, &mut whole)?;
         Ok(self.kernels.check()?)
     }
 

@@ -121,6 +121,8 @@ pub struct ModelConfig {
     pub stored: Option<Stored>,
     /// How the layers' projections are packed, where they are.
     pub quantization: Option<Quantization>,
+    /// The checkpoint has them packed already.
+    pub stores_packed: bool,
     /// The file as it was, for export.
     pub raw: Map<String, Value>,
 }

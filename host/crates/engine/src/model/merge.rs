@@ -2,7 +2,7 @@
 //! the base model. Tensor by tensor: neither model is ever in memory. Weights that were held in few bits are what those bits
 //! stand for, since the adapter has learned beside these.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,8 @@ use serde_json::{Map, Value, json};
 
 use super::config::ModelConfig;
 use super::export::{begin_safetensors, write_json};
-use super::quantized::pack;
+use super::quantized::{PackedTensor, pack};
+use super::saved;
 use super::stored::rows_after;
 use super::tensors::{Role, TensorSpec};
 use super::weights::{self, WeightsError, map, parse, to_f32, width_of};
@@ -52,6 +53,9 @@ pub fn merge(
     }
     let specs: BTreeMap<String, TensorSpec> =
         config.parameters().into_iter().map(|spec| (spec.name.clone(), spec)).collect();
+    let mut packed: HashMap<String, PackedTensor> = HashMap::new();
+    saved::load(&headers, &config, &mut |name, tensor| drop(packed.insert(name.to_owned(), tensor)))?;
+    let unpacked = unpacked_type(&config);
     let mut files = Vec::new();
     let mut weight_map = Map::new();
     let mut total = 0;
@@ -74,8 +78,14 @@ pub fn merge(
         let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
         weight_map.extend(entries.iter().map(|entry| (entry.spec.name.clone(), name.clone().into())));
         let path = directory.join(&name);
-        total += write(&path, &tensors, &entries, &mut |spec, view| {
-            merged(&config, spec, &adapter.lora, given.get(&spec.name), view)
+        let dtype = |name: &str, own: Dtype| if packed.contains_key(name) { unpacked } else { own };
+        total += write(&path, &tensors, &entries, &dtype, &mut |spec, view| {
+            let given = match (packed.get(&spec.name), given.get(&spec.name)) {
+                (Some(tensor), _) => Given::Packed(tensor),
+                (None, Some(values)) => Given::Values(values),
+                (None, None) => Given::Nothing,
+            };
+            merged(&config, spec, &adapter.lora, given, view)
         })?;
         files.push(path);
     }
@@ -96,28 +106,54 @@ struct Merged<'a> {
     source: &'a str,
 }
 
+/// What is known of a tensor's values beside those that its file has as numbers.
+#[derive(Debug, Clone, Copy)]
+enum Given<'a> {
+    Nothing,
+    /// These hold instead.
+    Values(&'a [f32]),
+    /// Its file has it packed.
+    Packed(&'a PackedTensor),
+}
+
+/// The type of what is unpacked: that of the model before it was packed, as its config says.
+fn unpacked_type(config: &ModelConfig) -> Dtype {
+    let name = ["dtype", "torch_dtype"].into_iter().find_map(|key| config.raw.get(key)?.as_str());
+    match name {
+        Some("float32") => Dtype::F32,
+        Some("float16") => Dtype::F16,
+        _ => Dtype::BF16,
+    }
+}
+
 /// The values of a tensor with what the adapter adds; none where it adds nothing and the bytes stay.
 fn merged(
     config: &ModelConfig,
     spec: &TensorSpec,
     lora: &Lora<CpuBuffer>,
-    given: Option<&Vec<f32>>,
+    given: Given<'_>,
     view: &TensorView<'_>,
 ) -> Option<Vec<f32>> {
     let kernels = CpuKernels;
     let has_new_rows = config.new_rows() > 0 && matches!(spec.role, Role::Embedding | Role::Head);
-    let values = || {
-        let mut values = given.cloned().unwrap_or_else(|| to_f32(view.data(), view.dtype()));
-        if has_new_rows && given.is_none() {
-            values.extend(rows_after(config, &spec.name, &values));
+    let values = || match given {
+        Given::Values(values) => values.to_vec(),
+        _ => {
+            let mut values = to_f32(view.data(), view.dtype());
+            if has_new_rows {
+                values.extend(rows_after(config, &spec.name, &values));
+            }
+            values
         }
-        values
     };
     let place = match (spec.role, spec.layer) {
         (Role::Linear(kind), Some(layer)) => {
             let unpacked = config.quantization.map(|quantization| {
                 let (rows, columns) = kind.shape(config);
-                let (packed, words) = pack(&kernels, quantization, [rows, columns], &values());
+                let (packed, words) = match given {
+                    Given::Packed(tensor) => tensor.words(&kernels, quantization, [rows, columns]),
+                    _ => pack(&kernels, quantization, [rows, columns], &values()),
+                };
                 let mut out = kernels.alloc(Format::Working, packed.len());
                 kernels.unpack(packed, &words, at_mut(&mut out, 0));
                 out.as_slice().to_vec()
@@ -128,7 +164,7 @@ fn merged(
             }
         }
         (Role::Head, _) if lora.head().is_some() => (lora.head()?, (config.vocab_size, config.hidden_size), values()),
-        _ => return (has_new_rows || given.is_some()).then(values),
+        _ => return (has_new_rows || matches!(given, Given::Values(_))).then(values),
     };
     let (Place { a, b, r, scale, magnitude, .. }, (rows, columns), values) = place;
     let mut weight = kernels.alloc(Format::Exact, values.len());
@@ -156,6 +192,7 @@ fn write(
     path: &Path,
     tensors: &SafeTensors<'_>,
     entries: &[Merged<'_>],
+    dtype: &dyn Fn(&str, Dtype) -> Dtype,
     merged: &mut dyn FnMut(&TensorSpec, &TensorView<'_>) -> Option<Vec<f32>>,
 ) -> Result<u64, EngineError> {
     let failed = |source| EngineError::Write { path: path.to_owned(), source };
@@ -167,7 +204,7 @@ fn write(
     header.insert("__metadata__".into(), json!({ "format": "pt" }));
     let mut offset = 0;
     for Merged { spec, source } in entries {
-        let dtype = tensors.tensor(source).map_err(invalid)?.dtype();
+        let dtype = dtype(&spec.name, tensors.tensor(source).map_err(invalid)?.dtype());
         let elements: usize = spec.shape.iter().product();
         let end = offset + elements * width_of(dtype).unwrap_or(0);
         let described = json!({ "dtype": format!("{dtype:?}"), "shape": spec.shape, "data_offsets": [offset, end] });
@@ -181,7 +218,7 @@ fn write(
             file.write_all(view.data()).map_err(failed)?;
             continue;
         };
-        let bytes = to_bytes(&values, view.dtype())
+        let bytes = to_bytes(&values, dtype(&spec.name, view.dtype()))
             .ok_or_else(|| WeightsError::NotFinite { file: path.to_owned(), name: spec.name.clone() })?;
         file.write_all(&bytes).map_err(failed)?;
     }

@@ -10,6 +10,7 @@ pub mod linear;
 pub mod merge;
 pub mod quantized;
 pub mod rope;
+pub mod saved;
 pub mod stored;
 pub mod tensors;
 pub mod twice;

@@ -16,6 +16,61 @@ pub struct Quantization {
     pub is_nested: bool,
 }
 
+/// A packed tensor, on the host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PackedTensor {
+    /// Codes, as [`Packed::codes`] has them.
+    pub codes: Vec<u8>,
+    /// What they are multiplied with.
+    pub scales: Scales,
+}
+
+/// Scales of a packed tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scales {
+    /// One for each block or row.
+    Plain(Vec<f32>),
+    /// Packed themselves.
+    Nested {
+        /// Codes, one for each block.
+        codes: Vec<u8>,
+        /// What is added to all of them.
+        mean: f32,
+        /// What the codes of a block of scales are multiplied with.
+        of_blocks: Vec<f32>,
+    },
+}
+
+impl PackedTensor {
+    /// It alone in a buffer, as [`pack`] gives it.
+    pub(super) fn words<K: Kernels>(
+        &self,
+        kernels: &K,
+        quantization: Quantization,
+        shape: [usize; 2],
+    ) -> (Packed, K::Buffer) {
+        let (packed, end) = Packed::new(quantization.packing, shape, quantization.is_nested, 0);
+        let mut words = kernels.alloc(Format::Exact, end);
+        self.put(kernels, packed, &mut words);
+        (packed, words)
+    }
+
+    /// Puts it into its place.
+    pub(super) fn put<K: Kernels>(&self, kernels: &K, packed: Packed, words: &mut K::Buffer) {
+        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<u32>>();
+        kernels.put_words(&to_words(&self.codes), at_mut(words, packed.codes));
+        match (&self.scales, packed.nested) {
+            (Scales::Nested { codes, mean, of_blocks }, Some(nested)) => {
+                kernels.put_words(&to_words(codes), at_mut(words, packed.scales));
+                kernels.put_words(&bits(&[*mean]), at_mut(words, nested));
+                kernels.put_words(&bits(of_blocks), at_mut(words, nested + 1));
+            }
+            (Scales::Plain(scales), None) => kernels.put_words(&bits(scales), at_mut(words, packed.scales)),
+            _ => unreachable!("scales are packed where the config says so"),
+        }
+    }
+}
+
 /// A tensor that is packed as its elements come.
 #[derive(Debug)]
 pub(super) struct Packer {
@@ -64,15 +119,13 @@ impl Packer {
         let rest = std::mem::take(&mut self.pending);
         self.pack(&rest);
         let Self { packed, codes, scales, .. } = self;
-        kernels.put_words(&to_words(&codes), at_mut(words, packed.codes));
-        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<u32>>();
-        let Some(nested) = packed.nested else {
-            return kernels.put_words(&bits(&scales), at_mut(words, packed.scales));
+        let scales = if packed.nested.is_some() {
+            let (codes, mean, of_blocks) = pack_scales(&scales);
+            Scales::Nested { codes, mean, of_blocks }
+        } else {
+            Scales::Plain(scales)
         };
-        let (codes, mean, of_blocks) = pack_scales(&scales);
-        kernels.put_words(&to_words(&codes), at_mut(words, packed.scales));
-        kernels.put_words(&bits(&[mean]), at_mut(words, nested));
-        kernels.put_words(&bits(&of_blocks), at_mut(words, nested + 1));
+        PackedTensor { codes, scales }.put(kernels, packed, words);
     }
 }
 

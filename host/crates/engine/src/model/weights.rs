@@ -15,8 +15,9 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::config::ModelConfig;
+use super::saved::{self, PackedSink};
 use super::stored::Completed;
-use super::tensors::Start;
+use super::tensors::{Role, Start, TensorSpec};
 use super::twice;
 use crate::rng;
 
@@ -116,6 +117,14 @@ pub enum WeightsError {
         /// In the file.
         found: String,
     },
+    /// A tensor that was saved packed and cannot be used.
+    #[error("the packed weights of `{file}` cannot be used: {reason}", file = file.display())]
+    Packed {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// An output projection of its own where the config says that it is the embedding.
     #[error("`{file}` has an `lm_head.weight` that is not the embedding, though the config says that they are one", file = file.display())]
     NotTied {
@@ -197,16 +206,23 @@ pub fn check_headers(directory: &Path, headers: &WeightHeaders, config: &ModelCo
         return Err(WeightsError::MissingTensor { directory, name, count: missing.len() });
     }
     let known: HashMap<&str, &[usize]> = specs.iter().map(|spec| (spec.name.as_str(), spec.shape.as_slice())).collect();
+    let packed: HashSet<String> = saved::specs(config).into_iter().map(|(spec, _)| spec.name).collect();
     let unexpected: Vec<_> = headers
         .tensors
         .iter()
         .filter(|(name, _)| !known.contains_key(name.as_str()) && !is_ignorable(name, config))
+        .filter(|(name, _)| !saved::is_companion(name, |weight| packed.contains(weight)))
         .collect();
     if let Some((name, header)) = unexpected.first() {
         let (file, name) = (header.file.clone(), (*name).clone());
         return Err(WeightsError::UnexpectedTensor { file, name, count: unexpected.len() });
     }
+    let quantization = config.quantization.filter(|_| config.stores_packed);
     for spec in &specs {
+        if let (Role::Linear(_), Some(quantization)) = (spec.role, quantization) {
+            saved::check(headers, spec, quantization)?;
+            continue;
+        }
         let header = &headers.tensors[&spec.name];
         let (file, name) = (header.file.clone(), spec.name.clone());
         if header.shape != spec.shape {
@@ -229,11 +245,16 @@ fn is_ignorable(name: &str, config: &ModelConfig) -> bool {
 /// Takes the values of a tensor, by its name, from some element on. The pieces of a tensor come one after another.
 pub type Sink<'a> = dyn FnMut(&str, usize, &[f32]) + 'a;
 
-/// Reads every tensor of a model, a piece at a time.
+/// Reads every tensor of a model, a piece at a time; those that its checkpoint has packed go to `packed`, whole.
 ///
 /// # Errors
 /// [`WeightsError`] as for [`read_headers`] and [`check_headers`], and for values that are not finite.
-pub fn load(source: &WeightSource, config: &ModelConfig, sink: &mut Sink<'_>) -> Result<(), WeightsError> {
+pub fn load(
+    source: &WeightSource,
+    config: &ModelConfig,
+    sink: &mut Sink<'_>,
+    packed: &mut PackedSink<'_>,
+) -> Result<(), WeightsError> {
     match source {
         WeightSource::Random { seed } => {
             randomize(*seed, config, sink);
@@ -247,12 +268,14 @@ pub fn load(source: &WeightSource, config: &ModelConfig, sink: &mut Sink<'_>) ->
             {
                 return Err(WeightsError::NotTied { file: head.file.clone() });
             }
-            let names: HashSet<String> = stored.parameters().into_iter().map(|spec| spec.name).collect();
+            let is_plain = |spec: &TensorSpec| !(config.stores_packed && matches!(spec.role, Role::Linear(_)));
+            let names: HashSet<String> =
+                stored.parameters().into_iter().filter(is_plain).map(|spec| spec.name).collect();
             let mut completed = Completed::new(config, sink);
             for file in &headers.files {
                 load_file(file, &names, &mut |name, start, values| completed.take(name, start, values))?;
             }
-            Ok(())
+            saved::load(&headers, config, packed)
         }
     }
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::{ConfigError, LayerSpec, MAX_LAYERS, ModelConfig};
-use crate::kernels::Activation;
+use crate::kernels::{Activation, Packing};
 use crate::model::families::Family;
+use crate::model::quantized::Quantization;
 
 /// Typed access to the keys of the file.
 #[derive(Debug)]
@@ -140,10 +141,40 @@ impl<'a> Reader<'a> {
         Ok(ids.into_iter().flatten().collect())
     }
 
+    /// True for a checkpoint that bitsandbytes has packed.
+    fn is_packed(&self) -> bool {
+        let method = self.raw.get("quantization_config").and_then(|config| config.get("quant_method"));
+        method.and_then(Value::as_str) == Some("bitsandbytes")
+    }
+
+    /// How bitsandbytes has packed the checkpoint, if it has.
+    fn quantization(&self) -> Result<Option<Quantization>, ConfigError> {
+        let Some(config) = self.raw.get("quantization_config").filter(|_| self.is_packed()) else { return Ok(None) };
+        let flag = |key: &str| config.get(key).and_then(Value::as_bool).unwrap_or(false);
+        if flag("load_in_8bit") {
+            return Ok(Some(Quantization { packing: Packing::Int8, is_nested: false }));
+        }
+        let feature =
+            |key: &str| format!("quantization_config: {{{key}: {}}}", config.get(key).unwrap_or(&Value::Null));
+        if !flag("load_in_4bit") {
+            return Err(self.unsupported(feature("load_in_4bit"), "weights are packed in four or in eight bits"));
+        }
+        if config.get("bnb_4bit_quant_storage").is_some_and(|storage| storage != "uint8") {
+            let reason = "codes are read from bytes, as `uint8` stores them";
+            return Err(self.unsupported(feature("bnb_4bit_quant_storage"), reason));
+        }
+        let packing = match config.get("bnb_4bit_quant_type").map(|kind| kind.as_str().unwrap_or_default()) {
+            Some("nf4") => Packing::Nf4,
+            None | Some("fp4") => Packing::Fp4,
+            Some(_) => return Err(self.unsupported(feature("bnb_4bit_quant_type"), "codes are nf4 or fp4")),
+        };
+        Ok(Some(Quantization { packing, is_nested: flag("bnb_4bit_use_double_quant") }))
+    }
+
     /// Keys that no family here has a use for.
     pub(super) fn refuse_unsupported(&self) -> Result<(), ConfigError> {
-        if let Some(value) = self.raw.get("quantization_config").filter(|value| !value.is_null()) {
-            let reason = "the weights were saved quantized, and only F32, F16 and BF16 are read; take the model that they were \
+        if let Some(value) = self.raw.get("quantization_config").filter(|value| !value.is_null() && !self.is_packed()) {
+            let reason = "of quantized weights, only those that bitsandbytes has saved are read; take the model that these were \
                           made from, and quantize it when it is loaded: `load_in_4bit: true` or `load_in_8bit: true`";
             let feature = match value.get("quant_method").and_then(Value::as_str) {
                 Some(method) => format!("quant_method: {method}"),
@@ -286,7 +317,8 @@ impl<'a> Reader<'a> {
             logits_scale: 1.0,
             logits_cap: None,
             stored: None,
-            quantization: None,
+            quantization: self.quantization()?,
+            stores_packed: self.is_packed(),
             raw: self.raw.clone(),
         })
     }
