@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 /// The columns of the table.
+use engine::model::config::COMPOSITE_ARCHITECTURES;
 pub use engine::model::config::ARCHITECTURES;
 use serde_json::{Map, Value};
 
@@ -135,6 +136,11 @@ pub fn markdown() -> String {
          for it. Training runs on the CPU in float32, and on an NVIDIA GPU in bfloat16 or float32 (`device`).\n\n",
     );
     let _ = writeln!(page, "Models are those of these classes of transformers: {}.", ARCHITECTURES.join(", "));
+    let _ = writeln!(
+        page,
+        "Of these, the text model is trained, and the other parts go along as they are: {}.",
+        COMPOSITE_ARCHITECTURES.join(", ")
+    );
     let is_same = |feature: &&Feature| feature.support.iter().all(|support| *support == feature.support[0]);
     page.push_str("\n## For every model\n\n| | asked for by | |\n|---|---|---|\n");
     for feature in FEATURES.iter().filter(is_same) {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use engine::adapter::modules::{NotSaved, Saved};
 use engine::kernels::Packing;
-use engine::model::config::{ConfigError, ModelConfig, RopeScaling};
+use engine::model::config::{COMPOSITE_ARCHITECTURES, ConfigError, ModelConfig, RopeScaling};
 use engine::model::quantized::Quantization;
 use engine::model::stored::NewRows;
 use engine::model::twice;
@@ -110,10 +110,18 @@ impl ModelFacts {
         } else {
             model.quantization = config.quantization();
         }
+        let whole = model.raw.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str);
+        let whole =
+            whole.filter(|name| COMPOSITE_ARCHITECTURES.contains(name)).unwrap_or(&model.architecture).to_owned();
+        if !model.others.is_empty() {
+            let message = format!("of the `{whole}`, the text model is trained; its other parts go along as they are");
+            remarks.push(at(Diagnostic::new(Severity::Note, "model::parts", message), "base_model"));
+        }
         if let Some(wanted) = config.model_type.as_ref().filter(|wanted| *wanted != "AutoModelForCausalLM")
             && *wanted != model.architecture
+            && *wanted != whole
         {
-            let message = format!("`model_type` is `{wanted}`, but the model is a `{}`", model.architecture);
+            let message = format!("`model_type` is `{wanted}`, but the model is a `{whole}`");
             problems.push(at(Diagnostic::error("model::type", message), "model_type").help("delete the line"));
         }
         problems.extend(dynamic(loaded, &model).map(|problem| at(problem, "sequence_len")));

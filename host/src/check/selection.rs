@@ -250,9 +250,9 @@ fn no_module(name: &str) -> Diagnostic {
 fn other_modules(model: &ModelConfig) -> Vec<String> {
     let in_layer = |layer: usize| {
         ["", ".self_attn", ".mlp", ".mlp.act_fn", ".input_layernorm", ".post_attention_layernorm"]
-            .map(|part| format!("model.layers.{layer}{part}"))
+            .map(|part| format!("{}.layers.{layer}{part}", model.root))
     };
-    let outer = ["model", "model.embed_tokens", "model.layers", "model.norm", "model.rotary_emb"].map(str::to_owned);
+    let outer = ["", ".embed_tokens", ".layers", ".norm", ".rotary_emb"].map(|part| format!("{}{part}", model.root));
     outer.into_iter().chain((0..model.num_hidden_layers).flat_map(in_layer)).collect()
 }
 

@@ -166,6 +166,12 @@ fn header(path: &Path) -> Result<Vec<(String, Place)>, CheckpointError> {
     let header: Map<String, Value> = serde_json::from_slice(&text).map_err(|error| corrupt(&error.to_string()))?;
     let mut places = Vec::new();
     for (name, tensor) in header.into_iter().filter(|(name, _)| name != "__metadata__") {
+        // A tensor of another part of the model goes along as it is; nothing is restored from it.
+        if tensor["dtype"].as_str().is_some_and(|dtype| dtype != "F32")
+            && path.file_name() != Some(OPTIMIZER_FILE.as_ref())
+        {
+            continue;
+        }
         let offset = |index: usize| tensor["data_offsets"][index].as_u64();
         let (Some(start), Some(end), Some("F32")) = (offset(0), offset(1), tensor["dtype"].as_str()) else {
             return Err(corrupt(&format!("tensor `{name}` is not what was saved")));

@@ -16,9 +16,11 @@ const MAP: &str = "special_tokens_map.json";
 const TEMPLATE: &str = "chat_template.jinja";
 const TOKENIZER: &str = "tokenizer.json";
 /// All that may be written.
-pub(super) const NAMES: [&str; 7] = [TOKENIZER, CONFIG, TEMPLATE, MAP, OTHERS[0], OTHERS[1], OTHERS[2]];
+pub(super) const NAMES: [&str; 9] =
+    [TOKENIZER, CONFIG, TEMPLATE, MAP, OTHERS[0], OTHERS[1], OTHERS[2], OTHERS[3], OTHERS[4]];
 /// Files that go along unchanged where the base model has them.
-const OTHERS: [&str; 3] = ["added_tokens.json", "vocab.json", "merges.txt"];
+const OTHERS: [&str; 5] =
+    ["added_tokens.json", "vocab.json", "merges.txt", "preprocessor_config.json", "processor_config.json"];
 
 /// Writes the files into a directory.
 pub(super) fn write(tokenizer: &Tokenizer, template: Option<&str>, directory: &Path) -> Result<(), CheckpointError> {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use engine::model::config::COMPOSITE_ARCHITECTURES;
 use serde_json::{Map, Value};
 
 use super::axolotl_keys::DATASET;
@@ -39,11 +40,13 @@ pub(super) const CHAT_TEMPLATES: [&str; 11] = [
     "jinja",
 ];
 /// Architectures by the names of transformers.
-pub(super) const MODEL_TYPES: [&str; ARCHITECTURES.len() + 1] = {
-    let mut types = ["AutoModelForCausalLM"; ARCHITECTURES.len() + 1];
+pub(super) const MODEL_TYPES: [&str; ARCHITECTURES.len() + COMPOSITE_ARCHITECTURES.len() + 1] = {
+    let mut types = ["AutoModelForCausalLM"; ARCHITECTURES.len() + COMPOSITE_ARCHITECTURES.len() + 1];
     let mut index = 0;
-    while index < ARCHITECTURES.len() {
-        types[index] = ARCHITECTURES[index];
+    while index < types.len() - 1 {
+        let of_parts = index >= ARCHITECTURES.len();
+        types[index] =
+            if of_parts { COMPOSITE_ARCHITECTURES[index - ARCHITECTURES.len()] } else { ARCHITECTURES[index] };
         index += 1;
     }
     types

@@ -368,7 +368,7 @@ fn gemma2() {
 
 #[test]
 fn gemma3() {
-    for name in ["gemma3", "gemma3-lora"] {
+    for name in ["gemma3", "gemma3-lora", "gemma3-images", "gemma3-images-lora"] {
         check(name, false);
     }
 }
@@ -443,7 +443,9 @@ const QUANTIZED: [&str; 22] = [
 ];
 
 /// All other fixtures.
-const NAMES: [&str; 39] = [
+const NAMES: [&str; 41] = [
+    "gemma3-images",
+    "gemma3-images-lora",
     "lora-saved",
     "lora-saved-tied",
     "lora-saved-embedding",

@@ -165,7 +165,8 @@ impl Plan {
             let mut column = 0;
             for unit in Unit::ALL {
                 let kinds = unit.kinds(model).iter().copied().filter(|&kind| config.modules.has(layer, kind));
-                let kinds: Vec<(LinearKind, String)> = kinds.map(|kind| (kind, full_name(layer, kind))).collect();
+                let kinds: Vec<(LinearKind, String)> =
+                    kinds.map(|kind| (kind, full_name(model, layer, kind))).collect();
                 let mut first = Vec::new();
                 for (kind, module) in &kinds {
                     let shape = [config.of(module).0, kind.shape(model).1];

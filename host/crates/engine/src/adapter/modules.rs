@@ -7,8 +7,6 @@ use crate::model::tensors::{LinearKind, Role, TensorSpec};
 
 /// The output projection's name.
 pub const HEAD: &str = "lm_head";
-/// The embedding's name.
-const EMBEDDING: &str = "model.embed_tokens";
 
 /// Modules that get an adapter: projections of decoder layers, and the output projection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,8 +34,9 @@ impl Modules {
 
     /// The modules of a model that `selects` picks by their full names (`model.layers.0.self_attn.q_proj`, `lm_head`).
     pub fn matching(config: &ModelConfig, selects: impl Fn(&str) -> bool) -> Self {
-        let kinds =
-            |layer: usize| config.linears().filter(|&kind| selects(&full_name(layer, kind))).collect::<BTreeSet<_>>();
+        let kinds = |layer: usize| {
+            config.linears().filter(|&kind| selects(&full_name(config, layer, kind))).collect::<BTreeSet<_>>()
+        };
         let listed = (0..config.num_hidden_layers).map(|layer| (layer, kinds(layer))).collect();
         Self { listed, others: BTreeSet::new(), head: selects(HEAD) }
     }
@@ -76,7 +75,7 @@ impl Modules {
     /// The full names of those that get one.
     pub fn names(&self, config: &ModelConfig) -> Vec<String> {
         let of = |layer: usize| {
-            config.linears().filter(move |&kind| self.has(layer, kind)).map(move |kind| full_name(layer, kind))
+            config.linears().filter(move |&kind| self.has(layer, kind)).map(move |kind| full_name(config, layer, kind))
         };
         (0..config.num_hidden_layers).flat_map(of).chain(self.head.then(|| HEAD.to_owned())).collect()
     }
@@ -99,11 +98,13 @@ impl Modules {
         let adapted: Vec<usize> = (0..layers).filter(|&layer| !own[layer].is_empty()).collect();
         let head = self.head.then(|| HEAD.to_owned());
         let Some(&first) = adapted.first() else { return (head.into_iter().collect(), None) };
-        if adapted.iter().all(|&layer| own[layer] == own[first]) {
+        // Other parts of a model have modules of the same names.
+        let is_whole = config.others.is_empty();
+        if is_whole && adapted.iter().all(|&layer| own[layer] == own[first]) {
             let names = own[first].iter().map(|kind| kind.name().to_owned()).chain(head).collect();
             return (names, (adapted.len() < layers).then_some(adapted));
         }
-        let full = |&layer: &usize| own[layer].iter().map(move |&kind| full_name(layer, kind));
+        let full = |&layer: &usize| own[layer].iter().map(move |&kind| full_name(config, layer, kind));
         (adapted.iter().flat_map(full).chain(head).collect(), None)
     }
 }
@@ -126,7 +127,7 @@ impl Saved {
     pub fn new(config: &mut ModelConfig, entries: &[String]) -> Result<Self, NotSaved> {
         let is_of = |module: &str, entry: &String| !entry.is_empty() && module.ends_with(entry.as_str());
         let picks = |module: &str| entries.iter().any(|entry| is_of(module, entry));
-        if picks(HEAD) || picks(EMBEDDING) {
+        if picks(HEAD) || picks(&format!("{}.embed_tokens", config.root)) {
             config.split_head();
         }
         let specs = config.parameters();
@@ -162,14 +163,14 @@ pub enum NotSaved {
 
 /// The names of the modules of a model that can have an adapter.
 pub fn names(config: &ModelConfig) -> Vec<String> {
-    let layers =
-        (0..config.num_hidden_layers).flat_map(|layer| config.linears().map(move |kind| full_name(layer, kind)));
+    let layers = (0..config.num_hidden_layers)
+        .flat_map(|layer| config.linears().map(move |kind| full_name(config, layer, kind)));
     layers.chain([HEAD.to_owned()]).collect()
 }
 
 /// The full name of a projection's module.
-pub(super) fn full_name(layer: usize, kind: LinearKind) -> String {
-    format!("model.layers.{layer}.{}", kind.path())
+pub(super) fn full_name(config: &ModelConfig, layer: usize, kind: LinearKind) -> String {
+    format!("{}.layers.{layer}.{}", config.root, kind.path())
 }
 
 /// `check_target_module_exists` of PEFT, for an entry of a list.
@@ -178,7 +179,7 @@ fn is_picked(name: &str, entry: &str, layers: Option<&BTreeSet<usize>>) -> bool 
         return true;
     }
     let is_suffix = !entry.is_empty() && name.strip_suffix(entry).is_some_and(|rest| rest.ends_with('.'));
-    let layer = || name.strip_prefix("model.layers.")?.split('.').next()?.parse().ok();
+    let layer = || name.split_once(".layers.")?.1.split('.').next()?.parse().ok();
     is_suffix && layers.is_none_or(|layers| layer().is_some_and(|layer| layers.contains(&layer)))
 }
 

@@ -17,7 +17,7 @@ use crate::model::Model;
 use crate::model::config::ModelConfig;
 use crate::model::export::{Entry, write_json, write_safetensors};
 use crate::model::stored::NewRows;
-use crate::model::tensors::{Role, TensorSpec};
+use crate::model::tensors::{Role, TensorSpec, name_in_model};
 use crate::model::weights::{WeightsError, map};
 
 const CONFIG: &str = "adapter_config.json";
@@ -85,9 +85,10 @@ pub struct Adapter<B> {
 /// What the names of an adapter's tensors begin with.
 const PREFIX: &str = "base_model.model.";
 
-/// The name that a trainer has for a tensor of an adapter's file: the adapter's own keep theirs, the model's have the model's.
-pub fn parameter_name(name: &str) -> &str {
-    name.strip_prefix(PREFIX).filter(|_| !name.contains(".lora_")).unwrap_or(name)
+/// The name that a trainer has for a tensor of a file that it has written: an adapter's own keep theirs, a model's have those
+/// of the model.
+pub fn parameter_name(name: &str) -> String {
+    name_in_model(name.strip_prefix(PREFIX).filter(|_| !name.contains(".lora_")).unwrap_or(name))
 }
 
 /// What an adapter says that it was made for.
@@ -304,8 +305,8 @@ pub fn export_adapter<K: Kernels>(
     };
     let config = lora.config();
     let given = given(&model.config, &config.saved);
-    let own = lora.slots().iter().map(|slot| Entry { name: &slot.name, shape: &slot.shape });
-    let given = given.iter().map(|(name, shape)| Entry { name, shape });
+    let own = lora.slots().iter().map(|slot| Entry::values(&slot.name, &slot.shape));
+    let given = given.iter().map(|(name, shape)| Entry::values(name, shape));
     let entries: Vec<Entry<'_>> = own.chain(given).collect();
     let path = directory.join(WEIGHTS);
     write_safetensors(&path, &entries, &mut |name| match lora.slots().iter().find(|slot| slot.name == name) {

@@ -9,7 +9,7 @@ use super::decoder::{LayerGrads, Pass, Saved, Scratch};
 use super::layout::{GradientLayout, Layout};
 use super::quantized::{PackedTensor, Packer};
 use super::rope::RopeTables;
-use super::weights::{self, WeightSource};
+use super::weights::{self, TensorHeader, WeightSource};
 use crate::adapter::head::{HeadPass, HeadRoom};
 use crate::adapter::lora::{DropoutPass, Lora};
 use crate::adapter::peft;
@@ -34,6 +34,8 @@ pub struct Model<K: Kernels = CpuKernels> {
     pub exact: Option<Exact<K::Buffer>>,
     /// The adapter.
     pub lora: Option<Lora<K::Buffer>>,
+    /// Tensors of other parts of the model, where they are.
+    pub others: Vec<TensorHeader>,
 }
 
 /// Weights beside the arena.
@@ -173,6 +175,7 @@ impl<K: Kernels> Model<K> {
             }
         };
         weights::load(source, config, &mut plain, &mut whole)?;
+        self.others = weights::others(source, &self.config)?;
         Ok(self.kernels.check()?)
     }
 
@@ -200,7 +203,7 @@ impl<K: Kernels> Model<K> {
         let layout = Layout::new(&config);
         let params = kernels.alloc(Format::Working, layout.len);
         let words = kernels.alloc(Format::Exact, layout.words);
-        Self { kernels, config, layout, params, words, exact: None, lora: None }
+        Self { kernels, config, layout, params, words, exact: None, lora: None, others: Vec::new() }
     }
 
     /// A copy of one weight, as transformers stores it, unpacked if it is packed.

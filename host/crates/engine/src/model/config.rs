@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 pub(super) use read::Reader;
 pub(super) use rope::Outside;
 
-use super::families;
-pub use super::families::ARCHITECTURES;
+use super::families::{self, Composite};
+pub use super::families::{ARCHITECTURES, COMPOSITE_ARCHITECTURES};
 use super::quantized::Quantization;
 pub use super::rope::{Rope, RopeScaling};
 use super::stored::Stored;
@@ -123,6 +123,10 @@ pub struct ModelConfig {
     pub quantization: Option<Quantization>,
     /// The checkpoint has them packed already.
     pub stores_packed: bool,
+    /// What the names of its modules begin with: `model`, or more where it is a part of another model.
+    pub root: &'static str,
+    /// What the names of tensors begin with that belong to other parts of the model: they are not read, and go along.
+    pub others: &'static [&'static str],
     /// The file as it was, for export.
     pub raw: Map<String, Value>,
 }
@@ -135,6 +139,11 @@ pub struct LayerSpec {
     /// Which of [`ModelConfig::ropes`] rotates queries and keys; none leaves them.
     pub rope: Option<usize>,
 }
+
+/// What the config of a text model that is a part is called.
+const TEXT_CONFIG: &str = "text_config";
+/// What the names of its modules begin with.
+pub(super) const TEXT_ROOT: &str = "model.language_model";
 
 /// Above this a size in the file is a mistake rather than a model.
 const MAX_PARAMETERS: u128 = 1 << 40;
@@ -183,6 +192,9 @@ impl ModelConfig {
     }
 
     fn from_raw(raw: Map<String, Value>, path: &Path) -> Result<Self, ConfigError> {
+        if let Some(composite) = families::composite(&Reader::new(&raw, path)) {
+            return Self::of_text(raw, composite, path);
+        }
         let read = Reader::new(&raw, path);
         let family = families::of(&read)?;
         read.refuse_unsupported()?;
@@ -199,6 +211,41 @@ impl ModelConfig {
             return Err(read.invalid(format!("its sizes make more than {MAX_PARAMETERS} parameters")));
         }
         Ok(config)
+    }
+
+    /// The text model of a model of several parts.
+    fn of_text(raw: Map<String, Value>, composite: &Composite, path: &Path) -> Result<Self, ConfigError> {
+        let Some(Value::Object(text)) = raw.get(TEXT_CONFIG) else {
+            return Err(Reader::new(&raw, path).invalid(format!("`{TEXT_CONFIG}` is not an object")));
+        };
+        let mut text = text.clone();
+        for (key, size) in composite.sizes {
+            text.entry(*key).or_insert((*size).into());
+        }
+        // What is said of the whole model holds for its text.
+        for key in ["tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id", "quantization_config"] {
+            if let Some(value) = raw.get(key).filter(|value| !value.is_null()) {
+                text.insert(key.to_owned(), value.clone());
+            }
+        }
+        text.insert("model_type".into(), composite.text.model_type.into());
+        text.insert("architectures".into(), serde_json::json!([composite.text.architecture]));
+        let config = Self::from_raw(text, path)?;
+        Ok(Self { root: TEXT_ROOT, others: composite.others, raw, ..config })
+    }
+
+    /// Writes a key of the config that is exported.
+    pub(super) fn set_raw(&mut self, key: &str, value: Value) {
+        let text = Some(()).filter(|()| self.root == TEXT_ROOT).and_then(|()| self.raw.get_mut(TEXT_CONFIG));
+        let is_whole = ["tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id"].contains(&key);
+        match text {
+            Some(Value::Object(text)) if !is_whole => drop(text.insert(key.to_owned(), value)),
+            Some(Value::Object(text)) => {
+                text.insert(key.to_owned(), value.clone());
+                self.raw.insert(key.to_owned(), value);
+            }
+            _ => drop(self.raw.insert(key.to_owned(), value)),
+        }
     }
 
     /// Gives the layers that slide a window.
@@ -305,22 +352,22 @@ impl ModelConfig {
     /// Gives the model an output projection of its own, in what is exported too.
     pub fn untie(&mut self) {
         self.tie_word_embeddings = false;
-        self.raw.insert("tie_word_embeddings".into(), false.into());
+        self.set_raw("tie_word_embeddings", false.into());
     }
 
     /// The ids with which a text begins, ends and is filled, in what is exported too. What is empty stays as it is.
     pub fn set_token_ids(&mut self, bos: Option<u32>, eos: &[u32], pad: Option<u32>) {
         if let Some(id) = bos {
             self.bos_token_id = Some(id);
-            self.raw.insert("bos_token_id".into(), id.into());
+            self.set_raw("bos_token_id", id.into());
         }
         if let Some(ids) = one_or_list(eos) {
             self.eos_token_id = eos.to_vec();
-            self.raw.insert("eos_token_id".into(), ids);
+            self.set_raw("eos_token_id", ids);
         }
         if let Some(id) = pad {
             self.pad_token_id = Some(id);
-            self.raw.insert("pad_token_id".into(), id.into());
+            self.set_raw("pad_token_id", id.into());
         }
     }
 

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::Model;
+use super::tensors::name_in_files;
+use super::weights::{TensorHeader, WeightsError, map, parse};
 use crate::EngineError;
 use crate::kernels::Kernels;
 
@@ -16,15 +18,43 @@ pub const SHARD_BYTES: u64 = 5_000_000_000;
 
 /// A tensor to be written.
 pub(crate) struct Entry<'a> {
-    /// Its name.
-    pub(crate) name: &'a str,
+    /// Its name in the file.
+    pub(crate) name: String,
     /// Row-major.
     pub(crate) shape: &'a [usize],
+    /// What is written.
+    pub(crate) data: Data<'a>,
 }
 
-impl Entry<'_> {
+/// Where what is written comes from.
+pub(crate) enum Data<'a> {
+    /// f32 values, by the name that the tensor has in the model or the adapter.
+    Values(&'a str),
+    /// The bytes of a tensor of another file.
+    Copied(&'a TensorHeader),
+}
+
+impl<'a> Entry<'a> {
+    /// f32 values under the name that they have.
+    pub(crate) fn values(name: &'a str, shape: &'a [usize]) -> Self {
+        Self { name: name.to_owned(), shape, data: Data::Values(name) }
+    }
+
+    fn dtype(&self) -> &str {
+        match self.data {
+            Data::Values(_) => "F32",
+            Data::Copied(header) => &header.dtype,
+        }
+    }
+
     fn bytes(&self) -> u64 {
-        4 * self.shape.iter().product::<usize>() as u64
+        let width = match self.dtype() {
+            "F64" | "I64" | "U64" => 8,
+            "F16" | "BF16" | "I16" | "U16" => 2,
+            "F32" | "I32" | "U32" => 4,
+            _ => 1,
+        };
+        width * self.shape.iter().product::<usize>() as u64
     }
 }
 
@@ -44,7 +74,17 @@ pub fn export_model<K: Kernels>(
         return Err(EngineError::Options { reason: "a model that is quantized is not saved as a whole".into() });
     }
     let slots = model.layout.slots();
-    let entries: Vec<Entry<'_>> = slots.iter().map(|slot| Entry { name: &slot.name, shape: &slot.shape }).collect();
+    let own = slots.iter().map(|slot| Entry {
+        name: name_in_files(&model.config, &slot.name),
+        shape: &slot.shape,
+        data: Data::Values(&slot.name),
+    });
+    let others = model.others.iter().map(|header| Entry {
+        name: header.name.clone(),
+        shape: &header.shape,
+        data: Data::Copied(header),
+    });
+    let entries: Vec<Entry<'_>> = own.chain(others).collect();
     let shards = shards(&entries, shard_bytes);
     let mut read = |name: &str| model.parameter(name).unwrap_or_default();
     let mut files = Vec::new();
@@ -56,7 +96,7 @@ pub fn export_model<K: Kernels>(
             format!("model-{:05}-of-{:05}.safetensors", index + 1, shards.len())
         };
         for entry in *shard {
-            weight_map.insert(entry.name.to_owned(), name.clone().into());
+            weight_map.insert(entry.name.clone(), name.clone().into());
         }
         let path = directory.join(name);
         write_safetensors(&path, shard, &mut read)?;
@@ -104,7 +144,20 @@ pub fn begin_safetensors(path: &Path, header: Map<String, Value>) -> std::io::Re
     Ok(file)
 }
 
-/// One safetensors file of f32 tensors, each fetched when its turn comes.
+/// The bytes of a tensor of another file.
+fn copy_tensor(header: &TensorHeader, file: &mut BufWriter<File>, path: &Path) -> Result<(), EngineError> {
+    let mapped = map(&header.file)?;
+    let view = parse(&header.file, &mapped)?;
+    let view = view.tensor(&header.name);
+    let view = view.ok().filter(|view| view.shape() == header.shape && format!("{:?}", view.dtype()) == header.dtype);
+    let Some(view) = view else {
+        let reason = format!("`{}` is not what it was when the model was loaded", header.name);
+        return Err(WeightsError::Invalid { file: header.file.clone(), reason }.into());
+    };
+    file.write_all(view.data()).map_err(|source| EngineError::Write { path: path.to_owned(), source })
+}
+
+/// One safetensors file of tensors, each fetched when its turn comes.
 pub(crate) fn write_safetensors(
     path: &Path,
     entries: &[Entry<'_>],
@@ -117,16 +170,21 @@ pub(crate) fn write_safetensors(
     for entry in entries {
         let end = offset + entry.bytes();
         header.insert(
-            entry.name.to_owned(),
-            json!({ "dtype": "F32", "shape": entry.shape, "data_offsets": [offset, end] }),
+            entry.name.clone(),
+            json!({ "dtype": entry.dtype(), "shape": entry.shape, "data_offsets": [offset, end] }),
         );
         offset = end;
     }
     let mut file = begin_safetensors(path, header).map_err(failed)?;
     for entry in entries {
-        for piece in read(entry.name).chunks(1 << 16) {
-            let bytes: Vec<u8> = piece.iter().flat_map(|value| value.to_le_bytes()).collect();
-            file.write_all(&bytes).map_err(failed)?;
+        match entry.data {
+            Data::Copied(header) => copy_tensor(header, &mut file, path)?,
+            Data::Values(name) => {
+                for piece in read(name).chunks(1 << 16) {
+                    let bytes: Vec<u8> = piece.iter().flat_map(|value| value.to_le_bytes()).collect();
+                    file.write_all(&bytes).map_err(failed)?;
+                }
+            }
         }
     }
     file.flush().map_err(failed)

@@ -16,7 +16,7 @@ use super::export::{begin_safetensors, write_json};
 use super::quantized::{PackedTensor, pack};
 use super::saved;
 use super::stored::rows_after;
-use super::tensors::{Role, TensorSpec};
+use super::tensors::{Role, TensorSpec, name_in_files, name_in_model};
 use super::weights::{self, WeightsError, map, parse, to_f32, width_of};
 use crate::EngineError;
 use crate::adapter::Lora;
@@ -66,20 +66,25 @@ pub fn merge(
         let mut names = tensors.names();
         names.sort_unstable();
         for name in names {
-            let Some(spec) = specs.get(name) else { continue };
-            entries.push(Merged { spec, source: name });
+            let Some(spec) = specs.get(&name_in_model(name)) else {
+                if weights::is_of_another_part(name, &config) {
+                    entries.push(Merged { spec: None, source: name });
+                }
+                continue;
+            };
+            entries.push(Merged { spec: Some(spec), source: name });
             // The head gets a tensor of its own beside the embedding that it was.
             if let (Role::Embedding, Some(head)) = (spec.role, specs.get(HEAD))
                 && config.as_stored().tie_word_embeddings
             {
-                entries.push(Merged { spec: head, source: name });
+                entries.push(Merged { spec: Some(head), source: name });
             }
         }
         let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        weight_map.extend(entries.iter().map(|entry| (entry.spec.name.clone(), name.clone().into())));
+        weight_map.extend(entries.iter().map(|entry| (entry.name(&config), name.clone().into())));
         let path = directory.join(&name);
         let dtype = |name: &str, own: Dtype| if packed.contains_key(name) { unpacked } else { own };
-        total += write(&path, &tensors, &entries, &dtype, &mut |spec, view| {
+        total += write(&path, &config, &tensors, &entries, &dtype, &mut |spec, view| {
             let given = match (packed.get(&spec.name), given.get(&spec.name)) {
                 (Some(tensor), _) => Given::Packed(tensor),
                 (None, Some(values)) => Given::Values(values),
@@ -102,8 +107,16 @@ pub fn merge(
 /// A tensor of the merged model, and the one of the base model that it is made from.
 #[derive(Debug, Clone, Copy)]
 struct Merged<'a> {
-    spec: &'a TensorSpec,
+    /// None for a tensor of another part of the model, which is copied.
+    spec: Option<&'a TensorSpec>,
     source: &'a str,
+}
+
+impl Merged<'_> {
+    /// Its name in the file that is written.
+    fn name(&self, config: &ModelConfig) -> String {
+        self.spec.map_or_else(|| self.source.to_owned(), |spec| name_in_files(config, &spec.name))
+    }
 }
 
 /// What is known of a tensor's values beside those that its file has as numbers.
@@ -190,6 +203,7 @@ fn merged(
 /// Writes a file of tensors in the types that they had. Returns the bytes of the tensors.
 fn write(
     path: &Path,
+    config: &ModelConfig,
     tensors: &SafeTensors<'_>,
     entries: &[Merged<'_>],
     dtype: &dyn Fn(&str, Dtype) -> Dtype,
@@ -203,18 +217,25 @@ fn write(
     let mut header = Map::new();
     header.insert("__metadata__".into(), json!({ "format": "pt" }));
     let mut offset = 0;
-    for Merged { spec, source } in entries {
-        let dtype = dtype(&spec.name, tensors.tensor(source).map_err(invalid)?.dtype());
-        let elements: usize = spec.shape.iter().product();
-        let end = offset + elements * width_of(dtype).unwrap_or(0);
-        let described = json!({ "dtype": format!("{dtype:?}"), "shape": spec.shape, "data_offsets": [offset, end] });
-        header.insert(spec.name.clone(), described);
+    for entry in entries {
+        let view = tensors.tensor(entry.source).map_err(invalid)?;
+        let (dtype, shape, bytes) = match entry.spec {
+            None => (view.dtype(), view.shape(), view.data().len()),
+            Some(spec) => {
+                let dtype = dtype(&spec.name, view.dtype());
+                let elements: usize = spec.shape.iter().product();
+                (dtype, spec.shape.as_slice(), elements * width_of(dtype).unwrap_or(0))
+            }
+        };
+        let end = offset + bytes;
+        let described = json!({ "dtype": format!("{dtype:?}"), "shape": shape, "data_offsets": [offset, end] });
+        header.insert(entry.name(config), described);
         offset = end;
     }
     let mut file = begin_safetensors(path, header).map_err(failed)?;
     for Merged { spec, source } in entries {
         let view = tensors.tensor(source).map_err(invalid)?;
-        let Some(values) = merged(spec, &view) else {
+        let Some((spec, values)) = spec.and_then(|spec| Some((spec, merged(spec, &view)?))) else {
             file.write_all(view.data()).map_err(failed)?;
             continue;
         };

@@ -111,8 +111,11 @@ impl Source<'_> {
 
     /// The bytes of a tensor that has so many elements of a type.
     fn bytes(&self, weight: &str, name: &str, dtype: Dtype, elements: Option<usize>) -> Result<&[u8], WeightsError> {
-        let view =
-            self.headers.tensors.get(name).and_then(|header| self.files.get(header.file.as_path())?.tensor(name).ok());
+        let view = self
+            .headers
+            .tensors
+            .get(name)
+            .and_then(|header| self.files.get(header.file.as_path())?.tensor(&header.name).ok());
         let Some(view) = view else {
             return Err(self.invalid(weight, format!("`{weight}` is packed, and there is no `{name}` beside it")));
         };

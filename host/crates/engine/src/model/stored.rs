@@ -55,7 +55,7 @@ impl ModelConfig {
         if vocab_size > self.vocab_size {
             self.stored = Some(Stored { new_rows, ..self.stored() });
             self.vocab_size = vocab_size;
-            self.raw.insert("vocab_size".into(), vocab_size.into());
+            self.set_raw("vocab_size", vocab_size.into());
         }
     }
 

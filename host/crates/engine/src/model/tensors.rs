@@ -2,7 +2,7 @@
 //! weight arena, gradients, a random start, weight decay, export and the names of adapters follow. Whoever needs to know what a
 //! tensor is matches on its [`Role`], so a role that is added is missing nowhere.
 
-use super::config::ModelConfig;
+use super::config::{ModelConfig, TEXT_ROOT};
 
 /// The projections of a decoder layer. Families that keep several of them as one have that one instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -251,23 +251,42 @@ pub(super) fn tensors(config: &ModelConfig, layers: usize) -> Vec<TensorSpec> {
     let mut add = |role, layer, name: String, shape: &[usize]| {
         all.push(TensorSpec { role, layer, name, shape: shape.to_vec() });
     };
-    add(Role::Embedding, None, "model.embed_tokens.weight".into(), &[config.vocab_size, h]);
+    let root = config.root;
+    add(Role::Embedding, None, format!("{root}.embed_tokens.weight"), &[config.vocab_size, h]);
     for layer in 0..layers {
-        let name = |module: &str| format!("model.layers.{layer}.{module}.weight");
+        let name = |module: &str| format!("{root}.layers.{layer}.{module}.weight");
         for &kind in Unit::ALL.iter().flat_map(|unit| unit.kinds(config)) {
             let (rows, columns) = kind.shape(config);
             add(Role::Linear(kind), Some(layer), name(&kind.path()), &[rows, columns]);
             if kind.unit().has_bias(config) {
-                add(Role::Bias(kind), Some(layer), format!("model.layers.{layer}.{}.bias", kind.path()), &[rows]);
+                add(Role::Bias(kind), Some(layer), format!("{root}.layers.{layer}.{}.bias", kind.path()), &[rows]);
             }
         }
         for &(kind, module) in config.norms {
             add(Role::Norm(kind), Some(layer), name(module), &[kind.width(config)]);
         }
     }
-    add(Role::FinalNorm, None, "model.norm.weight".into(), &[h]);
+    add(Role::FinalNorm, None, format!("{root}.norm.weight"), &[h]);
     if !config.tie_word_embeddings {
         add(Role::Head, None, "lm_head.weight".into(), &[config.vocab_size, h]);
     }
     all
+}
+
+/// What the names of a text model's tensors begin with in files of a model of several parts; transformers renames them when it
+/// loads and when it saves.
+const IN_FILES: [(&str, &str); 2] =
+    [("language_model.model.", "model.language_model."), ("language_model.lm_head.", "lm_head.")];
+
+/// The name that a tensor of a file has in the model.
+pub fn name_in_model(name: &str) -> String {
+    let known = IN_FILES.iter().find_map(|(file, model)| Some(format!("{model}{}", name.strip_prefix(file)?)));
+    known.unwrap_or_else(|| name.to_owned())
+}
+
+/// The name that a tensor of a model has in files.
+pub fn name_in_files(config: &ModelConfig, name: &str) -> String {
+    let known = IN_FILES.iter().filter(|_| config.root == TEXT_ROOT);
+    let known = known.clone().find_map(|(file, model)| Some(format!("{file}{}", name.strip_prefix(model)?)));
+    known.unwrap_or_else(|| name.to_owned())
 }

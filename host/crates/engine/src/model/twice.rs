@@ -4,7 +4,6 @@
 use super::config::{ModelConfig, Rope};
 use super::weights::{PIECE, TensorHeader, WeightHeaders, WeightsError, map, parse, to_f32, width_of};
 
-const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 /// Rotary frequencies may differ by this share: files have them in bfloat16 too, which rounds to 1/256.
 const ROUNDING: f32 = 0.01;
@@ -15,10 +14,11 @@ const ROUNDING: f32 = 0.01;
 /// # Errors
 /// [`WeightsError`] for files that cannot be read.
 pub fn has_own_head(headers: &WeightHeaders, config: &ModelConfig) -> Result<bool, WeightsError> {
-    let (Some(head), Some(embedding)) = (headers.tensors.get(HEAD), headers.tensors.get(EMBEDDING)) else {
+    let embedding = headers.tensors.get(&format!("{}.embed_tokens.weight", config.root));
+    let (Some(head), Some(embedding)) = (headers.tensors.get(HEAD), embedding) else {
         return Ok(false);
     };
-    Ok(config.tie_word_embeddings && !is_same((EMBEDDING, embedding), (HEAD, head))?)
+    Ok(config.tie_word_embeddings && !is_same(embedding, head)?)
 }
 
 /// The first tensor of rotary frequencies that are not those of the config. Readers of today compute them; the reader that
@@ -34,7 +34,7 @@ pub fn other_frequencies(headers: &WeightHeaders, config: &ModelConfig) -> Resul
     for (name, header) in headers.tensors.iter().filter(|(name, _)| name.ends_with(".rotary_emb.inv_freq")) {
         // One value for each half of a head: what is much larger is none.
         let len = header.shape.iter().product::<usize>();
-        let found = if len <= config.head_dim { values(name, header)? } else { None };
+        let found = if len <= config.head_dim { values(header)? } else { None };
         // Old files have them before they are stretched.
         let is_known = |found: &[f32]| {
             let frequencies =
@@ -48,13 +48,13 @@ pub fn other_frequencies(headers: &WeightHeaders, config: &ModelConfig) -> Resul
     Ok(None)
 }
 
-fn is_same(one: (&str, &TensorHeader), other: (&str, &TensorHeader)) -> Result<bool, WeightsError> {
-    if one.1.shape != other.1.shape {
+fn is_same(one: &TensorHeader, other: &TensorHeader) -> Result<bool, WeightsError> {
+    if one.shape != other.shape {
         return Ok(false);
     }
-    let maps = (map(&one.1.file)?, map(&other.1.file)?);
-    let tensors = (parse(&one.1.file, &maps.0)?, parse(&other.1.file, &maps.1)?);
-    let (Ok(one), Ok(other)) = (tensors.0.tensor(one.0), tensors.1.tensor(other.0)) else { return Ok(false) };
+    let maps = (map(&one.file)?, map(&other.file)?);
+    let tensors = (parse(&one.file, &maps.0)?, parse(&other.file, &maps.1)?);
+    let (Ok(one), Ok(other)) = (tensors.0.tensor(&one.name), tensors.1.tensor(&other.name)) else { return Ok(false) };
     if one.dtype() == other.dtype() {
         return Ok(one.data() == other.data());
     }
@@ -64,10 +64,10 @@ fn is_same(one: (&str, &TensorHeader), other: (&str, &TensorHeader)) -> Result<b
     Ok(pieces.all(|(a, b)| to_f32(a, one.dtype()) == to_f32(b, other.dtype())))
 }
 
-fn values(name: &str, header: &TensorHeader) -> Result<Option<Vec<f32>>, WeightsError> {
+fn values(header: &TensorHeader) -> Result<Option<Vec<f32>>, WeightsError> {
     let map = map(&header.file)?;
     let tensors = parse(&header.file, &map)?;
-    let Ok(view) = tensors.tensor(name) else { return Ok(None) };
+    let Ok(view) = tensors.tensor(&header.name) else { return Ok(None) };
     Ok(width_of(view.dtype()).map(|_| to_f32(view.data(), view.dtype())))
 }
 
@@ -117,7 +117,7 @@ mod tests {
             (half(&[1.0, 2.0, 3.0, 5.0]), Dtype::BF16, true),
         ] {
             let directory = tempfile::tempdir().unwrap();
-            let embed = (EMBEDDING, Dtype::F32, vec![2, 2], bytes(&embedding));
+            let embed = ("model.embed_tokens.weight", Dtype::F32, vec![2, 2], bytes(&embedding));
             let headers = headers(directory.path(), &[embed, (HEAD, dtype, vec![2, 2], head)]);
             assert_eq!(
                 has_own_head(&headers, &config(r#""tie_word_embeddings": true"#)).unwrap(),

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::config::ModelConfig;
 use super::saved::{self, PackedSink};
 use super::stored::Completed;
-use super::tensors::{Role, Start, TensorSpec};
+use super::tensors::{Role, Start, TensorSpec, name_in_model};
 use super::twice;
 use crate::rng;
 
@@ -144,6 +144,8 @@ pub enum WeightsError {
 /// One tensor as a header tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorHeader {
+    /// Its name in the file; in the model it may have another one.
+    pub name: String,
     /// Row-major.
     pub shape: Vec<usize>,
     /// `F32`, `BF16` and so on.
@@ -176,9 +178,13 @@ pub fn read_headers(directory: &Path) -> Result<WeightHeaders, WeightsError> {
         let map = map(&file)?;
         let tensors = parse(&file, &map)?;
         for (name, view) in tensors.iter() {
-            let header =
-                TensorHeader { shape: view.shape().to_vec(), dtype: format!("{:?}", view.dtype()), file: file.clone() };
-            if headers.tensors.insert(name.to_owned(), header).is_some() {
+            let header = TensorHeader {
+                name: name.to_owned(),
+                shape: view.shape().to_vec(),
+                dtype: format!("{:?}", view.dtype()),
+                file: file.clone(),
+            };
+            if headers.tensors.insert(name_in_model(name), header).is_some() {
                 let reason = format!("tensor `{name}` is in more than one file");
                 return Err(WeightsError::Invalid { file, reason });
             }
@@ -239,7 +245,25 @@ pub fn check_headers(directory: &Path, headers: &WeightHeaders, config: &ModelCo
 /// Tensors that older files carry and nobody reads: rotary frequencies, and a head that is the embedding. What they hold
 /// is looked at in [`super::twice`].
 fn is_ignorable(name: &str, config: &ModelConfig) -> bool {
-    name.ends_with(".rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight")
+    name.ends_with(".rotary_emb.inv_freq")
+        || (config.tie_word_embeddings && name == "lm_head.weight")
+        || is_of_another_part(name, config)
+}
+
+/// True for a tensor of another part of the model, which goes along as it is.
+pub(super) fn is_of_another_part(name: &str, config: &ModelConfig) -> bool {
+    let name = name.strip_prefix("model.").unwrap_or(name);
+    config.others.iter().any(|start| name.starts_with(start))
+}
+
+/// Tensors of other parts of a model, which go along when it is saved: from where they are.
+pub(super) fn others(source: &WeightSource, config: &ModelConfig) -> Result<Vec<TensorHeader>, WeightsError> {
+    let WeightSource::Directory(directory) = source else { return Ok(Vec::new()) };
+    if config.others.is_empty() {
+        return Ok(Vec::new());
+    }
+    let headers = read_headers(directory)?.tensors.into_iter();
+    Ok(headers.filter(|(name, _)| is_of_another_part(name, config)).map(|(_, header)| header).collect())
 }
 
 /// Takes the values of a tensor, by its name, from some element on. The pieces of a tensor come one after another.
@@ -341,7 +365,8 @@ fn give_back(map: &Mmap, part: &[u8]) {
 fn load_file(file: &Path, names: &HashSet<String>, sink: &mut Sink<'_>) -> Result<(), WeightsError> {
     let map = map(file)?;
     let tensors = parse(file, &map)?;
-    for (name, view) in tensors.iter() {
+    for (own, view) in tensors.iter() {
+        let name = &name_in_model(own);
         if !names.contains(name) {
             continue;
         }

@@ -319,6 +319,8 @@ impl<'a> Reader<'a> {
             stored: None,
             quantization: self.quantization()?,
             stores_packed: self.is_packed(),
+            root: "model",
+            others: &[],
             raw: self.raw.clone(),
         })
     }

@@ -2,7 +2,7 @@
 //! differences to one, an embedding that is scaled, and layers with a window between those that see everything. Gemma 2 caps
 //! its scores and logits; Gemma 3 has norms of queries and keys, and other rotary frequencies for layers with a window.
 
-use super::{Defaults, Family};
+use super::{Composite, Defaults, Family};
 use crate::kernels::Activation;
 use crate::model::config::{ConfigError, ModelConfig, Outside, Reader};
 use crate::model::tensors::NormKind;
@@ -37,6 +37,21 @@ pub(super) const GEMMA2: Family = Family {
         config.ropes = vec![read.one_rope(config, &GEMMA2)?];
         Ok(())
     },
+};
+
+/// Gemma 3 with its vision tower. The text model is what is trained; attention is causal where there are no images.
+pub(super) const GEMMA3_WITH_IMAGES: Composite = Composite {
+    model_type: "gemma3",
+    architecture: "Gemma3ForConditionalGeneration",
+    text: &GEMMA3,
+    sizes: &[
+        ("vocab_size", 262_208),
+        ("hidden_size", 2304),
+        ("intermediate_size", 9216),
+        ("num_hidden_layers", 26),
+        ("num_attention_heads", 8),
+    ],
+    others: &["vision_tower.", "multi_modal_projector."],
 };
 
 pub(super) const GEMMA3: Family = Family {

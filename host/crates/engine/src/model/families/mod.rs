@@ -76,6 +76,35 @@ const FAMILIES: [&Family; 12] = [
     &olmo::OLMO3,
 ];
 
+/// A model of several parts, of which the text model is one of a family here.
+#[derive(Debug)]
+pub(super) struct Composite {
+    /// `model_type` of its files.
+    pub(super) model_type: &'static str,
+    /// transformers' class.
+    pub(super) architecture: &'static str,
+    /// The family of its text model, whose config is `text_config`.
+    pub(super) text: &'static Family,
+    /// What the class of `text_config` has where a file says nothing, of sizes that other files always have.
+    pub(super) sizes: &'static [(&'static str, u64)],
+    /// What the names of its other parts' tensors begin with, in files.
+    pub(super) others: &'static [&'static str],
+}
+
+const COMPOSITES: [&Composite; 1] = [&gemma::GEMMA3_WITH_IMAGES];
+
+/// Models whose text models can be trained, by transformers' names.
+pub const COMPOSITE_ARCHITECTURES: [&str; COMPOSITES.len()] = [COMPOSITES[0].architecture];
+
+/// The model of several parts that a file is of, if it is of one.
+pub(super) fn composite(read: &Reader<'_>) -> Option<&'static Composite> {
+    let named = |model: &&Composite| match (read.text("model_type"), read.listed_architecture()) {
+        (Some(name), _) => name == model.model_type,
+        (None, name) => name == Some(model.architecture),
+    };
+    COMPOSITES.into_iter().find(named).filter(|_| read.raw_value("text_config").is_some())
+}
+
 /// The architectures that can be trained, by transformers' names.
 pub const ARCHITECTURES: [&str; FAMILIES.len()] = {
     let mut names = [""; FAMILIES.len()];
