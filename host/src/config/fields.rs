@@ -21,8 +21,19 @@ use crate::capabilities::ARCHITECTURES;
 use crate::diagnostic::{Diagnostic, Edit, Severity};
 
 /// Linear layers of a decoder layer, by the names that `lora_target_modules` uses.
-pub const LINEAR_MODULES: [&str; 9] =
-    ["q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj"];
+pub const LINEAR_MODULES: [&str; 11] = [
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "qkv_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "gate_up_proj",
+    "down_proj",
+    "input_linear",
+    "output_linear",
+];
 /// The output projection, which can have an adapter too.
 pub(super) const HEAD: &str = engine::adapter::modules::HEAD;
 /// Chat templates by name.

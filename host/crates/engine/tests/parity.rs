@@ -389,7 +389,7 @@ fn smollm3() {
 
 #[test]
 fn granite() {
-    for name in ["granite", "granite-lora"] {
+    for name in ["granite", "granite-lora", "granite4", "granite4-lora"] {
         check(name, false);
     }
 }
@@ -417,7 +417,8 @@ fn gradient_checkpointing_changes_nothing() {
 }
 
 /// Fixtures of quantized projections.
-const QUANTIZED: [&str; 22] = [
+const QUANTIZED: [&str; 23] = [
+    "granite4-nf4",
     "saved-nf4",
     "saved-nested",
     "saved-int8",
@@ -443,7 +444,9 @@ const QUANTIZED: [&str; 22] = [
 ];
 
 /// All other fixtures.
-const NAMES: [&str; 41] = [
+const NAMES: [&str; 43] = [
+    "granite4",
+    "granite4-lora",
     "gemma3-images",
     "gemma3-images-lora",
     "lora-saved",

@@ -90,8 +90,8 @@ pub struct ModelConfig {
     pub norm_offset: f32,
     /// Norms of queries and keys are over all heads together, not over each.
     pub norms_whole_heads: bool,
-    /// Projections that read the same input are one module.
-    pub fused: bool,
+    /// Which projections are modules of their own.
+    pub modules: LayerModules,
     /// Query, key and value projections have a bias.
     pub qkv_bias: bool,
     /// The output projection of attention has one.
@@ -129,6 +129,17 @@ pub struct ModelConfig {
     pub others: &'static [&'static str],
     /// The file as it was, for export.
     pub raw: Map<String, Value>,
+}
+
+/// The modules that a layer has for its projections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerModules {
+    /// One each.
+    Apart,
+    /// One for query, key and value, and one for gate and input (Phi-3).
+    Fused,
+    /// One for gate and input, and names of models of experts (Granite 4).
+    Shared,
 }
 
 /// What a layer has that others of its model may not have.

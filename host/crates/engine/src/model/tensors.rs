@@ -2,7 +2,7 @@
 //! weight arena, gradients, a random start, weight decay, export and the names of adapters follow. Whoever needs to know what a
 //! tensor is matches on its [`Role`], so a role that is added is missing nowhere.
 
-use super::config::{ModelConfig, TEXT_ROOT};
+use super::config::{LayerModules, ModelConfig, TEXT_ROOT};
 
 /// The projections of a decoder layer. Families that keep several of them as one have that one instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,11 +25,15 @@ pub enum LinearKind {
     GateUpProj,
     /// Output of the feed-forward layer.
     DownProj,
+    /// Gate and input of a feed-forward layer that stands where others have one beside their experts.
+    InputLinear,
+    /// Its output.
+    OutputLinear,
 }
 
 impl LinearKind {
     /// All that any family has, in the order of the arena.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::QProj,
         Self::KProj,
         Self::VProj,
@@ -39,6 +43,8 @@ impl LinearKind {
         Self::UpProj,
         Self::GateUpProj,
         Self::DownProj,
+        Self::InputLinear,
+        Self::OutputLinear,
     ];
 
     /// The module's own name: what `lora_target_modules` says.
@@ -53,6 +59,8 @@ impl LinearKind {
             Self::UpProj => "up_proj",
             Self::GateUpProj => "gate_up_proj",
             Self::DownProj => "down_proj",
+            Self::InputLinear => "input_linear",
+            Self::OutputLinear => "output_linear",
         }
     }
 
@@ -61,6 +69,7 @@ impl LinearKind {
         let parent = match self {
             Self::QProj | Self::KProj | Self::VProj | Self::QkvProj | Self::OProj => "self_attn",
             Self::GateProj | Self::UpProj | Self::GateUpProj | Self::DownProj => "mlp",
+            Self::InputLinear | Self::OutputLinear => "shared_mlp",
         };
         format!("{parent}.{}", self.name())
     }
@@ -70,8 +79,8 @@ impl LinearKind {
         match self {
             Self::QProj | Self::KProj | Self::VProj | Self::QkvProj => Unit::Qkv,
             Self::OProj => Unit::O,
-            Self::GateProj | Self::UpProj | Self::GateUpProj => Unit::GateUp,
-            Self::DownProj => Unit::Down,
+            Self::GateProj | Self::UpProj | Self::GateUpProj | Self::InputLinear => Unit::GateUp,
+            Self::DownProj | Self::OutputLinear => Unit::Down,
         }
     }
 
@@ -90,8 +99,8 @@ impl LinearKind {
             Self::QkvProj => (q + 2 * kv, h),
             Self::OProj => (h, q),
             Self::GateProj | Self::UpProj => (ffn, h),
-            Self::GateUpProj => (2 * ffn, h),
-            Self::DownProj => (h, ffn),
+            Self::GateUpProj | Self::InputLinear => (2 * ffn, h),
+            Self::DownProj | Self::OutputLinear => (h, ffn),
         }
     }
 }
@@ -115,13 +124,15 @@ impl Unit {
 
     /// Its projections in a model, in the order of the arena.
     pub fn kinds(self, config: &ModelConfig) -> &'static [LinearKind] {
-        match self {
-            Self::Qkv if config.fused => &[LinearKind::QkvProj],
-            Self::Qkv => &[LinearKind::QProj, LinearKind::KProj, LinearKind::VProj],
-            Self::O => &[LinearKind::OProj],
-            Self::GateUp if config.fused => &[LinearKind::GateUpProj],
-            Self::GateUp => &[LinearKind::GateProj, LinearKind::UpProj],
-            Self::Down => &[LinearKind::DownProj],
+        match (self, config.modules) {
+            (Self::Qkv, LayerModules::Fused) => &[LinearKind::QkvProj],
+            (Self::Qkv, _) => &[LinearKind::QProj, LinearKind::KProj, LinearKind::VProj],
+            (Self::O, _) => &[LinearKind::OProj],
+            (Self::GateUp, LayerModules::Apart) => &[LinearKind::GateProj, LinearKind::UpProj],
+            (Self::GateUp, LayerModules::Fused) => &[LinearKind::GateUpProj],
+            (Self::GateUp, LayerModules::Shared) => &[LinearKind::InputLinear],
+            (Self::Down, LayerModules::Shared) => &[LinearKind::OutputLinear],
+            (Self::Down, _) => &[LinearKind::DownProj],
         }
     }
 

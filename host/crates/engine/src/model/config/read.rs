@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{ConfigError, LayerSpec, MAX_LAYERS, ModelConfig};
+use super::{ConfigError, LayerModules, LayerSpec, MAX_LAYERS, ModelConfig};
 use crate::kernels::{Activation, Packing};
 use crate::model::families::Family;
 use crate::model::quantized::Quantization;
@@ -303,7 +303,7 @@ impl<'a> Reader<'a> {
             rms_norm_eps: self.number("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps) as f32,
             norm_offset: 0.0,
             norms_whole_heads: false,
-            fused: false,
+            modules: LayerModules::Apart,
             qkv_bias: false,
             o_bias: false,
             mlp_bias: false,

@@ -3,6 +3,7 @@
 
 mod gemma;
 mod granite;
+mod granite4;
 mod llama;
 mod mistral;
 mod olmo;
@@ -61,7 +62,7 @@ impl Defaults {
 const NORMS_BEFORE: &[(NormKind, &str)] =
     &[(NormKind::BeforeAttention, "input_layernorm"), (NormKind::BeforeFeedForward, "post_attention_layernorm")];
 
-const FAMILIES: [&Family; 12] = [
+const FAMILIES: [&Family; 13] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &mistral::MINISTRAL,
@@ -72,6 +73,7 @@ const FAMILIES: [&Family; 12] = [
     &phi3::PHI3,
     &smollm3::SMOLLM3,
     &granite::GRANITE,
+    &granite4::GRANITE4,
     &olmo::OLMO2,
     &olmo::OLMO3,
 ];

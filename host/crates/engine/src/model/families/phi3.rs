@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Defaults, Family, NORMS_BEFORE};
-use crate::model::config::{ConfigError, ModelConfig, Outside, Reader, RopeScaling};
+use crate::model::config::{ConfigError, LayerModules, ModelConfig, Outside, Reader, RopeScaling};
 
 pub(super) const PHI3: Family = Family {
     model_type: "phi3",
@@ -22,7 +22,7 @@ pub(super) const PHI3: Family = Family {
 fn build(read: &Reader<'_>, config: &mut ModelConfig) -> Result<(), ConfigError> {
     read.expect_activation("hidden_act", &["silu", "swish"])?;
     read.biases(PHI3.architecture, &[])?;
-    config.fused = true;
+    config.modules = LayerModules::Fused;
     let window = read.window(None)?;
     config.set_windows(read, window, &vec![window.is_some(); config.num_hidden_layers])?;
     let mut table = read.given_table()?;
