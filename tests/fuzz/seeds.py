@@ -86,7 +86,13 @@ write("edit", "anchors", "set b.c 2", "a: &x {c: 1}\nb: *x\n<<: *x\n")
 # Models.
 
 GENERATION = json.dumps({"eos_token_id": [1, 2], "do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 50})
+kinds = set()
 for fixture in sorted((ROOT / "tests/fixtures/parity").glob("*/config.json")):
+    config = json.loads(fixture.read_text())
+    kind = (config["model_type"], *sorted(config))
+    if kind in kinds:
+        continue
+    kinds.add(kind)
     write("model", fixture.parent.name, fixture.read_text(), GENERATION)
 TINY = {
     "architectures": ["LlamaForCausalLM"],
@@ -158,6 +164,32 @@ write(
 
 found("model", "max-new-tokens", json.dumps({**TINY, "max_position_embeddings": 10**12}), '{"max_new_tokens": 1000000000000}')
 
+# A checkpoint that bitsandbytes has packed. Tensors of zeros have no tables of codes: what reads them says so.
+for bits in [{"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}, {"load_in_8bit": True}]:
+    is_4bit = "load_in_4bit" in bits
+    packed = {}
+    for name, shape in INNER.items():
+        if "norm" in name:
+            packed[name] = ("F32", shape)
+        elif is_4bit:
+            packed |= {
+                name: ("U8", [shape[0] * shape[1] // 2, 1]),
+                name + ".absmax": ("U8", [1]),
+                name + ".quant_map": ("F32", [16]),
+                name + ".nested_absmax": ("F32", [1]),
+                name + ".nested_quant_map": ("F32", [256]),
+                name + ".quant_state.bitsandbytes__nf4": ("U8", [80]),
+            }
+        else:
+            packed |= {name: ("I8", shape), name[: -len("weight")] + "SCB": ("F32", [shape[0]])}
+    config = json.dumps({**TINY, "quantization_config": {"quant_method": "bitsandbytes", **bits}})
+    write("weights", "packed-4bit" if is_4bit else "packed-8bit", config, "", safetensors({**typed(OUTER, "F32"), **packed}))
+# A text model that is a part of another one.
+PARTS = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": {**TINY, "hidden_act": None}, "vision_config": {}}
+write("model", "parts", json.dumps(PARTS), "{}")
+TEXT = {f"language_model.{name}": shape for name, shape in {**OUTER, **INNER}.items()}
+write("weights", "parts", json.dumps(PARTS), "", safetensors(typed({**TEXT, "vision_tower.a": [3]}, "F32")))
+
 # An adapter and a checkpoint of tests/fixtures/parity/tied.
 
 ADAPTER = {"peft_type": "LORA", "r": 1, "lora_alpha": 2, "target_modules": ["q_proj"], "layers_to_transform": [1]}
@@ -171,6 +203,13 @@ write(
     "pattern",
     json.dumps({**ADAPTER, "target_modules": ".*q_proj", "use_rslora": True, "lora_dropout": 0.1}),
     safetensors(typed(PAIR, "F32")),
+)
+SAVED = {"base_model.model.model.embed_tokens.weight": [96, 32], "base_model.model.lm_head.weight": [96, 32]}
+write(
+    "adapter",
+    "saved",
+    json.dumps({**ADAPTER, "use_dora": True, "modules_to_save": ["embed_tokens", "lm_head"]}),
+    safetensors(typed({**PAIR, **SAVED, A.replace("lora_A.weight", "lora_magnitude_vector"): [32]}, "F32")),
 )
 found(
     "adapter",

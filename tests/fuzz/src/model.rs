@@ -33,7 +33,9 @@ pub(crate) fn model(bytes: &[u8]) {
             assert_eq!(config.num_attention_heads % config.num_key_value_heads, 0);
             if parameters(&config) < SMALL {
                 let layout = Layout::new(&config);
-                assert_eq!(layout.slots().iter().map(|slot| slot.len as u64).sum::<u64>(), parameters(&config));
+                let packed = layout.packed.iter().map(|slot| slot.packed.len() as u64);
+                let all = layout.slots().iter().map(|slot| slot.len as u64).chain(packed);
+                assert_eq!(all.sum::<u64>(), parameters(&config));
                 assert!(layout.slots().iter().all(|slot| slot.offset + slot.len <= layout.len));
             }
         }
