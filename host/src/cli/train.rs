@@ -23,6 +23,7 @@ use crate::checkpoint::directory::{hex, replace_file};
 use crate::checkpoint::load::{BASE_DIGEST, Checkpoint};
 use crate::checkpoint::owned::{METRICS_FILE, RESOLVED_FILE};
 use crate::config::LoadedConfig;
+use crate::config::json_schema::fixed_keys;
 use crate::data::template::ChatTemplate;
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
@@ -359,40 +360,9 @@ help: raise `max_steps` or `num_epochs` to go on, or start again with `--overwri
     fn settings(&self) -> Result<Map<String, Value>, Failure> {
         let all = self.loaded.to_json();
         let mut settings = Map::new();
-        for key in [
-            "base_model",
-            "model_config",
-            "tokens",
-            "added_tokens_overrides",
-            "special_tokens",
-            "resize_token_embeddings_to_32x",
-            "mean_resizing_embeddings",
-            "adapter",
-            "load_in_4bit",
-            "load_in_8bit",
-            "bnb_config_kwargs",
-            "lora_r",
-            "lora_alpha",
-            "lora_dropout",
-            "lora_target_modules",
-            "lora_target_linear",
-            "peft_use_rslora",
-            "peft_use_dora",
-            "lora_rank_pattern",
-            "lora_alpha_pattern",
-            "lora_modules_to_save",
-            "peft_layers_to_transform",
-            "unfrozen_parameters",
-            "row_filters",
-            "sequence_len",
-            "sample_packing",
-            "shuffle_merged_datasets",
-            "micro_batch_size",
-            "gradient_accumulation_steps",
-            "lr_scheduler",
-            "seed",
-        ] {
-            settings.insert(key.to_owned(), all.get(key).cloned().unwrap_or_default());
+        for key in fixed_keys() {
+            let value = all.get(&key).cloned().unwrap_or_default();
+            settings.insert(key, value);
         }
         settings.insert("data".to_owned(), self.plan.data.digest.clone().into());
         // What is frozen is not in a checkpoint: it comes out of the base model again.

@@ -49,6 +49,16 @@ pub fn schema() -> Value {
     Value::Object(whole)
 }
 
+/// What marks a key whose value a run has from its first step to its last.
+const FIXED: &str = "x-fixed";
+
+/// Keys that a run which goes on from a checkpoint must have in common with the one that made it.
+pub fn fixed_keys() -> Vec<String> {
+    let schema = schema();
+    let fixed = entries(&schema, "properties").filter(|(_, property)| property[FIXED] == true);
+    fixed.map(|(key, _)| key.clone()).collect()
+}
+
 /// `datasets[].type`: a plugin, or Axolotl's inline shape.
 pub(super) fn strategy(generator: &mut SchemaGenerator) -> Schema {
     let plugin = generator.subschema_for::<super::values::PluginRef>();
@@ -128,7 +138,7 @@ fn tidy(schema: &mut Value) {
 /// A property that may also be null; a list also its only entry.
 fn optional(mut property: Value) -> Value {
     let map = object(&mut property);
-    let description = map.remove("description");
+    let of_property = ["description", FIXED].map(|key| Some((key.to_owned(), map.remove(key)?)));
     let item = (map.get("type") == Some(&json!("array"))).then(|| map.get("items").cloned()).flatten();
     // What a list of datasets holds is never written without the list.
     let item = item.filter(|item| item.pointer("/properties/path").is_none());
@@ -142,7 +152,7 @@ fn optional(mut property: Value) -> Value {
     };
     choices.extend(item);
     let mut whole = Map::new();
-    whole.extend(description.map(|description| ("description".to_owned(), description)));
+    whole.extend(of_property.into_iter().flatten());
     match (choices.len(), choices.first_mut()) {
         (1, Some(Value::Object(only)))
             if only.get("type").is_some_and(Value::is_string) && !only.contains_key("enum") =>
@@ -222,7 +232,10 @@ pub fn markdown() -> String {
         let _ = write!(lack, "\n### {title}\n\n| key | |\n|---|---|\n");
         let required: Vec<&str> = part["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         for (key, property) in entries(part, "properties") {
-            let words = property["description"].as_str().unwrap_or_default().replace('\n', " ").replace('|', "\\|");
+            let mut words = property["description"].as_str().unwrap_or_default().replace('\n', " ").replace('|', "\\|");
+            if property[FIXED] == true {
+                words.push_str(" A run that goes on keeps it.");
+            }
             if property["deprecated"] == true {
                 let _ = writeln!(lack, "| `{key}` | {words} |");
                 continue;
@@ -386,6 +399,19 @@ mod tests {
             let lines: String =
                 LEAST.lines().filter(|line| !line.starts_with(key)).map(|line| format!("{line}\n")).collect();
             assert!(!validator.is_valid(&yaml(&lines)), "{key}");
+        }
+    }
+
+    #[test]
+    fn what_a_resumed_run_keeps_is_known() {
+        let keys = fixed_keys();
+        for key in ["base_model", "lora_r", "seed", "lr_scheduler", "sequence_len", "lora_target_modules", "tokens"] {
+            assert!(keys.iter().any(|fixed| fixed == key), "{key}");
+        }
+        // As many as are marked: none of them is lost on the way.
+        assert_eq!(keys.len(), include_str!("schema.rs").matches(r#"extend("x-fixed" = true)"#).count());
+        for key in ["max_steps", "save_steps", "output_dir", "learning_rate"] {
+            assert!(!keys.iter().any(|fixed| fixed == key), "{key}");
         }
     }
 

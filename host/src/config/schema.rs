@@ -20,11 +20,13 @@ use super::values::{
 pub struct Config {
     // --- model ---
     /// Directory of the model: `config.json`, safetensors weights, tokenizer files. Required. Example: `models/SmolLM2-135M`.
+    #[schemars(extend("x-fixed" = true))]
     pub base_model: String,
     /// Directory whose `config.json` is used. Default: `base_model`.
     pub base_model_config: String,
     /// Other values for keys of the model's `config.json`, in what is exported too. Default: `{}`. Example:
     /// `{rope_scaling: {rope_type: yarn, factor: 4.0, original_max_position_embeddings: 32768}}`.
+    #[schemars(extend("x-fixed" = true))]
     pub model_config: serde_json::Map<String, serde_json::Value>,
     /// Directory whose tokenizer files are used. Default: `base_model_config`.
     pub tokenizer_config: String,
@@ -38,18 +40,23 @@ pub struct Config {
     /// Default: `false`.
     pub reinit_weights: bool,
     /// An embedding of at least as many rows as the tokenizer has tokens, rounded up to a multiple of 32. Default: `false`.
+    #[schemars(extend("x-fixed" = true))]
     pub resize_token_embeddings_to_32x: bool,
     /// New rows of embedding and output projection start as the mean of those that there are, as in transformers, which adds a
     /// trace of noise; `false`: at random, with the model's `initializer_range`. Default: `true`.
+    #[schemars(extend("x-fixed" = true))]
     pub mean_resizing_embeddings: bool,
     /// Special tokens instead of the tokenizer's own. One that the vocabulary lacks is added, with a new row of the embedding
     /// unless it is the `pad_token`, which is never looked up. Example: `{pad_token: "<|pad|>"}`.
+    #[schemars(extend("x-fixed" = true))]
     pub special_tokens: SpecialTokens,
     /// Texts that become one token each, with new rows of embedding and output projection where the vocabulary lacks them.
     /// Default: `[]`. Example: `['<|im_start|>', '<|im_end|>']`.
+    #[schemars(extend("x-fixed" = true))]
     pub tokens: Vec<String>,
     /// Other texts for added tokens of the tokenizer, such as reserved ones, by their ids. Default: `{}`. Example:
     /// `{128041: '<|im_start|>'}`.
+    #[schemars(extend("x-fixed" = true))]
     pub added_tokens_overrides: BTreeMap<u32, String>,
 
     // --- device and precision ---
@@ -72,6 +79,7 @@ pub struct Config {
     /// Ours. Row-filter plugins for every entry of `datasets`, in this order: a name or `{name, config, min_score}`. What
     /// they leave out is counted by reason; rows with a score below `min_score` are left out too. Default: none.
     /// Example: `[{name: curate, config: {min_chars: 20}, min_score: 0.5}]`.
+    #[schemars(extend("x-fixed" = true))]
     #[schemars(schema_with = "super::json_schema::plugins::<FilterRef>")]
     pub row_filters: Vec<FilterRef>,
     /// What is evaluated on; not together with `val_set_size`. Default: none.
@@ -79,16 +87,19 @@ pub struct Config {
     /// Part of `datasets` kept back for evaluation: a share (`0.05`) or a number of rows (`200`). Default: `0`.
     pub val_set_size: Amount,
     /// Longest sample, in tokens; with packing also the length of a packed row. Default: `512`.
+    #[schemars(extend("x-fixed" = true))]
     pub sequence_len: u32,
     /// What happens to a longer sample: `drop`, `truncate` or `raise`. Default: `drop`.
     pub excess_length_strategy: ExcessLengthStrategy,
     /// Several samples in one row, each with its own positions and attention. Default: `false`.
+    #[schemars(extend("x-fixed" = true))]
     pub sample_packing: bool,
     /// The same for evaluation. Default: as `sample_packing`.
     pub eval_sample_packing: bool,
     /// Also learn the prompt, not only the answer. Default: `false`.
     pub train_on_inputs: bool,
     /// Shuffle the rows of all datasets together, anew each epoch. Default: `true`.
+    #[schemars(extend("x-fixed" = true))]
     pub shuffle_merged_datasets: bool,
 
     // --- chat ---
@@ -105,54 +116,70 @@ pub struct Config {
 
     // --- what is trained ---
     /// `lora`, `qlora` (the same with `load_in_4bit`), or nothing for the model's own weights. Default: none.
+    #[schemars(extend("x-fixed" = true))]
     pub adapter: Option<Adapter>,
     /// Keep the frozen linear layers of the decoder in four bits, as bitsandbytes packs them. Needs an `adapter`; required with
     /// `adapter: qlora`. Default: `false`.
+    #[schemars(extend("x-fixed" = true))]
     pub load_in_4bit: bool,
     /// The same in eight bits (LLM.int8), a scale a row. Products are with the unpacked weights: activations are not rounded to
     /// eight bits, as they are in bitsandbytes. Needs an `adapter`. Default: `false`.
+    #[schemars(extend("x-fixed" = true))]
     pub load_in_8bit: bool,
     /// Details of `load_in_4bit`.
+    #[schemars(extend("x-fixed" = true))]
     pub bnb_config_kwargs: BnbConfigKwargs,
     /// Rank of the adapters, 1 or more. Required with an `adapter`. Example: `16`.
+    #[schemars(extend("x-fixed" = true))]
     pub lora_r: Option<u32>,
     /// Adapters are scaled by `lora_alpha / lora_r` (`/ sqrt(lora_r)` with `peft_use_rslora`). Required with an `adapter`.
     /// Example: `32`.
+    #[schemars(extend("x-fixed" = true))]
     pub lora_alpha: Option<f64>,
     /// Share of an adapter's inputs that is zeroed in training, from 0 up to but not including 1. Default: `0`.
+    #[schemars(extend("x-fixed" = true))]
     pub lora_dropout: f64,
     /// Linear layers that get an adapter, as PEFT reads them: a list of names (`q_proj k_proj v_proj o_proj gate_proj up_proj
     /// down_proj lm_head`), of what full names end in after a dot (`self_attn.q_proj`) or of full names
     /// (`model.layers.0.mlp.up_proj`); or a text, which is a regular expression over whole names
     /// (`'.*self_attn\.(q|v)_proj'`); or `all-linear`, which is all but `lm_head`. Required with an `adapter`, unless
     /// `lora_target_linear`.
+    #[schemars(extend("x-fixed" = true))]
     #[schemars(schema_with = "super::json_schema::linear_modules")]
     pub lora_target_modules: TargetModules,
     /// An adapter for every linear layer but `lm_head`. Default: `false`.
+    #[schemars(extend("x-fixed" = true))]
     pub lora_target_linear: bool,
     /// Layout of weights stored transposed: only `false`. Default: `false`.
     pub lora_fan_in_fan_out: bool,
     /// Scale adapters by `lora_alpha / sqrt(lora_r)` (arXiv 2312.03732). Default: `false`.
+    #[schemars(extend("x-fixed" = true))]
     pub peft_use_rslora: bool,
     /// Train the length of each row of the adapted weights beside its direction (DoRA, arXiv 2402.09353). Not with `lm_head`
     /// among the targets. Default: `false`.
+    #[schemars(extend("x-fixed" = true))]
     pub peft_use_dora: bool,
     /// Ranks of some modules, by regular expressions over the end of a full name, from its start or a dot; the first that
     /// matches counts (PEFT's `rank_pattern`). Default: `{}`. Example: `{'layers\.0\.mlp\.down_proj': 64}`.
+    #[schemars(extend("x-fixed" = true))]
     pub lora_rank_pattern: Patterns<u32>,
     /// The same of `lora_alpha` (PEFT's `alpha_pattern`). Default: `{}`. Example: `{down_proj: 128}`.
+    #[schemars(extend("x-fixed" = true))]
     pub lora_alpha_pattern: Patterns<f64>,
     /// Modules that are trained whole beside the adapters and saved with them, by what their full names end in (PEFT's
     /// `modules_to_save`): `embed_tokens`, `lm_head`, norms. Where the two are one tensor, each of them that is named is trained
     /// by itself. Default: `[]`. Example: `[embed_tokens, lm_head]`.
+    #[schemars(extend("x-fixed" = true))]
     pub lora_modules_to_save: Vec<String>,
     /// Directory of an adapter in PEFT's form that training starts from, instead of a fresh one: of the same modules, ranks and
     /// scales as this config says.
     pub lora_model_dir: Option<String>,
     /// Layers that get adapters, counted from 0. Default: all.
+    #[schemars(extend("x-fixed" = true))]
     pub peft_layers_to_transform: Option<Vec<u32>>,
     /// Train only parameters whose name matches one of these regular expressions at its start (Python's `re.match`).
     /// Default: all. Example: `['model\.layers\.2[0-9]\.', '^lm_head\.weight$']`.
+    #[schemars(extend("x-fixed" = true))]
     pub unfrozen_parameters: Vec<String>,
     /// Keep only each layer's input during the forward pass and compute the rest again in the backward pass:
     /// the same gradients, less memory, more time. Default: `false`.
@@ -162,8 +189,10 @@ pub struct Config {
 
     // --- batches and length of the run ---
     /// Rows in one forward pass. Default: `1`.
+    #[schemars(extend("x-fixed" = true))]
     pub micro_batch_size: u32,
     /// Forward passes in one optimizer step. Default: `1`.
+    #[schemars(extend("x-fixed" = true))]
     pub gradient_accumulation_steps: u32,
     /// Rows in one optimizer step, instead of one of the two above. Turned into the missing one when the config is
     /// loaded; a loaded config has none.
@@ -195,6 +224,7 @@ pub struct Config {
     pub max_grad_norm: f64,
     /// `cosine`, `linear`, `constant`, `constant_with_warmup`, or a schedule plugin: `wsd`, `acme:steps`, or
     /// `{name: …, config: {…}}`. Default: `cosine`. Example: `{name: wsd, config: {num_decay_steps: 200}}`.
+    #[schemars(extend("x-fixed" = true))]
     pub lr_scheduler: Scheduler,
     /// Steps of linear rise from zero; not together with `warmup_ratio`. Default: 3 % of the run, 100 at most.
     pub warmup_steps: Option<u64>,
@@ -203,6 +233,7 @@ pub struct Config {
     /// The cosine ends at this share of `learning_rate`, from 0 to 1. Default: `0`.
     pub cosine_min_lr_ratio: f64,
     /// Seed of everything random: order of the data, dropout, fresh weights, sampling. Default: `42`.
+    #[schemars(extend("x-fixed" = true))]
     pub seed: u64,
 
     // --- log, evaluate, save ---
