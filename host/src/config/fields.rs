@@ -74,6 +74,8 @@ pub(super) const ADAMW_IN_LESS: [(&str, u32); 7] = [
 ];
 /// Patterns that `unfrozen_parameters` may have.
 const PATTERNS: usize = 2000;
+/// Tokens that a config may add, and give other texts.
+const TOKENS: usize = 10_000;
 /// Bytes of a token that a config adds.
 const TOKEN_BYTES: usize = 1024;
 /// Keys of an entry of `datasets`, to recognize one that lost its indentation.
@@ -277,10 +279,18 @@ fn new_tokens(top: &Section<'_>, config: &mut Config) {
     } else {
         fill(&mut config.tokens, top.read("tokens"));
     }
+    if config.tokens.len() > TOKENS {
+        cx.report(cx.error("out-of-range", "tokens", format!("`tokens` has more than {TOKENS} entries")));
+        config.tokens.truncate(TOKENS);
+    }
     let texts = config.tokens.iter().enumerate().map(|(index, text)| (format!("tokens[{index}]"), text));
     let overrides: Option<BTreeMap<String, String>> = top.read("added_tokens_overrides");
     let mut named = BTreeMap::new();
-    for (key, text) in overrides.into_iter().flatten() {
+    if overrides.as_ref().is_some_and(|overrides| overrides.len() > TOKENS) {
+        let message = format!("`added_tokens_overrides` has more than {TOKENS} entries");
+        cx.report(cx.error("out-of-range", "added_tokens_overrides", message));
+    }
+    for (key, text) in overrides.into_iter().flatten().take(TOKENS) {
         let path = join("added_tokens_overrides", &key);
         match key.parse::<u32>() {
             Ok(id) => drop(named.insert(id, text)),

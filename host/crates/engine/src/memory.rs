@@ -2,6 +2,7 @@
 //! that only counts ([`Counting`]). In go sizes and settings; out come bytes by purpose. No formula of its own to keep.
 
 use crate::adapter::Lora;
+use crate::adapter::peft::given;
 use crate::generate::{GenerateOptions, generate, logits_bytes};
 use crate::kernels::counting::{Counting, Profile};
 use crate::model::Model;
@@ -117,7 +118,7 @@ pub fn footprint(
     let MemoryUse { weights, gradients, optimizer, activations } = trainer.device_bytes();
     let threads = rayon::current_num_threads() as u64;
     let model = trainer.model();
-    let saved = model.lora.as_ref().map_or(model.layout.slots(), Lora::slots);
+    let saved = saved_elements(model);
     let trainable_parameters = trainer.trainable_parameters();
     Ok(Footprint {
         trainable_parameters,
@@ -128,10 +129,23 @@ pub fn footprint(
         activations: activations + threads * kernels.thread() + kernels.fixed(),
         logits: kernels.logits(),
         generation,
-        largest_saved: saved.iter().map(|slot| 4 * slot.len as u64).max().unwrap_or(0),
-        saved_model: saved.iter().map(|slot| 4 * slot.len as u64).sum(),
+        largest_saved: saved.iter().map(|elements| 4 * elements).max().unwrap_or(0),
+        saved_model: saved.iter().map(|elements| 4 * elements).sum(),
         saved_optimizer: 2 * 4 * trainable_parameters,
     })
+}
+
+/// Elements of each tensor that is saved of a model: all of its weights, or an adapter and what comes with it.
+fn saved_elements(model: &Model<Counting>) -> Vec<u64> {
+    let slots = model.layout.slots().iter();
+    match &model.lora {
+        None => slots.map(|slot| slot.len as u64).collect(),
+        Some(lora) => {
+            let beside = given(&model.config, &lora.config().saved).into_iter();
+            let beside = beside.map(|(_, shape)| shape.iter().map(|&size| size as u64).product());
+            lora.slots().iter().map(|slot| slot.len as u64).chain(beside).collect()
+        }
+    }
 }
 
 /// Bytes while `shape` is generated: the room for all of it, made for its first token.

@@ -1,7 +1,7 @@
 //! Tokens that a config gives a tokenizer: new ones (`tokens`, `special_tokens`), and other texts for added ones that have a row
 //! already (`added_tokens_overrides`). Both are edits of `tokenizer.json`, which is exported with them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde_json::{Map, Value, json};
 use tokenizers::AddedToken;
@@ -13,35 +13,48 @@ use tokenizers::AddedToken;
 pub(super) fn replace(file: &[u8], overrides: &BTreeMap<u32, String>) -> Result<String, Replaced> {
     let mut root: Map<String, Value> =
         serde_json::from_slice(file).map_err(|error| Replaced::Invalid(error.to_string()))?;
-    for (&id, text) in overrides {
-        let added = root.get_mut("added_tokens").and_then(Value::as_array_mut);
-        let mut entries = added.into_iter().flatten();
-        let Some(entry) = entries.find(|entry| entry["id"] == id) else { return Err(Replaced::NotAdded(id)) };
-        let Some(before) = entry["content"].as_str().map(str::to_owned) else { return Err(Replaced::NotAdded(id)) };
-        entry["content"] = text.as_str().into();
-        match root.get_mut("model").and_then(|model| model.get_mut("vocab")) {
-            Some(Value::Object(vocab)) => {
-                if vocab.get(text).is_some_and(|other| *other != id) {
-                    return Err(Replaced::Known(id, text.clone()));
-                }
-                if vocab.get(&before).is_some_and(|own| *own == id) {
-                    vocab.remove(&before);
-                    vocab.insert(text.clone(), id.into());
-                }
+    let mut before = BTreeMap::new();
+    let mut others = HashSet::new();
+    for entry in root.get_mut("added_tokens").and_then(Value::as_array_mut).into_iter().flatten() {
+        let id = entry["id"].as_u64().and_then(|id| u32::try_from(id).ok());
+        let Some((id, text)) = id.zip(entry["content"].as_str().map(str::to_owned)) else { continue };
+        match overrides.get(&id) {
+            None => drop(others.insert(text)),
+            Some(new) => {
+                entry["content"] = new.as_str().into();
+                before.insert(id, text);
             }
-            Some(Value::Array(pieces)) => {
-                if pieces.iter().any(|piece| piece[0] == text.as_str()) {
-                    return Err(Replaced::Known(id, text.clone()));
-                }
-                if let Some(piece) = pieces.get_mut(id as usize).filter(|piece| piece[0] == before.as_str()) {
-                    piece[0] = text.as_str().into();
-                }
-            }
-            _ => {}
         }
-        let twice = |entry: &&Value| entry["content"] == text.as_str();
-        if root["added_tokens"].as_array().is_some_and(|added| added.iter().filter(twice).count() > 1) {
-            return Err(Replaced::Known(id, text.clone()));
+    }
+    if let Some(id) = overrides.keys().find(|id| !before.contains_key(id)) {
+        return Err(Replaced::NotAdded(*id));
+    }
+    // An added token may be one of the vocabulary too, under its id.
+    match root.get_mut("model").and_then(|model| model.get_mut("vocab")) {
+        Some(Value::Object(vocab)) => {
+            let is_there = |(id, text): &(&u32, &String)| vocab.get(*text).is_some_and(|own| *own == **id);
+            let renamed: Vec<(&u32, &String)> = before.iter().filter(is_there).collect();
+            for (_, text) in &renamed {
+                vocab.remove(*text);
+            }
+            others.extend(vocab.keys().cloned());
+            vocab.extend(renamed.into_iter().map(|(id, _)| (overrides[id].clone(), (*id).into())));
+        }
+        Some(Value::Array(pieces)) => {
+            for (id, text) in &before {
+                if let Some(piece) = pieces.get_mut(*id as usize).filter(|piece| piece[0] == text.as_str()) {
+                    piece[0] = overrides[id].as_str().into();
+                }
+            }
+            let is_own = |index: usize| u32::try_from(index).is_ok_and(|id| before.contains_key(&id));
+            let pieces = pieces.iter().enumerate().filter(|(index, _)| !is_own(*index));
+            others.extend(pieces.filter_map(|(_, piece)| piece[0].as_str()).map(str::to_owned));
+        }
+        _ => {}
+    }
+    for (id, text) in overrides {
+        if !others.insert(text.clone()) {
+            return Err(Replaced::Known(*id, text.clone()));
         }
     }
     serde_json::to_string_pretty(&Value::Object(root)).map_err(|error| Replaced::Invalid(error.to_string()))
@@ -72,8 +85,9 @@ pub(super) fn write(file: &str, ids: &[(u32, AddedToken)]) -> Result<String, Str
     let mut root: Map<String, Value> = serde_json::from_str(file).map_err(|error| error.to_string())?;
     let added = root.entry("added_tokens").or_insert_with(|| json!([]));
     let Value::Array(added) = added else { return Err("`added_tokens` is not a list".to_owned()) };
+    let own: BTreeSet<u64> = ids.iter().map(|(id, _)| u64::from(*id)).collect();
+    added.retain(|entry| entry["id"].as_u64().is_none_or(|id| !own.contains(&id)));
     for (id, token) in ids {
-        added.retain(|entry| entry["id"] != *id);
         added.push(json!({
             "id": id,
             "content": token.content,

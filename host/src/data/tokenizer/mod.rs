@@ -206,19 +206,20 @@ impl Tokenizer {
         let special = changes.special.named().into_iter().filter_map(|(_, token)| token.as_ref());
         let special = special.filter(|token| !token.is_empty()).map(|token| (token, true));
         let asked = special.chain(changes.tokens.iter().map(|token| (token, false)));
+        let mut seen = BTreeSet::new();
+        let asked: Vec<(AddedToken, bool)> = asked
+            .filter(|(text, _)| !known.contains(*text) && seen.insert(text.as_str()))
+            .map(|(text, is_special)| (added::token(text, is_special), inner.token_to_id(text).is_none()))
+            .collect();
+        inner.add_tokens(asked.iter().map(|(token, _)| token.clone()).collect::<Vec<_>>()).map_err(failed)?;
         let mut written = Vec::new();
         let mut new = Vec::new();
-        for (text, is_special) in asked.filter(|(text, _)| !known.contains(*text)) {
-            let is_new = inner.token_to_id(text).is_none();
-            let token = added::token(text, is_special);
-            inner.add_tokens([token.clone()]).map_err(failed)?;
-            let Some(id) = inner.token_to_id(text) else { continue };
+        for (token, is_new) in asked {
+            let Some(id) = inner.token_to_id(&token.content) else { continue };
+            new.extend(is_new.then(|| (id, token.content.clone())));
             // A special token that the vocabulary has is told by its name alone.
-            if is_new || !is_special {
+            if is_new || !token.special {
                 written.push((id, token));
-            }
-            if is_new {
-                new.push((id, text.clone()));
             }
         }
         let of_files = |name: &str, named: &[(String, String)]| {

@@ -284,7 +284,7 @@ fn load_weights<K: Kernels>(
 
 /// The model's own weights that an adapter's file may have, by their names there: those that are trained, and the embedding and
 /// the output projection where the base model has fewer rows of them.
-fn given(model: &ModelConfig, saved: &Saved) -> Vec<(String, Vec<usize>)> {
+pub(crate) fn given(model: &ModelConfig, saved: &Saved) -> Vec<(String, Vec<usize>)> {
     let is_grown = |spec: &TensorSpec| model.new_rows() > 0 && matches!(spec.role, Role::Embedding | Role::Head);
     let specs = model.parameters().into_iter();
     let specs = specs.filter(|spec| saved.parameters.contains(&spec.name) || is_grown(spec));
