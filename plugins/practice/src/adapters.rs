@@ -56,7 +56,7 @@ pub(crate) const RULES: &[Rule] = &[
         check: rank_that_is_not_low,
     },
     Rule {
-        id: "H22",
+        id: "H30",
         severity: Severity::Warning,
         summary: "the rows of new tokens are trained",
         evidence: "Axolotl's loader of tokenizers: \"Please set lora_modules_to_save to [embed_tokens, lm_head] when using an adapter and changing the special tokens.\"",
@@ -218,7 +218,8 @@ mod tests {
 
     #[test]
     fn h13_settings_of_an_adapter_that_is_not_there() {
-        for setting in [json!({"lora_dropout": 0.1}), json!({"peft_use_dora": true}), json!({"peft_use_rslora": true})] {
+        for setting in [json!({"lora_dropout": 0.1}), json!({"peft_use_dora": true}), json!({"peft_use_rslora": true})]
+        {
             assert_eq!(fired(setting.clone(), Value::Null), ["H13"]);
             assert_eq!(lora(setting), [""; 0]);
         }
@@ -232,13 +233,13 @@ mod tests {
     }
 
     #[test]
-    fn h22_rows_of_new_tokens() {
+    fn h30_rows_of_new_tokens() {
         let run = |saved: Value, rows: u64| {
             let config = json!({"adapter": "lora", "lora_r": 8, "lora_alpha": 16, "lora_modules_to_save": saved});
             fired(config, json!({"num_hidden_layers": 4, "hidden_size": 128, "new_rows": rows}))
         };
-        assert_eq!(run(json!([]), 2), ["H22"]);
-        assert_eq!(run(json!(["embed_tokens"]), 2), ["H22"]);
+        assert_eq!(run(json!([]), 2), ["H30"]);
+        assert_eq!(run(json!(["embed_tokens"]), 2), ["H30"]);
         assert_eq!(run(json!(["model.embed_tokens", "lm_head"]), 2), [""; 0]);
         assert_eq!(run(json!([]), 0), [""; 0]);
     }

@@ -274,7 +274,7 @@ pub struct Rows<'a> {
     pub dropout: u64,
 }
 
-/// What a device added up; see [`Kernels::totals`].
+/// What a device added up; see [`crate::Kernels::totals`].
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Totals {
     /// Weighted sum of the losses, in nats.
@@ -288,7 +288,7 @@ pub struct Totals {
 pub struct Usage {
     /// The most bytes of its memory that were taken at once.
     pub peak_memory_bytes: u64,
-    /// Stretches of work that were launched as one graph; see [`Kernels::repeat`].
+    /// Stretches of work that were launched as one graph; see [`crate::Kernels::repeat`].
     pub graph_launches: u64,
     /// What was used beside this trainer's own kernels and what was not, with the reasons.
     pub remarks: Vec<String>,

@@ -19,7 +19,7 @@ pub(super) const MAGNITUDE: &str = "lora_magnitude_vector";
 pub struct Magnitude {
     /// Those that are trained: first element in the adapter's arena.
     pub m: usize,
-    /// Those that the rows have: first element of [`Lengths::norms`].
+    /// Those that the rows have: first element of the buffer of lengths.
     pub norm: usize,
 }
 
