@@ -314,31 +314,18 @@ impl<B> Lora<B> {
         members
     }
 
-    /// An adapted projection's input with dropout into `dropped`, in a pass that has some.
-    pub(crate) fn drop_input<K: Kernels<Buffer = B>>(
+    /// In a pass with dropout: what a projection's dropout leaves of `from [n, input]` into `to`, or added to it.
+    pub(crate) fn drop_into<K: Kernels<Buffer = B>>(
         &self,
         kernels: &K,
         pass: &UnitPass<'_, K::Staged>,
         kind: LinearKind,
-        x: &B,
-        dropped: &mut B,
+        add: bool,
+        from: &B,
+        to: &mut B,
     ) {
         if let Some(key) = self.key(pass, kind) {
-            kernels.dropout(pass.rows, pass.n * pass.input, key, false, at(x, 0), at_mut(dropped, 0));
-        }
-    }
-
-    /// Adds to `dx` what the gradient of the input with dropout is without.
-    pub(crate) fn add_undropped<K: Kernels<Buffer = B>>(
-        &self,
-        kernels: &K,
-        pass: &UnitPass<'_, K::Staged>,
-        kind: LinearKind,
-        spread: &B,
-        dx: &mut B,
-    ) {
-        if let Some(key) = self.key(pass, kind) {
-            kernels.dropout(pass.rows, pass.n * pass.input, key, true, at(spread, 0), at_mut(dx, 0));
+            kernels.dropout(pass.rows, pass.n * pass.input, key, add, at(from, 0), at_mut(to, 0));
         }
     }
 

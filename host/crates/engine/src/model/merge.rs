@@ -42,13 +42,15 @@ pub fn merge(
 ) -> Result<Vec<PathBuf>, EngineError> {
     let headers = weights::read_headers(base)?;
     weights::check_headers(base, &headers, config)?;
-    let (mut config, mut given) = (config.clone(), adapter.given.clone());
+    let mut config = config.clone();
+    let mut given: BTreeMap<&str, &[f32]> =
+        adapter.given.iter().map(|(name, values)| (name.as_str(), values.as_slice())).collect();
     if adapter.lora.head().is_some() && config.tie_word_embeddings {
         config.split_head();
         let is_embedding = |spec: &TensorSpec| spec.role == Role::Embedding;
-        let embedding = config.parameters().into_iter().find(is_embedding).and_then(|spec| given.get(&spec.name));
-        if let Some(head) = embedding.cloned() {
-            given.insert(HEAD.to_owned(), head);
+        let embedding = config.parameters().into_iter().find(is_embedding);
+        if let Some(&head) = embedding.and_then(|spec| given.get(spec.name.as_str())) {
+            given.insert(HEAD, head);
         }
     }
     let specs: BTreeMap<String, TensorSpec> =
@@ -85,7 +87,7 @@ pub fn merge(
         let path = directory.join(&name);
         let dtype = |name: &str, own: Dtype| if packed.contains_key(name) { unpacked } else { own };
         total += write(&path, &config, &tensors, &entries, &dtype, &mut |spec, view| {
-            let given = match (packed.get(&spec.name), given.get(&spec.name)) {
+            let given = match (packed.get(&spec.name), given.get(spec.name.as_str())) {
                 (Some(tensor), _) => Given::Packed(tensor),
                 (None, Some(values)) => Given::Values(values),
                 (None, None) => Given::Nothing,

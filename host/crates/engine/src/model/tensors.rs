@@ -297,7 +297,9 @@ pub fn name_in_model(name: &str) -> String {
 
 /// The name that a tensor of a model has in files.
 pub fn name_in_files(config: &ModelConfig, name: &str) -> String {
-    let known = IN_FILES.iter().filter(|_| config.root == TEXT_ROOT);
-    let known = known.clone().find_map(|(file, model)| Some(format!("{file}{}", name.strip_prefix(model)?)));
+    if config.root != TEXT_ROOT {
+        return name.to_owned();
+    }
+    let known = IN_FILES.iter().find_map(|(file, model)| Some(format!("{file}{}", name.strip_prefix(model)?)));
     known.unwrap_or_else(|| name.to_owned())
 }

@@ -58,7 +58,7 @@ impl<K: Kernels> Linear<'_, K> {
         if drops {
             self.base(x, residual, y, scratch);
             for Piece { kind, part, .. } in pieces.iter().copied().filter(|piece| piece.place.is_some()) {
-                lora.drop_input(kernels, &pass, kind, x, &mut scratch.dropped);
+                lora.drop_into(kernels, &pass, kind, false, x, &mut scratch.dropped);
                 let product =
                     Gemm::new([n, part.rows, self.input], (false, true), [self.input, self.input, self.out], 0.0);
                 let weight = self.weight(part, &mut scratch.unpacked);
@@ -135,7 +135,7 @@ impl<K: Kernels> Linear<'_, K> {
             let product = Gemm { alpha: self.alpha, ..product };
             let weight = self.weight(part, &mut scratch.unpacked);
             kernels.gemm(product, at(z, part.column), weight, at_mut(&mut scratch.spread, 0));
-            lora.add_undropped(kernels, &pass, kind, &scratch.spread, dx);
+            lora.drop_into(kernels, &pass, kind, true, &scratch.spread, dx);
         }
     }
 }
