@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
-pub use engine::model::config::ARCHITECTURES;
 /// The columns of the table.
+pub use engine::model::config::ARCHITECTURES;
 use engine::model::config::COMPOSITE_ARCHITECTURES;
 use serde_json::{Map, Value};
 

@@ -56,21 +56,9 @@ impl ModelFacts {
         };
         let directory = loaded.resolve(&config.base_model_config);
         let model = if directory.is_dir() {
-            ModelConfig::from_dir(&directory).map_err(|error| at(error.into(), "base_model_config")).and_then(|model| {
-                let own = overridden(&model, &config.model_config, &directory, &mut remarks);
-                if let (Some(_), Ok(own)) = (config.adapter, &own)
-                    && !own.is_computed_as(&model)
-                {
-                    let message = "the adapter is of the model with these values, and they are not saved with it";
-                    remarks.push(
-                        Diagnostic::warning("model::config", message)
-                            .why("beside the model as its `config.json` has it, the adapter means something else")
-                            .help("write them into the model's `config.json`, or use the model that `host merge-lora` writes"),
-                    );
-                }
-                let placed = |diagnostic: Diagnostic| at(diagnostic, "model_config");
-                remarks = std::mem::take(&mut remarks).into_iter().map(placed).collect();
-                own.map_err(|error| at(error.into(), "model_config"))
+            let model = ModelConfig::from_dir(&directory).map_err(|error| at(error.into(), "base_model_config"));
+            model.and_then(|model| {
+                overridden(model, config, &directory).map_err(|error| at(error.into(), "model_config"))
             })
         } else {
             Err(at(missing_model(&config.base_model_config), "base_model_config"))
@@ -99,14 +87,20 @@ impl ModelFacts {
             None
         };
         let mut model = match model {
-            Ok(model) => model,
+            Ok((model, found)) => {
+                remarks.extend(found.into_iter().map(|remark| at(remark, "model_config")));
+                model
+            }
             Err(diagnostic) => {
                 problems.insert(0, diagnostic);
                 return Err(Failure(problems));
             }
         };
         if model.stores_packed {
-            problems.extend(packed(config, &model).map(|problem| at(problem, "load_in_8bit")));
+            problems.extend(
+                packed(config, &model)
+                    .map(|problem| at(problem, if config.load_in_4bit { "load_in_4bit" } else { "load_in_8bit" })),
+            );
         } else {
             model.quantization = config.quantization();
         }
@@ -235,24 +229,21 @@ fn packed(config: &Config, model: &ModelConfig) -> Option<Diagnostic> {
     )
 }
 
-/// The model with the values that `model_config` has for keys of its `config.json`.
+/// The model with the values that `model_config` has for keys of its `config.json`, and what may surprise about them.
 fn overridden(
-    model: &ModelConfig,
-    overrides: &serde_json::Map<String, Value>,
+    model: ModelConfig,
+    config: &Config,
     directory: &Path,
-    remarks: &mut Vec<Diagnostic>,
-) -> Result<ModelConfig, ConfigError> {
+) -> Result<(ModelConfig, Vec<Diagnostic>), ConfigError> {
+    let (overrides, mut remarks) = (&config.model_config, Vec::new());
     if overrides.is_empty() {
-        return Ok(model.clone());
+        return Ok((model, remarks));
     }
     let path = directory.join("config.json");
     let own = model.with(overrides, &path)?;
     for (key, value) in overrides {
-        let others: serde_json::Map<String, Value> = overrides
-            .iter()
-            .filter(|(other, _)| *other != key)
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
+        let mut others = overrides.clone();
+        others.remove(key);
         if model.with(&others, &path).is_ok_and(|other| other.is_computed_as(&own)) {
             let is_same = model.raw.get(key) == Some(value);
             let why = if is_same { "it has this value already" } else { "nothing that is computed here reads it" };
@@ -260,7 +251,15 @@ fn overridden(
             remarks.push(Diagnostic::new(Severity::Note, "model::no-effect", message).why(why));
         }
     }
-    Ok(own)
+    if config.adapter.is_some() && !own.is_computed_as(&model) {
+        let message = "the adapter is of the model with these values, and they are not saved with it";
+        remarks.push(
+            Diagnostic::warning("model::config", message)
+                .why("beside the model as its `config.json` has it, the adapter means something else")
+                .help("write them into the model's `config.json`, or use the model that `host merge-lora` writes"),
+        );
+    }
+    Ok((own, remarks))
 }
 
 /// Rotations that would grow with the text: within the model's positions they do not.
