@@ -266,7 +266,7 @@ pub fn end_of_turn(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Vec<u32>
             None => problems.push(
                 Diagnostic::error("tokenizer::unknown-token", format!("`{token}` is not in the vocabulary"))
                     .at(loaded.source.nearest_place(&format!("eot_tokens[{index}]")))
-                    .help("name a token of the vocabulary; new tokens cannot be added"),
+                    .help("name a token of the vocabulary, or add it under `tokens`"),
             ),
         }
     }

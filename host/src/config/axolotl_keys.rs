@@ -60,7 +60,7 @@ pub(super) const TOP: Table = &[
     (&["cls_model_config", "overrides_of_model_kwargs", "model_kwargs", "model_quantization_config*", "rope_scaling"],
         Instead("other values for keys of `config.json` belong under `model_config`")),
     (&["tokenizer_legacy", "tokenizer_use_mistral_common", "processor_*", "image_*", "shrink_embeddings", "fix_untrained_tokens", "embeddings_skip_upcast"],
-        Instead("the tokenizer is used as it is; add tokens and resize the embedding with transformers first")),
+        Instead("the tokenizer is used as its files are; new tokens belong under `tokens`")),
     (&["num_labels", "reward_model", "process_reward_model", "center_rewards_coefficient"],
         Instead("only causal language models are trained here")),
 
@@ -87,7 +87,7 @@ pub(super) const TOP: Table = &[
     (&["mora", "mora_type", "use_mora", "train_attn", "train_mlp", "train_unembed", "hatchery"],
         Instead("adapters are LoRA: `lora_r`, `lora_alpha`, `lora_target_modules`")),
     (&["relora", "relora_*", "jagged_restart_*", "merge_lora", "merge_method"],
-        Instead("adapters are trained once and saved in PEFT's format, where peft can merge them")),
+        Instead("adapters are trained once and saved in PEFT's format; `host merge-lora` merges them")),
     (&["freeze_mm_modules", "lisa_*", "spectrum_*", "unfrozen_parameters_*"],
         Instead("name the parameters to train in `unfrozen_parameters`")),
 
