@@ -8,9 +8,10 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
+use super::adapter_fields::{HEAD, LINEAR_MODULES};
 use super::axolotl_keys::{DATASET, Lack, TOP, Table};
 use super::defaults;
-use super::fields::{ADAMW_IN_LESS, CHAT_TEMPLATES, HEAD, LINEAR_MODULES, MODEL_TYPES};
+use super::fields::{ADAMW_IN_LESS, CHAT_TEMPLATES, MODEL_TYPES};
 use super::schema::Config;
 
 /// Where the schema says that it comes from.

@@ -1,6 +1,7 @@
 //! The config file: YAML with Axolotl's keys in, a typed [`Config`] with every default filled in out, or every problem
 //! of the file at once, each at its line and column.
 
+mod adapter_fields;
 mod axolotl_keys;
 mod axolotl_values;
 mod defaults;
@@ -23,9 +24,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+pub use self::adapter_fields::LINEAR_MODULES;
 pub use self::axolotl_values::strategy_advice;
 pub use self::edit::{EditError, edit};
-pub use self::fields::LINEAR_MODULES;
 pub use self::names::{nearest, one_of};
 pub use self::positions::{is_within, join, join_index};
 pub use self::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
