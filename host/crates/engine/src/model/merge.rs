@@ -11,10 +11,10 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 
+use super::bitsandbytes;
 use super::config::ModelConfig;
 use super::export::{begin_safetensors, write_json};
 use super::quantized::{PackedTensor, pack};
-use super::saved;
 use super::stored::rows_after;
 use super::tensors::{Role, TensorSpec, name_in_files, name_in_model};
 use super::weights::{self, WeightsError, map, parse, to_f32, width_of};
@@ -56,7 +56,7 @@ pub fn merge(
     let specs: BTreeMap<String, TensorSpec> =
         config.parameters().into_iter().map(|spec| (spec.name.clone(), spec)).collect();
     let mut packed: HashMap<String, PackedTensor> = HashMap::new();
-    saved::load(&headers, &config, &mut |name, tensor| drop(packed.insert(name.to_owned(), tensor)))?;
+    bitsandbytes::load(&headers, &config, &mut |name, tensor| drop(packed.insert(name.to_owned(), tensor)))?;
     let unpacked = unpacked_type(&config);
     let mut files = Vec::new();
     let mut weight_map = Map::new();

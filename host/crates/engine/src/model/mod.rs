@@ -1,5 +1,6 @@
 //! The model: its config, the arena that its weights live in, and the schedule of its forward and backward pass.
 
+pub mod bitsandbytes;
 mod causal_lm;
 pub mod config;
 pub mod decoder;
@@ -10,7 +11,6 @@ pub mod linear;
 pub mod merge;
 pub mod quantized;
 pub mod rope;
-pub mod saved;
 pub mod stored;
 pub mod tensors;
 pub mod twice;

@@ -14,8 +14,8 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
+use super::bitsandbytes::{self, PackedSink};
 use super::config::ModelConfig;
-use super::saved::{self, PackedSink};
 use super::stored::Completed;
 use super::tensors::{Role, Start, TensorSpec, name_in_model};
 use super::twice;
@@ -212,12 +212,12 @@ pub fn check_headers(directory: &Path, headers: &WeightHeaders, config: &ModelCo
         return Err(WeightsError::MissingTensor { directory, name, count: missing.len() });
     }
     let known: HashMap<&str, &[usize]> = specs.iter().map(|spec| (spec.name.as_str(), spec.shape.as_slice())).collect();
-    let packed: HashSet<String> = saved::specs(config).into_iter().map(|(spec, _)| spec.name).collect();
+    let packed: HashSet<String> = bitsandbytes::specs(config).into_iter().map(|(spec, _)| spec.name).collect();
     let unexpected: Vec<_> = headers
         .tensors
         .iter()
         .filter(|(name, _)| !known.contains_key(name.as_str()) && !is_ignorable(name, config))
-        .filter(|(name, _)| !saved::is_companion(name, |weight| packed.contains(weight)))
+        .filter(|(name, _)| !bitsandbytes::is_companion(name, |weight| packed.contains(weight)))
         .collect();
     if let Some((name, header)) = unexpected.first() {
         let (file, name) = (header.file.clone(), (*name).clone());
@@ -226,7 +226,7 @@ pub fn check_headers(directory: &Path, headers: &WeightHeaders, config: &ModelCo
     let quantization = config.quantization.filter(|_| config.stores_packed);
     for spec in &specs {
         if let (Role::Linear(_), Some(quantization)) = (spec.role, quantization) {
-            saved::check(headers, spec, quantization)?;
+            bitsandbytes::check(headers, spec, quantization)?;
             continue;
         }
         let header = &headers.tensors[&spec.name];
@@ -299,7 +299,7 @@ pub fn load(
             for file in &headers.files {
                 load_file(file, &names, &mut |name, start, values| completed.take(name, start, values))?;
             }
-            saved::load(&headers, config, packed)
+            bitsandbytes::load(&headers, config, packed)
         }
     }
 }
