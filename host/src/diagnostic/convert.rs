@@ -80,6 +80,7 @@ impl From<EngineError> for Diagnostic {
             EngineError::NonFiniteGradient { .. } => Self::error("train::not-finite", error.to_string())
                 .why("the loss or a gradient became infinite or NaN in this step; the update was not made")
                 .help("use a lower `learning_rate`, a longer warm-up (`warmup_steps`), or clip gradients (`max_grad_norm: 1.0`)"),
+            EngineError::NothingToLearn => Self::error("train::nothing-to-learn", error.to_string()),
             EngineError::State { .. } => Self::error("checkpoint::mismatch", error.to_string()),
             EngineError::Write { ref source, .. } => written(Self::error("io::write", error.to_string()), source),
         }

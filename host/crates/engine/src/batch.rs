@@ -16,7 +16,20 @@ pub struct Batch {
     pub doc_lens: Vec<u32>,
 }
 
+impl AsRef<Batch> for Batch {
+    fn as_ref(&self) -> &Batch {
+        self
+    }
+}
+
 impl Batch {
+    /// How much its targets weigh: their number, or the sum of their weights.
+    pub fn target_weight(&self) -> f64 {
+        let is_target = |&(_, &target): &(usize, &u32)| target != IGNORE;
+        let weight = |(index, _)| self.weights.as_ref().map_or(1.0, |weights: &Vec<f32>| f64::from(weights[index]));
+        self.targets.iter().enumerate().filter(is_target).map(weight).sum()
+    }
+
     /// Checks that the parts fit together and every id is a row of the embedding.
     ///
     /// # Errors

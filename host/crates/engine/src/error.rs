@@ -42,6 +42,9 @@ pub enum EngineError {
         /// How many there are.
         count: usize,
     },
+    /// A step has no target that weighs anything.
+    #[error("nothing of the step is to be learned: its targets weigh nothing")]
+    NothingToLearn,
     /// A saved state does not belong to this trainer.
     #[error("the saved state does not fit: {reason}")]
     State {

@@ -10,10 +10,12 @@ pub mod error;
 pub mod generate;
 pub mod memory;
 pub mod model;
+pub mod objective;
 pub mod optim;
 pub mod trainer;
 
 pub use batch::Batch;
 pub use error::EngineError;
 pub use kernels::{self, DeviceError, IGNORE, rng};
-pub use trainer::{GradientReport, MemoryUse, StepStats, Trainable, Trainer, TrainerOptions};
+pub use objective::{CrossEntropy, Objective};
+pub use trainer::{GradientReport, MemoryUse, StepStats, TrainPass, Trainable, Trainer, TrainerOptions};

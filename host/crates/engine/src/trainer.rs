@@ -73,6 +73,44 @@ pub struct MemoryUse {
     pub activations: u64,
 }
 
+/// A micro-batch between its halves; dropped without the second, nothing is kept of it.
+#[derive(Debug)]
+pub struct TrainPass<'a, K: Kernels> {
+    trainer: &'a mut Trainer<K>,
+    dropout: DropoutPass,
+    log_probs: Vec<f32>,
+}
+
+impl<K: Kernels> TrainPass<'_, K> {
+    /// Log-probability of each position's target, `[tokens]`, in nats; 0 where there is none.
+    pub fn log_probs(&self) -> &[f32] {
+        &self.log_probs
+    }
+
+    /// The second half: gradients of the sum of `-scale * weights[i]` times the log-probability of position `i`, kept
+    /// (micro-batch 0) or added to what was kept. With `L` the step's loss, `-scale * weights[i]` is its derivative with
+    /// respect to that log-probability.
+    ///
+    /// # Errors
+    /// [`EngineError::Batch`] for another number of weights than of tokens, [`EngineError::Device`] for a device that fails.
+    pub fn backward(self, weights: &[f32], scale: f64) -> Result<(), EngineError> {
+        let tokens = self.log_probs.len();
+        if weights.len() != tokens {
+            return Err(EngineError::Batch { reason: format!("{tokens} tokens but {} weights", weights.len()) });
+        }
+        let Trainer { model, layout, gradients, adapter_gradients, workspace, .. } = self.trainer;
+        let mut grads = Grads {
+            layout,
+            weights: gradients,
+            adapter: adapter_gradients.as_mut(),
+            beta: if self.dropout.micro_batch == 0 { 0.0 } else { 1.0 },
+        };
+        let (model, dropout) = (&*model, Some(self.dropout));
+        model.kernels.within(|| model.backward_pass(workspace, weights, scale as f32, dropout, &mut grads));
+        Ok(model.kernels.check()?)
+    }
+}
+
 /// A model in training.
 #[derive(Debug)]
 pub struct Trainer<K: Kernels = CpuKernels> {
@@ -225,16 +263,49 @@ impl<K: Kernels> Trainer<K> {
             weights: &mut self.gradients,
             adapter: self.adapter_gradients.as_mut(),
             beta: if micro_batch == 0 { 0.0 } else { 1.0 },
-            scale: scale as f32,
         };
         let (model, workspace, tally) = (&self.model, &mut self.workspace, &mut self.tally);
         model.kernels.within(|| {
             if micro_batch == 0 {
                 model.kernels.clear(tally);
             }
-            model.loss_and_gradients(workspace, batch, Some(dropout), &mut grads, tally)
+            model.loss_and_gradients(workspace, batch, scale as f32, Some(dropout), &mut grads, tally)
         })?;
         Ok(self.model.kernels.check()?)
+    }
+
+    /// The first half of a micro-batch whose loss has derivatives that depend on what the model says: the log-probabilities
+    /// of its targets. The weights of the batch are not looked at. Waits for the device.
+    ///
+    /// # Errors
+    /// [`EngineError::Batch`] for a batch that does not fit together, [`EngineError::Device`] for a device that fails.
+    pub fn forward(&mut self, batch: &Batch, micro_batch: u32) -> Result<TrainPass<'_, K>, EngineError> {
+        let dropout = DropoutPass { seed: self.options.seed, step: self.optimizer.steps, micro_batch };
+        let (model, workspace, tally) = (&self.model, &mut self.workspace, &mut self.tally);
+        let log_probs = model.kernels.within(|| {
+            if micro_batch == 0 {
+                model.kernels.clear(tally);
+            }
+            model.forward_pass(workspace, batch, Some(dropout))?;
+            Ok::<_, EngineError>(workspace.log_probs(&model.kernels, batch.ids.len()))
+        })?;
+        self.model.kernels.check()?;
+        Ok(TrainPass { trainer: self, dropout, log_probs })
+    }
+
+    /// Log-probabilities of a batch's targets as the weights are, 0 where there is none: no gradients, no dropout. Waits for
+    /// the device.
+    ///
+    /// # Errors
+    /// [`EngineError::Batch`] for a batch that does not fit together, [`EngineError::Device`] for a device that fails.
+    pub fn log_probs(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError> {
+        let (model, workspace, aside) = (&self.model, &mut self.evaluation, &mut self.aside);
+        let log_probs = model.kernels.within(|| {
+            model.loss(workspace, batch, aside)?;
+            Ok::<_, EngineError>(workspace.log_probs(&model.kernels, batch.ids.len()))
+        })?;
+        self.model.kernels.check()?;
+        Ok(log_probs)
     }
 
     /// Sum over the targets of the step's micro-batches so far of weight times negative log-likelihood, in nats. Waits for

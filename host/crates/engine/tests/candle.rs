@@ -10,8 +10,9 @@ use candle_nn::rotary_emb::rope_slow;
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 use engine::model::config::ModelConfig;
 use engine::model::weights::WeightSource;
+use engine::objective::{Objective, accumulate};
 use engine::optim::AdamWConfig;
-use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
+use engine::{Batch, CrossEntropy, IGNORE, Trainable, Trainer, TrainerOptions};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -83,20 +84,27 @@ impl Candle<'_> {
         project(&normed, self.var(if tied { "model.embed_tokens.weight" } else { "lm_head.weight" }))
     }
 
-    /// Sum over the targets of weight times negative log-likelihood.
-    fn loss(&self, batch: &Batch) -> Result<Tensor> {
-        let mut sum = Tensor::zeros((), DType::F64, &Device::Cpu)?;
+    /// For each document, the sum over its targets of weight times log-probability.
+    fn documents(&self, batch: &Batch) -> Result<Vec<Tensor>> {
         let mut from = 0;
-        for &length in &batch.doc_lens {
+        let sum = |&length: &u32| {
             let document = from..from + length as usize;
             from = document.end;
             let logs = log_softmax(&self.logits(&batch.ids[document.clone()])?, 1)?;
+            let mut sum = Tensor::zeros((), DType::F64, &Device::Cpu)?;
             for (row, at) in document.enumerate().filter(|(_, at)| batch.targets[*at] != IGNORE) {
                 let weight = batch.weights.as_ref().map_or(1.0, |weights| f64::from(weights[at]));
-                sum = (sum - (logs.get(row)?.get(batch.targets[at] as usize)? * weight)?)?;
+                sum = (sum + (logs.get(row)?.get(batch.targets[at] as usize)? * weight)?)?;
             }
-        }
-        Ok(sum)
+            Ok(sum)
+        };
+        batch.doc_lens.iter().map(sum).collect()
+    }
+
+    /// Sum over the targets of weight times negative log-likelihood.
+    fn loss(&self, batch: &Batch) -> Result<Tensor> {
+        let zero = Tensor::zeros((), DType::F64, &Device::Cpu)?;
+        self.documents(batch)?.iter().try_fold(zero, |sum, document| sum - document)
     }
 }
 
@@ -183,6 +191,64 @@ impl Case {
     }
 }
 
+impl Case {
+    fn trainer(&self) -> Trainer {
+        let options = TrainerOptions {
+            trainable: Trainable::All,
+            lora: None,
+            gradient_checkpointing: self.checkpoint,
+            seed: self.seed,
+            adamw: ADAMW,
+        };
+        Trainer::new(self.config(), &WeightSource::Random { seed: self.seed }, options).unwrap()
+    }
+}
+
+/// The parameters of a trainer, as candle's.
+fn vars(trainer: &Trainer, config: &ModelConfig) -> HashMap<String, Var> {
+    let var = |name: &str, shape: Vec<usize>| {
+        let start: Vec<f64> = trainer.parameter(name).unwrap().into_iter().map(f64::from).collect();
+        Var::from_tensor(&Tensor::from_vec(start, shape, &Device::Cpu).unwrap()).unwrap()
+    };
+    config.parameters().into_iter().map(|spec| (spec.name.clone(), var(&spec.name, spec.shape))).collect()
+}
+
+/// A loss that is no sum of log-probabilities: the square of the difference between those of the first document and those of
+/// all others.
+struct Contrast;
+
+impl Objective for Contrast {
+    type Batch = Batch;
+
+    fn scale(&self, micro_batches: &[Batch]) -> Option<f64> {
+        Some(1.0 / micro_batches.len() as f64)
+    }
+
+    fn loss(&self, batch: &Batch, log_probs: &[f32], weights: &mut [f32]) -> f64 {
+        let first = batch.doc_lens[0] as usize;
+        let sum = |values: &[f32]| values.iter().map(|&value| f64::from(value)).sum::<f64>();
+        let difference = sum(&log_probs[..first]) - sum(&log_probs[first..]);
+        weights[..first].fill(-2.0 * difference as f32);
+        weights[first..].fill(2.0 * difference as f32);
+        difference * difference
+    }
+}
+
+/// Cross-entropy that does not say that it is a sum.
+struct Apart;
+
+impl Objective for Apart {
+    type Batch = Batch;
+
+    fn scale(&self, micro_batches: &[Batch]) -> Option<f64> {
+        CrossEntropy.scale(micro_batches)
+    }
+
+    fn loss(&self, batch: &Batch, log_probs: &[f32], weights: &mut [f32]) -> f64 {
+        CrossEntropy.loss(batch, log_probs, weights)
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 64,
@@ -194,21 +260,8 @@ proptest! {
     #[test]
     fn losses_gradients_and_steps_are_those_of_candle(case in case()) {
         let config = case.config();
-        let options = TrainerOptions {
-            trainable: Trainable::All,
-            lora: None,
-            gradient_checkpointing: case.checkpoint,
-            seed: case.seed,
-            adamw: ADAMW,
-        };
-        let source = WeightSource::Random { seed: case.seed };
-        let mut trainer = Trainer::new(config.clone(), &source, options).unwrap();
-        let mut vars = HashMap::new();
-        for spec in config.parameters() {
-            let start: Vec<f64> = trainer.parameter(&spec.name).unwrap().into_iter().map(f64::from).collect();
-            let tensor = Tensor::from_vec(start, spec.shape, &Device::Cpu).unwrap();
-            vars.insert(spec.name, Var::from_tensor(&tensor).unwrap());
-        }
+        let mut trainer = case.trainer();
+        let vars = vars(&trainer, &config);
         // Norms do not decay.
         let optimizer = |decays: bool| {
             let vars = vars.iter().filter(|(name, _)| name.contains("norm") != decays).map(|(_, var)| var.clone());
@@ -257,6 +310,49 @@ proptest! {
                 let off = distance(&trainer.parameter(name).unwrap(), &values(var), 0.0);
                 prop_assert!(off < 1e-4, "step {step}: {name} is off by {off:e}");
             }
+        }
+    }
+
+    #[test]
+    fn a_loss_of_log_probabilities_has_the_gradients_of_candle(case in case()) {
+        let config = case.config();
+        let mut trainer = case.trainer();
+        let candle = Candle { config: &config, vars: vars(&trainer, &config) };
+        let batches = [case.batch(0), case.batch(1)].map(|batch| Batch { weights: None, ..batch });
+        let mut expected = Tensor::zeros((), DType::F64, &Device::Cpu).unwrap();
+        for batch in &batches {
+            let documents = candle.documents(batch).unwrap();
+            let others = documents[1..].iter().try_fold(documents[0].clone(), |sum, document| sum - document);
+            expected = (expected + (others.unwrap().sqr().unwrap() / batches.len() as f64).unwrap()).unwrap();
+        }
+        let gradients = expected.backward().unwrap();
+        let found = accumulate(&mut trainer, &Contrast, &batches).unwrap();
+        let expected: f64 = expected.to_scalar().unwrap();
+        prop_assert!(found.learns);
+        prop_assert!((found.loss - expected).abs() < 1e-5 * expected.max(1.0), "loss {} {expected}", found.loss);
+        let slopes: Vec<(&str, Vec<f64>)> = candle
+            .vars
+            .iter()
+            .map(|(name, var)| (&**name, gradients.get(var).map_or_else(|| vec![0.0; var.elem_count()], values)))
+            .collect();
+        let norm = length(slopes.iter().flat_map(|(_, slope)| slope.iter().copied()));
+        for (name, expected) in &slopes {
+            let off = distance(&trainer.gradient(name).unwrap(), expected, norm);
+            prop_assert!(off < 1e-3, "the gradient of {name} is off by {off:e}");
+        }
+    }
+
+    #[test]
+    fn both_ways_to_a_gradient_have_the_same_bits(case in case()) {
+        let (mut whole, mut halves) = (case.trainer(), case.trainer());
+        let batches = [case.batch(0), case.batch(1)];
+        let at_once = accumulate(&mut whole, &CrossEntropy, &batches).unwrap();
+        let apart = accumulate(&mut halves, &Apart, &batches).unwrap();
+        prop_assert_eq!((apart.scale, apart.learns), (at_once.scale, true));
+        let loss = whole.loss_sum() * at_once.scale;
+        prop_assert!((apart.loss / loss - 1.0).abs() < 1e-12, "{} {loss}", apart.loss);
+        for spec in case.config().parameters() {
+            prop_assert!(whole.gradient(&spec.name) == halves.gradient(&spec.name), "{}", spec.name);
         }
     }
 }

@@ -64,21 +64,37 @@ struct Case {
     batches: &'static [&'static [u32]],
 }
 
-/// All numbers that a run leaves, as bits: the losses, and the state after all steps of two micro-batches.
-fn run(kernels: CudaKernels, case: Case) -> Vec<u64> {
+/// How the gradients of a micro-batch are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// At once.
+    Whole,
+    /// In two halves, with the weights that the first way takes from the batch.
+    Halves,
+}
+
+/// All numbers that a run leaves, as bits: the losses that the device has summed, and those of evaluations and the state
+/// after all steps of two micro-batches.
+fn run(kernels: CudaKernels, case: Case, pass: Pass) -> (Vec<u64>, Vec<u64>) {
     let directory = fixture(case.fixture);
     let config = ModelConfig::from_dir(&directory).unwrap();
     let vocabulary = config.vocab_size as u32;
     let options = options(case.lora, case.gradient_checkpointing);
     let mut trainer = Trainer::on(kernels, config, &WeightSource::Directory(directory), options).unwrap();
-    let mut bits = Vec::new();
+    let (mut losses, mut bits) = (Vec::new(), Vec::new());
     for (index, documents) in case.batches.iter().enumerate() {
         let (index, held_out) = (index as u32, batch(&[13, 10], index as u32, vocabulary));
         for micro_batch in 0..2 {
             let batch = batch(documents, 2 * index + micro_batch, vocabulary);
-            trainer.forward_backward(&batch, 0.01, micro_batch).unwrap();
+            match pass {
+                Pass::Whole => trainer.forward_backward(&batch, 0.01, micro_batch).unwrap(),
+                Pass::Halves => {
+                    let pass = trainer.forward(&batch, micro_batch).unwrap();
+                    pass.backward(batch.weights.as_ref().unwrap(), 0.01).unwrap();
+                }
+            }
         }
-        bits.push(trainer.loss_sum().to_bits());
+        losses.push(trainer.loss_sum().to_bits());
         trainer.apply(1e-2, Some(1.0)).unwrap();
         if index % 2 == 1 {
             bits.push(trainer.evaluate(&held_out).unwrap().to_bits());
@@ -90,7 +106,7 @@ fn run(kernels: CudaKernels, case: Case) -> Vec<u64> {
         Ok::<(), engine::EngineError>(())
     };
     trainer.visit_state(&mut keep).unwrap();
-    bits
+    (losses, bits)
 }
 
 #[test]
@@ -107,14 +123,18 @@ fn passes_that_come_again_are_launched_as_graphs_with_the_same_bits() {
     ];
     for case in cases {
         let Some(kernels) = emulator::device(case.precision) else { return };
-        let plain = run(kernels.clone().without_graphs(), case);
+        let plain = run(kernels.clone().without_graphs(), case, Pass::Whole);
         assert_eq!(kernels.graph_launches(), 0);
         let kernels = emulator::device(case.precision).unwrap();
-        assert!(run(kernels.clone(), case) == plain, "{case:?}: other bits");
+        assert!(run(kernels.clone(), case, Pass::Whole) == plain, "{case:?}: other bits");
         assert_eq!(kernels.no_graphs(), None);
         // Every layout is queued once and then captured, per first or later micro-batch and anew in a larger room.
         let least = if case.batches.len() < 4 { 4 } else { 10 };
         assert!(kernels.graph_launches() >= least, "{case:?}: {} launches", kernels.graph_launches());
+        let halves = emulator::device(case.precision).unwrap();
+        // Of halves, the host sums the loss.
+        assert!(run(halves.clone(), case, Pass::Halves).1 == plain.1, "{case:?}: halves have other bits");
+        assert!(halves.graph_launches() > kernels.graph_launches(), "{case:?}: halves are graphs of their own");
         if std::env::var_os("HOST_TEST_GPU").is_some() {
             continue;
         }
@@ -126,12 +146,12 @@ fn passes_that_come_again_are_launched_as_graphs_with_the_same_bits() {
     }
     let case = Case { batches: &BATCHES[..3], ..case(Precision::Bf16, true, false) };
     let Some(kernels) = emulator::device(case.precision) else { return };
-    let plain = run(kernels.without_graphs(), case);
+    let plain = run(kernels.without_graphs(), case, Pass::Whole);
     for failing in ["cuStreamBeginCapture:1", "cuStreamEndCapture:1", "cuGraphInstantiate:1", "cuGraphUpload:1"] {
         // SAFETY: this program has one test, and no other thread reads the environment now.
         unsafe { std::env::set_var("HOST_EMULATOR_FAIL", failing) };
         let kernels = emulator::device(case.precision).unwrap();
-        assert!(run(kernels.clone(), case) == plain, "{failing}: other bits");
+        assert!(run(kernels.clone(), case, Pass::Whole) == plain, "{failing}: other bits");
         assert_eq!(kernels.graph_launches(), 0, "{failing}");
         let reason = kernels.no_graphs().unwrap();
         assert!(reason.starts_with(failing.trim_end_matches(":1")), "{failing}: {reason}");

@@ -221,14 +221,14 @@ impl Kernels for Counting {
         self.room(|_, _| plan::attention_bytes(plan::padded(rows.rows), shape.heads));
     }
 
-    fn linear_cross_entropy(
+    fn linear_log_probs(
         &self,
         head: Head,
         rows: &CountedRows,
         _: Read<'_>,
         _: Read<'_>,
+        _: Write<'_>,
         gradients: Option<LossGradients<'_, Counted>>,
-        (): &mut (),
     ) {
         let (h, v) = (head.width, head.vocabulary);
         if self.profile != Profile::Cpu {
@@ -241,6 +241,8 @@ impl Kernels for Counting {
         self.counters.logits.fetch_max(bytes(room.len()), Ordering::Relaxed);
     }
 
+    fn add_loss(&self, _: &CountedRows, _: Read<'_>, (): &mut ()) {}
+    fn weigh(&self, _: &[f32], _: f32, _: &mut CountedRows) {}
     fn sum_of_squares(&self, _: usize, _: Read<'_>, (): &mut ()) {}
     fn clip(&self, _: Option<f64>, (): &mut ()) {}
     fn segments(&self, _: &[Segment]) {}

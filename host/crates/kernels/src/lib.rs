@@ -167,6 +167,9 @@ pub trait Kernels: Send + Sync {
     /// Puts the rows of a pass where the device reads them, in the room of earlier rows where there is some.
     fn stage(&self, rows: Rows<'_>, staged: &mut Option<Self::Staged>);
 
+    /// Gives rows that were staged with weights of their targets others, one a row, and another factor of the gradients.
+    fn weigh(&self, weights: &[f32], scale: f32, rows: &mut Self::Staged);
+
     /// Does `work`, which asks for operations of `rows` and for nothing else: with the same buffers and numbers whenever
     /// `same` is the same. A device may keep what rows of some layout come to and do that the next time, without `work`.
     /// The buffers must live as long as `repeats`.
@@ -372,17 +375,20 @@ pub trait Kernels: Send + Sync {
         y: ViewMut<'_, Self::Buffer>,
     );
 
-    /// Projection by `w [vocabulary, width]` and cross-entropy of `x [n, width]` with the rows' targets, never holding more than a chunk of
-    /// the logits. Adds the weighted sum of the losses to the tally.
-    fn linear_cross_entropy(
+    /// Projection of `x [n, width]` by `w [vocabulary, width]`, never holding more than a chunk of the logits: the
+    /// log-probability of each row's target into `log_probs [n]` (exact), 0 for a row without a target; and the gradients of
+    /// the loss that [`Self::add_loss`] sums.
+    fn linear_log_probs(
         &self,
         head: Head,
         rows: &Self::Staged,
         x: View<'_, Self::Buffer>,
         w: View<'_, Self::Buffer>,
+        log_probs: ViewMut<'_, Self::Buffer>,
         gradients: Option<LossGradients<'_, Self::Buffer>>,
-        tally: &mut Self::Tally,
     );
+    /// Adds the loss to the tally: the sum over the rows' targets of weight times negative log-probability.
+    fn add_loss(&self, rows: &Self::Staged, log_probs: View<'_, Self::Buffer>, tally: &mut Self::Tally);
 
     /// Adds the sum of squares of `len` exact elements to the tally: in f64, in an order that does not depend on threads.
     fn sum_of_squares(&self, len: usize, x: View<'_, Self::Buffer>, tally: &mut Self::Tally);

@@ -244,7 +244,7 @@ pub struct Targets<'a> {
     pub tokens: &'a [u32],
     /// Weight per row; none means 1.
     pub weights: Option<&'a [f32]>,
-    /// Factor of the gradients (not of the loss).
+    /// Factor of the gradients, not of the loss.
     pub scale: f32,
 }
 
@@ -294,7 +294,7 @@ pub struct Usage {
     pub remarks: Vec<String>,
 }
 
-/// Where the gradients of a fused projection and cross-entropy go.
+/// Where the gradients of the output projection go, for the loss times the factor of [`Targets`].
 #[derive(Debug)]
 pub struct LossGradients<'a, B> {
     /// Gradient of the input, `[n, h]`, overwritten.

@@ -106,22 +106,22 @@ impl<B> HeadRoom<B> {
         [&self.inputs, &self.weight, &self.ones].into_iter().chain(gradients).map(|buffer| kernels.bytes(buffer)).sum()
     }
 
-    /// Projection and loss of `x [n, h]`, without gradients.
-    pub fn loss<K: Kernels<Buffer = B>>(
+    /// Log-probabilities of the targets of `x [n, h]`, without gradients.
+    pub fn log_probs<K: Kernels<Buffer = B>>(
         &mut self,
         pass: HeadPass<'_, K>,
         x: &B,
         scratch: &mut LinearScratch<B>,
-        tally: &mut K::Tally,
+        log_probs: &mut B,
     ) {
         self.join(pass, x, &mut scratch.dropped);
         let (inputs, weight) = (at(&self.inputs, 0), at(&self.weight, 0));
         let head = Head { width: self.wide, ..pass.config.head() };
-        pass.kernels.linear_cross_entropy(head, pass.rows, inputs, weight, None, tally);
+        pass.kernels.linear_log_probs(head, pass.rows, inputs, weight, at_mut(log_probs, 0), None);
     }
 
     /// The same with the gradient of `x` in `dx`, and those of the adapter over `beta` times what `adapter` held.
-    pub fn loss_and_gradients<K: Kernels<Buffer = B>>(
+    pub fn gradients<K: Kernels<Buffer = B>>(
         &mut self,
         pass: HeadPass<'_, K>,
         x: &B,
@@ -129,7 +129,7 @@ impl<B> HeadRoom<B> {
         adapter: &mut B,
         beta: f32,
         scratch: &mut LinearScratch<B>,
-        tally: &mut K::Tally,
+        log_probs: &mut B,
     ) {
         let LinearScratch { dropped, spread, .. } = scratch;
         self.join(pass, x, dropped);
@@ -141,7 +141,7 @@ impl<B> HeadRoom<B> {
         let gradients = LossGradients { dx: at_mut(&mut own.inputs, 0), dw, idle: 0..0 };
         let (inputs, weight) = (at(&self.inputs, 0), at(&self.weight, 0));
         let head = Head { width: wide, ..config.head() };
-        kernels.linear_cross_entropy(head, rows, inputs, weight, Some(gradients), tally);
+        kernels.linear_log_probs(head, rows, inputs, weight, at_mut(log_probs, 0), Some(gradients));
 
         let key = key(pass);
         let columns = Gemm::new([n, h, h], (false, false), [wide, self.side, h], 0.0);

@@ -77,6 +77,8 @@ pub struct Workspace<K: Kernels> {
     scratch: Option<Scratch<K::Buffer>>,
     dx: Option<K::Buffer>,
     head_root: Option<K::Buffer>,
+    /// Log-probability of each row's target, `[tokens]`.
+    log_probs: Option<K::Buffer>,
     /// For an adapter of the output projection.
     head: Option<HeadRoom<K::Buffer>>,
     rope: Option<RopeTables<K::Buffer>>,
@@ -95,8 +97,19 @@ pub struct Grads<'a, B> {
     pub adapter: Option<&'a mut B>,
     /// Factor of what the arenas held.
     pub beta: f32,
-    /// Factor of the loss.
-    pub scale: f32,
+}
+
+/// What a pass over a batch is part of. A device keeps work by it, and by the factor of the gradients that there were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// The loss alone.
+    Loss,
+    /// The loss and its gradients at once.
+    Whole,
+    /// The first half of a training pass: log-probabilities.
+    Forward,
+    /// The second half: gradients for weights that were made of them.
+    Backward,
 }
 
 impl Model<CpuKernels> {
@@ -251,32 +264,73 @@ impl<K: Kernels> Model<K> {
 
     /// Adds the loss of a batch to `tally`, without gradients. A workspace is used with one tally only.
     pub fn loss(&self, workspace: &mut Workspace<K>, batch: &Batch, tally: &mut K::Tally) -> Result<(), EngineError> {
-        let n = self.start(workspace, batch, 0.0, None, false)?;
-        self.repeat(workspace, 0, |workspace, rows| {
+        let n = self.start(workspace, batch, batch.weights.as_deref(), 0.0, None, false)?;
+        self.repeat(workspace, Work::Loss, 0.0, |workspace, rows| {
             let last = self.forward(workspace, rows, n, None);
-            self.head(workspace, rows, n, last, None, None, tally);
+            self.head(workspace, rows, n, last, None, None);
+            self.add_loss(workspace, rows, tally);
         });
         Ok(())
     }
 
-    /// Adds the loss of a batch to `tally`, and makes the gradients of whatever has a place in `grads`. A workspace is used
-    /// with one tally and the same gradients only.
+    /// Adds the loss of a batch to `tally`, and makes its gradients times `scale` of whatever has a place in `grads`. A
+    /// workspace is used with one tally and the same gradients only.
     pub fn loss_and_gradients(
         &self,
         workspace: &mut Workspace<K>,
         batch: &Batch,
+        scale: f32,
         dropout: Option<DropoutPass>,
         grads: &mut Grads<'_, K::Buffer>,
         tally: &mut K::Tally,
     ) -> Result<(), EngineError> {
-        let n = self.start(workspace, batch, grads.scale, dropout, true)?;
+        let n = self.start(workspace, batch, batch.weights.as_deref(), scale, dropout, true)?;
         let dropout = dropout.map(|dropout| dropout.seed);
-        self.repeat(workspace, u64::from(grads.beta.to_bits()), |workspace, rows| {
+        self.repeat(workspace, Work::Whole, grads.beta, |workspace, rows| {
             let last = self.forward(workspace, rows, n, dropout);
-            self.head(workspace, rows, n, last, dropout, Some(&mut *grads), tally);
+            self.head(workspace, rows, n, last, dropout, Some(&mut *grads));
+            self.add_loss(workspace, rows, tally);
             self.backward(workspace, rows, n, dropout, grads);
         });
         Ok(())
+    }
+
+    /// The first half of a training pass, for a loss whose derivatives depend on the log-probabilities
+    /// ([`Workspace::log_probs`] copies them). The weights of the batch are not looked at.
+    pub fn forward_pass(
+        &self,
+        workspace: &mut Workspace<K>,
+        batch: &Batch,
+        dropout: Option<DropoutPass>,
+    ) -> Result<(), EngineError> {
+        let weights = vec![0.0; batch.ids.len()];
+        let n = self.start(workspace, batch, Some(&weights), 0.0, dropout, true)?;
+        let dropout = dropout.map(|dropout| dropout.seed);
+        self.repeat(workspace, Work::Forward, 0.0, |workspace, rows| {
+            let last = self.forward(workspace, rows, n, dropout);
+            self.head(workspace, rows, n, last, dropout, None);
+        });
+        Ok(())
+    }
+
+    /// The second half: gradients of the sum of `-scale * weights[i]` times the log-probability of row `i`, after
+    /// [`Self::forward_pass`] in the same workspace with the same `dropout`.
+    pub fn backward_pass(
+        &self,
+        workspace: &mut Workspace<K>,
+        weights: &[f32],
+        scale: f32,
+        dropout: Option<DropoutPass>,
+        grads: &mut Grads<'_, K::Buffer>,
+    ) {
+        let rows = workspace.staged.as_mut().expect("the first half staged a batch");
+        self.kernels.weigh(weights, scale, rows);
+        let (n, last) = (self.kernels.padded(weights.len()), workspace.memory.slot(self.layout.layers.len()));
+        let dropout = dropout.map(|dropout| dropout.seed);
+        self.repeat(workspace, Work::Backward, grads.beta, |workspace, rows| {
+            self.head(workspace, rows, n, last, dropout, Some(&mut *grads));
+            self.backward(workspace, rows, n, dropout, grads);
+        });
     }
 
     /// Makes room for a batch and stages it; returns the rows of its pass.
@@ -284,6 +338,7 @@ impl<K: Kernels> Model<K> {
         &self,
         workspace: &mut Workspace<K>,
         batch: &Batch,
+        weights: Option<&[f32]>,
         scale: f32,
         dropout: Option<DropoutPass>,
         learns: bool,
@@ -294,7 +349,7 @@ impl<K: Kernels> Model<K> {
         let rope = workspace.rope.as_ref().expect("`fit` made the tables");
         let document = |&len: &u32| (0..len).map(move |position| rope.row(position, len as usize));
         let positions: Vec<u32> = batch.doc_lens.iter().flat_map(document).collect();
-        let targets = Some(Targets { tokens: &batch.targets, weights: batch.weights.as_deref(), scale });
+        let targets = Some(Targets { tokens: &batch.targets, weights, scale });
         let dropout = dropout.map_or(0, |dropout| dropout.bits());
         let (ids, positions, doc_lens) = (&batch.ids, &positions, &batch.doc_lens);
         let rows = Rows { ids, positions, doc_lens, targets, cached: None, dropout };
@@ -303,7 +358,14 @@ impl<K: Kernels> Model<K> {
     }
 
     /// Does work on what was staged, or what the device kept of it; see [`Kernels::repeat`].
-    fn repeat(&self, workspace: &mut Workspace<K>, same: u64, mut work: impl FnMut(&mut Workspace<K>, &K::Staged)) {
+    fn repeat(
+        &self,
+        workspace: &mut Workspace<K>,
+        kind: Work,
+        beta: f32,
+        mut work: impl FnMut(&mut Workspace<K>, &K::Staged),
+    ) {
+        let same = (kind as u64) << 32 | u64::from(beta.to_bits());
         let (mut repeats, rows) = (std::mem::take(&mut workspace.repeats), workspace.staged.take());
         let rows = rows.expect("`start` staged a batch");
         self.kernels.repeat(&mut repeats, &rows, same, || work(workspace, &rows));
@@ -325,7 +387,7 @@ impl<K: Kernels> Model<K> {
         memory.slot(self.layout.layers.len())
     }
 
-    /// Last norm, projection and loss; with `grads`, leaves the gradient of the last layer's output in `dx`.
+    /// Last norm, projection and log-probabilities; with `grads`, leaves the gradient of the last layer's output in `dx`.
     fn head(
         &self,
         workspace: &mut Workspace<K>,
@@ -334,12 +396,14 @@ impl<K: Kernels> Model<K> {
         last: usize,
         dropout: Option<u64>,
         grads: Option<&mut Grads<'_, K::Buffer>>,
-        tally: &mut K::Tally,
     ) {
         let (h, head) = (self.config.hidden_size, self.config.head());
-        let Workspace { inputs, scratch: Some(scratch), dx, head_root: Some(root), head: room, .. } = workspace else {
+        let Workspace { inputs, scratch: Some(scratch), dx, head_root: Some(root), head: room, log_probs, .. } =
+            workspace
+        else {
             unreachable!("`start` made room");
         };
+        let log_probs = log_probs.as_mut().expect("`start` made room");
         let (x, norm, weight) = (at(&inputs[last], 0), self.last_norm(n), at(&self.params, self.layout.norm));
         self.kernels.rmsnorm(norm, x, weight, None, at_mut(&mut scratch.normed, 0), at_mut(root, 0));
         let (kernels, config) = (&self.kernels, &self.config);
@@ -351,9 +415,9 @@ impl<K: Kernels> Model<K> {
         let (normed, projection) = (at(&scratch.normed, 0), at(&self.params, self.layout.head));
         let (Some(grads), Some(dx)) = (grads, dx) else {
             if let Some((pass, room)) = adapted {
-                return room.loss(pass, &scratch.normed, &mut scratch.linear, tally);
+                return room.log_probs(pass, &scratch.normed, &mut scratch.linear, log_probs);
             }
-            return self.kernels.linear_cross_entropy(head, rows, normed, projection, None, tally);
+            return self.kernels.linear_log_probs(head, rows, normed, projection, at_mut(log_probs, 0), None);
         };
         let adapted = adapted.zip(grads.adapter.as_deref_mut());
         let place = if self.layout.head == self.layout.embed { grads.layout.embed } else { grads.layout.head };
@@ -362,15 +426,20 @@ impl<K: Kernels> Model<K> {
         let idle = if grads.beta == 0.0 { grads.layout.layers_span.clone() } else { 0..0 };
         if let Some(((pass, room), adapter)) = adapted {
             let Scratch { normed, inner, linear: scratch, .. } = scratch;
-            room.loss_and_gradients(pass, normed, inner, adapter, grads.beta, scratch, tally);
+            room.gradients(pass, normed, inner, adapter, grads.beta, scratch, log_probs);
         } else {
             let gradients = LossGradients { dx: at_mut(&mut scratch.inner, 0), dw, idle };
-            self.kernels.linear_cross_entropy(head, rows, normed, projection, Some(gradients), tally);
+            self.kernels.linear_log_probs(head, rows, normed, projection, at_mut(log_probs, 0), Some(gradients));
         }
         self.kernels.zero(n * h, at_mut(dx, 0));
         let dnorm = grads.layout.norm.map(|place| (at_mut(grads.weights, place), grads.beta));
         let dnormed = Some(at(&scratch.inner, 0));
         self.kernels.rmsnorm_backward(norm, x, weight, at(root, 0), dnormed, at_mut(dx, 0), dnorm);
+    }
+
+    fn add_loss(&self, workspace: &Workspace<K>, rows: &K::Staged, tally: &mut K::Tally) {
+        let log_probs = workspace.log_probs.as_ref().expect("`start` made room");
+        self.kernels.add_loss(rows, at(log_probs, 0), tally);
     }
 
     fn backward(
@@ -445,6 +514,7 @@ impl<K: Kernels> Workspace<K> {
             scratch: None,
             dx: None,
             head_root: None,
+            log_probs: None,
             head: None,
             rope: None,
             staged: None,
@@ -469,7 +539,7 @@ impl<K: Kernels> Workspace<K> {
         self.repeats = K::Repeats::default();
         self.inputs.clear();
         self.saved.clear();
-        (self.scratch, self.dx, self.head_root, self.head) = (None, None, None, None);
+        (self.scratch, self.dx, self.head_root, self.log_probs, self.head) = (None, None, None, None, None);
         let (layers, h) = (config.num_hidden_layers, config.hidden_size);
         let remembered = layers - self.memory.from.min(layers);
         self.inputs = (0..2 + remembered).map(|_| kernels.alloc(Format::Working, tokens * h)).collect();
@@ -478,6 +548,7 @@ impl<K: Kernels> Workspace<K> {
         self.scratch = Some(Scratch::alloc(kernels, config, tokens, model.lora.as_ref()));
         self.dx = Some(kernels.alloc(Format::Working, tokens * h));
         self.head_root = Some(kernels.alloc(Format::Exact, tokens));
+        self.log_probs = Some(kernels.alloc(Format::Exact, tokens));
         self.head = model
             .lora
             .as_ref()
@@ -486,11 +557,19 @@ impl<K: Kernels> Workspace<K> {
         self.tokens = tokens;
     }
 
+    /// A copy of the log-probabilities of the last pass, of its first `n` rows: 0 for a row without a target. Waits for the
+    /// device.
+    pub(crate) fn log_probs(&self, kernels: &K, n: usize) -> Vec<f32> {
+        let mut values = vec![0.0; n];
+        kernels.download(at(self.log_probs.as_ref().expect("a pass made room"), 0), &mut values);
+        values
+    }
+
     /// Bytes of room.
     pub fn bytes(&self, kernels: &K) -> u64 {
         let saved = self.saved.iter().flat_map(Saved::buffers);
         let scratch = self.scratch.iter().flat_map(Scratch::buffers);
-        let single = [&self.dx, &self.head_root].into_iter().flatten();
+        let single = [&self.dx, &self.head_root, &self.log_probs].into_iter().flatten();
         let rope = self.rope.iter().map(RopeTables::buffer);
         let all = self.inputs.iter().chain(saved).chain(scratch).chain(single).chain(rope);
         all.map(|buffer| kernels.bytes(buffer)).sum::<u64>() + self.head.as_ref().map_or(0, |head| head.bytes(kernels))

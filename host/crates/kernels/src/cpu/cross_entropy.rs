@@ -1,5 +1,5 @@
-//! The output projection and cross-entropy as one operation over chunks of rows: the logits of a batch never exist as a
-//! whole, and rows without a target cost nothing.
+//! The output projection, the log-probabilities of the targets and the gradients of their weighted sum as one operation
+//! over chunks of rows: the logits of a batch never exist as a whole, and rows without a target cost nothing.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -47,7 +47,7 @@ impl Room {
 
     /// Elements of scratch memory, which stays for the next call.
     pub(crate) fn len(self) -> usize {
-        self.logits + 2 * self.gathered + self.most
+        self.logits + 2 * self.gathered
     }
 }
 
@@ -56,22 +56,30 @@ struct Scratch {
     logits: Vec<f32>,
     rows: Vec<f32>,
     drows: Vec<f32>,
-    losses: Vec<f32>,
 }
 
 /// What is not in use: whichever thread comes next takes it, so that there is only as much as is used at one time.
 static SCRATCH: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
 
-pub(super) fn linear_cross_entropy(
+/// Sum over the targets of weight times negative log-probability.
+pub(super) fn loss(targets: Targets<'_>, log_probs: &[f32]) -> f64 {
+    let weight = |row: usize| targets.weights.map_or(1.0, |weights| f64::from(weights[row]));
+    let is_target = |&row: &usize| targets.tokens[row] != IGNORE;
+    (0..log_probs.len()).filter(is_target).map(|row| -f64::from(log_probs[row]) * weight(row)).sum()
+}
+
+pub(super) fn linear_log_probs(
     head: Head,
     x: &[f32],
     w: &[f32],
     targets: Targets<'_>,
+    log_probs: &mut [f32],
     mut gradients: Option<Gradients<'_>>,
-) -> f64 {
+) {
     let Head { width: h, vocabulary: v, cap } = head;
     let rows: Vec<usize> = (0..targets.tokens.len()).filter(|&row| targets.tokens[row] != IGNORE).collect();
     let all = rows.len() == targets.tokens.len();
+    log_probs.fill(0.0);
     if let Some(gradients) = &mut gradients {
         if !all {
             gradients.dx.fill(0.0);
@@ -89,10 +97,8 @@ pub(super) fn linear_cross_entropy(
         grow(&mut scratch.logits, room.logits);
         &mut scratch.logits
     });
-    grow(&mut scratch.losses, most);
     grow(&mut scratch.rows, room.gathered);
     grow(&mut scratch.drows, room.gathered);
-    let mut loss = 0.0;
     for (chunk, chunk_rows) in rows.chunks(most.max(1)).enumerate() {
         let count = chunk_rows.len();
         let input: &[f32] = if all {
@@ -106,9 +112,7 @@ pub(super) fn linear_cross_entropy(
         let logits = &mut logits[..count * v];
         let product = Gemm::new([count, v, h], (false, true), [h, h, v], 0.0);
         gemm(product, input, w, logits, Threads::All);
-        let losses = &mut scratch.losses[..count];
-        row_losses(v, cap, chunk_rows, targets, gradients.is_some(), logits, losses);
-        loss += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
+        chunk_log_probs(v, cap, chunk_rows, targets, gradients.is_some(), logits, log_probs);
         let Some(gradients) = &mut gradients else { continue };
         if let Some((dw, beta)) = &mut gradients.dw {
             let beta = if chunk == 0 { *beta } else { 1.0 };
@@ -126,7 +130,6 @@ pub(super) fn linear_cross_entropy(
         }
     }
     SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
-    loss
 }
 
 simd! {
@@ -154,21 +157,21 @@ simd! {
     }
 }
 
-/// Losses of the rows; with `gradients`, the logits become `(softmax - onehot) * scale * weight`.
-fn row_losses(
+/// Log-probabilities of the targets of `rows`; with `gradients`, the logits become `(softmax - onehot) * scale * weight`.
+fn chunk_log_probs(
     v: usize,
     cap: Option<f32>,
     rows: &[usize],
     targets: Targets<'_>,
     gradients: bool,
     logits: &mut [f32],
-    losses: &mut [f32],
+    log_probs: &mut [f32],
 ) {
-    let (logits, losses) = (Shared::new(logits), Shared::new(losses));
+    let (logits, log_probs) = (Shared::new(logits), Shared::new(log_probs));
     parallel_rows(rows.len(), v, |first, last| {
         for slot in first..last {
             // SAFETY: each row belongs to one thread.
-            let (logits, loss) = unsafe { (logits.slice(slot * v, v), losses.slice(slot, 1)) };
+            let (logits, log_prob) = unsafe { (logits.slice(slot * v, v), log_probs.slice(rows[slot], 1)) };
             let target = targets.tokens[rows[slot]] as usize;
             let weight = targets.weights.map_or(1.0, |weights| weights[rows[slot]]);
             let mut slopes = Vec::new();
@@ -177,7 +180,7 @@ fn row_losses(
                 cap_row(logits, cap, &mut slopes);
             }
             let logit = logits[target];
-            loss[0] = (softmax_row(logits, 1.0) - logit) * weight;
+            log_prob[0] = logit - softmax_row(logits, 1.0);
             if gradients {
                 logits[target] -= 1.0;
                 multiply(logits, targets.scale * weight);
@@ -212,8 +215,9 @@ mod tests {
             let (mut dx, mut dw) = (vec![f32::NAN; n * h], vec![f32::NAN; v * h]);
             let gradients = Gradients { dx: &mut dx, dw: Some((&mut dw, 0.0)), room };
             let head = Head { width: h, vocabulary: v, cap: None };
-            let loss = linear_cross_entropy(head, &x, &w, targets, Some(gradients));
-            (loss, dx, dw)
+            let mut log_probs = vec![f32::NAN; n];
+            linear_log_probs(head, &x, &w, targets, &mut log_probs, Some(gradients));
+            (log_probs, dx, dw)
         };
         let own = run(None);
         let mut enough = vec![f32::NAN; 256 * v];

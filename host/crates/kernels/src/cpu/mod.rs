@@ -179,6 +179,12 @@ impl Kernels for CpuKernels {
         });
     }
 
+    fn weigh(&self, weights: &[f32], scale: f32, rows: &mut CpuRows) {
+        let own = rows.weights.as_mut().expect("the rows were staged with weights");
+        own.copy_from_slice(weights);
+        rows.scale = scale;
+    }
+
     fn tally(&self) -> CpuTally {
         CpuTally { totals: Totals::default(), factor: 1.0 }
     }
@@ -409,14 +415,14 @@ impl Kernels for CpuKernels {
         elementwise::dropout(key, add, x.slice(len), y.slice(len));
     }
 
-    fn linear_cross_entropy(
+    fn linear_log_probs(
         &self,
         head: Head,
         rows: &CpuRows,
         x: View<'_, CpuBuffer>,
         w: View<'_, CpuBuffer>,
+        log_probs: ViewMut<'_, CpuBuffer>,
         gradients: Option<LossGradients<'_, CpuBuffer>>,
-        tally: &mut CpuTally,
     ) {
         let (n, Head { width: h, vocabulary: v, .. }) = (rows.ids.len(), head);
         let gradients = gradients.map(|LossGradients { dx, dw, idle }| {
@@ -430,8 +436,12 @@ impl Kernels for CpuKernels {
             };
             cross_entropy::Gradients { dx: dx.slice(n * h), dw, room }
         });
-        let (x, w) = (x.slice(n * h), w.slice(v * h));
-        tally.totals.loss_sum += cross_entropy::linear_cross_entropy(head, x, w, rows.targets(), gradients);
+        let (x, w, log_probs) = (x.slice(n * h), w.slice(v * h), log_probs.slice(n));
+        cross_entropy::linear_log_probs(head, x, w, rows.targets(), log_probs, gradients);
+    }
+
+    fn add_loss(&self, rows: &CpuRows, log_probs: View<'_, CpuBuffer>, tally: &mut CpuTally) {
+        tally.totals.loss_sum += cross_entropy::loss(rows.targets(), log_probs.slice(rows.ids.len()));
     }
 
     fn sum_of_squares(&self, len: usize, x: View<'_, CpuBuffer>, tally: &mut CpuTally) {

@@ -99,7 +99,7 @@ kernels! {
 }
 kernels! {
     /// Losses.
-    Loss of "cross_entropy.cu": cross_entropy, cross_entropy_sum
+    Loss of "cross_entropy.cu": cross_entropy, add_loss
 }
 kernels! {
     /// Gradient norm, clipping, AdamW.

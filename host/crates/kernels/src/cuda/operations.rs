@@ -171,6 +171,10 @@ impl Kernels for CudaKernels {
         staged.get_or_insert_with(|| CudaRows::new(device)).put(&rows, attention::TILES, grouping);
     }
 
+    fn weigh(&self, weights: &[f32], scale: f32, rows: &mut CudaRows) {
+        rows.weigh(weights, scale);
+    }
+
     fn repeat(&self, repeats: &mut CudaRepeats, rows: &CudaRows, same: u64, mut work: impl FnMut()) {
         self.repeated(repeats, rows, same, &mut work);
     }
@@ -478,20 +482,22 @@ impl Kernels for CudaKernels {
         self.0.by_groups(self.0.elementwise.dropout, 1, len, &arguments);
     }
 
-    fn linear_cross_entropy(
+    fn linear_log_probs(
         &self,
         head: Head,
         rows: &CudaRows,
         x: View<'_, CudaBuffer>,
         w: View<'_, CudaBuffer>,
+        log_probs: ViewMut<'_, CudaBuffer>,
         gradients: Option<LossGradients<'_, CudaBuffer>>,
-        tally: &mut CudaTally,
     ) {
         let Head { width: h, vocabulary: v, cap } = head;
         let (device, tables) = (&*self.0, &rows.tables);
         let (n, context, kind) = (tables.n, &device.context, device.precision);
         let room = LossRoom::new(n, tables.active.count, h, v, kind);
         let base = device.room(room.bytes);
+        let log_probs = log_probs.operand(n).pointer;
+        context.zero(log_probs, n * size_of::<f32>());
         let (mut inputs, w) = (x.pointer(n * h), Operand { pointer: w.pointer(v * h), kind });
         let (mut dx, dw) = match gradients {
             Some(LossGradients { dx, dw, .. }) => {
@@ -513,7 +519,7 @@ impl Kernels for CudaKernels {
             context.zero(dw.pointer, v * h * size_of::<f32>());
         }
         let (kept, threads) = if dx.is_some() { device.kept_logits(v) } else { (0, 1024) };
-        let (logits, losses) = (Operand { pointer: base + room.logits as u64, kind }, base + room.losses as u64);
+        let logits = Operand { pointer: base + room.logits as u64, kind };
         for first in (0..room.rows).step_by(room.chunk.max(1)) {
             let count = room.chunk.min(room.rows - first);
             let x = Operand { pointer: inputs + (first * row_bytes) as u64, kind };
@@ -527,7 +533,7 @@ impl Kernels for CudaKernels {
                 rows.at(tables.targets),
                 tables.weights.map_or(0, |weights| rows.at(weights)),
                 rows.at(tables.scale),
-                losses,
+                log_probs,
                 word(v),
                 word(room.stride),
                 word(kept),
@@ -536,8 +542,6 @@ impl Kernels for CudaKernels {
             ];
             let shared = (kept * kind.bytes()) as u32;
             context.launch(device.loss.cross_entropy, [count, 1], threads, shared, &arguments);
-            let arguments = [losses, word(count), tally.loss()];
-            context.launch(device.loss.cross_entropy_sum, [1, 1], 1024, 0, &arguments);
             if let Some((dw, beta)) = dw {
                 let beta = if first == 0 { beta } else { 1.0 };
                 let product = Gemm::new([v, h, count], (true, false), [room.stride, h, h], beta);
@@ -554,6 +558,13 @@ impl Kernels for CudaKernels {
             let arguments = [dx, rows.at(tables.active), whole, word(room.rows), word(n), word(h)];
             device.by_groups(device.elementwise.scatter_rows, room.rows, h, &arguments);
         }
+    }
+
+    fn add_loss(&self, rows: &CudaRows, log_probs: View<'_, CudaBuffer>, tally: &mut CudaTally) {
+        let (device, tables) = (&*self.0, &rows.tables);
+        let weights = tables.weights.map_or(0, |weights| rows.at(weights));
+        let arguments = [log_probs.pointer(tables.n), rows.at(tables.targets), weights, word(tables.n), tally.loss()];
+        device.context.launch(device.loss.add_loss, [1, 1], 1024, 0, &arguments);
     }
 
     fn sum_of_squares(&self, len: usize, x: View<'_, CudaBuffer>, tally: &mut CudaTally) {

@@ -70,8 +70,6 @@ pub(crate) struct LossRoom {
     pub(super) stride: usize,
     /// Logits `[chunk, v]`.
     pub(super) logits: usize,
-    /// Losses `[chunk]`, f32.
-    pub(super) losses: usize,
     /// Gathered inputs `[rows, h]`.
     pub(super) inputs: usize,
     /// Gradients of the gathered inputs `[rows, h]`.
@@ -92,10 +90,9 @@ impl LossRoom {
         let chunk = padded(rows.div_ceil(rows.div_ceil(most).max(1)));
         let mut places = Places::default();
         let logits = places.take(chunk * stride * precision.bytes());
-        let losses = places.take(chunk * 4);
         let matrix = if gathers { rows * h * precision.bytes() } else { 0 };
         let (inputs, gradients) = (places.take(matrix), places.take(matrix));
-        Self { rows, chunk, gathers, stride, logits, losses, inputs, gradients, bytes: places.bytes() }
+        Self { rows, chunk, gathers, stride, logits, inputs, gradients, bytes: places.bytes() }
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) struct Tables {
     pub(super) targets: Table,
     /// Weights of the targets, `[n + 1]`, or none.
     pub(super) weights: Option<Table>,
-    /// The factor of the gradients.
+    /// The factor of the gradients; right behind the weights.
     pub(super) scale: Table,
     /// Rows that have a target, filled up with row `n`, which has none.
     pub(super) active: Table,
@@ -355,6 +355,20 @@ impl CudaRows {
         }
         self.feeder.send(context, &words, self.block);
         self.tables = tables;
+    }
+
+    /// Gives the targets other weights, and the gradients another factor.
+    pub(super) fn weigh(&mut self, weights: &[f32], scale: f32) {
+        let (Some(table), factor) = (self.tables.weights, self.tables.scale) else {
+            panic!("the rows were staged without weights");
+        };
+        // Both tables in one copy: what lies between them is filling.
+        let mut words = vec![0; (factor.offset - table.offset) / 4 + 1];
+        for (word, weight) in words[..table.count].iter_mut().zip(weights) {
+            *word = weight.to_bits();
+        }
+        *words.last_mut().expect("it has the factor") = scale.to_bits();
+        self.feeder.send(&self.device.context, &words, self.at(table));
     }
 
     /// Where a table is.

@@ -1,4 +1,4 @@
-// Losses of a chunk of logits, and in their place their gradients.
+// Log-probabilities of the targets of a chunk of logits, and in their place the gradients of their weighted sum.
 //
 // A block takes a row and goes over it twice: for the largest logit and the sum of exponentials, then for the gradients.
 // What fits stays in shared memory in between, so that most of a row comes from memory once. Exponentials are powers of two.
@@ -9,6 +9,8 @@ constexpr u32 GROUP = 8;
 constexpr u32 FLIGHT = 4;
 // Threads of a block at most.
 constexpr u32 MOST_THREADS = 1024;
+// A target that is not learned.
+constexpr u32 IGNORE = 0xffffffffu;
 // Below any logit but minus infinity, and finite so that its difference to minus infinity is a number.
 constexpr float LOWEST = -3.4e38f;
 
@@ -78,9 +80,9 @@ struct Exponentials {
     }
 };
 
-// losses[slot] = (log-sum-exp - logit of the target) * weight; with `want_gradients`, the logits of the slot become
-// (softmax - onehot) * scale * weight. A target that is no column, as `IGNORE`, gives a loss and gradients of zero. Columns
-// from v to ld are left alone.
+// log_probs[row] = logit of the target - log-sum-exp; with `want_gradients`, the logits of the slot become
+// (softmax - onehot) * scale * weight. A target that is no column, as `IGNORE`, leaves log_probs alone and gives gradients of
+// zero. Columns from v to ld are left alone.
 //
 // Slot i is row rows[i] of the batch, or first + i where `rows` is null. `kept` is the number of logits that dynamic shared
 // memory has room for, a multiple of 8.
@@ -88,11 +90,11 @@ struct Exponentials {
 // Block: whole warps up to 1024. Grid: count. Dynamic shared memory: kept * sizeof(real) bytes. Best: kept = v rounded down
 // to a multiple of 8 and 512 threads where two such blocks fit on a multiprocessor; else 1024 threads and what there is.
 // Without gradients, kept = 0.
-// logits real[count, ld], rows u32[count] or null, first, targets u32[n], weights float[n] or null, scale float[1], losses
-// float[count], v, ld, kept, want_gradients, cap of the logits or 0
+// logits real[count, ld], rows u32[count] or null, first, targets u32[n + 1], weights float[n + 1] or null, scale float[1],
+// log_probs float[n], v, ld, kept, want_gradients, cap of the logits or 0
 KERNEL_BOUNDS(MOST_THREADS, 1)
 cross_entropy(real* logits, const u32* rows, u32 first, const u32* targets, const float* weights, const float* scale,
-              float* losses, u32 v, u32 ld, u32 kept, u32 want_gradients, float cap) {
+              float* log_probs, u32 v, u32 ld, u32 kept, u32 want_gradients, float cap) {
     DYNAMIC_SHARED(memory);
     __shared__ float room[WARP];
     Group* const held = reinterpret_cast<Group*>(memory);
@@ -102,7 +104,6 @@ cross_entropy(real* logits, const u32* rows, u32 first, const u32* targets, cons
     // Aligned rows go by groups; what is left of them goes by elements, and rows that are not aligned do altogether.
     const u32 groups = ld % GROUP == 0 && is_aligned(logits) ? v / GROUP : 0, held_groups = kept / GROUP;
     if (target >= v) {
-        if (thread == 0) losses[slot] = 0.0f;
         if (want_gradients) {
             const Eight zeros = {};
             for (u32 group = thread; group < groups; group += threads) store8(row + (u64)group * GROUP, zeros);
@@ -133,7 +134,7 @@ cross_entropy(real* logits, const u32* rows, u32 first, const u32* targets, cons
         exponentials.take(capped(to_float(row[column]), cap));
     }
     exponentials.join(room);
-    if (thread == 0) losses[slot] = (exponentials.largest + logf(exponentials.total) - logit) * weight;
+    if (thread == 0) log_probs[batch_row] = logit - (exponentials.largest + logf(exponentials.total));
     if (!want_gradients) return;
 
     const float factor = *scale * weight, share = factor / exponentials.total;
@@ -156,14 +157,18 @@ cross_entropy(real* logits, const u32* rows, u32 first, const u32* targets, cons
     }
 }
 
-// Adds the sum of the losses to *loss, in double.
+// Adds the sum over the targets of weight times negative log-probability to *loss, in double.
 //
 // Block: 1024. Grid: 1. No dynamic shared memory.
-// losses float[count], count, loss double[1]
-KERNEL_BOUNDS(MOST_THREADS, 1) cross_entropy_sum(const float* losses, u32 count, double* loss) {
+// log_probs float[n], targets u32[n], weights float[n] or null, n, loss double[1]
+KERNEL_BOUNDS(MOST_THREADS, 1)
+add_loss(const float* log_probs, const u32* targets, const float* weights, u32 n, double* loss) {
     __shared__ double room[WARP];
     double sum = 0.0;
-    for (u32 i = threadIdx.x; i < count; i += blockDim.x) sum += (double)losses[i];
+    for (u32 i = threadIdx.x; i < n; i += blockDim.x) {
+        if (targets[i] == IGNORE) continue;
+        sum -= (double)log_probs[i] * (weights == nullptr ? 1.0 : (double)weights[i]);
+    }
     sum = block_sum(sum, room);
     if (threadIdx.x == 0) *loss += sum;
 }
