@@ -96,7 +96,7 @@ pub(super) fn describe(
 }
 
 fn run(loaded: &LoadedConfig, model: &ModelFacts, plan: &Plan, cost: &Cost) -> Vec<String> {
-    let batch = plan.batches.micro_batch_size * plan.accumulation;
+    let batch = plan.packing.micro_batch_size * plan.accumulation;
     let mut lines = vec![
         format!(
             "model     {}, {} of {} parameters trained",

@@ -9,8 +9,8 @@ use super::ready::Ready;
 use super::{ConfigArgs, say};
 use crate::author::replay::{self, Keep};
 use crate::check::selection;
-use crate::data::batches::plan_epoch;
 use crate::data::dataset::{Example, LeftOut, Origin};
+use crate::data::packing::plan_epoch;
 use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::{ExitStatus, Failure};
 use crate::report::progress::whole;
@@ -179,7 +179,7 @@ fn summary(plan: &Plan, output: Output) {
     sorted.sort_unstable();
     let (shortest, longest) = (sorted.first().copied().unwrap_or(0), sorted.last().copied().unwrap_or(0));
     let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0);
-    let batches = &plan.batches;
+    let batches = &plan.packing;
     let packing = batches.sample_packing.then(|| {
         let filled: usize = lengths.iter().sum();
         let count = plan_epoch(&lengths, batches, 0).len();

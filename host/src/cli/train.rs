@@ -8,7 +8,7 @@ use engine::generate::GenerateOptions;
 use engine::kernels::Kernels;
 use engine::kernels::cpu::CpuKernels;
 use engine::model::weights::{WeightSource, digest};
-use engine::{Trainable, Trainer};
+use engine::{CrossEntropy, Trainable, Trainer};
 use plugin_runtime::PluginHost;
 use plugin_runtime::types::HealthRun;
 use serde_json::{Map, Value, json};
@@ -24,6 +24,7 @@ use crate::checkpoint::load::{BASE_DIGEST, Checkpoint};
 use crate::checkpoint::owned::{METRICS_FILE, RESOLVED_FILE};
 use crate::config::LoadedConfig;
 use crate::config::json_schema::fixed_keys;
+use crate::data::cursor::Position;
 use crate::data::template::ChatTemplate;
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
@@ -207,8 +208,11 @@ impl Job<'_> {
         reporter.say(&self.opening_line(&trainer, finished));
 
         let files = model_files(self.loaded, self.model, self.template);
-        let run = Run {
+        let position = checkpoint.map_or_else(Position::default, |checkpoint| checkpoint.state.position);
+        let mut run = Run {
             plan,
+            objective: CrossEntropy,
+            batches: plan.batches(position),
             output_dir: directory.path(),
             keep: config.save_total_limit.map(|limit| limit as usize),
             settings,

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::batches::{BatchOptions, plan_epoch};
+use super::packing::{BatchOptions, plan_epoch};
 
 /// A place in the data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +24,8 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Starts at `position`; `lengths` are the tokens of each sample.
+    /// Starts at `position`; `lengths` are the tokens of each sample. What must stay together, as the answers of a pair, is
+    /// one sample.
     pub fn new(lengths: Vec<usize>, options: BatchOptions, position: Position) -> Self {
         let plan = plan_epoch(&lengths, &options, position.epoch);
         Self { lengths, options, position, plan }

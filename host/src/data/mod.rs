@@ -6,6 +6,7 @@ pub mod dataset;
 pub mod filter;
 pub mod generation;
 mod jinja;
+pub mod packing;
 pub mod source;
 pub mod strategy;
 pub mod template;

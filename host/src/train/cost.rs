@@ -10,8 +10,8 @@ use super::plan::{Data, Plan};
 use crate::check::facts::ModelFacts;
 use crate::checkpoint::export::ModelFiles;
 use crate::config::{Config, LoadedConfig};
-use crate::data::batches::plan_epoch;
 use crate::data::dataset::Example;
+use crate::data::packing::plan_epoch;
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, Failure, Severity};
 use crate::memory::{available_memory_bytes, largest_memory_bytes, peak_memory_bytes, resident_memory_bytes};
@@ -178,7 +178,7 @@ fn largest_batch(plan: &Plan) -> BatchShape {
     let mut largest = BatchShape::default();
     for epoch in 0..epochs.min(looked_at) {
         let steps = (plan.total_steps - epoch * plan.steps_per_epoch).min(plan.steps_per_epoch) as usize;
-        let batches = plan_epoch(&lengths, &plan.batches, epoch);
+        let batches = plan_epoch(&lengths, &plan.packing, epoch);
         for batch in batches.iter().take(steps * plan.accumulation) {
             largest = largest.max(shape(batch.iter().map(|&sample| &train[sample])));
         }

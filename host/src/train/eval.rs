@@ -9,9 +9,8 @@ use engine::kernels::Kernels;
 use plugin_runtime::types::{Context, Item};
 
 use super::reward::NamedReward;
-use super::step::target_weight;
-use crate::data::batches::assemble;
 use crate::data::dataset::Example;
+use crate::data::packing::assemble;
 use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::{Diagnostic, Failure};
 use crate::report::metrics::EvalRecord;
@@ -69,7 +68,7 @@ impl Evaluation<'_> {
         for examples in self.examples.chunks(self.batch_size.max(1)) {
             let batch = assemble(examples.iter().map(|example| &example.tokens));
             loss += trainer.evaluate(&batch)?;
-            weight += target_weight(&batch);
+            weight += batch.target_weight();
         }
         Ok(loss / weight.max(1.0))
     }

@@ -1,14 +1,15 @@
 //! How long a run will take, from steps that are really made, on the run's own data, and then forgotten. What the first
 //! step of a run would find (a gradient that is missing or not finite) is found here too.
 
-use engine::Trainer;
 use engine::kernels::Kernels;
+use engine::{CrossEntropy, Trainer};
 
 use super::coverage::Coverage;
 use super::plan::Plan;
-use super::run::{check_coverage, micro_batches};
+use super::run::check_coverage;
 use super::step::{longest_context, train_step};
-use crate::data::cursor::{Cursor, Position};
+use crate::data::batches::Batches;
+use crate::data::cursor::Position;
 use crate::diagnostic::Failure;
 
 /// The first step also touches memory for the first time; a second one is made if that did not take longer than this.
@@ -25,13 +26,12 @@ pub struct Time {
 
 /// Makes a step or two. The trainer is of no use afterwards.
 pub fn measure<K: Kernels>(plan: &Plan, trainer: &mut Trainer<K>) -> Result<Time, Failure> {
-    let lengths = plan.data.train.iter().map(|example| example.tokens.ids.len()).collect();
-    let mut cursor = Cursor::new(lengths, plan.batches.clone(), Position::default());
+    let mut batches = plan.batches(Position::default());
     let mut coverage = Coverage::default();
     let mut step = |number: u64| {
-        let batches = micro_batches(plan, &mut cursor);
+        let batches = batches.next_step(trainer.model())?;
         let context = longest_context(&batches);
-        train_step(trainer, &batches, plan.schedule.at(number), plan.max_grad_norm, |trainer| {
+        train_step(trainer, &CrossEntropy, &batches, plan.schedule.at(number), plan.max_grad_norm, |trainer| {
             check_coverage(&mut coverage, trainer, context)
         })
     };

@@ -19,9 +19,11 @@ use crate::checkpoint::directory::hex;
 use crate::config::{
     Adapter, Cadence, DatasetConfig, ExcessLengthStrategy, FilterRef, LoadedConfig, LrScheduler, Scheduler,
 };
-use crate::data::batches::{BatchOptions, plan_epoch, shuffle};
+use crate::data::batches::Epochs;
+use crate::data::cursor::Position;
 use crate::data::dataset::{DatasetError, Dropped, Example, ExcessLength, prepare};
 use crate::data::filter::DatasetFilter;
+use crate::data::packing::{BatchOptions, plan_epoch, shuffle};
 use crate::data::strategy::PromptStrategy;
 use crate::data::template::ChatTemplate;
 use crate::data::tokenize::{Encoder, TextBudget};
@@ -74,7 +76,7 @@ pub struct Plan {
     /// The samples.
     pub data: Data,
     /// How they form micro-batches.
-    pub batches: BatchOptions,
+    pub packing: BatchOptions,
     /// Micro-batches per optimizer step.
     pub accumulation: usize,
     /// Micro-batches per epoch.
@@ -109,7 +111,7 @@ impl Plan {
         let config = &loaded.config;
         let options = trainer_options(loaded, model)?;
         let data = data(loaded, plugins, model, template, keeps_text)?;
-        let batches = BatchOptions {
+        let packing = BatchOptions {
             micro_batch_size: config.micro_batch_size as usize,
             sequence_len: config.sequence_len as usize,
             sample_packing: config.sample_packing,
@@ -118,7 +120,7 @@ impl Plan {
         };
         let lengths: Vec<usize> = data.train.iter().map(|example| example.tokens.ids.len()).collect();
         let accumulation = config.gradient_accumulation_steps as usize;
-        let micro_batches_per_epoch = plan_epoch(&lengths, &batches, 0).len() as u64;
+        let micro_batches_per_epoch = plan_epoch(&lengths, &packing, 0).len() as u64;
         let steps_per_epoch = micro_batches_per_epoch.div_ceil(accumulation as u64).max(1);
         let by_epochs = (config.num_epochs * steps_per_epoch as f64).ceil().max(1.0) as u64;
         let total_steps = config.max_steps.unwrap_or(by_epochs);
@@ -145,7 +147,7 @@ impl Plan {
         let save = every(config.save_strategy, config.save_steps, config.saves_per_epoch, 500);
         Ok(Self {
             data,
-            batches,
+            packing,
             accumulation,
             micro_batches_per_epoch,
             steps_per_epoch,
@@ -157,6 +159,11 @@ impl Plan {
             evaluate,
             save,
         })
+    }
+
+    /// The steps from `position` on.
+    pub fn batches(&self, position: Position) -> Epochs<'_> {
+        Epochs::new(&self.data.train, self.packing.clone(), self.accumulation, position)
     }
 
     /// The data and the length of the run, for rules.

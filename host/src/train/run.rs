@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use engine::kernels::Kernels;
-use engine::{Batch, Trainer};
+use engine::{Objective, Trainer};
 use serde_json::{Map, Value};
 
 use super::coverage::{Coverage, Uncovered};
@@ -17,8 +17,7 @@ use crate::checkpoint::export::ModelFiles;
 use crate::checkpoint::load::Checkpoint;
 use crate::checkpoint::retention::prune;
 use crate::checkpoint::save::{STATE_VERSION, TrainerState, save};
-use crate::data::batches::assemble;
-use crate::data::cursor::{Cursor, Position};
+use crate::data::batches::Batches;
 use crate::diagnostic::{Diagnostic, Failure};
 use crate::memory::peak_memory_bytes;
 use crate::report::Reporter;
@@ -26,9 +25,13 @@ use crate::report::metrics::{EvalRecord, TrainRecord};
 
 /// What the loop needs beside the plan.
 #[derive(Debug)]
-pub struct Run<'a> {
+pub struct Run<'a, O, B> {
     /// What to do.
     pub plan: &'a Plan,
+    /// What is learned.
+    pub objective: O,
+    /// From what, from where the run begins or goes on.
+    pub batches: B,
     /// Where checkpoints go.
     pub output_dir: &'a Path,
     /// Checkpoints that are kept.
@@ -69,10 +72,10 @@ pub struct Outcome {
     pub train_seconds: f64,
 }
 
-impl Run<'_> {
+impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
     /// Trains to the end of the plan, from the start or from a checkpoint.
     pub fn train<K: Kernels>(
-        &self,
+        &mut self,
         trainer: &mut Trainer<K>,
         from: Option<&Checkpoint>,
         mut evaluation: Option<Evaluation<'_>>,
@@ -81,9 +84,6 @@ impl Run<'_> {
         stop: &StopSignal,
     ) -> Result<Outcome, Failure> {
         let plan = self.plan;
-        let position = from.map_or_else(Position::default, |checkpoint| checkpoint.state.position);
-        let lengths = plan.data.train.iter().map(|example| example.tokens.ids.len()).collect();
-        let mut cursor = Cursor::new(lengths, plan.batches.clone(), position);
         let mut coverage = Coverage::default();
         let mut loss = from.and_then(|checkpoint| {
             let first = checkpoint.state.first_loss?;
@@ -108,20 +108,21 @@ impl Run<'_> {
             evaluated_at = Some(0);
         }
         while matches!(advice, Ok(None)) && trainer.optimizer_step() < plan.total_steps && stop.received().is_none() {
-            let micro_batches = micro_batches(plan, &mut cursor);
+            let micro_batches = self.batches.next_step(trainer.model())?;
             let learning_rate = plan.schedule.at(trainer.optimizer_step());
             let context = longest_context(&micro_batches);
-            let outcome = train_step(trainer, &micro_batches, learning_rate, plan.max_grad_norm, |trainer| {
-                check_coverage(&mut coverage, trainer, context)
-            })
-            .map_err(|failure| self.with_last_checkpoint(failure, saved_at))?;
+            let outcome =
+                train_step(trainer, &self.objective, &micro_batches, learning_rate, plan.max_grad_norm, |trainer| {
+                    check_coverage(&mut coverage, trainer, context)
+                })
+                .map_err(|failure| self.with_last_checkpoint(failure, saved_at))?;
             let step = trainer.optimizer_step();
             loss = Some((loss.map_or(outcome.loss, |(first, _)| first), outcome.loss));
             own_tokens += outcome.tokens;
             train_seconds += outcome.seconds;
             let record = TrainRecord {
                 step,
-                epoch: cursor.epochs(),
+                epoch: self.batches.epochs(),
                 loss: outcome.loss,
                 grad_norm: outcome.grad_norm,
                 learning_rate,
@@ -145,7 +146,7 @@ impl Run<'_> {
                 evaluated_at = Some(step);
             }
             if plan.save.is_due(step) || (last && plan.save.ever()) {
-                let state = self.state(trainer, &cursor, loss, tokens_before + own_tokens, eval.as_ref());
+                let state = self.state(trainer, loss, tokens_before + own_tokens, eval.as_ref());
                 self.save(trainer, &state, reporter)?;
                 saved_at = Some(step);
             }
@@ -154,7 +155,7 @@ impl Run<'_> {
         let signal = stop.received().filter(|_| unfinished);
         let tokens = tokens_before + own_tokens;
         if signal.is_some() || !matches!(advice, Ok(None)) {
-            let state = self.state(trainer, &cursor, loss, tokens, eval.as_ref());
+            let state = self.state(trainer, loss, tokens, eval.as_ref());
             let path = self.path(state.global_step);
             if saved_at != Some(state.global_step) {
                 self.save(trainer, &state, reporter)?;
@@ -184,7 +185,6 @@ impl Run<'_> {
     fn state<K: Kernels>(
         &self,
         trainer: &Trainer<K>,
-        cursor: &Cursor,
         loss: Option<(f64, f64)>,
         tokens: u64,
         eval: Option<&(EvalRecord, EvalRecord)>,
@@ -192,7 +192,7 @@ impl Run<'_> {
         TrainerState {
             v: STATE_VERSION,
             global_step: trainer.optimizer_step(),
-            position: cursor.position(),
+            position: self.batches.position(),
             total_steps: self.plan.total_steps,
             settings: self.settings.clone(),
             eval_before: eval.and_then(|(before, _)| serde_json::to_value(before).ok()),
@@ -225,12 +225,6 @@ impl Run<'_> {
         }
         failure
     }
-}
-
-/// The batches of the next step.
-pub(super) fn micro_batches(plan: &Plan, cursor: &mut Cursor) -> Vec<Batch> {
-    let steps = cursor.next_step(plan.accumulation);
-    steps.iter().map(|samples| assemble(samples.iter().map(|&sample| &plan.data.train[sample].tokens))).collect()
 }
 
 /// What monitors said about two lines of one step: the first thing that ends the run.

@@ -1,14 +1,17 @@
-//! One optimizer step: forward and backward of each micro-batch, gradients summed, then one update.
+//! One optimizer step: gradients of each micro-batch, summed, then one update.
 
 use std::time::Instant;
 
 use engine::kernels::Kernels;
-use engine::{Batch, EngineError, Trainer};
+use engine::objective::accumulate;
+use engine::{Batch, Objective, Trainer};
+
+use crate::diagnostic::Failure;
 
 /// What one step did.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepOutcome {
-    /// Mean loss per trained token, in nats.
+    /// Loss of the step, as its objective has it: for cross-entropy the mean per trained token, in nats.
     pub loss: f64,
     /// Length of the whole gradient before clipping.
     pub grad_norm: f64,
@@ -18,54 +21,34 @@ pub struct StepOutcome {
     pub seconds: f64,
 }
 
-/// Gradients of all `micro_batches`, as of one big batch: each token counts the same wherever it stands, so the sums are
-/// divided once by the trained tokens of the whole step (transformers' `num_items_in_batch`).
-/// Returns what makes the sum of the losses their mean.
-pub fn accumulate<K: Kernels>(trainer: &mut Trainer<K>, micro_batches: &[Batch]) -> Result<f64, EngineError> {
-    let total: f64 = micro_batches.iter().map(target_weight).sum();
-    let scale = if total > 0.0 { 1.0 / total } else { 0.0 };
-    for (index, batch) in micro_batches.iter().enumerate() {
-        trainer.forward_backward(batch, scale, index as u32)?;
-    }
-    Ok(scale)
-}
-
-/// A whole step.
-pub fn train_step<K: Kernels>(
+/// A whole step. `inspect` sees the gradients before the update, if there are any: a step without is right where all of its
+/// derivatives are zero.
+pub fn train_step<K: Kernels, O: Objective>(
     trainer: &mut Trainer<K>,
-    micro_batches: &[Batch],
+    objective: &O,
+    micro_batches: &[O::Batch],
     learning_rate: f64,
     max_grad_norm: Option<f64>,
-    inspect: impl FnOnce(&Trainer<K>) -> Result<(), crate::diagnostic::Failure>,
-) -> Result<StepOutcome, crate::diagnostic::Failure> {
+    inspect: impl FnOnce(&Trainer<K>) -> Result<(), Failure>,
+) -> Result<StepOutcome, Failure> {
     let start = Instant::now();
-    let scale = accumulate(trainer, micro_batches)?;
-    inspect(trainer)?;
+    let found = accumulate(trainer, objective, micro_batches)?;
+    if found.learns {
+        inspect(trainer)?;
+    }
     let stats = trainer.apply(learning_rate, max_grad_norm)?;
     Ok(StepOutcome {
-        loss: stats.loss_sum * scale,
+        loss: found.loss + stats.loss_sum * found.scale,
         grad_norm: stats.grad_norm,
-        tokens: micro_batches.iter().map(|batch| batch.ids.len() as u64).sum(),
+        tokens: micro_batches.iter().map(|batch| batch.as_ref().ids.len() as u64).sum(),
         seconds: start.elapsed().as_secs_f64(),
     })
 }
 
-/// How much the targets of a batch weigh: their number, or the sum of their weights.
-pub fn target_weight(batch: &Batch) -> f64 {
-    let is_target = |&(_, &target): &(usize, &u32)| target != engine::IGNORE;
-    batch
-        .targets
-        .iter()
-        .enumerate()
-        .filter(is_target)
-        .map(|(index, _)| batch.weights.as_ref().map_or(1.0, |weights| f64::from(weights[index])))
-        .sum()
-}
-
 /// The longest stretch of tokens that a prediction of these batches can look back on, itself included.
-pub fn longest_context(micro_batches: &[Batch]) -> usize {
+pub fn longest_context<B: AsRef<Batch>>(micro_batches: &[B]) -> usize {
     let mut longest = 0;
-    for batch in micro_batches {
+    for batch in micro_batches.iter().map(AsRef::as_ref) {
         let mut start = 0;
         for &length in &batch.doc_lens {
             let end = start + length as usize;

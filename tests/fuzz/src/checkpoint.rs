@@ -10,8 +10,8 @@ use engine::optim::AdamWConfig;
 use engine::{Trainable, Trainer, TrainerOptions};
 use host::checkpoint::directory::{FileRecord, Manifest, hex};
 use host::checkpoint::load::{Checkpoint, newest};
-use host::data::batches::BatchOptions;
 use host::data::cursor::Cursor;
+use host::data::packing::BatchOptions;
 use serde_json::Map;
 use sha2::{Digest as _, Sha256};
 
