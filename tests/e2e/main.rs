@@ -16,6 +16,7 @@ mod formats;
 mod generate;
 mod hostile;
 mod kinds;
+mod library;
 mod model;
 mod next;
 mod plan;

@@ -5,6 +5,7 @@ pub mod facts;
 pub mod fix;
 pub mod lock;
 pub mod plugins;
+pub mod ready;
 pub mod rules;
 pub mod selection;
 

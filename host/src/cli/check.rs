@@ -5,19 +5,17 @@ use std::path::Path;
 
 use plugin_runtime::PluginHost;
 
-use super::plan::{cost, describe};
+use super::plan::describe;
 use super::{CheckArgs, open_plugins, say, show};
 use crate::author::replay::{self, Keep};
 use crate::check::facts::ModelFacts;
 use crate::check::fix::{self, Fixes};
-use crate::check::{check_examined, lock, plugins, rules, selection};
-use crate::config::{self, Examined, LoadedConfig};
-use crate::device::Device;
+use crate::check::{check_examined, lock, plugins};
+use crate::config::{self, Examined};
 use crate::diagnostic::{Diagnostic, Edit, ExitStatus, Failure, Severity};
 use crate::report::{Output, emit};
 use crate::terminal::{self, Safe, print};
-use crate::train::cost::Cost;
-use crate::train::plan::Plan;
+use crate::train::job::Job;
 
 /// Times that `--fix` looks again. Two rules that undo each other's fixes are left at that.
 const PASSES: usize = 8;
@@ -46,10 +44,13 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
     let is_sound = !found.iter().any(|found| found.severity == Severity::Error);
     let sound = examined.loaded.as_ref().zip(model.as_ref()).filter(|_| args.plan && is_sound);
     let planned = sound.and_then(|(loaded, model)| {
-        let planned = Planned::new(loaded, model, &plugins).map_err(|failure| found.extend(failure.0)).ok()?;
-        found.extend(rules::check_data(loaded, &plugins, model, &planned.plan.to_json(), &found));
-        found.extend(planned.cost.warning(&planned.device, loaded));
-        Some(planned)
+        let planned = Job::new(loaded, &plugins, model, &found).map_err(|mut failure| {
+            replay::keep(&mut failure, &plugins, Keep::Nothing);
+            found.extend(failure.0);
+        });
+        let job = planned.ok()?;
+        found.extend(job.remarks.iter().cloned());
+        Some(job)
     });
     config::sort(&mut found, &path);
     let fixes = examined.loaded.as_ref().map(|loaded| Fixes::new(&loaded.source, &found));
@@ -85,7 +86,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
             say(&format!("{}: {}, {}{more}", path.display(), counted(errors, "error"), counted(warnings, "warning")));
         }
     }
-    if let Some(Planned { loaded, model, plan, cost, .. }) = planned.as_ref().filter(|_| errors == 0) {
+    if let Some(Job { loaded, model, plan, cost, .. }) = planned.as_ref().filter(|_| errors == 0) {
         describe(loaded, model, plan, cost, None, output, "nothing was trained or written (--plan)");
     }
     Ok(if errors == 0 { ExitStatus::Done } else { ExitStatus::Failed })
@@ -121,29 +122,6 @@ impl Look {
         let (mut found, model) = check_examined(&examined, &plugins);
         found.extend(examined.loaded.iter().flat_map(|loaded| lock::check(loaded, &plugins, args.locked)));
         Ok(Self { examined, plugins, model, found })
-    }
-}
-
-/// A run that could start.
-struct Planned<'a> {
-    loaded: &'a LoadedConfig,
-    model: &'a ModelFacts,
-    device: Device,
-    plan: Plan,
-    cost: Cost,
-}
-
-impl<'a> Planned<'a> {
-    /// Reads the data, and no weights.
-    fn new(loaded: &'a LoadedConfig, model: &'a ModelFacts, plugins: &PluginHost) -> Result<Self, Failure> {
-        let template = selection::template(loaded, model)?;
-        let plan = Plan::new(loaded, plugins, model, template.as_ref(), false).map_err(|mut failure| {
-            replay::keep(&mut failure, plugins, Keep::Nothing);
-            failure
-        })?;
-        let device = Device::choose(&loaded.config)?;
-        let cost = cost(loaded, &device, model, template.as_ref(), &plan)?;
-        Ok(Self { loaded, model, device, plan, cost })
     }
 }
 

@@ -10,14 +10,15 @@ use engine::model::merge::merge;
 use engine::model::weights::WeightSource;
 use serde_json::json;
 
-use super::plan::model_files;
-use super::ready::Ready;
+use super::ready::ready;
 use super::{ConfigArgs, say};
+use crate::check::ready::Ready;
 use crate::check::selection;
 use crate::checkpoint::directory::{PendingDirectory, is_ours};
 use crate::commands::generate;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
 use crate::report::{Output, emit};
+use crate::train::files::model_files;
 
 #[derive(Debug, Args)]
 pub(super) struct MergeLoraArgs {
@@ -32,7 +33,7 @@ pub(super) struct MergeLoraArgs {
 }
 
 pub(super) fn run(args: &MergeLoraArgs) -> Result<ExitStatus, Failure> {
-    let Ready { loaded, model, .. } = Ready::new(&args.config, false)?;
+    let (Ready { loaded, model, .. }, _) = ready(&args.config, false)?;
     let output_dir = PathBuf::from(&loaded.config.output_dir);
     let adapter = args.adapter.clone().unwrap_or_else(|| output_dir.clone());
     let target = args.output.clone().unwrap_or_else(|| output_dir.join("merged"));

@@ -4,50 +4,13 @@ use serde_json::json;
 
 use super::say;
 use crate::check::facts::ModelFacts;
-use crate::check::selection;
-use crate::checkpoint::export::{ModelFiles, generation_config};
 use crate::config::LoadedConfig;
 use crate::data::filter::FilterReport;
-use crate::data::template::ChatTemplate;
-use crate::device::Device;
-use crate::diagnostic::Failure;
 use crate::report::progress::{bytes, whole};
 use crate::report::{Output, emit};
 use crate::train::cost::Cost;
 use crate::train::measure::Time;
 use crate::train::plan::Plan;
-
-/// What goes beside the weights of a run.
-pub(super) fn model_files<'a>(
-    loaded: &'a LoadedConfig,
-    model: &'a ModelFacts,
-    template: Option<&'a ChatTemplate>,
-) -> ModelFiles<'a> {
-    // A token that is not there is an error of the plan, long before anything is written.
-    let end_of_turn = selection::end_of_turn(loaded, model).unwrap_or_default();
-    ModelFiles {
-        tokenizer: &model.tokenizer,
-        chat_template: template.map(ChatTemplate::source),
-        base_model: &loaded.config.base_model,
-        generation: generation_config(
-            &model.config,
-            &model.generation,
-            &model.tokenizer,
-            model.end_tokens(&end_of_turn),
-        ),
-    }
-}
-
-/// What the run would take.
-pub(super) fn cost(
-    loaded: &LoadedConfig,
-    device: &Device,
-    model: &ModelFacts,
-    template: Option<&ChatTemplate>,
-    plan: &Plan,
-) -> Result<Cost, Failure> {
-    Ok(Cost::of(&loaded.config, device, model, plan, &model_files(loaded, model, template))?)
-}
 
 /// Says what the run would be; `closing` ends it for a person.
 pub(super) fn describe(

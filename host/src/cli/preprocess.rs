@@ -5,9 +5,10 @@ use std::ops::Range;
 use clap::Args;
 use serde_json::json;
 
-use super::ready::Ready;
+use super::ready::ready;
 use super::{ConfigArgs, say};
 use crate::author::replay::{self, Keep};
+use crate::check::ready::Ready;
 use crate::check::selection;
 use crate::data::dataset::{Example, LeftOut, Origin};
 use crate::data::packing::plan_epoch;
@@ -38,7 +39,7 @@ pub(super) struct PreprocessArgs {
 
 pub(super) fn run(args: &PreprocessArgs) -> Result<ExitStatus, Failure> {
     let output = args.config.output();
-    let Ready { plugins, loaded, model, .. } = Ready::new(&args.config, args.locked)?;
+    let (Ready { loaded, plugins, model, .. }, _) = ready(&args.config, args.locked)?;
     let template = selection::template(&loaded, &model)?;
     let plan = Plan::new(&loaded, &plugins, &model, template.as_ref(), true).map_err(|mut failure| {
         replay::keep(&mut failure, &plugins, Keep::Nothing);

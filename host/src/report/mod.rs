@@ -1,6 +1,7 @@
-//! What a run tells: `metrics.jsonl`, the progress bar or plain lines on stderr, JSON events on stdout, and the closing
-//! summary. The loop hands records over and never prints.
+//! What a run tells while it goes on: records into `metrics.jsonl`, and events to whoever observes it. The loop hands
+//! records over and never prints.
 
+pub mod console;
 pub mod metrics;
 pub mod progress;
 pub mod summary;
@@ -8,12 +9,14 @@ pub mod summary;
 use std::path::Path;
 
 use plugin_runtime::Meters;
+use plugin_runtime::types::{Advice, HealthFinding};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use self::metrics::{EvalRecord, MetricsFile, PluginCost, PluginCosts, TrainRecord};
-use self::progress::Progress;
 use crate::checkpoint::owned::METRICS_FILE;
 use crate::diagnostic::Diagnostic;
-use crate::terminal::{self, Safe};
+use crate::terminal;
 
 /// How a command talks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,62 +27,152 @@ pub enum Output {
     Json,
 }
 
-/// All the ways in which a run reports, behind one door.
-#[derive(Debug)]
-pub struct Reporter {
-    output: Output,
-    metrics: MetricsFile,
-    progress: Progress,
-    costs: PluginCosts,
+/// What a run is, as it begins or goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Start {
+    /// The config's file.
+    pub config: String,
+    /// Where the run's files go.
+    pub output_dir: String,
+    /// Optimizer steps that an earlier process has made.
+    pub step: u64,
+    /// Optimizer steps of the whole run.
+    pub total_steps: u64,
+    /// Elements that are trained.
+    pub trainable_parameters: u64,
+    /// Elements of model and adapter.
+    pub total_parameters: u64,
+    /// Samples of the training set.
+    pub samples: u64,
+    /// Their tokens.
+    pub tokens: u64,
+    /// Of those, the ones that are learned.
+    #[serde(skip)]
+    pub trained_tokens: u64,
+    /// The model's, as transformers names it.
+    #[serde(skip)]
+    pub architecture: String,
 }
 
-impl Reporter {
+/// Something that has happened in a run.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
+    /// The model is loaded; the first step comes next.
+    Start(&'a Start),
+    /// An optimizer step is finished.
+    Train {
+        /// What it did.
+        record: &'a TrainRecord,
+        /// Its fields in `metrics.jsonl`, if it is one of the logged steps.
+        logged: Option<&'a Value>,
+    },
+    /// An evaluation is finished.
+    Eval {
+        /// What it found.
+        record: &'a EvalRecord,
+        /// Its fields in `metrics.jsonl`.
+        logged: &'a Value,
+    },
+    /// The state is saved.
+    Checkpoint {
+        /// Steps that are finished.
+        step: u64,
+        /// The checkpoint's directory.
+        path: &'a Path,
+    },
+    /// A run-health plugin has found something.
+    Health {
+        /// The plugin.
+        plugin: &'a str,
+        /// Steps that were finished.
+        step: u64,
+        /// What it found.
+        finding: &'a HealthFinding,
+        /// The finding for a person, the first time that it is found.
+        remark: Option<&'a Diagnostic>,
+    },
+    /// Something to know that ends nothing.
+    Remark(&'a Diagnostic),
+    /// No step comes any more; the model is still to be written.
+    End,
+}
+
+impl Event<'_> {
+    /// Name and fields, as `--json` prints them; none for what programs are not told.
+    pub fn to_json(&self) -> Option<(&'static str, Value)> {
+        match self {
+            Self::Start(start) => Some(("start", json!(start))),
+            Self::Train { logged, .. } => logged.map(|fields| ("train", fields.clone())),
+            Self::Eval { logged, .. } => Some(("eval", (*logged).clone())),
+            Self::Checkpoint { step, path } => {
+                Some(("checkpoint", json!({ "step": step, "path": path.display().to_string() })))
+            }
+            Self::Health { plugin, step, finding, .. } => Some(("health", health(plugin, *step, finding))),
+            Self::Remark(_) | Self::End => None,
+        }
+    }
+}
+
+fn health(plugin: &str, step: u64, finding: &HealthFinding) -> Value {
+    json!({
+        "plugin": plugin,
+        "id": finding.id,
+        "advice": match finding.advice {
+            Advice::Note => "note",
+            Advice::Warn => "warn",
+            Advice::Stop => "stop",
+        },
+        "step": step,
+        "message": finding.message,
+        "why": finding.why,
+        "help": finding.help,
+    })
+}
+
+/// Whoever is told of a run while it goes on. What is told is in the output directory too, where it lasts.
+pub trait Observer {
+    /// Something has happened. The run waits until this returns.
+    fn on(&mut self, event: Event<'_>);
+}
+
+/// All the ways in which a run reports, behind one door.
+pub struct Reporter<'a> {
+    metrics: MetricsFile,
+    costs: PluginCosts,
+    observer: &'a mut dyn Observer,
+}
+
+impl<'a> Reporter<'a> {
     /// Opens `metrics.jsonl` in `output_dir`. Lines of steps after `finished_steps` come from a run that went further
     /// than the checkpoint now resumed; they are dropped, because those steps are made again.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
     pub fn open(
         output_dir: &Path,
-        output: Output,
         finished_steps: u64,
-        total_steps: u64,
         plugins: Meters,
+        observer: &'a mut dyn Observer,
     ) -> Result<Self, std::io::Error> {
-        Ok(Self {
-            output,
-            metrics: MetricsFile::open(&output_dir.join(METRICS_FILE), finished_steps)?,
-            progress: Progress::new(total_steps, finished_steps, output == Output::Human),
-            costs: PluginCosts::new(plugins),
-        })
+        let metrics = MetricsFile::open(&output_dir.join(METRICS_FILE), finished_steps)?;
+        Ok(Self { metrics, costs: PluginCosts::new(plugins), observer })
     }
 
     /// One finished optimizer step; `log` says whether it is one of the logged ones.
     pub fn train(&mut self, record: &TrainRecord, log: bool) {
-        self.progress.step(record, log);
-        if log {
-            self.record("train", record);
-        }
+        let logged = log.then(|| self.record("train", record));
+        self.tell(Event::Train { record, logged: logged.as_ref() });
     }
 
     /// One finished evaluation.
     pub fn eval(&mut self, record: &EvalRecord) {
-        self.progress.eval(record);
-        self.record("eval", record);
+        let logged = self.record("eval", record);
+        self.tell(Event::Eval { record, logged: &logged });
     }
 
-    /// A line for a person; nothing that a program needs.
-    pub fn say(&self, line: &str) {
-        self.progress.say(&Safe::text(line));
-    }
-
-    /// A remark for a person in the middle of a run; programs get an event instead.
-    pub fn remark(&self, diagnostic: &Diagnostic) {
-        self.progress.say(&Safe::diagnostic(diagnostic, terminal::in_color()).trimmed());
-    }
-
-    /// An event for a program: on stdout with `--json`, nowhere otherwise.
-    pub fn event(&self, event: &str, fields: serde_json::Value) {
-        if self.output == Output::Json {
-            emit(event, fields);
-        }
+    /// What is in no file of the run's log.
+    pub fn tell(&mut self, event: Event<'_>) {
+        self.observer.on(event);
     }
 
     /// What each plugin cost so far.
@@ -87,21 +180,23 @@ impl Reporter {
         self.costs.all()
     }
 
-    /// Takes the bar away, so that what follows stands alone.
-    pub fn finish(&mut self) -> Option<String> {
-        self.progress.finish();
-        self.metrics.warning().map(ToOwned::to_owned)
+    /// No step comes any more. Says so, and whether the log is whole.
+    pub fn end(&mut self) {
+        self.tell(Event::End);
+        if let Some(warning) = self.metrics.warning() {
+            self.observer.on(Event::Remark(&Diagnostic::warning("io::metrics", warning)));
+        }
     }
 
-    fn record<T: serde::Serialize>(&mut self, event: &str, record: &T) {
+    fn record<T: Serialize>(&mut self, event: &str, record: &T) -> Value {
         let mut fields = serde_json::to_value(record).expect("records are plain data");
         self.costs.add(&mut fields);
         self.metrics.append(event, &fields);
-        self.event(event, fields);
+        fields
     }
 }
 
 /// Prints one JSON event on stdout. A closed pipe is not an error: whoever read it has seen enough.
-pub fn emit(event: &str, fields: serde_json::Value) {
+pub fn emit(event: &str, fields: Value) {
     terminal::print_json_line(&metrics::event_line(event, fields));
 }

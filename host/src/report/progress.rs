@@ -14,16 +14,15 @@ const SMOOTHING: f64 = 0.1;
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
-    plain: bool,
     total_steps: u64,
     loss: Option<f64>,
 }
 
 impl Progress {
-    /// A bar over `total_steps`, if `visible` and stderr is a terminal.
-    pub fn new(total_steps: u64, finished_steps: u64, visible: bool) -> Self {
+    /// A bar over `total_steps`, if stderr is a terminal.
+    pub fn new(total_steps: u64, finished_steps: u64) -> Self {
         let terminal = terminal::stderr_is_terminal();
-        let bar = (visible && terminal).then(|| {
+        let bar = terminal.then(|| {
             let bar = ProgressBar::with_draw_target(Some(total_steps), ProgressDrawTarget::stderr());
             let template = "{bar:32} {pos}/{len} steps  {msg}  {elapsed} elapsed, {eta} left";
             bar.set_style(
@@ -33,7 +32,7 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(500));
             bar
         });
-        Self { bar, plain: visible && !terminal, total_steps, loss: None }
+        Self { bar, total_steps, loss: None }
     }
 
     /// After a step.
@@ -43,7 +42,7 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_message(format!("loss {smooth:.4}  {} tok/s", whole(record.tokens_per_second)));
             bar.set_position(record.step);
-        } else if self.plain && log {
+        } else if log {
             let line = format!(
                 "step {}/{}  loss {:.4}  grad norm {:.3}  lr {:.2e}  {} tok/s",
                 record.step,
@@ -72,8 +71,7 @@ impl Progress {
     pub fn say(&self, line: &Safe) {
         match &self.bar {
             Some(bar) => bar.suspend(|| terminal::say(line)),
-            None if self.plain => terminal::say(line),
-            None => {}
+            None => terminal::say(line),
         }
     }
 
@@ -81,7 +79,6 @@ impl Progress {
     pub fn finish(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
-            self.plain = true;
         }
     }
 }

@@ -54,13 +54,11 @@ pub struct Summary {
     pub plugins: Vec<PluginCost>,
     /// Where the model is.
     pub output_dir: PathBuf,
-    /// Commands that a user is likely to want now.
-    pub next: Vec<String>,
 }
 
 impl Summary {
-    /// The table for a person.
-    pub fn table(&self) -> String {
+    /// The table for a person; `next` are commands that are likely to be wanted now.
+    pub fn table(&self, next: &[String]) -> String {
         let mut rows: Vec<(String, String)> = vec![("steps".into(), whole(self.steps as f64))];
         if let Some((first, last)) = self.loss {
             rows.push(("loss".into(), format!("{first:.4} → {last:.4}")));
@@ -127,9 +125,9 @@ impl Summary {
         for (name, value) in rows {
             let _ = writeln!(out, "  {name:<width$}  {value}");
         }
-        if !self.next.is_empty() {
+        if !next.is_empty() {
             out.push_str("next\n");
-            for command in &self.next {
+            for command in next {
                 let _ = writeln!(out, "  {}", crate::diagnostic::escape(command));
             }
         }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use plugin_runtime::PluginError;
 use plugin_runtime::types::{Advice, HealthFinding, Metric, Observation};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::report::Reporter;
 use crate::report::metrics::metrics;
 use crate::report::summary::HealthCount;
+use crate::report::{Event, Reporter};
 
 /// Watches a run. The loop cannot tell a sandboxed monitor from a native one.
 pub trait Monitor {
@@ -78,7 +78,7 @@ impl Watch {
         &mut self,
         record: &impl serde::Serialize,
         total_steps: u64,
-        reporter: &Reporter,
+        reporter: &mut Reporter<'_>,
     ) -> Result<Option<StopAdvice>, PluginError> {
         if self.is_empty() {
             return Ok(None);
@@ -91,11 +91,11 @@ impl Watch {
         for (plugin, monitor) in &mut self.monitors {
             for finding in monitor.observe(std::slice::from_ref(&observation))? {
                 let is_first = count(&mut self.found, plugin, &finding.id, step);
-                reporter.event("health", event(plugin, step, &finding));
-                if finding.advice == Advice::Stop && step < total_steps {
+                let stops = finding.advice == Advice::Stop && step < total_steps;
+                let remark = (is_first && !stops).then(|| diagnostic(plugin, step, &finding));
+                reporter.tell(Event::Health { plugin, step, finding: &finding, remark: remark.as_ref() });
+                if stops {
                     stop.get_or_insert(StopAdvice { plugin: plugin.clone(), step, finding });
-                } else if is_first {
-                    reporter.remark(&diagnostic(plugin, step, &finding));
                 }
             }
         }
@@ -133,22 +133,6 @@ fn count(found: &mut BTreeMap<(String, String), Count>, plugin: &str, id: &str, 
 fn observation(fields: &Value) -> Option<Observation> {
     let (step, metrics) = metrics(fields)?;
     Some(Observation { step, metrics: metrics.into_iter().map(|(name, value)| Metric { name, value }).collect() })
-}
-
-fn event(plugin: &str, step: u64, finding: &HealthFinding) -> Value {
-    json!({
-        "plugin": plugin,
-        "id": finding.id,
-        "advice": match finding.advice {
-            Advice::Note => "note",
-            Advice::Warn => "warn",
-            Advice::Stop => "stop",
-        },
-        "step": step,
-        "message": finding.message,
-        "why": finding.why,
-        "help": finding.help,
-    })
 }
 
 /// For a person. At the end of a run there is nothing to stop any more, so the advice to do so is a warning.

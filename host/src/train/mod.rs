@@ -3,7 +3,9 @@
 pub mod cost;
 pub mod coverage;
 pub mod eval;
+pub mod files;
 pub mod health;
+pub mod job;
 pub mod lock;
 pub mod measure;
 pub mod output;

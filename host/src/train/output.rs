@@ -10,6 +10,7 @@ use crate::checkpoint::directory::{self, replace_file};
 use crate::checkpoint::load::{Checkpoint, newest};
 use crate::checkpoint::owned::{OF_START, RUN_FILE, is_output, present};
 use crate::checkpoint::{list, retention};
+use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Failure};
 use intake::read_text;
 
@@ -31,6 +32,17 @@ pub enum Existing {
     Resume(PathBuf),
     /// The same, because the config always says so: a finished run is not trained once more.
     ResumeAlways(PathBuf),
+}
+
+impl Existing {
+    /// As a config says.
+    pub fn of(config: &Config) -> Self {
+        match &config.resume_from_checkpoint {
+            Some(path) => Self::ResumeAlways(PathBuf::from(path)),
+            None if config.auto_resume_from_checkpoints => Self::ResumeNewest,
+            None => Self::Refuse,
+        }
+    }
 }
 
 /// A directory that this process owns.

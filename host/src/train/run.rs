@@ -20,8 +20,8 @@ use crate::checkpoint::save::{STATE_VERSION, TrainerState, save};
 use crate::data::batches::Batches;
 use crate::diagnostic::{Diagnostic, Failure};
 use crate::memory::peak_memory_bytes;
-use crate::report::Reporter;
 use crate::report::metrics::{EvalRecord, TrainRecord};
+use crate::report::{Event, Reporter};
 
 /// What the loop needs beside the plan.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
         from: Option<&Checkpoint>,
         mut evaluation: Option<Evaluation<'_>>,
         watch: &mut Watch,
-        reporter: &mut Reporter,
+        reporter: &mut Reporter<'_>,
         stop: &StopSignal,
     ) -> Result<Outcome, Failure> {
         let plan = self.plan;
@@ -206,12 +206,11 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
         &self,
         trainer: &Trainer<K>,
         state: &TrainerState,
-        reporter: &mut Reporter,
+        reporter: &mut Reporter<'_>,
     ) -> Result<(), Failure> {
         let path = self.path(state.global_step);
         save(&path, trainer, state, &self.files)?;
-        reporter
-            .event("checkpoint", serde_json::json!({ "step": state.global_step, "path": path.display().to_string() }));
+        reporter.tell(Event::Checkpoint { step: state.global_step, path: &path });
         if let Some(keep) = self.keep {
             prune(self.output_dir, keep)?;
         }

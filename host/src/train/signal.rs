@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-/// Asks whether a signal has come.
-#[derive(Debug, Clone)]
+/// Asks whether a signal has come. One by itself hears of none; clones hear of the same.
+#[derive(Debug, Clone, Default)]
 pub struct StopSignal {
     received: Arc<AtomicUsize>,
 }
@@ -39,6 +39,16 @@ impl StopSignal {
             signal_hook::flag::register_usize(SIGHUP, Arc::clone(&received), SIGHUP as usize)?;
         }
         Ok(Self { received })
+    }
+
+    /// Stops the run as the signal would, from within this process.
+    pub fn raise(&self, signal: Signal) {
+        let number = match signal {
+            Signal::Interrupt => SIGINT,
+            Signal::Terminate => SIGTERM,
+            Signal::HangUp => SIGHUP,
+        };
+        self.received.store(number as usize, Ordering::Relaxed);
     }
 
     /// The signal that came, if any.

@@ -1,0 +1,54 @@
+//! A config that can be worked with: read, with its plugins and its model's facts, everything checked.
+
+use std::path::Path;
+
+use plugin_runtime::PluginHost;
+
+use super::facts::ModelFacts;
+use super::plugins::{self, Grant};
+use super::{check, check_examined, lock};
+use crate::config::{self, LoadedConfig};
+use crate::diagnostic::{Diagnostic, Failure};
+
+/// What a config and its files make, where nothing is wrong with them.
+pub struct Ready {
+    /// The config.
+    pub loaded: LoadedConfig,
+    /// All plugins that there are, those of the config set up as it says.
+    pub plugins: PluginHost,
+    /// The model's files, but for the weights.
+    pub model: ModelFacts,
+    /// Warnings and notes.
+    pub remarks: Vec<Diagnostic>,
+}
+
+impl Ready {
+    /// Reads the config at `path`, with `set` (`key=value`) in place of what it says, and checks it. `grants` let dataset
+    /// loaders read more than their data; with `locked`, plugins must be those of `plugins.lock`.
+    ///
+    /// # Errors
+    /// Everything that is wrong, with all that is remarkable beside.
+    pub fn new(
+        path: &Path,
+        set: &[String],
+        mut plugins: PluginHost,
+        grants: &[Grant],
+        locked: bool,
+    ) -> Result<Self, Failure> {
+        let examined = config::examine(path, set);
+        if let Some(loaded) = &examined.loaded {
+            plugins::configure(loaded, grants, &mut plugins)?;
+        }
+        if examined.has_errors() {
+            return Err(Failure(check_examined(&examined, &plugins).0));
+        }
+        let mut loaded = examined.loaded.ok_or_else(|| Failure(examined.problems.clone()))?;
+        loaded.remarks = examined.problems;
+        let (mut found, model) = check(&loaded, &plugins);
+        found.extend(lock::check(&loaded, &plugins, locked));
+        let mut remarks = std::mem::take(&mut loaded.remarks);
+        remarks.extend(Failure::check(found)?);
+        let Some(model) = model else { return Err(Failure(remarks)) };
+        Ok(Self { loaded, plugins, model, remarks })
+    }
+}
