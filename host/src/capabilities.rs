@@ -4,8 +4,8 @@
 use std::fmt::Write as _;
 
 /// The columns of the table.
-pub use engine::model::config::ARCHITECTURES;
-use engine::model::config::COMPOSITE_ARCHITECTURES;
+pub use engine::spec::ARCHITECTURES;
+use engine::spec::COMPOSITE_ARCHITECTURES;
 use serde_json::{Map, Value};
 
 /// Whether something works.
@@ -183,7 +183,7 @@ fn asked_by(feature: &Feature) -> String {
 mod tests {
     use std::path::Path;
 
-    use engine::model::config::ModelConfig;
+    use engine::spec::config::ModelConfig;
 
     use super::*;
     use crate::config;

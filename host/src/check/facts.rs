@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use engine::adapter::modules::{NotSaved, Saved};
 use engine::kernels::Packing;
-use engine::model::config::{COMPOSITE_ARCHITECTURES, ConfigError, ModelConfig, RopeScaling};
-use engine::model::quantized::Quantization;
-use engine::model::stored::NewRows;
-use engine::model::twice;
-use engine::model::weights::{self, WeightSource, WeightsError};
+use engine::spec::COMPOSITE_ARCHITECTURES;
+use engine::spec::config::Quantization;
+use engine::spec::config::{ConfigError, ModelConfig};
+use engine::spec::rope::RopeScaling;
+use engine::spec::stored::NewRows;
+use engine::weights::twice;
+use engine::weights::{self, WeightSource, WeightsError};
 use serde_json::{Value, json};
 
 use super::data_path::is_hub_name;

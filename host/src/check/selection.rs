@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::adapter::{LoraConfig, Modules, peft};
+use engine::adapter::{LoraConfig, Modules};
+use engine::files::peft;
 use engine::kernels::cpu::CpuKernels;
-use engine::model::config::ModelConfig;
+use engine::spec::config::ModelConfig;
 
 use super::facts::ModelFacts;
 use crate::config::{Config, LoadedConfig, Patterns, TargetModules, join, nearest};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use engine::adapter::peft::parameter_name;
+use engine::files::peft::parameter_name;
 use engine::kernels::Kernels;
 use engine::{EngineError, Trainer};
 use serde_json::{Map, Value};

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::Path;
 
 use engine::Trainer;
+use engine::files::export::begin_safetensors;
 use engine::kernels::Kernels;
-use engine::model::export::begin_safetensors;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use engine::EngineError;
-use engine::adapter::peft;
+use engine::files::merge::merge;
+use engine::files::peft;
 use engine::kernels::cpu::CpuKernels;
-use engine::model::merge::merge;
-use engine::model::weights::WeightSource;
+use engine::weights::WeightSource;
 use serde_json::json;
 
 use super::ready::ready;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use engine::kernels::Packing;
-use engine::model::quantized::Quantization;
+use engine::spec::config::Quantization;
 use schemars::JsonSchema;
 use serde::Serialize;
 

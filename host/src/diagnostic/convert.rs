@@ -1,8 +1,8 @@
 //! Other rooms' errors as diagnostics: this is where facts become words for the user.
 
-use engine::adapter::peft::PeftError;
-use engine::model::config::ConfigError;
-use engine::model::weights::WeightsError;
+use engine::PeftError;
+use engine::spec::config::ConfigError;
+use engine::weights::WeightsError;
 use engine::{DeviceError, EngineError};
 use plugin_runtime::PluginError;
 

@@ -1,8 +1,9 @@
 //! What a run will take, said before it starts: memory at its peak by part, and disk. The engine counts its own part
 //! (`engine::memory`); data and program are what this process has of them once the data is ready.
 
-use engine::memory::{BatchShape, Footprint, GenerationShape, Workload, footprint};
-use engine::model::weights::largest_read;
+use engine::memory::{Footprint, footprint};
+use engine::weights::largest_read;
+use engine::workload::{BatchShape, GenerationShape, Workload};
 use serde::Serialize;
 
 use super::eval::GENERATION_BATCH;

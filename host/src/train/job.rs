@@ -6,7 +6,7 @@ use std::time::Instant;
 use engine::generate::GenerateOptions;
 use engine::kernels::Kernels;
 use engine::kernels::cpu::CpuKernels;
-use engine::model::weights::{WeightSource, digest};
+use engine::weights::{WeightSource, digest};
 use engine::{CrossEntropy, Trainable, Trainer};
 use plugin_runtime::types::HealthRun;
 use plugin_runtime::{Kind, PluginHost};

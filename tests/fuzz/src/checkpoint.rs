@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use engine::model::config::ModelConfig;
-use engine::model::weights::WeightSource;
 use engine::optim::AdamWConfig;
+use engine::spec::config::ModelConfig;
+use engine::weights::WeightSource;
 use engine::{Trainable, Trainer, TrainerOptions};
 use host::checkpoint::directory::{FileRecord, Manifest, hex};
 use host::checkpoint::load::{Checkpoint, newest};

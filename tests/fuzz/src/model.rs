@@ -2,12 +2,12 @@
 
 use std::sync::LazyLock;
 
-use engine::adapter::peft;
+use engine::files::peft;
 use engine::kernels::cpu::CpuKernels;
-use engine::model::config::ModelConfig;
-use engine::model::layout::Layout;
-use engine::model::quantized::PackedTensor;
-use engine::model::weights::{self, WeightSource};
+use engine::spec::config::ModelConfig;
+use engine::spec::layout::Layout;
+use engine::weights::packed::PackedTensor;
+use engine::weights::{self, WeightSource};
 use host::data::generation::GenerationConfig;
 
 use crate::{directory, files, root, told};

@@ -13,11 +13,11 @@ use engine::kernels::Kernels;
 use engine::kernels::cpu::CpuKernels;
 use engine::kernels::cuda::library::Search;
 use engine::kernels::cuda::system::System;
-use engine::model::config::ModelConfig;
-use engine::model::tensors::LinearKind;
-use engine::model::weights::WeightSource;
 use engine::optim::AdamWConfig;
 use engine::rng::Philox;
+use engine::spec::config::ModelConfig;
+use engine::spec::tensors::LinearKind;
+use engine::weights::WeightSource;
 use engine::{Batch, EngineError, IGNORE, Trainable, Trainer, TrainerOptions};
 
 /// Rows and tokens of a batch on the CPU.

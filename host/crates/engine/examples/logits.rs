@@ -6,8 +6,8 @@ use std::path::Path;
 
 use engine::generate::next_logits;
 use engine::model::Model;
-use engine::model::config::ModelConfig;
-use engine::model::weights::WeightSource;
+use engine::spec::config::ModelConfig;
+use engine::weights::WeightSource;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -2,10 +2,54 @@
 
 use std::path::PathBuf;
 
-use crate::adapter::peft::PeftError;
 use crate::kernels::DeviceError;
-use crate::model::config::ConfigError;
-use crate::model::weights::WeightsError;
+use crate::spec::config::ConfigError;
+use crate::weights::WeightsError;
+
+/// Why an adapter directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PeftError {
+    /// A file cannot be read.
+    #[error("cannot read `{path}`: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not what it must be.
+    #[error("`{path}` is not a valid adapter file: {reason}", path = path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// It asks for something that this trainer does not have.
+    #[error("`{path}` asks for `{feature}`, which is not supported", path = path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The key and value.
+        feature: String,
+    },
+    /// It is not the adapter that is asked for.
+    #[error("`{path}` is of another adapter than the one asked for: {reason}", path = path.display())]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+    /// It is an adapter for another model.
+    #[error("`{path}` does not fit the model: {reason}", path = path.display())]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+}
 
 /// Any failure of this crate.
 #[derive(Debug, thiserror::Error)]

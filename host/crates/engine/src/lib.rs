@@ -7,15 +7,19 @@
 pub mod adapter;
 pub mod batch;
 pub mod error;
+pub mod files;
 pub mod generate;
 pub mod memory;
 pub mod model;
 pub mod objective;
 pub mod optim;
+pub mod spec;
 pub mod trainer;
+pub mod weights;
+pub mod workload;
 
 pub use batch::Batch;
-pub use error::EngineError;
+pub use error::{EngineError, PeftError};
 pub use kernels::{self, DeviceError, IGNORE, rng};
 pub use objective::{CrossEntropy, Objective};
 pub use trainer::{GradientReport, MemoryUse, StepStats, TrainPass, Trainable, Trainer, TrainerOptions};

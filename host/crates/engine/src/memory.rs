@@ -2,47 +2,13 @@
 //! that only counts ([`Counting`]). In go sizes and settings; out come bytes by purpose. No formula of its own to keep.
 
 use crate::adapter::Lora;
-use crate::adapter::peft::given;
+use crate::files::peft::given;
 use crate::generate::{GenerateOptions, generate, logits_bytes};
 use crate::kernels::counting::{Counting, Profile};
 use crate::model::Model;
-use crate::model::config::ModelConfig;
-use crate::{Batch, EngineError, IGNORE, MemoryUse, Trainer, TrainerOptions};
-
-/// Sizes of a batch; of several batches, the largest of each.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct BatchShape {
-    /// Tokens in all.
-    pub tokens: usize,
-    /// Tokens that are learned.
-    pub targets: usize,
-    /// Tokens of the longest document.
-    pub longest: usize,
-}
-
-/// Prompts that are completed together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GenerationShape {
-    /// How many.
-    pub prompts: usize,
-    /// Tokens of the longest.
-    pub longest: usize,
-    /// Tokens that are written at most.
-    pub max_new_tokens: usize,
-}
-
-/// What a run does that takes memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Workload {
-    /// Its largest micro-batch.
-    pub train: BatchShape,
-    /// A step has more than one micro-batch.
-    pub accumulates: bool,
-    /// The largest batch of an evaluation.
-    pub eval: Option<BatchShape>,
-    /// What an evaluation generates.
-    pub generation: Option<GenerationShape>,
-}
+use crate::spec::config::ModelConfig;
+use crate::workload::{GenerationShape, Workload};
+use crate::{EngineError, MemoryUse, Trainer, TrainerOptions};
 
 /// What a run takes, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,27 +35,6 @@ pub struct Footprint {
     pub saved_model: u64,
     /// On disk: the optimizer's moments.
     pub saved_optimizer: u64,
-}
-
-impl BatchShape {
-    /// The larger of two in each size.
-    #[must_use]
-    pub fn max(self, other: Self) -> Self {
-        Self {
-            tokens: self.tokens.max(other.tokens),
-            targets: self.targets.max(other.targets),
-            longest: self.longest.max(other.longest),
-        }
-    }
-
-    /// Some batch of these sizes.
-    fn batch(self) -> Batch {
-        let tokens = self.tokens.max(1);
-        let longest = self.longest.clamp(1, tokens);
-        let doc_lens = (0..tokens).step_by(longest).map(|start| (tokens - start).min(longest) as u32).collect();
-        let targets = (0..tokens).map(|index| if index < self.targets { 0 } else { IGNORE }).collect();
-        Batch { ids: vec![0; tokens], targets, weights: None, doc_lens }
-    }
 }
 
 /// What a run with these sizes and settings takes on a device.

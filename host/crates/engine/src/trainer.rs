@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::adapter::lora::{DropoutPass, Lora, LoraConfig};
-use crate::adapter::peft;
+use crate::files::peft;
 use crate::kernels::cpu::CpuKernels;
 use crate::kernels::{Format, Kernels, Precision, at, at_mut};
-use crate::memory::Workload;
 use crate::model::Model;
-use crate::model::config::ModelConfig;
-use crate::model::layout::{GradientLayout, Slot};
-use crate::model::weights::WeightSource;
 use crate::model::{Exact, Grads, Memory, Workspace};
 use crate::optim::{AdamW, AdamWConfig, Elements};
+use crate::spec::config::ModelConfig;
+use crate::spec::layout::{GradientLayout, Slot};
+use crate::weights::WeightSource;
+use crate::workload::Workload;
 use crate::{Batch, EngineError};
 
 /// What is trained of the model's own weights. With an adapter, these are what its config says.

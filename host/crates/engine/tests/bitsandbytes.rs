@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use engine::adapter::lora::Lora;
-use engine::adapter::peft::{self, export_adapter};
 use engine::adapter::{LoraConfig, Modules, Saved};
+use engine::files::merge::merge;
+use engine::files::peft::{self, export_adapter};
 use engine::generate::next_logits;
 use engine::kernels::cpu::CpuKernels;
 use engine::model::Model;
-use engine::model::config::ModelConfig;
-use engine::model::merge::merge;
-use engine::model::weights::{WeightSource, check_headers, read_headers};
+use engine::spec::config::ModelConfig;
+use engine::weights::{WeightSource, check_headers, read_headers};
 use fixture::fixture;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors, serialize};

@@ -4,15 +4,15 @@ mod fixture;
 
 use std::collections::BTreeMap;
 
-use engine::adapter::peft::{self, export_adapter};
 use engine::adapter::{LoraConfig, Modules, Saved};
+use engine::files::merge::merge;
+use engine::files::peft::{self, export_adapter};
 use engine::kernels::cpu::CpuKernels;
 use engine::model::Model;
-use engine::model::config::ModelConfig;
-use engine::model::merge::merge;
-use engine::model::tensors::LinearKind;
-use engine::model::weights::WeightSource;
 use engine::optim::AdamWConfig;
+use engine::spec::config::ModelConfig;
+use engine::spec::tensors::LinearKind;
+use engine::weights::WeightSource;
 use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
 use fixture::fixture;
 

@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use engine::adapter::{LoraConfig, Modules, Saved};
 use engine::kernels::Precision;
 use engine::kernels::cuda::CudaKernels;
-use engine::model::config::ModelConfig;
-use engine::model::tensors::LinearKind;
-use engine::model::weights::WeightSource;
 use engine::optim::AdamWConfig;
+use engine::spec::config::ModelConfig;
+use engine::spec::tensors::LinearKind;
+use engine::weights::WeightSource;
 use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
 use fixture::fixture;
 

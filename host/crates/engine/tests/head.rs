@@ -6,16 +6,16 @@ mod fixture;
 
 use std::collections::BTreeMap;
 
-use engine::adapter::peft::export_adapter;
 use engine::adapter::{LoraConfig, Modules, Saved};
+use engine::files::peft::export_adapter;
 use engine::generate::next_logits;
 use engine::kernels::cpu::CpuKernels;
 use engine::kernels::{Kernels, Precision};
 use engine::model::Model;
-use engine::model::config::ModelConfig;
-use engine::model::tensors::LinearKind;
-use engine::model::weights::WeightSource;
 use engine::optim::AdamWConfig;
+use engine::spec::config::ModelConfig;
+use engine::spec::tensors::LinearKind;
+use engine::weights::WeightSource;
 use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
 use fixture::fixture;
 

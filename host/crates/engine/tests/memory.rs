@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use engine::adapter::{LoraConfig, Modules, Saved};
 use engine::kernels::Precision;
 use engine::kernels::counting::Profile;
-use engine::memory::{BatchShape, Workload, footprint};
-use engine::model::config::ModelConfig;
-use engine::model::tensors::LinearKind;
-use engine::model::weights::WeightSource;
+use engine::memory::footprint;
 use engine::optim::AdamWConfig;
+use engine::spec::config::ModelConfig;
+use engine::spec::tensors::LinearKind;
+use engine::weights::WeightSource;
+use engine::workload::{BatchShape, Workload};
 use engine::{Batch, MemoryUse, Trainable, Trainer, TrainerOptions};
 use fixture::fixture;
 

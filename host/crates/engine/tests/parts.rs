@@ -6,16 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use engine::adapter::lora::Lora;
-use engine::adapter::peft::{self, export_adapter};
 use engine::adapter::{LoraConfig, Modules, Saved};
+use engine::files::export::export_model;
+use engine::files::merge::merge;
+use engine::files::peft::{self, export_adapter};
 use engine::kernels::cpu::CpuKernels;
 use engine::model::Model;
-use engine::model::config::ModelConfig;
-use engine::model::export::export_model;
-use engine::model::merge::merge;
-use engine::model::stored::NewRows;
-use engine::model::tensors::LinearKind;
-use engine::model::weights::{WeightSource, read_headers};
+use engine::spec::config::ModelConfig;
+use engine::spec::stored::NewRows;
+use engine::spec::tensors::LinearKind;
+use engine::weights::{WeightSource, read_headers};
 use fixture::fixture;
 use safetensors::SafeTensors;
 

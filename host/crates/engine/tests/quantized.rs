@@ -5,8 +5,9 @@ mod fixture;
 
 use engine::kernels::cpu::CpuKernels;
 use engine::kernels::{Demands, Format, Kernels, Packing, Precision, at, at_mut, scale_values};
-use engine::model::config::ModelConfig;
-use engine::model::quantized::{Quantization, pack};
+use engine::spec::config::ModelConfig;
+use engine::spec::config::Quantization;
+use engine::weights::packed::pack;
 use fixture::fixture;
 use safetensors::SafeTensors;
 

@@ -6,14 +6,14 @@ mod settings;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use engine::adapter::peft;
+use engine::files::peft;
 use engine::generate::{GenerateOptions, cache_bytes, generate};
 use engine::kernels::Kernels;
 use engine::kernels::cpu::CpuKernels;
 use engine::model::Model;
-use engine::model::config::ModelConfig;
-use engine::model::twice;
-use engine::model::weights::{self, WeightSource};
+use engine::spec::config::ModelConfig;
+use engine::weights::twice;
+use engine::weights::{self, WeightSource};
 
 use self::settings::{Sampling, Settings};
 use super::{say, show};

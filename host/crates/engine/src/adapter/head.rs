@@ -3,10 +3,10 @@
 //! the gradient of all of it.
 
 use super::lora::{Lora, Place};
+use super::scratch::AdapterScratch;
 use crate::kernels::{DropoutKey, Format, Gemm, Head, Kernels, LossGradients, at, at_mut};
-use crate::model::config::ModelConfig;
-use crate::model::linear::LinearScratch;
 use crate::rng;
+use crate::spec::config::ModelConfig;
 
 /// Rows of the joined operands are so many elements, or a multiple.
 const ALIGNMENT: usize = 16;
@@ -111,7 +111,7 @@ impl<B> HeadRoom<B> {
         &mut self,
         pass: HeadPass<'_, K>,
         x: &B,
-        scratch: &mut LinearScratch<B>,
+        scratch: &mut AdapterScratch<B>,
         log_probs: &mut B,
     ) {
         self.join(pass, x, &mut scratch.dropped);
@@ -128,10 +128,10 @@ impl<B> HeadRoom<B> {
         dx: &mut B,
         adapter: &mut B,
         beta: f32,
-        scratch: &mut LinearScratch<B>,
+        scratch: &mut AdapterScratch<B>,
         log_probs: &mut B,
     ) {
-        let LinearScratch { dropped, spread, .. } = scratch;
+        let AdapterScratch { dropped, spread, .. } = scratch;
         self.join(pass, x, dropped);
         let HeadPass { kernels, config, lora, rows, n, .. } = pass;
         let Some(Place { a, b, r, scale, .. }) = lora.head() else { return };

@@ -4,14 +4,14 @@
 
 use std::collections::BTreeMap;
 
-use super::dora::{Lengths, MAGNITUDE, Magnitude};
+use super::magnitude::{Lengths, MAGNITUDE, Magnitude};
 use super::modules::{HEAD, Modules, Saved, full_name};
+use super::scratch::AdapterScratch;
 use crate::kernels::{DropoutKey, Format, Gemm, Kernels, Precision, Segment, View, ViewMut, at, at_mut};
-use crate::model::config::ModelConfig;
-use crate::model::layout::Slot;
-use crate::model::linear::LinearScratch;
-use crate::model::tensors::{LinearKind, Unit};
 use crate::rng;
+use crate::spec::config::ModelConfig;
+use crate::spec::layout::Slot;
+use crate::spec::tensors::{LinearKind, Unit};
 
 /// What is adapted, and how.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,10 +81,10 @@ pub struct Lora<B> {
 }
 
 /// An adapter that has no memory yet.
-pub(super) struct Plan {
+pub(crate) struct Plan {
     config: LoraConfig,
     /// Every tensor, PEFT's names, in the order of the arena.
-    pub(super) slots: Vec<Slot>,
+    pub(crate) slots: Vec<Slot>,
     places: Vec<[Option<Place>; LinearKind::ALL.len()]>,
     head: Option<Place>,
     width: usize,
@@ -149,7 +149,7 @@ struct Member {
 
 impl Plan {
     /// Lays an adapter out. Of one that is larger than any memory, sizes are only known to be so.
-    pub(super) fn new(model: &ModelConfig, config: LoraConfig) -> Self {
+    pub(crate) fn new(model: &ModelConfig, config: LoraConfig) -> Self {
         let mut slots: Vec<Slot> = Vec::new();
         let mut places = Vec::new();
         let (mut len, mut width, mut scaled_rows) = (0_usize, 0, 0);
@@ -244,7 +244,7 @@ impl<B> Lora<B> {
         Self::on(kernels, model, Plan::new(model, config))
     }
 
-    pub(super) fn on<K: Kernels<Buffer = B>>(kernels: &K, model: &ModelConfig, plan: Plan) -> Self {
+    pub(crate) fn on<K: Kernels<Buffer = B>>(kernels: &K, model: &ModelConfig, plan: Plan) -> Self {
         let Plan { config, slots, places, head, width, rows, len } = plan;
         let exact = (kernels.precision() != Precision::F32).then(|| kernels.alloc(Format::Exact, len));
         let lengths = config.use_dora.then(|| Lengths::alloc(kernels, model, rows));
@@ -348,7 +348,7 @@ impl<B> Lora<B> {
         x: &B,
         y: &mut B,
         kept: &mut B,
-        scratch: &mut LinearScratch<B>,
+        scratch: &mut AdapterScratch<B>,
     ) {
         let members = self.members(pass);
         let Some(first) = members.first() else { return };
@@ -383,11 +383,11 @@ impl<B> Lora<B> {
         kept: &B,
         beta: f32,
         gradients: &mut B,
-        scratch: &mut LinearScratch<B>,
+        scratch: &mut AdapterScratch<B>,
     ) {
         let members = self.members(pass);
         let Some(first) = members.first() else { return };
-        let LinearScratch { small, dropped, .. } = scratch;
+        let AdapterScratch { small, dropped, .. } = scratch;
         let (n, input, row) = (pass.n, pass.input, ranks(&members));
         let mut taken = 0;
         for &Member { place, column, out, .. } in &members {
@@ -417,11 +417,11 @@ impl<B> Lora<B> {
         kernels: &K,
         pass: &UnitPass<'_, K::Staged>,
         dx: &mut B,
-        scratch: &mut LinearScratch<B>,
+        scratch: &mut AdapterScratch<B>,
     ) {
         let members = self.members(pass);
         let Some(first) = members.first() else { return };
-        let LinearScratch { small, spread, .. } = scratch;
+        let AdapterScratch { small, spread, .. } = scratch;
         let (n, input, row) = (pass.n, pass.input, ranks(&members));
         let through_a = |rows: usize, beta: f32| Gemm::new([n, input, rows], (false, false), [row, input, input], beta);
         if self.key(pass, first.kind).is_none() {

@@ -1,54 +1,23 @@
 //! Generation: prompts in, tokens out, many sequences of any length at a time over a cache of keys and values.
 
+mod options;
 mod sampling;
+
+pub use options::GenerateOptions;
 
 use crate::EngineError;
 use crate::adapter::head::add_logits;
+use crate::adapter::scratch::AdapterScratch;
 use crate::kernels::{Cached, Format, Gemm, Kernels, Rows, at, at_mut};
 use crate::model::Model;
-use crate::model::config::ModelConfig;
-use crate::model::decoder::{LayerCache, Saved, Scratch};
+use crate::model::decoder::{Saved, Scratch};
 use crate::model::linear::LinearScratch;
+use crate::model::pass::LayerCache;
 use crate::model::rope::RopeTables;
+use crate::spec::config::ModelConfig;
 
 /// Sequences that are generated together.
 const GROUP: usize = 64;
-
-/// How to generate, by the names of transformers' `GenerationConfig`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GenerateOptions {
-    /// Tokens that are written at most.
-    pub max_new_tokens: usize,
-    /// Draw from the distribution instead of taking its top.
-    pub do_sample: bool,
-    /// Logits are divided by this; above 0.
-    pub temperature: f64,
-    /// Only the k likeliest tokens; 0 for all.
-    pub top_k: usize,
-    /// Only the likeliest tokens that together have this probability; above 0, at most 1.
-    pub top_p: f64,
-    /// Logits of tokens that are there already are divided by this (multiplied where negative); above 0.
-    pub repetition_penalty: f64,
-    /// Tokens that end a sequence.
-    pub eos_token_ids: Vec<u32>,
-    /// The same seed gives the same text, however prompts are grouped.
-    pub seed: u64,
-}
-
-impl Default for GenerateOptions {
-    fn default() -> Self {
-        Self {
-            max_new_tokens: 128,
-            do_sample: false,
-            temperature: 1.0,
-            top_k: 0,
-            top_p: 1.0,
-            repetition_penalty: 1.0,
-            eos_token_ids: Vec::new(),
-            seed: 0,
-        }
-    }
-}
 
 /// What a prompt got.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -330,7 +299,7 @@ fn project_logits<K: Kernels>(
     root: &mut K::Buffer,
     logits: &mut K::Buffer,
 ) {
-    let Scratch { normed, linear: LinearScratch { small, .. }, .. } = scratch;
+    let Scratch { normed, linear: LinearScratch { adapter: AdapterScratch { small, .. }, .. }, .. } = scratch;
     let (kernels, config) = (&model.kernels, &model.config);
     let (h, v) = (config.hidden_size, config.vocab_size);
     let (norm, weight) = (model.last_norm(rows), at(&model.params, model.layout.norm));

@@ -1,7 +1,7 @@
 //! Logits in, one token out: the processors of transformers in their order (repetition penalty, temperature, top-k,
 //! top-p; `LogitsProcessorList` of `generation/utils.py`), then the likeliest token or a draw.
 
-use super::GenerateOptions;
+use super::options::GenerateOptions;
 use crate::rng::{Philox, stream_of};
 
 /// The next token of a sequence. `draw` is the sequence's number and the number of the token: each draw has random

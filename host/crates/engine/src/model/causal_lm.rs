@@ -2,19 +2,18 @@
 //! anything is trained.
 
 use std::collections::HashMap;
-use std::path::Path;
 
-use super::config::ModelConfig;
-use super::decoder::{LayerGrads, Pass, Saved, Scratch};
-use super::layout::{GradientLayout, Layout};
-use super::quantized::{PackedTensor, Packer};
+use super::decoder::{Saved, Scratch};
+use super::pass::{LayerGrads, Pass};
 use super::rope::RopeTables;
-use super::weights::{self, TensorHeader, WeightSource};
 use crate::adapter::head::{HeadPass, HeadRoom};
 use crate::adapter::lora::{DropoutPass, Lora};
-use crate::adapter::peft;
 use crate::kernels::cpu::CpuKernels;
 use crate::kernels::{Format, Kernels, LossGradients, Norm, Packed, Rows, Targets, at, at_mut};
+use crate::spec::config::ModelConfig;
+use crate::spec::layout::{GradientLayout, Layout};
+use crate::weights::packed::{PackedTensor, Packer};
+use crate::weights::{self, TensorHeader, WeightSource};
 use crate::{Batch, EngineError};
 
 /// Weights, and an adapter beside them.
@@ -112,44 +111,7 @@ enum Work {
     Backward,
 }
 
-impl Model<CpuKernels> {
-    /// Loads weights on the CPU, and an adapter in PEFT's form.
-    ///
-    /// # Errors
-    /// [`EngineError`] says what is wrong with the files.
-    pub fn load(config: ModelConfig, source: &WeightSource, adapter: Option<&Path>) -> Result<Self, EngineError> {
-        Self::on(CpuKernels, config, source, adapter)
-    }
-}
-
 impl<K: Kernels> Model<K> {
-    /// Loads weights on a device, and an adapter in PEFT's form.
-    ///
-    /// # Errors
-    /// [`EngineError`] says what is wrong with the files, or what the device lacks.
-    pub fn on(
-        kernels: K,
-        mut config: ModelConfig,
-        source: &WeightSource,
-        adapter: Option<&Path>,
-    ) -> Result<Self, EngineError> {
-        if let Some(directory) = adapter {
-            peft::fit(&mut config, directory)?;
-        }
-        kernels.prepare(config.demands())?;
-        let mut model = Self::unloaded(kernels, config);
-        model.load_weights(source)?;
-        if let Some(directory) = adapter {
-            let peft::Adapter { lora, given } = peft::load(&model.kernels, &model.config, directory)?;
-            for (name, values) in &given {
-                model.put(name, values);
-            }
-            model.lora = Some(lora);
-            model.measure();
-        }
-        Ok(model)
-    }
-
     /// Fills the arena, and the exact weights where there are some.
     ///
     /// # Errors
@@ -415,7 +377,7 @@ impl<K: Kernels> Model<K> {
         let (normed, projection) = (at(&scratch.normed, 0), at(&self.params, self.layout.head));
         let (Some(grads), Some(dx)) = (grads, dx) else {
             if let Some((pass, room)) = adapted {
-                return room.log_probs(pass, &scratch.normed, &mut scratch.linear, log_probs);
+                return room.log_probs(pass, &scratch.normed, &mut scratch.linear.adapter, log_probs);
             }
             return self.kernels.linear_log_probs(head, rows, normed, projection, at_mut(log_probs, 0), None);
         };
@@ -426,7 +388,7 @@ impl<K: Kernels> Model<K> {
         let idle = if grads.beta == 0.0 { grads.layout.layers_span.clone() } else { 0..0 };
         if let Some(((pass, room), adapter)) = adapted {
             let Scratch { normed, inner, linear: scratch, .. } = scratch;
-            room.gradients(pass, normed, inner, adapter, grads.beta, scratch, log_probs);
+            room.gradients(pass, normed, inner, adapter, grads.beta, &mut scratch.adapter, log_probs);
         } else {
             let gradients = LossGradients { dx: at_mut(&mut scratch.inner, 0), dw, idle };
             self.kernels.linear_log_probs(head, rows, normed, projection, at_mut(log_probs, 0), Some(gradients));

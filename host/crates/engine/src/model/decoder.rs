@@ -8,13 +8,13 @@
 //! product to make, the packed `qkv`, attention's output and log-sum-exp, `mid`, and gate and up. Outputs of norms, rotations
 //! behind norms and the product of gate and up are cheap and are computed again in backward.
 
-use super::config::{LayerSpec, ModelConfig};
-use super::layout::{LayerGradients, LayerOffsets};
 use super::linear::{Kept, Linear, LinearScratch};
-use super::rope::RopeTables;
-use super::tensors::{NormKind, Unit};
+use super::pass::{LayerCache, LayerGrads, Pass};
 use crate::adapter::lora::Lora;
 use crate::kernels::{Format, Kernels, Norm, Rotation, at, at_mut};
+use crate::spec::config::{LayerSpec, ModelConfig};
+use crate::spec::layout::LayerOffsets;
+use crate::spec::tensors::{NormKind, Unit};
 
 /// What one layer keeps for its backward pass. `n` is the tokens of the batch; what the model does not have is empty.
 #[derive(Debug)]
@@ -62,55 +62,6 @@ pub struct Scratch<B> {
     pub dout: B,
     /// What projections and their adapters work in.
     pub linear: LinearScratch<B>,
-}
-
-/// What all layers of a pass share.
-#[derive(Debug)]
-pub struct Pass<'a, K: Kernels> {
-    /// The device.
-    pub kernels: &'a K,
-    /// Sizes.
-    pub config: &'a ModelConfig,
-    /// The weight arena.
-    pub params: &'a K::Buffer,
-    /// Words of the weights that are packed.
-    pub words: &'a K::Buffer,
-    /// The adapter.
-    pub lora: Option<&'a Lora<K::Buffer>>,
-    /// Rotations by position.
-    pub rope: &'a RopeTables<K::Buffer>,
-    /// Tokens.
-    pub n: usize,
-    /// What the device knows of them.
-    pub rows: &'a K::Staged,
-    /// The seed of the adapter's dropout, in training.
-    pub dropout: Option<u64>,
-}
-
-/// Keys and values of one layer, `[slots, capacity, kv_heads * head_dim]` each.
-#[derive(Debug)]
-pub struct LayerCache<'a, B> {
-    /// Keys.
-    pub keys: &'a mut B,
-    /// Values.
-    pub values: &'a mut B,
-    /// Entries of a slot.
-    pub capacity: usize,
-    /// Rows are the newest of their texts and look into the cache; else they are whole texts, which fill it.
-    pub is_read: bool,
-}
-
-/// Where the gradients of a layer go.
-#[derive(Debug)]
-pub struct LayerGrads<'a, B> {
-    /// The gradient arena of the weights.
-    pub weights: &'a mut B,
-    /// Places in it.
-    pub places: LayerGradients,
-    /// The gradient arena of the adapter.
-    pub adapter: Option<&'a mut B>,
-    /// Factor of what the arenas held: 0 for the first micro-batch.
-    pub beta: f32,
 }
 
 impl<B: std::fmt::Debug> Saved<B> {

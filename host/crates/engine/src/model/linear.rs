@@ -4,13 +4,14 @@
 
 mod scaled;
 
-use super::config::ModelConfig;
-use super::decoder::{LayerGrads, Pass};
-use super::layout::{LayerGradients, LayerOffsets, UnitOffsets};
-use super::tensors::{LinearKind, Unit};
+use super::pass::{LayerGrads, Pass};
 use crate::adapter::Lora;
 use crate::adapter::lora::UnitPass;
+use crate::adapter::scratch::AdapterScratch;
 use crate::kernels::{Format, Gemm, Kernels, Packed, View, at, at_mut};
+use crate::spec::config::ModelConfig;
+use crate::spec::layout::{LayerGradients, LayerOffsets, UnitOffsets};
+use crate::spec::tensors::{LinearKind, Unit};
 
 /// What the adapters of a layer keep from its forward pass to its backward pass.
 #[derive(Debug)]
@@ -41,12 +42,8 @@ impl<B> Kept<B> {
 /// Memory that units work in, one after the other.
 #[derive(Debug)]
 pub struct LinearScratch<B> {
-    /// Gradients of `A(x)`, `[n, width]`.
-    pub small: B,
-    /// Inputs with dropout, `[n, widest input]`; empty without dropout.
-    pub dropped: B,
-    /// Gradients of the input before the mask of dropout, like `dropped`.
-    pub spread: B,
+    /// Of the adapters.
+    pub adapter: AdapterScratch<B>,
     /// A projection's weights, unpacked; empty where none are packed.
     unpacked: B,
     /// Ones, `[n]`, where the model has biases: what a bias is multiplied with.
@@ -70,8 +67,7 @@ impl<B> LinearScratch<B> {
         });
         let packed = config.linears().map(|kind| kind.shape(config)).map(|(rows, columns)| rows * columns).max();
         let unpacked = working(packed.filter(|_| config.quantization.is_some()).unwrap_or(0));
-        let (dropped, spread) = (working(n * dropped), working(n * dropped));
-        Self { small: working(n * width), dropped, spread, unpacked, ones }
+        Self { adapter: AdapterScratch::alloc(kernels, n, width, dropped), unpacked, ones }
     }
 
     fn ones(&self) -> &B {
@@ -80,7 +76,7 @@ impl<B> LinearScratch<B> {
 
     /// Its buffers.
     pub fn buffers(&self) -> impl Iterator<Item = &B> {
-        [&self.small, &self.dropped, &self.spread, &self.unpacked].into_iter().chain(&self.ones)
+        self.adapter.buffers().chain([&self.unpacked]).chain(&self.ones)
     }
 }
 
@@ -133,7 +129,7 @@ impl<'a, K: Kernels> Linear<'a, K> {
         }
         self.base(x, residual, y, scratch);
         if let Some(lora) = self.pass.lora {
-            lora.forward(self.pass.kernels, &self.adapters(), x, y, &mut kept.adapted, scratch);
+            lora.forward(self.pass.kernels, &self.adapters(), x, y, &mut kept.adapted, &mut scratch.adapter);
         }
     }
 
@@ -237,7 +233,16 @@ impl<'a, K: Kernels> Linear<'a, K> {
             return self.learn_scaled(lora, x, dy, kept, grads, scratch);
         }
         if let (Some(lora), Some(adapter)) = (self.pass.lora, grads.adapter.as_deref_mut()) {
-            lora.learn(self.pass.kernels, &self.adapters(), x, dy, &kept.adapted, grads.beta, adapter, scratch);
+            lora.learn(
+                self.pass.kernels,
+                &self.adapters(),
+                x,
+                dy,
+                &kept.adapted,
+                grads.beta,
+                adapter,
+                &mut scratch.adapter,
+            );
         }
     }
 
@@ -257,7 +262,7 @@ impl<'a, K: Kernels> Linear<'a, K> {
         }
         self.base_input_gradient(dy, dx, beta, scratch);
         if let Some(lora) = self.pass.lora.filter(|_| grads.adapter.is_some()) {
-            lora.add_input_gradient(self.pass.kernels, &self.adapters(), dx, scratch);
+            lora.add_input_gradient(self.pass.kernels, &self.adapters(), dx, &mut scratch.adapter);
         }
     }
 

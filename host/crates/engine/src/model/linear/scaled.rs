@@ -6,8 +6,8 @@ use super::{Kept, Linear, LinearScratch, Part};
 use crate::adapter::Lora;
 use crate::adapter::lora::{Place, UnitPass};
 use crate::kernels::{Gemm, Kernels, Scaled, at, at_mut};
-use crate::model::decoder::LayerGrads;
-use crate::model::tensors::LinearKind;
+use crate::model::pass::LayerGrads;
+use crate::spec::tensors::LinearKind;
 
 /// A projection of the unit.
 #[derive(Debug, Clone, Copy)]
@@ -58,11 +58,11 @@ impl<K: Kernels> Linear<'_, K> {
         if drops {
             self.base(x, residual, y, scratch);
             for Piece { kind, part, .. } in pieces.iter().copied().filter(|piece| piece.place.is_some()) {
-                lora.drop_into(kernels, &pass, kind, false, x, &mut scratch.dropped);
+                lora.drop_into(kernels, &pass, kind, false, x, &mut scratch.adapter.dropped);
                 let product =
                     Gemm::new([n, part.rows, self.input], (false, true), [self.input, self.input, self.out], 0.0);
                 let weight = self.weight(part, &mut scratch.unpacked);
-                kernels.gemm(product, at(&scratch.dropped, 0), weight, at_mut(z, part.column));
+                kernels.gemm(product, at(&scratch.adapter.dropped, 0), weight, at_mut(z, part.column));
                 let taken = self.columns(part, -self.alpha);
                 kernels.add_scaled(taken, None, at(z, part.column), 1.0, at_mut(y, part.column));
             }
@@ -74,7 +74,7 @@ impl<K: Kernels> Linear<'_, K> {
                 (None, None) => beta = 0.0,
             }
         }
-        lora.forward(kernels, &pass, x, z, adapted, scratch);
+        lora.forward(kernels, &pass, x, z, adapted, &mut scratch.adapter);
         for Piece { part, place, .. } in pieces.into_iter().filter(|piece| piece.place.is_some() || !drops) {
             let factors = place.and_then(|place| lora.factors(place));
             let columns = self.columns(part, self.alpha);
@@ -106,7 +106,7 @@ impl<K: Kernels> Linear<'_, K> {
                 kernels.copy_columns(self.pass.n, part.rows, self.out, dy, z);
             }
         }
-        lora.learn(kernels, &pass, x, z, adapted, grads.beta, adapter, scratch);
+        lora.learn(kernels, &pass, x, z, adapted, grads.beta, adapter, &mut scratch.adapter);
     }
 
     /// [`Linear::input_gradient`] behind [`Self::learn_scaled`].
@@ -123,10 +123,10 @@ impl<K: Kernels> Linear<'_, K> {
         let z = &mut kept.scaled[self.unit as usize];
         if !lora.drops(&pass) {
             self.base_input_gradient(z, dx, beta, scratch);
-            return lora.add_input_gradient(kernels, &pass, dx, scratch);
+            return lora.add_input_gradient(kernels, &pass, dx, &mut scratch.adapter);
         }
         self.base_input_gradient(dy, dx, beta, scratch);
-        lora.add_input_gradient(kernels, &pass, dx, scratch);
+        lora.add_input_gradient(kernels, &pass, dx, &mut scratch.adapter);
         for Piece { kind, part, .. } in self.pieces(lora).into_iter().filter(|piece| piece.place.is_some()) {
             let taken = self.columns(part, -1.0);
             kernels.add_scaled(taken, None, at(dy, part.column), 1.0, at_mut(z, part.column));
@@ -134,8 +134,8 @@ impl<K: Kernels> Linear<'_, K> {
             let product = Gemm::new([n, self.input, part.rows], (false, false), leading, 0.0);
             let product = Gemm { alpha: self.alpha, ..product };
             let weight = self.weight(part, &mut scratch.unpacked);
-            kernels.gemm(product, at(z, part.column), weight, at_mut(&mut scratch.spread, 0));
-            lora.drop_into(kernels, &pass, kind, true, &scratch.spread, dx);
+            kernels.gemm(product, at(z, part.column), weight, at_mut(&mut scratch.adapter.spread, 0));
+            lora.drop_into(kernels, &pass, kind, true, &scratch.adapter.spread, dx);
         }
     }
 }

@@ -1,0 +1,6 @@
+//! Models and adapters as files that transformers and PEFT read.
+
+pub mod export;
+pub mod load;
+pub mod merge;
+pub mod peft;

@@ -1,0 +1,77 @@
+//! What a family says of itself.
+
+use crate::spec::config::{ConfigError, ModelConfig, NormKind};
+use crate::spec::read::Reader;
+use crate::spec::read_rope::Outside;
+use crate::spec::rope::Rope;
+
+/// A family.
+#[derive(Debug)]
+pub(in crate::spec) struct Family {
+    /// `model_type` of its files.
+    pub(in crate::spec) model_type: &'static str,
+    /// transformers' class.
+    pub(in crate::spec) architecture: &'static str,
+    /// What that class has where a file says nothing.
+    pub(in crate::spec) defaults: Defaults,
+    /// The norms of a layer, and their modules.
+    pub(in crate::spec) norms: &'static [(NormKind, &'static str)],
+    /// Fills in what a plain model does not have; sizes are known.
+    pub(in crate::spec) build: fn(&Reader<'_>, &mut ModelConfig) -> Result<(), ConfigError>,
+}
+
+/// What a class has where a file says nothing.
+#[derive(Debug)]
+pub(in crate::spec) struct Defaults {
+    pub(in crate::spec) num_key_value_heads: Option<usize>,
+    pub(in crate::spec) head_dim: Option<usize>,
+    pub(in crate::spec) max_position_embeddings: usize,
+    pub(in crate::spec) rms_norm_eps: f64,
+    pub(in crate::spec) rope_theta: f64,
+    pub(in crate::spec) tie_word_embeddings: bool,
+    pub(in crate::spec) bos_token_id: Option<u32>,
+    pub(in crate::spec) eos_token_id: Option<u32>,
+    pub(in crate::spec) pad_token_id: Option<u32>,
+}
+
+impl Defaults {
+    /// Those of `LlamaConfig`.
+    pub(super) const LLAMA: Self = Self {
+        num_key_value_heads: None,
+        head_dim: None,
+        max_position_embeddings: 2048,
+        rms_norm_eps: 1e-6,
+        rope_theta: 10_000.0,
+        tie_word_embeddings: false,
+        bos_token_id: Some(1),
+        eos_token_id: Some(2),
+        pad_token_id: None,
+    };
+}
+
+/// Norms before attention and before the feed-forward layer.
+pub(super) const NORMS_BEFORE: &[(NormKind, &str)] =
+    &[(NormKind::BeforeAttention, "input_layernorm"), (NormKind::BeforeFeedForward, "post_attention_layernorm")];
+
+/// A model of several parts, of which the text model is one of a family here.
+#[derive(Debug)]
+pub(in crate::spec) struct Composite {
+    /// `model_type` of its files.
+    pub(in crate::spec) model_type: &'static str,
+    /// transformers' class.
+    pub(in crate::spec) architecture: &'static str,
+    /// The family of its text model, whose config is `text_config`.
+    pub(in crate::spec) text: &'static Family,
+    /// What the class of `text_config` has where a file says nothing, of sizes that other files always have.
+    pub(in crate::spec) sizes: &'static [(&'static str, u64)],
+    /// What the names of its other parts' tensors begin with, in files.
+    pub(in crate::spec) others: &'static [&'static str],
+}
+
+impl Reader<'_> {
+    /// The one table of a model whose layers rotate alike. See [`Self::given_table`].
+    pub(super) fn one_rope(&self, config: &ModelConfig, family: &Family) -> Result<Rope, ConfigError> {
+        let outside = Outside::new(self.raw_value("rope_theta"), family.defaults.rope_theta);
+        self.rope(&self.given_table()?, config, outside)
+    }
+}

@@ -1,0 +1,94 @@
+//! Gemma 2 and the text models of Gemma 3: norms on both sides of attention and of the feed-forward layer, whose weights are
+//! differences to one, an embedding that is scaled, and layers with a window between those that see everything. Gemma 2 caps
+//! its scores and logits; Gemma 3 has norms of queries and keys, and other rotary frequencies for layers with a window.
+
+use super::family::{Composite, Defaults, Family};
+use crate::kernels::Activation;
+use crate::spec::config::{ConfigError, ModelConfig};
+use crate::spec::read::Reader;
+use crate::spec::read_rope::Outside;
+use crate::spec::tensors::NormKind;
+
+const DEFAULTS: Defaults = Defaults {
+    num_key_value_heads: Some(4),
+    head_dim: Some(256),
+    max_position_embeddings: 8192,
+    tie_word_embeddings: true,
+    bos_token_id: Some(2),
+    eos_token_id: Some(1),
+    pad_token_id: Some(0),
+    ..Defaults::LLAMA
+};
+
+pub(super) const GEMMA2: Family = Family {
+    model_type: "gemma2",
+    architecture: "Gemma2ForCausalLM",
+    defaults: DEFAULTS,
+    norms: &[
+        (NormKind::BeforeAttention, "input_layernorm"),
+        (NormKind::AfterAttention, "post_attention_layernorm"),
+        (NormKind::BeforeFeedForward, "pre_feedforward_layernorm"),
+        (NormKind::AfterFeedForward, "post_feedforward_layernorm"),
+    ],
+    build: |read, config| {
+        build(read, config, &GEMMA2)?;
+        config.attention_cap = read.cap("attn_logit_softcapping", Some(50.0))?;
+        config.logits_cap = read.cap("final_logit_softcapping", Some(30.0))?;
+        let slides = read.sliding_layers(config.num_hidden_layers, |layer| (layer + 1) % 2 != 0)?;
+        config.set_windows(read, read.window(Some(4096))?, &slides)?;
+        config.ropes = vec![read.one_rope(config, &GEMMA2)?];
+        Ok(())
+    },
+};
+
+/// Gemma 3 with its vision tower. The text model is what is trained; attention is causal where there are no images.
+pub(super) const GEMMA3_WITH_IMAGES: Composite = Composite {
+    model_type: "gemma3",
+    architecture: "Gemma3ForConditionalGeneration",
+    text: &GEMMA3,
+    sizes: &[
+        ("vocab_size", 262_208),
+        ("hidden_size", 2304),
+        ("intermediate_size", 9216),
+        ("num_hidden_layers", 26),
+        ("num_attention_heads", 8),
+    ],
+    others: &["vision_tower.", "multi_modal_projector."],
+};
+
+pub(super) const GEMMA3: Family = Family {
+    model_type: "gemma3_text",
+    architecture: "Gemma3ForCausalLM",
+    defaults: Defaults { max_position_embeddings: 131_072, rope_theta: 1_000_000.0, ..DEFAULTS },
+    norms: &[
+        (NormKind::Query, "self_attn.q_norm"),
+        (NormKind::Key, "self_attn.k_norm"),
+        (NormKind::BeforeAttention, "input_layernorm"),
+        (NormKind::AfterAttention, "post_attention_layernorm"),
+        (NormKind::BeforeFeedForward, "pre_feedforward_layernorm"),
+        (NormKind::AfterFeedForward, "post_feedforward_layernorm"),
+    ],
+    build: |read, config| {
+        build(read, config, &GEMMA3)?;
+        config.logits_cap = read.cap("final_logit_softcapping", None)?;
+        let pattern = read.optional_size("sliding_window_pattern")?.unwrap_or(6);
+        let slides = read.sliding_layers(config.num_hidden_layers, |layer| (layer + 1) % pattern != 0)?;
+        config.set_windows(read, read.window(Some(4096))?, &slides)?;
+        let full = Outside::new(read.raw_value("rope_theta"), GEMMA3.defaults.rope_theta);
+        let sliding = Outside::new(read.raw_value("rope_local_base_freq"), 10_000.0);
+        config.ropes = read.ropes_by_layer_type(config, full, sliding)?;
+        config.rope_by_window();
+        Ok(())
+    },
+};
+
+fn build(read: &Reader<'_>, config: &mut ModelConfig, family: &Family) -> Result<(), ConfigError> {
+    read.expect_activation("hidden_activation", &["gelu_pytorch_tanh"])?;
+    let [attention, _] = read.biases(family.architecture, &["attention_bias"])?;
+    (config.qkv_bias, config.o_bias) = (attention, attention);
+    config.activation = Activation::GeluTanh;
+    config.norm_offset = 1.0;
+    config.embedding_scale = Some((config.hidden_size as f64).sqrt() as f32);
+    config.attention_scale = (1.0 / read.factor("query_pre_attn_scalar", 256.0)?.sqrt()) as f32;
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! Granite 4 without experts and without state-space layers: Granite 3 with the modules of a model of experts, rotated or not.
+
+use super::family::{Defaults, Family, NORMS_BEFORE};
+use super::granite;
+use crate::spec::config::{ConfigError, LayerModules, ModelConfig};
+use crate::spec::read::Reader;
+
+pub(super) const GRANITE4: Family = Family {
+    model_type: "granitemoehybrid",
+    architecture: "GraniteMoeHybridForCausalLM",
+    defaults: Defaults::LLAMA,
+    norms: NORMS_BEFORE,
+    build,
+};
+
+fn build(read: &Reader<'_>, config: &mut ModelConfig) -> Result<(), ConfigError> {
+    let experts = read.count("num_local_experts", 8)?;
+    if experts > 0 {
+        return Err(read.unsupported(format!("num_local_experts: {experts}"), "models of experts are not here"));
+    }
+    let kinds = read.raw_value("layer_types").or(read.raw_value("layers_block_type"));
+    let is_attention = |kind: &serde_json::Value| matches!(kind.as_str(), Some("attention" | "full_attention"));
+    let attends = kinds.and_then(serde_json::Value::as_array);
+    if attends.is_none_or(|kinds| kinds.len() != config.num_hidden_layers || !kinds.iter().all(is_attention)) {
+        let feature = format!("layer_types: {}", kinds.unwrap_or(&serde_json::Value::Null));
+        return Err(read.unsupported(feature, "every layer must have attention; state-space layers are not here"));
+    }
+    config.intermediate_size = read.size("shared_intermediate_size")?;
+    config.modules = LayerModules::Shared;
+    granite::multiply(read, config, &GRANITE4, &["attention_bias"])?;
+    match read.text("position_embedding_type") {
+        Some("rope") => {}
+        None | Some("nope") => config.layers.iter_mut().for_each(|layer| layer.rope = None),
+        Some(other) => {
+            let reason = "positions are rotated (`rope`) or not there at all";
+            return Err(read.unsupported(format!("position_embedding_type: {other}"), reason));
+        }
+    }
+    Ok(())
+}

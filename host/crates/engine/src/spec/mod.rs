@@ -1,0 +1,17 @@
+//! What a model is, as data: sizes and constants of its `config.json`, its tensors, and where each lies in an arena.
+//! Whatever differs from family to family is here.
+
+pub mod config;
+mod families;
+mod from_json;
+pub mod layout;
+mod read;
+mod read_rope;
+pub mod rope;
+pub mod stored;
+pub mod tensors;
+#[cfg(test)]
+mod tests;
+
+pub use config::{ConfigError, ModelConfig};
+pub use families::{ARCHITECTURES, COMPOSITE_ARCHITECTURES};

@@ -1,0 +1,327 @@
+//! The tensors of a model: what each of them is, and its name and shape in a checkpoint. The one list from which the loader, the
+//! weight arena, gradients, a random start, weight decay, export and the names of adapters follow. Whoever needs to know what a
+//! tensor is matches on its [`Role`], so a role that is added is missing nowhere.
+
+pub use super::config::NormKind;
+use super::config::{LayerModules, ModelConfig, TEXT_ROOT};
+use crate::kernels::Demands;
+
+/// The projections of a decoder layer. Families that keep several of them as one have that one instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LinearKind {
+    /// Queries.
+    QProj,
+    /// Keys.
+    KProj,
+    /// Values.
+    VProj,
+    /// Queries, keys and values below each other.
+    QkvProj,
+    /// Attention output.
+    OProj,
+    /// Gate of the feed-forward layer.
+    GateProj,
+    /// Input of the feed-forward layer.
+    UpProj,
+    /// Gate and input below each other.
+    GateUpProj,
+    /// Output of the feed-forward layer.
+    DownProj,
+    /// Gate and input of a feed-forward layer that stands where others have one beside their experts.
+    InputLinear,
+    /// Its output.
+    OutputLinear,
+}
+
+impl LinearKind {
+    /// All that any family has, in the order of the arena.
+    pub const ALL: [Self; 11] = [
+        Self::QProj,
+        Self::KProj,
+        Self::VProj,
+        Self::QkvProj,
+        Self::OProj,
+        Self::GateProj,
+        Self::UpProj,
+        Self::GateUpProj,
+        Self::DownProj,
+        Self::InputLinear,
+        Self::OutputLinear,
+    ];
+
+    /// The module's own name: what `lora_target_modules` says.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::QProj => "q_proj",
+            Self::KProj => "k_proj",
+            Self::VProj => "v_proj",
+            Self::QkvProj => "qkv_proj",
+            Self::OProj => "o_proj",
+            Self::GateProj => "gate_proj",
+            Self::UpProj => "up_proj",
+            Self::GateUpProj => "gate_up_proj",
+            Self::DownProj => "down_proj",
+            Self::InputLinear => "input_linear",
+            Self::OutputLinear => "output_linear",
+        }
+    }
+
+    /// The module's path inside a layer.
+    pub fn path(self) -> String {
+        let parent = match self {
+            Self::QProj | Self::KProj | Self::VProj | Self::QkvProj | Self::OProj => "self_attn",
+            Self::GateProj | Self::UpProj | Self::GateUpProj | Self::DownProj => "mlp",
+            Self::InputLinear | Self::OutputLinear => "shared_mlp",
+        };
+        format!("{parent}.{}", self.name())
+    }
+
+    /// The unit that it is computed in.
+    pub fn unit(self) -> Unit {
+        match self {
+            Self::QProj | Self::KProj | Self::VProj | Self::QkvProj => Unit::Qkv,
+            Self::OProj => Unit::O,
+            Self::GateProj | Self::UpProj | Self::GateUpProj | Self::InputLinear => Unit::GateUp,
+            Self::DownProj | Self::OutputLinear => Unit::Down,
+        }
+    }
+
+    /// The kind with this module name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Rows and columns of its weight.
+    pub fn shape(self, config: &ModelConfig) -> (usize, usize) {
+        let (h, ffn) = (config.hidden_size, config.intermediate_size);
+        let (q, kv) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
+        match self {
+            Self::QProj => (q, h),
+            Self::KProj | Self::VProj => (kv, h),
+            Self::QkvProj => (q + 2 * kv, h),
+            Self::OProj => (h, q),
+            Self::GateProj | Self::UpProj => (ffn, h),
+            Self::GateUpProj | Self::InputLinear => (2 * ffn, h),
+            Self::DownProj | Self::OutputLinear => (h, ffn),
+        }
+    }
+}
+
+/// Projections that read the same input: one product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// Query, key and value.
+    Qkv,
+    /// Attention output.
+    O,
+    /// Gate and up.
+    GateUp,
+    /// Feed-forward output.
+    Down,
+}
+
+impl Unit {
+    /// All units of a layer, in the order of the arena.
+    pub const ALL: [Self; 4] = [Self::Qkv, Self::O, Self::GateUp, Self::Down];
+
+    /// Its projections in a model, in the order of the arena.
+    pub fn kinds(self, config: &ModelConfig) -> &'static [LinearKind] {
+        match (self, config.modules) {
+            (Self::Qkv, LayerModules::Fused) => &[LinearKind::QkvProj],
+            (Self::Qkv, _) => &[LinearKind::QProj, LinearKind::KProj, LinearKind::VProj],
+            (Self::O, _) => &[LinearKind::OProj],
+            (Self::GateUp, LayerModules::Apart) => &[LinearKind::GateProj, LinearKind::UpProj],
+            (Self::GateUp, LayerModules::Fused) => &[LinearKind::GateUpProj],
+            (Self::GateUp, LayerModules::Shared) => &[LinearKind::InputLinear],
+            (Self::Down, LayerModules::Shared) => &[LinearKind::OutputLinear],
+            (Self::Down, _) => &[LinearKind::DownProj],
+        }
+    }
+
+    /// Its projections have a bias.
+    pub fn has_bias(self, config: &ModelConfig) -> bool {
+        match self {
+            Self::Qkv => config.qkv_bias,
+            Self::O => config.o_bias,
+            Self::GateUp | Self::Down => config.mlp_bias,
+        }
+    }
+}
+
+impl ModelConfig {
+    /// What it asks of a device.
+    pub fn demands(&self) -> Demands {
+        Demands {
+            attention: self.attention(),
+            window: self.smallest_window(),
+            widest_norm: self.norms.iter().map(|(kind, _)| kind.width(self)).fold(self.hidden_size, usize::max),
+            is_packed: self.quantization.is_some(),
+        }
+    }
+
+    /// Every layer has this norm.
+    pub fn has_norm(&self, kind: NormKind) -> bool {
+        self.norms.iter().any(|(own, _)| *own == kind)
+    }
+
+    /// The projections of a layer, in the order of the arena.
+    pub fn linears(&self) -> impl Iterator<Item = LinearKind> {
+        Unit::ALL.into_iter().flat_map(|unit| unit.kinds(self)).copied()
+    }
+
+    /// Elements of all parameters, without a list of them: what a file asks for is known before anything is made of it.
+    pub(super) fn elements(&self) -> u128 {
+        let count = |layers: usize| -> u128 {
+            let shapes = tensors(self, layers).into_iter();
+            shapes.map(|spec| spec.shape.iter().map(|&size| size as u128).product::<u128>()).sum()
+        };
+        let without = count(0);
+        without + (count(1) - without) * self.num_hidden_layers as u128
+    }
+
+    /// Every tensor, in transformers' order.
+    pub fn parameters(&self) -> Vec<TensorSpec> {
+        tensors(self, self.num_hidden_layers)
+    }
+}
+
+impl NormKind {
+    /// How many there are.
+    pub const COUNT: usize = 6;
+
+    /// Elements of its weight.
+    pub fn width(self, config: &ModelConfig) -> usize {
+        let heads = match self {
+            Self::Query => config.num_attention_heads,
+            Self::Key => config.num_key_value_heads,
+            _ => return config.hidden_size,
+        };
+        if config.norms_whole_heads { heads * config.head_dim } else { config.head_dim }
+    }
+}
+
+/// What a tensor is to the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Token embedding, `[vocab_size, hidden_size]`.
+    Embedding,
+    /// Norm of a layer.
+    Norm(NormKind),
+    /// Weight of a projection, `[out, in]`.
+    Linear(LinearKind),
+    /// Bias of a projection, `[out]`.
+    Bias(LinearKind),
+    /// Norm behind the last layer.
+    FinalNorm,
+    /// Output projection, where it is not the embedding.
+    Head,
+}
+
+/// What a tensor holds before training from scratch (`_init_weights` of transformers).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Normal with the config's `initializer_range`.
+    Normal,
+    /// One everywhere.
+    Ones,
+    /// Zero everywhere.
+    Zeros,
+}
+
+impl Role {
+    /// Weight decay applies: to all but norms and biases (`get_decay_parameter_names` of transformers).
+    pub fn decays(self) -> bool {
+        match self {
+            Self::Embedding | Self::Linear(_) | Self::Head => true,
+            Self::Norm(_) | Self::FinalNorm | Self::Bias(_) => false,
+        }
+    }
+
+    /// Its values before training from scratch.
+    pub fn start(self, config: &ModelConfig) -> Start {
+        match self {
+            Self::Embedding | Self::Linear(_) | Self::Head => Start::Normal,
+            Self::Norm(_) | Self::FinalNorm if config.norm_offset == 0.0 => Start::Ones,
+            Self::Norm(_) | Self::FinalNorm | Self::Bias(_) => Start::Zeros,
+        }
+    }
+
+    /// Place in the arena, within its layer or outside of the layers. Tensors of one place follow each other without a gap:
+    /// projections that read the same input are one matrix.
+    pub(super) fn place(self) -> usize {
+        match self {
+            Self::Embedding | Self::Norm(NormKind::BeforeAttention) => 0,
+            Self::Linear(kind) => 10 + kind.unit() as usize * 10,
+            Self::Bias(kind) => 11 + kind.unit() as usize * 10,
+            Self::Norm(NormKind::Query) => 12 + Unit::Qkv as usize * 10,
+            Self::Norm(NormKind::Key) => 13 + Unit::Qkv as usize * 10,
+            Self::Norm(NormKind::AfterAttention) => 12 + Unit::O as usize * 10,
+            Self::Norm(NormKind::BeforeFeedForward) => 13 + Unit::O as usize * 10,
+            Self::Norm(NormKind::AfterFeedForward) => 12 + Unit::Down as usize * 10,
+            Self::FinalNorm => 50,
+            Self::Head => 51,
+        }
+    }
+}
+
+/// A tensor as a checkpoint has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// What it is.
+    pub role: Role,
+    /// The decoder layer that it belongs to.
+    pub layer: Option<usize>,
+    /// Its name in transformers.
+    pub name: String,
+    /// Its shape in transformers, row-major.
+    pub shape: Vec<usize>,
+}
+
+/// The tensors of a model with so many layers, in transformers' order.
+pub(super) fn tensors(config: &ModelConfig, layers: usize) -> Vec<TensorSpec> {
+    let h = config.hidden_size;
+    let mut all = Vec::new();
+    let mut add = |role, layer, name: String, shape: &[usize]| {
+        all.push(TensorSpec { role, layer, name, shape: shape.to_vec() });
+    };
+    let root = config.root;
+    add(Role::Embedding, None, format!("{root}.embed_tokens.weight"), &[config.vocab_size, h]);
+    for layer in 0..layers {
+        let name = |module: &str| format!("{root}.layers.{layer}.{module}.weight");
+        for &kind in Unit::ALL.iter().flat_map(|unit| unit.kinds(config)) {
+            let (rows, columns) = kind.shape(config);
+            add(Role::Linear(kind), Some(layer), name(&kind.path()), &[rows, columns]);
+            if kind.unit().has_bias(config) {
+                add(Role::Bias(kind), Some(layer), format!("{root}.layers.{layer}.{}.bias", kind.path()), &[rows]);
+            }
+        }
+        for &(kind, module) in config.norms {
+            add(Role::Norm(kind), Some(layer), name(module), &[kind.width(config)]);
+        }
+    }
+    add(Role::FinalNorm, None, format!("{root}.norm.weight"), &[h]);
+    if !config.tie_word_embeddings {
+        add(Role::Head, None, "lm_head.weight".into(), &[config.vocab_size, h]);
+    }
+    all
+}
+
+/// What the names of a text model's tensors begin with in files of a model of several parts; transformers renames them when it
+/// loads and when it saves.
+const IN_FILES: [(&str, &str); 2] =
+    [("language_model.model.", "model.language_model."), ("language_model.lm_head.", "lm_head.")];
+
+/// The name that a tensor of a file has in the model.
+pub fn name_in_model(name: &str) -> String {
+    let known = IN_FILES.iter().find_map(|(file, model)| Some(format!("{model}{}", name.strip_prefix(file)?)));
+    known.unwrap_or_else(|| name.to_owned())
+}
+
+/// The name that a tensor of a model has in files.
+pub fn name_in_files(config: &ModelConfig, name: &str) -> String {
+    if config.root != TEXT_ROOT {
+        return name.to_owned();
+    }
+    let known = IN_FILES.iter().find_map(|(file, model)| Some(format!("{file}{}", name.strip_prefix(model)?)));
+    known.unwrap_or_else(|| name.to_owned())
+}

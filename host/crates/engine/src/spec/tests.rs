@@ -1,0 +1,201 @@
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::config::*;
+use super::rope::*;
+
+const GOOD: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 96,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100,
+    "eos_token_id": [2, 3], "rope_theta": 5000.0}"#;
+
+fn read(edit: &str) -> Result<ModelConfig, ConfigError> {
+    let mut raw: Map<String, Value> = serde_json::from_str(GOOD).unwrap();
+    raw.extend(serde_json::from_str::<Map<String, Value>>(edit).unwrap());
+    ModelConfig::from_json(&Value::Object(raw).to_string(), Path::new("m/config.json"))
+}
+
+#[test]
+fn reads_both_spellings_of_rotary_settings() {
+    assert_eq!(read("{}").unwrap().eos_token_id, [2, 3]);
+    assert!((read("{}").unwrap().ropes[0].theta - 5000.0).abs() < 1e-9);
+    let llama3 =
+        r#""factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192"#;
+    let old = read(&format!(r#"{{"rope_scaling": {{"rope_type": "llama3", {llama3}}}}}"#)).unwrap();
+    let new =
+        read(&format!(r#"{{"rope_parameters": {{"rope_theta": 5000.0, "rope_type": "llama3", {llama3}}}}}"#)).unwrap();
+    assert_eq!(old.ropes, new.ropes);
+}
+
+#[test]
+fn what_is_wrong_or_unknown_is_named() {
+    for (edit, expected) in [
+        (r#"{"hidden_size": 0}"#, "`hidden_size` is 0"),
+        (r#"{"hidden_size": 65}"#, "not a multiple of `num_attention_heads`"),
+        (r#"{"num_key_value_heads": 3}"#, "not a multiple of `num_key_value_heads`"),
+        (r#"{"vocab_size": -1}"#, "`vocab_size` is -1"),
+        (r#"{"vocab_size": 200000000, "hidden_size": 200000000, "head_dim": 2}"#, "more than 1099511627776 parameters"),
+        (r#"{"architectures": ["GPT2LMHeadModel"]}"#, "asks for `architecture GPT2LMHeadModel`"),
+        (r#"{"architectures": ["MistralForCausalLM"], "attention_bias": true}"#, "asks for `attention_bias: true`"),
+        (r#"{"architectures": ["Qwen2ForCausalLM"], "mlp_bias": true}"#, "asks for `mlp_bias: true`"),
+        (
+            r#"{"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": true, "max_window_layers": "x"}"#,
+            "`max_window_layers` is \"x\", not a whole number",
+        ),
+        (r#"{"architectures": ["MistralForCausalLM"], "sliding_window": 0}"#, "`sliding_window` is 0"),
+        (
+            r#"{"architectures": ["Gemma2ForCausalLM"], "hidden_act": null, "sliding_window": null}"#,
+            "layers with a sliding window, but no `sliding_window`",
+        ),
+        (
+            r#"{"architectures": ["Gemma2ForCausalLM"], "hidden_activation": "gelu"}"#,
+            "asks for `hidden_activation: gelu`",
+        ),
+        (
+            r#"{"architectures": ["Qwen3ForCausalLM"], "layer_types": ["full_attention", "linear_attention"]}"#,
+            "asks for `layer_types: \"linear_attention\"`",
+        ),
+        (r#"{"architectures": ["Qwen3ForCausalLM"], "layer_types": []}"#, "`layer_types` is not a list of 2 texts"),
+        (r#"{"architectures": ["SmolLM3ForCausalLM"], "no_rope_layers": [1, 2]}"#, "is not a list of 2 zeros and ones"),
+        (
+            r#"{"architectures": ["GraniteForCausalLM"], "logits_scaling": 0}"#,
+            "`logits_scaling` is 0, not a number above 0",
+        ),
+        (r#"{"architectures": ["Phi3ForCausalLM"], "resid_pdrop": 0.1}"#, "asks for `resid_pdrop`"),
+        (r#"{"architectures": ["Phi3ForCausalLM"], "partial_rotary_factor": 0.01}"#, "has no halves to rotate"),
+        (
+            r#"{"architectures": ["Phi3ForCausalLM"], "rope_scaling": {"type": "su", "short_factor": [1], "long_factor": []}}"#,
+            "needs `short_factor`, a list of 8 numbers",
+        ),
+        (r#"{"model_type": "gemma"}"#, "asks for `model_type gemma`"),
+        (r#"{"tie_word_embeddings": "true"}"#, "`tie_word_embeddings` is \"true\", not true or false"),
+        (r#"{"attention_bias": 1}"#, "`attention_bias` is 1, not true or false"),
+        (r#"{"rope_scaling": "linear"}"#, "`rope_scaling` is \"linear\", not an object"),
+        (r#"{"rope_parameters": {"rope_type": null, "factor": 2}}"#, "`rope_type` is null"),
+        (r#"{"rope_theta": null}"#, "`rope_theta` is null"),
+        (r#"{"partial_rotary_factor": 0.5}"#, "asks for `partial_rotary_factor: 0.5`"),
+        (
+            r#"{"rope_scaling": {"type": "llama3", "factor": 2, "low_freq_factor": 4, "high_freq_factor": 4}}"#,
+            "`high_freq_factor` 4 is not above `low_freq_factor` 4",
+        ),
+        (r#"{"hidden_act": "gelu"}"#, "asks for `hidden_act: gelu`"),
+        (r#"{"rope_scaling": {"type": "longrope", "factor": 2}}"#, "needs `short_factor`, a list of 8 numbers"),
+        (r#"{"rope_scaling": {"type": "mrope", "factor": 2}}"#, "asks for `rope_type: mrope`"),
+        (r#"{"rope_scaling": {"type": "yarn"}}"#, "rotary scaling `yarn` needs `factor` above 0"),
+        (r#"{"rope_scaling": {"type": "yarn", "factor": 2, "truncate": 1}}"#, "`truncate` is 1, not true or false"),
+        (r#"{"rope_theta": 1, "rope_scaling": {"type": "yarn", "factor": 2}}"#, "needs `rope_theta` above 1"),
+        (r#"{"rope_scaling": {"type": "linear"}}"#, "needs `factor` above 0"),
+        (r#"{"eos_token_id": "x"}"#, "not a token id"),
+    ] {
+        let message = read(edit).unwrap_err().to_string();
+        assert!(message.contains(expected), "{edit}: {message}");
+    }
+}
+
+/// Values of transformers 5.24: `AutoConfig.from_pretrained` of the same objects.
+#[test]
+fn what_is_absent_has_the_value_of_its_class() {
+    let sizes = r#""hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 8,
+        "vocab_size": 100"#;
+    let of = |more: &str| ModelConfig::from_json(&format!("{{{sizes}, {more}}}"), Path::new("config.json")).unwrap();
+    let (llama, mistral) = (of(r#""model_type": "llama""#), of(r#""model_type": "mistral""#));
+    let seen = |config: &ModelConfig| {
+        (config.num_key_value_heads, config.max_position_embeddings, config.smallest_window(), config.rms_norm_eps)
+    };
+    assert_eq!(seen(&llama), (8, 2048, None, 1e-6));
+    assert_eq!(seen(&mistral), (8, 131_072, Some(4096), 1e-6));
+    assert_eq!(of(r#""model_type": "mistral", "num_attention_heads": 16"#).num_key_value_heads, 8);
+    for config in [&llama, &mistral] {
+        assert_eq!((config.bos_token_id, &config.eos_token_id[..], config.pad_token_id), (Some(1), &[2][..], None));
+        assert!((config.ropes[0].theta - 10_000.0).abs() < 1e-9);
+    }
+    let null = of(r#""model_type": "mistral", "sliding_window": null, "bos_token_id": null, "eos_token_id": null"#);
+    assert_eq!((null.smallest_window(), null.bos_token_id, null.eos_token_id.len()), (None, None, 0));
+    assert_eq!(of(r#""model_type": "llama", "pad_token_id": -1"#).pad_token_id, None);
+    // transformers builds the class of `model_type`, whatever `architectures` says.
+    let both = of(r#""model_type": "llama", "architectures": ["MistralForCausalLM"]"#);
+    assert_eq!((both.architecture.as_str(), both.smallest_window()), ("LlamaForCausalLM", None));
+}
+
+#[test]
+fn qwen2_has_biases_and_a_window_where_it_is_switched_on() {
+    let qwen2 = |more: &str| read(&format!(r#"{{"architectures": ["Qwen2ForCausalLM"]{more}}}"#)).unwrap();
+    let plain = qwen2("");
+    assert_eq!([plain.qkv_bias, plain.o_bias, plain.mlp_bias], [true, false, false]);
+    assert_eq!((plain.smallest_window(), plain.bos_token_id), (None, None));
+    let names: Vec<String> = plain.parameters().into_iter().map(|spec| spec.name).collect();
+    assert_eq!(
+        names[1..4],
+        ["q_proj.weight", "q_proj.bias", "k_proj.weight"].map(|name| format!("model.layers.0.self_attn.{name}"))
+    );
+    // The first layers see everything: `max_window_layers` of them.
+    let window = |layers: u32| qwen2(&format!(r#", "use_sliding_window": true, "max_window_layers": {layers}"#));
+    assert_eq!((window(1).smallest_window(), window(28).smallest_window()), (Some(4096), None));
+    let typed =
+        r#", "use_sliding_window": true, "sliding_window": 8, "layer_types": ["full_attention", "sliding_attention"]"#;
+    assert_eq!(qwen2(typed).smallest_window(), Some(8));
+    let llama = read(r#"{"attention_bias": true, "mlp_bias": true}"#).unwrap();
+    assert_eq!([llama.qkv_bias, llama.o_bias, llama.mlp_bias], [true; 3]);
+}
+
+/// As the classes of transformers 5.23 build their layers.
+#[test]
+fn layers_have_the_windows_and_rotations_of_their_class() {
+    let of = |class: &str, more: &str| {
+        read(&format!(r#"{{"architectures": ["{class}"], "num_hidden_layers": 4{more}}}"#)).unwrap()
+    };
+    let windows = |config: &ModelConfig| config.layers.iter().map(|layer| layer.window).collect::<Vec<_>>();
+    let off = r#", "sliding_window": 8, "use_sliding_window": false"#;
+    // A Llama has no windows, and Mistral has no such switch.
+    assert_eq!(windows(&of("LlamaForCausalLM", off)), [None; 4]);
+    assert_eq!(windows(&of("MistralForCausalLM", off)), [Some(8); 4]);
+    assert_eq!(windows(&of("Qwen3ForCausalLM", off)), [None; 4]);
+    assert_eq!(windows(&of("Gemma2ForCausalLM", r#", "sliding_window": 8"#)), [Some(8), None, Some(8), None]);
+    let types = r#", "sliding_window": 8, "layer_types":
+        ["full_attention", "sliding_attention", "full_attention", "full_attention"]"#;
+    assert_eq!(windows(&of("MinistralForCausalLM", types)), [None, Some(8), None, None]);
+    let gemma3 = of("Gemma3ForCausalLM", r#", "sliding_window": 8, "sliding_window_pattern": 2, "rope_theta": 1000.0"#);
+    assert_eq!(windows(&gemma3), [Some(8), None, Some(8), None]);
+    assert_eq!(gemma3.layers.iter().map(|layer| layer.rope).collect::<Vec<_>>(), [1, 0, 1, 0].map(Some));
+    assert_eq!(gemma3.ropes.iter().map(|rope| rope.theta).collect::<Vec<_>>(), [1000.0, 10_000.0]);
+    let smollm3 = of("SmolLM3ForCausalLM", "");
+    assert_eq!(smollm3.layers.iter().map(|layer| layer.rope).collect::<Vec<_>>(), [Some(0), Some(0), Some(0), None]);
+}
+
+/// Values of transformers 5.24: `AutoConfig.from_pretrained(…).rope_parameters`.
+#[test]
+fn of_two_rotary_tables_rope_scaling_wins() {
+    let linear = |factor: u32, more: &str| format!(r#"{{"rope_type": "linear", "factor": {factor}{more}}}"#);
+    let new = linear(4, r#", "rope_theta": 500000.0"#);
+    let both = read(&format!(r#"{{"rope_scaling": {}, "rope_parameters": {new}}}"#, linear(2, ""))).unwrap();
+    let linear_of =
+        |theta: f64, factor: f64| vec![Rope { theta, rotary_dim: 16, scaling: Some(RopeScaling::Linear { factor }) }];
+    assert_eq!(both.ropes, linear_of(5000.0, 2.0));
+    assert!(both.has_two_ropes());
+    for empty in ["null", "{}"] {
+        let one = read(&format!(r#"{{"rope_scaling": {empty}, "rope_parameters": {new}}}"#)).unwrap();
+        assert_eq!(one.ropes, linear_of(500_000.0, 4.0));
+        assert!(!one.has_two_ropes());
+    }
+    let named = read(r#"{"rope_scaling": {"type": "linear", "rope_type": "default", "factor": 3.0}}"#).unwrap();
+    assert_eq!(named.ropes[0].scaling, None);
+}
+
+#[test]
+fn llama3_scaling_falls_back_on_the_positions_of_the_model() {
+    let factors = r#""rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0"#;
+    let config = read(&format!(r#"{{"max_position_embeddings": 9999, "rope_scaling": {{{factors}}}}}"#)).unwrap();
+    let Some(RopeScaling::Llama3 { original_max_position_embeddings, .. }) = config.ropes[0].scaling else { panic!() };
+    assert!((original_max_position_embeddings - 9999.0).abs() < 1e-9);
+}
+
+#[test]
+fn what_a_run_changes_is_in_what_is_exported() {
+    let mut config = read(r#"{"tie_word_embeddings": true}"#).unwrap();
+    config.untie();
+    config.set_token_ids(None, &[2, 3, 7], Some(5));
+    assert_eq!(config.raw["tie_word_embeddings"], false);
+    assert_eq!(config.raw["eos_token_id"], serde_json::json!([2, 3, 7]));
+    assert_eq!((config.raw.get("bos_token_id"), &config.raw["pad_token_id"]), (None, &5.into()));
+    assert!(config.parameters().iter().any(|spec| spec.name == "lm_head.weight"));
+}

@@ -1,0 +1,14 @@
+//! What a checkpoint holds: its files, read, checked and handed on tensor by tensor; and packing.
+
+pub mod bitsandbytes;
+mod complete;
+pub mod files;
+pub mod load;
+pub mod packed;
+pub mod twice;
+
+pub(crate) use complete::rows_after;
+pub use files::{TensorHeader, WeightHeaders, WeightSource, WeightsError, read_headers};
+pub(crate) use files::{map, parse, to_f32, width_of};
+pub use load::{check_headers, digest, largest_read, load};
+pub(crate) use load::{is_of_another_part, others};
