@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use engine::kernels::cpu::CpuKernels;
-use engine::kernels::{Format, Gemm, Kernels, at, at_mut};
+use engine::kernels::{Format, Gemm, Memory as _, Queue as _, TensorOps as _, at, at_mut};
 use engine::rng::normal_at;
 
 #[expect(clippy::print_stdout, reason = "it is what a benchmark is for")]

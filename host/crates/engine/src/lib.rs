@@ -1,6 +1,6 @@
 //! The compute half of the trainer: model, adapters, optimizer and generation, on the devices of [`kernels`].
 //!
-//! A training step is an explicit forward and backward pass, layer by layer, over flat arenas ([`model::layout`]). The
+//! A training step is an explicit forward and backward pass, layer by layer, over flat arenas ([`spec::layout`]). The
 //! schedule is written once against the [`kernels::Kernels`] trait; a device is an implementation of that trait.
 //! Batches are documents of any length put end to end ([`Batch`]): nothing is ever padded.
 

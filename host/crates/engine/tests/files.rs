@@ -11,7 +11,7 @@ use engine::adapter::{LoraConfig, Modules, Saved};
 use engine::files::export::{SHARD_BYTES, export_model};
 use engine::files::peft::export_adapter;
 use engine::generate::{GenerateOptions, generate};
-use engine::kernels::{Kernels as _, at};
+use engine::kernels::{Memory as _, at};
 use engine::model::Model;
 use engine::optim::AdamWConfig;
 use engine::spec::config::ModelConfig;

@@ -4,7 +4,7 @@ mod emulator;
 mod fixture;
 
 use engine::kernels::cpu::CpuKernels;
-use engine::kernels::{Demands, Format, Kernels, Packing, Precision, at, at_mut, scale_values};
+use engine::kernels::{Demands, Format, Kernels, Packing, Precision, Queue as _, at, at_mut, scale_values};
 use engine::spec::config::ModelConfig;
 use engine::spec::config::Quantization;
 use engine::weights::packed::pack;

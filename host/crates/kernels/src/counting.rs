@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::cpu::{attention, cross_entropy, matmul};
 use super::cuda::plan;
 use super::{
-    Activation, AdamState, AdamStep, AttentionShape, DropoutKey, Format, Gemm, Head, Kernels, LossGradients, Norm,
-    Packed, Precision, Rotation, Rows, Scaled, Segment, Totals, View, ViewMut,
+    Activation, AdamState, AdamStep, Attended, AttentionShape, Cache, CacheMut, DropoutKey, Format, Gemm, Head,
+    LayerAttention, LossGradients, Memory, Norm, Normed, OptimizerOps, Packed, Precision, Queue, Rotation, Rows,
+    Scaled, Segment, TensorOps, Totals, View, ViewMut,
 };
 use crate::IGNORE;
 
@@ -142,20 +143,8 @@ pub struct CountedRows {
     targets: usize,
 }
 
-impl Kernels for Counting {
+impl Memory for Counting {
     type Buffer = Counted;
-    type Staged = CountedRows;
-    type Tally = ();
-    type Segments = ();
-    type Repeats = ();
-
-    fn precision(&self) -> Precision {
-        self.profile.precision()
-    }
-
-    fn padded(&self, rows: usize) -> usize {
-        if self.profile == Profile::Cpu { rows } else { plan::padded(rows) }
-    }
 
     fn alloc(&self, format: Format, len: usize) -> Counted {
         let kind = if format == Format::Exact { Precision::F32 } else { self.profile.precision() };
@@ -169,6 +158,30 @@ impl Kernels for Counting {
         buffer.bytes
     }
 
+    fn download(&self, _: Read<'_>, _: &mut [f32]) {}
+
+    fn upload(&self, _: &[f32], _: Write<'_>) {}
+
+    fn put_words(&self, _: &[u32], _: Write<'_>) {}
+
+    fn copy(&self, _: usize, _: Read<'_>, _: Write<'_>) {}
+
+    fn zero(&self, _: usize, _: Write<'_>) {}
+}
+
+impl Queue for Counting {
+    type Staged = CountedRows;
+    type Tally = ();
+    type Repeats = ();
+
+    fn precision(&self) -> Precision {
+        self.profile.precision()
+    }
+
+    fn padded(&self, rows: usize) -> usize {
+        if self.profile == Profile::Cpu { rows } else { plan::padded(rows) }
+    }
+
     fn stage(&self, rows: Rows<'_>, staged: &mut Option<CountedRows>) {
         let targets = rows.targets.map_or(&[][..], |targets| targets.tokens);
         *staged = Some(CountedRows {
@@ -179,12 +192,17 @@ impl Kernels for Counting {
     }
 
     fn tally(&self) {}
+
     fn clear(&self, (): &mut ()) {}
 
     fn totals(&self, (): &()) -> Totals {
         Totals::default()
     }
 
+    fn weigh(&self, _: &[f32], _: f32, _: &mut CountedRows) {}
+}
+
+impl TensorOps for Counting {
     fn gemm(&self, gemm: Gemm, _: Read<'_>, _: Read<'_>, _: Write<'_>) {
         if self.profile != Profile::Cpu {
             return;
@@ -192,30 +210,21 @@ impl Kernels for Counting {
         self.counters.products.fetch_max(matmul::scratch_bytes(gemm) as u64, Ordering::Relaxed);
     }
 
-    fn attention(
-        &self,
-        shape: AttentionShape,
-        window: Option<usize>,
-        rows: &CountedRows,
-        _: Read<'_>,
-        _: Write<'_>,
-        _: Write<'_>,
-    ) {
+    fn attention(&self, attention: LayerAttention, rows: &CountedRows, _: Read<'_>, _: Write<'_>, _: Write<'_>) {
+        let LayerAttention { shape, window } = attention;
         self.scores(&rows.doc_lens, false);
         self.fused(shape, window, &rows.doc_lens);
     }
 
     fn attention_backward(
         &self,
-        shape: AttentionShape,
-        window: Option<usize>,
+        attention: LayerAttention,
         rows: &CountedRows,
-        _: Read<'_>,
-        _: Read<'_>,
-        _: Read<'_>,
+        _: Attended<'_, Counted>,
         _: Read<'_>,
         _: Write<'_>,
     ) {
+        let LayerAttention { shape, window } = attention;
         self.scores(&rows.doc_lens, true);
         self.fused(shape, window, &rows.doc_lens);
         self.room(|_, _| plan::attention_bytes(plan::padded(rows.rows), shape.heads));
@@ -242,31 +251,27 @@ impl Kernels for Counting {
     }
 
     fn add_loss(&self, _: &CountedRows, _: Read<'_>, (): &mut ()) {}
-    fn weigh(&self, _: &[f32], _: f32, _: &mut CountedRows) {}
-    fn sum_of_squares(&self, _: usize, _: Read<'_>, (): &mut ()) {}
-    fn clip(&self, _: Option<f64>, (): &mut ()) {}
-    fn segments(&self, _: &[Segment]) {}
 
-    fn download(&self, _: Read<'_>, _: &mut [f32]) {}
-    fn upload(&self, _: &[f32], _: Write<'_>) {}
-    fn put_words(&self, _: &[u32], _: Write<'_>) {}
     fn unpack(&self, _: Packed, _: &Counted, _: Write<'_>) {}
-    fn copy(&self, _: usize, _: Read<'_>, _: Write<'_>) {}
-    fn zero(&self, _: usize, _: Write<'_>) {}
+
     fn embed(&self, _: usize, _: &CountedRows, _: Read<'_>, _: Write<'_>) {}
+
     fn embed_backward(&self, h: usize, rows: &CountedRows, _: Read<'_>, _: Write<'_>) {
         self.room(|_, _| plan::embedding_bytes(plan::padded(rows.rows), h));
     }
+
     fn scale(&self, _: usize, _: f32, _: Write<'_>) {}
+
     fn copy_columns(&self, _: usize, _: usize, _: usize, _: Read<'_>, _: Write<'_>) {}
+
     fn rmsnorm(&self, _: Norm, _: Read<'_>, _: Read<'_>, _: Option<Read<'_>>, _: Write<'_>, _: Write<'_>) {}
-    fn rmsnorm_again(&self, _: Norm, _: Read<'_>, _: Read<'_>, _: Read<'_>, _: Write<'_>) {}
+
+    fn rmsnorm_again(&self, _: Norm, _: Normed<'_, Counted>, _: Write<'_>) {}
+
     fn rmsnorm_backward(
         &self,
         norm: Norm,
-        _: Read<'_>,
-        _: Read<'_>,
-        _: Read<'_>,
+        _: Normed<'_, Counted>,
         _: Option<Read<'_>>,
         _: Write<'_>,
         dw: Option<(Write<'_>, f32)>,
@@ -275,25 +280,34 @@ impl Kernels for Counting {
             self.room(|_, multiprocessors| plan::norm_bytes(norm.count(), norm.width, multiprocessors));
         }
     }
+
     fn row_norms(&self, _: usize, _: usize, _: Read<'_>, _: Read<'_>, _: Write<'_>) {}
+
     fn add_scaled(&self, _: Scaled, _: Option<(Read<'_>, Read<'_>)>, _: Read<'_>, _: f32, _: Write<'_>) {}
+
     fn add_scaled_backward(&self, _: Scaled, _: (Read<'_>, Read<'_>), _: Read<'_>, _: Write<'_>, _: (Write<'_>, f32)) {}
+
     fn rope(&self, _: Rotation, _: &CountedRows, _: Read<'_>, _: bool, _: Write<'_>) {}
-    fn append(&self, _: AttentionShape, _: &CountedRows, _: usize, _: Read<'_>, _: Write<'_>, _: Write<'_>) {}
-    fn attention_cached(
-        &self,
-        _: AttentionShape,
-        _: Option<usize>,
-        _: &CountedRows,
-        _: usize,
-        _: Read<'_>,
-        _: Read<'_>,
-        _: Read<'_>,
-        _: Write<'_>,
-    ) {
-    }
+
+    fn append(&self, _: AttentionShape, _: &CountedRows, _: Read<'_>, _: CacheMut<'_, Counted>) {}
+
+    fn attention_cached(&self, _: LayerAttention, _: &CountedRows, _: Read<'_>, _: Cache<'_, Counted>, _: Write<'_>) {}
+
     fn glu(&self, _: Activation, _: usize, _: usize, _: Read<'_>, _: Write<'_>) {}
+
     fn glu_backward(&self, _: Activation, _: usize, _: usize, _: Read<'_>, _: Write<'_>) {}
+
     fn dropout(&self, _: &CountedRows, _: usize, _: DropoutKey, _: bool, _: Read<'_>, _: Write<'_>) {}
+}
+
+impl OptimizerOps for Counting {
+    type Segments = ();
+
+    fn sum_of_squares(&self, _: usize, _: Read<'_>, (): &mut ()) {}
+
+    fn clip(&self, _: Option<f64>, (): &mut ()) {}
+
+    fn segments(&self, _: &[Segment]) {}
+
     fn adamw(&self, _: AdamStep, (): &(), (): &(), _: AdamState<'_, Counted>) {}
 }

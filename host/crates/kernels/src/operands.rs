@@ -4,7 +4,10 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use crate::ViewMut;
+use crate::buffer::{View, ViewMut};
+
+/// A position whose next token is not learned.
+pub const IGNORE: u32 = u32::MAX;
 
 /// `C[m, n] = alpha * op(A)[m, k] * op(B)[k, n] + beta * C`. With `beta` 0, what `C` held is ignored.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,6 +79,48 @@ impl AttentionShape {
     }
 }
 
+/// Attention of one layer: causal, inside each document.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LayerAttention {
+    /// Its sizes.
+    pub shape: AttentionShape,
+    /// A row sees itself and the `window - 1` rows before it; none sees the whole document.
+    pub window: Option<usize>,
+}
+
+/// What attention's backward pass needs of its forward pass.
+#[derive(Debug)]
+pub struct Attended<'a, B> {
+    /// The packed rows, `[n, packed]`.
+    pub qkv: View<'a, B>,
+    /// What it gave, `[n, output]`.
+    pub out: View<'a, B>,
+    /// Log-sum-exp of each row's scores, `[n, heads]`, exact.
+    pub lse: View<'a, B>,
+}
+
+/// Keys and values of one layer that are kept for later rows.
+#[derive(Debug)]
+pub struct Cache<'a, B> {
+    /// Entries of a slot.
+    pub capacity: usize,
+    /// `[slots, capacity, kv_heads * head_dim]`.
+    pub keys: View<'a, B>,
+    /// Like `keys`.
+    pub values: View<'a, B>,
+}
+
+/// The same, to write.
+#[derive(Debug)]
+pub struct CacheMut<'a, B> {
+    /// Entries of a slot.
+    pub capacity: usize,
+    /// `[slots, capacity, kv_heads * head_dim]`.
+    pub keys: ViewMut<'a, B>,
+    /// Like `keys`.
+    pub values: ViewMut<'a, B>,
+}
+
 /// What a model asks of a device.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Demands {
@@ -124,6 +169,17 @@ impl Norm {
     pub(crate) fn extent(&self) -> usize {
         extent(self.rows, self.parts * self.width, self.stride)
     }
+}
+
+/// What a norm has read, and what it has kept.
+#[derive(Debug)]
+pub struct Normed<'a, B> {
+    /// The rows.
+    pub x: View<'a, B>,
+    /// The weight, `[width]`.
+    pub w: View<'a, B>,
+    /// The roots, `[rows * parts]`, exact.
+    pub r: View<'a, B>,
 }
 
 /// Rotations of the heads of rows (Su et al., "RoFormer"; halves as in transformers' `rotate_half`).
@@ -274,7 +330,7 @@ pub struct Rows<'a> {
     pub dropout: u64,
 }
 
-/// What a device added up; see [`crate::Kernels::totals`].
+/// What a device added up; see [`crate::Queue::totals`].
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Totals {
     /// Weighted sum of the losses, in nats.
@@ -288,7 +344,7 @@ pub struct Totals {
 pub struct Usage {
     /// The most bytes of its memory that were taken at once.
     pub peak_memory_bytes: u64,
-    /// Stretches of work that were launched as one graph; see [`crate::Kernels::repeat`].
+    /// Stretches of work that were launched as one graph; see [`crate::Queue::repeat`].
     pub graph_launches: u64,
     /// What was used beside this trainer's own kernels and what was not, with the reasons.
     pub remarks: Vec<String>,

@@ -17,7 +17,7 @@ use crate::adapter::Lora;
 use crate::adapter::lora::Place;
 use crate::files::peft::Adapter;
 use crate::kernels::cpu::{CpuBuffer, CpuKernels};
-use crate::kernels::{Format, Gemm, Kernels, at, at_mut};
+use crate::kernels::{Format, Gemm, Memory, TensorOps, at, at_mut};
 use crate::spec::config::ModelConfig;
 use crate::spec::tensors::{Role, TensorSpec, name_in_files, name_in_model};
 use crate::weights::packed::{PackedTensor, pack};

@@ -9,7 +9,7 @@ use super::rope::RopeTables;
 use crate::adapter::head::{HeadPass, HeadRoom};
 use crate::adapter::lora::{DropoutPass, Lora};
 use crate::kernels::cpu::CpuKernels;
-use crate::kernels::{Format, Kernels, LossGradients, Norm, Packed, Rows, Targets, at, at_mut};
+use crate::kernels::{Format, Kernels, LossGradients, Norm, Normed, Packed, Rows, Targets, at, at_mut};
 use crate::spec::config::ModelConfig;
 use crate::spec::layout::{GradientLayout, Layout};
 use crate::weights::packed::{PackedTensor, Packer};
@@ -258,7 +258,7 @@ impl<K: Kernels> Model<K> {
     }
 
     /// The first half of a training pass, for a loss whose derivatives depend on the log-probabilities
-    /// ([`Workspace::log_probs`] copies them). The weights of the batch are not looked at.
+    /// (`Workspace::log_probs` copies them). The weights of the batch are not looked at.
     pub fn forward_pass(
         &self,
         workspace: &mut Workspace<K>,
@@ -319,7 +319,7 @@ impl<K: Kernels> Model<K> {
         Ok(self.kernels.padded(n))
     }
 
-    /// Does work on what was staged, or what the device kept of it; see [`Kernels::repeat`].
+    /// Does work on what was staged, or what the device kept of it; see [`repeat`](crate::kernels::Queue::repeat).
     fn repeat(
         &self,
         workspace: &mut Workspace<K>,
@@ -396,7 +396,7 @@ impl<K: Kernels> Model<K> {
         self.kernels.zero(n * h, at_mut(dx, 0));
         let dnorm = grads.layout.norm.map(|place| (at_mut(grads.weights, place), grads.beta));
         let dnormed = Some(at(&scratch.inner, 0));
-        self.kernels.rmsnorm_backward(norm, x, weight, at(root, 0), dnormed, at_mut(dx, 0), dnorm);
+        self.kernels.rmsnorm_backward(norm, Normed { x, w: weight, r: at(root, 0) }, dnormed, at_mut(dx, 0), dnorm);
     }
 
     fn add_loss(&self, workspace: &Workspace<K>, rows: &K::Staged, tally: &mut K::Tally) {

@@ -11,7 +11,7 @@
 use super::linear::{Kept, Linear, LinearScratch};
 use super::pass::{LayerCache, LayerGrads, Pass};
 use crate::adapter::lora::Lora;
-use crate::kernels::{Format, Kernels, Norm, Rotation, at, at_mut};
+use crate::kernels::{Attended, Cache, CacheMut, Format, Kernels, LayerAttention, Norm, Normed, Rotation, at, at_mut};
 use crate::spec::config::{LayerSpec, ModelConfig};
 use crate::spec::layout::LayerOffsets;
 use crate::spec::tensors::{NormKind, Unit};
@@ -169,10 +169,14 @@ impl<K: Kernels> Pass<'_, K> {
     ) {
         let Some(weight) = offsets.norms[kind as usize] else { return };
         let (norm, weight) = (self.config.norm(self.n), at(self.params, weight));
-        self.kernels.rmsnorm_again(norm, at(x, 0), weight, at(root, 0), at_mut(normed, 0));
+        self.kernels.rmsnorm_again(norm, Normed { x: at(x, 0), w: weight, r: at(root, 0) }, at_mut(normed, 0));
     }
 
-    /// Gradients of a norm of rows of the residual stream; see [`Kernels::rmsnorm_backward`].
+    fn layer_attention(&self, layer: usize) -> LayerAttention {
+        LayerAttention { shape: self.config.attention(), window: self.spec(layer).window }
+    }
+
+    /// Gradients of a norm of rows of the residual stream; see [`rmsnorm_backward`](crate::kernels::TensorOps::rmsnorm_backward).
     fn norm_backward(
         &self,
         kind: NormKind,
@@ -186,8 +190,8 @@ impl<K: Kernels> Pass<'_, K> {
         let Some(weight) = offsets.norms[kind as usize] else { return };
         let dw = grads.places.norms[kind as usize].map(|place| (at_mut(grads.weights, place), grads.beta));
         let (norm, dy) = (self.config.norm(self.n), dy.map(|dy| at(dy, 0)));
-        let (x, weight, root) = (at(x, 0), at(self.params, weight), at(root, 0));
-        self.kernels.rmsnorm_backward(norm, x, weight, root, dy, at_mut(dx, 0), dw);
+        let normed = Normed { x: at(x, 0), w: at(self.params, weight), r: at(root, 0) };
+        self.kernels.rmsnorm_backward(norm, normed, dy, at_mut(dx, 0), dw);
     }
 
     /// Queries and keys of `saved` through their norms, where they have some, and through the layer's rotation: in place, or
@@ -206,7 +210,7 @@ impl<K: Kernels> Pass<'_, K> {
             for (norm, weight, column, root) in self.head_norms(offsets) {
                 let (x, weight, y) = (at(&saved.qkv, column), at(self.params, weight), at_mut(rotated, column));
                 if again {
-                    self.kernels.rmsnorm_again(norm, x, weight, at(roots, root), y);
+                    self.kernels.rmsnorm_again(norm, Normed { x, w: weight, r: at(roots, root) }, y);
                 } else {
                     self.kernels.rmsnorm(norm, x, weight, None, y, at_mut(roots, root));
                 }
@@ -281,34 +285,20 @@ impl<K: Kernels> Pass<'_, K> {
         let qkv = self.linear(layer, Unit::Qkv, offsets);
         qkv.forward(input, None, &mut saved.qkv, &mut saved.adapted, &mut scratch.linear);
         self.rotate(layer, offsets, saved, scratch, false);
-        let (kernels, shape, window) = (self.kernels, self.config.attention(), self.spec(layer).window);
+        let (kernels, attention) = (self.kernels, self.layer_attention(layer));
         let qkv = at(if has_head_norms(self.config) { &scratch.rotated } else { &saved.qkv }, 0);
         let is_read = cache.as_ref().is_some_and(|cache| cache.is_read);
         if let Some(LayerCache { keys, values, capacity, .. }) = cache {
-            kernels.append(shape, self.rows, capacity, qkv, at_mut(keys, 0), at_mut(values, 0));
+            let cache = CacheMut { capacity, keys: at_mut(keys, 0), values: at_mut(values, 0) };
+            kernels.append(attention.shape, self.rows, qkv, cache);
             if is_read {
-                let (keys, values) = (at(keys, 0), at(values, 0));
-                kernels.attention_cached(
-                    shape,
-                    window,
-                    self.rows,
-                    capacity,
-                    qkv,
-                    keys,
-                    values,
-                    at_mut(&mut saved.attention, 0),
-                );
+                let cache = Cache { capacity, keys: at(keys, 0), values: at(values, 0) };
+                kernels.attention_cached(attention, self.rows, qkv, cache, at_mut(&mut saved.attention, 0));
             }
         }
         if !is_read {
-            kernels.attention(
-                shape,
-                window,
-                self.rows,
-                qkv,
-                at_mut(&mut saved.attention, 0),
-                at_mut(&mut saved.lse, 0),
-            );
+            let (out, lse) = (at_mut(&mut saved.attention, 0), at_mut(&mut saved.lse, 0));
+            kernels.attention(attention, self.rows, qkv, out, lse);
         }
         let o = self.linear(layer, Unit::O, offsets);
         match offsets.norms[NormKind::AfterAttention as usize] {
@@ -420,7 +410,7 @@ impl<K: Kernels> Pass<'_, K> {
         grads: &mut LayerGrads<'_, K::Buffer>,
     ) {
         let (n, h, kernels) = (self.n, self.config.hidden_size, self.kernels);
-        let (shape, window) = (self.config.attention(), self.spec(layer).window);
+        let own = self.layer_attention(layer);
         self.rotate(layer, offsets, saved, scratch, true);
         let Saved { input_root, qkv, head_roots, attention, lse, attention_out, attention_out_root, adapted, .. } =
             saved;
@@ -436,14 +426,14 @@ impl<K: Kernels> Pass<'_, K> {
         let o = self.linear(layer, Unit::O, offsets);
         o.learn(attention, dy, adapted, grads, linear);
         o.input_gradient(dy, inner, 0.0, adapted, grads, linear);
-        let attended = at(if has_head_norms(self.config) { rotated } else { qkv }, 0);
-        let (out, lse, dout) = (at(attention, 0), at(lse, 0), at(inner, 0));
-        kernels.attention_backward(shape, window, self.rows, attended, out, lse, dout, at_mut(dqkv, 0));
+        let read = at(if has_head_norms(self.config) { rotated } else { qkv }, 0);
+        let attended = Attended { qkv: read, out: at(attention, 0), lse: at(lse, 0) };
+        kernels.attention_backward(own, self.rows, attended, at(inner, 0), at_mut(dqkv, 0));
         self.turn(layer, dqkv, true);
         for ((norm, weight, column, root), kind) in self.head_norms(offsets).zip([NormKind::Query, NormKind::Key]) {
             let dw = grads.places.norms[kind as usize].map(|place| (at_mut(grads.weights, place), grads.beta));
-            let (x, weight, root) = (at(qkv, column), at(self.params, weight), at(head_roots, root));
-            kernels.rmsnorm_backward(norm, x, weight, root, None, at_mut(dqkv, column), dw);
+            let normed = Normed { x: at(qkv, column), w: at(self.params, weight), r: at(head_roots, root) };
+            kernels.rmsnorm_backward(norm, normed, None, at_mut(dqkv, column), dw);
         }
         let (unit, before) = (self.linear(layer, Unit::Qkv, offsets), NormKind::BeforeAttention);
         if offsets.norms[before as usize].is_some() {

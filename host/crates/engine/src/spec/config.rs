@@ -1,5 +1,5 @@
 //! `config.json` of a model: sizes and constants, and what its family makes of them. Whatever differs from family to family
-//! is data here; the schedule of a layer ([`super::decoder`]) reads it.
+//! is data here; the schedule of a layer ([`crate::model::decoder`]) reads it.
 
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! Attention on a device, both ways, on numbers made up.
 
-use engine::kernels::{AttentionShape, Demands, Format, Kernels, Rows, Targets, at, at_mut};
+use engine::kernels::{Attended, AttentionShape, Demands, Format, Kernels, LayerAttention, Rows, Targets, at, at_mut};
 use engine::rng::normal_at;
 
 pub(super) struct Found {
@@ -40,10 +40,10 @@ pub(super) fn attend<K: Kernels>(
     let batch = Rows { ids: &ids, positions: &positions, doc_lens: documents, targets, ..Rows::default() };
     kernels.stage(batch, &mut staged);
     let staged = staged.unwrap();
-    kernels.attention(shape, window, &staged, at(&qkv, 0), at_mut(&mut out, 0), at_mut(&mut lse, 0));
-    let (kept, sums) = (at(&out, 0), at(&lse, 0));
-    let dout = at(&dout, 0);
-    kernels.attention_backward(shape, window, &staged, at(&qkv, 0), kept, sums, dout, at_mut(&mut gradients, 0));
+    let own = LayerAttention { shape, window };
+    kernels.attention(own, &staged, at(&qkv, 0), at_mut(&mut out, 0), at_mut(&mut lse, 0));
+    let attended = Attended { qkv: at(&qkv, 0), out: at(&out, 0), lse: at(&lse, 0) };
+    kernels.attention_backward(own, &staged, attended, at(&dout, 0), at_mut(&mut gradients, 0));
     let download = |buffer: &K::Buffer, width: usize| {
         let mut values = vec![0.0; rows * width];
         kernels.download(at(buffer, 0), &mut values);

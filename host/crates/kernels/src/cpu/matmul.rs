@@ -1,8 +1,8 @@
 //! Matrix products: on the matrix unit where the processor has one, else through the `gemm` crate, whose `x86-v4` feature
 //! brings AVX-512.
 
-use super::extent;
 use crate::Gemm;
+use crate::operands::extent;
 use gemm_common::Parallelism;
 
 /// How many threads one product may use.

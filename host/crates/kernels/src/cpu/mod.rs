@@ -11,12 +11,16 @@ mod elementwise;
 pub(super) mod matmul;
 mod norm;
 mod packed;
+mod pages;
 mod simd;
 
 use super::{
-    Activation, AdamState, AdamStep, AttentionShape, DropoutKey, Format, Gemm, Head, Kernels, LossGradients, Norm,
-    Packed, Rotation, Rows, Scaled, Segment, Targets, Totals, View, ViewMut, extent,
+    Activation, AdamState, AdamStep, Attended, AttentionShape, Cache, CacheMut, DropoutKey, Format, Gemm, Head,
+    LayerAttention, LossGradients, Memory, Norm, Normed, OptimizerOps, Packed, Queue, Rotation, Rows, Scaled, Segment,
+    Targets, TensorOps, Totals, View, ViewMut,
 };
+use crate::operands::extent;
+use pages::prefer_huge_pages;
 
 /// The CPU as a device.
 #[derive(Debug, Clone, Copy, Default)]
@@ -101,32 +105,8 @@ pub struct CpuTally {
     factor: f32,
 }
 
-/// Asks for large pages where memory is large and not yet written: walking down a column of a matrix touches a page a row,
-/// and with small pages that is a table walk a row. Refusal costs nothing but speed.
-fn prefer_huge_pages<T>(memory: &[T]) {
-    #[cfg(target_os = "linux")]
-    {
-        const PAGE: usize = 2 << 20;
-        let bytes = size_of_val(memory);
-        let start = memory.as_ptr().cast::<u8>().align_offset(PAGE);
-        if let Some(whole) = bytes.checked_sub(start).map(|rest| rest / PAGE * PAGE).filter(|&whole| whole > 0) {
-            let from = memory.as_ptr().cast::<u8>().wrapping_add(start).cast_mut();
-            // SAFETY: whole pages inside the slice; the advice changes no contents.
-            unsafe { libc::madvise(from.cast(), whole, libc::MADV_HUGEPAGE) };
-        }
-    }
-}
-
-impl Kernels for CpuKernels {
+impl Memory for CpuKernels {
     type Buffer = CpuBuffer;
-    type Staged = CpuRows;
-    type Tally = CpuTally;
-    type Segments = Vec<Segment>;
-    type Repeats = ();
-
-    fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        rayon::scope(|_| work())
-    }
 
     fn alloc(&self, _: Format, len: usize) -> CpuBuffer {
         let data = vec![0.0; len];
@@ -148,10 +128,6 @@ impl Kernels for CpuKernels {
         }
     }
 
-    fn unpack(&self, packed: Packed, words: &CpuBuffer, out: ViewMut<'_, CpuBuffer>) {
-        packed::unpack(packed, &words.data, out.slice(packed.len()));
-    }
-
     fn download(&self, source: View<'_, CpuBuffer>, target: &mut [f32]) {
         target.copy_from_slice(source.slice(target.len()));
     }
@@ -162,6 +138,16 @@ impl Kernels for CpuKernels {
 
     fn zero(&self, len: usize, target: ViewMut<'_, CpuBuffer>) {
         elementwise::zero(target.slice(len));
+    }
+}
+
+impl Queue for CpuKernels {
+    type Staged = CpuRows;
+    type Tally = CpuTally;
+    type Repeats = ();
+
+    fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        rayon::scope(|_| work())
     }
 
     fn stage(&self, rows: Rows<'_>, staged: &mut Option<CpuRows>) {
@@ -195,6 +181,12 @@ impl Kernels for CpuKernels {
 
     fn totals(&self, tally: &CpuTally) -> Totals {
         tally.totals
+    }
+}
+
+impl TensorOps for CpuKernels {
+    fn unpack(&self, packed: Packed, words: &CpuBuffer, out: ViewMut<'_, CpuBuffer>) {
+        packed::unpack(packed, &words.data, out.slice(packed.len()));
     }
 
     fn gemm(&self, gemm: Gemm, a: View<'_, CpuBuffer>, b: View<'_, CpuBuffer>, c: ViewMut<'_, CpuBuffer>) {
@@ -238,30 +230,23 @@ impl Kernels for CpuKernels {
         norm::forward(norm, x.slice(len), w, residual.map(|residual| residual.slice(len)), y.slice(len), r);
     }
 
-    fn rmsnorm_again(
-        &self,
-        norm: Norm,
-        x: View<'_, CpuBuffer>,
-        w: View<'_, CpuBuffer>,
-        r: View<'_, CpuBuffer>,
-        y: ViewMut<'_, CpuBuffer>,
-    ) {
+    fn rmsnorm_again(&self, norm: Norm, normed: Normed<'_, CpuBuffer>, y: ViewMut<'_, CpuBuffer>) {
         let len = norm.extent();
+        let Normed { x, w, r } = normed;
         norm::again(norm, x.slice(len), w.slice(norm.width), r.slice(norm.count()), y.slice(len));
     }
 
     fn rmsnorm_backward(
         &self,
         norm: Norm,
-        x: View<'_, CpuBuffer>,
-        w: View<'_, CpuBuffer>,
-        r: View<'_, CpuBuffer>,
+        normed: Normed<'_, CpuBuffer>,
         dy: Option<View<'_, CpuBuffer>>,
         dx: ViewMut<'_, CpuBuffer>,
         dw: Option<(ViewMut<'_, CpuBuffer>, f32)>,
     ) {
         let len = norm.extent();
         let (dy, dw) = (dy.map(|dy| dy.slice(len)), dw.map(|(dw, beta)| (dw.slice(norm.width), beta)));
+        let Normed { x, w, r } = normed;
         norm::backward(norm, x.slice(len), w.slice(norm.width), r.slice(norm.count()), dy, dx.slice(len), dw);
     }
 
@@ -317,13 +302,13 @@ impl Kernels for CpuKernels {
 
     fn attention(
         &self,
-        shape: AttentionShape,
-        window: Option<usize>,
+        attention: LayerAttention,
         rows: &CpuRows,
         qkv: View<'_, CpuBuffer>,
         out: ViewMut<'_, CpuBuffer>,
         lse: ViewMut<'_, CpuBuffer>,
     ) {
+        let LayerAttention { shape, window } = attention;
         let n = rows.ids.len();
         let (qkv, out, lse) =
             (qkv.slice(n * shape.packed()), out.slice(n * shape.output()), lse.slice(n * shape.heads));
@@ -332,34 +317,25 @@ impl Kernels for CpuKernels {
 
     fn attention_backward(
         &self,
-        shape: AttentionShape,
-        window: Option<usize>,
+        attention: LayerAttention,
         rows: &CpuRows,
-        qkv: View<'_, CpuBuffer>,
-        out: View<'_, CpuBuffer>,
-        lse: View<'_, CpuBuffer>,
+        attended: Attended<'_, CpuBuffer>,
         dout: View<'_, CpuBuffer>,
         dqkv: ViewMut<'_, CpuBuffer>,
     ) {
+        let LayerAttention { shape, window } = attention;
         let n = rows.ids.len();
         let saved = attention::Saved {
-            qkv: qkv.slice(n * shape.packed()),
-            out: out.slice(n * shape.output()),
-            lse: lse.slice(n * shape.heads),
+            qkv: attended.qkv.slice(n * shape.packed()),
+            out: attended.out.slice(n * shape.output()),
+            lse: attended.lse.slice(n * shape.heads),
         };
         let (dout, dqkv) = (dout.slice(n * shape.output()), dqkv.slice(n * shape.packed()));
         attention::backward(shape, window, &rows.doc_lens, &saved, dout, dqkv);
     }
 
-    fn append(
-        &self,
-        shape: AttentionShape,
-        rows: &CpuRows,
-        capacity: usize,
-        qkv: View<'_, CpuBuffer>,
-        keys: ViewMut<'_, CpuBuffer>,
-        values: ViewMut<'_, CpuBuffer>,
-    ) {
+    fn append(&self, shape: AttentionShape, rows: &CpuRows, qkv: View<'_, CpuBuffer>, cache: CacheMut<'_, CpuBuffer>) {
+        let CacheMut { capacity, keys, values } = cache;
         let (qkv, keys, values) = (qkv.slice(rows.slots.len() * shape.packed()), keys.rest(), values.rest());
         let width = shape.kv_heads * shape.head_dim;
         for (row, (&slot, &len)) in qkv.chunks_exact(shape.packed()).zip(rows.slots.iter().zip(&rows.lens)) {
@@ -372,18 +348,16 @@ impl Kernels for CpuKernels {
 
     fn attention_cached(
         &self,
-        shape: AttentionShape,
-        window: Option<usize>,
+        attention: LayerAttention,
         rows: &CpuRows,
-        capacity: usize,
         qkv: View<'_, CpuBuffer>,
-        keys: View<'_, CpuBuffer>,
-        values: View<'_, CpuBuffer>,
+        cache: Cache<'_, CpuBuffer>,
         out: ViewMut<'_, CpuBuffer>,
     ) {
+        let LayerAttention { shape, window } = attention;
         let b = rows.slots.len();
         let (qkv, out) = (qkv.slice(b * shape.packed()), out.slice(b * shape.output()));
-        let cache = attention::Cache { capacity, keys: keys.rest(), values: values.rest() };
+        let cache = attention::Cache { capacity: cache.capacity, keys: cache.keys.rest(), values: cache.values.rest() };
         attention::cached(shape, window, &rows.slots, &rows.lens, &cache, qkv, out);
     }
 
@@ -443,6 +417,10 @@ impl Kernels for CpuKernels {
     fn add_loss(&self, rows: &CpuRows, log_probs: View<'_, CpuBuffer>, tally: &mut CpuTally) {
         tally.totals.loss_sum += cross_entropy::loss(rows.targets(), log_probs.slice(rows.ids.len()));
     }
+}
+
+impl OptimizerOps for CpuKernels {
+    type Segments = Vec<Segment>;
 
     fn sum_of_squares(&self, len: usize, x: View<'_, CpuBuffer>, tally: &mut CpuTally) {
         tally.totals.squares += elementwise::sum_of_squares(x.slice(len));

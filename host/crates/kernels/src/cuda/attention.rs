@@ -7,11 +7,15 @@ use std::sync::atomic::Ordering;
 use half::bf16;
 
 use super::cudnn::{Cudnn, Plans};
+use super::device::{CudaKernels, Device, THREADS};
+use super::driver::{Function, float, word};
+use super::modules::Attention;
+use super::plan;
 use super::plan::{Group, Passes};
+use super::rows::CudaRows;
 use super::rows::{Grouping, Tiles};
-use super::{Attention, AttentionShape, CudaRows, Device, Function, Precision, THREADS, float, plan, word};
 use crate::rng::normal_at;
-use crate::{Rows, Targets};
+use crate::{AttentionShape, Precision, Rows, Targets};
 
 /// Rows that a block takes.
 pub(super) const TILES: Tiles = Tiles { forward: 128, queries: 64, keys: 64 };
@@ -61,6 +65,20 @@ pub(super) struct Launches<'a> {
 /// A window as the kernels take it.
 fn reach(window: Option<usize>) -> u64 {
     word(window.map_or(u32::MAX as usize, |window| window.min(u32::MAX as usize)))
+}
+
+impl CudaKernels {
+    /// Attention's kernels for a shape, which [`Queue::prepare`](crate::Queue::prepare) has compiled.
+    pub(super) fn launches(&self, shape: AttentionShape, window: Option<usize>) -> Option<Launches<'_>> {
+        let device = &*self.0;
+        match device.attention.get() {
+            Some(&(prepared, _, kernels)) if prepared == shape => Some(Launches { device, kernels, shape, window }),
+            _ => {
+                device.context.fail("attention", format!("it was not prepared for {shape:?}"));
+                None
+            }
+        }
+    }
 }
 
 impl Launches<'_> {

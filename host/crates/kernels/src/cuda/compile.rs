@@ -149,7 +149,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::super::library::{self, Name, Search};
-    use super::super::sources;
+    use super::super::modules::sources;
     use super::*;
     use crate::{AttentionShape, Precision};
 

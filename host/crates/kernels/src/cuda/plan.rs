@@ -27,7 +27,7 @@ const REDUCTION_BLOCKS: usize = 4;
 const SHARES: usize = 8;
 
 /// Entries of a table that has `count`, filled up with some that stand for nothing: passes that differ little have tables of
-/// the same sizes then, and are repeated ([`crate::Kernels::repeat`]). `usual` is the fewest that a large pass has.
+/// the same sizes then, and are repeated ([`crate::Queue::repeat`]). `usual` is the fewest that a large pass has.
 pub(super) fn filled(count: usize, usual: usize) -> usize {
     count.next_multiple_of((usual / SHARES).max(SHARES).next_power_of_two())
 }

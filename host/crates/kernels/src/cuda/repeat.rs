@@ -8,9 +8,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::device::{CudaKernels, Device, lock};
 use super::driver::{Context, Graph};
 use super::rows::{CudaRows, Tables};
-use super::{CudaKernels, Device, lock};
 
 /// Graphs that are kept: each takes some of the device's memory, which the plan does not count.
 const MOST_GRAPHS: usize = 32;

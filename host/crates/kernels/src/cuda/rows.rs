@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Device;
 use super::cudnn;
+use super::device::Device;
 use super::driver::{Context, Event, Pinned};
 use super::plan::{Group, PIECE, Passes, Places, filled, padded};
 use crate::IGNORE;

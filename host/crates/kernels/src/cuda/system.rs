@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUuuid, cudaError_enum};
 
 use super::cudnn;
+use super::device::{CudaKernels, Libraries};
 use super::library::{self, Missing, Name, Opened, Search};
 use super::nvml::Nvml;
 use super::symbols::{BlasLt, Cudnn, Driver, Nvrtc, text};
-use super::{CudaKernels, Libraries};
 use crate::DeviceError;
 use crate::Precision;
 

@@ -103,7 +103,7 @@ pub(crate) fn scratch_bytes(g: Gemm, threads: usize) -> usize {
 fn make_room(scratch: &mut Vec<Step>, steps: usize) {
     if scratch.len() < steps {
         let mut fresh = Vec::with_capacity(steps);
-        super::prefer_huge_pages(fresh.spare_capacity_mut());
+        super::pages::prefer_huge_pages(fresh.spare_capacity_mut());
         fresh.resize(steps, Step::ZERO);
         *scratch = fresh;
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Name;
+use super::name::Name;
 
 /// The variable that goes before everything else.
 pub(super) const OVERRIDE: &str = "HOST_CUDA_LIBRARY_PATH";

@@ -1,115 +1,19 @@
-//! The operations of a GPU: which kernels with which sizes. What each kernel takes is said in its source.
+//! The operations of the model on a GPU.
 
-use half::bf16;
-use plan::LossRoom;
-
-use super::rows::Grouping;
-use super::{
-    Activation, AdamState, AdamStep, Arc, Attention, AttentionShape, CudaBuffer, CudaKernels, CudaRepeats, CudaRows,
-    CudaSegments, CudaTally, Cudnn, Demands, DeviceError, DropoutKey, Format, Gemm, Head, Kernels, LONGEST_NORM,
-    LossGradients, Mutex, NormShape, OPTIMIZER_TILE, Operand, Packed, PackedTables, Packing, Precision, Rotation, Rows,
-    SUM_THREADS, Scaled, Segment, THREADS, Totals, Usage, View, ViewMut, attention, attention_defines, elements,
-    extent, float, lock, plan, word,
+use crate::cuda::blas::Operand;
+use crate::cuda::device::{CudaBuffer, CudaKernels, PackedTables, SUM_THREADS, THREADS};
+use crate::cuda::driver::{float, word};
+use crate::cuda::plan;
+use crate::cuda::plan::LossRoom;
+use crate::cuda::rows::CudaRows;
+use crate::cuda::state::CudaTally;
+use crate::operands::extent;
+use crate::{
+    Activation, Attended, AttentionShape, Cache, CacheMut, DropoutKey, Gemm, Head, LayerAttention, LossGradients, Norm,
+    Normed, Packed, Packing, Precision, Rotation, Scaled, TensorOps, View, ViewMut,
 };
 
-impl Kernels for CudaKernels {
-    type Buffer = CudaBuffer;
-    type Staged = CudaRows;
-    type Tally = CudaTally;
-    type Segments = CudaSegments;
-    type Repeats = CudaRepeats;
-
-    fn precision(&self) -> Precision {
-        self.0.precision
-    }
-
-    fn padded(&self, rows: usize) -> usize {
-        plan::padded(rows)
-    }
-
-    fn check(&self) -> Result<(), DeviceError> {
-        self.0.context.check()
-    }
-
-    fn usage(&self) -> Option<Usage> {
-        let mut remarks: Vec<String> =
-            self.attention().into_iter().map(|line| format!("attention of {line}")).collect();
-        remarks.extend(self.no_graphs().map(|reason| format!("CUDA graphs are not used: {reason}")));
-        let peak_memory_bytes = self.0.context.peak_memory();
-        Some(Usage { peak_memory_bytes, graph_launches: self.graph_launches(), remarks })
-    }
-
-    fn prepare(&self, demands: Demands) -> Result<(), DeviceError> {
-        let Demands { attention: shape, window, widest_norm: widest, is_packed } = demands;
-        let device = &*self.0;
-        let unsupported =
-            |reason: String| Err(DeviceError::Unsupported { device: device.context.name.clone(), reason });
-        if widest > LONGEST_NORM {
-            return unsupported(format!("norms of {widest} elements: this backend's take up to {LONGEST_NORM}"));
-        }
-        let multiple = if device.precision == Precision::Bf16 { 8 } else { 2 };
-        if shape.head_dim > 256 || !shape.head_dim.is_multiple_of(multiple) {
-            let (dim, name) = (shape.head_dim, device.precision.name());
-            return unsupported(format!(
-                "a head size of {dim}: this backend's attention in {name} takes multiples of {multiple} up to 256"
-            ));
-        }
-        if is_packed && device.unpack.get().is_none() {
-            let _ = device.unpack.set(PackedTables::new(device)?);
-        }
-        if device.attention.get().is_none() {
-            let attention = Attention::load(&device.loader(), &attention_defines(device.precision, shape))?;
-            for (function, bytes) in attention::shared(&attention, device.precision, shape) {
-                device.context.allow_shared(function, bytes);
-            }
-            let _ = device.attention.set((shape, window, attention));
-            let functions = device.cudnn_functions.clone();
-            let _ = device.cudnn.set(functions.and_then(|functions| Cudnn::new(functions, &device.context, shape)));
-        }
-        device.context.check()
-    }
-
-    fn alloc(&self, format: Format, len: usize) -> CudaBuffer {
-        let kind = if format == Format::Exact { Precision::F32 } else { self.0.precision };
-        let bytes = len * kind.bytes();
-        let pointer = self.0.context.alloc(bytes);
-        self.0.context.zero(pointer, bytes);
-        CudaBuffer { device: Arc::clone(&self.0), pointer, len, kind }
-    }
-
-    fn bytes(&self, buffer: &CudaBuffer) -> u64 {
-        (buffer.len * buffer.kind.bytes()) as u64
-    }
-
-    fn upload(&self, source: &[f32], target: ViewMut<'_, CudaBuffer>) {
-        let (to, kind) = (target.pointer(source.len()), target.buffer.kind);
-        self.0.context.write(source.len() * kind.bytes(), to, |range, bytes| {
-            let values = &source[elements(&range, kind)];
-            match kind {
-                Precision::F32 => {
-                    for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
-                        *bytes = value.to_ne_bytes();
-                    }
-                }
-                Precision::Bf16 => {
-                    for (bytes, &value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
-                        *bytes = bf16::from_f32(value).to_ne_bytes();
-                    }
-                }
-            }
-        });
-    }
-
-    fn put_words(&self, source: &[u32], target: ViewMut<'_, CudaBuffer>) {
-        assert_eq!(target.buffer.kind, Precision::F32, "words are put into exact buffers");
-        let to = target.pointer(source.len());
-        self.0.context.write(size_of_val(source), to, |range, bytes| {
-            for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(&source[range.start / 4..]) {
-                *bytes = word.to_ne_bytes();
-            }
-        });
-    }
-
+impl TensorOps for CudaKernels {
     fn unpack(&self, packed: Packed, words: &CudaBuffer, out: ViewMut<'_, CudaBuffer>) {
         let device = &*self.0;
         let Some(&PackedTables { kernels, values }) = device.unpack.get() else {
@@ -133,71 +37,6 @@ impl Kernels for CudaKernels {
                 device.by_groups(kernels.unpack_4bit, 1, len, &arguments);
             }
         }
-    }
-
-    fn download(&self, source: View<'_, CudaBuffer>, target: &mut [f32]) {
-        let (from, kind) = (source.pointer(target.len()), source.buffer.kind);
-        self.0.context.read(from, target.len() * kind.bytes(), |range, bytes| {
-            let values = &mut target[elements(&range, kind)];
-            match kind {
-                Precision::F32 => {
-                    for (&bytes, value) in bytes.as_chunks().0.iter().zip(values) {
-                        *value = f32::from_ne_bytes(bytes);
-                    }
-                }
-                Precision::Bf16 => {
-                    for (&bytes, value) in bytes.as_chunks().0.iter().zip(values) {
-                        *value = bf16::from_ne_bytes(bytes).to_f32();
-                    }
-                }
-            }
-        });
-    }
-
-    fn copy(&self, len: usize, source: View<'_, CudaBuffer>, target: ViewMut<'_, CudaBuffer>) {
-        let kind = source.buffer.kind;
-        assert_eq!(kind, target.buffer.kind, "a copy is between buffers of one format");
-        self.0.context.copy(source.pointer(len), target.pointer(len), len * kind.bytes());
-    }
-
-    fn zero(&self, len: usize, target: ViewMut<'_, CudaBuffer>) {
-        self.0.context.zero(target.pointer(len), len * target.buffer.kind.bytes());
-    }
-
-    fn stage(&self, rows: Rows<'_>, staged: &mut Option<CudaRows>) {
-        let device = &self.0;
-        let group = |length: usize| device.group(length);
-        let grouping: Option<Grouping<'_>> = device.attention.get().map(|&(shape, ..)| (shape, &group as _));
-        staged.get_or_insert_with(|| CudaRows::new(device)).put(&rows, attention::TILES, grouping);
-    }
-
-    fn weigh(&self, weights: &[f32], scale: f32, rows: &mut CudaRows) {
-        rows.weigh(weights, scale);
-    }
-
-    fn repeat(&self, repeats: &mut CudaRepeats, rows: &CudaRows, same: u64, mut work: impl FnMut()) {
-        self.repeated(repeats, rows, same, &mut work);
-    }
-
-    fn tally(&self) -> CudaTally {
-        let pointer = self.0.context.alloc(CudaTally::BYTES);
-        let mut tally = CudaTally { device: Arc::clone(&self.0), pointer };
-        self.clear(&mut tally);
-        tally
-    }
-
-    fn clear(&self, tally: &mut CudaTally) {
-        self.0.context.zero(tally.pointer, CudaTally::BYTES);
-    }
-
-    fn totals(&self, tally: &CudaTally) -> Totals {
-        let mut sums = [0.0; 2];
-        self.0.context.read(tally.pointer, size_of_val(&sums), |_, bytes| {
-            for (sum, &bytes) in sums.iter_mut().zip(bytes.as_chunks().0) {
-                *sum = f64::from_ne_bytes(bytes);
-            }
-        });
-        Totals { loss_sum: sums[0], squares: sums[1] }
     }
 
     fn gemm(&self, gemm: Gemm, a: View<'_, CudaBuffer>, b: View<'_, CudaBuffer>, c: ViewMut<'_, CudaBuffer>) {
@@ -256,7 +95,7 @@ impl Kernels for CudaKernels {
 
     fn rmsnorm(
         &self,
-        norm: NormShape,
+        norm: Norm,
         x: View<'_, CudaBuffer>,
         w: View<'_, CudaBuffer>,
         residual: Option<View<'_, CudaBuffer>>,
@@ -272,16 +111,10 @@ impl Kernels for CudaKernels {
         self.0.by_rows(self.0.norm.rmsnorm, n, h, &arguments);
     }
 
-    fn rmsnorm_again(
-        &self,
-        norm: NormShape,
-        x: View<'_, CudaBuffer>,
-        w: View<'_, CudaBuffer>,
-        r: View<'_, CudaBuffer>,
-        y: ViewMut<'_, CudaBuffer>,
-    ) {
+    fn rmsnorm_again(&self, norm: Norm, normed: Normed<'_, CudaBuffer>, y: ViewMut<'_, CudaBuffer>) {
         let (n, h, len) = (norm.count(), norm.width, norm.extent());
         let [parts, stride] = [norm.parts, norm.stride].map(word);
+        let Normed { x, w, r } = normed;
         let (x, w, r, y) = (x.pointer(len), w.pointer(h), r.pointer(n), y.pointer(len));
         let [offset, gain] = [norm.offset, norm.gain].map(float);
         self.0.by_rows(self.0.norm.rmsnorm_again, n, h, &[x, w, r, y, word(n), word(h), parts, stride, offset, gain]);
@@ -289,10 +122,8 @@ impl Kernels for CudaKernels {
 
     fn rmsnorm_backward(
         &self,
-        norm: NormShape,
-        x: View<'_, CudaBuffer>,
-        w: View<'_, CudaBuffer>,
-        r: View<'_, CudaBuffer>,
+        norm: Norm,
+        normed: Normed<'_, CudaBuffer>,
         dy: Option<View<'_, CudaBuffer>>,
         dx: ViewMut<'_, CudaBuffer>,
         dw: Option<(ViewMut<'_, CudaBuffer>, f32)>,
@@ -301,6 +132,7 @@ impl Kernels for CudaKernels {
         let (n, h, len) = (norm.count(), norm.width, norm.extent());
         let blocks = plan::norm_blocks(n, h, device.multiprocessors());
         let partial = if dw.is_some() { device.room(plan::norm_bytes(n, h, device.multiprocessors())) } else { 0 };
+        let Normed { x, w, r } = normed;
         let (x, w, r, dx) = (x.pointer(len), w.pointer(h), r.pointer(n), dx.pointer(len));
         let dy = dy.map_or(dx, |dy| dy.pointer(len));
         let [parts, stride] = [norm.parts, norm.stride].map(word);
@@ -388,13 +220,13 @@ impl Kernels for CudaKernels {
 
     fn attention(
         &self,
-        shape: AttentionShape,
-        window: Option<usize>,
+        attention: LayerAttention,
         rows: &CudaRows,
         qkv: View<'_, CudaBuffer>,
         out: ViewMut<'_, CudaBuffer>,
         lse: ViewMut<'_, CudaBuffer>,
     ) {
+        let LayerAttention { shape, window } = attention;
         let Some(launches) = self.launches(shape, window) else { return };
         let n = rows.tables.n;
         let (qkv, out) = (qkv.pointer(n * shape.packed()), out.pointer(n * shape.output()));
@@ -403,15 +235,13 @@ impl Kernels for CudaKernels {
 
     fn attention_backward(
         &self,
-        shape: AttentionShape,
-        window: Option<usize>,
+        attention: LayerAttention,
         rows: &CudaRows,
-        qkv: View<'_, CudaBuffer>,
-        out: View<'_, CudaBuffer>,
-        lse: View<'_, CudaBuffer>,
+        attended: Attended<'_, CudaBuffer>,
         dout: View<'_, CudaBuffer>,
         dqkv: ViewMut<'_, CudaBuffer>,
     ) {
+        let (LayerAttention { shape, window }, Attended { qkv, out, lse }) = (attention, attended);
         let Some(launches) = self.launches(shape, window) else { return };
         let n = rows.tables.n;
         let (qkv, dqkv) = (qkv.pointer(n * shape.packed()), dqkv.pointer(n * shape.packed()));
@@ -423,31 +253,27 @@ impl Kernels for CudaKernels {
         &self,
         shape: AttentionShape,
         rows: &CudaRows,
-        capacity: usize,
         qkv: View<'_, CudaBuffer>,
-        keys: ViewMut<'_, CudaBuffer>,
-        values: ViewMut<'_, CudaBuffer>,
+        cache: CacheMut<'_, CudaBuffer>,
     ) {
         let Some(launches) = self.launches(shape, None) else { return };
         let qkv = qkv.pointer(rows.tables.slots.count * shape.packed());
-        launches.append(rows, capacity, qkv, keys.pointer(0), values.pointer(0));
+        launches.append(rows, cache.capacity, qkv, cache.keys.pointer(0), cache.values.pointer(0));
     }
 
     fn attention_cached(
         &self,
-        shape: AttentionShape,
-        window: Option<usize>,
+        attention: LayerAttention,
         rows: &CudaRows,
-        capacity: usize,
         qkv: View<'_, CudaBuffer>,
-        keys: View<'_, CudaBuffer>,
-        values: View<'_, CudaBuffer>,
+        cache: Cache<'_, CudaBuffer>,
         out: ViewMut<'_, CudaBuffer>,
     ) {
+        let LayerAttention { shape, window } = attention;
         let Some(launches) = self.launches(shape, window) else { return };
         let b = rows.tables.slots.count;
         let (qkv, out) = (qkv.pointer(b * shape.packed()), out.pointer(b * shape.output()));
-        launches.cached(rows, capacity, qkv, keys.pointer(0), values.pointer(0), out);
+        launches.cached(rows, cache.capacity, qkv, cache.keys.pointer(0), cache.values.pointer(0), out);
     }
 
     fn glu(&self, activation: Activation, n: usize, ffn: usize, gu: View<'_, CudaBuffer>, a: ViewMut<'_, CudaBuffer>) {
@@ -565,68 +391,6 @@ impl Kernels for CudaKernels {
         let weights = tables.weights.map_or(0, |weights| rows.at(weights));
         let arguments = [log_probs.pointer(tables.n), rows.at(tables.targets), weights, word(tables.n), tally.loss()];
         device.context.launch(device.loss.add_loss, [1, 1], 1024, 0, &arguments);
-    }
-
-    fn sum_of_squares(&self, len: usize, x: View<'_, CudaBuffer>, tally: &mut CudaTally) {
-        assert_eq!(x.buffer.kind, Precision::F32, "sums are of exact elements");
-        let (device, x) = (&*self.0, x.pointer(len));
-        let blocks = plan::reduction_blocks(device.multiprocessors());
-        let partial = device.room(blocks * size_of::<f64>());
-        let (function, finish) = (device.optimizer.sum_of_squares, device.optimizer.sum_of_squares_finish);
-        device.context.launch(function, [blocks, 1], SUM_THREADS, 0, &[x, partial, len as u64]);
-        device.context.launch(finish, [1, 1], SUM_THREADS, 0, &[partial, word(blocks), tally.squares()]);
-    }
-
-    fn clip(&self, max_norm: Option<f64>, tally: &mut CudaTally) {
-        let max = max_norm.unwrap_or(0.0).to_bits();
-        let arguments = [tally.pointer, max, u64::from(max_norm.is_some())];
-        self.0.context.launch(self.0.optimizer.clip, [1, 1], 1, 0, &arguments);
-    }
-
-    fn segments(&self, segments: &[Segment]) -> CudaSegments {
-        let context = &self.0.context;
-        let mut bytes = Vec::new();
-        for &Segment { parameter, gradient, len, decays } in segments {
-            let words = [parameter as u64, gradient as u64, len as u64, u64::from(decays)];
-            bytes.extend(words.into_iter().flat_map(u64::to_ne_bytes));
-        }
-        let tiles_at = bytes.len();
-        for (index, segment) in segments.iter().enumerate() {
-            for tile in 0..segment.len.div_ceil(OPTIMIZER_TILE) {
-                bytes.extend([index as u32, tile as u32].into_iter().flat_map(u32::to_ne_bytes));
-            }
-        }
-        let (tiles, step_at) = ((bytes.len() - tiles_at) / 8, bytes.len());
-        let block = context.alloc(step_at + size_of::<[f32; 7]>());
-        context.write(bytes.len(), block, |range, pinned| pinned.copy_from_slice(&bytes[range]));
-        CudaSegments {
-            device: Arc::clone(&self.0),
-            block,
-            tiles,
-            tiles_at: block + tiles_at as u64,
-            step_at: block + step_at as u64,
-            feeder: Mutex::default(),
-        }
-    }
-
-    fn adamw(&self, step: AdamStep, segments: &CudaSegments, tally: &CudaTally, state: AdamState<'_, CudaBuffer>) {
-        let AdamState { gradients, exp_avg, exp_avg_sq, params, exact } = state;
-        let AdamStep { lr, beta1, beta2, eps, weight_decay, correction1, correction2_sqrt } = step;
-        let constants = [lr, beta1, beta2, eps, weight_decay, correction1, correction2_sqrt];
-        lock(&segments.feeder).send(&self.0.context, &constants.map(f32::to_bits), segments.step_at);
-        let arguments = [
-            params.pointer,
-            exact.map_or(0, |exact| exact.pointer),
-            gradients.pointer,
-            exp_avg.pointer,
-            exp_avg_sq.pointer,
-            segments.block,
-            segments.tiles_at,
-            word(segments.tiles),
-            segments.step_at,
-            tally.pointer,
-        ];
-        self.0.context.launch(self.0.optimizer.adamw, [segments.tiles, 1], THREADS, 0, &arguments);
     }
 }
 
