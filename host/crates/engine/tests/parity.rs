@@ -245,6 +245,18 @@ fn check_packed<K: Kernels>(model: &Model<K>, expected: &Expected, name: &str) {
     }
 }
 
+/// The distance over elements whose first gradient is more than what others' rounding is: where AdamW divides one of these by
+/// its own size, its sign decides the step. They are few.
+fn distance_of_determined(found: &[f32], expected: &[f32], gradient: &[f32]) -> f64 {
+    let squares: f64 = gradient.iter().map(|&value| f64::from(value).powi(2)).sum();
+    let least = 1e-4 * (squares / gradient.len() as f64).sqrt();
+    let is_determined = |index: &usize| f64::from(gradient[*index]).abs() >= least || gradient[*index] == 0.0;
+    let elements: Vec<usize> = (0..gradient.len()).filter(is_determined).collect();
+    assert!(elements.len() * 100 >= gradient.len() * 95, "{} of {}", elements.len(), gradient.len());
+    let of = |values: &[f32]| elements.iter().map(|&index| values[index]).collect::<Vec<_>>();
+    distance(&of(found), &of(expected))
+}
+
 fn check_on<K: Kernels>(kernels: K, allowed: Allowed, name: &str, gradient_checkpointing: bool) -> Found {
     let directory = fixture(name);
     let case: Case = serde_json::from_slice(&std::fs::read(directory.join("case.json")).unwrap()).unwrap();
@@ -276,7 +288,9 @@ fn check_on<K: Kernels>(kernels: K, allowed: Allowed, name: &str, gradient_check
         assert!((stats.grad_norm / norms[step] - 1.0).abs() <= allowed.norm, "{name}: grad norm of step {step}");
     }
     for tensor in expected.names("after/") {
-        let error = distance(&trainer.parameter(&tensor).unwrap(), &expected.floats(&format!("after/{tensor}")));
+        let gradient = expected.floats(&format!("grad/{tensor}"));
+        let (found, after) = (trainer.parameter(&tensor).unwrap(), expected.floats(&format!("after/{tensor}")));
+        let error = distance_of_determined(&found, &after, &gradient);
         assert!(error <= allowed.parameter, "{name}: {tensor} is {error:e} off after four steps");
         worst.parameter = worst.parameter.max(error);
     }
