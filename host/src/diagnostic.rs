@@ -1,8 +1,8 @@
 //! The one shape of a message to the user: what, where, why and how to go on, as text with a caret or as one line of JSON.
 //!
-//! Rooms return facts (their own error enums); whoever knows the words turns them into a [`Diagnostic`], and only `main`
-//! prints one. Everything here is escaped when it is shown, so text from a config, a data file or a plugin cannot forge
-//! terminal output.
+//! Rooms return facts (their own error enums) and keep the words for them beside the enum, as a conversion into a
+//! [`Diagnostic`]; only `main` prints one. Everything here is escaped when it is shown, so text from a config, a data file
+//! or a plugin cannot forge terminal output.
 
 mod convert;
 mod render;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-pub use self::convert::dataset;
+pub(crate) use self::convert::fails_as_diagnostic;
 pub use self::render::{escape, escape_line};
 
 /// How bad it is. Ordered: an error is greater than a warning, a warning greater than a note.
@@ -242,16 +242,6 @@ impl Diagnostic {
     pub fn plugin(mut self, plugin: impl Into<String>) -> Self {
         self.plugin = Some(plugin.into());
         self
-    }
-
-    /// The message as a person reads it, several lines, ending in a line break.
-    pub fn render(&self, color: bool) -> String {
-        render::render(self, color)
-    }
-
-    /// The message as a workflow command of GitHub Actions, which shows it at its line of a pull request.
-    pub fn annotation(&self) -> String {
-        render::annotation(self)
     }
 
     /// The message as a program reads it: one object, `event: diagnostic`, `v: 1`.

@@ -9,12 +9,11 @@ use serde_json::Value;
 
 use crate::check::plugins::{plugin_flags, shown_source};
 use crate::checkpoint::directory::replace_file;
+use crate::checkpoint::owned::FAILED_CALL_FILE;
 use crate::commands;
 use crate::diagnostic::{Diagnostic, Failure};
 use intake::read_text;
 
-/// Its name in an output directory.
-pub const FILE: &str = "failed-call.json";
 /// Bytes that it may have.
 const SIZE_LIMIT: u64 = 64 << 20;
 
@@ -65,7 +64,7 @@ pub fn keep(failure: &mut Failure, plugins: &PluginHost, keep: Keep<'_>) {
         match keep {
             Keep::In(_) if kept => {}
             Keep::In(directory) => {
-                let path = directory.join(FILE);
+                let path = directory.join(FAILED_CALL_FILE);
                 match write(&call, plugins, directory, &path) {
                     Ok(()) => {
                         kept = true;

@@ -2,6 +2,7 @@
 //! This is the only room of a run that renames files into place.
 
 pub mod directory;
+mod error;
 pub mod export;
 pub mod load;
 pub mod owned;
@@ -11,50 +12,7 @@ mod tokenizer_files;
 
 use std::path::{Path, PathBuf};
 
-/// What went wrong with state on disk.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckpointError {
-    /// A file or directory could not be written. What was complete before is untouched.
-    #[error("cannot write `{path}`: {source}")]
-    Write {
-        /// The file or directory.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A file or directory could not be read.
-    #[error("cannot read `{path}`: {source}")]
-    Read {
-        /// The file or directory.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The directory is not a checkpoint, or not a whole one.
-    #[error("`{path}` is not a complete checkpoint: {reason}")]
-    Incomplete {
-        /// The directory.
-        path: PathBuf,
-        /// What is missing.
-        reason: String,
-    },
-    /// The bytes are not those that were saved.
-    #[error("`{path}` is corrupt: {reason}")]
-    Corrupt {
-        /// The file.
-        path: PathBuf,
-        /// What differs.
-        reason: String,
-    },
-    /// The checkpoint belongs to another run: each difference in words.
-    #[error("`{path}` belongs to another run")]
-    Mismatch {
-        /// The directory.
-        path: PathBuf,
-        /// `key: now …, then …`.
-        differences: Vec<String>,
-    },
-}
+pub use self::error::CheckpointError;
 
 /// The step of a directory named `checkpoint-N`.
 pub fn step_of(path: &Path) -> Option<u64> {

@@ -12,6 +12,8 @@ pub const RUN_FILE: &str = "run.json";
 pub const METRICS_FILE: &str = "metrics.jsonl";
 /// Its config, with every default.
 pub const RESOLVED_FILE: &str = "config.resolved.yml";
+/// The call of a plugin that ended it.
+pub const FAILED_CALL_FILE: &str = "failed-call.json";
 
 /// What a run writes from its start on.
 pub const OF_START: [&str; 3] = [RUN_FILE, METRICS_FILE, RESOLVED_FILE];

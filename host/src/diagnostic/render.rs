@@ -52,30 +52,6 @@ fn lines(text: &str) -> Vec<String> {
     lines
 }
 
-/// One line for GitHub Actions: <https://docs.github.com/actions/reference/workflow-commands-for-github-actions>.
-pub(super) fn annotation(diagnostic: &Diagnostic) -> String {
-    // What would end the message is written as a percent escape; in a property, its separators too.
-    let data = |text: &str| escape(text).replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
-    let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
-    let kind = if diagnostic.severity == Severity::Note { "notice" } else { diagnostic.severity.name() };
-    let mut properties = format!("title={}", property(&diagnostic.code));
-    if let Some(place) = &diagnostic.place {
-        let (file, line, from, to) = (&place.file, place.line, place.column, place.column + place.len.max(1));
-        let _ = write!(
-            properties,
-            ",file={},line={line},endLine={line},col={from},endColumn={to}",
-            property(&file.display().to_string())
-        );
-    }
-    let mut text = diagnostic.message.clone();
-    for (label, more) in [("why", &diagnostic.why), ("help", &diagnostic.help)] {
-        if let Some(more) = more {
-            let _ = write!(text, "\n{label}: {more}");
-        }
-    }
-    format!("::{kind} {properties}::{}", data(&text))
-}
-
 #[derive(Clone, Copy)]
 struct Paint {
     color: bool,
@@ -104,38 +80,66 @@ impl Paint {
     }
 }
 
-pub(super) fn render(diagnostic: &Diagnostic, color: bool) -> String {
-    let paint = Paint { color };
-    let severity = diagnostic.severity;
-    let mut out = String::new();
-    let head = format!("{}[{}]", severity.name(), escape_line(&diagnostic.code));
-    let message = lines(&diagnostic.message);
-    let first = paint.bold(&format!(": {}", message[0]));
-    let _ = writeln!(out, "{}{first}", paint.severity(severity, &head));
-    // Nothing of a message begins a line: it could pass for one of ours.
-    for line in &message[1..] {
-        let _ = writeln!(out, "      {}", paint.bold(line));
+impl Diagnostic {
+    /// The message as a person reads it, several lines, ending in a line break.
+    pub fn render(&self, color: bool) -> String {
+        let paint = Paint { color };
+        let severity = self.severity;
+        let mut out = String::new();
+        let head = format!("{}[{}]", severity.name(), escape_line(&self.code));
+        let message = lines(&self.message);
+        let first = paint.bold(&format!(": {}", message[0]));
+        let _ = writeln!(out, "{}{first}", paint.severity(severity, &head));
+        // Nothing of a message begins a line: it could pass for one of ours.
+        for line in &message[1..] {
+            let _ = writeln!(out, "      {}", paint.bold(line));
+        }
+        if let Some(place) = &self.place {
+            snippet(&mut out, place, '^', paint, severity);
+        }
+        for (place, words) in &self.related {
+            labelled(&mut out, "note", words, paint);
+            snippet(&mut out, place, '-', paint, Severity::Note);
+        }
+        if let Some(why) = &self.why {
+            labelled(&mut out, "why", why, paint);
+        }
+        if let Some(help) = &self.help {
+            labelled(&mut out, "help", help, paint);
+        }
+        for note in self.notes.iter().take(NOTES) {
+            labelled(&mut out, "note", note, paint);
+        }
+        if self.notes.len() > NOTES {
+            labelled(&mut out, "note", &format!("{} notes more", self.notes.len() - NOTES), paint);
+        }
+        out
     }
-    if let Some(place) = &diagnostic.place {
-        snippet(&mut out, place, '^', paint, severity);
+
+    /// The message as a workflow command of GitHub Actions, which shows it at its line of a pull request:
+    /// <https://docs.github.com/actions/reference/workflow-commands-for-github-actions>.
+    pub fn annotation(&self) -> String {
+        // What would end the message is written as a percent escape; in a property, its separators too.
+        let data = |text: &str| escape(text).replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+        let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
+        let kind = if self.severity == Severity::Note { "notice" } else { self.severity.name() };
+        let mut properties = format!("title={}", property(&self.code));
+        if let Some(place) = &self.place {
+            let (file, line, from, to) = (&place.file, place.line, place.column, place.column + place.len.max(1));
+            let _ = write!(
+                properties,
+                ",file={},line={line},endLine={line},col={from},endColumn={to}",
+                property(&file.display().to_string())
+            );
+        }
+        let mut text = self.message.clone();
+        for (label, more) in [("why", &self.why), ("help", &self.help)] {
+            if let Some(more) = more {
+                let _ = write!(text, "\n{label}: {more}");
+            }
+        }
+        format!("::{kind} {properties}::{}", data(&text))
     }
-    for (place, words) in &diagnostic.related {
-        labelled(&mut out, "note", words, paint);
-        snippet(&mut out, place, '-', paint, Severity::Note);
-    }
-    if let Some(why) = &diagnostic.why {
-        labelled(&mut out, "why", why, paint);
-    }
-    if let Some(help) = &diagnostic.help {
-        labelled(&mut out, "help", help, paint);
-    }
-    for note in diagnostic.notes.iter().take(NOTES) {
-        labelled(&mut out, "note", note, paint);
-    }
-    if diagnostic.notes.len() > NOTES {
-        labelled(&mut out, "note", &format!("{} notes more", diagnostic.notes.len() - NOTES), paint);
-    }
-    out
 }
 
 /// `why:  text`, later lines of the text indented below its first one.

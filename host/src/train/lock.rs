@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::diagnostic::{Diagnostic, fails_as_diagnostic};
+
 /// No link is followed, and no pipe waited for.
 const FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
@@ -33,6 +35,23 @@ pub enum LockError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+fails_as_diagnostic!(LockError);
+
+impl From<LockError> for Diagnostic {
+    fn from(error: LockError) -> Self {
+        match &error {
+            LockError::InUse { owner, .. } => Self::error("run::in-use", error.to_string())
+                .why(if owner.is_empty() {
+                    "its lock file is held".to_owned()
+                } else {
+                    format!("{owner} holds its lock file")
+                })
+                .help("wait for it, stop it, or use another `output_dir`"),
+            LockError::Write { source, .. } => Self::error("io::write", error.to_string()).written(source),
+        }
+    }
 }
 
 impl OutputLock {

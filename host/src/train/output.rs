@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::lock::OutputLock;
 use crate::checkpoint::directory::{self, replace_file};
 use crate::checkpoint::load::{Checkpoint, newest};
-use crate::checkpoint::owned::{OF_START, RUN_FILE, is_output, present};
+use crate::checkpoint::owned::{FAILED_CALL_FILE, OF_START, RUN_FILE, is_output, present};
 use crate::checkpoint::{list, retention};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Failure};
@@ -113,7 +113,7 @@ impl OutputDirectory {
         }
         // What failed was another run; a call that fails in this one is kept anew. A finished run left none.
         if !is_finished {
-            let _ = std::fs::remove_file(path.join(crate::author::replay::FILE));
+            let _ = std::fs::remove_file(path.join(FAILED_CALL_FILE));
         }
         files.extend(OF_START.map(str::to_owned));
         let is_kept = is_finished && matches!(existing, Existing::ResumeAlways(_));
@@ -274,7 +274,7 @@ fn remove(path: &Path, ours: &BTreeSet<String>) -> Result<(), Failure> {
         directory::remove(&checkpoint)?;
     }
     // The list goes last: what is killed here can be begun again.
-    let last = [crate::author::replay::FILE, RUN_FILE];
+    let last = [FAILED_CALL_FILE, RUN_FILE];
     for name in ours.iter().filter(|name| *name != RUN_FILE).map(String::as_str).chain(last) {
         let file = path.join(name);
         match std::fs::remove_file(&file) {

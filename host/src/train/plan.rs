@@ -355,7 +355,7 @@ fn one(
             }
             _ => None,
         };
-        let mut failure = crate::diagnostic::dataset(error);
+        let mut failure = Failure::from(error);
         for diagnostic in failure.0.iter_mut().filter(|diagnostic| diagnostic.place.is_none()) {
             if filter_place.is_some() {
                 diagnostic.place.clone_from(&filter_place);

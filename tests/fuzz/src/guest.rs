@@ -17,7 +17,7 @@ use host::data::strategy::PromptStrategy;
 use host::data::template::{ChatTemplate, built_in};
 use host::data::tokenize::{Encoder, TextBudget};
 use host::data::tokenizer::{Changes, Tokenizer};
-use host::diagnostic::{self as messages, Diagnostic};
+use host::diagnostic::{Diagnostic, Failure};
 use host::train::reward::NamedReward;
 use plugin_runtime::types::{
     Context, Facts, HealthRun, Item, Metric, Observation, Row, RowBatch, RowError, Sample, ScheduleRun, Segment, Text,
@@ -287,7 +287,7 @@ impl Stage {
             let prepared = match prepare(path, &mut *source, &mut filters, &mut strategies, &encoder, LENGTH, excess) {
                 Ok(prepared) => prepared,
                 Err(error) => {
-                    all_told(&messages::dataset(error));
+                    all_told(&Failure::from(error));
                     continue;
                 }
             };

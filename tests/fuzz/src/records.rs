@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use host::author::replay;
+use host::checkpoint::owned::FAILED_CALL_FILE;
 use host::evidence::table;
 
 use crate::{all_told, directory, files};
@@ -24,8 +25,8 @@ pub(crate) fn records(bytes: &[u8]) {
             Err(failure) => all_told(&failure),
         }
     }
-    let folder = directory(&[(replay::FILE, call)]);
-    if let Err(failure) = replay::read(&folder.path().join(replay::FILE)) {
+    let folder = directory(&[(FAILED_CALL_FILE, call)]);
+    if let Err(failure) = replay::read(&folder.path().join(FAILED_CALL_FILE)) {
         all_told(&failure);
     }
 }
