@@ -6,60 +6,7 @@ use std::sync::Arc;
 use super::ast::Macro;
 use super::error::{Result, error};
 use super::interpreter::Interpreter;
-use super::scope::Scope;
-use super::value::{Dict, MacroValue, Object, Value};
-
-/// The arguments of a call.
-#[derive(Clone, Default)]
-pub(super) struct Args {
-    pub(super) positional: Vec<Value>,
-    pub(super) named: Vec<(Arc<str>, Value)>,
-}
-
-impl Args {
-    /// The arguments by the parameters that they are for; the first `required` must be there.
-    pub(super) fn bind<const N: usize>(
-        self,
-        function: &str,
-        parameters: [&str; N],
-        required: usize,
-    ) -> Result<[Option<Value>; N]> {
-        let mut bound = [const { None }; N];
-        if self.positional.len() > N {
-            return Err(error(format!(
-                "`{function}` takes at most {N} arguments; {} are given",
-                self.positional.len()
-            )));
-        }
-        for (place, value) in bound.iter_mut().zip(self.positional) {
-            *place = Some(value);
-        }
-        for (name, value) in self.named {
-            let Some(place) = parameters.iter().position(|parameter| **parameter == *name) else {
-                return Err(error(format!("`{function}` has no argument `{name}`")));
-            };
-            if bound[place].is_some() {
-                return Err(error(format!("`{function}` is given the argument `{name}` twice")));
-            }
-            bound[place] = Some(value);
-        }
-        if let Some(missing) = bound[..required].iter().position(Option::is_none) {
-            return Err(error(format!("`{function}` needs the argument `{}`", parameters[missing])));
-        }
-        Ok(bound)
-    }
-
-    /// The arguments of a function that takes none by name, as most of Python's methods.
-    pub(super) fn places<const N: usize>(self, function: &str, required: usize) -> Result<[Option<Value>; N]> {
-        if let Some((name, _)) = self.named.first() {
-            return Err(error(format!("`{function}` has no argument `{name}`")));
-        }
-        if self.positional.len() < required {
-            return Err(error(format!("`{function}` needs {required} arguments; {} are given", self.positional.len())));
-        }
-        self.bind(function, [""; N], required)
-    }
-}
+use super::value::{Args, Dict, MacroValue, Object, Scope, Value};
 
 /// An integer argument, or `default` where it is not given.
 pub(super) fn integer_or(value: Option<&Value>, default: i128, what: &str) -> Result<i128> {

@@ -4,14 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::ast::{Arguments, Constant, Expression, ExpressionKind};
-use super::call::Args;
 use super::error::{Error, Result, error};
 use super::interpreter::Interpreter;
 use super::methods::{Attribute, attribute_of};
 use super::operators;
-use super::scope::Scope;
 use super::text::text_of;
-use super::value::{Dict, Object, Value};
+use super::value::{Args, Dict, Object, Scope, Value};
 
 impl Interpreter<'_> {
     /// The value of an expression.

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use super::call::{Args, integer_or, text_argument};
+use super::call::{integer_or, text_argument};
 use super::error::{Result, error};
 use super::interpreter::Interpreter;
 use super::json::tojson;
 use super::markup::{escape, escape_value, strip_tags};
+use super::numbers::integer_of;
 use super::percent;
 use super::strings::{capitalize, justify, replace, soft_text, strip};
 use super::text::text_of;
-use super::value::{Dict, Text, Value};
+use super::value::{Args, Dict, Text, Value};
 
 const FILTERS: [&str; 54] = [
     "abs",
@@ -250,15 +251,6 @@ fn absolute(value: &Value) -> Result<Value> {
             Some(None) => Err(error("a number is larger than 128 bits")),
             None => Err(other.unfit("`abs` takes a number")),
         },
-    }
-}
-
-/// The integer part of a float.
-pub(super) fn integer_of(number: f64) -> Result<i128> {
-    if number.is_finite() && number.abs() < 1.7e38 {
-        Ok(number.trunc() as i128)
-    } else {
-        Err(error(format!("`{number}` is no integer of up to 128 bits")))
     }
 }
 

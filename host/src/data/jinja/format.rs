@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use super::call::Args;
 use super::error::{Result, error};
 use super::interpreter::Interpreter;
 use super::limits::Budget;
 use super::numbers::{Align, FloatStyle, float_digits, grouped, integer_digits, pad, size};
 use super::percent::ascii;
 use super::text::{float, repr, text_of};
-use super::value::Value;
+use super::value::{Args, Value};
 
 /// `text.format(…)`.
 pub(super) fn format(interpreter: &Interpreter<'_>, text: &str, args: &Args) -> Result<Value> {

@@ -1,13 +1,15 @@
 //! Functions that every template can call.
 
-use super::call::Args;
+use std::rc::Rc;
+use std::sync::Arc;
+
 use super::error::{Result, error};
 use super::interpreter::Interpreter;
 use super::iterate::iterate;
 use super::limits::RANGE_ITEMS;
 use super::strftime::strftime;
 use super::text::text_of;
-use super::value::{Dict, Object, Range, Value};
+use super::value::{Args, Dict, Object, Range, Scope, Value};
 
 /// The function with this name.
 pub(super) fn named(name: &str) -> Option<&'static str> {
@@ -17,6 +19,18 @@ pub(super) fn named(name: &str) -> Option<&'static str> {
 }
 
 impl Interpreter<'_> {
+    /// A variable, or a function that every template has.
+    pub(super) fn variable(&self, name: &Arc<str>, scope: &Rc<Scope>) -> Result<Value> {
+        self.budget.work(scope.depth / 8)?;
+        if let Some(value) = scope.get(name) {
+            return Ok(value);
+        }
+        Ok(match named(name) {
+            Some(function) => Value::object(Object::Function(function)),
+            None => Value::undefined(format!("`{name}` is undefined")),
+        })
+    }
+
     /// Calls a function by its name.
     pub(super) fn function(&self, name: &str, args: Args) -> Result<Value> {
         match name {

@@ -4,13 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Now;
 use super::ast::{Body, ExpressionKind, Statement, StatementKind, Target};
 use super::error::{Result, error};
 use super::limits::{Budget, CALL_DEPTH, EVALUATION_DEPTH, TEXT_BYTES};
-use super::scope::Scope;
+use super::strftime::Now;
 use super::text::text_of;
-use super::value::{Dict, Object, Value};
+use super::value::{Dict, Object, Scope, Value};
 
 /// One rendering.
 pub(super) struct Interpreter<'a> {
@@ -195,18 +194,6 @@ impl Interpreter<'_> {
             }
         }
         Ok(())
-    }
-
-    /// A variable, or a function that every template has.
-    pub(super) fn variable(&self, name: &Arc<str>, scope: &Rc<Scope>) -> Result<Value> {
-        self.budget.work(scope.depth / 8)?;
-        if let Some(value) = scope.get(name) {
-            return Ok(value);
-        }
-        Ok(match super::functions::named(name) {
-            Some(function) => Value::object(Object::Function(function)),
-            None => Value::undefined(format!("`{name}` is undefined")),
-        })
     }
 
     /// A namespace, which is emptied at the end of the rendering.

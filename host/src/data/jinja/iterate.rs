@@ -1,50 +1,11 @@
 //! Iteration: over values that hold items, and over iterators that filters make and that give each item once.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
-use super::ast::For;
-use super::call::Args;
 use super::error::{Result, error};
 use super::interpreter::Interpreter;
 use super::limits::TEXT_BYTES;
-use super::scope::Scope;
-use super::value::{Dict, Items, Object, Range, Value, View};
-
-/// A place in what is iterated over.
-pub(super) enum Cursor {
-    /// Nothing more.
-    Done,
-    Items(Rc<Items>, usize),
-    Characters(Arc<str>, usize),
-    Range(Range, i128),
-    View(View, Rc<Dict>, usize),
-    /// Items made at once.
-    Made(std::vec::IntoIter<Value>),
-    /// Another iterator, or a loop.
-    Shared(Rc<Object>),
-    /// The filter `map`.
-    Map(Box<Cursor>, Mapping),
-    /// The filters `select`, `reject` and their like: kept are the items for which the test says what is wanted.
-    Select {
-        from: Box<Cursor>,
-        attribute: Option<Value>,
-        test: Option<(Arc<str>, Rc<Args>)>,
-        wanted: bool,
-    },
-    /// `{% for … if test %}`
-    Tested {
-        from: Box<Cursor>,
-        node: Arc<For>,
-        scope: Rc<Scope>,
-    },
-}
-
-/// What `map` makes of an item.
-pub(super) enum Mapping {
-    Attribute(Value, Option<Value>),
-    Filter(Arc<str>, Rc<Args>),
-}
+use super::value::{Cursor, Mapping, Object, Scope, Value, View};
 
 /// Starts to iterate over a value.
 pub(super) fn iterate(value: &Value) -> Result<Cursor> {

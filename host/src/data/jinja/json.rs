@@ -3,11 +3,10 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::call::Args;
 use super::error::{Result, error};
 use super::limits::{Budget, TEXT_BYTES};
 use super::text::float;
-use super::value::Value;
+use super::value::{Args, Value};
 
 /// The filter: `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
 pub(super) fn tojson(value: &Value, args: Args, budget: &Budget) -> Result<Value> {

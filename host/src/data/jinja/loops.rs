@@ -5,40 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::ast::For;
-use super::call::Args;
 use super::error::{Result, error};
 use super::interpreter::{Flow, Interpreter};
-use super::iterate::{Cursor, iterate};
+use super::iterate::iterate;
 use super::limits::ITERATION_STEPS;
-use super::scope::Scope;
-use super::value::{Object, Value};
-
-/// What `loop` knows.
-pub(super) struct Loop {
-    over: Value,
-    cursor: Cursor,
-    /// Whether the items are counted by reading them all, because a test leaves some out.
-    is_tested: bool,
-    length: Option<usize>,
-    index0: i128,
-    after: Peeked,
-    current: Option<Value>,
-    before: Option<Value>,
-    changed: Option<Vec<Value>>,
-    depth0: i128,
-    recursion: Option<(Arc<For>, Rc<Scope>)>,
-    /// Levels of values that it holds.
-    pub(super) depth: u16,
-}
-
-/// The item behind the current one.
-#[derive(Clone, Default)]
-enum Peeked {
-    #[default]
-    Unknown,
-    None,
-    Item(Value),
-}
+use super::value::{Args, Cursor, Loop, Object, Peeked, Scope, Value};
 
 impl Interpreter<'_> {
     /// Runs a loop over a value.

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use super::call::{Args, integer_or};
 use super::error::{Result, error};
 use super::interpreter::Interpreter;
 use super::iterate::iterate;
 use super::operators::{equal, slice_places};
 use super::strings;
-use super::value::{Dict, Object, Value, View};
+use super::value::{Args, Dict, Object, Value, View};
 
 /// What a name is on a value.
 pub(super) enum Attribute {
@@ -205,14 +204,4 @@ impl Interpreter<'_> {
         }
         Ok(Value::dict(dict))
     }
-}
-
-/// Where a search in a text of `len` characters starts and ends, by optional arguments as Python's `find` has them.
-pub(super) fn bounds(len: usize, start: Option<&Value>, stop: Option<&Value>) -> Result<(i128, i128)> {
-    let place = |value: Option<&Value>, default: i128| {
-        let value = value.filter(|value| !matches!(value, Value::None));
-        let number = integer_or(value, default, "the place of a search")?;
-        Ok::<_, super::error::Error>(if number < 0 { (number.saturating_add(len as i128)).max(0) } else { number })
-    };
-    Ok((place(start, 0)?, place(stop, len as i128)?.min(len as i128)))
 }

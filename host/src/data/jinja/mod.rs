@@ -9,8 +9,8 @@
 //! | file | one job |
 //! |---|---|
 //! | `lexer.rs`, `parser.rs`, `expressions.rs`, `ast.rs` | source to tree |
-//! | `interpreter.rs`, `evaluate.rs`, `loops.rs`, `call.rs`, `scope.rs`, `iterate.rs` | runs the tree |
-//! | `value.rs`, `operators.rs`, `text.rs`, `characters.rs` | Python's values, operators, printing, characters |
+//! | `interpreter.rs`, `evaluate.rs`, `loops.rs`, `call.rs`, `iterate.rs` | runs the tree |
+//! | `value.rs`, `value/`, `operators.rs`, `text.rs`, `characters.rs` | Python's values, operators, printing, characters |
 //! | `strings.rs`, `methods.rs`, `functions.rs`, `strftime.rs` | what can be called |
 //! | `filters.rs`, `sequences.rs`, `wording.rs`, `json.rs`, `markup.rs`, `tests.rs` | filters and tests |
 //! | `percent.rs`, `format.rs`, `numbers.rs` | `%` and `str.format` |
@@ -38,7 +38,6 @@ mod numbers;
 mod operators;
 mod parser;
 mod percent;
-mod scope;
 mod sequences;
 mod strftime;
 mod strings;
@@ -49,10 +48,7 @@ mod wording;
 
 pub(super) use error::Error;
 pub(super) use lexer::with_line_ends;
-
-/// The moment that `strftime_now` prints: seconds since 1970, UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Now(pub u64);
+pub use strftime::Now;
 
 /// A compiled template.
 #[derive(Debug)]

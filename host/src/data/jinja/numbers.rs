@@ -6,6 +6,15 @@ use super::limits::Budget;
 /// No float has more digits behind its point than this.
 const FLOAT_DIGITS: usize = 1100;
 
+/// The integer part of a float.
+pub(super) fn integer_of(number: f64) -> Result<i128> {
+    if number.is_finite() && number.abs() < 1.7e38 {
+        Ok(number.trunc() as i128)
+    } else {
+        Err(error(format!("`{number}` is no integer of up to 128 bits")))
+    }
+}
+
 /// How a float is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FloatStyle {

@@ -6,7 +6,7 @@ use std::str::Chars;
 use super::error::{Result, error};
 use super::limits::Budget;
 use super::markup::escaped;
-use super::numbers::{Align, FloatStyle, float_digits, integer_digits, pad, size};
+use super::numbers::{Align, FloatStyle, float_digits, integer_digits, integer_of, pad, size};
 use super::text::{repr, text_of};
 use super::value::{Object, Text, Value};
 
@@ -198,7 +198,7 @@ fn write(conversion: char, value: &Value, field: &Field, is_markup: bool, budget
         'd' | 'i' | 'u' | 'o' | 'x' | 'X' => {
             let integer = match value {
                 Value::Float(number) if matches!(conversion, 'd' | 'i' | 'u') && number.is_finite() => {
-                    super::filters::integer_of(*number)?
+                    integer_of(*number)?
                 }
                 other => other
                     .as_integer()

@@ -5,14 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::ast::Operator;
-use super::call::{Args, integer_or, size_of};
+use super::call::{integer_or, size_of};
 use super::error::{Result, error};
 use super::filters::is_set;
 use super::interpreter::Interpreter;
-use super::iterate::{Cursor, Mapping, iterate, made};
+use super::iterate::{iterate, made};
 use super::operators::{binary, equal, order};
 use super::strings::soft_text;
-use super::value::{Key, Object, Value};
+use super::value::{Args, Cursor, Key, Mapping, Object, Value};
 
 impl Interpreter<'_> {
     pub(super) fn sequence_filter(&self, name: &str, value: &Value, args: Args) -> Result<Value> {

@@ -1,8 +1,11 @@
 //! `strftime_now`: Python's `strftime` on Linux in the C locale, of the moment that a run is frozen at.
 
-use super::Now;
 use super::error::Result;
 use super::limits::Budget;
+
+/// The moment that `strftime_now` prints: seconds since 1970, UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now(pub u64);
 
 const MONTHS: [&str; 12] = [
     "January",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::call::{Args, integer_or, size_of, text_argument};
+use super::call::{integer_or, size_of, text_argument};
 use super::characters::{
     ends_line, is_alphabetic, is_cased, is_decimal, is_digit, is_identifier, is_numeric, is_printable, is_space,
     is_title, push_folded, push_title,
@@ -11,9 +11,8 @@ use super::error::{Result, error};
 use super::interpreter::Interpreter;
 use super::limits::Budget;
 use super::markup::{html_of, unescape};
-use super::methods::bounds;
 use super::text::text_of;
-use super::value::{Text, Value};
+use super::value::{Args, Text, Value};
 
 /// The methods that there are. `encode`, `translate` and `maketrans` work on bytes and tables, which no template has.
 pub(super) const METHODS: [&str; 44] = [
@@ -498,4 +497,14 @@ pub(super) fn soft_text(value: &Value, budget: &Budget) -> Result<Arc<str>> {
         Value::Text(text) => Ok(text.text.clone()),
         other => Ok(text_of(other, budget)?.into()),
     }
+}
+
+/// Where a search in a text of `len` characters starts and ends, by optional arguments as Python's `find` has them.
+fn bounds(len: usize, start: Option<&Value>, stop: Option<&Value>) -> Result<(i128, i128)> {
+    let place = |value: Option<&Value>, default: i128| {
+        let value = value.filter(|value| !matches!(value, Value::None));
+        let number = integer_or(value, default, "the place of a search")?;
+        Ok::<_, super::error::Error>(if number < 0 { (number.saturating_add(len as i128)).max(0) } else { number })
+    };
+    Ok((place(start, 0)?, place(stop, len as i128)?.min(len as i128)))
 }

@@ -3,14 +3,13 @@
 use std::rc::Rc;
 
 use super::ast::{Comparison, Operator};
-use super::call::Args;
 use super::error::{Result, error};
 use super::filters::is_filter;
 use super::interpreter::Interpreter;
 use super::operators::{binary, compare};
 use super::strings::is_case;
 use super::text::text_of;
-use super::value::{Object, Value};
+use super::value::{Args, Object, Value};
 
 const TESTS: [&str; 39] = [
     "odd",

@@ -1,16 +1,19 @@
-//! The values that a template computes with: Python's, as far as a template can meet them.
+//! The values that a template computes with: Python's, as far as a template can meet them. Values hold one another in
+//! circles (a macro its scope, an iterator the arguments of its filter), so all their types are in this file; what can be
+//! done with dictionaries, scopes and arguments is in files of their own.
+
+mod arguments;
+mod dict;
+mod scope;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::ast;
+use super::ast::{For, Macro};
 use super::error::{Result, error};
-use super::iterate::Cursor;
 use super::limits::{Budget, VALUE_DEPTH};
-use super::loops::Loop;
-use super::scope::Scope;
 
 /// A value.
 #[derive(Clone)]
@@ -80,7 +83,7 @@ pub(super) enum View {
 
 /// A macro with the scope that it was defined in.
 pub(super) struct MacroValue {
-    pub(super) definition: Arc<ast::Macro>,
+    pub(super) definition: Arc<Macro>,
     pub(super) scope: Rc<Scope>,
 }
 
@@ -90,18 +93,6 @@ pub(super) struct Range {
     pub(super) start: i128,
     pub(super) stop: i128,
     pub(super) step: i128,
-}
-
-impl Range {
-    pub(super) fn len(self) -> i128 {
-        let distance =
-            if self.step > 0 { self.stop.saturating_sub(self.start) } else { self.start.saturating_sub(self.stop) };
-        if distance <= 0 { 0 } else { (distance - 1) / self.step.saturating_abs() + 1 }
-    }
-
-    pub(super) fn get(self, index: i128) -> i128 {
-        self.start + index * self.step
-    }
 }
 
 /// A `dict`: entries in the order of their insertion.
@@ -128,96 +119,95 @@ pub(super) enum Key {
     Object(usize),
 }
 
-impl Key {
-    /// The key that a value is, or the error that Python raises for lists and dictionaries.
-    pub(super) fn of(value: &Value, budget: &Budget) -> Result<Self> {
-        Ok(match value {
-            Value::Undefined(_) => Self::Undefined,
-            Value::None => Self::None,
-            Value::Bool(value) => Self::Integer(i128::from(*value)),
-            Value::Integer(value) => Self::Integer(*value),
-            Value::Float(value) if value.fract() == 0.0 && value.abs() < 1e38 => Self::Integer(*value as i128),
-            Value::Float(value) => Self::Float(value.to_bits()),
-            Value::Text(text) => {
-                budget.read(text.text.len())?;
-                Self::Text(text.text.clone())
-            }
-            Value::Tuple(items) => {
-                budget.items(items.items.len() * 2)?;
-                Self::Tuple(items.items.iter().map(|item| Self::of(item, budget)).collect::<Result<_>>()?)
-            }
-            Value::Object(object) if !matches!(**object, Object::View(..)) => Self::Object(Rc::as_ptr(object).addr()),
-            other => return Err(error(format!("a value of type `{}` cannot be a key", other.type_name()))),
-        })
-    }
+/// Variables of one block.
+#[derive(Default)]
+pub(super) struct Scope {
+    few: RefCell<Vec<(Arc<str>, Value)>>,
+    /// Those beyond the first few.
+    more: RefCell<HashMap<Arc<str>, Value>>,
+    around: Option<Rc<Scope>>,
+    /// Scopes around this one.
+    pub(super) depth: usize,
 }
 
-impl Dict {
-    /// Entries up to which keys are compared one by one.
-    const FEW: usize = 8;
+/// The arguments of a call.
+#[derive(Clone, Default)]
+pub(super) struct Args {
+    pub(super) positional: Vec<Value>,
+    pub(super) named: Vec<(Arc<str>, Value)>,
+}
 
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
+/// A place in what is iterated over.
+pub(super) enum Cursor {
+    /// Nothing more.
+    Done,
+    Items(Rc<Items>, usize),
+    Characters(Arc<str>, usize),
+    Range(Range, i128),
+    View(View, Rc<Dict>, usize),
+    /// Items made at once.
+    Made(std::vec::IntoIter<Value>),
+    /// Another iterator, or a loop.
+    Shared(Rc<Object>),
+    /// The filter `map`.
+    Map(Box<Cursor>, Mapping),
+    /// The filters `select`, `reject` and their like: kept are the items for which the test says what is wanted.
+    Select {
+        from: Box<Cursor>,
+        attribute: Option<Value>,
+        test: Option<(Arc<str>, Rc<Args>)>,
+        wanted: bool,
+    },
+    /// `{% for … if test %}`
+    Tested {
+        from: Box<Cursor>,
+        node: Arc<For>,
+        scope: Rc<Scope>,
+    },
+}
+
+/// What `map` makes of an item.
+pub(super) enum Mapping {
+    Attribute(Value, Option<Value>),
+    Filter(Arc<str>, Rc<Args>),
+}
+
+/// What `loop` knows.
+pub(super) struct Loop {
+    pub(super) over: Value,
+    pub(super) cursor: Cursor,
+    /// Whether the items are counted by reading them all, because a test leaves some out.
+    pub(super) is_tested: bool,
+    pub(super) length: Option<usize>,
+    pub(super) index0: i128,
+    pub(super) after: Peeked,
+    pub(super) current: Option<Value>,
+    pub(super) before: Option<Value>,
+    pub(super) changed: Option<Vec<Value>>,
+    pub(super) depth0: i128,
+    pub(super) recursion: Option<(Arc<For>, Rc<Scope>)>,
+    /// Levels of values that it holds.
+    pub(super) depth: u16,
+}
+
+/// The item behind the current one.
+#[derive(Clone, Default)]
+pub(super) enum Peeked {
+    #[default]
+    Unknown,
+    None,
+    Item(Value),
+}
+
+impl Range {
+    pub(super) fn len(self) -> i128 {
+        let distance =
+            if self.step > 0 { self.stop.saturating_sub(self.start) } else { self.start.saturating_sub(self.stop) };
+        if distance <= 0 { 0 } else { (distance - 1) / self.step.saturating_abs() + 1 }
     }
 
-    pub(super) fn entries(&self) -> &[(Value, Value)] {
-        &self.entries
-    }
-
-    fn place(&self, key: &Key) -> Option<usize> {
-        match &self.places {
-            Some(places) => places.get(key).copied(),
-            None => self.keys.iter().position(|other| other == key),
-        }
-    }
-
-    pub(super) fn get_key(&self, key: &Key) -> Option<&Value> {
-        self.place(key).map(|place| &self.entries[place].1)
-    }
-
-    pub(super) fn get(&self, key: &Value, budget: &Budget) -> Result<Option<&Value>> {
-        Ok(self.get_key(&Key::of(key, budget)?))
-    }
-
-    pub(super) fn get_text(&self, key: &Arc<str>) -> Option<&Value> {
-        self.get_key(&Key::Text(key.clone()))
-    }
-
-    /// Sets a key, which keeps its place if it is there.
-    pub(super) fn set(&mut self, key: Value, value: Value, budget: &Budget) -> Result<()> {
-        let hashed = Key::of(&key, budget)?;
-        self.depth = deeper(self.depth, [&key, &value])?;
-        if let Some(place) = self.place(&hashed) {
-            self.entries[place].1 = value;
-            return Ok(());
-        }
-        budget.items(2)?;
-        let place = self.entries.len();
-        if let Some(places) = &mut self.places {
-            places.insert(hashed.clone(), place);
-        }
-        self.keys.push(hashed);
-        self.entries.push((key, value));
-        if self.places.is_none() && self.entries.len() > Self::FEW {
-            self.places = Some(self.keys.iter().cloned().enumerate().map(|(place, key)| (key, place)).collect());
-        }
-        Ok(())
-    }
-
-    /// A copy of the entries, as `dict(other)` makes it.
-    pub(super) fn copy(&self, budget: &Budget) -> Result<Self> {
-        budget.items(self.len() * 2)?;
-        Ok(Self {
-            entries: self.entries.clone(),
-            keys: self.keys.clone(),
-            places: self.places.clone(),
-            depth: self.depth,
-        })
-    }
-
-    /// Empties it, so that what it holds is let go.
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
+    pub(super) fn get(self, index: i128) -> i128 {
+        self.start + index * self.step
     }
 }
 

@@ -1,6 +1,6 @@
 //! Filters that lay text out or write it for another place: indents, lines, titles, addresses.
 
-use super::call::{Args, integer_or, size_of, text_argument};
+use super::call::{integer_or, size_of, text_argument};
 use super::characters::{is_alphabetic, is_digit, is_numeric, is_space};
 use super::error::{Result, error};
 use super::filters::is_set;
@@ -9,7 +9,7 @@ use super::limits::Budget;
 use super::markup::html_of;
 use super::strings::{lines, soft_text};
 use super::text::repr;
-use super::value::{Dict, Text, Value};
+use super::value::{Args, Dict, Text, Value};
 
 impl Interpreter<'_> {
     /// The rest of the filters of text.

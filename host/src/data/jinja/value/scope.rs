@@ -1,33 +1,20 @@
 //! Variables: each loop, macro and block has a scope, and sees those around it.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::value::Value;
+use super::{Scope, Value};
 
 /// Variables up to which names are compared one by one: most scopes have two or three.
 const FEW: usize = 8;
 
-/// Variables of one block.
-#[derive(Default)]
-pub(super) struct Scope {
-    few: RefCell<Vec<(Arc<str>, Value)>>,
-    /// Those beyond the first few.
-    more: RefCell<HashMap<Arc<str>, Value>>,
-    around: Option<Rc<Scope>>,
-    /// Scopes around this one.
-    pub(super) depth: usize,
-}
-
 impl Scope {
     /// A scope within `around`.
-    pub(super) fn within(around: &Rc<Self>) -> Rc<Self> {
+    pub(in crate::data::jinja) fn within(around: &Rc<Self>) -> Rc<Self> {
         Rc::new(Self { around: Some(around.clone()), depth: around.depth + 1, ..Self::default() })
     }
 
-    pub(super) fn set(&self, name: &Arc<str>, value: Value) {
+    pub(in crate::data::jinja) fn set(&self, name: &Arc<str>, value: Value) {
         let mut few = self.few.borrow_mut();
         if let Some((_, place)) = few.iter_mut().find(|(other, _)| other == name) {
             *place = value;
@@ -38,7 +25,7 @@ impl Scope {
         }
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<Value> {
+    pub(in crate::data::jinja) fn get(&self, name: &str) -> Option<Value> {
         let mut scope = self;
         loop {
             let few = scope.few.borrow();
@@ -55,7 +42,7 @@ impl Scope {
     }
 
     /// Lets go of all variables. A macro refers to the scope that it stands in, which would keep both for good.
-    pub(super) fn clear(&self) {
+    pub(in crate::data::jinja) fn clear(&self) {
         self.few.take();
         self.more.take();
     }
