@@ -9,9 +9,9 @@ use std::ops::Range;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use serde_json::{Map, Value};
 
-use super::parse::from_yaml;
 use super::positions::{Flaw, Positions, end_of_quoted, is_within, join, join_index};
 use super::tree;
+use super::tree::from_yaml;
 use crate::diagnostic::Edit;
 
 /// Characters of a value that is set. The longest that a rule needs is a word or a number.

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::parse::from_yaml;
 use super::positions::{join, join_index};
+use super::tree::from_yaml;
 use crate::diagnostic::{Diagnostic, Place};
 
 /// Levels that a key may name.

@@ -10,15 +10,6 @@ use super::source::ConfigSource;
 use super::tree::{self, NotFinite};
 use crate::diagnostic::{Diagnostic, Place};
 
-/// A YAML value as JSON. Errors are words for the user.
-pub(super) fn from_yaml(text: &str) -> Result<Value, String> {
-    let (value, odd) = tree::read(text).map_err(|error| error.to_string())?;
-    match odd.first() {
-        Some(NotFinite { text, .. }) => Err(format!("`{text}` is not a finite number")),
-        None => Ok(value),
-    }
-}
-
 /// Bytes of a text that one of the two parsers refuses and the other one may read all the same.
 const UNCHECKED: usize = 32 << 10;
 

@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 use super::axolotl_keys::{self, Lack};
 use super::axolotl_values;
 use super::names::{certain, nearest, one_of};
-use super::parse::from_yaml;
 use super::positions::{join, join_index};
 use super::source::ConfigSource;
+use super::tree::from_yaml;
 use super::values::{Amount, AutoBool, Choice, DeviceChoice, Patterns};
 use crate::diagnostic::{Diagnostic, Edit, Place, Severity};
 

@@ -23,6 +23,15 @@ pub(super) fn read(text: &str) -> Result<(Value, Vec<NotFinite>), serde_yaml::Er
     Ok((value, odd.into_inner()))
 }
 
+/// A YAML value as JSON. Errors are words for the user.
+pub(super) fn from_yaml(text: &str) -> Result<Value, String> {
+    let (value, odd) = read(text).map_err(|error| error.to_string())?;
+    match odd.first() {
+        Some(NotFinite { text, .. }) => Err(format!("`{text}` is not a finite number")),
+        None => Ok(value),
+    }
+}
+
 struct Node<'a> {
     path: String,
     odd: &'a RefCell<Vec<NotFinite>>,
