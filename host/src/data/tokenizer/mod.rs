@@ -7,15 +7,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use intake::JSON_BYTES;
 use tokenizers::AddedToken;
 
 use self::added::Replaced;
+use self::error::read;
 use self::names::{read_names, set};
 use self::patterns::{Bounded, within};
 
+pub use self::error::TokenizerError;
+pub use self::post_processor::Affixes;
+
 mod added;
 mod budget;
+mod error;
 mod names;
 mod patterns;
 mod post_processor;
@@ -24,64 +28,6 @@ mod post_processor;
 const SLOW: u32 = 16;
 /// Bytes that `tokenizer.json` may have.
 const FILE_LIMIT: u64 = 256 << 20;
-
-/// Why a tokenizer cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenizerError {
-    /// A file that must be there is not.
-    #[error("`{path}` is missing")]
-    Missing {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A file cannot be read, or is too large to be a tokenizer.
-    #[error("`{path}` cannot be read: {reason}")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system or the size limit said.
-        reason: String,
-    },
-    /// A file is not what it must be.
-    #[error("`{path}` is not a valid tokenizer file: {reason}")]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// What the parser said.
-        reason: String,
-    },
-    /// A token that shall have another text is no added token.
-    #[error("token {id} of `{path}` is not an added token")]
-    NotAdded {
-        /// Its id.
-        id: u32,
-        /// The file.
-        path: PathBuf,
-    },
-    /// A token shall have a text that another one has.
-    #[error("token {id} of `{path}` cannot become `{token}`, which is another token")]
-    Twice {
-        /// The id of the token.
-        id: u32,
-        /// The text.
-        token: String,
-        /// The tokenizer file.
-        path: PathBuf,
-    },
-    /// A token that the model has no row for.
-    #[error("the token `{token}` has the id {id}, but the model's embedding has {rows} rows")]
-    NoRow {
-        /// The token.
-        token: String,
-        /// Its id.
-        id: u32,
-        /// Rows of the embedding.
-        rows: usize,
-    },
-    /// The tokenizer failed on a text.
-    #[error("the tokenizer failed: {0}")]
-    Encode(String),
-}
 
 /// Special tokens that the config sets over the tokenizer's own (`special_tokens`).
 #[derive(Debug, Clone, Default)]
@@ -116,15 +62,6 @@ pub struct Token {
     pub start: usize,
     /// One past its last byte.
     pub end: usize,
-}
-
-/// What the tokenizer's own post-processor puts around a plain text (`add_special_tokens=True` of transformers).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Affixes {
-    /// In front of it.
-    pub prefix: Vec<u32>,
-    /// Behind it.
-    pub suffix: Vec<u32>,
 }
 
 /// A loaded tokenizer.
@@ -488,12 +425,6 @@ fn unheeded(wanted: [Option<bool>; 2], ids: [Option<u32>; 2], affixes: &Affixes)
 /// The library panicked.
 fn failed() -> TokenizerError {
     TokenizerError::Encode("its library fails on this text".to_owned())
-}
-
-fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, TokenizerError> {
-    let unreadable =
-        |error: std::io::Error| TokenizerError::Unreadable { path: path.to_owned(), reason: error.to_string() };
-    intake::read_inside_if_there(path, limit).map_err(unreadable)
 }
 
 #[cfg(test)]

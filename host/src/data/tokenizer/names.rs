@@ -8,7 +8,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
-use super::{JSON_BYTES, TokenizerError, read};
+use intake::JSON_BYTES;
+
+use super::error::{TokenizerError, read};
 
 /// transformers' `SPECIAL_TOKENS_ATTRIBUTES`, in its order.
 pub(super) const ATTRIBUTES: [&str; 7] =

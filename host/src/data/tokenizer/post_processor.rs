@@ -3,11 +3,19 @@
 use serde_json::Value;
 use tokenizers::{PostProcessorWrapper, Tokenizer};
 
-use super::Affixes;
 use super::patterns::Bounded;
 
 /// Texts to try it with: a vocabulary need not have them all.
 const TEXTS: [&str; 4] = ["a", "0", " ", "\u{4e00}"];
+
+/// What the tokenizer's own post-processor puts around a plain text (`add_special_tokens=True` of transformers).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Affixes {
+    /// In front of it.
+    pub prefix: Vec<u32>,
+    /// Behind it.
+    pub suffix: Vec<u32>,
+}
 
 /// What is put around a text: found by encoding one with and without it.
 pub(super) fn affixes(tokenizer: &Bounded) -> Result<Affixes, String> {
