@@ -123,22 +123,6 @@ impl ChatTemplate {
         &self.source
     }
 
-    /// Renders a conversation for training. `needed` tells which turns must be found: those of which something is learned.
-    ///
-    /// # Errors
-    /// [`TemplateError`]: the template refuses the conversation, or a needed turn cannot be found in the text.
-    pub fn render(&self, conversation: &Conversation, needed: &[bool]) -> Result<Rendered, TemplateError> {
-        let bytes: usize = conversation.messages.iter().map(|message| message.content.len()).sum();
-        if bytes > OUTPUT_LIMIT {
-            return Err(TemplateError::TooLong(bytes));
-        }
-        let tools = tools(conversation)?;
-        let mut messages = messages(conversation)?;
-        let this = self.of(conversation);
-        let text = this.text(&mut messages, tools.as_ref(), false)?;
-        place::find(this, conversation, &messages, tools.as_ref(), text, needed)
-    }
-
     /// The text of a conversation. A content that is missing, as of a turn that only calls tools, is an empty one where the
     /// template adds it to a text without looking.
     fn text(&self, messages: &mut [Value], tools: Option<&Value>, open_turn: bool) -> Result<String, TemplateError> {

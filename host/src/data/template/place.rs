@@ -14,7 +14,7 @@ use std::ops::Range;
 use plugin_runtime::types::Conversation;
 use serde_json::Value;
 
-use super::{ChatTemplate, Rendered, TemplateError, Turn, WORK_LIMIT};
+use super::{ChatTemplate, OUTPUT_LIMIT, Rendered, TemplateError, Turn, WORK_LIMIT, messages, tools};
 
 /// Marks are characters of the Supplementary Private Use Areas from here on, which no template handles specially.
 const FIRST_MARK: u32 = 0xf_0000;
@@ -23,18 +23,25 @@ const MARKS: usize = 65_534;
 /// Bytes that rendering a message takes at least, for the budget.
 const MESSAGE_WORK: usize = 64;
 
-/// Finds all turns that marks show, and those of `needed` in any case.
-pub(super) fn find(
-    template: &ChatTemplate,
-    conversation: &Conversation,
-    messages: &[Value],
-    tools: Option<&Value>,
-    text: String,
-    needed: &[bool],
-) -> Result<Rendered, TemplateError> {
-    let finder = Finder::new(template, conversation, messages, tools, &text);
-    let (turns, unwritten) = finder.turns(needed)?;
-    Ok(Rendered { text, turns, unwritten })
+impl ChatTemplate {
+    /// Renders a conversation for training. `needed` tells which turns must be found: those of which something is learned.
+    ///
+    /// # Errors
+    /// [`TemplateError`]: the template refuses the conversation, or a needed turn cannot be found in the text.
+    pub fn render(&self, conversation: &Conversation, needed: &[bool]) -> Result<Rendered, TemplateError> {
+        let bytes: usize = conversation.messages.iter().map(|message| message.content.len()).sum();
+        if bytes > OUTPUT_LIMIT {
+            return Err(TemplateError::TooLong(bytes));
+        }
+        let tools = tools(conversation)?;
+        let mut messages = messages(conversation)?;
+        let this = self.of(conversation);
+        let text = this.text(&mut messages, tools.as_ref(), false)?;
+        // Found are all turns that marks show, and those of `needed` in any case.
+        let finder = Finder::new(this, conversation, &messages, tools.as_ref(), &text);
+        let (turns, unwritten) = finder.turns(needed)?;
+        Ok(Rendered { text, turns, unwritten })
+    }
 }
 
 /// How a message is rendered.
