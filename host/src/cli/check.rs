@@ -3,10 +3,13 @@
 use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::path::Path;
 
+use clap::Args;
 use plugin_runtime::PluginHost;
 
+use super::config_args::ConfigArgs;
+use super::open_plugins::open_plugins;
 use super::plan::describe;
-use super::{CheckArgs, open_plugins, say, show};
+use super::words::{say, show};
 use crate::author::replay::{self, Keep};
 use crate::check::facts::ModelFacts;
 use crate::check::fix::{self, Fixes};
@@ -19,6 +22,24 @@ use crate::train::job::Job;
 
 /// Times that `--fix` looks again. Two rules that undo each other's fixes are left at that.
 const PASSES: usize = 8;
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    /// Refuse plugins that are not exactly those of the config's `plugins.lock`
+    #[arg(long)]
+    pub(super) locked: bool,
+    /// Then, if there are no errors, say what the run would be and what it would take: steps, tokens, memory, disk
+    #[arg(long)]
+    pub(super) plan: bool,
+    /// Mend in the file what can be mended with certainty; comments, order and layout stay
+    #[arg(long)]
+    pub(super) fix: bool,
+    /// Also print each finding to stdout as an annotation of GitHub Actions, which shows it at its line of a pull request
+    #[arg(long, conflicts_with = "json")]
+    pub(super) github: bool,
+}
 
 pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
     let (path, _) = args.config.choose()?;

@@ -1,0 +1,25 @@
+//! The plugins that a command can name.
+
+use std::path::PathBuf;
+
+use plugin_runtime::PluginHost;
+
+use crate::check::plugins;
+use crate::diagnostic::Failure;
+
+/// The command that compiles plugins, for [`open_plugins`].
+pub(super) const COMPILE: &str = "compile-plugin";
+
+/// All bundled plugins and those of `directories`. This program itself, whatever it is called, compiles those of others in
+/// a process of its own.
+pub(super) fn open_plugins(directories: &[PathBuf]) -> Result<PluginHost, Failure> {
+    // This name holds even where the file was renamed or replaced since the start.
+    #[cfg(target_os = "linux")]
+    let program = PathBuf::from("/proc/self/exe");
+    #[cfg(not(target_os = "linux"))]
+    let program = std::env::current_exe().map_err(|error| {
+        crate::diagnostic::Diagnostic::error("plugin::engine", "this program's own file is not to be found")
+            .why(error.to_string())
+    })?;
+    plugins::open(directories, Some(vec![program.into(), COMPILE.into()]))
+}
