@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::manifest::Kind;
+use crate::kind::Kind;
 
 /// Why a plugin cannot be used, or why a call of it failed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -47,7 +47,8 @@ fn length(mut length: usize, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{API, Kind};
+    use crate::kind::Kind;
+    use crate::manifest::API;
 
     #[test]
     fn the_section_can_be_read_again() {

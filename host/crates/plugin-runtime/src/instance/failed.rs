@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Origin;
 use crate::error::{Cause, FailedCall, PluginError};
-use crate::manifest::Kind;
+use crate::kind::Kind;
 
 /// Time for finding the row.
 const BUDGET: Duration = Duration::from_secs(5);

@@ -4,7 +4,7 @@ use super::failed::{self, Call};
 use super::{Live, Origin, debug_by_name};
 use crate::bindings::filter::{RowFilterPlugin, RowFilterPluginPre};
 use crate::error::{PluginError, one_line};
-use crate::manifest::Kind;
+use crate::kind::Kind;
 use crate::types::Verdict;
 
 /// Characters of a reason that are kept.

@@ -5,7 +5,7 @@ use super::{Live, Origin, debug_by_name};
 use crate::bindings::reward::{RewardPlugin, RewardPluginPre};
 use crate::error::{PluginError, one_line};
 use crate::json;
-use crate::manifest::Kind;
+use crate::kind::Kind;
 use crate::types::{Context, Item, Score};
 
 /// A running reward.

@@ -4,7 +4,7 @@ use super::failed::{self, Call};
 use super::{Live, Origin, bound, debug_by_name};
 use crate::bindings::strategy::{PromptStrategyPlugin, PromptStrategyPluginPre};
 use crate::error::PluginError;
-use crate::manifest::Kind;
+use crate::kind::Kind;
 use crate::types::{RowError, Sample};
 
 /// A running prompt strategy.
