@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use wasmtime::Engine;
 
 use crate::error::{PluginError, one_line};
-use crate::sandbox::{Limits, engine_config};
+use crate::limits::Limits;
+use crate::sandbox::engine_config;
 
 /// Bytes of compiled code that are taken from the process.
 const CODE_LIMIT: u64 = 1 << 30;

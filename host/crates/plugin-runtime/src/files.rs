@@ -1,4 +1,4 @@
-//! The only way to files: resources that the host opens, over capability handles of cap-std. A guest names no path
+//! The only way to files: what the host opens for guests, over capability handles of cap-std. A guest names no path
 //! outside the directory that the user named.
 
 use std::io;
@@ -7,15 +7,9 @@ use std::path::Path;
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _};
-use wasmtime::component::Resource;
 
-use crate::bindings::shared::trainer::plugin::files::{Host, HostByteSource, HostDirectory};
-use crate::bindings::shared::trainer::plugin::grants;
 use crate::error::PluginError;
-use crate::sandbox::{HostFault, State};
 
-/// Bytes that one read may ask for.
-const READ_LIMIT: u32 = 16 << 20;
 /// Files that one directory may list.
 const LIST_LIMIT: usize = 100_000;
 /// Directories inside one another.
@@ -28,6 +22,31 @@ pub struct ByteSource {
     name: String,
     file: std::fs::File,
     len: u64,
+}
+
+impl ByteSource {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Bytes that it had when it was opened.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// At most `len` bytes from `offset` on; fewer only at its end. The error is a line for the user.
+    pub(crate) fn read(&self, offset: u64, len: u32) -> Result<Vec<u8>, String> {
+        let len = u64::from(len).min(self.len.saturating_sub(offset)) as usize;
+        let mut bytes = vec![0; len];
+        self.file.read_exact_at(&mut bytes, offset).map_err(|error| {
+            if error.kind() == io::ErrorKind::UnexpectedEof {
+                format!("`{}` became shorter while it was read", self.name)
+            } else {
+                format!("`{}` cannot be read: {error}", self.name)
+            }
+        })?;
+        Ok(bytes)
+    }
 }
 
 /// One open directory.
@@ -47,8 +66,46 @@ impl Directory {
         Ok(Self { name: path.display().to_string(), dir, is_grant: true })
     }
 
-    fn try_clone(&self) -> io::Result<Self> {
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { name: self.name.clone(), dir: self.dir.try_clone()?, is_grant: self.is_grant })
+    }
+}
+
+impl Directory {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Bytes of all files that a guest can read through it. What cannot be listed counts nothing: no guest gets it either.
+    pub(crate) fn bytes(&self) -> u64 {
+        let mut files = Vec::new();
+        let _ = walk(&self.dir, self.is_grant, "", 0, &mut files);
+        files.iter().filter_map(|file| Some(self.dir.metadata(file).ok()?.len())).sum()
+    }
+
+    /// Paths of all files below it that a guest may open, in the order of their names. The error is a line for the guest.
+    pub(crate) fn list(&self) -> Result<Vec<String>, String> {
+        let mut files = Vec::new();
+        walk(&self.dir, self.is_grant, "", 0, &mut files)?;
+        files.sort_unstable();
+        Ok(files)
+    }
+
+    /// A file below it. The error is a line for the guest.
+    pub(crate) fn open(&self, path: &str) -> Result<ByteSource, String> {
+        let name = format!("{}/{path}", self.name.trim_end_matches('/'));
+        // Without waiting: a pipe that nobody writes to would hold the call for ever.
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+        let opened = self.dir.open_with(path, &options).and_then(|file| Ok((file.metadata()?, file.into_std())));
+        match opened {
+            Ok((metadata, _)) if stays_closed(self.is_grant, &metadata) => Err(format!(
+                "`{name}` has other names too (a hard link); such files of a granted directory stay closed"
+            )),
+            Ok((metadata, file)) if metadata.is_file() => Ok(ByteSource { name, file, len: metadata.len() }),
+            Ok(_) => Err(format!("`{name}` is not a file")),
+            Err(error) => Err(format!("`{name}` cannot be opened: {error}")),
+        }
     }
 }
 
@@ -92,106 +149,6 @@ impl Opened {
             Self::File(file) => file.len,
             Self::Directory(directory) => directory.bytes(),
         }
-    }
-}
-
-impl Directory {
-    /// Bytes of all files that a guest can read through it. What cannot be listed counts nothing: no guest gets it either.
-    pub(crate) fn bytes(&self) -> u64 {
-        let mut files = Vec::new();
-        let _ = walk(&self.dir, self.is_grant, "", 0, &mut files);
-        files.iter().filter_map(|file| Some(self.dir.metadata(file).ok()?.len())).sum()
-    }
-}
-
-impl Host for State {}
-
-impl grants::Host for State {
-    fn directories(&mut self) -> wasmtime::Result<Vec<Resource<Directory>>> {
-        let granted = self.grants.iter().map(Directory::try_clone).collect::<io::Result<Vec<_>>>();
-        let granted = granted.map_err(|error| HostFault {
-            code: "data::unreadable",
-            message: format!("a granted directory cannot be opened again: {error}"),
-        })?;
-        granted.into_iter().map(|directory| Ok(self.table.push(directory)?)).collect()
-    }
-}
-
-impl HostByteSource for State {
-    fn name(&mut self, source: Resource<ByteSource>) -> wasmtime::Result<String> {
-        Ok(self.table.get(&source)?.name.clone())
-    }
-
-    fn len(&mut self, source: Resource<ByteSource>) -> wasmtime::Result<u64> {
-        Ok(self.table.get(&source)?.len)
-    }
-
-    fn read(&mut self, source: Resource<ByteSource>, offset: u64, len: u32) -> wasmtime::Result<Vec<u8>> {
-        let source = self.table.get(&source)?;
-        if len > READ_LIMIT {
-            let message = format!("it asked for {len} bytes of a file at once; the limit is {READ_LIMIT}");
-            return Err(HostFault { code: "plugin::limit", message }.into());
-        }
-        let len = u64::from(len).min(source.len.saturating_sub(offset)) as usize;
-        let mut bytes = vec![0; len];
-        source.file.read_exact_at(&mut bytes, offset).map_err(|error| {
-            let message = if error.kind() == io::ErrorKind::UnexpectedEof {
-                format!("`{}` became shorter while it was read", source.name)
-            } else {
-                format!("`{}` cannot be read: {error}", source.name)
-            };
-            HostFault { code: "data::unreadable", message }
-        })?;
-        Ok(bytes)
-    }
-
-    fn drop(&mut self, source: Resource<ByteSource>) -> wasmtime::Result<()> {
-        self.table.delete(source)?;
-        Ok(())
-    }
-}
-
-impl HostDirectory for State {
-    fn name(&mut self, directory: Resource<Directory>) -> wasmtime::Result<String> {
-        Ok(self.table.get(&directory)?.name.clone())
-    }
-
-    fn list(&mut self, directory: Resource<Directory>) -> wasmtime::Result<Result<Vec<String>, String>> {
-        let mut files = Vec::new();
-        let directory = self.table.get(&directory)?;
-        let listed = walk(&directory.dir, directory.is_grant, "", 0, &mut files);
-        files.sort_unstable();
-        Ok(listed.map(|()| files))
-    }
-
-    fn open(
-        &mut self,
-        directory: Resource<Directory>,
-        path: String,
-    ) -> wasmtime::Result<Result<Resource<ByteSource>, String>> {
-        let directory = self.table.get(&directory)?;
-        let name = format!("{}/{path}", directory.name.trim_end_matches('/'));
-        let is_grant = directory.is_grant;
-        // Without waiting: a pipe that nobody writes to would hold the call for ever.
-        let mut options = OpenOptions::new();
-        options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-        let opened = directory.dir.open_with(&path, &options).and_then(|file| Ok((file.metadata()?, file.into_std())));
-        match opened {
-            Ok((metadata, _)) if stays_closed(is_grant, &metadata) => Ok(Err(format!(
-                "`{name}` has other names too (a hard link); such files of a granted directory stay closed"
-            ))),
-            Ok((metadata, file)) if metadata.is_file() => {
-                let source = ByteSource { name, file, len: metadata.len() };
-                Ok(Ok(self.table.push(source)?))
-            }
-            Ok(_) => Ok(Err(format!("`{name}` is not a file"))),
-            Err(error) => Ok(Err(format!("`{name}` cannot be opened: {error}"))),
-        }
-    }
-
-    fn drop(&mut self, directory: Resource<Directory>) -> wasmtime::Result<()> {
-        self.table.delete(directory)?;
-        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The sandbox half of `host`: finds WASM component plugins, checks what they are, and calls them within limits.
 //!
-//! A plugin sees only what `linker` in `sandbox.rs` gives it. Nothing that it does ends the host: a trap, a loop or a
+//! A plugin sees only what `linker` in `imports/mod.rs` gives it. Nothing that it does ends the host: a trap, a loop or a
 //! wrong result is a [`PluginError`] in words for the user.
 
 mod bindings;
@@ -8,15 +8,18 @@ mod cache;
 mod compile;
 mod error;
 mod files;
+mod imports;
 mod instance;
 pub mod json;
 mod kind;
+mod limits;
 mod manifest;
 mod pack;
 mod registry;
 mod sandbox;
 mod schema;
 mod stand_in;
+mod state;
 mod stats;
 pub mod types;
 
@@ -24,8 +27,9 @@ pub use compile::{CompilerCommand, compile_main};
 pub use error::{Cause, FailedCall, PluginError, is_hidden};
 pub use instance::{Checker, Curve, Filter, Loader, Monitor, Scorer, Strategy};
 pub use kind::Kind;
+pub use limits::Limits;
 pub use manifest::{API, Inspection, Manifest, Source, inspect, read_file};
 pub use pack::pack;
 pub use registry::{PluginHost, PluginInfo, RuntimeOptions};
-pub use sandbox::{Limits, LogSink};
+pub use state::LogSink;
 pub use stats::{Meters, PluginStats};

@@ -12,8 +12,10 @@ use crate::error::PluginError;
 use crate::files::{Directory, Opened};
 use crate::instance::{Checker, Curve, Filter, Loader, Monitor, Origin, Scorer, Strategy};
 use crate::kind::Kind;
+use crate::limits::Limits;
 use crate::manifest::{Inspection, Source, inspect, read_file};
-use crate::sandbox::{Limits, LogSink, Sandbox};
+use crate::sandbox::Sandbox;
+use crate::state::LogSink;
 use crate::stats::{Meter, Meters};
 use crate::types::{HealthRun, ScheduleRun};
 

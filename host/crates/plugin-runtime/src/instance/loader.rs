@@ -7,7 +7,7 @@ use crate::bindings::loader::exports::trainer::plugin::dataset_loader::Source as
 use crate::bindings::loader::{DatasetLoaderPlugin, DatasetLoaderPluginPre};
 use crate::error::{PluginError, one_line};
 use crate::files::{Directory, Opened};
-use crate::sandbox::Limits;
+use crate::limits::Limits;
 use crate::types::{BadRow, Row, RowBatch, RowError};
 
 /// A running dataset loader.

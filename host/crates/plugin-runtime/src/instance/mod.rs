@@ -27,7 +27,9 @@ pub use self::rules::Checker;
 pub use self::schedule::Curve;
 pub use self::strategy::Strategy;
 use crate::error::{PluginError, one_line};
-use crate::sandbox::{Limits, State, StoreMaker, explain, finish, prepare};
+use crate::limits::Limits;
+use crate::sandbox::{StoreMaker, explain, finish, prepare};
+use crate::state::State;
 use crate::stats::Meter;
 use crate::types::{GuestError, RowError};
 

@@ -6,7 +6,7 @@ wasmtime::component::bindgen!({
     imports: { default: trappable },
     with: {
         "wasi:io/error.error": super::console::Failure,
-        "wasi:io/poll.pollable": super::Over,
+        "wasi:io/poll.pollable": super::console::Over,
         "wasi:io/streams.input-stream": super::console::Input,
         "wasi:io/streams.output-stream": super::console::Output,
         "wasi:cli/terminal-input.terminal-input": super::console::Terminal,

@@ -10,20 +10,13 @@
 
 #![expect(unreachable_pub, reason = "generated code exports these types once more, which needs `pub`")]
 
-mod bindings;
-mod console;
+pub(crate) mod bindings;
+pub(crate) mod console;
 
-use wasmtime::component::{HasSelf, Linker, Resource};
-
-use crate::sandbox::State;
-use bindings::wasi::clocks::monotonic_clock::{self, Duration, Instant};
-use bindings::wasi::clocks::wall_clock::{self, Datetime};
-use bindings::wasi::random::{insecure, insecure_seed, random};
 pub(crate) use console::{Exit, Tail};
 
 /// Nanoseconds from one reading of the clock to the next.
-const READING: u64 = 1_000;
-const SECOND: u64 = 1_000_000_000;
+pub(crate) const READING: u64 = 1_000;
 /// Bytes that a guest gets in one piece.
 const RANDOM_LIMIT: u64 = 64 << 10;
 
@@ -40,13 +33,24 @@ impl StandIn {
         *self = Self::default();
     }
 
-    fn read(&mut self) -> u64 {
+    /// The clock, in nanoseconds.
+    pub(crate) fn read(&mut self) -> u64 {
         self.nanoseconds = self.nanoseconds.saturating_add(READING);
         self.nanoseconds
     }
 
-    /// SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
-    fn next(&mut self) -> u64 {
+    /// A wait until the clock shows `nanoseconds` is over at once.
+    pub(crate) fn wait_until(&mut self, nanoseconds: u64) {
+        self.nanoseconds = self.nanoseconds.max(nanoseconds);
+    }
+
+    /// A wait of so many nanoseconds is over at once.
+    pub(crate) fn wait(&mut self, nanoseconds: u64) {
+        self.nanoseconds = self.nanoseconds.saturating_add(nanoseconds);
+    }
+
+    /// The next 64 random bits, by SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
+    pub(crate) fn next(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.random;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -54,85 +58,14 @@ impl StandIn {
         mixed ^ (mixed >> 31)
     }
 
-    fn bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
+    /// The next random bytes; an error for more than a guest gets in one piece.
+    pub(crate) fn bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
         if len > RANDOM_LIMIT {
             wasmtime::bail!("it asked for {len} random bytes at once; the limit is {RANDOM_LIMIT}");
         }
         let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).collect();
         bytes.truncate(len as usize);
         Ok(bytes)
-    }
-}
-
-/// A wait that is over: there are no others.
-#[derive(Debug)]
-pub struct Over;
-
-/// Lets guests import all of it.
-pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    bindings::Guests::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
-}
-
-impl State {
-    fn over(&mut self) -> wasmtime::Result<Resource<Over>> {
-        Ok(self.table.push(Over)?)
-    }
-}
-
-impl monotonic_clock::Host for State {
-    fn now(&mut self) -> wasmtime::Result<Instant> {
-        Ok(self.stand_in.read())
-    }
-
-    fn resolution(&mut self) -> wasmtime::Result<Duration> {
-        Ok(READING)
-    }
-
-    fn subscribe_instant(&mut self, when: Instant) -> wasmtime::Result<Resource<Over>> {
-        self.stand_in.nanoseconds = self.stand_in.nanoseconds.max(when);
-        self.over()
-    }
-
-    fn subscribe_duration(&mut self, when: Duration) -> wasmtime::Result<Resource<Over>> {
-        self.stand_in.nanoseconds = self.stand_in.nanoseconds.saturating_add(when);
-        self.over()
-    }
-}
-
-impl wall_clock::Host for State {
-    fn now(&mut self) -> wasmtime::Result<Datetime> {
-        let now = self.stand_in.read();
-        Ok(Datetime { seconds: now / SECOND, nanoseconds: (now % SECOND) as u32 })
-    }
-
-    fn resolution(&mut self) -> wasmtime::Result<Datetime> {
-        Ok(Datetime { seconds: 0, nanoseconds: READING as u32 })
-    }
-}
-
-impl random::Host for State {
-    fn get_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
-        self.stand_in.bytes(len)
-    }
-
-    fn get_random_u64(&mut self) -> wasmtime::Result<u64> {
-        Ok(self.stand_in.next())
-    }
-}
-
-impl insecure::Host for State {
-    fn get_insecure_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
-        self.stand_in.bytes(len)
-    }
-
-    fn get_insecure_random_u64(&mut self) -> wasmtime::Result<u64> {
-        Ok(self.stand_in.next())
-    }
-}
-
-impl insecure_seed::Host for State {
-    fn insecure_seed(&mut self) -> wasmtime::Result<(u64, u64)> {
-        Ok((0, 0))
     }
 }
 
