@@ -7,8 +7,8 @@ use clap::Args;
 use plugin_runtime::PluginHost;
 
 use super::config_args::ConfigArgs;
-use super::open_plugins::open_plugins;
 use super::plan::describe;
+use super::plugin_host::open_plugins;
 use super::words::{say, show};
 use crate::author::replay::{self, Keep};
 use crate::check::facts::ModelFacts;

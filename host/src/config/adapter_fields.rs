@@ -215,7 +215,7 @@ fn target_pattern(top: &Section<'_>, config: &mut Config, pattern: &str) {
 
 /// Why a text is no regular expression, in a line.
 fn compile(pattern: &str) -> Result<regex::bytes::Regex, String> {
-    super::pattern(pattern).map_err(|error| {
+    super::patterns::pattern(pattern).map_err(|error| {
         let reason = error.to_string();
         reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
     })

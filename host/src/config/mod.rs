@@ -11,6 +11,7 @@ pub mod json_schema;
 mod names;
 mod overrides;
 mod parse;
+mod patterns;
 mod plugin_fields;
 mod positions;
 mod read;
@@ -28,6 +29,7 @@ pub use self::adapter_fields::LINEAR_MODULES;
 pub use self::axolotl_values::strategy_advice;
 pub use self::edit::{EditError, edit};
 pub use self::names::{nearest, one_of};
+pub use self::patterns::pattern;
 pub use self::positions::{is_within, join, join_index};
 pub use self::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
 pub use self::source::{ConfigSource, FILE_LIMIT};
@@ -37,19 +39,6 @@ pub use self::values::{
     TargetModules, TrainOnEos,
 };
 use crate::diagnostic::{Diagnostic, Failure, Severity};
-
-/// Bytes that a pattern of a config may become. One for the names of a model's parameters takes a few thousand; classes that
-/// are repeated a thousand times would take seconds and all memory.
-const PATTERN_BYTES: usize = 256 << 10;
-
-/// A regular expression of a config for names of a model, which are ASCII, within limits.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn pattern(pattern: &str) -> Result<regex::bytes::Regex, regex::Error> {
-    let mut builder = regex::bytes::RegexBuilder::new(pattern);
-    builder.unicode(false).size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES).build()
-}
 
 /// A config that can be used, with where it comes from.
 #[derive(Debug)]
