@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use plugin_runtime::{Inspection, Kind};
+use plugin_runtime::Inspection;
 use serde_json::Value;
 
 use super::manifest;
@@ -91,14 +91,10 @@ fn packed(
         Diagnostic::error("io::write", "a temporary directory cannot be made").why(error.to_string())
     })?;
     let component = directory.path().join("component.wasm");
-    compile(&project.dir, &world(manifest.kind), &component)?;
+    compile(&project.dir, &manifest.kind.world(), &component)?;
     let bytes = plugin_runtime::read_file(&component)?;
     let own = manifest.name.rsplit(':').next().unwrap_or_default();
     Ok(plugin_runtime::pack(&bytes, &manifest, &format!("{own}.wasm"))?)
-}
-
-fn world(kind: Kind) -> String {
-    format!("{}-plugin", kind.name())
 }
 
 /// jco, with the small engine (1.6 MB) and without WASI: the component asks the sandbox for nothing.

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use wasmparser::{ComponentExternalKind, ComponentTypeRef, Parser, Payload, Validator};
 
 use crate::error::{PluginError, one_line};
-use crate::kind::Kind;
+use crate::kind::{Kind, Start};
 use crate::schema;
 
 /// The version of the plugin API that this host speaks.
@@ -77,7 +77,7 @@ impl Inspection {
 
     /// What it offers beside the interface of its kind. Nobody calls that.
     pub fn other_exports(&self) -> Vec<String> {
-        let own = format!("trainer:plugin/{}", self.manifest.kind.name());
+        let own = self.manifest.kind.interface();
         self.exports.iter().filter(|export| without_version(export) != own).cloned().collect()
     }
 }
@@ -272,7 +272,7 @@ fn check_api(manifest: &Manifest, imports: &[String], exports: &[String], shown:
 }
 
 fn check_exports(manifest: &Manifest, exports: &[String], shown: &str) -> Result<(), PluginError> {
-    let wanted = format!("trainer:plugin/{}", manifest.kind.name());
+    let wanted = manifest.kind.interface();
     if exports.iter().any(|export| without_version(export) == wanted) {
         return Ok(());
     }
@@ -310,7 +310,7 @@ fn may_import(import: &str, kind: Kind) -> bool {
     let version = import.split_once('@').map_or("", |(_, version)| version);
     match name {
         "trainer:plugin/types" | "trainer:plugin/log" => true,
-        "trainer:plugin/files" | "trainer:plugin/grants" => kind == Kind::DatasetLoader,
+        "trainer:plugin/files" | "trainer:plugin/grants" => kind.start() == Start::Data,
         "wasi:io/error"
         | "wasi:io/poll"
         | "wasi:io/streams"

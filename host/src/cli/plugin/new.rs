@@ -29,7 +29,7 @@ pub(super) struct NewArgs {
 }
 
 fn kind(name: &str) -> Kind {
-    Kind::ALL.into_iter().find(|kind| kind.name() == name).expect("clap lets only these pass")
+    Kind::named(name).expect("clap lets only these pass")
 }
 
 fn language(name: &str) -> Language {
