@@ -15,7 +15,7 @@ pub struct Description {
     /// What a result is about, in messages: `row`, `completion`.
     pub unit: &'static str,
     /// The function of which a failed call is reduced to the units that it takes to fail, and kept to be made again; none
-    /// for kinds whose calls depend on earlier ones, or are about one thing only.
+    /// where no call is kept.
     pub kept_call: Option<&'static str>,
 }
 

@@ -14,6 +14,7 @@ pub mod json;
 mod kind;
 mod limits;
 mod manifest;
+mod origin;
 mod pack;
 mod registry;
 mod sandbox;

@@ -9,15 +9,14 @@ use wasmtime::component::Component;
 use crate::cache::Cache;
 use crate::compile::{CompilerCommand, apart};
 use crate::error::PluginError;
-use crate::files::{Directory, Opened};
-use crate::instance::{Checker, Curve, Filter, Loader, Monitor, Origin, Scorer, Strategy};
+use crate::files::Directory;
 use crate::kind::Kind;
 use crate::limits::Limits;
 use crate::manifest::{Inspection, Source, inspect, read_file};
+use crate::origin::Origin;
 use crate::sandbox::Sandbox;
 use crate::state::LogSink;
 use crate::stats::{Meter, Meters};
-use crate::types::{HealthRun, ScheduleRun};
 
 /// How plugins are run.
 pub struct RuntimeOptions {
@@ -74,7 +73,8 @@ impl PluginInfo {
         self.inspection.needs_grants()
     }
 
-    fn open_grants(&self) -> Result<Vec<Directory>, PluginError> {
+    /// The directories that it is granted, opened.
+    pub(crate) fn open_grants(&self) -> Result<Vec<Directory>, PluginError> {
         let open = |path: &PathBuf| {
             Directory::granted(path).map_err(|error| {
                 let message =
@@ -227,43 +227,6 @@ impl PluginHost {
         )
     }
 
-    /// A loader over a file or directory.
-    pub fn loader(&self, name: &str, config_json: &str, path: &Path) -> Result<Loader, PluginError> {
-        let origin = self.origin(name, Kind::DatasetLoader, config_json)?;
-        let grants = self.find(name, Kind::DatasetLoader)?.open_grants()?;
-        Loader::new(origin, Opened::open(path)?, grants)
-    }
-
-    /// A prompt strategy.
-    pub fn strategy(&self, name: &str, config_json: &str) -> Result<Strategy, PluginError> {
-        Strategy::new(self.origin(name, Kind::PromptStrategy, config_json)?)
-    }
-
-    /// A reward.
-    pub fn scorer(&self, name: &str, config_json: &str) -> Result<Scorer, PluginError> {
-        Scorer::new(self.origin(name, Kind::Reward, config_json)?)
-    }
-
-    /// A set of compatibility rules.
-    pub fn checker(&self, name: &str, config_json: &str) -> Result<Checker, PluginError> {
-        Checker::new(self.origin(name, Kind::CompatRules, config_json)?)
-    }
-
-    /// A row filter.
-    pub fn filter(&self, name: &str, config_json: &str) -> Result<Filter, PluginError> {
-        Filter::new(self.origin(name, Kind::RowFilter, config_json)?)
-    }
-
-    /// A schedule.
-    pub fn curve(&self, name: &str, config_json: &str, run: ScheduleRun) -> Result<Curve, PluginError> {
-        Curve::new(self.origin(name, Kind::Schedule, config_json)?, run)
-    }
-
-    /// A watch over a run.
-    pub fn monitor(&self, name: &str, config_json: &str, run: HealthRun) -> Result<Monitor, PluginError> {
-        Monitor::new(self.origin(name, Kind::RunHealth, config_json)?, run)
-    }
-
     /// What all plugins cost, now and later.
     pub fn meters(&self) -> Meters {
         Meters::new(self.plugins.values().map(|plugin| (plugin.name().to_owned(), Arc::clone(&plugin.meter))).collect())
@@ -288,7 +251,8 @@ impl PluginHost {
         }
     }
 
-    fn origin(&self, name: &str, kind: Kind, config_json: &str) -> Result<Origin, PluginError> {
+    /// What an instance of the plugin of that name and kind, with that config, is started from.
+    pub(crate) fn origin(&self, name: &str, kind: Kind, config_json: &str) -> Result<Origin, PluginError> {
         let plugin = self.find(name, kind)?;
         if let Some(problem) = self.config_problems(name, kind, config_json).into_iter().next() {
             return Err(problem);

@@ -19,7 +19,6 @@ const SHORT_BUDGET: Duration = Duration::from_secs(1);
 pub(super) struct Call<'a> {
     pub(super) origin: Origin,
     pub(super) kind: Kind,
-    pub(super) name: &'static str,
     /// Each row or item, as JSON.
     pub(super) input: &'a dyn Fn(usize) -> Value,
     pub(super) items: usize,
@@ -34,6 +33,7 @@ impl Call<'_> {
         mut error: PluginError,
         mut again: impl FnMut(Origin, Range<usize>) -> Result<(), PluginError>,
     ) -> PluginError {
+        let Some(call) = self.kind.description().kept_call else { return error };
         // A plugin's own words about a call are no fault to look into.
         if !matches!(error.code, "plugin::trap" | "plugin::limit" | "plugin::bad-result") {
             return error;
@@ -63,7 +63,7 @@ impl Call<'_> {
             plugin: self.origin.plugin.to_string(),
             kind: self.kind,
             config_json: self.origin.config_json.to_string(),
-            call: self.name,
+            call,
             input: input.map(|item| (self.input)(item)).collect(),
             context: self.context,
             cause,

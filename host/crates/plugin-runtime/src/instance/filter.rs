@@ -5,6 +5,7 @@ use super::{Live, Origin, debug_by_name};
 use crate::bindings::filter::{RowFilterPlugin, RowFilterPluginPre};
 use crate::error::{PluginError, one_line};
 use crate::kind::Kind;
+use crate::registry::PluginHost;
 use crate::types::Verdict;
 
 /// Characters of a reason that are kept.
@@ -17,8 +18,15 @@ pub struct Filter {
 
 debug_by_name!(Filter);
 
+impl PluginHost {
+    /// A row filter.
+    pub fn filter(&self, name: &str, config_json: &str) -> Result<Filter, PluginError> {
+        Filter::new(self.origin(name, Kind::RowFilter, config_json)?)
+    }
+}
+
 impl Filter {
-    pub(crate) fn new(origin: Origin) -> Result<Self, PluginError> {
+    fn new(origin: Origin) -> Result<Self, PluginError> {
         let live = Live::start(
             origin,
             |store, pre| RowFilterPluginPre::new(pre)?.instantiate(store),
@@ -32,8 +40,8 @@ impl Filter {
         self.judge_once(rows).map_err(|error| {
             let input = |item: usize| failed::row(&rows[item]);
             let origin = self.live.origin();
-            let (kind, name) = (Kind::RowFilter, "judge");
-            let call = Call { origin, kind, name, input: &input, items: rows.len(), context: None };
+            let kind = Kind::RowFilter;
+            let call = Call { origin, kind, input: &input, items: rows.len(), context: None };
             call.reduce(error, |origin, items| Self::new(origin)?.judge_once(&rows[items]).map(drop))
         })
     }

@@ -3,6 +3,8 @@
 use super::{Live, MESSAGE, Origin, debug_by_name};
 use crate::bindings::health::{RunHealthPlugin, RunHealthPluginPre};
 use crate::error::{PluginError, one_line};
+use crate::kind::Kind;
+use crate::registry::PluginHost;
 use crate::types::{HealthFinding, HealthRun, Observation};
 
 /// Findings that one logged line may have.
@@ -17,8 +19,15 @@ pub struct Monitor {
 
 debug_by_name!(Monitor);
 
+impl PluginHost {
+    /// A watch over a run.
+    pub fn monitor(&self, name: &str, config_json: &str, run: HealthRun) -> Result<Monitor, PluginError> {
+        Monitor::new(self.origin(name, Kind::RunHealth, config_json)?, run)
+    }
+}
+
 impl Monitor {
-    pub(crate) fn new(origin: Origin, run: HealthRun) -> Result<Self, PluginError> {
+    fn new(origin: Origin, run: HealthRun) -> Result<Self, PluginError> {
         let live = Live::start(
             origin,
             |store, pre| RunHealthPluginPre::new(pre)?.instantiate(store),

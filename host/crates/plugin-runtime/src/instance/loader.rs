@@ -1,5 +1,6 @@
 //! Dataset loaders.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Live, Origin, POSITION, bound, debug_by_name};
@@ -7,7 +8,9 @@ use crate::bindings::loader::exports::trainer::plugin::dataset_loader::Source as
 use crate::bindings::loader::{DatasetLoaderPlugin, DatasetLoaderPluginPre};
 use crate::error::{PluginError, one_line};
 use crate::files::{Directory, Opened};
+use crate::kind::Kind;
 use crate::limits::Limits;
+use crate::registry::PluginHost;
 use crate::types::{BadRow, Row, RowBatch, RowError};
 
 /// A running dataset loader.
@@ -82,6 +85,15 @@ impl Budget {
 
 debug_by_name!(Loader);
 
+impl PluginHost {
+    /// A loader over a file or directory.
+    pub fn loader(&self, name: &str, config_json: &str, path: &Path) -> Result<Loader, PluginError> {
+        let origin = self.origin(name, Kind::DatasetLoader, config_json)?;
+        let grants = self.find(name, Kind::DatasetLoader)?.open_grants()?;
+        Loader::new(origin, Opened::open(path)?, grants)
+    }
+}
+
 /// Makes what is shown of a row one short line, and a row that is too large a bad one.
 fn check(row: &mut Result<Row, BadRow>) {
     match row {
@@ -102,7 +114,7 @@ fn check(row: &mut Result<Row, BadRow>) {
 }
 
 impl Loader {
-    pub(crate) fn new(origin: Origin, opened: Opened, grants: Vec<Directory>) -> Result<Self, PluginError> {
+    fn new(origin: Origin, opened: Opened, grants: Vec<Directory>) -> Result<Self, PluginError> {
         let data = opened.bytes() + grants.iter().map(Directory::bytes).sum::<u64>();
         let live = Live::start(
             origin,

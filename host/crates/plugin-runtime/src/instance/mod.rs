@@ -1,5 +1,6 @@
-//! Running plugins: one type per kind, each an instance of its own with its own memory. Every call runs under the
-//! plugin's limits, and what comes back is checked before the host believes it.
+//! Running plugins: one file per kind, with its type and how [`PluginHost`](crate::PluginHost) starts one. Each is an instance
+//! of its own with its own memory. Every call runs under the plugin's limits, and what comes back is checked before the host
+//! believes it.
 //!
 //! A component that trapped cannot be entered again. Kinds whose calls stand alone (strategies, rewards, rules, schedules)
 //! are then started anew for the next call; those that remember earlier calls (loaders, filters, monitors) are over.
@@ -27,27 +28,15 @@ pub use self::rules::Checker;
 pub use self::schedule::Curve;
 pub use self::strategy::Strategy;
 use crate::error::{PluginError, one_line};
-use crate::limits::Limits;
-use crate::sandbox::{StoreMaker, explain, finish, prepare};
+use crate::origin::Origin;
+use crate::sandbox::{explain, finish, prepare};
 use crate::state::State;
-use crate::stats::Meter;
 use crate::types::{GuestError, RowError};
 
 /// Characters of a guest's message that are shown.
 const MESSAGE: usize = 2000;
 /// Characters of what a row or a field is found by that are shown.
 const POSITION: usize = 200;
-
-/// What an instance is made of: enough to make it again.
-#[derive(Clone)]
-pub(crate) struct Origin {
-    pub(crate) stores: StoreMaker,
-    pub(crate) plugin: Arc<str>,
-    pub(crate) limits: Limits,
-    pub(crate) meter: Arc<Meter>,
-    pub(crate) pre: InstancePre<State>,
-    pub(crate) config_json: Arc<str>,
-}
 
 /// A store with its limits: everything that is the same for all kinds.
 struct Cell {

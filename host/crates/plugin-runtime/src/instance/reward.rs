@@ -6,6 +6,7 @@ use crate::bindings::reward::{RewardPlugin, RewardPluginPre};
 use crate::error::{PluginError, one_line};
 use crate::json;
 use crate::kind::Kind;
+use crate::registry::PluginHost;
 use crate::types::{Context, Item, Score};
 
 /// A running reward.
@@ -17,8 +18,15 @@ pub struct Scorer {
 
 debug_by_name!(Scorer);
 
+impl PluginHost {
+    /// A reward.
+    pub fn scorer(&self, name: &str, config_json: &str) -> Result<Scorer, PluginError> {
+        Scorer::new(self.origin(name, Kind::Reward, config_json)?)
+    }
+}
+
 impl Scorer {
-    pub(crate) fn new(origin: Origin) -> Result<Self, PluginError> {
+    fn new(origin: Origin) -> Result<Self, PluginError> {
         Ok(Self { live: start(origin)?, is_used: false })
     }
 
@@ -27,8 +35,8 @@ impl Scorer {
         self.try_score(items, context).map_err(|error| {
             let input = |item: usize| json::item(&items[item]);
             let (origin, when) = (self.live.origin(), Some(json::context(context)));
-            let (kind, name) = (Kind::Reward, "score");
-            let call = Call { origin, kind, name, input: &input, items: items.len(), context: when };
+            let kind = Kind::Reward;
+            let call = Call { origin, kind, input: &input, items: items.len(), context: when };
             call.reduce(error, |origin, range| Self::new(origin)?.try_score(&items[range], context).map(drop))
         })
     }

@@ -3,6 +3,8 @@
 use super::{Live, Origin, debug_by_name};
 use crate::bindings::rules::{CompatRulesPlugin, CompatRulesPluginPre};
 use crate::error::{PluginError, cut};
+use crate::kind::Kind;
+use crate::registry::PluginHost;
 use crate::types::{Facts, Finding, RuleInfo};
 
 /// Characters of a message, a reason or a help.
@@ -17,8 +19,15 @@ pub struct Checker {
 
 debug_by_name!(Checker);
 
+impl PluginHost {
+    /// A set of compatibility rules.
+    pub fn checker(&self, name: &str, config_json: &str) -> Result<Checker, PluginError> {
+        Checker::new(self.origin(name, Kind::CompatRules, config_json)?)
+    }
+}
+
 impl Checker {
-    pub(crate) fn new(origin: Origin) -> Result<Self, PluginError> {
+    fn new(origin: Origin) -> Result<Self, PluginError> {
         let live = Live::start(
             origin,
             |store, pre| CompatRulesPluginPre::new(pre)?.instantiate(store),

@@ -3,6 +3,8 @@
 use super::{Live, Origin, debug_by_name};
 use crate::bindings::schedule::{SchedulePlugin, SchedulePluginPre};
 use crate::error::PluginError;
+use crate::kind::Kind;
+use crate::registry::PluginHost;
 use crate::types::ScheduleRun;
 
 /// Factors asked for in one call.
@@ -15,8 +17,15 @@ pub struct Curve {
 
 debug_by_name!(Curve);
 
+impl PluginHost {
+    /// A schedule.
+    pub fn curve(&self, name: &str, config_json: &str, run: ScheduleRun) -> Result<Curve, PluginError> {
+        Curve::new(self.origin(name, Kind::Schedule, config_json)?, run)
+    }
+}
+
 impl Curve {
-    pub(crate) fn new(origin: Origin, run: ScheduleRun) -> Result<Self, PluginError> {
+    fn new(origin: Origin, run: ScheduleRun) -> Result<Self, PluginError> {
         let live = Live::start(
             origin,
             |store, pre| SchedulePluginPre::new(pre)?.instantiate(store),

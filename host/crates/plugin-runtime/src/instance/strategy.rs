@@ -5,6 +5,7 @@ use super::{Live, Origin, bound, debug_by_name};
 use crate::bindings::strategy::{PromptStrategyPlugin, PromptStrategyPluginPre};
 use crate::error::PluginError;
 use crate::kind::Kind;
+use crate::registry::PluginHost;
 use crate::types::{RowError, Sample};
 
 /// A running prompt strategy.
@@ -16,8 +17,15 @@ pub struct Strategy {
 
 debug_by_name!(Strategy);
 
+impl PluginHost {
+    /// A prompt strategy.
+    pub fn strategy(&self, name: &str, config_json: &str) -> Result<Strategy, PluginError> {
+        Strategy::new(self.origin(name, Kind::PromptStrategy, config_json)?)
+    }
+}
+
 impl Strategy {
-    pub(crate) fn new(origin: Origin) -> Result<Self, PluginError> {
+    fn new(origin: Origin) -> Result<Self, PluginError> {
         Ok(Self { live: start(origin)?, is_used: false })
     }
 
@@ -35,8 +43,8 @@ impl Strategy {
         self.render_once(rows).map_err(|error| {
             let input = |item: usize| failed::row(&rows[item]);
             let origin = self.live.origin();
-            let (kind, name) = (Kind::PromptStrategy, "render");
-            let call = Call { origin, kind, name, input: &input, items: rows.len(), context: None };
+            let kind = Kind::PromptStrategy;
+            let call = Call { origin, kind, input: &input, items: rows.len(), context: None };
             call.reduce(error, |origin, items| Self::new(origin)?.render_once(&rows[items]).map(drop))
         })
     }
