@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use plugin_runtime::Kind;
+use plugin_runtime::{Kind, Start};
 use serde_json::Value;
 
+use super::kinds::Cases;
 use crate::diagnostic::{Diagnostic, Failure, Place};
 use intake::read_text;
 
@@ -22,7 +23,7 @@ pub struct Case {
     pub config_json: String,
     /// What goes in.
     pub input: Input,
-    /// Run health: how long the run is, where the case says it.
+    /// How long the run is that a watch looks at, where the case says it.
     pub total_steps: Option<u64>,
     /// What is to come out, each line with its number; none where it is not written yet.
     pub golden: Option<Vec<(usize, Value)>>,
@@ -61,18 +62,12 @@ pub fn read_all(tests: &Path, kind: Kind) -> Result<Vec<Case>, Failure> {
         .unwrap_or_default();
     dirs.sort();
     if dirs.is_empty() {
-        let (input, what) = match kind {
-            Kind::DatasetLoader => ("input.EXTENSION", "a file as users have them"),
-            Kind::PromptStrategy | Kind::RowFilter => ("input.jsonl", "a row a line"),
-            Kind::Reward => ("input.jsonl", "a completion a line: `{\"prompt\": …, \"completion\": …}`"),
-            Kind::CompatRules => ("input.jsonl", "a config a line: `{\"config\": {…}}`"),
-            Kind::Schedule => ("input.jsonl", "a run a line: `{\"total_steps\": 100, \"warmup_steps\": 10}`"),
-            Kind::RunHealth => ("input.jsonl", "a logged line a line: `{\"step\": 1, \"metrics\": {\"loss\": 2.5}}`"),
-        };
+        let input = if kind.start() == Start::Data { "input.EXTENSION" } else { "input.jsonl" };
         return Err(Diagnostic::error("test::no-cases", format!("there are no cases in `{}`", tests.display()))
             .help(format!(
-                "make one: `{}` with {what}; then `--bless` writes what comes out",
-                tests.join("basic").join(input).display()
+                "make one: `{}` with {}; then `--bless` writes what comes out",
+                tests.join("basic").join(input).display(),
+                Cases::of(kind).input
             ))
             .into());
     }
@@ -89,7 +84,7 @@ pub fn read_all(tests: &Path, kind: Kind) -> Result<Vec<Case>, Failure> {
 fn read(dir: PathBuf, kind: Kind) -> Result<Case, Diagnostic> {
     let config = dir.join("config.json");
     let config_json = if config.is_file() { json(&config)?.to_string() } else { "{}".to_owned() };
-    let input = if kind == Kind::DatasetLoader {
+    let input = if kind.start() == Start::Data {
         Input::Data(data(&dir)?)
     } else {
         let path = dir.join("input.jsonl");
@@ -100,13 +95,12 @@ fn read(dir: PathBuf, kind: Kind) -> Result<Case, Diagnostic> {
         Input::Lines { path, values }
     };
     let run = dir.join("run.json");
-    let total_steps = match kind {
-        Kind::RunHealth if run.is_file() => {
-            let steps = json(&run)?["total_steps"].as_u64();
-            let message = format!("`{}` has no `total_steps`", run.display());
-            Some(steps.ok_or_else(|| Diagnostic::error("test::input", message))?)
-        }
-        _ => None,
+    let total_steps = if Cases::of(kind).gives_findings && run.is_file() {
+        let steps = json(&run)?["total_steps"].as_u64();
+        let message = format!("`{}` has no `total_steps`", run.display());
+        Some(steps.ok_or_else(|| Diagnostic::error("test::input", message))?)
+    } else {
+        None
     };
     let golden = dir.join(GOLDEN);
     let golden = if golden.is_file() { Some(lines(&golden)?) } else { None };

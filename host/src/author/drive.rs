@@ -1,10 +1,10 @@
-//! Runs a plugin of any kind over the input of a case, in a fresh instance, some at a time; what comes out is JSON.
+//! Runs a plugin over the input of a case, in a fresh instance, some at a time; what comes out is JSON.
 
 use std::path::Path;
 
-use plugin_runtime::types::{Context, HealthRun};
+use plugin_runtime::types::Context;
 use plugin_runtime::{Kind, PluginError, PluginHost, json};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// When the completions of a case are scored.
 pub const CONTEXT: Context = Context { step: 0, total_steps: 1, seed: 0 };
@@ -24,6 +24,8 @@ pub struct Subject<'a> {
     pub kind: Kind,
     /// Its config, as JSON.
     pub config_json: &'a str,
+    /// When completions are scored; none for kinds that score none.
+    pub context: Option<Context>,
 }
 
 /// Why there is no result.
@@ -73,59 +75,6 @@ impl Subject<'_> {
         Ok(results)
     }
 
-    /// The results of `inputs`, `batch` of them a call. Watches over a run give a list of findings for each call.
-    pub fn run(&self, inputs: &[Value], total_steps: Option<u64>, batch: usize) -> Result<Vec<Value>, Trouble> {
-        let at_start = |error| Trouble::Plugin(0, error);
-        match self.kind {
-            Kind::PromptStrategy => {
-                let mut strategy = self.plugins.strategy(self.name, self.config_json).map_err(at_start)?;
-                chunks(&texts(inputs), batch, |rows| Ok(strategy.render(rows)?.iter().map(json::rendered).collect()))
-            }
-            Kind::Reward => {
-                let mut scorer = self.plugins.scorer(self.name, self.config_json).map_err(at_start)?;
-                let items = read(inputs, json::read_item)?;
-                chunks(&items, batch, |items| Ok(scorer.score(items, &CONTEXT)?.iter().map(json::score).collect()))
-            }
-            Kind::RowFilter => {
-                let mut filter = self.plugins.filter(self.name, self.config_json).map_err(at_start)?;
-                chunks(&texts(inputs), batch, |rows| Ok(filter.judge(rows)?.iter().map(json::verdict).collect()))
-            }
-            Kind::CompatRules => {
-                let mut checker = self.plugins.checker(self.name, self.config_json).map_err(at_start)?;
-                let known: Vec<String> = checker.rules().map_err(at_start)?.into_iter().map(|rule| rule.id).collect();
-                chunks(&read(inputs, json::read_facts)?, 1, |facts| {
-                    let findings = checker.check(&facts[0])?;
-                    if let Some(finding) = findings.iter().find(|finding| !known.contains(&finding.rule)) {
-                        let message =
-                            format!("plugin `{}` found `{}`, a rule that it does not list", self.name, finding.rule);
-                        return Err(PluginError::new("plugin::bad-result", message).plugin(self.name));
-                    }
-                    Ok(vec![json!({ "findings": findings.iter().map(json::finding).collect::<Vec<_>>() })])
-                })
-            }
-            Kind::Schedule => chunks(&read(inputs, json::read_schedule_run)?, 1, |runs| {
-                let mut curve = self.plugins.curve(self.name, self.config_json, runs[0])?;
-                let (mut factors, total) = (Vec::new(), runs[0].total_steps);
-                while (factors.len() as u64) < total {
-                    let first = factors.len() as u64;
-                    factors.extend(curve.range(first, (total - first).min(batch as u64) as u32)?);
-                }
-                Ok(vec![json!({ "factors": factors })])
-            }),
-            Kind::RunHealth => {
-                let lines = read(inputs, json::read_observation)?;
-                let last = lines.iter().map(|line| line.step).max().unwrap_or_default();
-                let run = HealthRun { total_steps: total_steps.unwrap_or(last) };
-                let mut monitor = self.plugins.monitor(self.name, self.config_json, run).map_err(at_start)?;
-                chunks(&lines, batch, |lines| {
-                    let findings = monitor.observe(lines)?;
-                    Ok(vec![json!({ "findings": findings.iter().map(json::health_finding).collect::<Vec<_>>() })])
-                })
-            }
-            Kind::DatasetLoader => Ok(Vec::new()),
-        }
-    }
-
     /// The rows of a loader's input, `batch` of them a call. With `resume`, each call is made by a new instance that goes
     /// on at the cursor of the one before.
     pub fn load(&self, path: &Path, batch: usize, resume: bool) -> Result<Vec<Value>, Trouble> {
@@ -164,25 +113,4 @@ impl Subject<'_> {
             Err(error) => Err(Trouble::Plugin(rows.len(), error)),
         }
     }
-}
-
-fn texts(inputs: &[Value]) -> Vec<String> {
-    inputs.iter().map(Value::to_string).collect()
-}
-
-fn read<T>(inputs: &[Value], read: fn(&Value) -> Result<T, String>) -> Result<Vec<T>, Trouble> {
-    let read = |(index, value)| read(value).map_err(|why| Trouble::Input(index, why));
-    inputs.iter().enumerate().map(read).collect()
-}
-
-fn chunks<T>(
-    inputs: &[T],
-    batch: usize,
-    mut call: impl FnMut(&[T]) -> Result<Vec<Value>, PluginError>,
-) -> Result<Vec<Value>, Trouble> {
-    let mut results = Vec::new();
-    for (index, inputs) in inputs.chunks(batch.max(1)).enumerate() {
-        results.extend(call(inputs).map_err(|error| Trouble::Plugin(index * batch, error))?);
-    }
-    Ok(results)
 }

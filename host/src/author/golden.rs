@@ -8,16 +8,11 @@ use serde_json::Value;
 
 use super::cases::{Case, GOLDEN, Input};
 use super::compare::differences;
-use super::drive::{Subject, Trouble};
+use super::drive::{CONTEXT, Subject, Trouble};
+use super::kinds::{ALL, Cases, SIZES, Way};
 use crate::checkpoint::directory::replace_file;
 use crate::diagnostic::{Diagnostic, Failure, Place};
 
-/// Sizes of batches beside all at once.
-const SIZES: [usize; 2] = [1, 7];
-/// Threads beside one.
-const THREADS: [usize; 2] = [2, 5];
-/// All at once.
-const ALL: usize = 1 << 20;
 /// Differences from `golden.jsonl` that are shown.
 const SHOWN: usize = 5;
 
@@ -30,32 +25,13 @@ pub struct Passed {
     pub blessed: bool,
 }
 
-/// What is looked at, in words, for a kind.
-pub fn invariants(kind: Kind) -> &'static str {
-    match kind {
-        Kind::DatasetLoader => {
-            "rows in any batch size, and going on at a cursor; at least one row a call, no more than asked for; the length, where it is known"
-        }
-        Kind::PromptStrategy => {
-            "one result a row, the same in any batch size and order, on 1, 2 and 5 threads, and when asked again"
-        }
-        Kind::Reward => {
-            "one finite score a completion, the same in any batch size and order, on 1, 2 and 5 threads, and when asked again"
-        }
-        Kind::CompatRules => "only rules that it lists, the same when asked again",
-        Kind::RowFilter => "one verdict a row, the same in any batch size; finite scores",
-        Kind::Schedule => "one finite factor a step, none below zero, the same in any batch size",
-        Kind::RunHealth => "the same findings in any batch size; plain ids",
-    }
-}
-
 /// Runs one case in every way.
 pub fn test(plugins: &PluginHost, name: &str, kind: Kind, case: &Case, bless: bool) -> Result<Passed, Failure> {
-    let subject = Subject { plugins, name, kind, config_json: &case.config_json };
+    let subject = Subject { plugins, name, kind, config_json: &case.config_json, context: Some(CONTEXT) };
     let trial = Trial { subject, case, first: Vec::new() };
     let first = trial.results(Way::First)?;
     let trial = Trial { first, ..trial };
-    for way in ways(kind) {
+    for way in Cases::of(kind).ways() {
         trial.repeat(way)?;
     }
     let results = trial.first.len();
@@ -71,41 +47,6 @@ pub fn test(plugins: &PluginHost, name: &str, kind: Kind, case: &Case, bless: bo
     Ok(Passed { results, blessed: true })
 }
 
-/// How a case is run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// As its results are kept.
-    First,
-    /// The same in another instance.
-    Again,
-    /// Twice in one instance.
-    Twice,
-    /// So many a call.
-    Batch(usize),
-    /// Last row first.
-    Reversed,
-    /// Shared among so many instances, which run at the same time.
-    Threads(usize),
-    /// Each call in another instance that goes on at a cursor.
-    Resumed,
-}
-
-fn ways(kind: Kind) -> Vec<Way> {
-    let mut ways = vec![Way::Again];
-    ways.extend(SIZES.map(Way::Batch));
-    match kind {
-        Kind::PromptStrategy | Kind::Reward => {
-            ways.extend([Way::Twice, Way::Reversed]);
-            ways.extend(THREADS.map(Way::Threads));
-        }
-        Kind::CompatRules => ways.push(Way::Twice),
-        Kind::RunHealth => ways.push(Way::Batch(ALL)),
-        Kind::DatasetLoader => ways.push(Way::Resumed),
-        Kind::RowFilter | Kind::Schedule => {}
-    }
-    ways
-}
-
 struct Trial<'a> {
     subject: Subject<'a>,
     case: &'a Case,
@@ -113,9 +54,13 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
+    fn gives_findings(&self) -> bool {
+        Cases::of(self.subject.kind).gives_findings
+    }
+
     fn results(&self, way: Way) -> Result<Vec<Value>, Failure> {
         // A watch's findings belong to a line only where each line is a call of its own.
-        let whole = if self.subject.kind == Kind::RunHealth { 1 } else { ALL };
+        let whole = if self.gives_findings() { 1 } else { ALL };
         let size = if let Way::Batch(size) = way { size } else { whole };
         let (path, values) = match &self.case.input {
             Input::Data(path) => {
@@ -185,10 +130,8 @@ impl Trial<'_> {
     /// Runs the case in another way, and says where the results differ.
     fn repeat(&self, way: Way) -> Result<(), Failure> {
         let again = self.results(way)?;
-        let (first, again) = match (self.subject.kind, way) {
-            (Kind::RunHealth, _) => (findings(&self.first), findings(&again)),
-            _ => (self.first.clone(), again),
-        };
+        let (first, again) =
+            if self.gives_findings() { (findings(&self.first), findings(&again)) } else { (self.first.clone(), again) };
         let (code, what, help, words) = match way {
             Way::First | Way::Again | Way::Twice => (
                 "test::repeat",
@@ -228,7 +171,7 @@ impl Trial<'_> {
         if let Some(index) = (0..first.len().max(again.len())).find(|&index| !same(first.get(index), again.get(index)))
         {
             let [a, b] = [&first, &again].map(|results| results.get(index).cloned().unwrap_or_default());
-            let row = format!("plugin `{name}`, {} {}: {what}", unit(self.subject.kind), index + 1);
+            let row = format!("plugin `{name}`, {} {}: {what}", self.subject.kind.unit(), index + 1);
             return Err(Diagnostic::error(code, row)
                 .at(self.input_place(index))
                 .why(differences(&a, &b, words))
@@ -243,7 +186,7 @@ impl Trial<'_> {
     /// Where an input stands, where one result belongs to one input.
     fn input_place(&self, index: usize) -> Option<Place> {
         match &self.case.input {
-            Input::Lines { path, values } if self.subject.kind != Kind::RunHealth => {
+            Input::Lines { path, values } if !self.gives_findings() => {
                 values.get(index).and_then(|(line, _)| place(path, *line))
             }
             _ => None,
@@ -270,7 +213,7 @@ impl Trial<'_> {
             if same(Some(wanted), Some(found)) {
                 continue;
             }
-            let message = format!("{} {} is not as expected", unit(self.subject.kind), index + 1);
+            let message = format!("{} {} is not as expected", self.subject.kind.unit(), index + 1);
             problems.push(
                 Diagnostic::error("test::golden", message)
                     .at(place(&path, *line))
@@ -299,17 +242,6 @@ fn same(a: Option<&Value>, b: Option<&Value>) -> bool {
     match (a, b) {
         (Some(a), Some(b)) => differences(a, b, ["", ""]).is_empty(),
         _ => false,
-    }
-}
-
-/// What one result is about.
-fn unit(kind: Kind) -> &'static str {
-    match kind {
-        Kind::DatasetLoader | Kind::PromptStrategy | Kind::RowFilter => "row",
-        Kind::Reward => "completion",
-        Kind::CompatRules => "config",
-        Kind::Schedule => "run",
-        Kind::RunHealth => "finding",
     }
 }
 

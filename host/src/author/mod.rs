@@ -5,6 +5,7 @@ pub mod cases;
 pub mod compare;
 pub mod drive;
 pub mod golden;
+pub mod kinds;
 pub mod manifest;
 pub mod project;
 pub mod replay;

@@ -7,6 +7,7 @@ use plugin_runtime::{Cause, FailedCall, Kind, Limits, PluginError, PluginHost, j
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::drive::{Subject, Trouble};
 use crate::check::plugins::{plugin_flags, shown_source};
 use crate::checkpoint::directory::replace_file;
 use crate::checkpoint::owned::FAILED_CALL_FILE;
@@ -86,7 +87,7 @@ pub fn keep(failure: &mut Failure, plugins: &PluginHost, keep: Keep<'_>) {
 
 /// Which row of the call it was.
 fn which(call: &FailedCall) -> String {
-    let unit = if call.kind == Kind::Reward { "completion" } else { "row" };
+    let unit = call.kind.unit();
     let (name, items) = (call.call, call.items);
     let place = |item: usize| call.position.clone().unwrap_or_else(|| format!("{unit} {} of {items}", item + 1));
     match call.cause {
@@ -176,20 +177,16 @@ impl Recorded {
     }
 
     fn call(&self, plugins: &PluginHost) -> Result<Vec<Value>, PluginError> {
-        let config = self.config.to_string();
-        let rows: Vec<String> = self.input.iter().map(Value::to_string).collect();
         let invalid = |why: String| PluginError::new("test::replay", "the input of the call cannot be read").why(why);
-        Ok(match self.kind {
-            Kind::PromptStrategy => {
-                plugins.strategy(&self.plugin, &config)?.render(&rows)?.iter().map(json::rendered).collect()
-            }
-            Kind::RowFilter => plugins.filter(&self.plugin, &config)?.judge(&rows)?.iter().map(json::verdict).collect(),
-            Kind::Reward => {
-                let items = self.input.iter().map(json::read_item).collect::<Result<Vec<_>, _>>().map_err(invalid)?;
-                let context = json::read_context(self.context.as_ref().unwrap_or(&Value::Null)).map_err(invalid)?;
-                plugins.scorer(&self.plugin, &config)?.score(&items, &context)?.iter().map(json::score).collect()
-            }
-            kind => return Err(invalid(format!("calls of {} plugins are not kept", kind.name()))),
+        if self.kind.description().kept_call.is_none() {
+            return Err(invalid(format!("calls of {} plugins are not kept", self.kind.name())));
+        }
+        let context = self.context.as_ref().map(json::read_context).transpose().map_err(invalid)?;
+        let config_json = &self.config.to_string();
+        let subject = Subject { plugins, name: &self.plugin, kind: self.kind, config_json, context };
+        subject.run(&self.input, None, self.input.len()).map_err(|trouble| match trouble {
+            Trouble::Plugin(_, error) => error,
+            Trouble::Input(_, why) => invalid(why),
         })
     }
 }

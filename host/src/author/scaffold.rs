@@ -210,6 +210,22 @@ mod tests {
                 assert!(files.keys().any(|path| path.starts_with("tests/basic/input")), "{kind:?} {language:?}");
             }
             assert!(languages(kind).contains(&Language::Rust));
+            let usage = format!("usage/{}.yml", kind.name());
+            let (_, usage) = TEMPLATES.iter().find(|(path, _)| *path == usage).unwrap_or_else(|| panic!("no {usage}"));
+            let key = kind.config_key().rsplit("[].").next().unwrap();
+            assert!(usage.contains(&format!("{key}:")), "{kind:?}: its usage lacks `{key}`");
+        }
+    }
+
+    #[test]
+    fn the_guide_has_a_line_for_every_kind() {
+        let (_, guide) = SDK.iter().find(|(path, _)| *path == "plugin-sdk/README.md").unwrap();
+        for kind in Kind::ALL {
+            let (key, words) = (kind.config_key(), kind.name().replace('-', "_"));
+            let line =
+                guide.lines().find(|line| line.starts_with('|') && line.contains(&format!("`register_{words}!`")));
+            let line = line.unwrap_or_else(|| panic!("the table of kinds lacks the macro of {kind:?}"));
+            assert!(line.contains(&format!("`{key}`")), "{line}");
         }
     }
 

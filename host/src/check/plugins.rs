@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use plugin_runtime::types::{HealthRun, Level, ScheduleRun};
-use plugin_runtime::{CompilerCommand, Kind, Limits, PluginError, PluginHost, PluginInfo, RuntimeOptions, Source};
+use plugin_runtime::{
+    CompilerCommand, Kind, Limits, PluginError, PluginHost, PluginInfo, RuntimeOptions, Source, Start,
+};
 use serde_json::{Map, Value};
 
 use super::data_path::explain;
@@ -246,25 +248,10 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost) -> Vec<Diagnostic> {
             found.extend(problems);
             continue;
         }
-        let created = match used.kind {
-            Kind::DatasetLoader => {
-                let data = loaded.resolve(used.data.as_deref().unwrap_or_default());
-                plugins.loader(&used.name, &used.config_json, &data).map(drop)
-            }
-            Kind::PromptStrategy => plugins.strategy(&used.name, &used.config_json).map(drop),
-            Kind::Reward => plugins.scorer(&used.name, &used.config_json).map(drop),
-            Kind::RowFilter => plugins.filter(&used.name, &used.config_json).map(drop),
-            Kind::Schedule => plugins.curve(&used.name, &used.config_json, likely_run(&loaded.config)).map(drop),
-            Kind::RunHealth => {
-                let run = HealthRun { total_steps: likely_run(&loaded.config).total_steps };
-                plugins.monitor(&used.name, &used.config_json, run).map(drop)
-            }
-            // Rules run in a step of their own.
-            Kind::CompatRules => plugins.find(&used.name, used.kind).map(drop),
-        };
+        let created = start(loaded, plugins, &used);
         if let Err(error) = created {
             let mut diagnostic = locate(loaded, &used, error);
-            if matches!(used.kind, Kind::Schedule | Kind::RunHealth) && loaded.config.max_steps.is_none() {
+            if used.kind.start() == Start::Run && loaded.config.max_steps.is_none() {
                 let words = format!("the length of the run is not known yet; {SCHEDULE_STEPS} steps stood for it");
                 diagnostic = diagnostic.note(words);
             }
@@ -280,6 +267,27 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost) -> Vec<Diagnostic> {
         found.extend(pinned);
     }
     found
+}
+
+/// Starts a plugin as a run would, and lets go of it.
+fn start(loaded: &LoadedConfig, plugins: &PluginHost, used: &Use) -> Result<(), PluginError> {
+    let (name, config_json) = (&used.name, &used.config_json);
+    match used.kind {
+        Kind::DatasetLoader => {
+            let data = loaded.resolve(used.data.as_deref().unwrap_or_default());
+            plugins.loader(name, config_json, &data).map(drop)
+        }
+        Kind::PromptStrategy => plugins.strategy(name, config_json).map(drop),
+        Kind::Reward => plugins.scorer(name, config_json).map(drop),
+        Kind::RowFilter => plugins.filter(name, config_json).map(drop),
+        Kind::Schedule => plugins.curve(name, config_json, likely_run(&loaded.config)).map(drop),
+        Kind::RunHealth => {
+            let run = HealthRun { total_steps: likely_run(&loaded.config).total_steps };
+            plugins.monitor(name, config_json, run).map(drop)
+        }
+        // Rules run in a step of their own.
+        Kind::CompatRules => plugins.find(name, used.kind).map(drop),
+    }
 }
 
 /// Steps of a run whose learning rate a plugin gives, at most: all its factors are in memory.
@@ -392,5 +400,35 @@ pub fn shown_source(source: &Source) -> String {
     match source {
         Source::Bundled => "bundled".to_owned(),
         Source::File(path) => Path::display(path).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: &str = "\
+base_model: tiny
+learning_rate: 1e-3
+datasets: [{path: a.jsonl, ds_type: jsonl, type: alpaca}]
+row_filters: [curate]
+rules: [practice]
+lr_scheduler: wsd
+eval_reward_funcs: [exact-match]
+run_health: [loss-watch]
+";
+
+    #[test]
+    fn every_kind_has_a_key_where_the_config_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("host.yml");
+        std::fs::write(&path, ALL).unwrap();
+        let loaded = crate::config::examine(&path, &[]).loaded.unwrap();
+        let uses = uses(&loaded);
+        for kind in Kind::ALL {
+            let used = uses.iter().find(|used| used.kind == kind);
+            let used = used.unwrap_or_else(|| panic!("`{}` of this config is no use of a plugin", kind.config_key()));
+            assert_eq!(used.path.replace("[0]", "[]").trim_end_matches("[]"), kind.config_key());
+        }
     }
 }

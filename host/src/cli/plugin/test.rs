@@ -7,7 +7,8 @@ use plugin_runtime::{PluginHost, PluginInfo};
 use serde_json::json;
 
 use super::inspect::unknown;
-use crate::author::golden::{invariants, test};
+use crate::author::golden::test;
+use crate::author::kinds::invariants;
 use crate::author::project::Project;
 use crate::author::{cases, replay};
 use crate::cli::{open_plugins, say, show};
