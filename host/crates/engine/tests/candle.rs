@@ -8,7 +8,7 @@ use candle_core::{D, DType, Device, Result, Tensor, Var};
 use candle_nn::ops::{log_softmax, rms_norm_slow, softmax};
 use candle_nn::rotary_emb::rope_slow;
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
-use engine::objective::{Objective, accumulate};
+use engine::objective::{Metrics, Objective, accumulate};
 use engine::optim::AdamWConfig;
 use engine::spec::config::ModelConfig;
 use engine::weights::WeightSource;
@@ -224,7 +224,7 @@ impl Objective for Contrast {
         Some(1.0 / micro_batches.len() as f64)
     }
 
-    fn loss(&self, batch: &Batch, log_probs: &[f32], weights: &mut [f32]) -> f64 {
+    fn loss(&self, batch: &Batch, log_probs: &[f32], weights: &mut [f32], _: &mut Metrics) -> f64 {
         let first = batch.doc_lens[0] as usize;
         let sum = |values: &[f32]| values.iter().map(|&value| f64::from(value)).sum::<f64>();
         let difference = sum(&log_probs[..first]) - sum(&log_probs[first..]);
@@ -244,8 +244,8 @@ impl Objective for Apart {
         CrossEntropy.scale(micro_batches)
     }
 
-    fn loss(&self, batch: &Batch, log_probs: &[f32], weights: &mut [f32]) -> f64 {
-        CrossEntropy.loss(batch, log_probs, weights)
+    fn loss(&self, batch: &Batch, log_probs: &[f32], weights: &mut [f32], metrics: &mut Metrics) -> f64 {
+        CrossEntropy.loss(batch, log_probs, weights, metrics)
     }
 }
 

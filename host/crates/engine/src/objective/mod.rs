@@ -1,7 +1,15 @@
 //! What a step learns from: an objective turns the log-probabilities of a step's targets into a loss and its derivatives.
 
+mod cross_entropy;
+pub mod preference;
+
+use std::collections::BTreeMap;
+
 use crate::kernels::Kernels;
-use crate::{Batch, EngineError, IGNORE, Trainer};
+use crate::{Batch, EngineError, Trainer};
+
+pub use cross_entropy::CrossEntropy;
+pub use preference::{PairLoss, Pairs, Preference};
 
 /// A loss over the micro-batches of a step. It reaches the model through the log-probabilities of the targets alone.
 pub trait Objective {
@@ -19,12 +27,31 @@ pub trait Objective {
     }
 
     /// The loss of a micro-batch, before [`Self::scale`]. `log_probs [tokens]` are those of the targets, in nats. Puts into
-    /// `weights [tokens]`, which are zeros, the negative derivative of the loss with respect to each.
-    fn loss(&self, batch: &Self::Batch, log_probs: &[f32], weights: &mut [f32]) -> f64;
+    /// `weights [tokens]`, which are zeros, the negative derivative of the loss with respect to each, and into `metrics` what
+    /// else is to be told of the step.
+    fn loss(&self, batch: &Self::Batch, log_probs: &[f32], weights: &mut [f32], metrics: &mut Metrics) -> f64;
+}
+
+/// What an objective tells of a step beside its loss: means, by TRL's names.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Metrics(BTreeMap<&'static str, (f64, u64)>);
+
+impl Metrics {
+    /// One value of many.
+    pub fn add(&mut self, name: &'static str, value: f64) {
+        let (sum, count) = self.0.entry(name).or_default();
+        *sum += value;
+        *count += 1;
+    }
+
+    /// The mean of all values of each name.
+    pub fn means(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        self.0.iter().map(|(&name, &(sum, count))| (name, sum / count as f64))
+    }
 }
 
 /// What the passes over a step's micro-batches came to.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Accumulated {
     /// The step's loss as far as the host knows it; what the device has summed comes beside it, times `scale`.
     pub loss: f64,
@@ -32,6 +59,8 @@ pub struct Accumulated {
     pub scale: f64,
     /// Some target has a weight that is not zero: there are gradients.
     pub learns: bool,
+    /// What the objective tells beside.
+    pub metrics: Metrics,
 }
 
 /// Gradients of a step, kept by the trainer.
@@ -48,42 +77,15 @@ pub fn accumulate<K: Kernels, O: Objective>(
         for (index, batch) in micro_batches.iter().enumerate() {
             trainer.forward_backward(batch.as_ref(), scale, index as u32)?;
         }
-        return Ok(Accumulated { loss: 0.0, scale, learns: true });
+        return Ok(Accumulated { loss: 0.0, scale, learns: true, metrics: Metrics::default() });
     }
-    let (mut loss, mut learns) = (0.0, false);
+    let (mut loss, mut learns, mut metrics) = (0.0, false, Metrics::default());
     for (index, batch) in micro_batches.iter().enumerate() {
         let pass = trainer.forward(batch.as_ref(), index as u32)?;
         let mut weights = vec![0.0; batch.as_ref().ids.len()];
-        loss += objective.loss(batch, pass.log_probs(), &mut weights);
+        loss += objective.loss(batch, pass.log_probs(), &mut weights, &mut metrics);
         learns |= weights.iter().any(|&weight| weight != 0.0);
         pass.backward(&weights, scale)?;
     }
-    Ok(Accumulated { loss: loss * scale, scale, learns })
-}
-
-/// Supervised fine-tuning: cross-entropy. Each token of a step counts the same wherever it stands, so the sums are divided
-/// once by the targets' weights of the whole step (transformers' `num_items_in_batch`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CrossEntropy;
-
-impl Objective for CrossEntropy {
-    type Batch = Batch;
-
-    fn scale(&self, micro_batches: &[Batch]) -> Option<f64> {
-        let total: f64 = micro_batches.iter().map(Batch::target_weight).sum();
-        (total > 0.0).then(|| 1.0 / total)
-    }
-
-    fn is_linear(&self) -> bool {
-        true
-    }
-
-    fn loss(&self, batch: &Batch, log_probs: &[f32], weights: &mut [f32]) -> f64 {
-        let mut loss = 0.0;
-        for (index, weight) in weights.iter_mut().enumerate().filter(|(index, _)| batch.targets[*index] != IGNORE) {
-            *weight = batch.weights.as_ref().map_or(1.0, |weights| weights[index]);
-            loss -= f64::from(*weight) * f64::from(log_probs[index]);
-        }
-        loss
-    }
+    Ok(Accumulated { loss: loss * scale, scale, learns, metrics })
 }

@@ -1,0 +1,192 @@
+//! Losses of preferences beside TRL's: of each the loss, what is told, its derivatives with respect to the log-probabilities,
+//! and gradients of the weights (`tests/fixtures/preference/make.py`).
+
+mod fixture;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use engine::objective::accumulate;
+use engine::optim::AdamWConfig;
+use engine::spec::config::ModelConfig;
+use engine::weights::WeightSource;
+use engine::{Batch, IGNORE, Objective, PairLoss, Pairs, Preference, Trainable, Trainer, TrainerOptions};
+use fixture::fixture;
+use safetensors::SafeTensors;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Cases {
+    cases: BTreeMap<String, Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    loss_type: Vec<String>,
+    #[serde(default)]
+    loss_weights: Option<Vec<f64>>,
+    beta: f64,
+    #[serde(default)]
+    label_smoothing: f64,
+    metrics: BTreeMap<String, f64>,
+}
+
+impl Case {
+    fn objective(&self) -> Preference {
+        let weights = self.loss_weights.clone().unwrap_or_else(|| vec![1.0; self.loss_type.len()]);
+        let losses = self.loss_type.iter().map(|name| PairLoss::named(name).unwrap_or_else(|| panic!("no `{name}`")));
+        Preference {
+            losses: losses.zip(weights).collect(),
+            beta: self.beta,
+            label_smoothing: self.label_smoothing,
+            discopop_tau: 0.05,
+        }
+    }
+}
+
+fn floats(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+    let tensor = tensors.tensor(name).unwrap_or_else(|_| panic!("no {name}"));
+    tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+fn integers(tensors: &SafeTensors<'_>, name: &str) -> Vec<u32> {
+    let tensor = tensors.tensor(name).unwrap_or_else(|_| panic!("no {name}"));
+    tensor.data().as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect()
+}
+
+/// The fixture's pairs; the first half of its rows are chosen answers, the second half rejected ones.
+struct Rows {
+    pairs: Pairs,
+    /// For each token of the batch with a target, the place of that among TRL's derivatives, which has one for the others too.
+    places: Vec<Option<usize>>,
+}
+
+impl Rows {
+    fn read(tensors: &SafeTensors<'_>) -> Self {
+        let (ids, mask, lens) = (integers(tensors, "ids"), integers(tensors, "mask"), integers(tensors, "lens"));
+        let reference = floats(tensors, "reference");
+        let width = ids.len() / lens.len();
+        let (mut pairs, mut places) = (Pairs::default(), Vec::new());
+        for row in (0..lens.len() / 2).flat_map(|pair| [pair, pair + lens.len() / 2]) {
+            let length = lens[row] as usize;
+            let Batch { ids: all, targets, doc_lens, .. } = &mut pairs.batch;
+            all.extend(&ids[row * width..][..length]);
+            doc_lens.push(lens[row]);
+            for at in 1..length {
+                let is_answer = mask[row * width + at] == 1;
+                targets.push(if is_answer { ids[row * width + at] } else { IGNORE });
+                places.push(is_answer.then_some(row * (width - 1) + at - 1));
+            }
+            targets.push(IGNORE);
+            places.push(None);
+            pairs.reference.push(f64::from(reference[row]));
+        }
+        Self { pairs, places }
+    }
+
+    /// The pairs from `first` on, as a batch of their own.
+    fn part(&self, pairs: std::ops::Range<usize>) -> Pairs {
+        let lens = &self.pairs.batch.doc_lens;
+        let tokens = |pairs: usize| lens[..2 * pairs].iter().map(|&length| length as usize).sum::<usize>();
+        let (from, to) = (tokens(pairs.start), tokens(pairs.end));
+        let batch = Batch {
+            ids: self.pairs.batch.ids[from..to].to_vec(),
+            targets: self.pairs.batch.targets[from..to].to_vec(),
+            weights: None,
+            doc_lens: lens[2 * pairs.start..2 * pairs.end].to_vec(),
+        };
+        Pairs { batch, reference: self.pairs.reference[2 * pairs.start..2 * pairs.end].to_vec() }
+    }
+}
+
+fn trainer() -> Trainer {
+    let directory = fixture("untied");
+    let adamw = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 };
+    let options =
+        TrainerOptions { trainable: Trainable::All, lora: None, gradient_checkpointing: false, seed: 0, adamw };
+    let config = ModelConfig::from_dir(&directory).unwrap();
+    Trainer::new(config, &WeightSource::Directory(directory), options).unwrap()
+}
+
+fn distance(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
+    let off = square(&mut found.iter().zip(expected).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+    (off / square(&mut expected.iter().map(|&value| f64::from(value))).max(1e-30)).sqrt()
+}
+
+fn with_fixture(check: impl Fn(&SafeTensors<'_>, &str, &Case)) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/preference");
+    let bytes = std::fs::read(directory.join("expected.safetensors")).unwrap();
+    let cases: Cases = serde_json::from_slice(&std::fs::read(directory.join("cases.json")).unwrap()).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let all: Vec<&str> = cases.cases.values().flat_map(|case| &case.loss_type).map(String::as_str).collect();
+    for loss in PairLoss::ALL {
+        assert!(all.contains(&loss.name()), "{loss:?} has a case");
+    }
+    for (name, case) in &cases.cases {
+        check(&tensors, name, case);
+    }
+}
+
+#[test]
+fn losses_and_gradients_are_those_of_trl() {
+    with_fixture(|tensors, name, case| {
+        let (rows, objective) = (Rows::read(tensors), case.objective());
+        let mut trainer = trainer();
+        let found = accumulate(&mut trainer, &objective, std::slice::from_ref(&rows.pairs)).unwrap();
+        let expected = tensors.tensor(&format!("{name}/loss")).unwrap().data().as_chunks().0[0];
+        let expected = f64::from_le_bytes(expected);
+        assert!((found.loss - expected).abs() <= 1e-5 * expected.abs(), "{name}: loss {} {expected}", found.loss);
+        let told: BTreeMap<&str, f64> = found.metrics.means().collect();
+        assert_eq!(told.len(), case.metrics.len(), "{name}");
+        for (metric, expected) in &case.metrics {
+            let off = (told[metric.as_str()] - expected).abs();
+            assert!(off <= 1e-5 * expected.abs().max(1.0), "{name}: {metric} {} {expected}", told[metric.as_str()]);
+        }
+        let gradients = tensors.names().into_iter().filter_map(|key| key.strip_prefix(&format!("{name}/grad/")));
+        let mut count = 0;
+        for weight in gradients {
+            let gradient = floats(tensors, &format!("{name}/grad/{weight}"));
+            let off = distance(&trainer.gradient(weight).unwrap(), &gradient);
+            assert!(off <= 2e-5, "{name}: the gradient of {weight} is {off:e} off");
+            count += 1;
+        }
+        assert!(count >= 2, "{name}: gradients are compared");
+    });
+}
+
+#[test]
+fn derivatives_of_log_probabilities_are_those_of_trl() {
+    with_fixture(|tensors, name, case| {
+        let (rows, objective) = (Rows::read(tensors), case.objective());
+        let log_probs = trainer().log_probs(&rows.pairs.batch).unwrap();
+        let mut weights = vec![0.0; log_probs.len()];
+        objective.loss(&rows.pairs, &log_probs, &mut weights, &mut engine::objective::Metrics::default());
+        let scale = objective.scale(std::slice::from_ref(&rows.pairs)).unwrap() as f32;
+        let slopes = floats(tensors, &format!("{name}/slopes"));
+        let expected: Vec<f32> = rows.places.iter().map(|place| place.map_or(0.0, |place| slopes[place])).collect();
+        let found: Vec<f32> = weights.iter().map(|weight| -weight * scale).collect();
+        let off = distance(&found, &expected);
+        assert!(off <= 2e-5, "{name}: {off:e} off\n{found:?}\n{expected:?}");
+    });
+}
+
+#[test]
+fn pairs_count_the_same_however_they_are_divided() {
+    with_fixture(|tensors, name, case| {
+        let (rows, objective) = (Rows::read(tensors), case.objective());
+        // TRL's cross-entropy is a mean over the tokens of a batch.
+        if case.loss_type.iter().any(|loss| loss == "sft") {
+            return;
+        }
+        let (mut whole, mut parts) = (trainer(), trainer());
+        let at_once = accumulate(&mut whole, &objective, std::slice::from_ref(&rows.pairs)).unwrap();
+        let apart = accumulate(&mut parts, &objective, &[rows.part(0..1), rows.part(1..3)]).unwrap();
+        assert!((at_once.loss - apart.loss).abs() <= 1e-6 * at_once.loss.abs(), "{name}");
+        for weight in ["lm_head.weight", "model.layers.0.self_attn.q_proj.weight"] {
+            let off = distance(&parts.gradient(weight).unwrap(), &whole.gradient(weight).unwrap());
+            assert!(off <= 1e-5, "{name}: {weight} is {off:e} off");
+        }
+    });
+}
