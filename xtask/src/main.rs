@@ -207,9 +207,13 @@ fn output(mut command: Command) -> Option<Vec<u8>> {
 }
 
 fn shown(command: &Command) -> String {
-    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
-    let program = Path::new(words[0]).file_name().unwrap_or(words[0]).to_string_lossy().into_owned();
-    words[1..].iter().fold(program, |shown, word| format!("{shown} {}", word.to_string_lossy()))
+    let variables = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    let mut words: Vec<String> =
+        variables.map(|(name, value)| format!("{}={}", name.to_string_lossy(), value.to_string_lossy())).collect();
+    let program = command.get_program();
+    words.push(Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned());
+    words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
+    words.join(" ")
 }
 
 #[expect(clippy::print_stderr, reason = "this is what it is for")]
