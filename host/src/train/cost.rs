@@ -2,7 +2,7 @@
 //! (`engine::memory`); data and program are what this process has of them once the data is ready.
 
 use engine::memory::{Footprint, footprint};
-use engine::weights::largest_read;
+use engine::weights::{bytes_of_others, largest_read};
 use engine::workload::{BatchShape, GenerationShape, Workload};
 use serde::Serialize;
 
@@ -96,12 +96,15 @@ impl Cost {
             Device::Cpu => memory(&engine, largest_read(&model.weights), plan.data.bytes()),
             Device::Cuda(..) => memory_beside_gpu(&engine, largest_read(&model.weights), plan.data.bytes()),
         };
+        // An adapter is saved without the model.
+        let others = if plan.options.lora.is_none() { bytes_of_others(&model.weights, &model.config) } else { 0 };
+        let beside = files.other_bytes() + others;
         Ok(Self {
             work,
             trainable_parameters: engine.trainable_parameters,
             total_parameters: engine.total_parameters,
             memory,
-            disk: disk(&engine, files.other_bytes(), plan.save.times(plan.total_steps), config.save_total_limit),
+            disk: disk(&engine, beside, plan.save.times(plan.total_steps), config.save_total_limit),
         })
     }
 

@@ -15,7 +15,7 @@ use engine::model::Model;
 use engine::spec::config::ModelConfig;
 use engine::spec::stored::NewRows;
 use engine::spec::tensors::LinearKind;
-use engine::weights::{WeightSource, read_headers};
+use engine::weights::{WeightSource, bytes_of_others, read_headers};
 use fixture::fixture;
 use safetensors::SafeTensors;
 
@@ -46,6 +46,9 @@ fn an_export_has_all_parts() {
         assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
         assert!(before == after, "nothing was trained");
         assert!(before.keys().any(|name| name.starts_with("vision_tower.")));
+        let others: usize = before.iter().filter(|(name, _)| !is_text(name)).map(|(_, bytes)| bytes.len()).sum();
+        let foreseen = bytes_of_others(&WeightSource::Directory(source.clone()), &model.config);
+        assert!(others > 0 && foreseen == others as u64, "{foreseen} of {others}");
         let config = ModelConfig::from_dir(directory.path()).unwrap();
         assert_eq!(config.raw["architectures"][0], "Gemma3ForConditionalGeneration");
         assert!(config.is_computed_as(&model.config));

@@ -142,6 +142,8 @@ pub struct TensorHeader {
     pub shape: Vec<usize>,
     /// `F32`, `BF16` and so on.
     pub dtype: String,
+    /// Of its values, as the file has them.
+    pub bytes: u64,
     /// The file it is in.
     pub file: PathBuf,
 }
@@ -174,6 +176,7 @@ pub fn read_headers(directory: &Path) -> Result<WeightHeaders, WeightsError> {
                 name: name.to_owned(),
                 shape: view.shape().to_vec(),
                 dtype: format!("{:?}", view.dtype()),
+                bytes: view.data().len() as u64,
                 file: file.clone(),
             };
             if headers.tensors.insert(name_in_model(name), header).is_some() {

@@ -121,6 +121,11 @@ pub fn load(
     }
 }
 
+/// Bytes of the tensors that belong to other parts of a model, which are saved with it; 0 where they cannot be read.
+pub fn bytes_of_others(source: &WeightSource, config: &ModelConfig) -> u64 {
+    others(source, config).unwrap_or_default().iter().map(|header| header.bytes).sum()
+}
+
 /// A digest of all weights in a directory: SHA-256 over the tensors' names, types, shapes and values. However
 /// they are divided into files, it is the same.
 ///
@@ -153,11 +158,8 @@ pub fn digest(directory: &Path) -> Result<[u8; 32], WeightsError> {
 pub fn largest_read(source: &WeightSource) -> u64 {
     let WeightSource::Directory(directory) = source else { return 0 };
     if cfg!(unix) {
-        let bytes = |header: &TensorHeader| {
-            let width = if header.dtype == "F32" { 4 } else { 2 };
-            header.shape.iter().map(|&size| size as u64).product::<u64>() * width
-        };
-        return read_headers(directory).unwrap_or_default().tensors.values().map(bytes).max().unwrap_or(0);
+        let tensors = read_headers(directory).unwrap_or_default().tensors;
+        return tensors.values().map(|header| header.bytes).max().unwrap_or(0);
     }
     let files = weight_files(directory).unwrap_or_default();
     files.iter().filter_map(|(file, _)| Some(file.metadata().ok()?.len())).max().unwrap_or(0)
