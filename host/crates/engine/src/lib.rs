@@ -21,5 +21,5 @@ pub mod workload;
 pub use batch::Batch;
 pub use error::{EngineError, PeftError};
 pub use kernels::{self, DeviceError, IGNORE, rng};
-pub use objective::{CrossEntropy, Objective, PairLoss, Pairs, Preference};
+pub use objective::{Cpo, CpoLoss, CrossEntropy, Objective, PairLoss, Pairs, Preference};
 pub use trainer::{GradientReport, MemoryUse, StepStats, TrainPass, Trainable, Trainer, TrainerOptions};

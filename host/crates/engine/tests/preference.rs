@@ -6,11 +6,11 @@ mod fixture;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use engine::objective::accumulate;
+use engine::objective::{Accumulated, accumulate};
 use engine::optim::AdamWConfig;
 use engine::spec::config::ModelConfig;
 use engine::weights::WeightSource;
-use engine::{Batch, IGNORE, Objective, PairLoss, Pairs, Preference, Trainable, Trainer, TrainerOptions};
+use engine::{Batch, Cpo, CpoLoss, IGNORE, Objective, PairLoss, Pairs, Preference, Trainable, Trainer, TrainerOptions};
 use fixture::fixture;
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -28,10 +28,36 @@ struct Case {
     beta: f64,
     #[serde(default)]
     label_smoothing: f64,
+    /// `cpo`, or TRL's `DPOTrainer`.
+    #[serde(default)]
+    trainer: Option<String>,
+    #[serde(default)]
+    cpo_alpha: f64,
+    #[serde(default)]
+    simpo_gamma: f64,
     metrics: BTreeMap<String, f64>,
 }
 
 impl Case {
+    fn cpo(&self) -> Option<Cpo> {
+        self.trainer.as_ref()?;
+        let loss = match self.loss_type[0].as_str() {
+            "sigmoid" => CpoLoss::Sigmoid,
+            "hinge" => CpoLoss::Hinge,
+            "ipo" => CpoLoss::Ipo,
+            "simpo" => CpoLoss::Simpo { gamma: self.simpo_gamma },
+            other => panic!("no `{other}`"),
+        };
+        Some(Cpo { loss, beta: self.beta, label_smoothing: self.label_smoothing, alpha: self.cpo_alpha })
+    }
+
+    fn accumulate(&self, trainer: &mut Trainer, pairs: &[Pairs]) -> Accumulated {
+        match self.cpo() {
+            Some(cpo) => accumulate(trainer, &cpo, pairs).unwrap(),
+            None => accumulate(trainer, &self.objective(), pairs).unwrap(),
+        }
+    }
+
     fn objective(&self) -> Preference {
         let weights = self.loss_weights.clone().unwrap_or_else(|| vec![1.0; self.loss_type.len()]);
         let losses = self.loss_type.iter().map(|name| PairLoss::named(name).unwrap_or_else(|| panic!("no `{name}`")));
@@ -120,7 +146,8 @@ fn with_fixture(check: impl Fn(&SafeTensors<'_>, &str, &Case)) {
     let bytes = std::fs::read(directory.join("expected.safetensors")).unwrap();
     let cases: Cases = serde_json::from_slice(&std::fs::read(directory.join("cases.json")).unwrap()).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let all: Vec<&str> = cases.cases.values().flat_map(|case| &case.loss_type).map(String::as_str).collect();
+    let of_dpo = cases.cases.values().filter(|case| case.trainer.is_none());
+    let all: Vec<&str> = of_dpo.flat_map(|case| &case.loss_type).map(String::as_str).collect();
     for loss in PairLoss::ALL {
         assert!(all.contains(&loss.name()), "{loss:?} has a case");
     }
@@ -132,9 +159,9 @@ fn with_fixture(check: impl Fn(&SafeTensors<'_>, &str, &Case)) {
 #[test]
 fn losses_and_gradients_are_those_of_trl() {
     with_fixture(|tensors, name, case| {
-        let (rows, objective) = (Rows::read(tensors), case.objective());
+        let rows = Rows::read(tensors);
         let mut trainer = trainer();
-        let found = accumulate(&mut trainer, &objective, std::slice::from_ref(&rows.pairs)).unwrap();
+        let found = case.accumulate(&mut trainer, std::slice::from_ref(&rows.pairs));
         let expected = tensors.tensor(&format!("{name}/loss")).unwrap().data().as_chunks().0[0];
         let expected = f64::from_le_bytes(expected);
         assert!((found.loss - expected).abs() <= 1e-5 * expected.abs(), "{name}: loss {} {expected}", found.loss);
@@ -159,6 +186,9 @@ fn losses_and_gradients_are_those_of_trl() {
 #[test]
 fn derivatives_of_log_probabilities_are_those_of_trl() {
     with_fixture(|tensors, name, case| {
+        if case.trainer.is_some() {
+            return;
+        }
         let (rows, objective) = (Rows::read(tensors), case.objective());
         let log_probs = trainer().log_probs(&rows.pairs.batch).unwrap();
         let mut weights = vec![0.0; log_probs.len()];
@@ -175,14 +205,14 @@ fn derivatives_of_log_probabilities_are_those_of_trl() {
 #[test]
 fn pairs_count_the_same_however_they_are_divided() {
     with_fixture(|tensors, name, case| {
-        let (rows, objective) = (Rows::read(tensors), case.objective());
+        let rows = Rows::read(tensors);
         // TRL's cross-entropy is a mean over the tokens of a batch.
-        if case.loss_type.iter().any(|loss| loss == "sft") {
+        if case.loss_type.iter().any(|loss| loss == "sft") || case.cpo_alpha > 0.0 {
             return;
         }
         let (mut whole, mut parts) = (trainer(), trainer());
-        let at_once = accumulate(&mut whole, &objective, std::slice::from_ref(&rows.pairs)).unwrap();
-        let apart = accumulate(&mut parts, &objective, &[rows.part(0..1), rows.part(1..3)]).unwrap();
+        let at_once = case.accumulate(&mut whole, std::slice::from_ref(&rows.pairs));
+        let apart = case.accumulate(&mut parts, &[rows.part(0..1), rows.part(1..3)]);
         assert!((at_once.loss - apart.loss).abs() <= 1e-6 * at_once.loss.abs(), "{name}");
         for weight in ["lm_head.weight", "model.layers.0.self_attn.q_proj.weight"] {
             let off = distance(&parts.gradient(weight).unwrap(), &whole.gradient(weight).unwrap());

@@ -1,6 +1,8 @@
 //! What a step learns from: an objective turns the log-probabilities of a step's targets into a loss and its derivatives.
 
+pub mod cpo;
 mod cross_entropy;
+mod pairs;
 pub mod preference;
 
 use std::collections::BTreeMap;
@@ -8,8 +10,10 @@ use std::collections::BTreeMap;
 use crate::kernels::Kernels;
 use crate::{Batch, EngineError, Trainer};
 
+pub use cpo::{Cpo, CpoLoss};
 pub use cross_entropy::CrossEntropy;
-pub use preference::{PairLoss, Pairs, Preference};
+pub use pairs::Pairs;
+pub use preference::{PairLoss, Preference};
 
 /// A loss over the micro-batches of a step. It reaches the model through the log-probabilities of the targets alone.
 pub trait Objective {

@@ -1,25 +1,8 @@
 //! Preferences: of two answers to one prompt the chosen one is to become likelier than the rejected one, measured from a
 //! reference. The losses are those of TRL's `DPOTrainer`, by its names (`dpo_loss_type`), of the papers named at each.
 
-use std::ops::Range;
-
+use super::pairs::{Pairs, answers, log_sigmoid, scale, share, sigmoid, tell};
 use super::{Metrics, Objective};
-use crate::{Batch, IGNORE};
-
-/// Documents in pairs, a chosen answer and then the rejected one, each behind its prompt; the targets are the answers.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Pairs {
-    /// The documents.
-    pub batch: Batch,
-    /// For each document, the sum of the log-probabilities of its targets under the reference.
-    pub reference: Vec<f64>,
-}
-
-impl AsRef<Batch> for Pairs {
-    fn as_ref(&self) -> &Batch {
-        &self.batch
-    }
-}
 
 /// A loss over pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,14 +109,6 @@ struct Slope {
     rejected: f64,
 }
 
-fn sigmoid(x: f64) -> f64 {
-    if x >= 0.0 { 1.0 / (1.0 + (-x).exp()) } else { x.exp() / (1.0 + x.exp()) }
-}
-
-fn log_sigmoid(x: f64) -> f64 {
-    x.min(0.0) - (-x.abs()).exp().ln_1p()
-}
-
 impl Preference {
     fn pair(&self, loss: PairLoss, pair: Pair) -> Slope {
         let (beta, epsilon) = (self.beta, self.label_smoothing);
@@ -141,7 +116,7 @@ impl Preference {
         let difference = chosen - rejected;
         // Of a loss of `beta` times the difference.
         let of_difference = |loss: f64, slope: f64| Slope { loss, chosen: beta * slope, rejected: -beta * slope };
-        let means = |scale: f64| (scale / pair.chosen_tokens.max(1.0), scale / pair.rejected_tokens.max(1.0));
+        let means = |scale: f64| (scale / pair.chosen_tokens, scale / pair.rejected_tokens);
         match loss {
             PairLoss::Sigmoid => of_difference(-log_sigmoid(difference), -sigmoid(-difference)),
             PairLoss::Hinge if difference < 1.0 => of_difference(1.0 - difference, -1.0),
@@ -209,49 +184,28 @@ impl Preference {
     }
 }
 
-/// The positions of each document.
-fn documents(batch: &Batch) -> impl Iterator<Item = Range<usize>> {
-    let mut from = 0;
-    batch.doc_lens.iter().map(move |&length| {
-        from += length as usize;
-        from - length as usize..from
-    })
-}
-
 impl Objective for Preference {
     type Batch = Pairs;
 
-    /// The mean over the pairs of a step.
     fn scale(&self, micro_batches: &[Pairs]) -> Option<f64> {
-        let pairs: usize = micro_batches.iter().map(|pairs| pairs.batch.doc_lens.len() / 2).sum();
-        (pairs > 0).then(|| 1.0 / pairs as f64)
+        scale(micro_batches)
     }
 
     fn loss(&self, pairs: &Pairs, log_probs: &[f32], weights: &mut [f32], metrics: &mut Metrics) -> f64 {
-        let Pairs { batch, reference } = pairs;
-        let targets = |document: &Range<usize>| document.clone().filter(|&index| batch.targets[index] != IGNORE);
-        let sum = |document: &Range<usize>| -> f64 { targets(document).map(|index| f64::from(log_probs[index])).sum() };
-        let documents: Vec<Range<usize>> = documents(batch).collect();
-        let count = documents.len() / 2;
-        let learned: usize = documents.iter().step_by(2).map(|document| targets(document).count()).sum();
-        let mut loss = 0.0;
-        for (documents, reference) in documents.chunks_exact(2).zip(reference.chunks_exact(2)) {
-            let [chosen, rejected] = [sum(&documents[0]), sum(&documents[1])];
-            let [chosen_tokens, rejected_tokens] = [0, 1].map(|answer| targets(&documents[answer]).count() as f64);
+        let answers = answers(&pairs.batch, log_probs);
+        let (share, mut loss) = (share(&answers), 0.0);
+        for ([chosen, rejected], reference) in answers.iter().zip(pairs.reference.as_chunks().0) {
+            let [of_chosen, of_rejected]: [f64; 2] = *reference;
             let pair = Pair {
-                chosen: chosen - reference[0],
-                rejected: rejected - reference[1],
-                chosen_tokens,
-                rejected_tokens,
+                chosen: chosen.log_prob - of_chosen,
+                rejected: rejected.log_prob - of_rejected,
+                chosen_tokens: chosen.tokens(),
+                rejected_tokens: rejected.tokens(),
             };
             let mut slope = Slope::default();
             for &(kind, weight) in &self.losses {
                 let own = match kind {
-                    // TRL's mean is over the tokens of a batch.
-                    PairLoss::Sft => {
-                        let share = count as f64 / learned.max(1) as f64;
-                        Slope { loss: -chosen * share, chosen: -share, rejected: 0.0 }
-                    }
+                    PairLoss::Sft => Slope { loss: -chosen.log_prob * share, chosen: -share, rejected: 0.0 },
                     kind => self.pair(kind, pair),
                 };
                 slope.loss += weight * own.loss;
@@ -259,16 +213,10 @@ impl Objective for Preference {
                 slope.rejected += weight * own.rejected;
             }
             loss += slope.loss;
-            for (document, derivative) in documents.iter().zip([slope.chosen, slope.rejected]) {
-                targets(document).for_each(|index| weights[index] = -derivative as f32);
-            }
-            let [of_chosen, of_rejected] = [self.beta * pair.chosen, self.beta * pair.rejected];
-            metrics.add("rewards/chosen", of_chosen);
-            metrics.add("rewards/rejected", of_rejected);
-            metrics.add("rewards/accuracies", f64::from(u8::from(of_chosen > of_rejected)));
-            metrics.add("rewards/margins", of_chosen - of_rejected);
-            metrics.add("logps/chosen", chosen);
-            metrics.add("logps/rejected", rejected);
+            chosen.learn(slope.chosen, weights);
+            rejected.learn(slope.rejected, weights);
+            let rewards = [self.beta * pair.chosen, self.beta * pair.rejected];
+            tell(rewards, [chosen.log_prob, rejected.log_prob], metrics);
         }
         loss
     }
