@@ -2,6 +2,7 @@
 
 pub mod cpo;
 mod cross_entropy;
+pub mod grpo;
 mod pairs;
 pub mod preference;
 
@@ -12,6 +13,7 @@ use crate::{Batch, EngineError, Trainer};
 
 pub use cpo::{Cpo, CpoLoss};
 pub use cross_entropy::CrossEntropy;
+pub use grpo::{Grpo, GrpoLoss, Ratio, Rollouts};
 pub use pairs::Pairs;
 pub use preference::{PairLoss, Preference};
 

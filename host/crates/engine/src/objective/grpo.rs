@@ -1,0 +1,220 @@
+//! Policy gradients of groups (Shao et al., "DeepSeekMath", GRPO) and its kin, as TRL's `GRPOTrainer` computes them: each
+//! sampled text has an advantage, and its tokens become likelier or less likely by it, within a clipped ratio to the policy
+//! that sampled them.
+
+use super::{Metrics, Objective};
+use crate::{Batch, IGNORE};
+
+/// Sampled texts, a document each behind its prompt; the targets are what the model wrote.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rollouts {
+    /// The documents.
+    pub batch: Batch,
+    /// Advantage of each document.
+    pub advantages: Vec<f64>,
+    /// Log-probability of each position's target under the policy that sampled it, `[tokens]`; none where that is the model as
+    /// it is, so that all ratios are 1.
+    pub old: Option<Vec<f32>>,
+    /// The same under the reference, where the objective has one.
+    pub reference: Option<Vec<f32>>,
+}
+
+impl AsRef<Batch> for Rollouts {
+    fn as_ref(&self) -> &Batch {
+        &self.batch
+    }
+}
+
+/// What the losses of tokens are divided by, and how ratios are bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrpoLoss {
+    /// Each text's mean over its tokens, then the mean of texts.
+    Grpo,
+    /// The mean over the tokens of a micro-batch.
+    Bnpo,
+    /// The tokens that texts could have (Liu et al., "Understanding R1-Zero-like training").
+    DrGrpo {
+        /// Tokens of a text at most.
+        max_completion_length: usize,
+    },
+    /// The tokens of the step (Yu et al., "DAPO").
+    Dapo,
+    /// The same; ratios are bounded above as they are, and tokens beyond still learn (MiniMax, "MiniMax-M1").
+    Cispo,
+}
+
+/// What a ratio is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ratio {
+    /// Each token.
+    Token,
+    /// A text: the geometric mean of its tokens' (Zheng et al., "Group sequence policy optimization").
+    Sequence,
+}
+
+/// Learning from advantages.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Grpo {
+    /// How tokens count.
+    pub loss: GrpoLoss,
+    /// What ratios are of (`importance_sampling_level`).
+    pub ratio: Ratio,
+    /// How far below 1 a ratio counts (`epsilon`).
+    pub epsilon_low: f64,
+    /// How far above 1 (`epsilon_high`); of `cispo` the bound itself.
+    pub epsilon_high: f64,
+    /// A bound for ratios of texts that are to become less likely (`delta`).
+    pub delta: Option<f64>,
+    /// Weight of the divergence from the reference; 0 for none.
+    pub beta: f64,
+    /// The divergence is weighed with the ratio (`use_bias_correction_kl`): an estimate under the policy as it is, not under the
+    /// one that sampled (DeepSeek-AI, "DeepSeek-V3.2").
+    pub corrects_divergence: bool,
+}
+
+/// One text of a pass.
+struct Text<'a> {
+    /// Positions of its targets.
+    targets: &'a [usize],
+    advantage: f64,
+    /// Logarithm of each target's ratio, or of the text's alone.
+    log_ratios: Vec<f64>,
+}
+
+impl Text<'_> {
+    /// The logarithm of the ratio of the target with this number.
+    fn log_ratio(&self, target: usize) -> f64 {
+        self.log_ratios[target.min(self.log_ratios.len() - 1)]
+    }
+}
+
+impl Grpo {
+    /// A token's loss and its derivative with respect to the logarithm of the ratio; of [`GrpoLoss::Cispo`] with respect to
+    /// the token's log-probability.
+    fn surrogate(&self, ratio: f64, advantage: f64, log_prob: f64) -> (f64, f64) {
+        if self.loss == GrpoLoss::Cispo {
+            let factor = -ratio.min(self.epsilon_high) * advantage;
+            return (factor * log_prob, factor);
+        }
+        let clipped = ratio.clamp(1.0 - self.epsilon_low, 1.0 + self.epsilon_high);
+        let bounded = self.delta.map_or(ratio, |delta| ratio.min(delta));
+        if bounded * advantage > clipped * advantage {
+            return (-clipped * advantage, 0.0);
+        }
+        let moves = self.delta.is_none_or(|delta| ratio <= delta);
+        (-bounded * advantage, if moves { -ratio * advantage } else { 0.0 })
+    }
+
+    /// The divergence of each token from the reference (Schulman, "Approximating KL divergence", its third estimate), and its
+    /// derivative with respect to the token's log-probability.
+    fn divergence(
+        &self,
+        text: &Text<'_>,
+        log_probs: &[f32],
+        reference: &[f32],
+        metrics: &mut Metrics,
+    ) -> Vec<(f64, f64)> {
+        let gap = |&index: &usize| f64::from(reference[index]) - f64::from(log_probs[index]);
+        let plain = text.targets.iter().map(gap).map(|gap| (gap.exp() - gap - 1.0, 1.0 - gap.exp()));
+        let mut all: Vec<(f64, f64)> = plain.collect();
+        if self.corrects_divergence {
+            let mean = all.iter().map(|(own, _)| own).sum::<f64>() / all.len() as f64;
+            for (target, (own, slope)) in all.iter_mut().enumerate() {
+                let ratio = text.log_ratio(target).exp();
+                let moved = if self.ratio == Ratio::Token { *own } else { mean };
+                (*own, *slope) = (ratio * *own, ratio * (*slope + moved));
+            }
+        }
+        for (own, _) in &all {
+            metrics.add("kl", *own);
+        }
+        all
+    }
+
+    fn tell(&self, text: &Text<'_>, metrics: &mut Metrics) {
+        for &log_ratio in &text.log_ratios {
+            let ratio = log_ratio.exp();
+            let is_high = text.advantage > 0.0;
+            let mut tell = |name, is_it: bool| metrics.add(name, f64::from(u8::from(is_it)));
+            if self.loss == GrpoLoss::Cispo {
+                tell("cispo_clip_ratio", ratio > self.epsilon_high && is_high);
+                continue;
+            }
+            let low = ratio < 1.0 - self.epsilon_low && text.advantage < 0.0;
+            let high = ratio > 1.0 + self.epsilon_high && is_high;
+            tell("clip_ratio/low_mean", low);
+            tell("clip_ratio/high_mean", high);
+            tell("clip_ratio/region_mean", low || high);
+        }
+    }
+}
+
+/// The positions of targets of each document.
+fn targets(batch: &Batch) -> Vec<Vec<usize>> {
+    let mut from = 0;
+    let of_document = |&length: &u32| {
+        let document = from..from + length as usize;
+        from = document.end;
+        document.filter(|&index| batch.targets[index] != IGNORE).collect()
+    };
+    batch.doc_lens.iter().map(of_document).collect()
+}
+
+impl Objective for Grpo {
+    type Batch = Rollouts;
+
+    fn scale(&self, micro_batches: &[Rollouts]) -> Option<f64> {
+        let texts: usize = micro_batches.iter().map(|rollouts| rollouts.batch.doc_lens.len()).sum();
+        let is_target = |target: &&u32| **target != IGNORE;
+        let tokens: usize =
+            micro_batches.iter().map(|rollouts| rollouts.batch.targets.iter().filter(is_target).count()).sum();
+        let divisor = match self.loss {
+            GrpoLoss::Grpo => texts,
+            GrpoLoss::Bnpo => micro_batches.len(),
+            GrpoLoss::DrGrpo { max_completion_length } => texts * max_completion_length,
+            GrpoLoss::Dapo | GrpoLoss::Cispo => tokens,
+        };
+        (divisor > 0 && tokens > 0).then(|| 1.0 / divisor as f64)
+    }
+
+    fn loss(&self, rollouts: &Rollouts, log_probs: &[f32], weights: &mut [f32], metrics: &mut Metrics) -> f64 {
+        let all = targets(&rollouts.batch);
+        let in_batch: usize = all.iter().map(Vec::len).sum();
+        let log_ratio = |index: usize| match &rollouts.old {
+            Some(old) => f64::from(log_probs[index]) - f64::from(old[index]),
+            None => 0.0,
+        };
+        let mut loss = 0.0;
+        for (targets, &advantage) in all.iter().zip(&rollouts.advantages).filter(|(targets, _)| !targets.is_empty()) {
+            let of_tokens = targets.iter().map(|&index| log_ratio(index));
+            let log_ratios = match self.ratio {
+                Ratio::Token => of_tokens.collect(),
+                Ratio::Sequence => vec![of_tokens.sum::<f64>() / targets.len() as f64],
+            };
+            let text = Text { targets, advantage, log_ratios };
+            let share = match self.loss {
+                GrpoLoss::Grpo => 1.0 / targets.len() as f64,
+                GrpoLoss::Bnpo => 1.0 / in_batch as f64,
+                GrpoLoss::DrGrpo { .. } | GrpoLoss::Dapo | GrpoLoss::Cispo => 1.0,
+            };
+            // A text's ratio depends on each of its tokens by one part, and stands in the loss of each of them.
+            let slopes: Vec<f64> = (text.targets.iter().enumerate())
+                .map(|(target, &index)| {
+                    let ratio = text.log_ratio(target).exp();
+                    let (own, slope) = self.surrogate(ratio, advantage, f64::from(log_probs[index]));
+                    loss += share * own;
+                    slope
+                })
+                .collect();
+            let of_reference = rollouts.reference.as_ref().filter(|_| self.beta > 0.0);
+            let divergence = of_reference.map(|reference| self.divergence(&text, log_probs, reference, metrics));
+            for (target, (&index, slope)) in text.targets.iter().zip(slopes).enumerate() {
+                let (own, of_own) = divergence.as_ref().map_or((0.0, 0.0), |all| all[target]);
+                loss += share * self.beta * own;
+                weights[index] = -(share * (slope + self.beta * of_own)) as f32;
+            }
+            self.tell(&text, metrics);
+        }
+        loss
+    }
+}

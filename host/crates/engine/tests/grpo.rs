@@ -1,0 +1,180 @@
+//! Policy gradients beside TRL's: of each kind the loss, what is told, and gradients of the weights
+//! (`tests/fixtures/grpo/make.py`).
+
+mod fixture;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use engine::objective::{Grpo, GrpoLoss, Ratio, Rollouts, accumulate};
+use engine::optim::AdamWConfig;
+use engine::spec::config::ModelConfig;
+use engine::weights::WeightSource;
+use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
+use fixture::fixture;
+use safetensors::SafeTensors;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Cases {
+    cases: BTreeMap<String, Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    loss_type: String,
+    importance_sampling_level: String,
+    epsilon: f64,
+    epsilon_high: Option<f64>,
+    delta: Option<f64>,
+    beta: f64,
+    use_bias_correction_kl: bool,
+    #[serde(default)]
+    on_policy: bool,
+    metrics: BTreeMap<String, f64>,
+}
+
+impl Case {
+    fn objective(&self) -> Grpo {
+        Grpo {
+            loss: match self.loss_type.as_str() {
+                "grpo" => GrpoLoss::Grpo,
+                "bnpo" => GrpoLoss::Bnpo,
+                "dr_grpo" => GrpoLoss::DrGrpo { max_completion_length: 16 },
+                "dapo" => GrpoLoss::Dapo,
+                "cispo" => GrpoLoss::Cispo,
+                other => panic!("no `{other}`"),
+            },
+            ratio: if self.importance_sampling_level == "token" { Ratio::Token } else { Ratio::Sequence },
+            epsilon_low: self.epsilon,
+            epsilon_high: self.epsilon_high.unwrap_or(self.epsilon),
+            delta: self.delta,
+            beta: self.beta,
+            corrects_divergence: self.use_bias_correction_kl,
+        }
+    }
+}
+
+fn floats(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+    let tensor = tensors.tensor(name).unwrap_or_else(|_| panic!("no {name}"));
+    tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+fn integers(tensors: &SafeTensors<'_>, name: &str) -> Vec<u32> {
+    let tensor = tensors.tensor(name).unwrap_or_else(|_| panic!("no {name}"));
+    tensor.data().as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect()
+}
+
+/// Some of the fixture's texts.
+fn rollouts(tensors: &SafeTensors<'_>, case: &Case, texts: std::ops::Range<usize>) -> Rollouts {
+    let [prompts, prompt_mask, completions, mask] =
+        ["prompts", "prompt_mask", "completions", "mask"].map(|name| integers(tensors, name));
+    let [advantages, old, reference] = ["advantages", "old", "reference"].map(|name| floats(tensors, name));
+    let (left, right) = (prompts.len() / advantages.len(), completions.len() / advantages.len());
+    let mut found = Rollouts::default();
+    let (mut olds, mut references) = (Vec::new(), Vec::new());
+    for text in texts {
+        let (before, after) = (text * left..(text + 1) * left, text * right..(text + 1) * right);
+        let prompt: Vec<u32> = before.filter(|&at| prompt_mask[at] == 1).map(|at| prompts[at]).collect();
+        let written: Vec<usize> = after.filter(|&at| mask[at] == 1).collect();
+        let Batch { ids, targets, doc_lens, .. } = &mut found.batch;
+        ids.extend(prompt.iter().copied().chain(written.iter().map(|&at| completions[at])));
+        doc_lens.push((prompt.len() + written.len()) as u32);
+        // The last token of a prompt writes the first of the completion.
+        let unlearned = prompt.len() - 1;
+        let spread = |own: &mut dyn FnMut(Option<usize>)| {
+            (0..unlearned).for_each(|_| own(None));
+            written.iter().for_each(|&at| own(Some(at)));
+            own(None);
+        };
+        spread(&mut |at| targets.push(at.map_or(IGNORE, |at| completions[at])));
+        spread(&mut |at| olds.push(at.map_or(0.0, |at| old[at])));
+        spread(&mut |at| references.push(at.map_or(0.0, |at| reference[at])));
+        found.advantages.push(f64::from(advantages[text]));
+    }
+    found.old = (!case.on_policy).then_some(olds);
+    found.reference = (case.beta > 0.0).then_some(references);
+    found
+}
+
+fn trainer() -> Trainer {
+    let directory = fixture("untied");
+    let adamw = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 };
+    let options =
+        TrainerOptions { trainable: Trainable::All, lora: None, gradient_checkpointing: false, seed: 0, adamw };
+    let config = ModelConfig::from_dir(&directory).unwrap();
+    Trainer::new(config, &WeightSource::Directory(directory), options).unwrap()
+}
+
+fn distance(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
+    let off = square(&mut found.iter().zip(expected).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+    (off / square(&mut expected.iter().map(|&value| f64::from(value))).max(1e-30)).sqrt()
+}
+
+fn with_fixture(check: impl Fn(&SafeTensors<'_>, &str, &Case)) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/grpo");
+    let bytes = std::fs::read(directory.join("expected.safetensors")).unwrap();
+    let cases: Cases = serde_json::from_slice(&std::fs::read(directory.join("cases.json")).unwrap()).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    for (name, case) in &cases.cases {
+        check(&tensors, name, case);
+    }
+}
+
+#[test]
+fn losses_and_gradients_are_those_of_trl() {
+    with_fixture(|tensors, name, case| {
+        let mut trainer = trainer();
+        let found = accumulate(&mut trainer, &case.objective(), &[rollouts(tensors, case, 0..4)]).unwrap();
+        let expected = f64::from_le_bytes(tensors.tensor(&format!("{name}/loss")).unwrap().data().as_chunks().0[0]);
+        let off = (found.loss - expected).abs();
+        // A policy's own loss is near zero: advantages cancel.
+        assert!(off <= 1e-5 * expected.abs().max(0.1), "{name}: loss {} {expected}", found.loss);
+        let told: BTreeMap<&str, f64> = found.metrics.means().collect();
+        assert_eq!(told.len(), case.metrics.len(), "{name}: {told:?}");
+        for (metric, expected) in &case.metrics {
+            let off = (told[metric.as_str()] - expected).abs();
+            assert!(off <= 1e-5 * expected.abs().max(0.1), "{name}: {metric} {} {expected}", told[metric.as_str()]);
+        }
+        let prefix = format!("{name}/grad/");
+        let weights: Vec<&str> = tensors.names().into_iter().filter_map(|key| key.strip_prefix(&prefix)).collect();
+        assert!(weights.len() >= 2, "{name}: gradients are compared");
+        for weight in weights {
+            let gradient = floats(tensors, &format!("{prefix}{weight}"));
+            let off = distance(&trainer.gradient(weight).unwrap(), &gradient);
+            assert!(off <= 2e-5, "{name}: the gradient of {weight} is {off:e} off");
+        }
+    });
+}
+
+#[test]
+fn texts_count_the_same_however_they_are_divided() {
+    with_fixture(|tensors, name, case| {
+        // That one is a mean over the tokens of a batch.
+        if case.loss_type == "bnpo" {
+            return;
+        }
+        let (mut whole, mut parts) = (trainer(), trainer());
+        let at_once = accumulate(&mut whole, &case.objective(), &[rollouts(tensors, case, 0..4)]).unwrap();
+        let apart = [rollouts(tensors, case, 0..1), rollouts(tensors, case, 1..4)];
+        let apart = accumulate(&mut parts, &case.objective(), &apart).unwrap();
+        assert!((at_once.loss - apart.loss).abs() <= 1e-6 * at_once.loss.abs().max(0.1), "{name}");
+        for weight in ["lm_head.weight", "model.layers.0.self_attn.q_proj.weight"] {
+            let off = distance(&parts.gradient(weight).unwrap(), &whole.gradient(weight).unwrap());
+            assert!(off <= 1e-5, "{name}: {weight} is {off:e} off");
+        }
+    });
+}
+
+#[test]
+fn a_group_without_advantages_learns_nothing() {
+    with_fixture(|tensors, name, case| {
+        let mut trainer = trainer();
+        let rollouts = Rollouts { advantages: vec![0.0; 4], reference: None, ..rollouts(tensors, case, 0..4) };
+        let found = accumulate(&mut trainer, &case.objective(), &[rollouts]).unwrap();
+        assert!(!found.learns && found.loss == 0.0, "{name}");
+        assert!(trainer.gradient_report().iter().all(|report| report.norm == 0.0), "{name}");
+    });
+}
