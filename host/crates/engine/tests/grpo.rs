@@ -2,18 +2,16 @@
 //! (`tests/fixtures/grpo/make.py`).
 
 mod fixture;
+mod trl;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use engine::objective::{Grpo, GrpoLoss, Ratio, Rollouts, accumulate};
-use engine::optim::AdamWConfig;
-use engine::spec::config::ModelConfig;
-use engine::weights::WeightSource;
-use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
-use fixture::fixture;
+use engine::{Batch, IGNORE};
 use safetensors::SafeTensors;
 use serde::Deserialize;
+use trl::{distance, floats, integers, trainer};
 
 #[derive(Deserialize)]
 struct Cases {
@@ -55,16 +53,6 @@ impl Case {
     }
 }
 
-fn floats(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
-    let tensor = tensors.tensor(name).unwrap_or_else(|_| panic!("no {name}"));
-    tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
-}
-
-fn integers(tensors: &SafeTensors<'_>, name: &str) -> Vec<u32> {
-    let tensor = tensors.tensor(name).unwrap_or_else(|_| panic!("no {name}"));
-    tensor.data().as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect()
-}
-
 /// Some of the fixture's texts.
 fn rollouts(tensors: &SafeTensors<'_>, case: &Case, texts: std::ops::Range<usize>) -> Rollouts {
     let [prompts, prompt_mask, completions, mask] =
@@ -83,8 +71,12 @@ fn rollouts(tensors: &SafeTensors<'_>, case: &Case, texts: std::ops::Range<usize
         // The last token of a prompt writes the first of the completion.
         let unlearned = prompt.len() - 1;
         let spread = |own: &mut dyn FnMut(Option<usize>)| {
-            (0..unlearned).for_each(|_| own(None));
-            written.iter().for_each(|&at| own(Some(at)));
+            for _ in 0..unlearned {
+                own(None);
+            }
+            for &at in &written {
+                own(Some(at));
+            }
             own(None);
         };
         spread(&mut |at| targets.push(at.map_or(IGNORE, |at| completions[at])));
@@ -95,22 +87,6 @@ fn rollouts(tensors: &SafeTensors<'_>, case: &Case, texts: std::ops::Range<usize
     found.old = (!case.on_policy).then_some(olds);
     found.reference = (case.beta > 0.0).then_some(references);
     found
-}
-
-fn trainer() -> Trainer {
-    let directory = fixture("untied");
-    let adamw = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 };
-    let options =
-        TrainerOptions { trainable: Trainable::All, lora: None, gradient_checkpointing: false, seed: 0, adamw };
-    let config = ModelConfig::from_dir(&directory).unwrap();
-    Trainer::new(config, &WeightSource::Directory(directory), options).unwrap()
-}
-
-fn distance(found: &[f32], expected: &[f32]) -> f64 {
-    assert_eq!(found.len(), expected.len());
-    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
-    let off = square(&mut found.iter().zip(expected).map(|(a, b)| f64::from(*a) - f64::from(*b)));
-    (off / square(&mut expected.iter().map(|&value| f64::from(value))).max(1e-30)).sqrt()
 }
 
 fn with_fixture(check: impl Fn(&SafeTensors<'_>, &str, &Case)) {

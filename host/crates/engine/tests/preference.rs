@@ -2,18 +2,16 @@
 //! and gradients of the weights (`tests/fixtures/preference/make.py`).
 
 mod fixture;
+mod trl;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use engine::objective::{Accumulated, accumulate};
-use engine::optim::AdamWConfig;
-use engine::spec::config::ModelConfig;
-use engine::weights::WeightSource;
-use engine::{Batch, Cpo, CpoLoss, IGNORE, Objective, PairLoss, Pairs, Preference, Trainable, Trainer, TrainerOptions};
-use fixture::fixture;
+use engine::{Batch, Cpo, CpoLoss, IGNORE, Objective, PairLoss, Pairs, Preference, Trainer};
 use safetensors::SafeTensors;
 use serde::Deserialize;
+use trl::{distance, floats, integers, trainer};
 
 #[derive(Deserialize)]
 struct Cases {
@@ -70,16 +68,6 @@ impl Case {
     }
 }
 
-fn floats(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
-    let tensor = tensors.tensor(name).unwrap_or_else(|_| panic!("no {name}"));
-    tensor.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
-}
-
-fn integers(tensors: &SafeTensors<'_>, name: &str) -> Vec<u32> {
-    let tensor = tensors.tensor(name).unwrap_or_else(|_| panic!("no {name}"));
-    tensor.data().as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect()
-}
-
 /// The fixture's pairs; the first half of its rows are chosen answers, the second half rejected ones.
 struct Rows {
     pairs: Pairs,
@@ -123,22 +111,6 @@ impl Rows {
         };
         Pairs { batch, reference: self.pairs.reference[2 * pairs.start..2 * pairs.end].to_vec() }
     }
-}
-
-fn trainer() -> Trainer {
-    let directory = fixture("untied");
-    let adamw = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 };
-    let options =
-        TrainerOptions { trainable: Trainable::All, lora: None, gradient_checkpointing: false, seed: 0, adamw };
-    let config = ModelConfig::from_dir(&directory).unwrap();
-    Trainer::new(config, &WeightSource::Directory(directory), options).unwrap()
-}
-
-fn distance(found: &[f32], expected: &[f32]) -> f64 {
-    assert_eq!(found.len(), expected.len());
-    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
-    let off = square(&mut found.iter().zip(expected).map(|(a, b)| f64::from(*a) - f64::from(*b)));
-    (off / square(&mut expected.iter().map(|&value| f64::from(value))).max(1e-30)).sqrt()
 }
 
 fn with_fixture(check: impl Fn(&SafeTensors<'_>, &str, &Case)) {
