@@ -4,8 +4,8 @@
 use std::fmt::Write as _;
 
 /// The columns of the table.
-pub use engine::spec::ARCHITECTURES;
-use engine::spec::COMPOSITE_ARCHITECTURES;
+pub use engine::architecture::ARCHITECTURES;
+use engine::architecture::COMPOSITE_ARCHITECTURES;
 use serde_json::{Map, Value};
 
 /// Whether something works.
@@ -183,7 +183,7 @@ fn asked_by(feature: &Feature) -> String {
 mod tests {
     use std::path::Path;
 
-    use engine::spec::config::ModelConfig;
+    use engine::architecture::config::ModelConfig;
 
     use super::*;
     use crate::config;

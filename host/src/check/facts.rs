@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use engine::adapter::modules::{NotSaved, Saved};
+use engine::architecture::COMPOSITE_ARCHITECTURES;
+use engine::architecture::config::Quantization;
+use engine::architecture::config::{ConfigError, ModelConfig};
+use engine::architecture::rope::RopeScaling;
+use engine::architecture::stored::NewRows;
 use engine::kernels::Packing;
-use engine::spec::COMPOSITE_ARCHITECTURES;
-use engine::spec::config::Quantization;
-use engine::spec::config::{ConfigError, ModelConfig};
-use engine::spec::rope::RopeScaling;
-use engine::spec::stored::NewRows;
 use engine::weights::twice;
 use engine::weights::{self, WeightSource, WeightsError};
 use serde_json::{Value, json};

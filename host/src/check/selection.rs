@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::adapter::{LoraConfig, Modules};
+use engine::architecture::config::ModelConfig;
 use engine::files::peft;
 use engine::kernels::cpu::CpuKernels;
-use engine::spec::config::ModelConfig;
 
 use super::facts::ModelFacts;
 use crate::config::{Config, LoadedConfig, Patterns, TargetModules, join, nearest};

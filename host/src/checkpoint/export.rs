@@ -4,11 +4,11 @@
 use std::fs;
 use std::path::Path;
 
+use engine::architecture::config::{ModelConfig, one_or_list};
 use engine::files::export::{SHARD_BYTES, export_model, write_json};
 use engine::files::peft::export_adapter;
 use engine::kernels::Kernels;
 use engine::model::Model;
-use engine::spec::config::{ModelConfig, one_or_list};
 use serde_json::{Map, Value};
 
 use super::directory::{files_of, name_of, sync_directory};

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use engine::spec::COMPOSITE_ARCHITECTURES;
+use engine::architecture::COMPOSITE_ARCHITECTURES;
 use serde_json::{Map, Value};
 
 use super::adapter_fields::{quantized_together, trained};

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use engine::architecture::config::Quantization;
 use engine::kernels::Packing;
-use engine::spec::config::Quantization;
 use schemars::JsonSchema;
 use serde::Serialize;
 

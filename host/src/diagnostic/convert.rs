@@ -1,7 +1,7 @@
 //! Errors of the engine and of the plugin runtime as diagnostics: this is where their facts become words for the user.
 
 use engine::PeftError;
-use engine::spec::config::ConfigError;
+use engine::architecture::config::ConfigError;
 use engine::weights::WeightsError;
 use engine::{DeviceError, EngineError};
 use plugin_runtime::PluginError;

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use engine::architecture::config::ModelConfig;
 use engine::optim::AdamWConfig;
-use engine::spec::config::ModelConfig;
 use engine::weights::WeightSource;
 use engine::{Trainable, Trainer, TrainerOptions};
 use host::checkpoint::directory::{FileRecord, Manifest, hex};

@@ -2,10 +2,10 @@
 
 use std::sync::LazyLock;
 
+use engine::architecture::config::ModelConfig;
+use engine::architecture::layout::Layout;
 use engine::files::peft;
 use engine::kernels::cpu::CpuKernels;
-use engine::spec::config::ModelConfig;
-use engine::spec::layout::Layout;
 use engine::weights::packed::PackedTensor;
 use engine::weights::{self, WeightSource};
 use host::data::generation::GenerationConfig;

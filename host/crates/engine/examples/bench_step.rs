@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use engine::adapter::{LoraConfig, Modules, Saved};
+use engine::architecture::config::ModelConfig;
+use engine::architecture::tensors::LinearKind;
 use engine::kernels::Kernels;
 use engine::kernels::cpu::CpuKernels;
 use engine::kernels::cuda::library::Search;
 use engine::kernels::cuda::system::System;
 use engine::optim::AdamWConfig;
 use engine::rng::Philox;
-use engine::spec::config::ModelConfig;
-use engine::spec::tensors::LinearKind;
 use engine::weights::WeightSource;
 use engine::{Batch, EngineError, IGNORE, Trainable, Trainer, TrainerOptions};
 

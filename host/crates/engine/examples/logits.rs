@@ -4,9 +4,9 @@
 
 use std::path::Path;
 
+use engine::architecture::config::ModelConfig;
 use engine::generate::next_logits;
 use engine::model::Model;
-use engine::spec::config::ModelConfig;
 use engine::weights::WeightSource;
 
 fn main() {

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::architecture::config::ConfigError;
 use crate::kernels::DeviceError;
-use crate::spec::config::ConfigError;
 use crate::weights::WeightsError;
 
 /// Why an adapter directory cannot be used.

@@ -1,10 +1,11 @@
 //! The compute half of the trainer: model, adapters, optimizer and generation, on the devices of [`kernels`].
 //!
-//! A training step is an explicit forward and backward pass, layer by layer, over flat arenas ([`spec::layout`]). The
+//! A training step is an explicit forward and backward pass, layer by layer, over flat arenas ([`architecture::layout`]). The
 //! schedule is written once against the [`kernels::Kernels`] trait; a device is an implementation of that trait.
 //! Batches are documents of any length put end to end ([`Batch`]): nothing is ever padded.
 
 pub mod adapter;
+pub mod architecture;
 pub mod batch;
 pub mod error;
 pub mod files;
@@ -13,7 +14,6 @@ pub mod memory;
 pub mod model;
 pub mod objective;
 pub mod optim;
-pub mod spec;
 pub mod trainer;
 pub mod weights;
 pub mod workload;

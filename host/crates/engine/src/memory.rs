@@ -2,11 +2,11 @@
 //! that only counts ([`Counting`]). In go sizes and settings; out come bytes by purpose. No formula of its own to keep.
 
 use crate::adapter::Lora;
+use crate::architecture::config::ModelConfig;
 use crate::files::peft::given;
 use crate::generate::{GenerateOptions, generate, logits_bytes};
 use crate::kernels::counting::{Counting, Profile};
 use crate::model::Model;
-use crate::spec::config::ModelConfig;
 use crate::workload::{GenerationShape, Workload};
 use crate::{EngineError, MemoryUse, Trainer, TrainerOptions};
 

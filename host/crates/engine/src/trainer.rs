@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::adapter::lora::{DropoutPass, Lora, LoraConfig};
+use crate::architecture::config::ModelConfig;
+use crate::architecture::layout::{GradientLayout, Slot};
 use crate::files::peft;
 use crate::kernels::cpu::CpuKernels;
 use crate::kernels::{Format, Kernels, Precision, at, at_mut};
 use crate::model::Model;
 use crate::model::{Exact, Grads, Memory, Workspace};
 use crate::optim::{AdamW, AdamWConfig, Elements};
-use crate::spec::config::ModelConfig;
-use crate::spec::layout::{GradientLayout, Slot};
 use crate::weights::WeightSource;
 use crate::workload::Workload;
 use crate::{Batch, EngineError};

@@ -8,12 +8,12 @@ use std::path::Path;
 
 use engine::adapter::lora::Lora;
 use engine::adapter::{LoraConfig, Modules, Saved};
+use engine::architecture::config::ModelConfig;
 use engine::files::merge::merge;
 use engine::files::peft::{self, export_adapter};
 use engine::generate::next_logits;
 use engine::kernels::cpu::CpuKernels;
 use engine::model::Model;
-use engine::spec::config::ModelConfig;
 use engine::weights::{WeightSource, check_headers, read_headers};
 use fixture::fixture;
 use safetensors::tensor::TensorView;

@@ -5,13 +5,13 @@ mod fixture;
 use std::collections::BTreeMap;
 
 use engine::adapter::{LoraConfig, Modules, Saved};
+use engine::architecture::config::ModelConfig;
+use engine::architecture::tensors::LinearKind;
 use engine::files::merge::merge;
 use engine::files::peft::{self, export_adapter};
 use engine::kernels::cpu::CpuKernels;
 use engine::model::Model;
 use engine::optim::AdamWConfig;
-use engine::spec::config::ModelConfig;
-use engine::spec::tensors::LinearKind;
 use engine::weights::WeightSource;
 use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
 use fixture::fixture;

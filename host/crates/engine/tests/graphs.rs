@@ -8,11 +8,11 @@ mod fixture;
 use std::collections::BTreeMap;
 
 use engine::adapter::{LoraConfig, Modules, Saved};
+use engine::architecture::config::ModelConfig;
+use engine::architecture::tensors::LinearKind;
 use engine::kernels::Precision;
 use engine::kernels::cuda::CudaKernels;
 use engine::optim::AdamWConfig;
-use engine::spec::config::ModelConfig;
-use engine::spec::tensors::LinearKind;
 use engine::weights::WeightSource;
 use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
 use fixture::fixture;

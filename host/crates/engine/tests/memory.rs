@@ -6,12 +6,12 @@ mod fixture;
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::adapter::{LoraConfig, Modules, Saved};
+use engine::architecture::config::ModelConfig;
+use engine::architecture::tensors::LinearKind;
 use engine::kernels::Precision;
 use engine::kernels::counting::Profile;
 use engine::memory::footprint;
 use engine::optim::AdamWConfig;
-use engine::spec::config::ModelConfig;
-use engine::spec::tensors::LinearKind;
 use engine::weights::WeightSource;
 use engine::workload::{BatchShape, Workload};
 use engine::{Batch, MemoryUse, Trainable, Trainer, TrainerOptions};

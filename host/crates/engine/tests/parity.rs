@@ -14,13 +14,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use engine::adapter::{LoraConfig, Modules, Saved};
+use engine::architecture::config::ModelConfig;
+use engine::architecture::config::Quantization;
+use engine::architecture::tensors::LinearKind;
 use engine::kernels::cpu::CpuKernels;
 use engine::kernels::{Kernels, Packing, Precision, at};
 use engine::model::Model;
 use engine::optim::AdamWConfig;
-use engine::spec::config::ModelConfig;
-use engine::spec::config::Quantization;
-use engine::spec::tensors::LinearKind;
 use engine::weights::WeightSource;
 use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
 use fixture::fixture;

@@ -7,14 +7,14 @@ use std::path::Path;
 
 use engine::adapter::lora::Lora;
 use engine::adapter::{LoraConfig, Modules, Saved};
+use engine::architecture::config::ModelConfig;
+use engine::architecture::stored::NewRows;
+use engine::architecture::tensors::LinearKind;
 use engine::files::export::export_model;
 use engine::files::merge::merge;
 use engine::files::peft::{self, export_adapter};
 use engine::kernels::cpu::CpuKernels;
 use engine::model::Model;
-use engine::spec::config::ModelConfig;
-use engine::spec::stored::NewRows;
-use engine::spec::tensors::LinearKind;
 use engine::weights::{WeightSource, bytes_of_others, read_headers};
 use fixture::fixture;
 use safetensors::SafeTensors;

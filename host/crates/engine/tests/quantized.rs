@@ -3,10 +3,10 @@
 mod emulator;
 mod fixture;
 
+use engine::architecture::config::ModelConfig;
+use engine::architecture::config::Quantization;
 use engine::kernels::cpu::CpuKernels;
 use engine::kernels::{Demands, Format, Kernels, Packing, Precision, Queue as _, at, at_mut, scale_values};
-use engine::spec::config::ModelConfig;
-use engine::spec::config::Quantization;
 use engine::weights::packed::pack;
 use fixture::fixture;
 use safetensors::SafeTensors;

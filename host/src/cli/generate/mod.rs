@@ -6,12 +6,12 @@ mod settings;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use engine::architecture::config::ModelConfig;
 use engine::files::peft;
 use engine::generate::{GenerateOptions, cache_bytes, generate};
 use engine::kernels::Kernels;
 use engine::kernels::cpu::CpuKernels;
 use engine::model::Model;
-use engine::spec::config::ModelConfig;
 use engine::weights::twice;
 use engine::weights::{self, WeightSource};
 

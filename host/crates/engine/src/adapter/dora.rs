@@ -4,10 +4,10 @@
 
 use super::lora::{Lora, Place};
 use super::magnitude::{CHUNK, Lengths};
+use crate::architecture::config::ModelConfig;
+use crate::architecture::layout::{Layout, Weight};
+use crate::architecture::tensors::{LinearKind, Unit};
 use crate::kernels::{Gemm, Kernels, View, at, at_mut};
-use crate::spec::config::ModelConfig;
-use crate::spec::layout::{Layout, Weight};
-use crate::spec::tensors::{LinearKind, Unit};
 
 impl<B> Lora<B> {
     /// The lengths of an adapted module's rows, those that they shall have and those that they have, both exact; none where

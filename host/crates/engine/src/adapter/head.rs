@@ -4,9 +4,9 @@
 
 use super::lora::{Lora, Place};
 use super::scratch::AdapterScratch;
+use crate::architecture::config::ModelConfig;
 use crate::kernels::{DropoutKey, Format, Gemm, Head, Kernels, LossGradients, at, at_mut};
 use crate::rng;
-use crate::spec::config::ModelConfig;
 
 /// Rows of the joined operands are so many elements, or a multiple.
 const ALIGNMENT: usize = 16;

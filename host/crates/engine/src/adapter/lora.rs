@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use super::magnitude::{Lengths, MAGNITUDE, Magnitude};
 use super::modules::{HEAD, Modules, Saved, full_name};
 use super::scratch::AdapterScratch;
+use crate::architecture::config::ModelConfig;
+use crate::architecture::layout::Slot;
+use crate::architecture::tensors::{LinearKind, Unit};
 use crate::kernels::{DropoutKey, Format, Gemm, Kernels, Precision, Segment, View, ViewMut, at, at_mut};
 use crate::rng;
-use crate::spec::config::ModelConfig;
-use crate::spec::layout::Slot;
-use crate::spec::tensors::{LinearKind, Unit};
 
 /// What is adapted, and how.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,7 +1,7 @@
 //! The trained lengths of DoRA, and those that rows have: where they lie.
 
+use crate::architecture::config::ModelConfig;
 use crate::kernels::{Format, Kernels};
-use crate::spec::config::ModelConfig;
 
 /// Elements of `s B A` that are there at once.
 pub(super) const CHUNK: usize = 1 << 22;

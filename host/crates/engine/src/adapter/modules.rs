@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::spec::config::ModelConfig;
-use crate::spec::tensors::{LinearKind, Role, TensorSpec};
+use crate::architecture::config::ModelConfig;
+use crate::architecture::tensors::{LinearKind, Role, TensorSpec};
 
 /// The output projection's name.
 pub const HEAD: &str = "lm_head";

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::EngineError;
+use crate::architecture::tensors::name_in_files;
 use crate::kernels::Kernels;
 use crate::model::Model;
-use crate::spec::tensors::name_in_files;
 use crate::weights::{TensorHeader, WeightsError, map, parse};
 
 /// A shard has at most so many bytes of weights (`max_shard_size` of transformers).

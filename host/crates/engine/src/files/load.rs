@@ -4,10 +4,10 @@ use std::path::Path;
 
 use super::peft;
 use crate::EngineError;
+use crate::architecture::config::ModelConfig;
 use crate::kernels::Kernels;
 use crate::kernels::cpu::CpuKernels;
 use crate::model::Model;
-use crate::spec::config::ModelConfig;
 use crate::weights::WeightSource;
 
 impl Model<CpuKernels> {

@@ -15,11 +15,11 @@ use super::export::{begin_safetensors, write_json};
 use crate::EngineError;
 use crate::adapter::Lora;
 use crate::adapter::lora::Place;
+use crate::architecture::config::ModelConfig;
+use crate::architecture::tensors::{Role, TensorSpec, name_in_files, name_in_model};
 use crate::files::peft::Adapter;
 use crate::kernels::cpu::{CpuBuffer, CpuKernels};
 use crate::kernels::{Format, Gemm, Memory, TensorOps, at, at_mut};
-use crate::spec::config::ModelConfig;
-use crate::spec::tensors::{Role, TensorSpec, name_in_files, name_in_model};
 use crate::weights::packed::{PackedTensor, pack};
 use crate::weights::{self, WeightsError, bitsandbytes, map, parse, rows_after, to_f32, width_of};
 

@@ -11,13 +11,13 @@ use serde_json::{Map, Value, json};
 
 use crate::adapter::lora::{Lora, LoraConfig, Plan};
 use crate::adapter::modules::{HEAD, Modules, NotSaved, Saved, names};
+use crate::architecture::config::ModelConfig;
+use crate::architecture::stored::NewRows;
+use crate::architecture::tensors::{Role, TensorSpec, name_in_model};
 use crate::error::{EngineError, PeftError};
 use crate::files::export::{Entry, write_json, write_safetensors};
 use crate::kernels::Kernels;
 use crate::model::Model;
-use crate::spec::config::ModelConfig;
-use crate::spec::stored::NewRows;
-use crate::spec::tensors::{Role, TensorSpec, name_in_model};
 use crate::weights::{WeightsError, map};
 
 const CONFIG: &str = "adapter_config.json";

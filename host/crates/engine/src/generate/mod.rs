@@ -8,13 +8,13 @@ pub use options::GenerateOptions;
 use crate::EngineError;
 use crate::adapter::head::add_logits;
 use crate::adapter::scratch::AdapterScratch;
+use crate::architecture::config::ModelConfig;
 use crate::kernels::{Cached, Format, Gemm, Kernels, Rows, at, at_mut};
 use crate::model::Model;
 use crate::model::decoder::{Saved, Scratch};
 use crate::model::linear::LinearScratch;
 use crate::model::pass::LayerCache;
 use crate::model::rope::RopeTables;
-use crate::spec::config::ModelConfig;
 
 /// Sequences that are generated together.
 const GROUP: usize = 64;

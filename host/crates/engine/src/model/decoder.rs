@@ -11,10 +11,10 @@
 use super::linear::{Kept, Linear, LinearScratch};
 use super::pass::{LayerCache, LayerGrads, Pass};
 use crate::adapter::lora::Lora;
+use crate::architecture::config::{LayerSpec, ModelConfig};
+use crate::architecture::layout::LayerOffsets;
+use crate::architecture::tensors::{NormKind, Unit};
 use crate::kernels::{Attended, Cache, CacheMut, Format, Kernels, LayerAttention, Norm, Normed, Rotation, at, at_mut};
-use crate::spec::config::{LayerSpec, ModelConfig};
-use crate::spec::layout::LayerOffsets;
-use crate::spec::tensors::{NormKind, Unit};
 
 /// What one layer keeps for its backward pass. `n` is the tokens of the batch; what the model does not have is empty.
 #[derive(Debug)]

@@ -8,10 +8,10 @@ use super::pass::{LayerGrads, Pass};
 use crate::adapter::Lora;
 use crate::adapter::lora::UnitPass;
 use crate::adapter::scratch::AdapterScratch;
+use crate::architecture::config::ModelConfig;
+use crate::architecture::layout::{LayerGradients, LayerOffsets, UnitOffsets};
+use crate::architecture::tensors::{LinearKind, Unit};
 use crate::kernels::{Format, Gemm, Kernels, Packed, View, at, at_mut};
-use crate::spec::config::ModelConfig;
-use crate::spec::layout::{LayerGradients, LayerOffsets, UnitOffsets};
-use crate::spec::tensors::{LinearKind, Unit};
 
 /// What the adapters of a layer keep from its forward pass to its backward pass.
 #[derive(Debug)]

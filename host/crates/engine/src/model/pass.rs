@@ -2,9 +2,9 @@
 
 use super::rope::RopeTables;
 use crate::adapter::Lora;
+use crate::architecture::config::ModelConfig;
+use crate::architecture::layout::LayerGradients;
 use crate::kernels::Kernels;
-use crate::spec::config::ModelConfig;
-use crate::spec::layout::LayerGradients;
 
 /// What all layers of a pass share.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! The table of rotations that devices read.
 
+use crate::architecture::config::ModelConfig;
 use crate::kernels::{Format, Kernels, View, at, at_mut};
-use crate::spec::config::ModelConfig;
 
 /// The rotations of a model, where devices read them. Where long texts have other frequencies, the rows of a table for them
 /// stand behind the others: what rotates a text depends on the text alone, not on what shares its batch. (transformers

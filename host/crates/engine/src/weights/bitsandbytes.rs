@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use super::files::{WeightHeaders, WeightsError, map, parse, to_f32};
 use super::packed::{PackedTensor, Scales};
+use crate::architecture::config::{ModelConfig, Quantization};
+use crate::architecture::tensors::{LinearKind, Role, TensorSpec};
 use crate::kernels::{Packing, scale_values};
-use crate::spec::config::{ModelConfig, Quantization};
-use crate::spec::tensors::{LinearKind, Role, TensorSpec};
 
 /// Takes a packed projection, by its name.
 pub type PackedSink<'a> = dyn FnMut(&str, PackedTensor) + 'a;

@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 
 use super::files::{PIECE, Sink};
+use crate::architecture::config::ModelConfig;
+use crate::architecture::stored::NewRows;
+use crate::architecture::tensors::{Role, TensorSpec};
 use crate::rng;
-use crate::spec::config::ModelConfig;
-use crate::spec::stored::NewRows;
-use crate::spec::tensors::{Role, TensorSpec};
 
 /// The output projection's name.
 const HEAD: &str = "lm_head.weight";

@@ -11,7 +11,7 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-use crate::spec::tensors::name_in_model;
+use crate::architecture::tensors::name_in_model;
 
 /// Elements that are converted at a time.
 pub(super) const PIECE: usize = 1 << 20;

@@ -14,9 +14,9 @@ use super::files::{
     weight_files, width_of,
 };
 use super::twice;
+use crate::architecture::config::ModelConfig;
+use crate::architecture::tensors::{Role, Start, TensorSpec, name_in_model};
 use crate::rng;
-use crate::spec::config::ModelConfig;
-use crate::spec::tensors::{Role, Start, TensorSpec, name_in_model};
 
 /// Compares headers with what a config asks for.
 ///

@@ -5,8 +5,8 @@
 
 use rayon::prelude::*;
 
+use crate::architecture::config::Quantization;
 use crate::kernels::{Format, Kernels, Packed, Packing, at_mut, scale_values};
-use crate::spec::config::Quantization;
 
 /// A packed tensor, on the host.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,8 +2,8 @@
 //! left out where they say the same as what is there, as transformers 5 does; otherwise somebody must be told.
 
 use super::files::{PIECE, TensorHeader, WeightHeaders, WeightsError, map, parse, to_f32, width_of};
-use crate::spec::config::ModelConfig;
-use crate::spec::rope::Rope;
+use crate::architecture::config::ModelConfig;
+use crate::architecture::rope::Rope;
 
 const HEAD: &str = "lm_head.weight";
 /// Rotary frequencies may differ by this share: files have them in bfloat16 too, which rounds to 1/256.

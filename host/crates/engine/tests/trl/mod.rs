@@ -1,7 +1,7 @@
 //! What tests beside TRL share: its fixtures, and the model that they are of.
 
+use engine::architecture::config::ModelConfig;
 use engine::optim::AdamWConfig;
-use engine::spec::config::ModelConfig;
 use engine::weights::WeightSource;
 use engine::{Trainable, Trainer, TrainerOptions};
 use safetensors::SafeTensors;

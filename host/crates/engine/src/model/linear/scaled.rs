@@ -5,9 +5,9 @@
 use super::{Kept, Linear, LinearScratch, Part};
 use crate::adapter::Lora;
 use crate::adapter::lora::{Place, UnitPass};
+use crate::architecture::tensors::LinearKind;
 use crate::kernels::{Gemm, Kernels, Scaled, at, at_mut};
 use crate::model::pass::LayerGrads;
-use crate::spec::tensors::LinearKind;
 
 /// A projection of the unit.
 #[derive(Debug, Clone, Copy)]

@@ -2,8 +2,8 @@
 
 use super::family::{Defaults, Family, NORMS_BEFORE};
 use super::granite;
-use crate::spec::config::{ConfigError, LayerModules, ModelConfig};
-use crate::spec::read::Reader;
+use crate::architecture::config::{ConfigError, LayerModules, ModelConfig};
+use crate::architecture::read::Reader;
 
 pub(super) const GRANITE4: Family = Family {
     model_type: "granitemoehybrid",

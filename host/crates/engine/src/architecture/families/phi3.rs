@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::family::{Defaults, Family, NORMS_BEFORE};
-use crate::spec::config::{ConfigError, LayerModules, ModelConfig};
-use crate::spec::read::Reader;
-use crate::spec::read_rope::Outside;
-use crate::spec::rope::RopeScaling;
+use crate::architecture::config::{ConfigError, LayerModules, ModelConfig};
+use crate::architecture::read::Reader;
+use crate::architecture::read_rope::Outside;
+use crate::architecture::rope::RopeScaling;
 
 pub(super) const PHI3: Family = Family {
     model_type: "phi3",

@@ -1,8 +1,8 @@
 //! Llama 2, 3, 3.1, 3.2 and what is built like it (`LlamaForCausalLM`).
 
 use super::family::{Defaults, Family, NORMS_BEFORE};
-use crate::spec::config::{ConfigError, ModelConfig};
-use crate::spec::read::Reader;
+use crate::architecture::config::{ConfigError, ModelConfig};
+use crate::architecture::read::Reader;
 
 pub(super) const LLAMA: Family = Family {
     model_type: "llama",

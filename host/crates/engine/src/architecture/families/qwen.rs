@@ -1,9 +1,9 @@
 //! Qwen2 and Qwen2.5, with biases of query, key and value, and Qwen3, with norms of queries and keys.
 
 use super::family::{Defaults, Family, NORMS_BEFORE};
-use crate::spec::config::{ConfigError, ModelConfig};
-use crate::spec::read::Reader;
-use crate::spec::tensors::NormKind;
+use crate::architecture::config::{ConfigError, ModelConfig};
+use crate::architecture::read::Reader;
+use crate::architecture::tensors::NormKind;
 
 const DEFAULTS: Defaults = Defaults {
     num_key_value_heads: Some(32),

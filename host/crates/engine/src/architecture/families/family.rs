@@ -1,37 +1,37 @@
 //! What a family says of itself.
 
-use crate::spec::config::{ConfigError, ModelConfig, NormKind};
-use crate::spec::read::Reader;
-use crate::spec::read_rope::Outside;
-use crate::spec::rope::Rope;
+use crate::architecture::config::{ConfigError, ModelConfig, NormKind};
+use crate::architecture::read::Reader;
+use crate::architecture::read_rope::Outside;
+use crate::architecture::rope::Rope;
 
 /// A family.
 #[derive(Debug)]
-pub(in crate::spec) struct Family {
+pub(in crate::architecture) struct Family {
     /// `model_type` of its files.
-    pub(in crate::spec) model_type: &'static str,
+    pub(in crate::architecture) model_type: &'static str,
     /// transformers' class.
-    pub(in crate::spec) architecture: &'static str,
+    pub(in crate::architecture) architecture: &'static str,
     /// What that class has where a file says nothing.
-    pub(in crate::spec) defaults: Defaults,
+    pub(in crate::architecture) defaults: Defaults,
     /// The norms of a layer, and their modules.
-    pub(in crate::spec) norms: &'static [(NormKind, &'static str)],
+    pub(in crate::architecture) norms: &'static [(NormKind, &'static str)],
     /// Fills in what a plain model does not have; sizes are known.
-    pub(in crate::spec) build: fn(&Reader<'_>, &mut ModelConfig) -> Result<(), ConfigError>,
+    pub(in crate::architecture) build: fn(&Reader<'_>, &mut ModelConfig) -> Result<(), ConfigError>,
 }
 
 /// What a class has where a file says nothing.
 #[derive(Debug)]
-pub(in crate::spec) struct Defaults {
-    pub(in crate::spec) num_key_value_heads: Option<usize>,
-    pub(in crate::spec) head_dim: Option<usize>,
-    pub(in crate::spec) max_position_embeddings: usize,
-    pub(in crate::spec) rms_norm_eps: f64,
-    pub(in crate::spec) rope_theta: f64,
-    pub(in crate::spec) tie_word_embeddings: bool,
-    pub(in crate::spec) bos_token_id: Option<u32>,
-    pub(in crate::spec) eos_token_id: Option<u32>,
-    pub(in crate::spec) pad_token_id: Option<u32>,
+pub(in crate::architecture) struct Defaults {
+    pub(in crate::architecture) num_key_value_heads: Option<usize>,
+    pub(in crate::architecture) head_dim: Option<usize>,
+    pub(in crate::architecture) max_position_embeddings: usize,
+    pub(in crate::architecture) rms_norm_eps: f64,
+    pub(in crate::architecture) rope_theta: f64,
+    pub(in crate::architecture) tie_word_embeddings: bool,
+    pub(in crate::architecture) bos_token_id: Option<u32>,
+    pub(in crate::architecture) eos_token_id: Option<u32>,
+    pub(in crate::architecture) pad_token_id: Option<u32>,
 }
 
 impl Defaults {
@@ -55,17 +55,17 @@ pub(super) const NORMS_BEFORE: &[(NormKind, &str)] =
 
 /// A model of several parts, of which the text model is one of a family here.
 #[derive(Debug)]
-pub(in crate::spec) struct Composite {
+pub(in crate::architecture) struct Composite {
     /// `model_type` of its files.
-    pub(in crate::spec) model_type: &'static str,
+    pub(in crate::architecture) model_type: &'static str,
     /// transformers' class.
-    pub(in crate::spec) architecture: &'static str,
+    pub(in crate::architecture) architecture: &'static str,
     /// The family of its text model, whose config is `text_config`.
-    pub(in crate::spec) text: &'static Family,
+    pub(in crate::architecture) text: &'static Family,
     /// What the class of `text_config` has where a file says nothing, of sizes that other files always have.
-    pub(in crate::spec) sizes: &'static [(&'static str, u64)],
+    pub(in crate::architecture) sizes: &'static [(&'static str, u64)],
     /// What the names of its other parts' tensors begin with, in files.
-    pub(in crate::spec) others: &'static [&'static str],
+    pub(in crate::architecture) others: &'static [&'static str],
 }
 
 impl Reader<'_> {

@@ -1,8 +1,8 @@
 //! Granite 3: a Llama with factors of its embedding, its scores, its residual stream and its logits.
 
 use super::family::{Defaults, Family, NORMS_BEFORE};
-use crate::spec::config::{ConfigError, ModelConfig};
-use crate::spec::read::Reader;
+use crate::architecture::config::{ConfigError, ModelConfig};
+use crate::architecture::read::Reader;
 
 pub(super) const GRANITE: Family = Family {
     model_type: "granite",

@@ -3,11 +3,11 @@
 //! its scores and logits; Gemma 3 has norms of queries and keys, and other rotary frequencies for layers with a window.
 
 use super::family::{Composite, Defaults, Family};
+use crate::architecture::config::{ConfigError, ModelConfig};
+use crate::architecture::read::Reader;
+use crate::architecture::read_rope::Outside;
+use crate::architecture::tensors::NormKind;
 use crate::kernels::Activation;
-use crate::spec::config::{ConfigError, ModelConfig};
-use crate::spec::read::Reader;
-use crate::spec::read_rope::Outside;
-use crate::spec::tensors::NormKind;
 
 const DEFAULTS: Defaults = Defaults {
     num_key_value_heads: Some(4),

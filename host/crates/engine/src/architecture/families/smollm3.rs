@@ -1,8 +1,8 @@
 //! SmolLM3: every fourth layer, or those that `no_rope_layers` names with 0, has no rotary positions.
 
 use super::family::{Defaults, Family, NORMS_BEFORE};
-use crate::spec::config::{ConfigError, ModelConfig};
-use crate::spec::read::Reader;
+use crate::architecture::config::{ConfigError, ModelConfig};
+use crate::architecture::read::Reader;
 
 pub(super) const SMOLLM3: Family = Family {
     model_type: "smollm3",

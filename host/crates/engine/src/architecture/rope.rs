@@ -177,7 +177,7 @@ mod tests {
 
     use serde_json::Value;
 
-    use crate::spec::config::ModelConfig;
+    use crate::architecture::config::ModelConfig;
 
     /// `tests/fixtures/parity/rope.py` writes what transformers has.
     #[test]

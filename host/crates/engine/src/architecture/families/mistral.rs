@@ -1,8 +1,8 @@
 //! Mistral, whose layers all have the window, and Ministral, whose layers say whether they have it.
 
 use super::family::{Defaults, Family, NORMS_BEFORE};
-use crate::spec::config::{ConfigError, ModelConfig};
-use crate::spec::read::Reader;
+use crate::architecture::config::{ConfigError, ModelConfig};
+use crate::architecture::read::Reader;
 
 const DEFAULTS: Defaults =
     Defaults { num_key_value_heads: Some(8), max_position_embeddings: 4096 * 32, ..Defaults::LLAMA };

@@ -2,10 +2,10 @@
 //! and over all keys together. Of OLMo 3's layers, three of four have a window.
 
 use super::family::{Defaults, Family};
-use crate::spec::config::{ConfigError, ModelConfig};
-use crate::spec::read::Reader;
-use crate::spec::read_rope::Outside;
-use crate::spec::tensors::NormKind;
+use crate::architecture::config::{ConfigError, ModelConfig};
+use crate::architecture::read::Reader;
+use crate::architecture::read_rope::Outside;
+use crate::architecture::tensors::NormKind;
 
 const DEFAULTS: Defaults = Defaults {
     rms_norm_eps: 1e-5,
