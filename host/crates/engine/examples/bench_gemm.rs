@@ -43,7 +43,7 @@ fn main() {
 fn best(g: Gemm, seconds: f64) -> f64 {
     let buffer = |stream: u64, len: usize| {
         let values: Vec<f32> = (0..len as u64).map(|index| normal_at(1, stream, index % 4096)).collect();
-        let mut buffer = CpuKernels.alloc(Format::Exact, len);
+        let mut buffer = CpuKernels.alloc(Format::F32, len);
         CpuKernels.upload(&values, at_mut(&mut buffer, 0));
         buffer
     };

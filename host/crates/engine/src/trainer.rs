@@ -10,7 +10,7 @@ use crate::files::peft;
 use crate::kernels::cpu::CpuKernels;
 use crate::kernels::{Format, Kernels, Precision, at, at_mut};
 use crate::model::Model;
-use crate::model::{Exact, Grads, Memory, Workspace};
+use crate::model::{Grads, MasterWeights, Recompute, Workspace};
 use crate::optim::{AdamW, AdamWConfig, Elements};
 use crate::weights::WeightSource;
 use crate::workload::Workload;
@@ -126,9 +126,9 @@ pub struct Trainer<K: Kernels = CpuKernels> {
     workspace: Workspace<K>,
     evaluation: Workspace<K>,
     /// Losses and squares of the step.
-    tally: K::Tally,
+    accumulator: K::Accumulator,
     /// Of whatever else is asked for.
-    aside: K::Tally,
+    aside: K::Accumulator,
 }
 
 impl Trainer<CpuKernels> {
@@ -194,23 +194,23 @@ impl<K: Kernels> Trainer<K> {
             return Err(EngineError::Options { reason: "nothing is left to train".into() });
         }
         let lowest = layout.lowest().min(model.lora.as_ref().map_or(usize::MAX, Lora::lowest));
-        let memory = Memory { from: lowest.saturating_sub(1), checkpoint: options.gradient_checkpointing };
+        let recompute = Recompute { from: lowest.saturating_sub(1), checkpoint: options.gradient_checkpointing };
         let kernels = &model.kernels;
         if kernels.precision() != Precision::F32 && layout.len > 0 {
-            let buffer = kernels.alloc(Format::Exact, layout.len);
-            model.exact = Some(Exact { places: layout.trained.clone(), buffer });
+            let buffer = kernels.alloc(Format::F32, layout.len);
+            model.master = Some(MasterWeights { places: layout.trained.clone(), buffer });
         }
         let adapter_segments = model.lora.as_ref().map_or_else(Vec::new, Lora::segments);
         let groups = [(layout.segments.as_slice(), layout.len), (&adapter_segments, adapter_len)];
         let groups: Vec<_> = groups.into_iter().filter(|(_, len)| *len > 0).collect();
         Ok(Self {
-            gradients: kernels.alloc(Format::Exact, layout.len),
-            adapter_gradients: model.lora.as_ref().map(|lora| kernels.alloc(Format::Exact, lora.len())),
+            gradients: kernels.alloc(Format::F32, layout.len),
+            adapter_gradients: model.lora.as_ref().map(|lora| kernels.alloc(Format::F32, lora.len())),
             optimizer: AdamW::new(kernels, options.adamw, &groups),
-            workspace: Workspace::new(memory),
-            evaluation: Workspace::new(Memory::none(&model.config)),
-            tally: kernels.tally(),
-            aside: kernels.tally(),
+            workspace: Workspace::new(recompute),
+            evaluation: Workspace::new(Recompute::none(&model.config)),
+            accumulator: kernels.accumulator(),
+            aside: kernels.accumulator(),
             model,
             options,
             layout,
@@ -264,12 +264,12 @@ impl<K: Kernels> Trainer<K> {
             adapter: self.adapter_gradients.as_mut(),
             beta: if micro_batch == 0 { 0.0 } else { 1.0 },
         };
-        let (model, workspace, tally) = (&self.model, &mut self.workspace, &mut self.tally);
+        let (model, workspace, accumulator) = (&self.model, &mut self.workspace, &mut self.accumulator);
         model.kernels.within(|| {
             if micro_batch == 0 {
-                model.kernels.clear(tally);
+                model.kernels.clear(accumulator);
             }
-            model.loss_and_gradients(workspace, batch, scale as f32, Some(dropout), &mut grads, tally)
+            model.loss_and_gradients(workspace, batch, scale as f32, Some(dropout), &mut grads, accumulator)
         })?;
         Ok(self.model.kernels.check()?)
     }
@@ -281,10 +281,10 @@ impl<K: Kernels> Trainer<K> {
     /// [`EngineError::Batch`] for a batch that does not fit together, [`EngineError::Device`] for a device that fails.
     pub fn forward(&mut self, batch: &Batch, micro_batch: u32) -> Result<TrainPass<'_, K>, EngineError> {
         let dropout = DropoutPass { seed: self.options.seed, step: self.optimizer.steps, micro_batch };
-        let (model, workspace, tally) = (&self.model, &mut self.workspace, &mut self.tally);
+        let (model, workspace, accumulator) = (&self.model, &mut self.workspace, &mut self.accumulator);
         let log_probs = model.kernels.within(|| {
             if micro_batch == 0 {
-                model.kernels.clear(tally);
+                model.kernels.clear(accumulator);
             }
             model.forward_pass(workspace, batch, Some(dropout))?;
             Ok::<_, EngineError>(workspace.log_probs(&model.kernels, batch.ids.len()))
@@ -311,7 +311,7 @@ impl<K: Kernels> Trainer<K> {
     /// Sum over the targets of the step's micro-batches so far of weight times negative log-likelihood, in nats. Waits for
     /// the device.
     pub fn loss_sum(&self) -> f64 {
-        self.model.kernels.totals(&self.tally).loss_sum
+        self.model.kernels.totals(&self.accumulator).loss_sum
     }
 
     /// Loss of a batch as the weights are, summed like [`Self::loss_sum`]: no gradients, no dropout.
@@ -332,9 +332,9 @@ impl<K: Kernels> Trainer<K> {
     /// Every trained tensor's gradient.
     pub fn gradient_report(&self) -> Vec<GradientReport> {
         let report = |Trained { slot, arena, offset }: Trained<'_>| {
-            let (kernels, mut tally) = (&self.model.kernels, self.model.kernels.tally());
-            kernels.sum_of_squares(slot.len, at(self.gradients_of(arena), offset), &mut tally);
-            let square = kernels.totals(&tally).squares;
+            let (kernels, mut accumulator) = (&self.model.kernels, self.model.kernels.accumulator());
+            kernels.sum_of_squares(slot.len, at(self.gradients_of(arena), offset), &mut accumulator);
+            let square = kernels.totals(&accumulator).squares;
             GradientReport { name: slot.name.clone(), norm: square.sqrt(), finite: square.is_finite() }
         };
         self.trained().into_iter().map(report).collect()
@@ -365,21 +365,21 @@ impl<K: Kernels> Trainer<K> {
     /// [`EngineError::NonFiniteGradient`] names the tensors, [`EngineError::Device`] tells of a device that fails; nothing
     /// is changed then.
     pub fn apply(&mut self, lr: f64, max_grad_norm: Option<f64>) -> Result<StepStats, EngineError> {
-        let Self { model, layout, gradients, adapter_gradients, optimizer, tally, .. } = self;
-        let Model { kernels, params, exact, lora, .. } = model;
-        let exact = exact.as_mut().map(|exact| &mut exact.buffer);
-        let own = (layout.len, Elements { gradients, params, exact });
+        let Self { model, layout, gradients, adapter_gradients, optimizer, accumulator, .. } = self;
+        let Model { kernels, params, master, lora, .. } = model;
+        let master = master.as_mut().map(|master| &mut master.buffer);
+        let own = (layout.len, Elements { gradients, params, master });
         let adapter = lora.as_mut().zip(adapter_gradients.as_ref()).map(|(lora, gradients)| {
-            (lora.len(), Elements { gradients, params: &mut lora.params, exact: lora.exact.as_mut() })
+            (lora.len(), Elements { gradients, params: &mut lora.params, master: lora.master.as_mut() })
         });
         let groups = std::iter::once(own).chain(adapter).filter(|(len, _)| *len > 0);
         let groups: Vec<(usize, Elements<'_, K::Buffer>)> = groups.collect();
         for (len, Elements { gradients, .. }) in &groups {
-            kernels.sum_of_squares(*len, at(*gradients, 0), tally);
+            kernels.sum_of_squares(*len, at(*gradients, 0), accumulator);
         }
-        kernels.clip(max_grad_norm, tally);
-        optimizer.step(kernels, lr, tally, groups.into_iter().map(|(_, elements)| elements));
-        let totals = kernels.totals(tally);
+        kernels.clip(max_grad_norm, accumulator);
+        optimizer.step(kernels, lr, accumulator, groups.into_iter().map(|(_, elements)| elements));
+        let totals = kernels.totals(accumulator);
         kernels.check()?;
         let grad_norm = totals.squares.sqrt();
         if !grad_norm.is_finite() {
@@ -416,11 +416,11 @@ impl<K: Kernels> Trainer<K> {
     pub fn device_bytes(&self) -> MemoryUse {
         let kernels = &self.model.kernels;
         let bytes = |buffer: &K::Buffer| kernels.bytes(buffer);
-        let Model { params, words, exact, lora, .. } = &self.model;
+        let Model { params, words, master, lora, .. } = &self.model;
         let adapter = lora.iter().flat_map(Lora::buffers);
-        let exact = exact.iter().map(|exact| &exact.buffer);
+        let master = master.iter().map(|master| &master.buffer);
         MemoryUse {
-            weights: [params, words].into_iter().chain(exact).chain(adapter).map(bytes).sum(),
+            weights: [params, words].into_iter().chain(master).chain(adapter).map(bytes).sum(),
             gradients: bytes(&self.gradients) + self.adapter_gradients.as_ref().map_or(0, bytes),
             optimizer: self.optimizer.buffers().map(bytes).sum(),
             activations: self.workspace.bytes(kernels) + self.evaluation.bytes(kernels),

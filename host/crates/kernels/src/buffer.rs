@@ -6,7 +6,7 @@ pub enum Format {
     /// The device's working precision ([`crate::Queue::precision`]): activations, and the weights that products read.
     Working,
     /// f32 on every device: gradients, moments, weights that are trained, whatever is summed.
-    Exact,
+    F32,
 }
 
 /// A working precision.

@@ -107,7 +107,7 @@ impl Counting {
     }
 
     /// The room that an operation of a GPU works in.
-    fn room(&self, bytes: impl FnOnce(Precision, usize) -> usize) {
+    fn scratch(&self, bytes: impl FnOnce(Precision, usize) -> usize) {
         if let Profile::Cuda { precision, multiprocessors, .. } = self.profile {
             self.counters.logits.fetch_max(bytes(precision, multiprocessors) as u64, Ordering::Relaxed);
         }
@@ -119,7 +119,7 @@ impl Counting {
             let doc_lens = doc_lens.iter().filter(|&&length| plan::is_fused(length as usize, shape, window));
             let groups = doc_lens.filter_map(|&length| plan::fused_group(length as usize, shape));
             let most = groups.map(|group| plan::fused_bytes(group, shape)).max().unwrap_or(0);
-            self.room(|_, _| most);
+            self.scratch(|_, _| most);
         }
     }
 
@@ -147,7 +147,7 @@ impl Memory for Counting {
     type Buffer = Counted;
 
     fn alloc(&self, format: Format, len: usize) -> Counted {
-        let kind = if format == Format::Exact { Precision::F32 } else { self.profile.precision() };
+        let kind = if format == Format::F32 { Precision::F32 } else { self.profile.precision() };
         let bytes = (len * kind.bytes()) as u64;
         let now = self.counters.buffers.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.counters.most.fetch_max(now, Ordering::Relaxed);
@@ -171,8 +171,8 @@ impl Memory for Counting {
 
 impl Queue for Counting {
     type Staged = CountedRows;
-    type Tally = ();
-    type Repeats = ();
+    type Accumulator = ();
+    type Graphs = ();
 
     fn precision(&self) -> Precision {
         self.profile.precision()
@@ -191,7 +191,7 @@ impl Queue for Counting {
         });
     }
 
-    fn tally(&self) {}
+    fn accumulator(&self) {}
 
     fn clear(&self, (): &mut ()) {}
 
@@ -227,7 +227,7 @@ impl TensorOps for Counting {
         let LayerAttention { shape, window } = attention;
         self.scores(&rows.doc_lens, true);
         self.fused(shape, window, &rows.doc_lens);
-        self.room(|_, _| plan::attention_bytes(plan::padded(rows.rows), shape.heads));
+        self.scratch(|_, _| plan::attention_bytes(plan::padded(rows.rows), shape.heads));
     }
 
     fn linear_log_probs(
@@ -242,12 +242,12 @@ impl TensorOps for Counting {
         let (h, v) = (head.width, head.vocabulary);
         if self.profile != Profile::Cpu {
             let n = plan::padded(rows.rows);
-            return self.room(|precision, _| plan::LossRoom::new(n, rows.targets, h, v, precision).bytes);
+            return self.scratch(|precision, _| plan::LossScratch::new(n, rows.targets, h, v, precision).bytes);
         }
         // As on the CPU: idle memory comes with the gradient of the weight.
         let lent = gradients.filter(|gradients| gradients.dw.is_some()).map_or(0, |gradients| gradients.idle.len());
-        let room = cross_entropy::Room::new(rows.targets, rows.rows, h, v, lent);
-        self.counters.logits.fetch_max(bytes(room.len()), Ordering::Relaxed);
+        let scratch = cross_entropy::ScratchSize::new(rows.targets, rows.rows, h, v, lent);
+        self.counters.logits.fetch_max(bytes(scratch.len()), Ordering::Relaxed);
     }
 
     fn add_loss(&self, _: &CountedRows, _: Read<'_>, (): &mut ()) {}
@@ -257,7 +257,7 @@ impl TensorOps for Counting {
     fn embed(&self, _: usize, _: &CountedRows, _: Read<'_>, _: Write<'_>) {}
 
     fn embed_backward(&self, h: usize, rows: &CountedRows, _: Read<'_>, _: Write<'_>) {
-        self.room(|_, _| plan::embedding_bytes(plan::padded(rows.rows), h));
+        self.scratch(|_, _| plan::embedding_bytes(plan::padded(rows.rows), h));
     }
 
     fn scale(&self, _: usize, _: f32, _: Write<'_>) {}
@@ -277,7 +277,7 @@ impl TensorOps for Counting {
         dw: Option<(Write<'_>, f32)>,
     ) {
         if dw.is_some() {
-            self.room(|_, multiprocessors| plan::norm_bytes(norm.count(), norm.width, multiprocessors));
+            self.scratch(|_, multiprocessors| plan::norm_bytes(norm.count(), norm.width, multiprocessors));
         }
     }
 

@@ -95,7 +95,7 @@ pub struct Attended<'a, B> {
     pub qkv: View<'a, B>,
     /// What it gave, `[n, output]`.
     pub out: View<'a, B>,
-    /// Log-sum-exp of each row's scores, `[n, heads]`, exact.
+    /// Log-sum-exp of each row's scores, `[n, heads]`, f32.
     pub lse: View<'a, B>,
 }
 
@@ -178,7 +178,7 @@ pub struct Normed<'a, B> {
     pub x: View<'a, B>,
     /// The weight, `[width]`.
     pub w: View<'a, B>,
-    /// The roots, `[rows * parts]`, exact.
+    /// The roots, `[rows * parts]`, f32.
     pub r: View<'a, B>,
 }
 
@@ -279,7 +279,7 @@ pub struct AdamState<'a, B> {
     /// The weights that products read.
     pub params: &'a mut B,
     /// The same weights in f32, laid out like the gradients, where `params` are rounded.
-    pub exact: Option<&'a mut B>,
+    pub master: Option<&'a mut B>,
 }
 
 /// Which mask a dropout uses; the same key and rows give the same mask in forward and backward.
@@ -344,7 +344,7 @@ pub struct Totals {
 pub struct Usage {
     /// The most bytes of its memory that were taken at once.
     pub peak_memory_bytes: u64,
-    /// Stretches of work that were launched as one graph; see [`crate::Queue::repeat`].
+    /// Stretches of work that were launched as one graph; see [`crate::Queue::replay`].
     pub graph_launches: u64,
     /// What was used beside this trainer's own kernels and what was not, with the reasons.
     pub remarks: Vec<String>,
@@ -355,7 +355,7 @@ pub struct Usage {
 pub struct LossGradients<'a, B> {
     /// Gradient of the input, `[n, h]`, overwritten.
     pub dx: ViewMut<'a, B>,
-    /// Gradient of the weight, `[v, h]`, exact, and the factor of what it held; none for a frozen weight.
+    /// Gradient of the weight, `[v, h]`, f32, and the factor of what it held; none for a frozen weight.
     pub dw: Option<(ViewMut<'a, B>, f32)>,
     /// Elements of the buffer of `dw`, outside of it, whose contents nobody needs: room for logits.
     pub idle: Range<usize>,

@@ -10,12 +10,12 @@ use crate::architecture::tensors::{LinearKind, Unit};
 use crate::kernels::{Gemm, Kernels, View, at, at_mut};
 
 impl<B> Lora<B> {
-    /// The lengths of an adapted module's rows, those that they shall have and those that they have, both exact; none where
+    /// The lengths of an adapted module's rows, those that they shall have and those that they have, both f32; none where
     /// the adapter has none.
     pub(crate) fn factors(&self, place: Place) -> Option<(View<'_, B>, View<'_, B>)> {
         let (lengths, magnitude) = (self.lengths.as_ref()?, place.magnitude?);
         assert!(lengths.is_current, "lengths are measured again whenever the adapter has changed");
-        let m = at(self.exact.as_ref().unwrap_or(&self.params), magnitude.m);
+        let m = at(self.master.as_ref().unwrap_or(&self.params), magnitude.m);
         Some((m, at(&lengths.norms, magnitude.norm)))
     }
 

@@ -13,7 +13,7 @@ const ALIGNMENT: usize = 16;
 
 /// Room for the joined operands.
 #[derive(Debug)]
-pub struct HeadRoom<B> {
+pub struct HeadScratch<B> {
     /// Elements of a row: hidden size and rank, rounded up.
     wide: usize,
     /// `[x, s x A^T]`, `[n, wide]`.
@@ -61,7 +61,7 @@ impl<K: Kernels> Clone for HeadPass<'_, K> {
 
 impl<K: Kernels> Copy for HeadPass<'_, K> {}
 
-impl<B> HeadRoom<B> {
+impl<B> HeadScratch<B> {
     /// Room for `n` tokens, and a copy of the projection, whose first element is `head` of `params`.
     pub fn alloc<K: Kernels<Buffer = B>>(
         kernels: &K,
@@ -93,8 +93,8 @@ impl<B> HeadRoom<B> {
         let side = h.max(r);
         let gradients = learns.then(|| Gradients {
             inputs: kernels.alloc(Format::Working, n * wide),
-            weight: kernels.alloc(Format::Exact, v * wide),
-            ones: identity(Format::Exact, r),
+            weight: kernels.alloc(Format::F32, v * wide),
+            ones: identity(Format::F32, r),
         });
         let (inputs, ones) = (zeros(Format::Working, n * wide), identity(Format::Working, side));
         Self { wide, inputs, weight, ones, side, gradients }

@@ -75,7 +75,7 @@ pub struct Lora<B> {
     /// The arena.
     pub params: B,
     /// The same in f32, where `params` are rounded.
-    pub exact: Option<B>,
+    pub master: Option<B>,
     /// The lengths of the rows of what is adapted, with DoRA.
     pub(super) lengths: Option<Lengths<B>>,
 }
@@ -219,7 +219,7 @@ impl<B> Lora<B> {
 
     /// Overwrites one of the adapter's tensors.
     pub fn put<K: Kernels<Buffer = B>>(&mut self, kernels: &K, slot: &Slot, values: &[f32]) {
-        for buffer in std::iter::once(&mut self.params).chain(&mut self.exact) {
+        for buffer in std::iter::once(&mut self.params).chain(&mut self.master) {
             kernels.upload(values, at_mut(buffer, slot.offset));
         }
         self.outdate();
@@ -235,7 +235,7 @@ impl<B> Lora<B> {
     /// A copy of one of the adapter's tensors.
     pub fn get<K: Kernels<Buffer = B>>(&self, kernels: &K, slot: &Slot) -> Vec<f32> {
         let mut values = vec![0.0; slot.len];
-        kernels.download(at(self.exact.as_ref().unwrap_or(&self.params), slot.offset), &mut values);
+        kernels.download(at(self.master.as_ref().unwrap_or(&self.params), slot.offset), &mut values);
         values
     }
 
@@ -246,15 +246,15 @@ impl<B> Lora<B> {
 
     pub(crate) fn on<K: Kernels<Buffer = B>>(kernels: &K, model: &ModelConfig, plan: Plan) -> Self {
         let Plan { config, slots, places, head, width, rows, len } = plan;
-        let exact = (kernels.precision() != Precision::F32).then(|| kernels.alloc(Format::Exact, len));
+        let master = (kernels.precision() != Precision::F32).then(|| kernels.alloc(Format::F32, len));
         let lengths = config.use_dora.then(|| Lengths::alloc(kernels, model, rows));
-        Self { config, slots, places, head, width, params: kernels.alloc(Format::Working, len), exact, lengths }
+        Self { config, slots, places, head, width, params: kernels.alloc(Format::Working, len), master, lengths }
     }
 
     /// Its buffers.
     pub fn buffers(&self) -> impl Iterator<Item = &B> {
         let lengths = self.lengths.iter().flat_map(Lengths::buffers);
-        std::iter::once(&self.params).chain(&self.exact).chain(lengths)
+        std::iter::once(&self.params).chain(&self.master).chain(lengths)
     }
 
     /// What it was made from.

@@ -21,9 +21,9 @@ pub struct Magnitude {
 /// The lengths of the rows of all adapted modules, and what measuring them takes.
 #[derive(Debug)]
 pub struct Lengths<B> {
-    /// One per row, exact.
+    /// One per row, f32.
     pub(super) norms: B,
-    /// A chunk of `s B A`, exact.
+    /// A chunk of `s B A`, f32.
     pub(super) added: B,
     /// A projection's weights, unpacked; empty where none are packed.
     pub(super) unpacked: B,
@@ -38,8 +38,8 @@ impl<B> Lengths<B> {
         let (largest, widest) = sizes.fold((0, 0), |most, size| (size.0.max(most.0), size.1.max(most.1)));
         let unpacked = if config.quantization.is_some() { largest } else { 0 };
         Self {
-            norms: kernels.alloc(Format::Exact, rows),
-            added: kernels.alloc(Format::Exact, largest.min(CHUNK).max(widest)),
+            norms: kernels.alloc(Format::F32, rows),
+            added: kernels.alloc(Format::F32, largest.min(CHUNK).max(widest)),
             unpacked: kernels.alloc(Format::Working, unpacked),
             is_current: false,
         }

@@ -180,7 +180,7 @@ fn merged(
         _ => return (has_new_rows || matches!(given, Given::Values(_))).then(values),
     };
     let (Place { a, b, r, scale, magnitude, .. }, (rows, columns), values) = place;
-    let mut weight = kernels.alloc(Format::Exact, values.len());
+    let mut weight = kernels.alloc(Format::F32, values.len());
     kernels.upload(&values, at_mut(&mut weight, 0));
     // W += s * B A
     let product = Gemm { alpha: scale, ..Gemm::new([rows, columns, r], (false, false), [r, columns, columns], 1.0) };

@@ -162,20 +162,20 @@ fn complete<K: Kernels>(
     Ok(model.kernels.check()?)
 }
 
-/// The cache and the room for one step.
+/// The cache and the scratch memory of one step.
 struct Decoder<'a, K: Kernels> {
     model: &'a Model<K>,
     capacity: usize,
     keys: Vec<K::Buffer>,
     values: Vec<K::Buffer>,
     rope: RopeTables<K::Buffer>,
-    room: Room<K::Buffer>,
+    memory: StepScratch<K::Buffer>,
     staged: Option<K::Staged>,
-    repeats: K::Repeats,
+    graphs: K::Graphs,
 }
 
 /// Buffers for a pass over some tokens.
-struct Room<B> {
+struct StepScratch<B> {
     x: B,
     out: B,
     saved: Saved<B>,
@@ -184,7 +184,7 @@ struct Room<B> {
     logits: B,
 }
 
-impl<B: std::fmt::Debug> Room<B> {
+impl<B: std::fmt::Debug> StepScratch<B> {
     fn new<K: Kernels<Buffer = B>>(model: &Model<K>, tokens: usize, rows: usize) -> Self {
         let (kernels, config) = (&model.kernels, &model.config);
         let tokens = kernels.padded(tokens);
@@ -193,8 +193,8 @@ impl<B: std::fmt::Debug> Room<B> {
             out: kernels.alloc(Format::Working, tokens * config.hidden_size),
             saved: Saved::alloc(kernels, config, tokens, model.lora.as_ref()),
             scratch: Scratch::alloc(kernels, config, tokens, model.lora.as_ref()),
-            root: kernels.alloc(Format::Exact, rows),
-            logits: kernels.alloc(Format::Exact, rows * config.vocab_size),
+            root: kernels.alloc(Format::F32, rows),
+            logits: kernels.alloc(Format::F32, rows * config.vocab_size),
         }
     }
 }
@@ -211,9 +211,9 @@ impl<'a, K: Kernels> Decoder<'a, K> {
             keys: cache(),
             values: cache(),
             rope: RopeTables::new(kernels, config, capacity),
-            room: Room::new(model, slots, slots),
+            memory: StepScratch::new(model, slots, slots),
             staged: None,
-            repeats: K::Repeats::default(),
+            graphs: K::Graphs::default(),
         }
     }
 
@@ -222,7 +222,7 @@ impl<'a, K: Kernels> Decoder<'a, K> {
         let (model, h) = (self.model, self.model.config.hidden_size);
         let kernels = &model.kernels;
         let n = sequence.ids.len();
-        let mut room = Room::new(model, n, 1);
+        let mut memory = StepScratch::new(model, n, 1);
         let positions: Vec<u32> = (0..n as u32).map(|position| self.rope.row(position, n)).collect();
         let (slots, lens): (Vec<u32>, Vec<u32>) = (vec![sequence.slot; n], (1..=n as u32).collect());
         let cached = Some(Cached { slots: &slots, lens: &lens });
@@ -231,16 +231,16 @@ impl<'a, K: Kernels> Decoder<'a, K> {
         kernels.stage(rows, &mut self.staged);
         let Some(rows) = &self.staged else { unreachable!("rows were staged") };
         let pass = model.pass(&self.rope, kernels.padded(n), rows, None);
-        model.embed(kernels.padded(n), rows, &mut room.x);
+        model.embed(kernels.padded(n), rows, &mut memory.x);
         for (layer, offsets) in model.layout.layers.iter().enumerate() {
             let (keys, values, capacity) = (&mut self.keys[layer], &mut self.values[layer], self.capacity);
             let cache = Some(LayerCache { keys, values, capacity, is_read: false });
-            pass.layer(layer, offsets, &room.x, &mut room.saved, &mut room.scratch, &mut room.out, cache);
-            std::mem::swap(&mut room.x, &mut room.out);
+            pass.layer(layer, offsets, &memory.x, &mut memory.saved, &mut memory.scratch, &mut memory.out, cache);
+            std::mem::swap(&mut memory.x, &mut memory.out);
         }
         let last = (n - 1) * h;
-        project_logits(model, 1, &room.x, last, &mut room.scratch, &mut room.root, &mut room.logits);
-        read_logits(model, 1, &room.logits)
+        project_logits(model, 1, &memory.x, last, &mut memory.scratch, &mut memory.root, &mut memory.logits);
+        read_logits(model, 1, &memory.logits)
     }
 
     /// Gives each sequence its newest token; returns the logits of the next one.
@@ -259,7 +259,7 @@ impl<'a, K: Kernels> Decoder<'a, K> {
         if growing.is_empty() {
             return Vec::new();
         }
-        let &mut Self { model, capacity, ref mut keys, ref mut values, ref rope, ref mut room, .. } = self;
+        let &mut Self { model, capacity, ref mut keys, ref mut values, ref rope, ref mut memory, .. } = self;
         let (kernels, v) = (&model.kernels, model.config.vocab_size);
         let newest: Vec<u32> = growing.iter().filter_map(|sequence| sequence.ids.last().copied()).collect();
         let row = |sequence: &&Sequence| rope.row(sequence.ids.len() as u32 - 1, sequence.ids.len());
@@ -272,8 +272,8 @@ impl<'a, K: Kernels> Decoder<'a, K> {
         let Some(rows) = &self.staged else { unreachable!("rows were staged") };
         let n = kernels.padded(growing.len());
         let pass = model.pass(rope, n, rows, None);
-        let Room { x, out, saved, scratch, root, logits } = room;
-        kernels.repeat(&mut self.repeats, rows, 0, || {
+        let StepScratch { x, out, saved, scratch, root, logits } = memory;
+        kernels.replay(&mut self.graphs, rows, 0, || {
             let (mut x, mut out) = (&mut *x, &mut *out);
             model.embed(n, rows, x);
             for (layer, offsets) in model.layout.layers.iter().enumerate() {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::decoder::{Saved, Scratch};
 use super::pass::{LayerGrads, Pass};
 use super::rope::RopeTables;
-use crate::adapter::head::{HeadPass, HeadRoom};
+use crate::adapter::head::{HeadPass, HeadScratch};
 use crate::adapter::lora::{DropoutPass, Lora};
 use crate::architecture::config::ModelConfig;
 use crate::architecture::layout::{GradientLayout, Layout};
@@ -30,7 +30,7 @@ pub struct Model<K: Kernels = CpuKernels> {
     /// Words of the weights that are packed.
     pub words: K::Buffer,
     /// The trained weights in f32, where those of the arena are rounded.
-    pub exact: Option<Exact<K::Buffer>>,
+    pub master: Option<MasterWeights<K::Buffer>>,
     /// The adapter.
     pub lora: Option<Lora<K::Buffer>>,
     /// Tensors of other parts of the model, where they are.
@@ -39,14 +39,14 @@ pub struct Model<K: Kernels = CpuKernels> {
 
 /// Weights beside the arena.
 #[derive(Debug)]
-pub struct Exact<B> {
+pub struct MasterWeights<B> {
     /// Which: index into the layout's slots, ascending, and first element.
     pub places: Vec<(usize, usize)>,
     /// The weights.
     pub buffer: B,
 }
 
-impl<B> Exact<B> {
+impl<B> MasterWeights<B> {
     /// First element of a slot's weights.
     fn place(&self, slot: usize) -> Option<usize> {
         let found = self.places.binary_search_by_key(&slot, |&(index, _)| index).ok()?;
@@ -54,9 +54,9 @@ impl<B> Exact<B> {
     }
 }
 
-/// How far a forward pass is to be remembered.
+/// The recompute policy: what of a forward pass is kept for its backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
+pub struct Recompute {
     /// The first layer that has a backward pass; the number of layers for none.
     pub from: usize,
     /// Remember only each layer's input and compute the rest again (Chen et al., "Training deep nets with sublinear
@@ -64,10 +64,10 @@ pub struct Memory {
     pub checkpoint: bool,
 }
 
-/// Room for the activations of one batch, kept from batch to batch.
+/// The activations of one batch; the memory is kept from batch to batch.
 #[derive(Debug)]
 pub struct Workspace<K: Kernels> {
-    memory: Memory,
+    recompute: Recompute,
     tokens: usize,
     positions: usize,
     /// Inputs of the layers that are remembered; the two first also serve the layers that are not.
@@ -79,10 +79,10 @@ pub struct Workspace<K: Kernels> {
     /// Log-probability of each row's target, `[tokens]`.
     log_probs: Option<K::Buffer>,
     /// For an adapter of the output projection.
-    head: Option<HeadRoom<K::Buffer>>,
+    head: Option<HeadScratch<K::Buffer>>,
     rope: Option<RopeTables<K::Buffer>>,
     staged: Option<K::Staged>,
-    repeats: K::Repeats,
+    graphs: K::Graphs,
 }
 
 /// Where gradients go.
@@ -112,13 +112,13 @@ enum Work {
 }
 
 impl<K: Kernels> Model<K> {
-    /// Fills the arena, and the exact weights where there are some.
+    /// Fills the arena, and the master weights where there are some.
     ///
     /// # Errors
     /// [`EngineError`] says what is wrong with the files, or that the device has no room.
     pub fn load_weights(&mut self, source: &WeightSource) -> Result<(), EngineError> {
         self.kernels.check()?;
-        let Self { kernels, config, layout, params, words, exact, .. } = self;
+        let Self { kernels, config, layout, params, words, master, .. } = self;
         let mut packers: HashMap<&str, (Packer, usize)> = HashMap::new();
         let packed: HashMap<&str, Packed> =
             layout.packed.iter().map(|slot| (slot.name.as_str(), slot.packed)).collect();
@@ -138,10 +138,10 @@ impl<K: Kernels> Model<K> {
             let Some(index) = layout.index(name) else { return };
             let slot = &layout.slots()[index];
             kernels.upload(values, at_mut(params, slot.offset + start));
-            if let Some(exact) = exact
-                && let Some(place) = exact.place(index)
+            if let Some(master) = master
+                && let Some(place) = master.place(index)
             {
-                kernels.upload(values, at_mut(&mut exact.buffer, place + start));
+                kernels.upload(values, at_mut(&mut master.buffer, place + start));
             }
         };
         let mut whole = |name: &str, tensor: PackedTensor| {
@@ -158,10 +158,10 @@ impl<K: Kernels> Model<K> {
     pub(crate) fn put(&mut self, name: &str, values: &[f32]) {
         let Some(index) = self.layout.index(name) else { return };
         self.kernels.upload(values, at_mut(&mut self.params, self.layout.slots()[index].offset));
-        if let Some(exact) = &mut self.exact
-            && let Some(place) = exact.place(index)
+        if let Some(master) = &mut self.master
+            && let Some(place) = master.place(index)
         {
-            self.kernels.upload(values, at_mut(&mut exact.buffer, place));
+            self.kernels.upload(values, at_mut(&mut master.buffer, place));
         }
     }
 
@@ -177,8 +177,8 @@ impl<K: Kernels> Model<K> {
     pub(crate) fn unloaded(kernels: K, config: ModelConfig) -> Self {
         let layout = Layout::new(&config);
         let params = kernels.alloc(Format::Working, layout.len);
-        let words = kernels.alloc(Format::Exact, layout.words);
-        Self { kernels, config, layout, params, words, exact: None, lora: None, others: Vec::new() }
+        let words = kernels.alloc(Format::F32, layout.words);
+        Self { kernels, config, layout, params, words, master: None, lora: None, others: Vec::new() }
     }
 
     /// A copy of one weight, as transformers stores it, unpacked if it is packed.
@@ -192,9 +192,9 @@ impl<K: Kernels> Model<K> {
         }
         let index = self.layout.index(name)?;
         let slot = &self.layout.slots()[index];
-        let exact = self.exact.as_ref().and_then(|exact| Some(at(&exact.buffer, exact.place(index)?)));
+        let master = self.master.as_ref().and_then(|master| Some(at(&master.buffer, master.place(index)?)));
         let mut values = vec![0.0; slot.len];
-        self.kernels.download(exact.unwrap_or(at(&self.params, slot.offset)), &mut values);
+        self.kernels.download(master.unwrap_or(at(&self.params, slot.offset)), &mut values);
         Some(values)
     }
 
@@ -224,19 +224,24 @@ impl<K: Kernels> Model<K> {
         Norm { gain: self.config.logits_scale, ..self.config.norm(n) }
     }
 
-    /// Adds the loss of a batch to `tally`, without gradients. A workspace is used with one tally only.
-    pub fn loss(&self, workspace: &mut Workspace<K>, batch: &Batch, tally: &mut K::Tally) -> Result<(), EngineError> {
+    /// Adds the loss of a batch to `accumulator`, without gradients. A workspace is used with one accumulator only.
+    pub fn loss(
+        &self,
+        workspace: &mut Workspace<K>,
+        batch: &Batch,
+        accumulator: &mut K::Accumulator,
+    ) -> Result<(), EngineError> {
         let n = self.start(workspace, batch, batch.weights.as_deref(), 0.0, None, false)?;
-        self.repeat(workspace, Work::Loss, 0.0, |workspace, rows| {
+        self.replay(workspace, Work::Loss, 0.0, |workspace, rows| {
             let last = self.forward(workspace, rows, n, None);
             self.head(workspace, rows, n, last, None, None);
-            self.add_loss(workspace, rows, tally);
+            self.add_loss(workspace, rows, accumulator);
         });
         Ok(())
     }
 
-    /// Adds the loss of a batch to `tally`, and makes its gradients times `scale` of whatever has a place in `grads`. A
-    /// workspace is used with one tally and the same gradients only.
+    /// Adds the loss of a batch to `accumulator`, and makes its gradients times `scale` of whatever has a place in `grads`. A
+    /// workspace is used with one accumulator and the same gradients only.
     pub fn loss_and_gradients(
         &self,
         workspace: &mut Workspace<K>,
@@ -244,14 +249,14 @@ impl<K: Kernels> Model<K> {
         scale: f32,
         dropout: Option<DropoutPass>,
         grads: &mut Grads<'_, K::Buffer>,
-        tally: &mut K::Tally,
+        accumulator: &mut K::Accumulator,
     ) -> Result<(), EngineError> {
         let n = self.start(workspace, batch, batch.weights.as_deref(), scale, dropout, true)?;
         let dropout = dropout.map(|dropout| dropout.seed);
-        self.repeat(workspace, Work::Whole, grads.beta, |workspace, rows| {
+        self.replay(workspace, Work::Whole, grads.beta, |workspace, rows| {
             let last = self.forward(workspace, rows, n, dropout);
             self.head(workspace, rows, n, last, dropout, Some(&mut *grads));
-            self.add_loss(workspace, rows, tally);
+            self.add_loss(workspace, rows, accumulator);
             self.backward(workspace, rows, n, dropout, grads);
         });
         Ok(())
@@ -268,7 +273,7 @@ impl<K: Kernels> Model<K> {
         let weights = vec![0.0; batch.ids.len()];
         let n = self.start(workspace, batch, Some(&weights), 0.0, dropout, true)?;
         let dropout = dropout.map(|dropout| dropout.seed);
-        self.repeat(workspace, Work::Forward, 0.0, |workspace, rows| {
+        self.replay(workspace, Work::Forward, 0.0, |workspace, rows| {
             let last = self.forward(workspace, rows, n, dropout);
             self.head(workspace, rows, n, last, dropout, None);
         });
@@ -287,9 +292,9 @@ impl<K: Kernels> Model<K> {
     ) {
         let rows = workspace.staged.as_mut().expect("the first half staged a batch");
         self.kernels.weigh(weights, scale, rows);
-        let (n, last) = (self.kernels.padded(weights.len()), workspace.memory.slot(self.layout.layers.len()));
+        let (n, last) = (self.kernels.padded(weights.len()), workspace.recompute.slot(self.layout.layers.len()));
         let dropout = dropout.map(|dropout| dropout.seed);
-        self.repeat(workspace, Work::Backward, grads.beta, |workspace, rows| {
+        self.replay(workspace, Work::Backward, grads.beta, |workspace, rows| {
             self.head(workspace, rows, n, last, dropout, Some(&mut *grads));
             self.backward(workspace, rows, n, dropout, grads);
         });
@@ -319,34 +324,34 @@ impl<K: Kernels> Model<K> {
         Ok(self.kernels.padded(n))
     }
 
-    /// Does work on what was staged, or what the device kept of it; see [`repeat`](crate::kernels::Queue::repeat).
-    fn repeat(
+    /// Does work on what was staged, or what the device kept of it; see [`replay`](crate::kernels::Queue::replay).
+    fn replay(
         &self,
         workspace: &mut Workspace<K>,
         kind: Work,
         beta: f32,
         mut work: impl FnMut(&mut Workspace<K>, &K::Staged),
     ) {
-        let same = (kind as u64) << 32 | u64::from(beta.to_bits());
-        let (mut repeats, rows) = (std::mem::take(&mut workspace.repeats), workspace.staged.take());
+        let key = (kind as u64) << 32 | u64::from(beta.to_bits());
+        let (mut graphs, rows) = (std::mem::take(&mut workspace.graphs), workspace.staged.take());
         let rows = rows.expect("`start` staged a batch");
-        self.kernels.repeat(&mut repeats, &rows, same, || work(workspace, &rows));
-        (workspace.repeats, workspace.staged) = (repeats, Some(rows));
+        self.kernels.replay(&mut graphs, &rows, key, || work(workspace, &rows));
+        (workspace.graphs, workspace.staged) = (graphs, Some(rows));
     }
 
     /// Runs the layers; returns which of `inputs` holds the last layer's output.
     fn forward(&self, workspace: &mut Workspace<K>, rows: &K::Staged, n: usize, dropout: Option<u64>) -> usize {
-        let memory = workspace.memory;
+        let recompute = workspace.recompute;
         let Workspace { inputs, saved, scratch: Some(scratch), rope: Some(rope), .. } = workspace else {
             unreachable!("`start` made room");
         };
         let pass = self.pass(rope, n, rows, dropout);
-        self.embed(n, rows, &mut inputs[memory.slot(0)]);
+        self.embed(n, rows, &mut inputs[recompute.slot(0)]);
         for (layer, offsets) in self.layout.layers.iter().enumerate() {
-            let (x, out) = pair(inputs, memory.slot(layer), memory.slot(layer + 1));
-            pass.layer(layer, offsets, x, &mut saved[memory.place(layer)], scratch, out, None);
+            let (x, out) = pair(inputs, recompute.slot(layer), recompute.slot(layer + 1));
+            pass.layer(layer, offsets, x, &mut saved[recompute.place(layer)], scratch, out, None);
         }
-        memory.slot(self.layout.layers.len())
+        recompute.slot(self.layout.layers.len())
     }
 
     /// Last norm, projection and log-probabilities; with `grads`, leaves the gradient of the last layer's output in `dx`.
@@ -360,7 +365,7 @@ impl<K: Kernels> Model<K> {
         grads: Option<&mut Grads<'_, K::Buffer>>,
     ) {
         let (h, head) = (self.config.hidden_size, self.config.head());
-        let Workspace { inputs, scratch: Some(scratch), dx, head_root: Some(root), head: room, log_probs, .. } =
+        let Workspace { inputs, scratch: Some(scratch), dx, head_root: Some(root), head: of_head, log_probs, .. } =
             workspace
         else {
             unreachable!("`start` made room");
@@ -372,12 +377,12 @@ impl<K: Kernels> Model<K> {
         let adapted = self
             .lora
             .as_ref()
-            .zip(room.as_mut())
-            .map(|(lora, room)| (HeadPass { kernels, config, lora, rows, n, dropout }, room));
+            .zip(of_head.as_mut())
+            .map(|(lora, of_head)| (HeadPass { kernels, config, lora, rows, n, dropout }, of_head));
         let (normed, projection) = (at(&scratch.normed, 0), at(&self.params, self.layout.head));
         let (Some(grads), Some(dx)) = (grads, dx) else {
-            if let Some((pass, room)) = adapted {
-                return room.log_probs(pass, &scratch.normed, &mut scratch.linear.adapter, log_probs);
+            if let Some((pass, of_head)) = adapted {
+                return of_head.log_probs(pass, &scratch.normed, &mut scratch.linear.adapter, log_probs);
             }
             return self.kernels.linear_log_probs(head, rows, normed, projection, at_mut(log_probs, 0), None);
         };
@@ -386,9 +391,9 @@ impl<K: Kernels> Model<K> {
         let dw = place.map(|place| (at_mut(grads.weights, place), grads.beta));
         // Until the layers' backward pass of the first micro-batch, their gradients are still to be written.
         let idle = if grads.beta == 0.0 { grads.layout.layers_span.clone() } else { 0..0 };
-        if let Some(((pass, room), adapter)) = adapted {
+        if let Some(((pass, of_head), adapter)) = adapted {
             let Scratch { normed, inner, linear: scratch, .. } = scratch;
-            room.gradients(pass, normed, inner, adapter, grads.beta, &mut scratch.adapter, log_probs);
+            of_head.gradients(pass, normed, inner, adapter, grads.beta, &mut scratch.adapter, log_probs);
         } else {
             let gradients = LossGradients { dx: at_mut(&mut scratch.inner, 0), dw, idle };
             self.kernels.linear_log_probs(head, rows, normed, projection, at_mut(log_probs, 0), Some(gradients));
@@ -399,9 +404,9 @@ impl<K: Kernels> Model<K> {
         self.kernels.rmsnorm_backward(norm, Normed { x, w: weight, r: at(root, 0) }, dnormed, at_mut(dx, 0), dnorm);
     }
 
-    fn add_loss(&self, workspace: &Workspace<K>, rows: &K::Staged, tally: &mut K::Tally) {
+    fn add_loss(&self, workspace: &Workspace<K>, rows: &K::Staged, accumulator: &mut K::Accumulator) {
         let log_probs = workspace.log_probs.as_ref().expect("`start` made room");
-        self.kernels.add_loss(rows, at(log_probs, 0), tally);
+        self.kernels.add_loss(rows, at(log_probs, 0), accumulator);
     }
 
     fn backward(
@@ -412,17 +417,17 @@ impl<K: Kernels> Model<K> {
         dropout: Option<u64>,
         grads: &mut Grads<'_, K::Buffer>,
     ) {
-        let (memory, layers, h) = (workspace.memory, self.layout.layers.len(), self.config.hidden_size);
+        let (recompute, layers, h) = (workspace.recompute, self.layout.layers.len(), self.config.hidden_size);
         let Workspace { inputs, saved, scratch: Some(scratch), rope: Some(rope), dx: Some(dx), .. } = workspace else {
             unreachable!("`start` made room");
         };
         let pass = self.pass(rope, n, rows, dropout);
-        for layer in (memory.from..layers).rev() {
+        for layer in (recompute.from..layers).rev() {
             let offsets = &self.layout.layers[layer];
-            let saved = &mut saved[memory.place(layer)];
-            let (x, above) = pair(inputs, memory.slot(layer), memory.slot(layer + 1));
+            let saved = &mut saved[recompute.place(layer)];
+            let (x, above) = pair(inputs, recompute.slot(layer), recompute.slot(layer + 1));
             // The last layer's activations are still there from the forward pass.
-            if memory.checkpoint && layer + 1 < layers {
+            if recompute.checkpoint && layer + 1 < layers {
                 pass.layer(layer, offsets, x, saved, scratch, above, None);
             }
             let mut own = LayerGrads {
@@ -431,7 +436,7 @@ impl<K: Kernels> Model<K> {
                 adapter: grads.adapter.as_deref_mut(),
                 beta: grads.beta,
             };
-            let wants_dx = layer > memory.from || grads.layout.embed.is_some();
+            let wants_dx = layer > recompute.from || grads.layout.embed.is_some();
             pass.layer_backward(layer, offsets, x, saved, scratch, dx, wants_dx, &mut own);
         }
         if let Some(place) = grads.layout.embed {
@@ -447,8 +452,8 @@ impl<K: Kernels> Model<K> {
     }
 }
 
-impl Memory {
-    /// A pass that is not remembered.
+impl Recompute {
+    /// Of a pass without a backward pass.
     pub fn none(config: &ModelConfig) -> Self {
         Self { from: config.num_hidden_layers, checkpoint: false }
     }
@@ -465,10 +470,10 @@ impl Memory {
 }
 
 impl<K: Kernels> Workspace<K> {
-    /// A workspace without room; the first batch makes it.
-    pub fn new(memory: Memory) -> Self {
+    /// A workspace without memory; the first batch takes it.
+    pub fn new(recompute: Recompute) -> Self {
         Self {
-            memory,
+            recompute,
             tokens: 0,
             positions: 0,
             inputs: Vec::new(),
@@ -480,7 +485,7 @@ impl<K: Kernels> Workspace<K> {
             head: None,
             rope: None,
             staged: None,
-            repeats: K::Repeats::default(),
+            graphs: K::Graphs::default(),
         }
     }
 
@@ -490,7 +495,7 @@ impl<K: Kernels> Workspace<K> {
         let (kernels, config) = (&model.kernels, &model.config);
         if positions > self.positions {
             self.positions = positions.next_multiple_of(128);
-            self.repeats = K::Repeats::default();
+            self.graphs = K::Graphs::default();
             self.rope = Some(RopeTables::new(kernels, config, self.positions));
         }
         let tokens = kernels.padded(tokens);
@@ -498,24 +503,23 @@ impl<K: Kernels> Workspace<K> {
             return;
         }
         // What there was goes first, so that both are never there together.
-        self.repeats = K::Repeats::default();
+        self.graphs = K::Graphs::default();
         self.inputs.clear();
         self.saved.clear();
         (self.scratch, self.dx, self.head_root, self.log_probs, self.head) = (None, None, None, None, None);
         let (layers, h) = (config.num_hidden_layers, config.hidden_size);
-        let remembered = layers - self.memory.from.min(layers);
+        let remembered = layers - self.recompute.from.min(layers);
         self.inputs = (0..2 + remembered).map(|_| kernels.alloc(Format::Working, tokens * h)).collect();
-        let saved = if self.memory.checkpoint { 1 } else { remembered.max(1) };
+        let saved = if self.recompute.checkpoint { 1 } else { remembered.max(1) };
         self.saved = (0..saved).map(|_| Saved::alloc(kernels, config, tokens, model.lora.as_ref())).collect();
         self.scratch = Some(Scratch::alloc(kernels, config, tokens, model.lora.as_ref()));
         self.dx = Some(kernels.alloc(Format::Working, tokens * h));
-        self.head_root = Some(kernels.alloc(Format::Exact, tokens));
-        self.log_probs = Some(kernels.alloc(Format::Exact, tokens));
-        self.head = model
-            .lora
-            .as_ref()
-            .filter(|lora| lora.head().is_some())
-            .map(|lora| HeadRoom::alloc(kernels, config, lora, &model.params, model.layout.head, tokens, learns));
+        self.head_root = Some(kernels.alloc(Format::F32, tokens));
+        self.log_probs = Some(kernels.alloc(Format::F32, tokens));
+        self.head =
+            model.lora.as_ref().filter(|lora| lora.head().is_some()).map(|lora| {
+                HeadScratch::alloc(kernels, config, lora, &model.params, model.layout.head, tokens, learns)
+            });
         self.tokens = tokens;
     }
 
@@ -527,7 +531,7 @@ impl<K: Kernels> Workspace<K> {
         values
     }
 
-    /// Bytes of room.
+    /// Bytes of it.
     pub fn bytes(&self, kernels: &K) -> u64 {
         let saved = self.saved.iter().flat_map(Saved::buffers);
         let scratch = self.scratch.iter().flat_map(Scratch::buffers);

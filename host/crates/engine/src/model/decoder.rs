@@ -68,22 +68,22 @@ impl<B: std::fmt::Debug> Saved<B> {
     /// For `n` tokens.
     pub fn alloc<K: Kernels<Buffer = B>>(kernels: &K, config: &ModelConfig, n: usize, lora: Option<&Lora<B>>) -> Self {
         let (shape, h) = (config.attention(), config.hidden_size);
-        let (working, exact) = (|len| kernels.alloc(Format::Working, len), |len| kernels.alloc(Format::Exact, len));
+        let (working, single) = (|len| kernels.alloc(Format::Working, len), |len| kernels.alloc(Format::F32, len));
         let rows = |kind: NormKind| if config.has_norm(kind) { n } else { 0 };
         let heads = |kind: NormKind| head_norm(config, kind, rows(kind)).count();
         Self {
-            input_root: exact(rows(NormKind::BeforeAttention)),
+            input_root: single(rows(NormKind::BeforeAttention)),
             qkv: working(n * shape.packed()),
-            head_roots: exact(heads(NormKind::Query) + heads(NormKind::Key)),
+            head_roots: single(heads(NormKind::Query) + heads(NormKind::Key)),
             attention: working(n * shape.output()),
-            lse: exact(n * shape.heads),
+            lse: single(n * shape.heads),
             attention_out: working(rows(NormKind::AfterAttention) * h),
-            attention_out_root: exact(rows(NormKind::AfterAttention)),
+            attention_out_root: single(rows(NormKind::AfterAttention)),
             mid: working(n * h),
-            mid_root: exact(rows(NormKind::BeforeFeedForward)),
+            mid_root: single(rows(NormKind::BeforeFeedForward)),
             gate_up: working(n * 2 * config.intermediate_size),
             ffn_out: working(rows(NormKind::AfterFeedForward) * h),
-            ffn_out_root: exact(rows(NormKind::AfterFeedForward)),
+            ffn_out_root: single(rows(NormKind::AfterFeedForward)),
             adapted: Kept::alloc(kernels, config, n, lora),
         }
     }

@@ -6,4 +6,4 @@ pub mod linear;
 pub mod pass;
 pub mod rope;
 
-pub use causal_lm::{Exact, Grads, Memory, Model, Workspace};
+pub use causal_lm::{Grads, MasterWeights, Model, Recompute, Workspace};

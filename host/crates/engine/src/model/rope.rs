@@ -28,7 +28,7 @@ impl<B> RopeTables<B> {
                 values.extend(rope.table(positions, true));
             }
         }
-        let mut buffer = kernels.alloc(Format::Exact, values.len());
+        let mut buffer = kernels.alloc(Format::F32, values.len());
         kernels.upload(&values, at_mut(&mut buffer, 0));
         Self { buffer, places, positions, limit }
     }

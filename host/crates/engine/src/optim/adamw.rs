@@ -46,7 +46,7 @@ pub struct Elements<'a, B> {
     /// The arena that they are in.
     pub params: &'a mut B,
     /// The same in f32, laid out like the gradients, where the arena is rounded.
-    pub exact: Option<&'a mut B>,
+    pub master: Option<&'a mut B>,
 }
 
 impl<K: Kernels> AdamW<K> {
@@ -57,7 +57,7 @@ impl<K: Kernels> AdamW<K> {
     pub fn new(kernels: &K, config: AdamWConfig, groups: &[(&[Segment], usize)]) -> Self {
         let group = |&(segments, len): &(&[Segment], usize)| Group {
             segments: kernels.segments(segments),
-            state: Self::STATE.map(|_| kernels.alloc(Format::Exact, len)),
+            state: Self::STATE.map(|_| kernels.alloc(Format::F32, len)),
         };
         Self { config, groups: groups.iter().map(group).collect(), steps: 0 }
     }
@@ -82,7 +82,7 @@ impl<K: Kernels> AdamW<K> {
         &mut self,
         kernels: &K,
         lr: f64,
-        tally: &K::Tally,
+        accumulator: &K::Accumulator,
         elements: impl IntoIterator<Item = Elements<'a, K::Buffer>>,
     ) where
         K::Buffer: 'a,
@@ -97,10 +97,10 @@ impl<K: Kernels> AdamW<K> {
             correction1: (1.0 - self.config.beta1.powi(power)) as f32,
             correction2_sqrt: (1.0 - self.config.beta2.powi(power)).sqrt() as f32,
         };
-        for (group, Elements { gradients, params, exact }) in self.groups.iter_mut().zip(elements) {
+        for (group, Elements { gradients, params, master }) in self.groups.iter_mut().zip(elements) {
             let [exp_avg, exp_avg_sq] = &mut group.state;
-            let state = AdamState { gradients, exp_avg, exp_avg_sq, params, exact };
-            kernels.adamw(step, &group.segments, tally, state);
+            let state = AdamState { gradients, exp_avg, exp_avg_sq, params, master };
+            kernels.adamw(step, &group.segments, accumulator, state);
         }
     }
 

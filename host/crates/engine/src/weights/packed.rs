@@ -42,7 +42,7 @@ impl PackedTensor {
         shape: [usize; 2],
     ) -> (Packed, K::Buffer) {
         let (packed, end) = Packed::new(quantization.packing, shape, quantization.is_nested, 0);
-        let mut words = kernels.alloc(Format::Exact, end);
+        let mut words = kernels.alloc(Format::F32, end);
         self.put(kernels, packed, &mut words);
         (packed, words)
     }
@@ -197,7 +197,7 @@ pub fn pack<K: Kernels>(
     values: &[f32],
 ) -> (Packed, K::Buffer) {
     let (packed, end) = Packed::new(quantization.packing, shape, quantization.is_nested, 0);
-    let mut words = kernels.alloc(Format::Exact, end);
+    let mut words = kernels.alloc(Format::F32, end);
     let mut packer = Packer::new(packed);
     packer.take(values);
     packer.finish(kernels, &mut words);

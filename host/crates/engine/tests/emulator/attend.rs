@@ -32,7 +32,7 @@ pub(super) fn attend<K: Kernels>(
     let (qkv, dout) = (upload(Format::Working, shape.packed(), 1), upload(Format::Working, shape.output(), 2));
     let mut out = kernels.alloc(Format::Working, n * shape.output());
     let mut gradients = kernels.alloc(Format::Working, n * shape.packed());
-    let mut lse = kernels.alloc(Format::Exact, n * shape.heads);
+    let mut lse = kernels.alloc(Format::F32, n * shape.heads);
     let (ids, positions): (Vec<u32>, Vec<u32>) =
         (vec![0; rows], documents.iter().flat_map(|&length| 0..length).collect());
     let targets = Some(Targets { tokens: &ids, weights: None, scale: 1.0 });

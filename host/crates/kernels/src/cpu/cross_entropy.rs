@@ -18,12 +18,12 @@ pub(super) struct Gradients<'a> {
     pub(super) dx: &'a mut [f32],
     pub(super) dw: Option<(&'a mut [f32], f32)>,
     /// Memory for logits, if it is lent.
-    pub(super) room: Option<&'a mut [f32]>,
+    pub(super) lent: Option<&'a mut [f32]>,
 }
 
 /// What one call needs beside its operands, in elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Room {
+pub(crate) struct ScratchSize {
     /// Rows whose logits exist at a time.
     most: usize,
     /// Logits; 0 where enough memory is lent.
@@ -32,7 +32,7 @@ pub(crate) struct Room {
     gathered: usize,
 }
 
-impl Room {
+impl ScratchSize {
     /// For `targets` of `n` rows of width `h`, a vocabulary of `v`, and `lent` elements of idle memory.
     pub(crate) fn new(targets: usize, n: usize, h: usize, v: usize, lent: usize) -> Self {
         let fit = (LOGITS / v).clamp(64, CHUNK);
@@ -90,15 +90,15 @@ pub(super) fn linear_log_probs(
         }
     }
     let mut scratch = SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-    let lent = gradients.as_mut().and_then(|gradients| gradients.room.take());
-    let room = Room::new(rows.len(), targets.tokens.len(), h, v, lent.as_ref().map_or(0, |lent| lent.len()));
-    let most = room.most;
-    let logits = lent.filter(|_| room.logits == 0).unwrap_or_else(|| {
-        grow(&mut scratch.logits, room.logits);
+    let lent = gradients.as_mut().and_then(|gradients| gradients.lent.take());
+    let size = ScratchSize::new(rows.len(), targets.tokens.len(), h, v, lent.as_ref().map_or(0, |lent| lent.len()));
+    let most = size.most;
+    let logits = lent.filter(|_| size.logits == 0).unwrap_or_else(|| {
+        grow(&mut scratch.logits, size.logits);
         &mut scratch.logits
     });
-    grow(&mut scratch.rows, room.gathered);
-    grow(&mut scratch.drows, room.gathered);
+    grow(&mut scratch.rows, size.gathered);
+    grow(&mut scratch.drows, size.gathered);
     for (chunk, chunk_rows) in rows.chunks(most.max(1)).enumerate() {
         let count = chunk_rows.len();
         let input: &[f32] = if all {
@@ -211,9 +211,9 @@ mod tests {
         let (x, w) = (values(1, n * h), values(2, v * h));
         let tokens: Vec<u32> = (0..n as u32).map(|row| if row % 7 == 3 { IGNORE } else { row % v as u32 }).collect();
         let targets = Targets { tokens: &tokens, weights: None, scale: 0.01 };
-        let run = |room: Option<&mut [f32]>| {
+        let run = |lent: Option<&mut [f32]>| {
             let (mut dx, mut dw) = (vec![f32::NAN; n * h], vec![f32::NAN; v * h]);
-            let gradients = Gradients { dx: &mut dx, dw: Some((&mut dw, 0.0)), room };
+            let gradients = Gradients { dx: &mut dx, dw: Some((&mut dw, 0.0)), lent };
             let head = Head { width: h, vocabulary: v, cap: None };
             let mut log_probs = vec![f32::NAN; n];
             linear_log_probs(head, &x, &w, targets, &mut log_probs, Some(gradients));

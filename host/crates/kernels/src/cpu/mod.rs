@@ -100,7 +100,7 @@ impl CpuRows {
 
 /// Sums, and what was made of them.
 #[derive(Debug)]
-pub struct CpuTally {
+pub struct CpuAccumulator {
     totals: Totals,
     factor: f32,
 }
@@ -143,8 +143,8 @@ impl Memory for CpuKernels {
 
 impl Queue for CpuKernels {
     type Staged = CpuRows;
-    type Tally = CpuTally;
-    type Repeats = ();
+    type Accumulator = CpuAccumulator;
+    type Graphs = ();
 
     fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         rayon::scope(|_| work())
@@ -171,16 +171,16 @@ impl Queue for CpuKernels {
         rows.scale = scale;
     }
 
-    fn tally(&self) -> CpuTally {
-        CpuTally { totals: Totals::default(), factor: 1.0 }
+    fn accumulator(&self) -> CpuAccumulator {
+        CpuAccumulator { totals: Totals::default(), factor: 1.0 }
     }
 
-    fn clear(&self, tally: &mut CpuTally) {
-        *tally = self.tally();
+    fn clear(&self, accumulator: &mut CpuAccumulator) {
+        *accumulator = self.accumulator();
     }
 
-    fn totals(&self, tally: &CpuTally) -> Totals {
-        tally.totals
+    fn totals(&self, accumulator: &CpuAccumulator) -> Totals {
+        accumulator.totals
     }
 }
 
@@ -400,43 +400,49 @@ impl TensorOps for CpuKernels {
     ) {
         let (n, Head { width: h, vocabulary: v, .. }) = (rows.ids.len(), head);
         let gradients = gradients.map(|LossGradients { dx, dw, idle }| {
-            let (dw, room) = match dw {
+            let (dw, lent) = match dw {
                 None => (None, None),
                 Some((dw, beta)) => {
                     let parts = dw.buffer.data.get_disjoint_mut([dw.offset..dw.offset + v * h, idle]);
-                    let [dw, room] = parts.expect("the gradient and the idle elements are inside their buffer, apart");
-                    (Some((dw, beta)), Some(room))
+                    let [dw, lent] = parts.expect("the gradient and the idle elements are inside their buffer, apart");
+                    (Some((dw, beta)), Some(lent))
                 }
             };
-            cross_entropy::Gradients { dx: dx.slice(n * h), dw, room }
+            cross_entropy::Gradients { dx: dx.slice(n * h), dw, lent }
         });
         let (x, w, log_probs) = (x.slice(n * h), w.slice(v * h), log_probs.slice(n));
         cross_entropy::linear_log_probs(head, x, w, rows.targets(), log_probs, gradients);
     }
 
-    fn add_loss(&self, rows: &CpuRows, log_probs: View<'_, CpuBuffer>, tally: &mut CpuTally) {
-        tally.totals.loss_sum += cross_entropy::loss(rows.targets(), log_probs.slice(rows.ids.len()));
+    fn add_loss(&self, rows: &CpuRows, log_probs: View<'_, CpuBuffer>, accumulator: &mut CpuAccumulator) {
+        accumulator.totals.loss_sum += cross_entropy::loss(rows.targets(), log_probs.slice(rows.ids.len()));
     }
 }
 
 impl OptimizerOps for CpuKernels {
     type Segments = Vec<Segment>;
 
-    fn sum_of_squares(&self, len: usize, x: View<'_, CpuBuffer>, tally: &mut CpuTally) {
-        tally.totals.squares += elementwise::sum_of_squares(x.slice(len));
+    fn sum_of_squares(&self, len: usize, x: View<'_, CpuBuffer>, accumulator: &mut CpuAccumulator) {
+        accumulator.totals.squares += elementwise::sum_of_squares(x.slice(len));
     }
 
-    fn clip(&self, max_norm: Option<f64>, tally: &mut CpuTally) {
-        let norm = tally.totals.squares.sqrt();
-        tally.factor = max_norm.map_or(1.0, |max| (max / (norm + 1e-6)).min(1.0)) as f32;
+    fn clip(&self, max_norm: Option<f64>, accumulator: &mut CpuAccumulator) {
+        let norm = accumulator.totals.squares.sqrt();
+        accumulator.factor = max_norm.map_or(1.0, |max| (max / (norm + 1e-6)).min(1.0)) as f32;
     }
 
     fn segments(&self, segments: &[Segment]) -> Vec<Segment> {
         segments.to_vec()
     }
 
-    fn adamw(&self, step: AdamStep, segments: &Vec<Segment>, tally: &CpuTally, state: AdamState<'_, CpuBuffer>) {
-        if !tally.totals.squares.is_finite() {
+    fn adamw(
+        &self,
+        step: AdamStep,
+        segments: &Vec<Segment>,
+        accumulator: &CpuAccumulator,
+        state: AdamState<'_, CpuBuffer>,
+    ) {
+        if !accumulator.totals.squares.is_finite() {
             return;
         }
         let AdamState { gradients, exp_avg, exp_avg_sq, params, .. } = state;
@@ -444,7 +450,7 @@ impl OptimizerOps for CpuKernels {
             let (own, decay) = (gradient..gradient + len, if decays { step.weight_decay } else { 0.0 });
             adamw::step(
                 step,
-                tally.factor,
+                accumulator.factor,
                 decay,
                 &gradients.data[own.clone()],
                 &mut exp_avg.data[own.clone()],

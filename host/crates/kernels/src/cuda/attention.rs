@@ -85,7 +85,7 @@ impl Launches<'_> {
     pub(super) fn forward(&self, rows: &CudaRows, qkv: u64, out: u64, lse: u64) {
         for fused in rows.tables.fused.iter().filter(|fused| fused.passes.forward) {
             let Some((cudnn, plans)) = self.device.fused(fused.group) else { return };
-            let workspace = self.device.room(plans.workspace());
+            let workspace = self.device.scratch(plans.workspace());
             let queued = cudnn.forward(&self.device.context, &plans, rows.fused(fused), [qkv, out, lse], workspace);
             self.device.queued(queued);
         }
@@ -100,14 +100,14 @@ impl Launches<'_> {
         let (device, shape, kernels, n) = (self.device, self.shape, self.kernels, rows.tables.n);
         for fused in rows.tables.fused.iter().filter(|fused| fused.passes.backward) {
             let Some((cudnn, plans)) = device.fused(fused.group) else { return };
-            let workspace = device.room(plans.workspace());
+            let workspace = device.scratch(plans.workspace());
             let operands = [qkv, out, lse, dout, dqkv];
             device.queued(cudnn.backward(&device.context, &plans, rows.fused(fused), operands, workspace));
         }
         if rows.tables.queries.count == 0 {
             return;
         }
-        let delta = device.room(plan::attention_bytes(n, shape.heads));
+        let delta = device.scratch(plan::attention_bytes(n, shape.heads));
         let lanes = shape.head_dim.div_ceil(8).next_power_of_two();
         let blocks = (n * shape.heads * lanes).div_ceil(THREADS as usize);
         device.context.launch(kernels.attention_delta, [blocks, 1], THREADS, 0, &[out, dout, delta, word(n)]);
@@ -253,7 +253,7 @@ impl<'a> Trial<'a> {
         };
         let backward = |this: &Self| [("gradient", this.halves(gradients, length * packed))];
         // Of both passes this trainer's results, which the backward pass of cuDNN begins with too.
-        let workspace = device.room(plans.workspace());
+        let workspace = device.scratch(plans.workspace());
         let fused_forward = |this: &Self| -> Result<_, String> {
             for group in &fused.tables.fused {
                 this.cudnn.forward(&device.context, plans, fused.fused(group), [qkv, out, lse], workspace)?;

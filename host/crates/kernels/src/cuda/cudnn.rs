@@ -325,7 +325,7 @@ impl Plans {
         let builder = || Builder { functions, target, shape, group, parts: Vec::new() };
         let most = plan::fused_bytes(group, shape);
         let fitting = |plan: Plan| match plan.workspace {
-            wanted if wanted > most => Err(format!("it asks for {wanted} bytes of room, {most} are foreseen")),
+            wanted if wanted > most => Err(format!("it asks for {wanted} bytes of scratch, {most} are foreseen")),
             _ => Ok(plan),
         };
         let forward = builder().forward().and_then(fitting);

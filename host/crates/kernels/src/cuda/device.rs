@@ -53,7 +53,7 @@ pub(super) struct Device {
     /// A document was long enough for it.
     pub(super) missed_cudnn: AtomicBool,
     /// Room that operations use while they run. They run one after another, so one is enough.
-    pub(super) room: Mutex<Room>,
+    pub(super) scratch: Mutex<Scratch>,
 }
 
 /// Kernels for packed weights, and what codes stand for: of NF4, of FP4, of scales.
@@ -83,19 +83,19 @@ impl PackedTables {
 
 /// Device memory that grows.
 #[derive(Debug, Default)]
-pub(super) struct Room {
+pub(super) struct Scratch {
     pub(super) pointer: u64,
     pub(super) bytes: usize,
 }
 
 impl Drop for Device {
     fn drop(&mut self) {
-        let Self { context, blas, room, cudnn, unpack, .. } = self;
+        let Self { context, blas, scratch, cudnn, unpack, .. } = self;
         if let Some(Ok(cudnn)) = cudnn.get_mut() {
             cudnn.close(context);
         }
-        let room = room.get_mut().unwrap_or_else(PoisonError::into_inner);
-        context.free(room.pointer);
+        let scratch = scratch.get_mut().unwrap_or_else(PoisonError::into_inner);
+        context.free(scratch.pointer);
         if let Some(tables) = unpack.get() {
             context.free(tables.values);
         }
@@ -179,17 +179,17 @@ impl Device {
     }
 
     /// Room of at least so many bytes, until the next operation asks for it.
-    pub(super) fn room(&self, bytes: usize) -> u64 {
-        let mut room = lock(&self.room);
-        if bytes > room.bytes {
+    pub(super) fn scratch(&self, bytes: usize) -> u64 {
+        let mut scratch = lock(&self.scratch);
+        if bytes > scratch.bytes {
             if self.context.captures() {
-                self.context.fail("room", "it grows inside of a graph".to_owned());
+                self.context.fail("scratch", "it grows inside of a graph".to_owned());
                 return 0;
             }
-            self.context.free(room.pointer);
-            *room = Room { pointer: self.context.alloc(bytes), bytes };
+            self.context.free(scratch.pointer);
+            *scratch = Scratch { pointer: self.context.alloc(bytes), bytes };
         }
-        room.pointer
+        scratch.pointer
     }
 
     pub(super) fn multiprocessors(&self) -> usize {
@@ -211,9 +211,9 @@ impl Device {
 
     /// Logits that a block of the loss keeps, and its threads.
     pub(super) fn kept_logits(&self, v: usize) -> (usize, u32) {
-        let room = (self.context.shared - SHARED_BESIDE) as usize / self.precision.bytes() / 8 * 8;
+        let scratch = (self.context.shared - SHARED_BESIDE) as usize / self.precision.bytes() / 8 * 8;
         let whole = v / 8 * 8;
-        if 2 * whole <= room { (whole, 512) } else { (whole.min(room), 1024) }
+        if 2 * whole <= scratch { (whole, 512) } else { (whole.min(scratch), 1024) }
     }
 }
 
@@ -264,7 +264,7 @@ impl CudaKernels {
             cudnn_functions: cudnn.map(Arc::new),
             cudnn: OnceLock::new(),
             missed_cudnn: AtomicBool::new(false),
-            room: Mutex::default(),
+            scratch: Mutex::default(),
         })))
     }
 

@@ -27,7 +27,7 @@ const REDUCTION_BLOCKS: usize = 4;
 const SHARES: usize = 8;
 
 /// Entries of a table that has `count`, filled up with some that stand for nothing: passes that differ little have tables of
-/// the same sizes then, and are repeated ([`crate::Queue::repeat`]). `usual` is the fewest that a large pass has.
+/// the same sizes then, and are repeated ([`crate::Queue::replay`]). `usual` is the fewest that a large pass has.
 pub(super) fn filled(count: usize, usual: usize) -> usize {
     count.next_multiple_of((usual / SHARES).max(SHARES).next_power_of_two())
 }
@@ -59,7 +59,7 @@ impl Places {
 
 /// The room of the output projection: which rows are computed together and where their parts lie, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LossRoom {
+pub(crate) struct LossScratch {
     /// Rows with a target, filled up to a multiple of [`ROWS`].
     pub(super) rows: usize,
     /// Rows whose logits are there together.
@@ -78,7 +78,7 @@ pub(crate) struct LossRoom {
     pub(crate) bytes: usize,
 }
 
-impl LossRoom {
+impl LossScratch {
     /// For `n` rows of a pass, `targets` of which have one.
     pub(crate) fn new(n: usize, targets: usize, h: usize, v: usize, precision: Precision) -> Self {
         let gathers = padded(targets) < n;

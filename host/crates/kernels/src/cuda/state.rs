@@ -7,12 +7,12 @@ use super::rows::Feeder;
 
 /// Sums on the device: the loss and the squares in f64, the factor of the gradients, and whether the squares are finite.
 #[derive(Debug)]
-pub struct CudaTally {
+pub struct CudaAccumulator {
     pub(super) device: Arc<Device>,
     pub(super) pointer: u64,
 }
 
-impl CudaTally {
+impl CudaAccumulator {
     pub(super) const BYTES: usize = 24;
 
     pub(super) fn loss(&self) -> u64 {
@@ -24,7 +24,7 @@ impl CudaTally {
     }
 }
 
-impl Drop for CudaTally {
+impl Drop for CudaAccumulator {
     fn drop(&mut self) {
         self.device.context.free(self.pointer);
     }

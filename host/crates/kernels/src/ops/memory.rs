@@ -16,7 +16,7 @@ pub trait Memory: Send + Sync {
     /// Copies from the host, rounding to the format of the buffer.
     fn upload(&self, source: &[f32], target: ViewMut<'_, Self::Buffer>);
 
-    /// Copies words of 32 bits as they are into an exact buffer.
+    /// Copies words of 32 bits as they are into an f32 buffer.
     fn put_words(&self, source: &[u32], target: ViewMut<'_, Self::Buffer>);
 
     /// Copies to the host, after all that was asked for before.

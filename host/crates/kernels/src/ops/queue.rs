@@ -12,10 +12,10 @@ pub trait Queue: Memory {
     type Staged: Send + Sync + std::fmt::Debug;
 
     /// Sums that stay on the device until they are asked for.
-    type Tally: Send + Sync + std::fmt::Debug;
+    type Accumulator: Send + Sync + std::fmt::Debug;
 
-    /// Stretches of work that the device keeps, to do them again; see [`Self::repeat`].
-    type Repeats: Default + Send + Sync + std::fmt::Debug;
+    /// Stretches of work that the device keeps, to do them again; see [`Self::replay`].
+    type Graphs: Default + Send + Sync + std::fmt::Debug;
 
     /// Runs a stretch of work where its operations start fastest; on the CPU, on a thread of the pool that they use.
     fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
@@ -61,18 +61,18 @@ pub trait Queue: Memory {
     fn weigh(&self, weights: &[f32], scale: f32, rows: &mut Self::Staged);
 
     /// Does `work`, which asks for operations of `rows` and for nothing else: with the same buffers and numbers whenever
-    /// `same` is the same. A device may keep what rows of some layout come to and do that the next time, without `work`.
-    /// The buffers must live as long as `repeats`.
-    fn repeat(&self, _repeats: &mut Self::Repeats, _rows: &Self::Staged, _same: u64, mut work: impl FnMut()) {
+    /// `key` is the same. A device may keep what rows of some layout come to and do that the next time, without `work`.
+    /// The buffers must live as long as `graphs`.
+    fn replay(&self, _graphs: &mut Self::Graphs, _rows: &Self::Staged, _key: u64, mut work: impl FnMut()) {
         work();
     }
 
     /// Sums of zero.
-    fn tally(&self) -> Self::Tally;
+    fn accumulator(&self) -> Self::Accumulator;
 
     /// Sets the sums to zero.
-    fn clear(&self, tally: &mut Self::Tally);
+    fn clear(&self, accumulator: &mut Self::Accumulator);
 
     /// The sums, after all that was asked for before.
-    fn totals(&self, tally: &Self::Tally) -> Totals;
+    fn totals(&self, accumulator: &Self::Accumulator) -> Totals;
 }

@@ -13,7 +13,7 @@ pub trait TensorOps: Queue {
     /// Weights from words that [`put_words`](crate::Memory::put_words) has put, `[rows, columns]`, from the start of `words` on.
     fn unpack(&self, packed: Packed, words: &Self::Buffer, out: ViewMut<'_, Self::Buffer>);
 
-    /// Matrix product; see [`Gemm`]. `A` and `B` are of one format, `C` of that or exact.
+    /// Matrix product; see [`Gemm`]. `A` and `B` are of one format, `C` of that or f32.
     fn gemm(&self, gemm: Gemm, a: View<'_, Self::Buffer>, b: View<'_, Self::Buffer>, c: ViewMut<'_, Self::Buffer>);
 
     /// Matrix product onto another matrix of one shape: `C = alpha * op(A) * op(B) + beta * D`, rows of `D` and `C` alike.
@@ -33,7 +33,7 @@ pub trait TensorOps: Queue {
     /// Rows of `table [v, h]` by the rows' ids into `out [n, h]`.
     fn embed(&self, h: usize, rows: &Self::Staged, table: View<'_, Self::Buffer>, out: ViewMut<'_, Self::Buffer>);
 
-    /// Adds row `i` of `dy [n, h]` to row `ids[i]` of `dtable` (exact), in order.
+    /// Adds row `i` of `dy [n, h]` to row `ids[i]` of `dtable` (f32), in order.
     fn embed_backward(
         &self,
         h: usize,
@@ -55,7 +55,7 @@ pub trait TensorOps: Queue {
         target: ViewMut<'_, Self::Buffer>,
     );
 
-    /// See [`Norm`]; with `residual`, `y` is the sum of both. Keeps `r [rows * parts]`, exact.
+    /// See [`Norm`]; with `residual`, `y` is the sum of both. Keeps `r [rows * parts]`, f32.
     fn rmsnorm(
         &self,
         norm: Norm,
@@ -70,7 +70,7 @@ pub trait TensorOps: Queue {
     fn rmsnorm_again(&self, norm: Norm, normed: Normed<'_, Self::Buffer>, y: ViewMut<'_, Self::Buffer>);
 
     /// Adds the gradient of the input to `dx`; without `dy`, `dx` holds that of the output, whose place it takes. Puts that of
-    /// the weight into `dw` (exact), over `beta` times what it held.
+    /// the weight into `dw` (f32), over `beta` times what it held.
     fn rmsnorm_backward(
         &self,
         norm: Norm,
@@ -80,7 +80,7 @@ pub trait TensorOps: Queue {
         dw: Option<(ViewMut<'_, Self::Buffer>, f32)>,
     );
 
-    /// Lengths of the rows of `w + added`, `[rows, width]` both, into `norms [rows]`; `added` and `norms` are exact.
+    /// Lengths of the rows of `w + added`, `[rows, width]` both, into `norms [rows]`; `added` and `norms` are f32.
     fn row_norms(
         &self,
         rows: usize,
@@ -91,7 +91,7 @@ pub trait TensorOps: Queue {
     );
 
     /// `y += alpha * z * m / norms`, column by column, or `y = ` that where `beta` is 0; `beta` is 0 or 1. Without `factors`
-    /// `(m, norms)`, exact, these are 1. A column of length 0 gets 0.
+    /// `(m, norms)`, f32, these are 1. A column of length 0 gets 0.
     fn add_scaled(
         &self,
         scaled: Scaled,
@@ -101,7 +101,7 @@ pub trait TensorOps: Queue {
         y: ViewMut<'_, Self::Buffer>,
     );
 
-    /// From the `z` of [`Self::add_scaled`] and the gradient of its `y`: puts the gradient of `m` into `dm` (exact), over
+    /// From the `z` of [`Self::add_scaled`] and the gradient of its `y`: puts the gradient of `m` into `dm` (f32), over
     /// `beta` times what it held, and `dy * m / norms`, which is not times `alpha`, into the place of `z`.
     fn add_scaled_backward(
         &self,
@@ -112,8 +112,8 @@ pub trait TensorOps: Queue {
         dm: (ViewMut<'_, Self::Buffer>, f32),
     );
 
-    /// Rotates heads in place; see [`Rotation`] and [`Rows::positions`](crate::Rows::positions). `table` (exact) holds per position `rotary_dim / 2`
-    /// cosines, then as many sines. `backward` turns the other way.
+    /// Rotates heads in place; see [`Rotation`] and [`Rows::positions`](crate::Rows::positions). `table` (f32) holds per
+    /// position `rotary_dim / 2` cosines, then as many sines. `backward` turns the other way.
     fn rope(
         &self,
         rotation: Rotation,
@@ -123,7 +123,8 @@ pub trait TensorOps: Queue {
         x: ViewMut<'_, Self::Buffer>,
     );
 
-    /// See [`LayerAttention`]: `qkv [n, packed]` in, `out [n, output]` and the log-sum-exp of each row's scores `lse [n, heads]` (exact) out.
+    /// See [`LayerAttention`]: `qkv [n, packed]` in, `out [n, output]` and the log-sum-exp of each row's scores `lse [n,
+    /// heads]` (f32) out.
     fn attention(
         &self,
         attention: LayerAttention,
@@ -195,7 +196,7 @@ pub trait TensorOps: Queue {
     );
 
     /// Projection of `x [n, width]` by `w [vocabulary, width]`, never holding more than a chunk of the logits: the
-    /// log-probability of each row's target into `log_probs [n]` (exact), 0 for a row without a target; and the gradients of
+    /// log-probability of each row's target into `log_probs [n]` (f32), 0 for a row without a target; and the gradients of
     /// the loss that [`Self::add_loss`] sums.
     fn linear_log_probs(
         &self,
@@ -207,6 +208,6 @@ pub trait TensorOps: Queue {
         gradients: Option<LossGradients<'_, Self::Buffer>>,
     );
 
-    /// Adds the loss to the tally: the sum over the rows' targets of weight times negative log-probability.
-    fn add_loss(&self, rows: &Self::Staged, log_probs: View<'_, Self::Buffer>, tally: &mut Self::Tally);
+    /// Adds the loss to the accumulator: the sum over the rows' targets of weight times negative log-probability.
+    fn add_loss(&self, rows: &Self::Staged, log_probs: View<'_, Self::Buffer>, accumulator: &mut Self::Accumulator);
 }

@@ -191,11 +191,11 @@ impl Descriptor {
 
     /// Reads up to as many values as there is room for, and says how many there are.
     pub(super) fn get<T: Value>(&self, attribute: c_int, values: &mut [T]) -> Result<usize, String> {
-        let (mut found, room) = (0, values.len() as i64);
+        let (mut found, scratch) = (0, values.len() as i64);
         // SAFETY: writes at most so many values of the type that it is told.
         let status = unsafe {
             let values = values.as_mut_ptr().cast();
-            (self.functions.cudnnBackendGetAttribute)(self.raw, attribute, T::TYPE, room, &raw mut found, values)
+            (self.functions.cudnnBackendGetAttribute)(self.raw, attribute, T::TYPE, scratch, &raw mut found, values)
         };
         self.functions.checked("cudnnBackendGetAttribute", status)?;
         Ok((found.max(0) as usize).min(values.len()))

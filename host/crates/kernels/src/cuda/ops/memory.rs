@@ -11,7 +11,7 @@ impl Memory for CudaKernels {
     type Buffer = CudaBuffer;
 
     fn alloc(&self, format: Format, len: usize) -> CudaBuffer {
-        let kind = if format == Format::Exact { Precision::F32 } else { self.0.precision };
+        let kind = if format == Format::F32 { Precision::F32 } else { self.0.precision };
         let bytes = len * kind.bytes();
         let pointer = self.0.context.alloc(bytes);
         self.0.context.zero(pointer, bytes);
@@ -42,7 +42,7 @@ impl Memory for CudaKernels {
     }
 
     fn put_words(&self, source: &[u32], target: ViewMut<'_, CudaBuffer>) {
-        assert_eq!(target.buffer.kind, Precision::F32, "words are put into exact buffers");
+        assert_eq!(target.buffer.kind, Precision::F32, "words are put into f32 buffers");
         let to = target.pointer(source.len());
         self.0.context.write(size_of_val(source), to, |range, bytes| {
             for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(&source[range.start / 4..]) {

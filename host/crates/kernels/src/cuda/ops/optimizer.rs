@@ -5,25 +5,25 @@ use std::sync::{Arc, Mutex};
 use crate::cuda::device::{CudaBuffer, CudaKernels, OPTIMIZER_TILE, SUM_THREADS, THREADS, lock};
 use crate::cuda::driver::word;
 use crate::cuda::plan;
-use crate::cuda::state::{CudaSegments, CudaTally};
+use crate::cuda::state::{CudaAccumulator, CudaSegments};
 use crate::{AdamState, AdamStep, OptimizerOps, Precision, Segment, View};
 
 impl OptimizerOps for CudaKernels {
     type Segments = CudaSegments;
 
-    fn sum_of_squares(&self, len: usize, x: View<'_, CudaBuffer>, tally: &mut CudaTally) {
-        assert_eq!(x.buffer.kind, Precision::F32, "sums are of exact elements");
+    fn sum_of_squares(&self, len: usize, x: View<'_, CudaBuffer>, accumulator: &mut CudaAccumulator) {
+        assert_eq!(x.buffer.kind, Precision::F32, "sums are of f32 elements");
         let (device, x) = (&*self.0, x.pointer(len));
         let blocks = plan::reduction_blocks(device.multiprocessors());
-        let partial = device.room(blocks * size_of::<f64>());
+        let partial = device.scratch(blocks * size_of::<f64>());
         let (function, finish) = (device.optimizer.sum_of_squares, device.optimizer.sum_of_squares_finish);
         device.context.launch(function, [blocks, 1], SUM_THREADS, 0, &[x, partial, len as u64]);
-        device.context.launch(finish, [1, 1], SUM_THREADS, 0, &[partial, word(blocks), tally.squares()]);
+        device.context.launch(finish, [1, 1], SUM_THREADS, 0, &[partial, word(blocks), accumulator.squares()]);
     }
 
-    fn clip(&self, max_norm: Option<f64>, tally: &mut CudaTally) {
+    fn clip(&self, max_norm: Option<f64>, accumulator: &mut CudaAccumulator) {
         let max = max_norm.unwrap_or(0.0).to_bits();
-        let arguments = [tally.pointer, max, u64::from(max_norm.is_some())];
+        let arguments = [accumulator.pointer, max, u64::from(max_norm.is_some())];
         self.0.context.launch(self.0.optimizer.clip, [1, 1], 1, 0, &arguments);
     }
 
@@ -53,14 +53,20 @@ impl OptimizerOps for CudaKernels {
         }
     }
 
-    fn adamw(&self, step: AdamStep, segments: &CudaSegments, tally: &CudaTally, state: AdamState<'_, CudaBuffer>) {
-        let AdamState { gradients, exp_avg, exp_avg_sq, params, exact } = state;
+    fn adamw(
+        &self,
+        step: AdamStep,
+        segments: &CudaSegments,
+        accumulator: &CudaAccumulator,
+        state: AdamState<'_, CudaBuffer>,
+    ) {
+        let AdamState { gradients, exp_avg, exp_avg_sq, params, master } = state;
         let AdamStep { lr, beta1, beta2, eps, weight_decay, correction1, correction2_sqrt } = step;
         let constants = [lr, beta1, beta2, eps, weight_decay, correction1, correction2_sqrt];
         lock(&segments.feeder).send(&self.0.context, &constants.map(f32::to_bits), segments.step_at);
         let arguments = [
             params.pointer,
-            exact.map_or(0, |exact| exact.pointer),
+            master.map_or(0, |master| master.pointer),
             gradients.pointer,
             exp_avg.pointer,
             exp_avg_sq.pointer,
@@ -68,7 +74,7 @@ impl OptimizerOps for CudaKernels {
             segments.tiles_at,
             word(segments.tiles),
             segments.step_at,
-            tally.pointer,
+            accumulator.pointer,
         ];
         self.0.context.launch(self.0.optimizer.adamw, [segments.tiles, 1], THREADS, 0, &arguments);
     }

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use crate::cuda::attention;
 use crate::cuda::cudnn::Cudnn;
 use crate::cuda::device::{CudaKernels, LONGEST_NORM, PackedTables};
+use crate::cuda::graphs::CudaGraphs;
 use crate::cuda::modules::{Attention, attention_defines};
 use crate::cuda::plan;
-use crate::cuda::repeat::CudaRepeats;
 use crate::cuda::rows::{CudaRows, Grouping};
-use crate::cuda::state::CudaTally;
+use crate::cuda::state::CudaAccumulator;
 use crate::{Demands, DeviceError, Precision, Queue, Rows, Totals, Usage};
 
 impl Queue for CudaKernels {
     type Staged = CudaRows;
-    type Tally = CudaTally;
-    type Repeats = CudaRepeats;
+    type Accumulator = CudaAccumulator;
+    type Graphs = CudaGraphs;
 
     fn precision(&self) -> Precision {
         self.0.precision
@@ -78,24 +78,24 @@ impl Queue for CudaKernels {
         rows.weigh(weights, scale);
     }
 
-    fn repeat(&self, repeats: &mut CudaRepeats, rows: &CudaRows, same: u64, mut work: impl FnMut()) {
-        self.repeated(repeats, rows, same, &mut work);
+    fn replay(&self, graphs: &mut CudaGraphs, rows: &CudaRows, key: u64, mut work: impl FnMut()) {
+        self.replayed(graphs, rows, key, &mut work);
     }
 
-    fn tally(&self) -> CudaTally {
-        let pointer = self.0.context.alloc(CudaTally::BYTES);
-        let mut tally = CudaTally { device: Arc::clone(&self.0), pointer };
-        self.clear(&mut tally);
-        tally
+    fn accumulator(&self) -> CudaAccumulator {
+        let pointer = self.0.context.alloc(CudaAccumulator::BYTES);
+        let mut accumulator = CudaAccumulator { device: Arc::clone(&self.0), pointer };
+        self.clear(&mut accumulator);
+        accumulator
     }
 
-    fn clear(&self, tally: &mut CudaTally) {
-        self.0.context.zero(tally.pointer, CudaTally::BYTES);
+    fn clear(&self, accumulator: &mut CudaAccumulator) {
+        self.0.context.zero(accumulator.pointer, CudaAccumulator::BYTES);
     }
 
-    fn totals(&self, tally: &CudaTally) -> Totals {
+    fn totals(&self, accumulator: &CudaAccumulator) -> Totals {
         let mut sums = [0.0; 2];
-        self.0.context.read(tally.pointer, size_of_val(&sums), |_, bytes| {
+        self.0.context.read(accumulator.pointer, size_of_val(&sums), |_, bytes| {
             for (sum, &bytes) in sums.iter_mut().zip(bytes.as_chunks().0) {
                 *sum = f64::from_ne_bytes(bytes);
             }

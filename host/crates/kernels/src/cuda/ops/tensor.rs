@@ -4,9 +4,9 @@ use crate::cuda::blas::Operand;
 use crate::cuda::device::{CudaBuffer, CudaKernels, PackedTables, SUM_THREADS, THREADS};
 use crate::cuda::driver::{float, word};
 use crate::cuda::plan;
-use crate::cuda::plan::LossRoom;
+use crate::cuda::plan::LossScratch;
 use crate::cuda::rows::CudaRows;
-use crate::cuda::state::CudaTally;
+use crate::cuda::state::CudaAccumulator;
 use crate::operands::extent;
 use crate::{
     Activation, Attended, AttentionShape, Cache, CacheMut, DropoutKey, Gemm, Head, LayerAttention, LossGradients, Norm,
@@ -66,7 +66,7 @@ impl TensorOps for CudaKernels {
 
     fn embed_backward(&self, h: usize, rows: &CudaRows, dy: View<'_, CudaBuffer>, dtable: ViewMut<'_, CudaBuffer>) {
         let (device, tables) = (&*self.0, &rows.tables);
-        let partials = device.room(plan::embedding_bytes(tables.n, h));
+        let partials = device.scratch(plan::embedding_bytes(tables.n, h));
         let (dy, dtable) = (dy.pointer(tables.n * h), dtable.pointer(h));
         let (order, segments, count) = (rows.at(tables.order), rows.at(tables.segments), tables.segments.count);
         let arguments = [order, segments, dy, dtable, partials, word(count), word(h)];
@@ -131,7 +131,7 @@ impl TensorOps for CudaKernels {
         let device = &*self.0;
         let (n, h, len) = (norm.count(), norm.width, norm.extent());
         let blocks = plan::norm_blocks(n, h, device.multiprocessors());
-        let partial = if dw.is_some() { device.room(plan::norm_bytes(n, h, device.multiprocessors())) } else { 0 };
+        let partial = if dw.is_some() { device.scratch(plan::norm_bytes(n, h, device.multiprocessors())) } else { 0 };
         let Normed { x, w, r } = normed;
         let (x, w, r, dx) = (x.pointer(len), w.pointer(h), r.pointer(n), dx.pointer(len));
         let dy = dy.map_or(dx, |dy| dy.pointer(len));
@@ -156,7 +156,7 @@ impl TensorOps for CudaKernels {
         norms: ViewMut<'_, CudaBuffer>,
     ) {
         let len = rows * width;
-        let arguments = [w.pointer(len), exact(added, len), norms.pointer(rows), word(width)];
+        let arguments = [w.pointer(len), f32_pointer(added, len), norms.pointer(rows), word(width)];
         self.0.context.launch(self.0.direction.row_norms, [rows, 1], THREADS, 0, &arguments);
     }
 
@@ -169,7 +169,7 @@ impl TensorOps for CudaKernels {
         y: ViewMut<'_, CudaBuffer>,
     ) {
         let (len, Scaled { rows, width, stride, alpha }) = (scaled.extent(), scaled);
-        let (m, norms) = factors.map_or((0, 0), |(m, norms)| (exact(m, width), exact(norms, width)));
+        let (m, norms) = factors.map_or((0, 0), |(m, norms)| (f32_pointer(m, width), f32_pointer(norms, width)));
         let [alpha, beta] = [alpha, beta].map(float);
         let (z, y) = (z.pointer(len), y.pointer(len));
         let arguments = [z, m, norms, y, word(rows), word(width), word(stride), alpha, beta];
@@ -185,7 +185,7 @@ impl TensorOps for CudaKernels {
         (dm, beta): (ViewMut<'_, CudaBuffer>, f32),
     ) {
         let (len, Scaled { rows, width, stride, alpha }) = (scaled.extent(), scaled);
-        let (m, norms, dm) = (exact(m, width), exact(norms, width), dm.pointer(width));
+        let (m, norms, dm) = (f32_pointer(m, width), f32_pointer(norms, width), dm.pointer(width));
         let [alpha, beta] = [alpha, beta].map(float);
         let (dy, z) = (dy.pointer(len), z.pointer(len));
         let arguments = [dy, m, norms, z, dm, word(rows), word(width), word(stride), alpha, beta];
@@ -320,8 +320,8 @@ impl TensorOps for CudaKernels {
         let Head { width: h, vocabulary: v, cap } = head;
         let (device, tables) = (&*self.0, &rows.tables);
         let (n, context, kind) = (tables.n, &device.context, device.precision);
-        let room = LossRoom::new(n, tables.active.count, h, v, kind);
-        let base = device.room(room.bytes);
+        let scratch = LossScratch::new(n, tables.active.count, h, v, kind);
+        let base = device.scratch(scratch.bytes);
         let log_probs = log_probs.operand(n).pointer;
         context.zero(log_probs, n * size_of::<f32>());
         let (mut inputs, w) = (x.pointer(n * h), Operand { pointer: w.pointer(v * h), kind });
@@ -332,26 +332,26 @@ impl TensorOps for CudaKernels {
             None => (None, None),
         };
         let (row_bytes, whole) = (h * kind.bytes(), dx);
-        if room.gathers {
+        if scratch.gathers {
             // Rows that fill up have no target, and must be numbers all the same.
-            let source = std::mem::replace(&mut inputs, base + room.inputs as u64);
-            let arguments = [source, rows.at(tables.active), inputs, word(room.rows), word(n), word(h)];
-            device.by_groups(device.elementwise.gather_rows, room.rows, h, &arguments);
-            dx = dx.map(|_| base + room.gradients as u64);
+            let source = std::mem::replace(&mut inputs, base + scratch.inputs as u64);
+            let arguments = [source, rows.at(tables.active), inputs, word(scratch.rows), word(n), word(h)];
+            device.by_groups(device.elementwise.gather_rows, scratch.rows, h, &arguments);
+            dx = dx.map(|_| base + scratch.gradients as u64);
         }
-        if room.rows == 0
+        if scratch.rows == 0
             && let Some((dw, 0.0)) = dw
         {
             context.zero(dw.pointer, v * h * size_of::<f32>());
         }
         let (kept, threads) = if dx.is_some() { device.kept_logits(v) } else { (0, 1024) };
-        let logits = Operand { pointer: base + room.logits as u64, kind };
-        for first in (0..room.rows).step_by(room.chunk.max(1)) {
-            let count = room.chunk.min(room.rows - first);
+        let logits = Operand { pointer: base + scratch.logits as u64, kind };
+        for first in (0..scratch.rows).step_by(scratch.chunk.max(1)) {
+            let count = scratch.chunk.min(scratch.rows - first);
             let x = Operand { pointer: inputs + (first * row_bytes) as u64, kind };
-            let product = Gemm::new([count, v, h], (false, true), [h, h, room.stride], 0.0);
+            let product = Gemm::new([count, v, h], (false, true), [h, h, scratch.stride], 0.0);
             self.product(product, x, w, logits, logits);
-            let active = if room.gathers { rows.at(tables.active) + 4 * first as u64 } else { 0 };
+            let active = if scratch.gathers { rows.at(tables.active) + 4 * first as u64 } else { 0 };
             let arguments = [
                 logits.pointer,
                 active,
@@ -361,7 +361,7 @@ impl TensorOps for CudaKernels {
                 rows.at(tables.scale),
                 log_probs,
                 word(v),
-                word(room.stride),
+                word(scratch.stride),
                 word(kept),
                 u64::from(dx.is_some()),
                 float(cap.unwrap_or(0.0)),
@@ -370,33 +370,34 @@ impl TensorOps for CudaKernels {
             context.launch(device.loss.cross_entropy, [count, 1], threads, shared, &arguments);
             if let Some((dw, beta)) = dw {
                 let beta = if first == 0 { beta } else { 1.0 };
-                let product = Gemm::new([v, h, count], (true, false), [room.stride, h, h], beta);
+                let product = Gemm::new([v, h, count], (true, false), [scratch.stride, h, h], beta);
                 self.product(product, logits, x, dw, dw);
             }
             if let Some(dx) = dx {
                 let dx = Operand { pointer: dx + (first * row_bytes) as u64, kind };
-                let product = Gemm::new([count, h, v], (false, false), [room.stride, h, h], 0.0);
+                let product = Gemm::new([count, h, v], (false, false), [scratch.stride, h, h], 0.0);
                 self.product(product, logits, w, dx, dx);
             }
         }
-        if let (true, Some(whole), Some(dx)) = (room.gathers, whole, dx) {
+        if let (true, Some(whole), Some(dx)) = (scratch.gathers, whole, dx) {
             context.zero(whole, n * row_bytes);
-            let arguments = [dx, rows.at(tables.active), whole, word(room.rows), word(n), word(h)];
-            device.by_groups(device.elementwise.scatter_rows, room.rows, h, &arguments);
+            let arguments = [dx, rows.at(tables.active), whole, word(scratch.rows), word(n), word(h)];
+            device.by_groups(device.elementwise.scatter_rows, scratch.rows, h, &arguments);
         }
     }
 
-    fn add_loss(&self, rows: &CudaRows, log_probs: View<'_, CudaBuffer>, tally: &mut CudaTally) {
+    fn add_loss(&self, rows: &CudaRows, log_probs: View<'_, CudaBuffer>, accumulator: &mut CudaAccumulator) {
         let (device, tables) = (&*self.0, &rows.tables);
         let weights = tables.weights.map_or(0, |weights| rows.at(weights));
-        let arguments = [log_probs.pointer(tables.n), rows.at(tables.targets), weights, word(tables.n), tally.loss()];
+        let arguments =
+            [log_probs.pointer(tables.n), rows.at(tables.targets), weights, word(tables.n), accumulator.loss()];
         device.context.launch(device.loss.add_loss, [1, 1], 1024, 0, &arguments);
     }
 }
 
 /// The address of `len` elements that a kernel reads as f32.
-fn exact(view: View<'_, CudaBuffer>, len: usize) -> u64 {
-    assert_eq!(view.buffer.kind, Precision::F32, "an exact buffer");
+fn f32_pointer(view: View<'_, CudaBuffer>, len: usize) -> u64 {
+    assert_eq!(view.buffer.kind, Precision::F32, "an f32 buffer");
     view.pointer(len)
 }
 

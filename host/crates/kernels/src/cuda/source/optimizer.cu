@@ -4,7 +4,7 @@
 constexpr u32 GROUP = 8;
 
 // Sums that stay on the device.
-struct Tally {
+struct Accumulator {
     // Weighted sum of the losses.
     double loss;
     // Sum of the squares of the gradients.
@@ -87,12 +87,12 @@ KERNEL_BOUNDS(SUM_THREADS, 1) sum_of_squares_finish(const double* partial, u32 b
 // Makes the factor that keeps the gradients within `max_norm`, as torch's `clip_grad_norm_` does, and 1 without it.
 //
 // Block: 1 thread. Grid: 1. No dynamic shared memory.
-// tally Tally[1], max_norm (double), has_max
-KERNEL clip(Tally* tally, double max_norm, u32 has_max) {
-    const double squares = tally->squares;
-    tally->factor = has_max ? (float)fmin(max_norm / (sqrt(squares) + 1e-6), 1.0) : 1.0f;
+// accumulator Accumulator[1], max_norm (double), has_max
+KERNEL clip(Accumulator* accumulator, double max_norm, u32 has_max) {
+    const double squares = accumulator->squares;
+    accumulator->factor = has_max ? (float)fmin(max_norm / (sqrt(squares) + 1e-6), 1.0) : 1.0f;
     // The difference is NaN for what is not finite.
-    tally->finite = squares - squares == 0.0;
+    accumulator->finite = squares - squares == 0.0;
 }
 
 constexpr u32 ADAM_THREADS = 256;
@@ -124,18 +124,18 @@ DEVICE void update(const Rule& rule, float g, float& m, float& v, float& p) {
 // segment goes, where {s, t} is its entry of `tiles`. The host lists all tiles of all segments, once.
 //
 // Gradients, moments and master weights are indexed by the segment's gradient offset, params by its parameter offset. Where
-// `master` is given, it is updated and params are its rounded values; else params are. Nothing is changed where the tally is
-// not finite.
+// `master` is given, it is updated and params are its rounded values; else params are. Nothing is changed where the
+// accumulator is not finite.
 //
 // Block: 256. Grid: any; best is tile_count. No dynamic shared memory.
 // params real[], master float[] or null, gradients float[], exp_avg float[], exp_avg_sq float[], segments Segment[], tiles
-// uint2[tile_count], tile_count, step Step[1], tally Tally[1]
+// uint2[tile_count], tile_count, step Step[1], accumulator Accumulator[1]
 KERNEL_BOUNDS(ADAM_THREADS, 3)
 adamw(real* params, float* master, const float* gradients, float* exp_avg, float* exp_avg_sq, const Segment* segments,
-      const uint2* tiles, u32 tile_count, const Step* step, const Tally* tally) {
-    if (!tally->finite) return;
+      const uint2* tiles, u32 tile_count, const Step* step, const Accumulator* accumulator) {
+    if (!accumulator->finite) return;
     const Step now = *step;
-    const float factor = tally->factor;
+    const float factor = accumulator->factor;
     for (u32 tile = blockIdx.x; tile < tile_count; tile += gridDim.x) {
         const Segment segment = segments[tiles[tile].x];
         const u64 start = (u64)tiles[tile].y * TILE, rest = segment.len - start;
