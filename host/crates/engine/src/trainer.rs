@@ -98,15 +98,16 @@ impl<K: Kernels> TrainPass<'_, K> {
         if weights.len() != tokens {
             return Err(EngineError::Batch { reason: format!("{tokens} tokens but {} weights", weights.len()) });
         }
-        let Trainer { model, layout, gradients, adapter_gradients, workspace, .. } = self.trainer;
+        let Trainer { model, layout, gradients, adapter_gradients, has_gradients, workspace, .. } = self.trainer;
         let mut grads = Grads {
             layout,
             weights: gradients,
             adapter: adapter_gradients.as_mut(),
-            beta: if self.dropout.micro_batch == 0 { 0.0 } else { 1.0 },
+            beta: if *has_gradients { 1.0 } else { 0.0 },
         };
         let (model, dropout) = (&*model, Some(self.dropout));
         model.kernels.within(|| model.backward_pass(workspace, weights, scale as f32, dropout, &mut grads));
+        *has_gradients = true;
         Ok(model.kernels.check()?)
     }
 }
@@ -121,6 +122,8 @@ pub struct Trainer<K: Kernels = CpuKernels> {
     gradients: K::Buffer,
     /// Gradients of the adapter.
     adapter_gradients: Option<K::Buffer>,
+    /// Some of the step are kept; what is there is of an earlier step otherwise.
+    has_gradients: bool,
     /// A group each of the arenas that have something to train: the model's, the adapter's.
     optimizer: AdamW<K>,
     workspace: Workspace<K>,
@@ -206,6 +209,7 @@ impl<K: Kernels> Trainer<K> {
         Ok(Self {
             gradients: kernels.alloc(Format::F32, layout.len),
             adapter_gradients: model.lora.as_ref().map(|lora| kernels.alloc(Format::F32, lora.len())),
+            has_gradients: false,
             optimizer: AdamW::new(kernels, options.adamw, &groups),
             workspace: Workspace::new(recompute),
             evaluation: Workspace::new(Recompute::none(&model.config)),
@@ -257,12 +261,12 @@ impl<K: Kernels> Trainer<K> {
     /// # Errors
     /// [`EngineError::Batch`] for a batch that does not fit together, [`EngineError::Device`] for a device that fails.
     pub fn forward_backward(&mut self, batch: &Batch, scale: f64, micro_batch: u32) -> Result<(), EngineError> {
-        let dropout = DropoutPass { seed: self.options.seed, step: self.optimizer.steps, micro_batch };
+        let dropout = self.begin(micro_batch);
         let mut grads = Grads {
             layout: &self.layout,
             weights: &mut self.gradients,
             adapter: self.adapter_gradients.as_mut(),
-            beta: if micro_batch == 0 { 0.0 } else { 1.0 },
+            beta: if self.has_gradients { 1.0 } else { 0.0 },
         };
         let (model, workspace, accumulator) = (&self.model, &mut self.workspace, &mut self.accumulator);
         model.kernels.within(|| {
@@ -271,6 +275,7 @@ impl<K: Kernels> Trainer<K> {
             }
             model.loss_and_gradients(workspace, batch, scale as f32, Some(dropout), &mut grads, accumulator)
         })?;
+        self.has_gradients = true;
         Ok(self.model.kernels.check()?)
     }
 
@@ -280,7 +285,7 @@ impl<K: Kernels> Trainer<K> {
     /// # Errors
     /// [`EngineError::Batch`] for a batch that does not fit together, [`EngineError::Device`] for a device that fails.
     pub fn forward(&mut self, batch: &Batch, micro_batch: u32) -> Result<TrainPass<'_, K>, EngineError> {
-        let dropout = DropoutPass { seed: self.options.seed, step: self.optimizer.steps, micro_batch };
+        let dropout = self.begin(micro_batch);
         let (model, workspace, accumulator) = (&self.model, &mut self.workspace, &mut self.accumulator);
         let log_probs = model.kernels.within(|| {
             if micro_batch == 0 {
@@ -306,6 +311,12 @@ impl<K: Kernels> Trainer<K> {
         })?;
         self.model.kernels.check()?;
         Ok(log_probs)
+    }
+
+    /// What a micro-batch drops. The first of a step forgets the gradients of the step before.
+    fn begin(&mut self, micro_batch: u32) -> DropoutPass {
+        self.has_gradients &= micro_batch > 0;
+        DropoutPass { seed: self.options.seed, step: self.optimizer.steps, micro_batch }
     }
 
     /// Sum over the targets of the step's micro-batches so far of weight times negative log-likelihood, in nats. Waits for
@@ -362,9 +373,12 @@ impl<K: Kernels> Trainer<K> {
     /// Waits for the device.
     ///
     /// # Errors
-    /// [`EngineError::NonFiniteGradient`] names the tensors, [`EngineError::Device`] tells of a device that fails; nothing
-    /// is changed then.
+    /// [`EngineError::NonFiniteGradient`] names the tensors, [`EngineError::NothingToLearn`] says that none were kept,
+    /// [`EngineError::Device`] tells of a device that fails; nothing is changed then.
     pub fn apply(&mut self, lr: f64, max_grad_norm: Option<f64>) -> Result<StepStats, EngineError> {
+        if !self.has_gradients {
+            return Err(EngineError::NothingToLearn);
+        }
         let Self { model, layout, gradients, adapter_gradients, optimizer, accumulator, .. } = self;
         let Model { kernels, params, master, lora, .. } = model;
         let master = master.as_mut().map(|master| &mut master.buffer);

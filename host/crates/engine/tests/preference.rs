@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use engine::objective::{Accumulated, accumulate};
-use engine::{Batch, Cpo, CpoLoss, IGNORE, Objective, PairLoss, Pairs, Preference, Trainer};
+use engine::{Batch, Cpo, CpoLoss, EngineError, IGNORE, Objective, PairLoss, Pairs, Preference, Trainer};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use trl::{distance, floats, integers, trainer};
@@ -189,6 +189,27 @@ fn pairs_count_the_same_however_they_are_divided() {
         for weight in ["lm_head.weight", "model.layers.0.self_attn.q_proj.weight"] {
             let off = distance(&parts.gradient(weight).unwrap(), &whole.gradient(weight).unwrap());
             assert!(off <= 1e-5, "{name}: {weight} is {off:e} off");
+        }
+    });
+}
+
+#[test]
+fn a_pass_without_its_second_half_leaves_nothing_behind() {
+    with_fixture(|tensors, name, _| {
+        if name != "sigmoid" {
+            return;
+        }
+        let batch = Rows::read(tensors).pairs.batch;
+        let (mut plain, mut other) = (trainer(), trainer());
+        assert!(matches!(plain.apply(1e-3, None), Err(EngineError::NothingToLearn)));
+        plain.forward_backward(&batch, 1.0, 0).unwrap();
+        // A step whose gradients are not those of the next.
+        other.forward_backward(&batch, 3.0, 0).unwrap();
+        drop(other.forward(&batch, 0).unwrap());
+        assert!(matches!(other.apply(1e-3, None), Err(EngineError::NothingToLearn)));
+        other.forward_backward(&batch, 1.0, 1).unwrap();
+        for weight in ["lm_head.weight", "model.layers.0.self_attn.q_proj.weight"] {
+            assert!(plain.gradient(weight) == other.gradient(weight), "{weight}");
         }
     });
 }
