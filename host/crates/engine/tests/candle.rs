@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::{D, DType, Device, Result, Tensor, Var};
+use candle_core::backprop::GradStore;
+use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::ops::{log_softmax, rms_norm_slow, softmax};
 use candle_nn::rotary_emb::rope_slow;
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
@@ -14,7 +15,7 @@ use engine::optim::AdamWConfig;
 use engine::weights::WeightSource;
 use engine::{Batch, CrossEntropy, IGNORE, Trainable, Trainer, TrainerOptions};
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
+use proptest::test_runner::{RngSeed, TestCaseError};
 
 // An epsilon above what gradients in f32 are off by: where one is almost zero, its sign decides the step.
 const ADAMW: AdamWConfig = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-3, weight_decay: 0.1 };
@@ -37,7 +38,7 @@ impl Candle<'_> {
     }
 
     /// Logits `[tokens, vocabulary]` of one document.
-    fn logits(&self, ids: &[u32]) -> Result<Tensor> {
+    fn logits(&self, ids: &[u32]) -> candle_core::Result<Tensor> {
         let config = self.config;
         let (tokens, head_dim) = (ids.len(), config.head_dim);
         let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
@@ -85,7 +86,7 @@ impl Candle<'_> {
     }
 
     /// For each document, the sum over its targets of weight times log-probability.
-    fn documents(&self, batch: &Batch) -> Result<Vec<Tensor>> {
+    fn documents(&self, batch: &Batch) -> candle_core::Result<Vec<Tensor>> {
         let mut from = 0;
         let sum = |&length: &u32| {
             let document = from..from + length as usize;
@@ -101,8 +102,20 @@ impl Candle<'_> {
         batch.doc_lens.iter().map(sum).collect()
     }
 
+    /// Holds a trainer's gradients against candle's, whose length is returned.
+    fn compare(&self, trainer: &Trainer, gradients: &GradStore) -> Result<f64, TestCaseError> {
+        let slope = |var: &Var| gradients.get(var).map_or_else(|| vec![0.0; var.elem_count()], values);
+        let slopes: Vec<(&String, Vec<f64>)> = self.vars.iter().map(|(name, var)| (name, slope(var))).collect();
+        let norm = length(slopes.iter().flat_map(|(_, slope)| slope.iter().copied()));
+        for (name, expected) in &slopes {
+            let off = distance(&trainer.gradient(name).unwrap(), expected, norm);
+            prop_assert!(off < 1e-3, "the gradient of {name} is off by {off:e}");
+        }
+        Ok(norm)
+    }
+
     /// Sum over the targets of weight times negative log-likelihood.
-    fn loss(&self, batch: &Batch) -> Result<Tensor> {
+    fn loss(&self, batch: &Batch) -> candle_core::Result<Tensor> {
         let zero = Tensor::zeros((), DType::F64, &Device::Cpu)?;
         self.documents(batch)?.iter().try_fold(zero, |sum, document| sum - document)
     }
@@ -285,16 +298,7 @@ proptest! {
             trainer.forward_backward(&batch, scale, 0).unwrap();
             let expected: f64 = loss.to_scalar().unwrap();
             prop_assert!((trainer.loss_sum() / expected - 1.0).abs() < 1e-5, "loss {} {expected}", trainer.loss_sum());
-            let slopes: Vec<(&str, Vec<f64>)> = candle
-                .vars
-                .iter()
-                .map(|(name, var)| (&**name, gradients.get(var).map_or_else(|| vec![0.0; var.elem_count()], values)))
-                .collect();
-            let norm = length(slopes.iter().flat_map(|(_, slope)| slope.iter().copied()));
-            for (name, expected) in &slopes {
-                let off = distance(&trainer.gradient(name).unwrap(), expected, norm);
-                prop_assert!(off < 1e-3, "step {step}: the gradient of {name} is off by {off:e}");
-            }
+            let norm = candle.compare(&trainer, &gradients)?;
             let clip = (MAX_GRAD_NORM / (norm + 1e-6)).min(1.0);
             for var in candle.vars.values() {
                 if let Some(gradient) = gradients.remove(var) {
@@ -330,16 +334,7 @@ proptest! {
         let expected: f64 = expected.to_scalar().unwrap();
         prop_assert!(found.learns);
         prop_assert!((found.loss - expected).abs() < 1e-5 * expected.max(1.0), "loss {} {expected}", found.loss);
-        let slopes: Vec<(&str, Vec<f64>)> = candle
-            .vars
-            .iter()
-            .map(|(name, var)| (&**name, gradients.get(var).map_or_else(|| vec![0.0; var.elem_count()], values)))
-            .collect();
-        let norm = length(slopes.iter().flat_map(|(_, slope)| slope.iter().copied()));
-        for (name, expected) in &slopes {
-            let off = distance(&trainer.gradient(name).unwrap(), expected, norm);
-            prop_assert!(off < 1e-3, "the gradient of {name} is off by {off:e}");
-        }
+        candle.compare(&trainer, &gradients)?;
     }
 
     #[test]
