@@ -49,12 +49,9 @@ pub fn train_step<K: Kernels, O: Objective>(
 pub fn longest_context<B: AsRef<Batch>>(micro_batches: &[B]) -> usize {
     let mut longest = 0;
     for batch in micro_batches.iter().map(AsRef::as_ref) {
-        let mut start = 0;
-        for &length in &batch.doc_lens {
-            let end = start + length as usize;
-            let last = batch.targets[start..end].iter().rposition(|&target| target != engine::IGNORE);
+        for document in batch.documents() {
+            let last = batch.targets[document].iter().rposition(|&target| target != engine::IGNORE);
             longest = longest.max(last.map_or(0, |last| last + 1));
-            start = end;
         }
     }
     longest

@@ -1,5 +1,7 @@
 //! What a forward pass takes.
 
+use std::ops::Range;
+
 use crate::{EngineError, IGNORE};
 
 /// Documents put end to end. Attention stays inside each document and positions restart at each, so the result is the
@@ -23,6 +25,20 @@ impl AsRef<Batch> for Batch {
 }
 
 impl Batch {
+    /// The positions of each document.
+    pub fn documents(&self) -> impl Iterator<Item = Range<usize>> {
+        let mut from = 0;
+        self.doc_lens.iter().map(move |&length| {
+            from += length as usize;
+            from - length as usize..from
+        })
+    }
+
+    /// The positions of each document that have a target.
+    pub fn learned(&self) -> impl Iterator<Item = Vec<usize>> {
+        self.documents().map(|document| document.filter(|&index| self.targets[index] != IGNORE).collect())
+    }
+
     /// How much its targets weigh: their number, or the sum of their weights.
     pub fn target_weight(&self) -> f64 {
         let is_target = |&(_, &target): &(usize, &u32)| target != IGNORE;

@@ -149,8 +149,25 @@ fn a_group_without_advantages_learns_nothing() {
     with_fixture(|tensors, name, case| {
         let mut trainer = trainer();
         let rollouts = Rollouts { advantages: vec![0.0; 4], reference: None, ..rollouts(tensors, case, 0..4) };
-        let found = accumulate(&mut trainer, &case.objective(), &[rollouts]).unwrap();
+        let objective = Grpo { beta: 0.0, ..case.objective() };
+        let found = accumulate(&mut trainer, &objective, &[rollouts]).unwrap();
         assert!(!found.learns && found.loss == 0.0, "{name}");
         assert!(trainer.gradient_report().iter().all(|report| report.norm == 0.0), "{name}");
+    });
+}
+
+#[test]
+fn what_does_not_fit_a_batch_is_named() {
+    with_fixture(|tensors, name, case| {
+        let whole = || rollouts(tensors, case, 0..4);
+        let refused = |rollouts: Rollouts, words: &str| {
+            let error = accumulate(&mut trainer(), &case.objective(), &[rollouts]).unwrap_err().to_string();
+            assert!(error.contains(words), "{name}: {error}");
+        };
+        refused(Rollouts { advantages: vec![1.0; 3], ..whole() }, "4 documents but 3 advantages");
+        refused(Rollouts { old: Some(vec![0.0; 2]), ..whole() }, "tokens but 2 log-probabilities");
+        if case.beta > 0.0 {
+            refused(Rollouts { reference: None, ..whole() }, "no log-probabilities of the reference");
+        }
     });
 }

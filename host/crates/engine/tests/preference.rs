@@ -213,3 +213,20 @@ fn a_pass_without_its_second_half_leaves_nothing_behind() {
         }
     });
 }
+
+#[test]
+fn what_does_not_fit_a_batch_is_named() {
+    with_fixture(|tensors, name, case| {
+        let pairs = Rows::read(tensors).pairs;
+        let refused = |pairs: &Pairs, words: &str| {
+            let error = accumulate(&mut trainer(), &case.objective(), std::slice::from_ref(pairs)).unwrap_err();
+            assert!(error.to_string().contains(words), "{name}: {error}");
+        };
+        if name == "sigmoid" {
+            refused(&Pairs { reference: Vec::new(), ..pairs.clone() }, "the reference has 0");
+            let lens = [&pairs.batch.doc_lens[..4], &[pairs.batch.doc_lens[4] + pairs.batch.doc_lens[5]]].concat();
+            let batch = Batch { doc_lens: lens, ..pairs.batch.clone() };
+            refused(&Pairs { batch, ..pairs }, "5 documents are not pairs");
+        }
+    });
+}

@@ -1,8 +1,9 @@
 //! Preferences without a reference: CPO (Xu et al., "Contrastive preference optimization") and SimPO (Meng et al., "Simple
 //! preference optimization with a reference-free reward"), as TRL's `CPOTrainer` computes them.
 
-use super::pairs::{Pairs, answers, log_sigmoid, scale, share, sigmoid, tell};
+use super::pairs::{Pairs, answers, log_sigmoid, scale, share, sigmoid, tell, validate};
 use super::{Metrics, Objective};
+use crate::EngineError;
 
 /// A loss of the difference between the answers of a pair.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,6 +57,10 @@ impl Cpo {
 
 impl Objective for Cpo {
     type Batch = Pairs;
+
+    fn validate(&self, pairs: &Pairs) -> Result<(), EngineError> {
+        validate(pairs)
+    }
 
     fn scale(&self, micro_batches: &[Pairs]) -> Option<f64> {
         scale(micro_batches)

@@ -3,7 +3,7 @@
 //! that sampled them.
 
 use super::{Metrics, Objective};
-use crate::{Batch, IGNORE};
+use crate::{Batch, EngineError, IGNORE};
 
 /// Sampled texts, a document each behind its prompt; the targets are what the model wrote.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -77,14 +77,14 @@ struct Text<'a> {
     /// Positions of its targets.
     targets: &'a [usize],
     advantage: f64,
-    /// Logarithm of each target's ratio, or of the text's alone.
-    log_ratios: Vec<f64>,
+    /// Of each target, or the text's alone.
+    ratios: Vec<f64>,
 }
 
 impl Text<'_> {
-    /// The logarithm of the ratio of the target with this number.
-    fn log_ratio(&self, target: usize) -> f64 {
-        self.log_ratios[target.min(self.log_ratios.len() - 1)]
+    /// That of the target with this number.
+    fn ratio(&self, target: usize) -> f64 {
+        self.ratios[target.min(self.ratios.len() - 1)]
     }
 }
 
@@ -120,7 +120,7 @@ impl Grpo {
         if self.corrects_divergence {
             let mean = all.iter().map(|(own, _)| own).sum::<f64>() / all.len() as f64;
             for (target, (own, slope)) in all.iter_mut().enumerate() {
-                let ratio = text.log_ratio(target).exp();
+                let ratio = text.ratio(target);
                 let moved = if self.ratio == Ratio::Token { *own } else { mean };
                 (*own, *slope) = (ratio * *own, ratio * (*slope + moved));
             }
@@ -132,8 +132,7 @@ impl Grpo {
     }
 
     fn tell(&self, text: &Text<'_>, metrics: &mut Metrics) {
-        for &log_ratio in &text.log_ratios {
-            let ratio = log_ratio.exp();
+        for &ratio in &text.ratios {
             let is_high = text.advantage > 0.0;
             let mut tell = |name, is_it: bool| metrics.add(name, f64::from(u8::from(is_it)));
             if self.loss == GrpoLoss::Cispo {
@@ -149,19 +148,24 @@ impl Grpo {
     }
 }
 
-/// The positions of targets of each document.
-fn targets(batch: &Batch) -> Vec<Vec<usize>> {
-    let mut from = 0;
-    let of_document = |&length: &u32| {
-        let document = from..from + length as usize;
-        from = document.end;
-        document.filter(|&index| batch.targets[index] != IGNORE).collect()
-    };
-    batch.doc_lens.iter().map(of_document).collect()
-}
-
 impl Objective for Grpo {
     type Batch = Rollouts;
+
+    fn validate(&self, rollouts: &Rollouts) -> Result<(), EngineError> {
+        let wrong = |reason: String| Err(EngineError::Batch { reason });
+        let Rollouts { batch, advantages, old, reference } = rollouts;
+        let (documents, tokens) = (batch.doc_lens.len(), batch.ids.len());
+        if advantages.len() != documents {
+            return wrong(format!("{documents} documents but {} advantages", advantages.len()));
+        }
+        if self.beta > 0.0 && reference.is_none() {
+            return wrong("it has no log-probabilities of the reference".into());
+        }
+        match [old, reference].into_iter().flatten().find(|known| known.len() != tokens) {
+            Some(known) => wrong(format!("{tokens} tokens but {} log-probabilities", known.len())),
+            None => Ok(()),
+        }
+    }
 
     fn scale(&self, micro_batches: &[Rollouts]) -> Option<f64> {
         let texts: usize = micro_batches.iter().map(|rollouts| rollouts.batch.doc_lens.len()).sum();
@@ -178,7 +182,7 @@ impl Objective for Grpo {
     }
 
     fn loss(&self, rollouts: &Rollouts, log_probs: &[f32], weights: &mut [f32], metrics: &mut Metrics) -> f64 {
-        let all = targets(&rollouts.batch);
+        let all: Vec<Vec<usize>> = rollouts.batch.learned().collect();
         let in_batch: usize = all.iter().map(Vec::len).sum();
         let log_ratio = |index: usize| match &rollouts.old {
             Some(old) => f64::from(log_probs[index]) - f64::from(old[index]),
@@ -187,31 +191,25 @@ impl Objective for Grpo {
         let mut loss = 0.0;
         for (targets, &advantage) in all.iter().zip(&rollouts.advantages).filter(|(targets, _)| !targets.is_empty()) {
             let of_tokens = targets.iter().map(|&index| log_ratio(index));
-            let log_ratios = match self.ratio {
-                Ratio::Token => of_tokens.collect(),
-                Ratio::Sequence => vec![of_tokens.sum::<f64>() / targets.len() as f64],
+            let ratios = match self.ratio {
+                Ratio::Token => of_tokens.map(f64::exp).collect(),
+                Ratio::Sequence => vec![(of_tokens.sum::<f64>() / targets.len() as f64).exp()],
             };
-            let text = Text { targets, advantage, log_ratios };
+            let text = Text { targets, advantage, ratios };
             let share = match self.loss {
                 GrpoLoss::Grpo => 1.0 / targets.len() as f64,
                 GrpoLoss::Bnpo => 1.0 / in_batch as f64,
                 GrpoLoss::DrGrpo { .. } | GrpoLoss::Dapo | GrpoLoss::Cispo => 1.0,
             };
-            // A text's ratio depends on each of its tokens by one part, and stands in the loss of each of them.
-            let slopes: Vec<f64> = (text.targets.iter().enumerate())
-                .map(|(target, &index)| {
-                    let ratio = text.log_ratio(target).exp();
-                    let (own, slope) = self.surrogate(ratio, advantage, f64::from(log_probs[index]));
-                    loss += share * own;
-                    slope
-                })
-                .collect();
             let of_reference = rollouts.reference.as_ref().filter(|_| self.beta > 0.0);
-            let divergence = of_reference.map(|reference| self.divergence(&text, log_probs, reference, metrics));
-            for (target, (&index, slope)) in text.targets.iter().zip(slopes).enumerate() {
-                let (own, of_own) = divergence.as_ref().map_or((0.0, 0.0), |all| all[target]);
-                loss += share * self.beta * own;
-                weights[index] = -(share * (slope + self.beta * of_own)) as f32;
+            let divergences = of_reference.map(|reference| self.divergence(&text, log_probs, reference, metrics));
+            // A text's ratio depends on each of its tokens by one part, and stands in the loss of each of them.
+            for (target, &index) in targets.iter().enumerate() {
+                let log_prob = f64::from(log_probs[index]);
+                let (own, slope) = self.surrogate(text.ratio(target), advantage, log_prob);
+                let (divergence, of_divergence) = divergences.as_ref().map_or((0.0, 0.0), |all| all[target]);
+                loss += share * (own + self.beta * divergence);
+                weights[index] = -(share * (slope + self.beta * of_divergence)) as f32;
             }
             self.tell(&text, metrics);
         }

@@ -22,6 +22,14 @@ pub trait Objective {
     /// Documents with their targets, and what else the loss depends on.
     type Batch: AsRef<Batch>;
 
+    /// Checks that what a micro-batch holds beside its documents fits them.
+    ///
+    /// # Errors
+    /// [`EngineError::Batch`] names what does not fit.
+    fn validate(&self, _batch: &Self::Batch) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     /// The factor that makes the sum of the micro-batches' losses the loss of the step; none where the step has nothing to
     /// learn.
     fn scale(&self, micro_batches: &[Self::Batch]) -> Option<f64>;
@@ -78,6 +86,9 @@ pub fn accumulate<K: Kernels, O: Objective>(
     objective: &O,
     micro_batches: &[O::Batch],
 ) -> Result<Accumulated, EngineError> {
+    for batch in micro_batches {
+        objective.validate(batch)?;
+    }
     let scale = objective.scale(micro_batches).ok_or(EngineError::NothingToLearn)?;
     if objective.is_linear() {
         for (index, batch) in micro_batches.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! Documents in pairs, and what losses over them share.
 
 use super::Metrics;
-use crate::{Batch, IGNORE};
+use crate::{Batch, EngineError};
 
 /// Documents in pairs, a chosen answer and then the rejected one, each behind its prompt; the targets are the answers.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -51,15 +51,11 @@ impl Answer {
 
 /// The chosen and the rejected answer of each pair.
 pub(super) fn answers(batch: &Batch, log_probs: &[f32]) -> Vec<[Answer; 2]> {
-    let mut from = 0;
-    let answer = |&length: &u32| {
-        let document = from..from + length as usize;
-        from = document.end;
-        let targets: Vec<usize> = document.filter(|&index| batch.targets[index] != IGNORE).collect();
+    let answer = |targets: Vec<usize>| {
         let log_prob = targets.iter().map(|&index| f64::from(log_probs[index])).sum();
         Answer { targets, log_prob }
     };
-    let all: Vec<Answer> = batch.doc_lens.iter().map(answer).collect();
+    let all: Vec<Answer> = batch.learned().map(answer).collect();
     all.as_chunks().0.to_vec()
 }
 
@@ -74,6 +70,14 @@ pub(super) fn share(answers: &[[Answer; 2]]) -> f64 {
 pub(super) fn scale(micro_batches: &[Pairs]) -> Option<f64> {
     let pairs: usize = micro_batches.iter().map(|pairs| pairs.batch.doc_lens.len() / 2).sum();
     (pairs > 0).then(|| 1.0 / pairs as f64)
+}
+
+/// That documents come in pairs.
+pub(super) fn validate(pairs: &Pairs) -> Result<(), EngineError> {
+    match pairs.batch.doc_lens.len() {
+        count if count % 2 == 0 => Ok(()),
+        count => Err(EngineError::Batch { reason: format!("{count} documents are not pairs") }),
+    }
 }
 
 /// What TRL tells of a pair.

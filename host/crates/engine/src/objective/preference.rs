@@ -1,8 +1,9 @@
 //! Preferences: of two answers to one prompt the chosen one is to become likelier than the rejected one, measured from a
 //! reference. The losses are those of TRL's `DPOTrainer`, by its names (`dpo_loss_type`), of the papers named at each.
 
-use super::pairs::{Pairs, answers, log_sigmoid, scale, share, sigmoid, tell};
+use super::pairs::{Pairs, answers, log_sigmoid, scale, share, sigmoid, tell, validate};
 use super::{Metrics, Objective};
+use crate::EngineError;
 
 /// A loss over pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,6 +187,15 @@ impl Preference {
 
 impl Objective for Preference {
     type Batch = Pairs;
+
+    fn validate(&self, pairs: &Pairs) -> Result<(), EngineError> {
+        validate(pairs)?;
+        let (documents, known) = (pairs.batch.doc_lens.len(), pairs.reference.len());
+        if documents == known {
+            return Ok(());
+        }
+        Err(EngineError::Batch { reason: format!("{documents} documents, but the reference has {known}") })
+    }
 
     fn scale(&self, micro_batches: &[Pairs]) -> Option<f64> {
         scale(micro_batches)
