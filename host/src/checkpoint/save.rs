@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::directory::PendingDirectory;
 use super::{CheckpointError, export};
+use crate::data::batches::KeptFile;
 use crate::data::cursor::Position;
 use crate::diagnostic::Failure;
 
@@ -47,16 +48,21 @@ pub struct TrainerState {
     pub tokens: u64,
 }
 
-/// Saves a checkpoint; it is complete when this returns, and absent otherwise.
+/// Saves a checkpoint; it is complete when this returns, and absent otherwise. `kept` is what the source of steps needs beside
+/// its position.
 pub fn save<K: Kernels>(
     target: &Path,
     trainer: &Trainer<K>,
     state: &TrainerState,
     files: &export::ModelFiles<'_>,
+    kept: &[KeptFile],
 ) -> Result<(), Failure> {
     let pending = PendingDirectory::create(target)?;
     files.write(trainer.model(), pending.path())?;
     write_moments(&pending.path().join(OPTIMIZER_FILE), trainer)?;
+    for KeptFile { name, bytes } in kept {
+        pending.write(name, bytes)?;
+    }
     let text = serde_json::to_string_pretty(state).expect("a state is plain data");
     pending.write(STATE_FILE, text.as_bytes())?;
     pending.publish()?;

@@ -3,15 +3,16 @@
 use std::ops::Range;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::ready::ready;
 use super::{ConfigArgs, say};
 use crate::author::replay::{self, Keep};
 use crate::check::ready::Ready;
 use crate::check::selection;
-use crate::data::dataset::{Example, LeftOut, Origin};
+use crate::data::dataset::{Example, LeftOut, Origin, Written};
 use crate::data::packing::plan_epoch;
+use crate::data::tokenize::TokenSample;
 use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::{ExitStatus, Failure};
 use crate::report::progress::whole;
@@ -52,10 +53,15 @@ pub(super) fn run(args: &PreprocessArgs) -> Result<ExitStatus, Failure> {
             Output::Json => emit("sample", sample(index, example, origin)),
             Output::Human => {
                 let mut text = Safe::text(&heading(index, &plan, example, origin));
-                if args.tokens {
-                    token_lines(&mut text, example, origin, &model.tokenizer);
-                } else {
-                    run_lines(&mut text, example, origin, &model.tokenizer);
+                for (name, tokens, written) in documents(example, origin) {
+                    if let Some(name) = name {
+                        text.push(&Safe::text(&format!("{name}\n")));
+                    }
+                    if args.tokens {
+                        token_lines(&mut text, tokens, written, &model.tokenizer);
+                    } else {
+                        run_lines(&mut text, tokens, written, &model.tokenizer);
+                    }
                 }
                 text.push(&Safe::text("\n"));
                 print(&text)?;
@@ -66,8 +72,35 @@ pub(super) fn run(args: &PreprocessArgs) -> Result<ExitStatus, Failure> {
     Ok(ExitStatus::Done)
 }
 
-fn sample(index: usize, example: &Example, origin: &Origin) -> serde_json::Value {
-    let tokens = &example.tokens;
+/// The texts of a sample; those of a pair have names.
+fn documents<'a>(
+    example: &'a Example,
+    origin: &'a Origin,
+) -> impl Iterator<Item = (Option<&'static str>, &'a TokenSample, &'a Written)> {
+    let rejected = example.rejected.as_ref().zip(origin.rejected.as_ref());
+    let name = rejected.map(|_| "chosen");
+    let first = (name, &example.tokens, &origin.written);
+    std::iter::once(first).chain(rejected.map(|(tokens, written)| (Some("rejected"), tokens, written)))
+}
+
+fn sample(index: usize, example: &Example, origin: &Origin) -> Value {
+    let mut fields = json!({ "index": index, "position": origin.position });
+    for (name, tokens, written) in documents(example, origin) {
+        let document = document(tokens, written);
+        match (name, document) {
+            (Some(name), document) => fields[name] = document,
+            (None, Value::Object(document)) => {
+                for (key, value) in document {
+                    fields[key] = value;
+                }
+            }
+            (None, _) => {}
+        }
+    }
+    fields
+}
+
+fn document(tokens: &TokenSample, written: &Written) -> Value {
     let labels: Vec<i64> = tokens
         .ids
         .iter()
@@ -75,11 +108,9 @@ fn sample(index: usize, example: &Example, origin: &Origin) -> serde_json::Value
         .map(|(&id, &learned)| if learned { id.into() } else { MASKED })
         .collect();
     let mut fields = json!({
-        "index": index,
-        "position": origin.position,
         "tokens": tokens.ids.len(),
         "trained_tokens": tokens.trained_tokens(),
-        "text": origin.text,
+        "text": written.text,
         "input_ids": tokens.ids,
         "labels": labels,
     });
@@ -90,7 +121,7 @@ fn sample(index: usize, example: &Example, origin: &Origin) -> serde_json::Value
 }
 
 fn heading(index: usize, plan: &Plan, example: &Example, origin: &Origin) -> String {
-    let (tokens, learned) = (example.tokens.ids.len(), example.tokens.trained_tokens());
+    let (tokens, learned) = (example.tokens(), example.trained_tokens());
     let all = plan.data.train.len();
     let position = &origin.position;
     format!("sample {} of {all}: {position}; {tokens} tokens, {learned} learned\n", index + 1)
@@ -103,8 +134,7 @@ struct Stretch {
     weight: f32,
 }
 
-fn stretches(example: &Example) -> Vec<Stretch> {
-    let tokens = &example.tokens;
+fn stretches(tokens: &TokenSample) -> Vec<Stretch> {
     let weight = |index: usize| tokens.weights.as_ref().map_or(1.0, |weights| weights[index]);
     // The first token has nothing before it that it could be predicted from.
     let learned = |index: usize| index > 0 && tokens.trained[index];
@@ -121,14 +151,14 @@ fn stretches(example: &Example) -> Vec<Stretch> {
 }
 
 /// The text, line by line, with a mark in front of what is learned.
-fn run_lines(out: &mut Safe, example: &Example, origin: &Origin, tokenizer: &Tokenizer) {
-    for stretch in stretches(example) {
+fn run_lines(out: &mut Safe, tokens: &TokenSample, written: &Written, tokenizer: &Tokenizer) {
+    for stretch in stretches(tokens) {
         let label = match (stretch.learned, stretch.weight.to_bits() == 1.0_f32.to_bits()) {
             (true, true) => "learned".to_owned(),
             (true, false) => format!("x {}", stretch.weight),
             (false, _) => String::new(),
         };
-        let text = text_of(&stretch.tokens, example, origin, tokenizer);
+        let text = text_of(&stretch.tokens, tokens, written, tokenizer);
         let lines: Vec<&str> = text.split_inclusive('\n').collect();
         for line in lines {
             let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\u{21b5}"));
@@ -137,32 +167,32 @@ fn run_lines(out: &mut Safe, example: &Example, origin: &Origin, tokenizer: &Tok
     }
 }
 
-fn token_lines(out: &mut Safe, example: &Example, origin: &Origin, tokenizer: &Tokenizer) {
-    for stretch in stretches(example) {
+fn token_lines(out: &mut Safe, tokens: &TokenSample, written: &Written, tokenizer: &Tokenizer) {
+    for stretch in stretches(tokens) {
         for index in stretch.tokens.clone() {
             let label = if stretch.learned { "learned" } else { "" };
-            let text = text_of(&(index..index + 1), example, origin, tokenizer).replace('\n', "\u{21b5}");
-            let start = format!("{label:>9} | {:>7}  ", example.tokens.ids[index]);
+            let text = text_of(&(index..index + 1), tokens, written, tokenizer).replace('\n', "\u{21b5}");
+            let start = format!("{label:>9} | {:>7}  ", tokens.ids[index]);
             push_line(out, &start, &text, stretch.learned);
         }
     }
 }
 
 /// What some tokens stand for: the bytes up to the next token's, and the names of tokens that were added.
-fn text_of(tokens: &Range<usize>, example: &Example, origin: &Origin, tokenizer: &Tokenizer) -> String {
+fn text_of(places: &Range<usize>, tokens: &TokenSample, written: &Written, tokenizer: &Tokenizer) -> String {
     let mut out = String::new();
-    for index in tokens.clone() {
-        let place = &origin.places[index];
+    for index in places.clone() {
+        let place = &written.places[index];
         if place.is_empty() {
-            out.push_str(&tokenizer.piece(example.tokens.ids[index]));
+            out.push_str(&tokenizer.piece(tokens.ids[index]));
             continue;
         }
         // Tokens that share a character have it once: the last of them.
-        let end = origin.places.get(index + 1).map_or(origin.text.len(), |next| match next.start {
+        let end = written.places.get(index + 1).map_or(written.text.len(), |next| match next.start {
             _ if next.is_empty() => place.end,
             start => start.max(place.start),
         });
-        out.push_str(origin.text.get(place.start..end).unwrap_or_default());
+        out.push_str(written.text.get(place.start..end).unwrap_or_default());
     }
     out
 }
@@ -175,7 +205,7 @@ fn push_line(out: &mut Safe, start: &str, text: &str, learned: bool) {
 }
 
 fn summary(plan: &Plan, output: Output) {
-    let lengths: Vec<usize> = plan.data.train.iter().map(|example| example.tokens.ids.len()).collect();
+    let lengths: Vec<usize> = plan.data.train.iter().map(Example::tokens).collect();
     let mut sorted = lengths.clone();
     sorted.sort_unstable();
     let (shortest, longest) = (sorted.first().copied().unwrap_or(0), sorted.last().copied().unwrap_or(0));

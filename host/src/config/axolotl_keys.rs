@@ -144,8 +144,15 @@ pub(super) const TOP: Table = &[
         Instead("use `save_steps`; SIGINT (Ctrl-C) saves too, and the run can go on from there")),
 
     // --- preference and reinforcement learning ---
-    (&["rl", "rl_*", "trl", "vllm", "ebft", "dpo_*", "orpo_*", "simpo_*", "cpo_*", "kto_*", "rpo_*", "beta", "precompute_ref_log_probs"],
-        Instead("only supervised fine-tuning is here yet")),
+    (&["precompute_ref_log_probs"],
+        NoEffect("what the reference says is always computed once, before training, and kept with the checkpoints")),
+    (&["dpo_use_logits_to_keep", "dpo_padding_free", "dpo_use_liger_kernel"],
+        NoEffect("logits are of answers alone, and batches have no padding")),
+    (&["dpo_beta", "beta"], Called("rl_beta")),
+    (&["dpo_use_weighting", "dpo_norm_loss", "dpo_generate_during_eval"],
+        Instead("losses of pairs are those of `dpo_loss_type`; delete the line")),
+    (&["trl", "vllm", "ebft", "orpo_*", "kto_*"],
+        Instead("learning from preferences is `rl: dpo`, `ipo`, `simpo` or `cpo` here")),
 
     // --- several devices ---
     (&["deepspeed", "deepcompile", "fsdp", "fsdp_*", "dp_shard_size", "dp_replicate_size", "ddp", "ddp_*", "tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree", "ring_attn_func", "heads_k_stride", "use_ray", "ray_*"],

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use engine::objective::PairLoss;
+
 use super::read::Context;
 use super::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
 use super::values::{
-    Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, LrScheduler, Optimizer, Patterns, PluginRef,
+    Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, LrScheduler, Optimizer, Patterns, PluginRef, Rl,
     Scheduler, TargetModules, TrainOnEos,
 };
 use crate::diagnostic::{Diagnostic, Edit, Severity};
@@ -65,6 +67,14 @@ pub(super) fn config() -> Config {
         unfrozen_parameters: Vec::new(),
         gradient_checkpointing: false,
         gradient_checkpointing_kwargs: GradientCheckpointingKwargs::default(),
+        rl: None,
+        rl_beta: None,
+        dpo_loss_type: Vec::new(),
+        dpo_loss_weights: Vec::new(),
+        dpo_label_smoothing: 0.0,
+        rpo_alpha: None,
+        simpo_gamma: 0.5,
+        cpo_alpha: 1.0,
         micro_batch_size: 1,
         gradient_accumulation_steps: 1,
         batch_size: None,
@@ -142,6 +152,7 @@ pub(super) fn derive(cx: &Context<'_>, config: &mut Config, is_given: impl Fn(&s
     if !is_given("eval_sample_packing") {
         config.eval_sample_packing = config.sample_packing;
     }
+    preferences(config);
     batch(cx, config, &is_given);
     if !is_given("eval_batch_size") {
         config.eval_batch_size = config.micro_batch_size;
@@ -176,6 +187,27 @@ fn watchdog(cx: &Context<'_>, config: &mut Config) {
             cx.report(warning.help("delete the line").fix(Edit::Remove { path: key.to_owned() }));
         }
         (None, None) => {}
+    }
+}
+
+/// What a method of learning from preferences has by itself.
+fn preferences(config: &mut Config) {
+    let Some(rl) = config.rl else { return };
+    config.rl_beta.get_or_insert(0.1);
+    if !matches!(rl, Rl::Dpo | Rl::Ipo) {
+        return;
+    }
+    if config.dpo_loss_type.is_empty() {
+        let loss = if rl == Rl::Ipo { PairLoss::Ipo } else { PairLoss::Sigmoid };
+        config.dpo_loss_type.push(loss.name().to_owned());
+    }
+    let losses = config.dpo_loss_type.len();
+    if config.dpo_loss_weights.is_empty() {
+        config.dpo_loss_weights = vec![1.0; losses];
+    }
+    if let Some(alpha) = config.rpo_alpha.take() {
+        config.dpo_loss_type.push(PairLoss::Sft.name().to_owned());
+        config.dpo_loss_weights.push(alpha);
     }
 }
 

@@ -14,6 +14,7 @@ use super::axolotl_values::ds_type_advice;
 use super::defaults;
 use super::plugin_fields::{filters, plugin_ref, plugin_refs, rewards, rules_and_plugins, scheduler, strategy};
 use super::positions::join;
+use super::preference_fields::{preferences, preferences_together};
 use super::read::{Context, Section, fill, found, out_of_range, unknown_word};
 use super::schema::{Config, DatasetConfig};
 use super::values::{Amount, AutoBool, PluginRef};
@@ -80,6 +81,7 @@ pub(super) fn read(cx: &Context<'_>, root: &Map<String, Value>) -> Config {
     data(&top, &mut config);
     chat(&top, &mut config);
     trained(&top, &mut config);
+    preferences(&top, &mut config);
     batches(&top, &mut config);
     optimizer(&top, &mut config);
     cadence(&top, &mut config);
@@ -432,6 +434,7 @@ fn word_of(top: &Section<'_>, key: &'static str, words: &'static [&'static str])
 /// Keys that mean nothing without each other, or that cannot both hold.
 fn together(cx: &Context<'_>, config: &Config, is_given: impl Fn(&str) -> bool) {
     quantized_together(cx, config, &is_given);
+    preferences_together(cx, config, &is_given);
     let has_targets = !config.lora_target_modules.is_empty() || config.lora_target_linear;
     let needed = [
         ("lora_r", config.lora_r.is_some(), "`lora_r: 16` is a usual rank"),

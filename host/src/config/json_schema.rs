@@ -87,6 +87,11 @@ pub(super) fn optimizer(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({ "anyOf": [own, { "enum": others }] })
 }
 
+pub(super) fn pair_losses(_: &mut SchemaGenerator) -> Schema {
+    let names = engine::objective::PairLoss::ALL.map(engine::objective::PairLoss::name);
+    json_schema!({ "type": "array", "items": { "enum": names } })
+}
+
 pub(super) fn chat_template(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "enum": CHAT_TEMPLATES })
 }

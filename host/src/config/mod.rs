@@ -14,6 +14,7 @@ mod parse;
 mod patterns;
 mod plugin_fields;
 mod positions;
+mod preference_fields;
 mod read;
 mod schema;
 mod source;
@@ -35,8 +36,8 @@ pub use self::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpoin
 pub use self::source::{ConfigSource, FILE_LIMIT};
 pub use self::values::{
     Adapter, Amount, AutoBool, Cadence, Choice, DeviceChoice, ExcessLengthStrategy, FilterRef, LrScheduler, OnError,
-    Optimizer, Patterns, PluginGrants, PluginLimits, PluginPin, PluginRef, RewardRef, RuleRef, RuleSeverity, Scheduler,
-    TargetModules, TrainOnEos,
+    Optimizer, Patterns, PluginGrants, PluginLimits, PluginPin, PluginRef, RewardRef, Rl, RuleRef, RuleSeverity,
+    Scheduler, TargetModules, TrainOnEos,
 };
 use crate::diagnostic::{Diagnostic, Failure, Severity};
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::values::{
     Adapter, Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, FilterRef, Optimizer, Patterns, PluginPin,
-    PluginRef, QuantType, RewardRef, RuleRef, Scheduler, TargetModules, TrainOnEos,
+    PluginRef, QuantType, RewardRef, Rl, RuleRef, Scheduler, TargetModules, TrainOnEos,
 };
 
 /// Everything that a run is told.
@@ -186,6 +186,37 @@ pub struct Config {
     pub gradient_checkpointing: bool,
     /// Details of it.
     pub gradient_checkpointing_kwargs: GradientCheckpointingKwargs,
+
+    // --- preferences ---
+    /// What is learned instead of supervised texts: from pairs of answers `dpo`, `ipo`, `simpo` or `cpo`. Default: none.
+    #[schemars(extend("x-fixed" = true))]
+    pub rl: Option<Rl>,
+    /// How far answers may go from those of the model as it was, above 0; a factor of log-probabilities where there is no
+    /// such reference. Default: `0.1` with `rl`.
+    #[schemars(extend("x-fixed" = true))]
+    pub rl_beta: Option<f64>,
+    /// `rl: dpo`: losses of TRL's `DPOTrainer`, whose weighted sum is learned: `sigmoid`, `hinge`, `ipo`, `exo_pair`,
+    /// `nca_pair`, `robust`, `bco_pair`, `sppo_hard`, `apo_zero`, `apo_down`, `discopop`, `sigmoid_norm`, and `sft`, which is
+    /// cross-entropy of the chosen answers. Default: `[sigmoid]` with `rl: dpo`, `[ipo]` with `rl: ipo`.
+    #[schemars(extend("x-fixed" = true))]
+    #[schemars(schema_with = "super::json_schema::pair_losses")]
+    pub dpo_loss_type: Vec<String>,
+    /// Weights of the losses, one for each. Default: 1 each.
+    #[schemars(extend("x-fixed" = true))]
+    pub dpo_loss_weights: Vec<f64>,
+    /// Share of pairs that are taken to be the wrong way round, of `robust` and `exo_pair`: from 0 up to but not including 0.5.
+    /// Default: `0`.
+    #[schemars(extend("x-fixed" = true))]
+    pub dpo_label_smoothing: f64,
+    /// Weight of cross-entropy of the chosen answers beside `dpo_loss_type`: another way to write `sft` among the losses, which
+    /// is what a loaded config has. Default: none.
+    pub rpo_alpha: Option<f64>,
+    /// `rl: simpo`: margin between the answers. Default: `0.5`.
+    #[schemars(extend("x-fixed" = true))]
+    pub simpo_gamma: f64,
+    /// `rl: simpo` and `rl: cpo`: weight of cross-entropy of the chosen answers; 0 is SimPO as its paper has it. Default: `1`.
+    #[schemars(extend("x-fixed" = true))]
+    pub cpo_alpha: f64,
 
     // --- batches and length of the run ---
     /// Rows in one forward pass. Default: `1`.

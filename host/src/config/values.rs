@@ -55,6 +55,20 @@ choice! {
 }
 
 choice! {
+    /// `rl`: what is learned instead of supervised texts.
+    Rl {
+        /// Pairs of a chosen and a rejected answer, measured from the model as it was (Rafailov et al. 2023, arXiv 2305.18290).
+        Dpo = "dpo",
+        /// The same with `dpo_loss_type: ipo` (Azar et al. 2023, arXiv 2310.12036).
+        Ipo = "ipo",
+        /// Pairs without a reference, by mean log-probabilities and a margin (Meng et al. 2024, arXiv 2405.14734).
+        Simpo = "simpo",
+        /// Pairs without a reference, and cross-entropy of the chosen answers (Xu et al. 2024, arXiv 2401.08417). Ours.
+        Cpo = "cpo",
+    }
+}
+
+choice! {
     /// `bnb_4bit_quant_type`: what four bits stand for.
     QuantType {
         /// Quantiles of a normal distribution.

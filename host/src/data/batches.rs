@@ -2,6 +2,7 @@
 
 use engine::kernels::Kernels;
 use engine::model::Model;
+use engine::objective::Pairs;
 use engine::{Batch, EngineError};
 
 use super::cursor::{Cursor, Position};
@@ -24,31 +25,112 @@ pub trait Batches {
 
     /// Passes over the data so far, as a fraction.
     fn epochs(&self) -> f64;
+
+    /// What a checkpoint must keep beside the position.
+    fn kept(&self) -> Vec<KeptFile> {
+        Vec::new()
+    }
+}
+
+/// A file of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptFile {
+    /// Its name.
+    pub name: &'static str,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+/// What samples of a dataset are to an objective.
+pub trait Samples {
+    /// Documents with their targets, and what else the objective needs to know of them.
+    type Batch: AsRef<Batch>;
+
+    /// All of them.
+    fn examples(&self) -> &[Example];
+
+    /// What a checkpoint must keep of what was found out about them.
+    fn kept(&self) -> Vec<KeptFile> {
+        Vec::new()
+    }
+
+    /// Some as one batch, by their numbers.
+    fn batch(&self, samples: &[usize]) -> Self::Batch;
+
+    /// All in their order, so many a batch.
+    fn chunks(&self, size: usize) -> Vec<Self::Batch> {
+        let all: Vec<usize> = (0..self.examples().len()).collect();
+        all.chunks(size.max(1)).map(|samples| self.batch(samples)).collect()
+    }
+}
+
+/// Texts.
+#[derive(Debug, Clone, Copy)]
+pub struct Texts<'a>(pub &'a [Example]);
+
+impl Samples for Texts<'_> {
+    type Batch = Batch;
+
+    fn examples(&self) -> &[Example] {
+        self.0
+    }
+
+    fn batch(&self, samples: &[usize]) -> Batch {
+        assemble(samples.iter().map(|&sample| &self.0[sample].tokens))
+    }
+}
+
+/// Pairs of answers.
+#[derive(Debug, Clone, Copy)]
+pub struct PairsOf<'a> {
+    /// The pairs.
+    pub examples: &'a [Example],
+    /// What the reference says of them; none for an objective that has none.
+    pub reference: Option<&'a [[f64; 2]]>,
+    /// The same for a checkpoint.
+    pub kept: Option<&'a KeptFile>,
+}
+
+impl Samples for PairsOf<'_> {
+    type Batch = Pairs;
+
+    fn examples(&self) -> &[Example] {
+        self.examples
+    }
+
+    fn kept(&self) -> Vec<KeptFile> {
+        self.kept.into_iter().cloned().collect()
+    }
+
+    fn batch(&self, samples: &[usize]) -> Pairs {
+        let batch = assemble(samples.iter().flat_map(|&sample| self.examples[sample].documents()));
+        let reference = self.reference.map(|reference| samples.iter().flat_map(|&sample| reference[sample]).collect());
+        Pairs { batch, reference: reference.unwrap_or_default() }
+    }
 }
 
 /// All samples of a dataset, epoch by epoch.
 #[derive(Debug)]
-pub struct Epochs<'a> {
-    examples: &'a [Example],
+pub struct Epochs<S> {
+    samples: S,
     cursor: Cursor,
     accumulation: usize,
 }
 
-impl<'a> Epochs<'a> {
+impl<S: Samples> Epochs<S> {
     /// Steps of up to `accumulation` micro-batches, from `position` on.
-    pub fn new(examples: &'a [Example], options: BatchOptions, accumulation: usize, position: Position) -> Self {
-        let lengths = examples.iter().map(|example| example.tokens.ids.len()).collect();
-        Self { examples, cursor: Cursor::new(lengths, options, position), accumulation }
+    pub fn new(samples: S, options: BatchOptions, accumulation: usize, position: Position) -> Self {
+        let lengths = samples.examples().iter().map(Example::tokens).collect();
+        Self { samples, cursor: Cursor::new(lengths, options, position), accumulation }
     }
 }
 
-impl Batches for Epochs<'_> {
-    type Batch = Batch;
+impl<S: Samples> Batches for Epochs<S> {
+    type Batch = S::Batch;
 
-    fn next_step<K: Kernels>(&mut self, _: &Model<K>) -> Result<Vec<Batch>, EngineError> {
+    fn next_step<K: Kernels>(&mut self, _: &Model<K>) -> Result<Vec<S::Batch>, EngineError> {
         let steps = self.cursor.next_step(self.accumulation);
-        let tokens = |&sample: &usize| &self.examples[sample].tokens;
-        Ok(steps.iter().map(|samples| assemble(samples.iter().map(tokens))).collect())
+        Ok(steps.iter().map(|samples| self.samples.batch(samples)).collect())
     }
 
     fn position(&self) -> Position {
@@ -57,5 +139,9 @@ impl Batches for Epochs<'_> {
 
     fn epochs(&self) -> f64 {
         self.cursor.epochs()
+    }
+
+    fn kept(&self) -> Vec<KeptFile> {
+        self.samples.kept()
     }
 }

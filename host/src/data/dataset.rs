@@ -3,20 +3,18 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use plugin_runtime::PluginError;
-use plugin_runtime::types::{Sample, Text};
 
 use super::filter::{DatasetFilter, FilterReport};
+use super::render::{Making, Outcome, render};
 use super::source::Source;
 use super::strategy::PromptStrategy;
-use super::template::TemplateError;
-use super::tokenize::{Encoded, Encoder, TokenSample, TokenizeError};
+use super::tokenize::TokenSample;
 
 /// Rows asked of a source at a time, and given to a strategy at a time.
-const BATCH: u32 = 256;
+pub(super) const BATCH: u32 = 256;
 /// Bad rows that are listed before the rest is only counted; so many roles too.
 const SHOWN: usize = 5;
 /// Bad rows after which nothing more is read.
@@ -38,12 +36,31 @@ pub enum ExcessLength {
 /// A row that became tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Example {
-    /// What is learned.
+    /// What is learned; of a pair, the chosen answer behind its prompt.
     pub tokens: TokenSample,
+    /// Of a pair: the rejected answer behind the same prompt.
+    pub rejected: Option<TokenSample>,
     /// The row as it came, for rewards.
     pub row_json: Arc<str>,
     /// What it was made of, if the encoder keeps that.
     pub origin: Option<Box<Origin>>,
+}
+
+impl Example {
+    /// Its texts: one, or the two of a pair.
+    pub fn documents(&self) -> impl Iterator<Item = &TokenSample> {
+        std::iter::once(&self.tokens).chain(&self.rejected)
+    }
+
+    /// Tokens of all its texts.
+    pub fn tokens(&self) -> usize {
+        self.documents().map(|document| document.ids.len()).sum()
+    }
+
+    /// Of those, the ones that are learned.
+    pub fn trained_tokens(&self) -> usize {
+        self.documents().map(TokenSample::trained_tokens).sum()
+    }
 }
 
 /// What a sample was made of, for showing it.
@@ -51,6 +68,15 @@ pub struct Example {
 pub struct Origin {
     /// What a person finds the row by (`data.jsonl, line 812`).
     pub position: String,
+    /// The text of [`Example::tokens`].
+    pub written: Written,
+    /// That of [`Example::rejected`].
+    pub rejected: Option<Written>,
+}
+
+/// The text that tokens were made of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
     /// The text, as far as it is in the sample.
     pub text: String,
     /// For each token, the bytes of the text that it stands for; none for a token that was added.
@@ -95,6 +121,8 @@ pub struct Dropped {
     pub no_turn: (Count, Roles),
     /// Nothing in them is learned, for another reason.
     pub untrained: Count,
+    /// Pairs whose answers are the same.
+    pub equal: Count,
     /// Rows, of those that are used too, with messages that the chat template does not write, and their roles.
     pub unwritten: (Count, Roles),
     /// The strategy gave nothing for them, on purpose.
@@ -157,6 +185,7 @@ impl Dropped {
             ("cut to `sequence_len` tokens, none of which is learned".to_owned(), &self.cut),
             (format!("no message has a role that is learned; the roles are {}", self.no_turn.1), &self.no_turn.0),
             ("no token to learn".to_owned(), &self.untrained),
+            ("the chosen and the rejected answer are the same".to_owned(), &self.equal),
             ("left out by the prompt strategy".to_owned(), &self.skipped),
             (
                 format!("the chat template leaves out the content of messages with the role {}", self.unwritten.1),
@@ -193,6 +222,7 @@ impl Dropped {
             (&mut self.cut, &other.cut),
             (&mut self.no_turn.0, &other.no_turn.0),
             (&mut self.untrained, &other.untrained),
+            (&mut self.equal, &other.equal),
             (&mut self.skipped, &other.skipped),
             (&mut self.unwritten.0, &other.unwritten.0),
         ];
@@ -282,32 +312,19 @@ pub struct Prepared {
     pub dropped: Dropped,
 }
 
-struct Row {
-    json: String,
-    position: String,
+/// A row as its loader gave it.
+pub(super) struct Row {
+    pub(super) json: String,
+    pub(super) position: String,
 }
 
-enum Outcome {
-    /// A sample, and the roles of messages that the chat template left out of it.
-    Example(Box<Example>, BTreeSet<String>),
-    TooLong,
-    Cut,
-    NoTurn(Vec<String>),
-    /// With the roles of messages that the chat template left out.
-    Untrained(BTreeSet<String>),
-    Skipped,
-    Bad(BadRow),
-}
-
-/// Reads all of `source`, asks `filters` one after another, renders it with `strategies` (one per thread) and encodes it.
+/// Reads all of `source`, asks `filters` one after another, and makes examples of the rest with `strategies` (one per thread).
 pub fn prepare(
     path: &Path,
     source: &mut dyn Source,
     filters: &mut [DatasetFilter],
     strategies: &mut [Box<dyn PromptStrategy>],
-    encoder: &Encoder<'_>,
-    sequence_len: usize,
-    excess: ExcessLength,
+    making: &Making<'_>,
 ) -> Result<Prepared, DatasetError> {
     let mut bad = BadRows { path: path.to_owned(), rows: Vec::new(), total: 0 };
     let mut rows = read(source, &mut bad)?;
@@ -320,7 +337,7 @@ pub fn prepare(
         rows = kept;
         prepared.dropped.filters.push(report);
     }
-    for (outcome, row) in render(rows, strategies, encoder, sequence_len, excess)? {
+    for (outcome, row) in render(rows, strategies, making)? {
         let dropped = &mut prepared.dropped;
         let position = || found_by(path, &row);
         match outcome {
@@ -341,6 +358,7 @@ pub fn prepare(
                 dropped.untrained.row(position);
                 dropped.unwritten(unwritten, position);
             }
+            Outcome::Equal => dropped.equal.row(position),
             Outcome::Skipped => dropped.skipped.row(position),
             Outcome::Bad(row) => bad.add(row),
         }
@@ -397,156 +415,9 @@ fn judge(
     Ok((kept, report))
 }
 
-/// What a row became, and what a person finds it by in its dataset.
-type Rendered = (Outcome, String);
-
-/// Gives the rows to the strategies, each on a thread of its own, in pieces whose size does not depend on how many there are;
-/// a strategy begins anew with each. So what a row becomes depends on its piece alone. The order of the rows is kept.
-fn render(
-    rows: Vec<Row>,
-    strategies: &mut [Box<dyn PromptStrategy>],
-    encoder: &Encoder<'_>,
-    sequence_len: usize,
-    excess: ExcessLength,
-) -> Result<Vec<Rendered>, DatasetError> {
-    let pieces = rows.len().div_ceil(BATCH as usize);
-    let rows = Mutex::new((0, rows.into_iter()));
-    let next = || {
-        let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
-        let piece: Vec<Row> = rows.1.by_ref().take(BATCH as usize).collect();
-        rows.0 += 1;
-        (!piece.is_empty()).then(|| (rows.0 - 1, piece))
-    };
-    // Of several failures the one of the first piece is told, whichever was met first.
-    let failed = AtomicUsize::new(usize::MAX);
-    let work = &|strategy: &mut dyn PromptStrategy| {
-        let mut done = Vec::new();
-        while let Some((index, piece)) = next() {
-            if index > failed.load(Ordering::Relaxed) {
-                break;
-            }
-            let result = render_piece(piece, strategy, encoder, sequence_len, excess);
-            if result.is_err() {
-                failed.fetch_min(index, Ordering::Relaxed);
-            }
-            done.push((index, result));
-        }
-        done
-    };
-    let mut results = Vec::with_capacity(pieces);
-    std::thread::scope(|scope| {
-        let workers: Vec<_> =
-            strategies.iter_mut().map(|strategy| scope.spawn(move || work(strategy.as_mut()))).collect();
-        for worker in workers {
-            results.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        }
-    });
-    results.sort_unstable_by_key(|(index, _)| *index);
-    let mut outcomes = Vec::new();
-    for (_, result) in results {
-        outcomes.extend(result?);
-    }
-    Ok(outcomes)
-}
-
-fn render_piece(
-    rows: Vec<Row>,
-    strategy: &mut dyn PromptStrategy,
-    encoder: &Encoder<'_>,
-    sequence_len: usize,
-    excess: ExcessLength,
-) -> Result<Vec<Rendered>, DatasetError> {
-    let mut outcomes = Vec::with_capacity(rows.len());
-    let (jsons, positions): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| (row.json, row.position)).unzip();
-    strategy.begin()?;
-    let samples = strategy.render(&jsons).map_err(|error| error.at_row(&positions))?;
-    for ((sample, json), position) in samples.into_iter().zip(jsons).zip(positions) {
-        let bad = |message: String, field: Option<String>| {
-            Outcome::Bad(BadRow { position: position.clone(), message, field })
-        };
-        let outcome = match sample {
-            Ok(Some(Sample::Supervised(text))) => {
-                encode(&text, json, encoder, sequence_len, excess).unwrap_or_else(|message| bad(message, None))
-            }
-            Ok(Some(other)) => {
-                let kind = kind(&other);
-                bad(format!("the prompt strategy gave {kind}, but this run learns from supervised texts"), None)
-            }
-            Ok(None) => Outcome::Skipped,
-            Err(error) => bad(error.message, error.field),
-        };
-        outcomes.push((outcome, position));
-    }
-    Ok(outcomes)
-}
-
 /// What a person finds a row by.
 fn found_by(path: &Path, position: &str) -> String {
     format!("{}, {position}", path.display())
-}
-
-fn encode(
-    sample: &Text,
-    json: String,
-    encoder: &Encoder<'_>,
-    sequence_len: usize,
-    excess: ExcessLength,
-) -> Result<Outcome, String> {
-    let Encoded { mut tokens, mut text, mut places, unwritten } = match encoder.encode(sample) {
-        Ok(encoded) => encoded,
-        Err(error @ TokenizeError::NoTemplate) => {
-            return Err(format!("{error}; set `chat_template`, or use a model whose tokenizer has one"));
-        }
-        // Longer than any sequence could be.
-        Err(TokenizeError::TooLong { .. } | TokenizeError::Template(TemplateError::TooLong(_)))
-            if excess == ExcessLength::Drop =>
-        {
-            return Ok(Outcome::TooLong);
-        }
-        Err(error) => return Err(error.to_string()),
-    };
-    let length = tokens.ids.len();
-    let mut is_cut = false;
-    if length > sequence_len {
-        match excess {
-            ExcessLength::Drop => return Ok(Outcome::TooLong),
-            ExcessLength::Truncate => {
-                is_cut = tokens.trained_tokens() > 0;
-                tokens.truncate(sequence_len);
-            }
-            ExcessLength::Raise => {
-                return Err(format!(
-                    "it has {length} tokens, `sequence_len` is {sequence_len} and `excess_length_strategy` is raise"
-                ));
-            }
-        }
-    }
-    if tokens.trained_tokens() == 0 {
-        return Ok(match sample {
-            Text::Conversation(conversation) if !encoder.learns_any(conversation) => {
-                Outcome::NoTurn(conversation.messages.iter().map(|message| message.role.clone()).collect())
-            }
-            _ if is_cut => Outcome::Cut,
-            _ => Outcome::Untrained(unwritten),
-        });
-    }
-    if places.len() > tokens.ids.len() {
-        // What was cut off is not what the model sees.
-        places.truncate(tokens.ids.len());
-        text.truncate(text.floor_char_boundary(places.last().map_or(0, |place| place.end)));
-    }
-    let origin = encoder.keeps_text.then(|| Box::new(Origin { position: String::new(), text, places }));
-    Ok(Outcome::Example(Box::new(Example { tokens, row_json: json.into(), origin }), unwritten))
-}
-
-fn kind(sample: &Sample) -> &'static str {
-    match sample {
-        Sample::Supervised(_) => "a supervised text",
-        Sample::Preference(_) => "a preference pair",
-        Sample::Unpaired(_) => "an unpaired completion",
-        Sample::Prompt(_) => "a prompt to roll out",
-        Sample::Stepwise(_) => "labelled steps",
-    }
 }
 
 struct BadRows {
@@ -573,9 +444,10 @@ impl BadRows {
 
 #[cfg(test)]
 mod tests {
-    use plugin_runtime::types::{Row, RowBatch, RowError, Segment};
+    use plugin_runtime::types::{Row, RowBatch, RowError, Sample, Segment, Text};
 
-    use super::super::tokenize::TextBudget;
+    use super::super::render::Learns;
+    use super::super::tokenize::{Encoder, TextBudget};
     use super::super::tokenizer::{Changes, Tokenizer};
     use super::*;
 
@@ -622,16 +494,17 @@ mod tests {
             keeps_text: true,
             budget: TextBudget::of(64, false),
         };
+        let making = Making { encoder, sequence_len: 64, excess: ExcessLength::Drop, learns: Learns::Texts };
         let prepared = |threads: usize| {
             let mut rows = Rows((0..1500).map(|row| row.to_string()).collect());
             let mut strategies: Vec<Box<dyn PromptStrategy>> =
                 (0..threads).map(|_| Box::<Remembers>::default() as _).collect();
             let path = Path::new("rows");
-            prepare(path, &mut rows, &mut [], &mut strategies, &encoder, 64, ExcessLength::Drop).unwrap()
+            prepare(path, &mut rows, &mut [], &mut strategies, &making).unwrap()
         };
         let one = prepared(1);
         assert_eq!(one.examples.len(), 1500);
-        let text = |index: usize| one.examples[index].origin.as_ref().unwrap().text.as_str();
+        let text = |index: usize| one.examples[index].origin.as_ref().unwrap().written.text.as_str();
         assert_eq!((text(255), text(256), text(1499)), ("255 256", "256 1", "1499 220"));
         assert_eq!(prepared(2), one);
         assert_eq!(prepared(5), one);

@@ -8,6 +8,7 @@ pub mod filter;
 pub mod generation;
 mod jinja;
 pub mod packing;
+pub mod render;
 pub mod source;
 pub mod strategy;
 pub mod template;

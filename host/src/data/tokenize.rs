@@ -47,6 +47,14 @@ pub enum TokenizeError {
         /// Bytes.
         bytes: usize,
     },
+    /// A prompt of one kind and an answer of the other.
+    #[error("the prompt is {prompt}, but the answer is {answer}")]
+    Mixed {
+        /// The kind of the prompt.
+        prompt: &'static str,
+        /// That of the answer.
+        answer: &'static str,
+    },
     /// Nothing to learn from, and nothing to read.
     #[error("the row has no text")]
     Empty,
@@ -286,6 +294,33 @@ impl Encoder<'_> {
         if let Some(at) = tokens[behind.clone()].iter().position(is_end).filter(|_| learns) {
             sample.trained[behind.start + at] = true;
         }
+    }
+}
+
+/// A prompt, nothing of which is learned, and an answer to it as one text.
+pub fn joined(prompt: &Text, answer: &Text) -> Result<Text, TokenizeError> {
+    match (prompt, answer) {
+        (Text::Segments(prompt), Text::Segments(answer)) => {
+            let read = prompt.iter().map(|segment| Segment { train: false, ..segment.clone() });
+            Ok(Text::Segments(read.chain(answer.iter().cloned()).collect()))
+        }
+        (Text::Conversation(prompt), Text::Conversation(answer)) => {
+            let read = |message: &Message| Message { train: Some(false), spans: Vec::new(), ..message.clone() };
+            let messages = prompt.messages.iter().map(read).chain(answer.messages.iter().cloned()).collect();
+            Ok(Text::Conversation(Conversation {
+                messages,
+                tools_json: prompt.tools_json.clone().or_else(|| answer.tools_json.clone()),
+                train_on_eos: answer.train_on_eos.or(prompt.train_on_eos),
+            }))
+        }
+        (prompt, answer) => Err(TokenizeError::Mixed { prompt: words(prompt), answer: words(answer) }),
+    }
+}
+
+fn words(text: &Text) -> &'static str {
+    match text {
+        Text::Segments(_) => "a text",
+        Text::Conversation(_) => "a conversation",
     }
 }
 

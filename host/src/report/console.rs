@@ -30,6 +30,9 @@ impl Console {
             (Event::Health { remark: Some(remark), .. } | Event::Remark(remark), Some(progress)) => {
                 progress.say(&shown(remark).trimmed());
             }
+            (Event::Reference { done, all }, _) => {
+                terminal::say(&Safe::line(&format!("asking the model about {all} pairs as it is: {done} done")));
+            }
             (Event::Remark(remark), None) => terminal::say(&shown(remark)),
             (Event::End, Some(progress)) => progress.finish(),
             _ => {}

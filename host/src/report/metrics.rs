@@ -16,7 +16,7 @@ pub struct TrainRecord {
     pub step: u64,
     /// Passes over the data so far, as a fraction.
     pub epoch: f64,
-    /// Mean loss per trained token of this step, in nats.
+    /// Loss of this step as its objective has it: for texts the mean per trained token, in nats.
     pub loss: f64,
     /// Length of the whole gradient before clipping.
     pub grad_norm: f64,
@@ -30,6 +30,9 @@ pub struct TrainRecord {
     pub step_seconds: f64,
     /// The most memory the process has had.
     pub peak_memory_bytes: u64,
+    /// What the objective tells beside its loss, by TRL's names.
+    #[serde(flatten)]
+    pub metrics: BTreeMap<String, f64>,
 }
 
 /// One evaluation.
@@ -37,10 +40,14 @@ pub struct TrainRecord {
 pub struct EvalRecord {
     /// Finished optimizer steps; 0 is before training.
     pub step: u64,
-    /// Mean loss per trained token of the evaluation set, in nats.
+    /// Loss of the evaluation set, as [`TrainRecord::loss`].
     pub eval_loss: f64,
-    /// `exp(eval_loss)`.
-    pub eval_perplexity: f64,
+    /// `exp(eval_loss)`, where that is a mean per token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_perplexity: Option<f64>,
+    /// What the objective tells beside its loss, by TRL's names with `eval_` before them.
+    #[serde(flatten)]
+    pub metrics: BTreeMap<String, f64>,
     /// Mean of each reward over the generations (`rewards/<name>/mean`), and with `on_error: zero` how many generations
     /// crashed it or reached a limit (`rewards/<name>/errors`).
     #[serde(flatten)]
@@ -195,8 +202,14 @@ mod tests {
     #[test]
     fn a_line_read_back_has_the_metrics_of_its_record() {
         let rewards = BTreeMap::from([("rewards/a/mean".to_owned(), 0.1 + 0.2)]);
-        let record =
-            EvalRecord { step: 3, eval_loss: f64::NAN, eval_perplexity: 1.0 / 3.0, rewards, eval_seconds: 9.0 };
+        let record = EvalRecord {
+            step: 3,
+            eval_loss: f64::NAN,
+            eval_perplexity: Some(1.0 / 3.0),
+            metrics: BTreeMap::new(),
+            rewards,
+            eval_seconds: 9.0,
+        };
         let mut fields = serde_json::to_value(&record).unwrap();
         fields["plugins/alpaca/calls"] = 3.into();
         let line: Value = serde_json::from_str(&event_line("eval", fields.clone())).unwrap();

@@ -59,6 +59,13 @@ pub struct Start {
 pub enum Event<'a> {
     /// The model is loaded; the first step comes next.
     Start(&'a Start),
+    /// Before the start: the model is asked about pairs of answers as it is.
+    Reference {
+        /// Pairs that are done.
+        done: u64,
+        /// Of so many.
+        all: u64,
+    },
     /// An optimizer step is finished.
     Train {
         /// What it did.
@@ -108,6 +115,7 @@ impl Event<'_> {
                 Some(("checkpoint", json!({ "step": step, "path": path.display().to_string() })))
             }
             Self::Health { plugin, step, finding, .. } => Some(("health", health(plugin, *step, finding))),
+            Self::Reference { done, all } => Some(("reference", json!({ "done": done, "all": all }))),
             Self::Remark(_) | Self::End => None,
         }
     }

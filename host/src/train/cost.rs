@@ -13,6 +13,7 @@ use crate::checkpoint::export::ModelFiles;
 use crate::config::{Config, LoadedConfig};
 use crate::data::dataset::Example;
 use crate::data::packing::plan_epoch;
+use crate::data::tokenize::TokenSample;
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, Failure, Severity};
 use crate::memory::{available_memory_bytes, largest_memory_bytes, peak_memory_bytes, resident_memory_bytes};
@@ -153,10 +154,13 @@ fn workload(config: &Config, plan: &Plan) -> Workload {
     let eval_batches = eval.chunks(config.eval_batch_size.max(1) as usize).map(shape);
     let generated = config.num_generation_samples.map_or(usize::MAX, |count| count as usize).min(eval.len());
     let generates = !config.eval_reward_funcs.is_empty() && generated > 0;
+    let (train, eval_batch) = (largest_batch(plan), eval_batches.reduce(BatchShape::max));
+    // What the model says before training is asked of the same batches, without gradients.
+    let reference = plan.method.has_reference().then_some(train);
     Workload {
-        train: largest_batch(plan),
+        train,
         accumulates: plan.accumulation > 1,
-        eval: eval_batches.reduce(BatchShape::max),
+        eval: eval_batch.into_iter().chain(reference).reduce(BatchShape::max),
         generation: generates.then(|| GenerationShape {
             prompts: generated.min(GENERATION_BATCH),
             longest: eval[..generated].iter().map(|example| example.tokens.prompt_ids().len()).max().unwrap_or(0),
@@ -166,7 +170,8 @@ fn workload(config: &Config, plan: &Plan) -> Workload {
 }
 
 fn shape<'a>(examples: impl IntoIterator<Item = &'a Example>) -> BatchShape {
-    examples.into_iter().fold(BatchShape::default(), |sum, Example { tokens, .. }| BatchShape {
+    let documents = examples.into_iter().flat_map(Example::documents);
+    documents.fold(BatchShape::default(), |sum, tokens| BatchShape {
         tokens: sum.tokens + tokens.ids.len(),
         targets: sum.targets + tokens.trained_tokens(),
         longest: sum.longest.max(tokens.ids.len()),
@@ -176,7 +181,7 @@ fn shape<'a>(examples: impl IntoIterator<Item = &'a Example>) -> BatchShape {
 /// The largest micro-batch of the run, in each size.
 fn largest_batch(plan: &Plan) -> BatchShape {
     let train = &plan.data.train;
-    let lengths: Vec<usize> = train.iter().map(|example| example.tokens.ids.len()).collect();
+    let lengths: Vec<usize> = train.iter().map(Example::tokens).collect();
     let epochs = plan.total_steps.div_ceil(plan.steps_per_epoch);
     let looked_at = (LOOKED_AT / lengths.len().max(1)).clamp(1, EPOCHS) as u64;
     let mut largest = BatchShape::default();
@@ -287,9 +292,11 @@ impl Data {
     /// Bytes of all samples.
     pub fn bytes(&self) -> u64 {
         let one = |example: &Example| {
-            let tokens = &example.tokens;
-            let weights = tokens.weights.as_ref().map_or(0, |weights| size_of_val(weights.as_slice()));
-            let own = size_of_val(tokens.ids.as_slice()) + size_of_val(tokens.trained.as_slice()) + weights;
+            let of = |tokens: &TokenSample| {
+                let weights = tokens.weights.as_ref().map_or(0, |weights| size_of_val(weights.as_slice()));
+                size_of_val(tokens.ids.as_slice()) + size_of_val(tokens.trained.as_slice()) + weights
+            };
+            let own: usize = example.documents().map(of).sum();
             (size_of::<Example>() + own + example.row_json.len()) as u64
         };
         self.train.iter().chain(&self.eval).map(one).sum()

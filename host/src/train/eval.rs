@@ -6,11 +6,11 @@ use std::time::Instant;
 use engine::Trainer;
 use engine::generate::GenerateOptions;
 use engine::kernels::Kernels;
+use engine::objective::{Objective, evaluate};
 use plugin_runtime::types::{Context, Item};
 
 use super::reward::NamedReward;
 use crate::data::dataset::Example;
-use crate::data::packing::assemble;
 use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::{Diagnostic, Failure};
 use crate::report::metrics::EvalRecord;
@@ -19,11 +19,13 @@ use crate::report::metrics::EvalRecord;
 pub(super) const GENERATION_BATCH: usize = 64;
 
 /// What is evaluated, and how.
-pub struct Evaluation<'a> {
+pub struct Evaluation<'a, B> {
     /// The evaluation set.
     pub examples: &'a [Example],
-    /// Examples per forward pass.
-    pub batch_size: usize,
+    /// The same for the objective.
+    pub batches: Vec<B>,
+    /// The loss is a mean per token.
+    pub is_per_token: bool,
     /// Rewards; with none, nothing is generated.
     pub rewards: Vec<NamedReward>,
     /// How to generate; greedy by default, so that the figure repeats.
@@ -47,30 +49,28 @@ pub struct Shown {
     pub reference: String,
 }
 
-impl Evaluation<'_> {
+impl<B> Evaluation<'_, B> {
     /// Evaluates the trainer's weights as they are. `step` of `total_steps` is done.
-    pub fn run<K: Kernels>(
+    pub fn run<K: Kernels, O: Objective<Batch = B>>(
         &mut self,
         trainer: &mut Trainer<K>,
+        objective: &O,
         step: u64,
         total_steps: u64,
     ) -> Result<(EvalRecord, Option<Shown>), Failure> {
         let start = Instant::now();
-        let eval_loss = self.loss(trainer)?;
+        let (eval_loss, metrics) = evaluate(trainer, objective, &self.batches)?.unwrap_or_default();
         let (rewards, shown) =
             if self.rewards.is_empty() { (BTreeMap::new(), None) } else { self.generate(trainer, step, total_steps)? };
-        let eval_seconds = start.elapsed().as_secs_f64();
-        Ok((EvalRecord { step, eval_loss, eval_perplexity: eval_loss.exp(), rewards, eval_seconds }, shown))
-    }
-
-    fn loss<K: Kernels>(&self, trainer: &mut Trainer<K>) -> Result<f64, Failure> {
-        let (mut loss, mut weight) = (0.0, 0.0);
-        for examples in self.examples.chunks(self.batch_size.max(1)) {
-            let batch = assemble(examples.iter().map(|example| &example.tokens));
-            loss += trainer.evaluate(&batch)?;
-            weight += batch.target_weight();
-        }
-        Ok(loss / weight.max(1.0))
+        let record = EvalRecord {
+            step,
+            eval_loss,
+            eval_perplexity: self.is_per_token.then(|| eval_loss.exp()),
+            metrics: metrics.means().map(|(name, value)| (format!("eval_{name}"), value)).collect(),
+            rewards,
+            eval_seconds: start.elapsed().as_secs_f64(),
+        };
+        Ok((record, shown))
     }
 
     fn generate<K: Kernels>(

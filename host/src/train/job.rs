@@ -7,7 +7,7 @@ use engine::generate::GenerateOptions;
 use engine::kernels::Kernels;
 use engine::kernels::cpu::CpuKernels;
 use engine::weights::{WeightSource, digest};
-use engine::{CrossEntropy, Trainable, Trainer};
+use engine::{CrossEntropy, Objective, Trainable, Trainer};
 use plugin_runtime::types::HealthRun;
 use plugin_runtime::{Kind, PluginHost};
 use serde_json::{Map, Value, json};
@@ -17,8 +17,10 @@ use super::eval::{Evaluation, Shown};
 use super::files::{card, model_files};
 use super::health::{StopAdvice, Watch};
 use super::measure::{Time, measure};
+use super::method::Method;
 use super::output::{Existing, FINISHED, OutputDirectory, described, description};
 use super::plan::Plan;
+use super::reference::Reference;
 use super::reward::NamedReward;
 use super::run::{Ending as Ended, Outcome, Run};
 use super::signal::{Signal, StopSignal};
@@ -30,6 +32,7 @@ use crate::checkpoint::load::{BASE_DIGEST, Checkpoint};
 use crate::checkpoint::owned::{METRICS_FILE, RESOLVED_FILE};
 use crate::config::LoadedConfig;
 use crate::config::json_schema::fixed_keys;
+use crate::data::batches::{PairsOf, Samples, Texts};
 use crate::data::cursor::Position;
 use crate::data::template::ChatTemplate;
 use crate::device::Device;
@@ -95,6 +98,18 @@ pub enum Done {
         /// The checkpoint.
         path: PathBuf,
     },
+}
+
+/// A run whose model is loaded.
+struct Going<'r, K: Kernels> {
+    trainer: Trainer<K>,
+    settings: Map<String, Value>,
+    watch: Watch,
+    directory: &'r mut OutputDirectory,
+    checkpoint: Option<&'r Checkpoint>,
+    record: &'r mut Record,
+    reporter: Reporter<'r>,
+    stop: &'r StopSignal,
 }
 
 impl<'a> Job<'a> {
@@ -204,7 +219,7 @@ impl<'a> Job<'a> {
         &self,
         kernels: K,
         settings: Map<String, Value>,
-        mut watch: Watch,
+        watch: Watch,
         directory: &mut OutputDirectory,
         checkpoint: Option<&Checkpoint>,
         record: &mut Record,
@@ -214,35 +229,78 @@ impl<'a> Job<'a> {
         let (config, plan) = (&self.loaded.config, &self.plan);
         replace_file(&directory.path().join(RESOLVED_FILE), self.loaded.to_yaml().as_bytes())?;
         let mut trainer = self.trainer(kernels)?;
-        match (checkpoint, &config.lora_model_dir) {
-            (Some(checkpoint), _) => checkpoint.restore(&mut trainer)?,
-            (None, Some(adapter)) => trainer.start_from(&self.loaded.resolve(adapter))?,
-            (None, None) => {}
-        }
-        let finished = trainer.optimizer_step();
+        let finished = checkpoint.map_or(0, |checkpoint| checkpoint.state.global_step);
         let reporter = Reporter::open(directory.path(), finished, self.plugins.meters(), observer);
         let mut reporter = reporter.map_err(|source| {
             let path = directory.path().join(METRICS_FILE);
             Failure::from(CheckpointError::Write { path, source })
         })?;
+        let mut reference = None;
+        if plan.method.has_reference() {
+            let read = |checkpoint: &Checkpoint| Reference::read(&checkpoint.path, plan);
+            reference = Some(checkpoint.map(read).transpose()?.unwrap_or_else(|| Reference::unknown(plan)));
+        }
+        // The reference is the model as training begins, also where training goes on.
+        let is_known = |reference: &Reference| reference.is_complete(plan);
+        if let Some(adapter) = &config.lora_model_dir
+            && (checkpoint.is_none() || !reference.as_ref().is_none_or(is_known))
+        {
+            trainer.start_from(&self.loaded.resolve(adapter))?;
+        }
+        if let Some(reference) = &mut reference {
+            reference.complete(&mut trainer, plan, plan.total_steps, stop, &mut |done, all| {
+                reporter.tell(Event::Reference { done, all });
+            })?;
+        }
+        if let Some(checkpoint) = checkpoint {
+            checkpoint.restore(&mut trainer)?;
+        }
+        let (train, eval) = (&plan.data.train[..], &plan.data.eval[..]);
+        let mut run = Going { trainer, settings, watch, directory, checkpoint, record, reporter, stop };
+        match &plan.method {
+            Method::Supervised => self.learn(&mut run, CrossEntropy, Texts(train), Texts(eval)),
+            Method::Cpo(objective) => {
+                let pairs = |examples| PairsOf { examples, reference: None, kept: None };
+                self.learn(&mut run, objective.clone(), pairs(train), pairs(eval))
+            }
+            Method::Preference(objective) => {
+                let reference = reference.unwrap_or_else(|| Reference::unknown(plan));
+                let kept = reference.file(plan);
+                let pairs = |examples, reference| PairsOf { examples, reference: Some(reference), kept: Some(&kept) };
+                self.learn(&mut run, objective.clone(), pairs(train, &reference.train), pairs(eval, &reference.eval))
+            }
+        }
+    }
+
+    /// The loop, from where it begins or goes on, and what comes after it.
+    fn learn<K: Kernels, O: Objective, S: Samples<Batch = O::Batch>>(
+        &self,
+        going: &mut Going<'_, K>,
+        objective: O,
+        train: S,
+        eval: S,
+    ) -> Result<Done, Failure> {
+        let (config, plan) = (&self.loaded.config, &self.plan);
+        let Going { trainer, settings, watch, directory, checkpoint, record, reporter, stop } = going;
+        let checkpoint = *checkpoint;
         if checkpoint.is_some() && !watch.is_empty() {
             watch.replay(&metrics::lines(&directory.path().join(METRICS_FILE)))?;
         }
-        reporter.tell(Event::Start(&self.start(&trainer)));
+        reporter.tell(Event::Start(&self.start(trainer)));
 
         let files = model_files(self.loaded, self.model, self.template.as_ref());
         let position = checkpoint.map_or_else(Position::default, |checkpoint| checkpoint.state.position);
+        let evaluation = self.evaluation(&eval)?;
         let mut run = Run {
             plan,
-            objective: CrossEntropy,
-            batches: plan.batches(position),
+            objective,
+            batches: plan.epochs(train, position),
             output_dir: directory.path(),
             keep: config.save_total_limit.map(|limit| limit as usize),
-            settings,
+            settings: std::mem::take(settings),
             files: files.clone(),
         };
-        let evaluation = self.evaluation()?;
-        let trained = run.train(&mut trainer, checkpoint, evaluation, &mut watch, &mut reporter, stop);
+        let trained = run.train(trainer, checkpoint, evaluation, watch, reporter, stop);
         let step = trainer.optimizer_step();
         record.steps = step;
         reporter.end();
@@ -266,7 +324,7 @@ impl<'a> Job<'a> {
         let path = directory.path().to_owned();
         let card = card(self.loaded, plan.total_steps, &outcome);
         files.publish(trainer.model(), &path, &card, &mut |names| directory.claim(names))?;
-        let summary = self.summary(&outcome, &watch, reporter.plugin_costs(), &trainer);
+        let summary = self.summary(&outcome, watch, reporter.plugin_costs(), trainer);
         let fields = json!({ "step": step, "summary": summary.to_json(), "outcome": record.to_json() });
         directory.describe(fields, FINISHED)?;
         let (before, after) = outcome.shown;
@@ -341,7 +399,7 @@ impl<'a> Job<'a> {
         names.iter().filter_map(describe).collect()
     }
 
-    fn evaluation(&self) -> Result<Option<Evaluation<'_>>, Failure> {
+    fn evaluation<S: Samples>(&self, samples: &S) -> Result<Option<Evaluation<'_, S::Batch>>, Failure> {
         let config = &self.loaded.config;
         if self.plan.data.eval.is_empty() {
             return Ok(None);
@@ -364,7 +422,8 @@ impl<'a> Job<'a> {
         };
         Ok(Some(Evaluation {
             examples: &self.plan.data.eval,
-            batch_size: config.eval_batch_size as usize,
+            batches: samples.chunks(self.plan.eval_batch_size),
+            is_per_token: self.plan.method == Method::Supervised,
             rewards,
             generation,
             generated: config.num_generation_samples.map_or(usize::MAX, |count| count as usize),

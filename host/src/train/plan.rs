@@ -11,6 +11,7 @@ use plugin_runtime::types::ScheduleRun;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::method::Method;
 use super::schedule::{Schedule, Shape};
 use crate::check::facts::ModelFacts;
 use crate::check::plugins::{SCHEDULE_STEPS, Use, filters, locate, scheduler, strategy_config};
@@ -19,11 +20,12 @@ use crate::checkpoint::directory::hex;
 use crate::config::{
     Adapter, Cadence, DatasetConfig, ExcessLengthStrategy, FilterRef, LoadedConfig, LrScheduler, Scheduler,
 };
-use crate::data::batches::Epochs;
+use crate::data::batches::{Epochs, Samples};
 use crate::data::cursor::Position;
 use crate::data::dataset::{DatasetError, Dropped, Example, ExcessLength, prepare};
 use crate::data::filter::DatasetFilter;
 use crate::data::packing::{BatchOptions, plan_epoch, shuffle};
+use crate::data::render::Making;
 use crate::data::strategy::PromptStrategy;
 use crate::data::template::ChatTemplate;
 use crate::data::tokenize::{Encoder, TextBudget};
@@ -89,6 +91,10 @@ pub struct Plan {
     pub schedule: Schedule,
     /// Clip to this; none leaves gradients alone.
     pub max_grad_norm: Option<f64>,
+    /// What is learned.
+    pub method: Method,
+    /// Samples in a forward pass of an evaluation.
+    pub eval_batch_size: usize,
     /// For the engine.
     pub options: TrainerOptions,
     /// Steps that are logged.
@@ -110,7 +116,8 @@ impl Plan {
     ) -> Result<Self, Failure> {
         let config = &loaded.config;
         let options = trainer_options(loaded, model)?;
-        let data = data(loaded, plugins, model, template, keeps_text)?;
+        let method = Method::of(config);
+        let data = data(loaded, plugins, model, template, &method, keeps_text)?;
         let packing = BatchOptions {
             micro_batch_size: config.micro_batch_size as usize,
             sequence_len: config.sequence_len as usize,
@@ -118,7 +125,7 @@ impl Plan {
             shuffle: config.shuffle_merged_datasets,
             seed: config.seed,
         };
-        let lengths: Vec<usize> = data.train.iter().map(|example| example.tokens.ids.len()).collect();
+        let lengths: Vec<usize> = data.train.iter().map(Example::tokens).collect();
         let accumulation = config.gradient_accumulation_steps as usize;
         let micro_batches_per_epoch = plan_epoch(&lengths, &packing, 0).len() as u64;
         let steps_per_epoch = micro_batches_per_epoch.div_ceil(accumulation as u64).max(1);
@@ -154,6 +161,8 @@ impl Plan {
             total_steps,
             schedule,
             max_grad_norm: (config.max_grad_norm > 0.0).then_some(config.max_grad_norm),
+            method,
+            eval_batch_size: config.eval_batch_size.max(1) as usize,
             options,
             log: Every(Some(logging.max(1))),
             evaluate,
@@ -161,9 +170,9 @@ impl Plan {
         })
     }
 
-    /// The steps from `position` on.
-    pub fn batches(&self, position: Position) -> Epochs<'_> {
-        Epochs::new(&self.data.train, self.packing.clone(), self.accumulation, position)
+    /// The steps of the training set's samples, from `position` on.
+    pub fn epochs<S: Samples>(&self, samples: S, position: Position) -> Epochs<S> {
+        Epochs::new(samples, self.packing.clone(), self.accumulation, position)
     }
 
     /// The data and the length of the run, for rules.
@@ -174,7 +183,7 @@ impl Plan {
             "eval_samples": self.data.eval.len(),
             "tokens": self.tokens(),
             "trained_tokens": self.trained_tokens(),
-            "longest": self.data.train.iter().map(|example| example.tokens.ids.len()).max(),
+            "longest": self.data.train.iter().flat_map(Example::documents).map(|document| document.ids.len()).max(),
             "too_long": self.data.too_long,
             "micro_batches_per_epoch": self.micro_batches_per_epoch,
             "steps_per_epoch": self.steps_per_epoch,
@@ -184,12 +193,12 @@ impl Plan {
 
     /// Tokens of the training set.
     pub fn tokens(&self) -> u64 {
-        self.data.train.iter().map(|example| example.tokens.ids.len() as u64).sum()
+        self.data.train.iter().map(|example| example.tokens() as u64).sum()
     }
 
     /// Tokens of the training set that are learned.
     pub fn trained_tokens(&self) -> u64 {
-        self.data.train.iter().map(|example| example.tokens.trained_tokens() as u64).sum()
+        self.data.train.iter().map(|example| example.trained_tokens() as u64).sum()
     }
 }
 
@@ -258,6 +267,7 @@ fn data(
     plugins: &PluginHost,
     model: &ModelFacts,
     template: Option<&ChatTemplate>,
+    method: &Method,
     keeps_text: bool,
 ) -> Result<Data, Failure> {
     let config = &loaded.config;
@@ -267,13 +277,19 @@ fn data(
     let budget = TextBudget::of(config.sequence_len as usize, cuts);
     let encoder =
         Encoder { tokenizer, template, train_on_inputs: config.train_on_inputs, end_of_turn, keeps_text, budget };
+    let excess = match config.excess_length_strategy {
+        ExcessLengthStrategy::Drop => ExcessLength::Drop,
+        ExcessLengthStrategy::Truncate => ExcessLength::Truncate,
+        ExcessLengthStrategy::Raise => ExcessLength::Raise,
+    };
+    let making = Making { encoder, sequence_len: config.sequence_len as usize, excess, learns: method.learns() };
     let mut dropped = Dropped::default();
     let (mut rows, mut too_long) = (0, 0);
     let mut read =
         |key: &str, datasets: &[DatasetConfig], filters: &[FilterRef], count: bool| -> Result<Vec<Example>, Failure> {
             let mut examples = Vec::new();
             for (index, dataset) in datasets.iter().enumerate() {
-                let prepared = one(loaded, plugins, &encoder, dataset, &format!("{key}[{index}]"), filters)?;
+                let prepared = one(loaded, plugins, &making, dataset, &format!("{key}[{index}]"), filters)?;
                 if count {
                     rows += prepared.rows;
                     too_long += prepared.dropped.too_long.rows;
@@ -302,12 +318,11 @@ fn data(
 fn one(
     loaded: &LoadedConfig,
     plugins: &PluginHost,
-    encoder: &Encoder<'_>,
+    making: &Making<'_>,
     dataset: &DatasetConfig,
     path: &str,
     common: &[FilterRef],
 ) -> Result<crate::data::dataset::Prepared, Failure> {
-    let config = &loaded.config;
     let file = loaded.resolve(&dataset.path);
     let loader = Use {
         kind: plugin_runtime::Kind::DatasetLoader,
@@ -341,13 +356,7 @@ fn one(
             .map_err(|error| locate(loaded, &strategy, error))?;
         strategies.push(Box::new(instance));
     }
-    let excess = match config.excess_length_strategy {
-        ExcessLengthStrategy::Drop => ExcessLength::Drop,
-        ExcessLengthStrategy::Truncate => ExcessLength::Truncate,
-        ExcessLengthStrategy::Raise => ExcessLength::Raise,
-    };
-    let length = config.sequence_len as usize;
-    prepare(&file, &mut source, &mut started, &mut strategies, encoder, length, excess).map_err(|error| {
+    prepare(&file, &mut source, &mut started, &mut strategies, making).map_err(|error| {
         let filter_place = match error {
             DatasetError::Filter { index, error } => return locate(loaded, &uses[index], error).into(),
             DatasetError::NoScores { index, .. } => {
@@ -380,10 +389,10 @@ fn split(examples: Vec<Example>, count: usize, seed: u64) -> (Vec<Example>, Vec<
     (train, eval)
 }
 
-fn digest(examples: &[Example]) -> String {
+/// Digest of all tokens and of what of them is learned.
+pub(super) fn digest(examples: &[Example]) -> String {
     let mut hasher = Sha256::new();
-    for example in examples {
-        let tokens = &example.tokens;
+    for tokens in examples.iter().flat_map(Example::documents) {
         hasher.update((tokens.ids.len() as u64).to_le_bytes());
         for (index, (id, trained)) in tokens.ids.iter().zip(&tokens.trained).enumerate() {
             let weight = tokens.weights.as_ref().map_or(1.0, |weights| weights[index]);
@@ -402,7 +411,9 @@ mod tests {
 
     fn examples(count: u32) -> Vec<Example> {
         let tokens = |id| TokenSample { ids: vec![id], trained: vec![true], weights: None };
-        (0..count).map(|id| Example { tokens: tokens(id), row_json: "{}".into(), origin: None }).collect()
+        (0..count)
+            .map(|id| Example { tokens: tokens(id), rejected: None, row_json: "{}".into(), origin: None })
+            .collect()
     }
 
     #[test]

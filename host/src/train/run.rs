@@ -1,6 +1,7 @@
 //! The training loop: steps until the plan is done, a signal comes or a monitor says stop, with evaluations and
 //! checkpoints on the way.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use engine::kernels::Kernels;
@@ -78,7 +79,7 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
         &mut self,
         trainer: &mut Trainer<K>,
         from: Option<&Checkpoint>,
-        mut evaluation: Option<Evaluation<'_>>,
+        mut evaluation: Option<Evaluation<'_, O::Batch>>,
         watch: &mut Watch,
         reporter: &mut Reporter<'_>,
         stop: &StopSignal,
@@ -99,8 +100,9 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
         let mut advice = Ok(None);
         let mut saved_at = from.map(|checkpoint| checkpoint.state.global_step);
 
-        if let (Some(evaluation), None) = (&mut evaluation, from) {
-            let (record, sample) = evaluation.run(trainer, 0, plan.total_steps)?;
+        let is_new = trainer.optimizer_step() == 0 && eval.is_none() && stop.received().is_none();
+        if let Some(evaluation) = evaluation.as_mut().filter(|_| is_new) {
+            let (record, sample) = evaluation.run(trainer, &self.objective, 0, plan.total_steps)?;
             reporter.eval(&record);
             advice = watch.observe(&record, plan.total_steps, reporter);
             eval = Some((record.clone(), record));
@@ -130,6 +132,7 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
                 tokens_per_second: outcome.tokens as f64 / outcome.seconds.max(1e-9),
                 step_seconds: outcome.seconds,
                 peak_memory_bytes: peak_memory_bytes(),
+                metrics: outcome.metrics.means().map(|(name, value)| (name.to_owned(), value)).collect(),
             };
             let last = step == plan.total_steps;
             let logged = plan.log.is_due(step) || step == 1 || last;
@@ -138,7 +141,7 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
                 advice = watch.observe(&record, plan.total_steps, reporter);
             }
             if let Some(evaluation) = evaluation.as_mut().filter(|_| plan.evaluate.is_due(step) && !last) {
-                let (record, sample) = evaluation.run(trainer, step, plan.total_steps)?;
+                let (record, sample) = evaluation.run(trainer, &self.objective, step, plan.total_steps)?;
                 reporter.eval(&record);
                 advice = merge(advice, watch.observe(&record, plan.total_steps, reporter));
                 eval = Some((eval.map_or_else(|| record.clone(), |(before, _)| before), record));
@@ -169,7 +172,8 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
             return Ok(Outcome { ending, loss, eval, shown, tokens, own_tokens, train_seconds });
         }
         if let Some(evaluation) = evaluation.as_mut().filter(|_| evaluated_at != Some(trainer.optimizer_step())) {
-            let (record, sample) = evaluation.run(trainer, trainer.optimizer_step(), plan.total_steps)?;
+            let step = trainer.optimizer_step();
+            let (record, sample) = evaluation.run(trainer, &self.objective, step, plan.total_steps)?;
             reporter.eval(&record);
             watch.observe(&record, plan.total_steps, reporter)?;
             eval = Some((eval.map_or_else(|| record.clone(), |(before, _)| before), record));
@@ -209,7 +213,7 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
         reporter: &mut Reporter<'_>,
     ) -> Result<(), Failure> {
         let path = self.path(state.global_step);
-        save(&path, trainer, state, &self.files)?;
+        save(&path, trainer, state, &self.files, &self.batches.kept())?;
         reporter.tell(Event::Checkpoint { step: state.global_step, path: &path });
         if let Some(keep) = self.keep {
             prune(self.output_dir, keep)?;
@@ -272,16 +276,17 @@ pub(super) fn check_coverage<K: Kernels>(
 fn read_eval(value: Option<&Value>) -> Option<EvalRecord> {
     let object = value?.as_object()?;
     let number = |key: &str| object.get(key)?.as_f64();
-    let rewards = object
-        .iter()
-        .filter(|(key, _)| key.starts_with("rewards/"))
-        .filter_map(|(key, value)| Some((key.clone(), value.as_f64()?)))
-        .collect();
+    let named = |start: &str| -> BTreeMap<String, f64> {
+        let of_start = object.iter().filter(|(key, _)| key.starts_with(start));
+        of_start.filter_map(|(key, value)| Some((key.clone(), value.as_f64()?))).collect()
+    };
     Some(EvalRecord {
         step: object.get("step")?.as_u64()?,
         eval_loss: number("eval_loss")?,
-        eval_perplexity: number("eval_perplexity")?,
-        rewards,
+        eval_perplexity: number("eval_perplexity"),
+        // The numbers that are no metrics of the objective have no slash in their names.
+        metrics: named("eval_").into_iter().filter(|(name, _): &(String, f64)| name.contains('/')).collect(),
+        rewards: named("rewards/"),
         eval_seconds: number("eval_seconds")?,
     })
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use engine::kernels::Kernels;
-use engine::objective::accumulate;
+use engine::objective::{Metrics, accumulate};
 use engine::{Batch, Objective, Trainer};
 
 use crate::diagnostic::Failure;
@@ -19,6 +19,8 @@ pub struct StepOutcome {
     pub tokens: u64,
     /// Time it took.
     pub seconds: f64,
+    /// What the objective tells beside its loss.
+    pub metrics: Metrics,
 }
 
 /// A whole step. `inspect` sees the gradients before the update, if there are any: a step without is right where all of its
@@ -42,6 +44,7 @@ pub fn train_step<K: Kernels, O: Objective>(
         grad_norm: stats.grad_norm,
         tokens: micro_batches.iter().map(|batch| batch.as_ref().ids.len() as u64).sum(),
         seconds: start.elapsed().as_secs_f64(),
+        metrics: found.metrics,
     })
 }
 

@@ -106,3 +106,38 @@ pub fn accumulate<K: Kernels, O: Objective>(
     }
     Ok(Accumulated { loss: loss * scale, scale, learns, metrics })
 }
+
+/// What an objective says of batches as the weights are, kept apart from training: no gradients, no dropout. None where there
+/// is nothing to judge.
+///
+/// # Errors
+/// As [`Trainer::evaluate`], and [`EngineError::Batch`] for a batch that does not fit together.
+pub fn evaluate<K: Kernels, O: Objective>(
+    trainer: &mut Trainer<K>,
+    objective: &O,
+    batches: &[O::Batch],
+) -> Result<Option<(f64, Metrics)>, EngineError> {
+    let Some(scale) = objective.scale(batches) else { return Ok(None) };
+    let (mut loss, mut metrics) = (0.0, Metrics::default());
+    for batch in batches {
+        objective.validate(batch)?;
+        if objective.is_linear() {
+            loss += trainer.evaluate(batch.as_ref())?;
+            continue;
+        }
+        let log_probs = trainer.log_probs(batch.as_ref())?;
+        let mut weights = vec![0.0; log_probs.len()];
+        loss += objective.loss(batch, &log_probs, &mut weights, &mut metrics);
+    }
+    Ok(Some((loss * scale, metrics)))
+}
+
+/// The sum of the log-probabilities of each document's targets, in nats, as the weights are.
+///
+/// # Errors
+/// As [`Trainer::log_probs`].
+pub fn document_log_probs<K: Kernels>(trainer: &mut Trainer<K>, batch: &Batch) -> Result<Vec<f64>, EngineError> {
+    let log_probs = trainer.log_probs(batch)?;
+    let sum = |targets: Vec<usize>| targets.iter().map(|&index| f64::from(log_probs[index])).sum();
+    Ok(batch.learned().map(sum).collect())
+}

@@ -1,0 +1,252 @@
+//! Rows to examples: prompt strategies on all cores, then template and tokenizer.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use plugin_runtime::types::{Preference, Sample, Text};
+
+use super::dataset::{BATCH, BadRow, DatasetError, Example, ExcessLength, Origin, Row, Written};
+use super::strategy::PromptStrategy;
+use super::template::TemplateError;
+use super::tokenize::{Encoded, Encoder, TokenSample, TokenizeError, joined};
+
+/// What kind of samples a run learns from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Learns {
+    /// Texts.
+    Texts,
+    /// Pairs of a chosen and a rejected answer to one prompt.
+    Pairs,
+}
+
+/// How samples become tokens.
+#[derive(Debug)]
+pub struct Making<'a> {
+    /// Tokenizer, template, and what is learned of a text.
+    pub encoder: Encoder<'a>,
+    /// Tokens that a text may have; of a pair, each answer with its prompt.
+    pub sequence_len: usize,
+    /// What becomes of longer ones.
+    pub excess: ExcessLength,
+    /// What samples there must be.
+    pub learns: Learns,
+}
+
+/// What became of a row.
+pub(super) enum Outcome {
+    /// A sample, and the roles of messages that the chat template left out of it.
+    Example(Box<Example>, BTreeSet<String>),
+    /// It has more tokens than may be.
+    TooLong,
+    /// What is learned of it lies behind where it was cut.
+    Cut,
+    /// No message of it is to be learned; its roles.
+    NoTurn(Vec<String>),
+    /// Nothing is learned of it; the roles of messages that the chat template left out.
+    Untrained(BTreeSet<String>),
+    /// Both answers of a pair are the same.
+    Equal,
+    /// The strategy gave nothing, on purpose.
+    Skipped,
+    /// It cannot be used.
+    Bad(BadRow),
+}
+
+/// What a row became, and what a person finds it by in its dataset.
+pub(super) type Rendered = (Outcome, String);
+
+/// Gives the rows to the strategies, each on a thread of its own, in pieces whose size does not depend on how many there are;
+/// a strategy begins anew with each. So what a row becomes depends on its piece alone. The order of the rows is kept.
+pub(super) fn render(
+    rows: Vec<Row>,
+    strategies: &mut [Box<dyn PromptStrategy>],
+    making: &Making<'_>,
+) -> Result<Vec<Rendered>, DatasetError> {
+    let pieces = rows.len().div_ceil(BATCH as usize);
+    let rows = Mutex::new((0, rows.into_iter()));
+    let next = || {
+        let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let piece: Vec<Row> = rows.1.by_ref().take(BATCH as usize).collect();
+        rows.0 += 1;
+        (!piece.is_empty()).then(|| (rows.0 - 1, piece))
+    };
+    // Of several failures the one of the first piece is told, whichever was met first.
+    let failed = AtomicUsize::new(usize::MAX);
+    let work = &|strategy: &mut dyn PromptStrategy| {
+        let mut done = Vec::new();
+        while let Some((index, piece)) = next() {
+            if index > failed.load(Ordering::Relaxed) {
+                break;
+            }
+            let result = render_piece(piece, strategy, making);
+            if result.is_err() {
+                failed.fetch_min(index, Ordering::Relaxed);
+            }
+            done.push((index, result));
+        }
+        done
+    };
+    let mut results = Vec::with_capacity(pieces);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> =
+            strategies.iter_mut().map(|strategy| scope.spawn(move || work(strategy.as_mut()))).collect();
+        for worker in workers {
+            results.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+    });
+    results.sort_unstable_by_key(|(index, _)| *index);
+    let mut outcomes = Vec::new();
+    for (_, result) in results {
+        outcomes.extend(result?);
+    }
+    Ok(outcomes)
+}
+
+fn render_piece(
+    rows: Vec<Row>,
+    strategy: &mut dyn PromptStrategy,
+    making: &Making<'_>,
+) -> Result<Vec<Rendered>, DatasetError> {
+    let mut outcomes = Vec::with_capacity(rows.len());
+    let (jsons, positions): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| (row.json, row.position)).unzip();
+    strategy.begin()?;
+    let samples = strategy.render(&jsons).map_err(|error| error.at_row(&positions))?;
+    for ((sample, json), position) in samples.into_iter().zip(jsons).zip(positions) {
+        let bad = |message: String, field: Option<String>| {
+            Outcome::Bad(BadRow { position: position.clone(), message, field })
+        };
+        let outcome = match sample {
+            Ok(Some(sample)) => making.outcome(&sample, json).unwrap_or_else(|message| bad(message, None)),
+            Ok(None) => Outcome::Skipped,
+            Err(error) => bad(error.message, error.field),
+        };
+        outcomes.push((outcome, position));
+    }
+    Ok(outcomes)
+}
+
+/// A text as a run takes it.
+struct Document {
+    tokens: TokenSample,
+    written: Option<Written>,
+    unwritten: BTreeSet<String>,
+}
+
+/// Why a row is left out.
+enum Left {
+    Out(Outcome),
+    Bad(String),
+}
+
+impl Making<'_> {
+    /// What a sample becomes; in words what is wrong with it.
+    fn outcome(&self, sample: &Sample, json: String) -> Result<Outcome, String> {
+        let example = match (self.learns, sample) {
+            (Learns::Texts, Sample::Supervised(text)) => self.text(text, json),
+            (Learns::Pairs, Sample::Preference(pair)) => self.pair(pair, json),
+            (learns, other) => {
+                let wanted = match learns {
+                    Learns::Texts => "supervised texts",
+                    Learns::Pairs => "preference pairs, as `rl` says",
+                };
+                return Err(format!("the prompt strategy gave {}, but this run learns from {wanted}", kind(other)));
+            }
+        };
+        match example {
+            Ok((example, unwritten)) => Ok(Outcome::Example(Box::new(example), unwritten)),
+            Err(Left::Out(outcome)) => Ok(outcome),
+            Err(Left::Bad(message)) => Err(message),
+        }
+    }
+
+    fn text(&self, text: &Text, json: String) -> Result<(Example, BTreeSet<String>), Left> {
+        let Document { tokens, written, unwritten } = self.document(text)?;
+        let origin = written.map(|written| Box::new(Origin { position: String::new(), written, rejected: None }));
+        Ok((Example { tokens, rejected: None, row_json: json.into(), origin }, unwritten))
+    }
+
+    fn pair(&self, pair: &Preference, json: String) -> Result<(Example, BTreeSet<String>), Left> {
+        let document = |answer: &Text, which: &str| {
+            let text =
+                joined(&pair.prompt, answer).map_err(|error| Left::Bad(format!("the {which} answer: {error}")))?;
+            let document = self.document(&text).map_err(|left| match left {
+                Left::Bad(message) => Left::Bad(format!("the {which} answer: {message}")),
+                out @ Left::Out(_) => out,
+            })?;
+            if document.tokens.weights.is_some() {
+                return Err(Left::Bad(format!("the {which} answer has loss weights, which pairs do not have")));
+            }
+            Ok(document)
+        };
+        let (chosen, rejected) = (document(&pair.chosen, "chosen")?, document(&pair.rejected, "rejected")?);
+        if chosen.tokens == rejected.tokens {
+            return Err(Left::Out(Outcome::Equal));
+        }
+        let origin = chosen
+            .written
+            .map(|written| Box::new(Origin { position: String::new(), written, rejected: rejected.written }));
+        let unwritten = chosen.unwritten.into_iter().chain(rejected.unwritten).collect();
+        let rejected = Some(rejected.tokens);
+        Ok((Example { tokens: chosen.tokens, rejected, row_json: json.into(), origin }, unwritten))
+    }
+
+    fn document(&self, text: &Text) -> Result<Document, Left> {
+        let Self { encoder, sequence_len, excess, .. } = self;
+        let encoded = encoder.encode(text).map_err(|error| match error {
+            TokenizeError::NoTemplate => {
+                Left::Bad(format!("{error}; set `chat_template`, or use a model whose tokenizer has one"))
+            }
+            // Longer than any sequence could be.
+            TokenizeError::TooLong { .. } | TokenizeError::Template(TemplateError::TooLong(_))
+                if *excess == ExcessLength::Drop =>
+            {
+                Left::Out(Outcome::TooLong)
+            }
+            error => Left::Bad(error.to_string()),
+        })?;
+        let Encoded { mut tokens, text: mut written, mut places, unwritten } = encoded;
+        let length = tokens.ids.len();
+        let mut is_cut = false;
+        if length > *sequence_len {
+            match excess {
+                ExcessLength::Drop => return Err(Left::Out(Outcome::TooLong)),
+                ExcessLength::Truncate => {
+                    is_cut = tokens.trained_tokens() > 0;
+                    tokens.truncate(*sequence_len);
+                }
+                ExcessLength::Raise => {
+                    return Err(Left::Bad(format!(
+                        "it has {length} tokens, `sequence_len` is {sequence_len} and `excess_length_strategy` is raise"
+                    )));
+                }
+            }
+        }
+        if tokens.trained_tokens() == 0 {
+            return Err(Left::Out(match text {
+                Text::Conversation(conversation) if !encoder.learns_any(conversation) => {
+                    Outcome::NoTurn(conversation.messages.iter().map(|message| message.role.clone()).collect())
+                }
+                _ if is_cut => Outcome::Cut,
+                _ => Outcome::Untrained(unwritten),
+            }));
+        }
+        if places.len() > tokens.ids.len() {
+            // What was cut off is not what the model sees.
+            places.truncate(tokens.ids.len());
+            written.truncate(written.floor_char_boundary(places.last().map_or(0, |place| place.end)));
+        }
+        let written = encoder.keeps_text.then_some(Written { text: written, places });
+        Ok(Document { tokens, written, unwritten })
+    }
+}
+
+fn kind(sample: &Sample) -> &'static str {
+    match sample {
+        Sample::Supervised(_) => "a supervised text",
+        Sample::Preference(_) => "a preference pair",
+        Sample::Unpaired(_) => "an unpaired completion",
+        Sample::Prompt(_) => "a prompt to roll out",
+        Sample::Stepwise(_) => "labelled steps",
+    }
+}
