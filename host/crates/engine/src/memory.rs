@@ -4,7 +4,7 @@
 use crate::adapter::Lora;
 use crate::architecture::config::ModelConfig;
 use crate::files::peft::given;
-use crate::generate::{GenerateOptions, generate, logits_bytes};
+use crate::generate::{GenerateOptions, Request, generate, logits_bytes, unobserved};
 use crate::kernels::counting::{Counting, Profile};
 use crate::model::Model;
 use crate::workload::{GenerationShape, Workload};
@@ -97,12 +97,11 @@ fn saved_elements(model: &Model<Counting>) -> Vec<u64> {
 fn generation(trainer: &Trainer<Counting>, kernels: &Counting, shape: GenerationShape) -> Result<u64, EngineError> {
     let model = trainer.model();
     let longest = shape.longest.clamp(1, model.config.max_position_embeddings);
-    let mut prompts = vec![vec![0]; shape.prompts];
-    prompts[..shape.prompts.min(1)].fill(vec![0; longest]);
+    let requests = Request::one_each(vec![vec![0; longest]; shape.prompts]);
     // Logits are all zero here, so the likeliest token is 0: it ends the text.
     let (max_new_tokens, eos_token_ids) = (shape.max_new_tokens, vec![0]);
     let options = GenerateOptions { max_new_tokens, eos_token_ids, ..GenerateOptions::default() };
-    let (done, bytes) = kernels.beyond(|| generate(model, &prompts, &options, &mut |_, _| {}));
+    let (done, bytes) = kernels.beyond(|| generate(model, &requests, &options, &mut unobserved));
     done?;
-    Ok(bytes + logits_bytes(shape.prompts, model.config.vocab_size))
+    Ok(bytes + logits_bytes(shape.prompts, &options, model.config.vocab_size))
 }

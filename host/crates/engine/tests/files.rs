@@ -12,7 +12,6 @@ use engine::architecture::config::ModelConfig;
 use engine::architecture::tensors::LinearKind;
 use engine::files::export::{SHARD_BYTES, export_model};
 use engine::files::peft::export_adapter;
-use engine::generate::{GenerateOptions, generate};
 use engine::kernels::{Memory as _, at};
 use engine::model::Model;
 use engine::optim::AdamWConfig;
@@ -78,82 +77,6 @@ fn bytes(trainer: &Trainer) -> Vec<u8> {
         })
         .unwrap();
     all
-}
-
-#[test]
-fn greedy_generation_is_that_of_transformers() {
-    for name in [
-        "untied",
-        "tied",
-        "wide-heads-llama3-rope",
-        "frozen",
-        "llama-biases",
-        "mistral",
-        "ministral",
-        "qwen2",
-        "qwen2-window",
-        "qwen3",
-        "gemma2",
-        "gemma3",
-        "phi3",
-        "phi3-longrope",
-        "smollm3",
-        "granite",
-        "olmo2",
-        "olmo3",
-    ] {
-        let directory = fixture(name);
-        let bytes = std::fs::read(directory.join("expected.safetensors")).unwrap();
-        let tensors = SafeTensors::deserialize(&bytes).unwrap();
-        let ids = |tensor: &str| -> Vec<u32> {
-            let words = tensors.tensor(tensor).unwrap().data().chunks_exact(4);
-            words.map(|word| i32::from_le_bytes(word.try_into().unwrap()) as u32).collect()
-        };
-        let (prompt, expected) = (ids("generate/prompt"), ids("generate/out"));
-        let model = model(&directory);
-        let options = GenerateOptions { max_new_tokens: expected.len(), ..GenerateOptions::default() };
-        // Beside prompts of other lengths, whose rows share the batch.
-        let prompts = [prompt[..1].to_vec(), prompt.clone(), vec![prompt[0]; 9]];
-        let mut streamed = Vec::new();
-        let found = generate(&model, &prompts, &options, &mut |index, id| {
-            if index == 1 {
-                streamed.push(id);
-            }
-        })
-        .unwrap();
-        assert_eq!(found[1].ids, expected, "{name}");
-        assert_eq!(streamed, expected, "{name}");
-        let stop = GenerateOptions { eos_token_ids: vec![expected[3]], ..options };
-        let found = generate(&model, &[prompt], &stop, &mut |_, _| {}).unwrap();
-        let first = expected.iter().position(|id| *id == expected[3]).unwrap();
-        assert!(found[0].finished);
-        assert_eq!(found[0].ids, expected[..first]);
-    }
-}
-
-#[test]
-fn sampling_does_not_depend_on_the_batch() {
-    let model = model(&fixture("untied"));
-    let options = GenerateOptions { max_new_tokens: 12, do_sample: true, seed: 9, ..GenerateOptions::default() };
-    let prompts = vec![vec![3, 4, 5], vec![7], vec![1, 2]];
-    let run = |prompts: &[Vec<u32>]| generate(&model, prompts, &options, &mut |_, _| {}).unwrap();
-    assert_eq!(run(&prompts)[0], run(&prompts[..1])[0]);
-    assert_ne!(run(&prompts)[0].ids, run(&[prompts[1].clone(), prompts[0].clone()])[1].ids);
-}
-
-#[test]
-fn impossible_generations_are_errors() {
-    let model = model(&fixture("untied"));
-    let reason = |prompt: Vec<u32>, options: GenerateOptions| {
-        generate(&model, &[prompt], &options, &mut |_, _| {}).unwrap_err().to_string()
-    };
-    let plain = GenerateOptions::default;
-    assert_eq!(reason(vec![], plain()), "a prompt has no tokens");
-    assert!(reason(vec![1 << 20], plain()).starts_with("token 1048576 is not one of the model's"));
-    assert!(reason(vec![1; 1 << 16], plain()).contains("positions"));
-    assert!(reason(vec![1], GenerateOptions { top_p: 0.0, ..plain() }).starts_with("`top_p` is 0"));
-    let cold = GenerateOptions { do_sample: true, temperature: 0.0, ..plain() };
-    assert!(reason(vec![1], cold).starts_with("`temperature` is 0"));
 }
 
 #[test]

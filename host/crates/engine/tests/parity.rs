@@ -509,7 +509,7 @@ mod cuda {
     use std::io::Write as _;
 
     use engine::DeviceError;
-    use engine::generate::{GenerateOptions, generate};
+    use engine::generate::{GenerateOptions, Request, generate, unobserved};
     use engine::kernels::Precision;
 
     use super::emulator::device;
@@ -605,13 +605,13 @@ mod cuda {
         let directory = fixture("untied");
         let config = ModelConfig::from_dir(&directory).unwrap();
         let weights = WeightSource::Directory(directory.clone());
-        let prompts = [vec![1, 5, 9, 2, 7], vec![3, 4], vec![8; 17]];
+        let requests = Request::one_each([vec![1, 5, 9, 2, 7], vec![3, 4], vec![8; 17]]);
         let same_kernels = kernels.clone();
         let options = GenerateOptions { max_new_tokens: 6, ..GenerateOptions::default() };
         let on_cpu = Model::load(config.clone(), &weights, None).unwrap();
         let on_gpu = Model::on(kernels, config, &weights, None).unwrap();
-        let expected = generate(&on_cpu, &prompts, &options, &mut |_, _| {}).unwrap();
-        let found = generate(&on_gpu, &prompts, &options, &mut |_, _| {}).unwrap();
+        let expected = generate(&on_cpu, &requests, &options, &mut unobserved).unwrap();
+        let found = generate(&on_gpu, &requests, &options, &mut unobserved).unwrap();
         let ids = |completions: &[engine::generate::Completion]| -> Vec<Vec<u32>> {
             completions.iter().map(|completion| completion.ids.clone()).collect()
         };

@@ -166,6 +166,8 @@ impl Memory for Counting {
 
     fn copy(&self, _: usize, _: Read<'_>, _: Write<'_>) {}
 
+    fn copy_within(&self, _: usize, _: &mut Counted, _: usize, _: usize) {}
+
     fn zero(&self, _: usize, _: Write<'_>) {}
 }
 

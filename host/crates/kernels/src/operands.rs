@@ -99,12 +99,15 @@ pub struct Attended<'a, B> {
     pub lse: View<'a, B>,
 }
 
+/// Entries of a cache that lie together: what a slot holds can be copied in multiples of so many, from its start on.
+pub const CACHE_BLOCK: usize = 16;
+
 /// Keys and values of one layer that are kept for later rows.
 #[derive(Debug)]
 pub struct Cache<'a, B> {
-    /// Entries of a slot.
+    /// Entries of a slot, a multiple of [`CACHE_BLOCK`].
     pub capacity: usize,
-    /// `[slots, capacity, kv_heads * head_dim]`.
+    /// `[slots, capacity, kv_heads * head_dim]` elements; how those of a block lie is the device's own.
     pub keys: View<'a, B>,
     /// Like `keys`.
     pub values: View<'a, B>,
@@ -113,9 +116,9 @@ pub struct Cache<'a, B> {
 /// The same, to write.
 #[derive(Debug)]
 pub struct CacheMut<'a, B> {
-    /// Entries of a slot.
+    /// Entries of a slot, a multiple of [`CACHE_BLOCK`].
     pub capacity: usize,
-    /// `[slots, capacity, kv_heads * head_dim]`.
+    /// `[slots, capacity, kv_heads * head_dim]` elements.
     pub keys: ViewMut<'a, B>,
     /// Like `keys`.
     pub values: ViewMut<'a, B>,

@@ -161,11 +161,39 @@ impl<B> HeadScratch<B> {
         kernels.gemm(columns, at(&own.weight, h), at(&own.ones, 0), at_mut(adapter, b));
     }
 
+    /// Logits of `x [n, h]`, without dropout, into `logits [n, v]`; [`Self::join_weight`] comes first, once for an adapter.
+    pub fn logits<K: Kernels<Buffer = B>>(
+        &mut self,
+        pass: HeadPass<'_, K>,
+        x: &B,
+        scratch: &mut AdapterScratch<B>,
+        logits: &mut B,
+    ) {
+        self.join_inputs(pass, x, &mut scratch.dropped);
+        let (n, v, wide) = (pass.n, pass.config.vocab_size, self.wide);
+        let product = Gemm::new([n, v, wide], (false, true), [wide, wide, v], 0.0);
+        pass.kernels.gemm(product, at(&self.inputs, 0), at(&self.weight, 0), at_mut(logits, 0));
+    }
+
     /// Makes the operands of `x` and of the adapter as it is now.
     fn join<K: Kernels<Buffer = B>>(&mut self, pass: HeadPass<'_, K>, x: &B, dropped: &mut B) {
-        let HeadPass { kernels, config, lora, rows, n, .. } = pass;
-        let Some(Place { a, b, r, scale, .. }) = lora.head() else { return };
+        self.join_inputs(pass, x, dropped);
+        self.join_weight(pass.kernels, pass.config, pass.lora);
+    }
+
+    /// Puts the adapter as it is now beside the copy of the projection.
+    pub fn join_weight<K: Kernels<Buffer = B>>(&mut self, kernels: &K, config: &ModelConfig, lora: &Lora<B>) {
+        let Some(Place { b, r, .. }) = lora.head() else { return };
         let (h, v, wide) = (config.hidden_size, config.vocab_size, self.wide);
+        let columns = Gemm::new([v, r, r], (false, false), [r, self.side, wide], 0.0);
+        kernels.gemm(columns, at(&lora.params, b), at(&self.ones, 0), at_mut(&mut self.weight, h));
+    }
+
+    /// Makes the operand of `x`.
+    fn join_inputs<K: Kernels<Buffer = B>>(&mut self, pass: HeadPass<'_, K>, x: &B, dropped: &mut B) {
+        let HeadPass { kernels, config, lora, rows, n, .. } = pass;
+        let Some(Place { a, r, scale, .. }) = lora.head() else { return };
+        let (h, wide) = (config.hidden_size, self.wide);
         let columns = Gemm::new([n, h, h], (false, false), [h, self.side, wide], 0.0);
         kernels.gemm(columns, at(x, 0), at(&self.ones, 0), at_mut(&mut self.inputs, 0));
         let read = match key(pass) {
@@ -177,27 +205,7 @@ impl<B> HeadScratch<B> {
         };
         let down = Gemm { alpha: scale, ..Gemm::new([n, r, h], (false, true), [h, h, wide], 0.0) };
         kernels.gemm(down, at(read, 0), at(&lora.params, a), at_mut(&mut self.inputs, h));
-        let columns = Gemm::new([v, r, r], (false, false), [r, self.side, wide], 0.0);
-        kernels.gemm(columns, at(&lora.params, b), at(&self.ones, 0), at_mut(&mut self.weight, h));
     }
-}
-
-/// Adds the adapter's part to `logits [rows, v]` of `x [rows, h]`; `small` is room for `[rows, r]`.
-pub fn add_logits<K: Kernels>(
-    kernels: &K,
-    config: &ModelConfig,
-    lora: &Lora<K::Buffer>,
-    rows: usize,
-    x: &K::Buffer,
-    small: &mut K::Buffer,
-    logits: &mut K::Buffer,
-) {
-    let Some(Place { a, b, r, scale, .. }) = lora.head() else { return };
-    let (h, v) = (config.hidden_size, config.vocab_size);
-    let down = Gemm::new([rows, r, h], (false, true), [h, h, r], 0.0);
-    kernels.gemm(down, at(x, 0), at(&lora.params, a), at_mut(small, 0));
-    let up = Gemm { alpha: scale, ..Gemm::new([rows, v, r], (false, true), [r, r, v], 1.0) };
-    kernels.gemm(up, at(small, 0), at(&lora.params, b), at_mut(logits, 0));
 }
 
 fn key<K: Kernels>(pass: HeadPass<'_, K>) -> Option<DropoutKey> {

@@ -1,81 +1,138 @@
-//! Generation: prompts in, tokens out, many sequences of any length at a time over a cache of keys and values.
+//! Generation: prompts in, tokens with their log-probabilities out.
+//!
+//! A fixed number of sequences grow at the same time, each in a slot of a cache of keys and values ([`decoder`]). Where one
+//! ends, the next of the queue takes its slot at once ([`schedule`]). Completions of one prompt share the reading of it.
+//!
+//! What a sequence becomes depends on the model, its prompt, the options and its number, and on nothing that grows beside it:
+//! on the CPU, a row of a pass gets the same bits whatever the other rows are, and a draw has random numbers of its own
+//! ([`sampling`]). For the same reason, on the CPU in f32, the log-probability of a token is the same bits as
+//! [`Trainer::log_probs`](crate::Trainer::log_probs) gives for it, with these exceptions:
+//! - temperature, top-k, top-p, min-p and a repetition penalty make another distribution, of which training knows nothing;
+//! - where the processor has a matrix unit (AMX), large products are summed in its own order, and those of a step of
+//!   generation are too small for it (`HOST_NO_AMX=1` leaves it out);
+//! - a model whose long texts have rotations of their own reads a text as a long one from its first token on, once it is one;
+//!   what was drawn before was drawn from the short text's distribution.
 
+mod decoder;
 mod options;
 mod sampling;
+mod schedule;
+
+use std::ops::ControlFlow;
 
 pub use options::GenerateOptions;
 
+use self::decoder::Decoder;
+use self::schedule::Schedule;
 use crate::EngineError;
-use crate::adapter::head::add_logits;
-use crate::adapter::scratch::AdapterScratch;
 use crate::architecture::config::ModelConfig;
-use crate::kernels::{Cached, Format, Gemm, Kernels, Rows, at, at_mut};
+use crate::kernels::{CACHE_BLOCK, Kernels};
 use crate::model::Model;
-use crate::model::decoder::{Saved, Scratch};
-use crate::model::linear::LinearScratch;
-use crate::model::pass::LayerCache;
 use crate::model::rope::RopeTables;
 
-/// Sequences that are generated together.
-const GROUP: usize = 64;
+/// What is asked for: some completions of a prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Tokens of the prompt.
+    pub prompt: Vec<u32>,
+    /// How many completions of it; the prompt is read once for all of them.
+    pub completions: usize,
+}
+
+impl Request {
+    /// One completion of each prompt.
+    pub fn one_each(prompts: impl IntoIterator<Item = Vec<u32>>) -> Vec<Self> {
+        prompts.into_iter().map(|prompt| Self { prompt, completions: 1 }).collect()
+    }
+}
 
 /// What a prompt got.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Completion {
     /// The tokens, without the one that ended them.
     pub ids: Vec<u32>,
-    /// True if an end token came; false at the length limit.
-    pub finished: bool,
+    /// The token that ended them; none at the length limit, and where the caller ended them.
+    pub end: Option<u32>,
+    /// The caller ended them.
+    pub stopped: bool,
+    /// Natural logarithm of each token's probability in the distribution that it was drawn from, that of `end` last.
+    pub log_probs: Vec<f32>,
 }
 
-/// A sequence that is still growing.
-struct Sequence {
-    /// Its place in the result.
-    index: usize,
-    /// Its place in the cache.
-    slot: u32,
-    /// Prompt and completion.
-    ids: Vec<u32>,
-    prompt: usize,
+impl Completion {
+    /// True unless it was cut off at the length limit.
+    pub fn finished(&self) -> bool {
+        self.stopped || self.end.is_some()
+    }
 }
 
-/// Completes each prompt; `on_token` sees every token as it comes, with its prompt's number.
+/// A token that was just written.
+#[derive(Debug, Clone, Copy)]
+pub struct Written<'a> {
+    /// The number of its completion: those of the first request come first.
+    pub sequence: usize,
+    /// The tokens of the completion, this one last.
+    pub ids: &'a [u32],
+}
+
+/// What sees every token as it comes, but those that end a completion; with `Break`, its completion ends with that token.
+pub type OnToken<'a> = &'a mut (dyn FnMut(Written<'_>) -> ControlFlow<()> + Send);
+
+/// For [`OnToken`]: nobody looks at single tokens.
+pub fn unobserved(_: Written<'_>) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// Completes the prompts of all requests. The result has the completions of the first request, then those of the second, and
+/// so on.
 ///
 /// # Errors
-/// [`EngineError::Options`] for a prompt that is empty, too long or not of the vocabulary, and for options out of range.
+/// [`EngineError::Options`] for a prompt that is empty, too long or not of the vocabulary, and for options out of range;
+/// [`EngineError::Device`] for a device that fails.
 pub fn generate<K: Kernels>(
     model: &Model<K>,
-    prompts: &[Vec<u32>],
+    requests: &[Request],
     options: &GenerateOptions,
-    on_token: &mut dyn FnMut(usize, u32),
+    on_token: OnToken<'_>,
 ) -> Result<Vec<Completion>, EngineError> {
-    check(&model.config, prompts, options)?;
-    let mut completions = vec![Completion { ids: Vec::new(), finished: false }; prompts.len()];
-    for (group, prompts) in prompts.chunks(GROUP).enumerate() {
-        complete(model, prompts, group * GROUP, options, on_token, &mut completions)?;
+    check(&model.config, requests.iter().map(|request| request.prompt.as_slice()), options)?;
+    if options.max_new_tokens == 0 {
+        let empty = Completion { ids: Vec::new(), end: None, stopped: false, log_probs: Vec::new() };
+        return Ok(vec![empty; sequences(requests)]);
     }
-    Ok(completions)
+    model.kernels.within(|| Schedule::new(model, requests, options).run(on_token))
 }
 
-/// Bytes that completing these prompts keeps of the tokens that were read and written, at most: keys, values, and the table of
+/// Bytes that completing these requests keeps of the tokens that were read and written, at most: keys, values, and the table of
 /// rotations.
-pub fn cache_bytes(config: &ModelConfig, prompts: &[Vec<u32>], options: &GenerateOptions) -> u64 {
-    let capacity = capacity(config, prompts, options) as u64;
+pub fn cache_bytes(config: &ModelConfig, requests: &[Request], options: &GenerateOptions) -> u64 {
+    let capacity = capacity(config, requests, options) as u64;
     let token = 2 * 4 * (config.num_hidden_layers * config.num_key_value_heads * config.head_dim) as u64;
-    let tokens = capacity.saturating_mul(prompts.len().min(GROUP) as u64);
+    let tokens = capacity.next_multiple_of(CACHE_BLOCK as u64).saturating_mul(slots(requests, options) as u64);
     token.saturating_mul(tokens).saturating_add(RopeTables::<()>::bytes(config, capacity))
 }
 
-/// Tokens that a sequence may have.
-fn capacity(config: &ModelConfig, prompts: &[Vec<u32>], options: &GenerateOptions) -> usize {
-    let positions = config.max_position_embeddings;
-    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-    longest.saturating_add(options.max_new_tokens).min(positions)
+/// Completions that are asked for.
+fn sequences(requests: &[Request]) -> usize {
+    requests.iter().map(|request| request.completions).sum()
 }
 
-/// Bytes of logits on the host while `prompts` are completed: the rows of a step, and what they are cut from.
-pub(crate) fn logits_bytes(prompts: usize, vocab_size: usize) -> u64 {
-    2 * 4 * prompts.min(GROUP) as u64 * vocab_size as u64
+/// Sequences that grow at the same time.
+fn slots(requests: &[Request], options: &GenerateOptions) -> usize {
+    options.slots.min(sequences(requests))
+}
+
+/// Tokens that a sequence may have.
+fn capacity(config: &ModelConfig, requests: &[Request], options: &GenerateOptions) -> usize {
+    let longest = requests.iter().map(|request| request.prompt.len()).max().unwrap_or(0);
+    longest.saturating_add(options.max_new_tokens).min(config.max_position_embeddings)
+}
+
+/// Bytes of logits on the host while so many sequences grow: those of a step, those that wait for the rest of a group, and
+/// a copy on each thread.
+pub(crate) fn logits_bytes(sequences: usize, options: &GenerateOptions, vocab_size: usize) -> u64 {
+    let rows = sequences.min(options.slots) + 1 + rayon::current_num_threads();
+    4 * (rows as u64) * vocab_size as u64
 }
 
 /// Logits of the token that follows a prompt, one per token of the vocabulary.
@@ -83,14 +140,18 @@ pub(crate) fn logits_bytes(prompts: usize, vocab_size: usize) -> u64 {
 /// # Errors
 /// [`EngineError::Options`] for a prompt that is empty, too long or not of the vocabulary.
 pub fn next_logits<K: Kernels>(model: &Model<K>, prompt: &[u32]) -> Result<Vec<f32>, EngineError> {
-    check(&model.config, std::slice::from_ref(&prompt.to_vec()), &GenerateOptions::default())?;
-    let sequence = Sequence { index: 0, slot: 0, ids: prompt.to_vec(), prompt: prompt.len() };
-    let logits = Decoder::new(model, 1, prompt.len()).prefill(&sequence);
+    check(&model.config, [prompt], &GenerateOptions::default())?;
+    let logits =
+        model.kernels.within(|| Decoder::new(model, 1, prompt.len(), prompt.len()).prefill(&[(prompt, 0)]).to_vec());
     model.kernels.check()?;
     Ok(logits)
 }
 
-fn check(config: &ModelConfig, prompts: &[Vec<u32>], options: &GenerateOptions) -> Result<(), EngineError> {
+fn check<'a>(
+    config: &ModelConfig,
+    prompts: impl IntoIterator<Item = &'a [u32]>,
+    options: &GenerateOptions,
+) -> Result<(), EngineError> {
     let wrong = |reason: String| Err(EngineError::Options { reason });
     if options.do_sample && !(options.temperature > 0.0 && options.temperature.is_finite()) {
         return wrong(format!("`temperature` is {}; it must be above 0", options.temperature));
@@ -98,8 +159,14 @@ fn check(config: &ModelConfig, prompts: &[Vec<u32>], options: &GenerateOptions) 
     if !(options.top_p > 0.0 && options.top_p <= 1.0) {
         return wrong(format!("`top_p` is {}; it must be above 0 and at most 1", options.top_p));
     }
+    if !(0.0..=1.0).contains(&options.min_p) {
+        return wrong(format!("`min_p` is {}; it must be at least 0 and at most 1", options.min_p));
+    }
     if !(options.repetition_penalty > 0.0 && options.repetition_penalty.is_finite()) {
         return wrong(format!("`repetition_penalty` is {}; it must be above 0", options.repetition_penalty));
+    }
+    if options.slots == 0 {
+        return wrong("`slots` is 0; at least one sequence must grow".into());
     }
     for prompt in prompts {
         if prompt.is_empty() {
@@ -114,211 +181,4 @@ fn check(config: &ModelConfig, prompts: &[Vec<u32>], options: &GenerateOptions) 
         }
     }
     Ok(())
-}
-
-fn complete<K: Kernels>(
-    model: &Model<K>,
-    prompts: &[Vec<u32>],
-    first: usize,
-    options: &GenerateOptions,
-    on_token: &mut dyn FnMut(usize, u32),
-    completions: &mut [Completion],
-) -> Result<(), EngineError> {
-    let capacity = capacity(&model.config, prompts, options);
-    let mut decoder = Decoder::new(model, prompts.len(), capacity);
-    let mut growing: Vec<Sequence> = prompts
-        .iter()
-        .enumerate()
-        .map(|(slot, ids)| Sequence { index: first + slot, slot: slot as u32, ids: ids.clone(), prompt: ids.len() })
-        .collect();
-    // Logits of each sequence's next token, in the order of `growing`.
-    let mut logits: Vec<Vec<f32>> =
-        model.kernels.within(|| growing.iter().map(|sequence| decoder.prefill(sequence)).collect());
-    while !growing.is_empty() {
-        model.kernels.check()?;
-        let mut kept = Vec::with_capacity(growing.len());
-        for (mut sequence, logits) in growing.into_iter().zip(logits) {
-            let written = sequence.ids.len() - sequence.prompt;
-            if written >= options.max_new_tokens {
-                continue;
-            }
-            let draw = (sequence.index as u64, written as u64);
-            let id = sampling::next_token(logits, &sequence.ids, options, draw);
-            let completion = &mut completions[sequence.index];
-            if options.eos_token_ids.contains(&id) {
-                completion.finished = true;
-                continue;
-            }
-            completion.ids.push(id);
-            on_token(sequence.index, id);
-            sequence.ids.push(id);
-            if written + 1 < options.max_new_tokens && sequence.ids.len() < capacity {
-                kept.push(sequence);
-            }
-        }
-        growing = kept;
-        logits = model.kernels.within(|| decoder.advance(&growing));
-    }
-    Ok(model.kernels.check()?)
-}
-
-/// The cache and the scratch memory of one step.
-struct Decoder<'a, K: Kernels> {
-    model: &'a Model<K>,
-    capacity: usize,
-    keys: Vec<K::Buffer>,
-    values: Vec<K::Buffer>,
-    rope: RopeTables<K::Buffer>,
-    memory: StepScratch<K::Buffer>,
-    staged: Option<K::Staged>,
-    graphs: K::Graphs,
-}
-
-/// Buffers for a pass over some tokens.
-struct StepScratch<B> {
-    x: B,
-    out: B,
-    saved: Saved<B>,
-    scratch: Scratch<B>,
-    root: B,
-    logits: B,
-}
-
-impl<B: std::fmt::Debug> StepScratch<B> {
-    fn new<K: Kernels<Buffer = B>>(model: &Model<K>, tokens: usize, rows: usize) -> Self {
-        let (kernels, config) = (&model.kernels, &model.config);
-        let tokens = kernels.padded(tokens);
-        Self {
-            x: kernels.alloc(Format::Working, tokens * config.hidden_size),
-            out: kernels.alloc(Format::Working, tokens * config.hidden_size),
-            saved: Saved::alloc(kernels, config, tokens, model.lora.as_ref()),
-            scratch: Scratch::alloc(kernels, config, tokens, model.lora.as_ref()),
-            root: kernels.alloc(Format::F32, rows),
-            logits: kernels.alloc(Format::F32, rows * config.vocab_size),
-        }
-    }
-}
-
-impl<'a, K: Kernels> Decoder<'a, K> {
-    fn new(model: &'a Model<K>, slots: usize, capacity: usize) -> Self {
-        let (kernels, config) = (&model.kernels, &model.config);
-        let width = config.num_key_value_heads * config.head_dim;
-        let layer = |_| kernels.alloc(Format::Working, slots * capacity * width);
-        let cache = || (0..config.num_hidden_layers).map(layer).collect();
-        Self {
-            model,
-            capacity,
-            keys: cache(),
-            values: cache(),
-            rope: RopeTables::new(kernels, config, capacity),
-            memory: StepScratch::new(model, slots, slots),
-            staged: None,
-            graphs: K::Graphs::default(),
-        }
-    }
-
-    /// Fills a sequence's cache from its prompt; returns the logits of the next token.
-    fn prefill(&mut self, sequence: &Sequence) -> Vec<f32> {
-        let (model, h) = (self.model, self.model.config.hidden_size);
-        let kernels = &model.kernels;
-        let n = sequence.ids.len();
-        let mut memory = StepScratch::new(model, n, 1);
-        let positions: Vec<u32> = (0..n as u32).map(|position| self.rope.row(position, n)).collect();
-        let (slots, lens): (Vec<u32>, Vec<u32>) = (vec![sequence.slot; n], (1..=n as u32).collect());
-        let cached = Some(Cached { slots: &slots, lens: &lens });
-        let doc_lens = [n as u32];
-        let rows = Rows { ids: &sequence.ids, positions: &positions, doc_lens: &doc_lens, cached, ..Rows::default() };
-        kernels.stage(rows, &mut self.staged);
-        let Some(rows) = &self.staged else { unreachable!("rows were staged") };
-        let pass = model.pass(&self.rope, kernels.padded(n), rows, None);
-        model.embed(kernels.padded(n), rows, &mut memory.x);
-        for (layer, offsets) in model.layout.layers.iter().enumerate() {
-            let (keys, values, capacity) = (&mut self.keys[layer], &mut self.values[layer], self.capacity);
-            let cache = Some(LayerCache { keys, values, capacity, is_read: false });
-            pass.layer(layer, offsets, &memory.x, &mut memory.saved, &mut memory.scratch, &mut memory.out, cache);
-            std::mem::swap(&mut memory.x, &mut memory.out);
-        }
-        let last = (n - 1) * h;
-        project_logits(model, 1, &memory.x, last, &mut memory.scratch, &mut memory.root, &mut memory.logits);
-        read_logits(model, 1, &memory.logits)
-    }
-
-    /// Gives each sequence its newest token; returns the logits of the next one.
-    fn advance(&mut self, growing: &[Sequence]) -> Vec<Vec<f32>> {
-        // What grows long is rotated otherwise from its first token on, so its cache is made anew (as transformers does).
-        let limit = self.model.config.rope_limit();
-        let grows_long = |sequence: &Sequence| limit.is_some_and(|limit| sequence.ids.len() == limit + 1);
-        let others: Vec<&Sequence> = growing.iter().filter(|sequence| !grows_long(sequence)).collect();
-        let mut stepped = self.step(&others).into_iter();
-        let next = |sequence| if grows_long(sequence) { Some(self.prefill(sequence)) } else { stepped.next() };
-        growing.iter().filter_map(next).collect()
-    }
-
-    /// The same for sequences that go on as they began.
-    fn step(&mut self, growing: &[&Sequence]) -> Vec<Vec<f32>> {
-        if growing.is_empty() {
-            return Vec::new();
-        }
-        let &mut Self { model, capacity, ref mut keys, ref mut values, ref rope, ref mut memory, .. } = self;
-        let (kernels, v) = (&model.kernels, model.config.vocab_size);
-        let newest: Vec<u32> = growing.iter().filter_map(|sequence| sequence.ids.last().copied()).collect();
-        let row = |sequence: &&Sequence| rope.row(sequence.ids.len() as u32 - 1, sequence.ids.len());
-        let positions: Vec<u32> = growing.iter().map(row).collect();
-        let lens: Vec<u32> = growing.iter().map(|sequence| sequence.ids.len() as u32).collect();
-        let slots: Vec<u32> = growing.iter().map(|sequence| sequence.slot).collect();
-        let cached = Some(Cached { slots: &slots, lens: &lens });
-        let rows = Rows { ids: &newest, positions: &positions, cached, ..Rows::default() };
-        kernels.stage(rows, &mut self.staged);
-        let Some(rows) = &self.staged else { unreachable!("rows were staged") };
-        let n = kernels.padded(growing.len());
-        let pass = model.pass(rope, n, rows, None);
-        let StepScratch { x, out, saved, scratch, root, logits } = memory;
-        kernels.replay(&mut self.graphs, rows, 0, || {
-            let (mut x, mut out) = (&mut *x, &mut *out);
-            model.embed(n, rows, x);
-            for (layer, offsets) in model.layout.layers.iter().enumerate() {
-                let (keys, values) = (&mut keys[layer], &mut values[layer]);
-                let cache = Some(LayerCache { keys, values, capacity, is_read: true });
-                pass.layer(layer, offsets, x, saved, scratch, out, cache);
-                (x, out) = (out, x);
-            }
-            project_logits(model, growing.len(), x, 0, scratch, root, logits);
-        });
-        let all = read_logits(model, growing.len(), logits);
-        all.chunks(v).map(<[f32]>::to_vec).collect()
-    }
-}
-
-/// Last norm and output projection of `rows` rows of `x` from `offset`.
-fn project_logits<K: Kernels>(
-    model: &Model<K>,
-    rows: usize,
-    x: &K::Buffer,
-    offset: usize,
-    scratch: &mut Scratch<K::Buffer>,
-    root: &mut K::Buffer,
-    logits: &mut K::Buffer,
-) {
-    let Scratch { normed, linear: LinearScratch { adapter: AdapterScratch { small, .. }, .. }, .. } = scratch;
-    let (kernels, config) = (&model.kernels, &model.config);
-    let (h, v) = (config.hidden_size, config.vocab_size);
-    let (norm, weight) = (model.last_norm(rows), at(&model.params, model.layout.norm));
-    kernels.rmsnorm(norm, at(x, offset), weight, None, at_mut(normed, 0), at_mut(root, 0));
-    let product = Gemm::new([rows, v, h], (false, true), [h, h, v], 0.0);
-    kernels.gemm(product, at(normed, 0), at(&model.params, model.layout.head), at_mut(logits, 0));
-    if let Some(lora) = &model.lora {
-        add_logits(kernels, config, lora, rows, normed, small, logits);
-    }
-}
-
-/// Logits of `rows` rows, once they are computed.
-fn read_logits<K: Kernels>(model: &Model<K>, rows: usize, logits: &K::Buffer) -> Vec<f32> {
-    let mut values = vec![0.0; rows * model.config.vocab_size];
-    model.kernels.download(at(logits, 0), &mut values);
-    if let Some(cap) = model.config.logits_cap {
-        for value in &mut values {
-            *value = cap * (*value / cap).tanh();
-        }
-    }
-    values
 }

@@ -7,18 +7,22 @@ pub struct GenerateOptions {
     pub max_new_tokens: usize,
     /// Draw from the distribution instead of taking its top.
     pub do_sample: bool,
-    /// Logits are divided by this; above 0.
+    /// Sampling: logits are divided by this; above 0.
     pub temperature: f64,
-    /// Only the k likeliest tokens; 0 for all.
+    /// Sampling: only the k likeliest tokens; 0 for all.
     pub top_k: usize,
-    /// Only the likeliest tokens that together have this probability; above 0, at most 1.
+    /// Sampling: only the likeliest tokens that together have this probability; above 0, at most 1.
     pub top_p: f64,
+    /// Sampling: only tokens that have at least this share of the likeliest one's probability; at least 0, at most 1.
+    pub min_p: f64,
     /// Logits of tokens that are there already are divided by this (multiplied where negative); above 0.
     pub repetition_penalty: f64,
     /// Tokens that end a sequence.
     pub eos_token_ids: Vec<u32>,
-    /// The same seed gives the same text, however prompts are grouped.
+    /// The same seed gives the same text, whatever is generated at the same time.
     pub seed: u64,
+    /// Sequences that grow at the same time, at most; each has room in the cache for the longest. At least 1.
+    pub slots: usize,
 }
 
 impl Default for GenerateOptions {
@@ -29,9 +33,11 @@ impl Default for GenerateOptions {
             temperature: 1.0,
             top_k: 0,
             top_p: 1.0,
+            min_p: 0.0,
             repetition_penalty: 1.0,
             eos_token_ids: Vec::new(),
             seed: 0,
+            slots: 64,
         }
     }
 }

@@ -5,9 +5,10 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
+use super::cache::{self, CHAIN, Values};
 use super::matmul::{Threads, gemm, gemm_at};
-use super::simd::{GRAIN, Shared, exp, exp_row, multiply, simd, softmax_row, sum, tanh};
-use crate::{AttentionShape, Gemm};
+use super::simd::{GRAIN, Shared, exp, exp_row, multiply, simd, sum, tanh};
+use crate::{AttentionShape, CACHE_BLOCK, Gemm};
 
 /// Queries whose scores exist at a time.
 const BLOCK: usize = 128;
@@ -19,18 +20,11 @@ pub(super) struct Saved<'a> {
     pub(super) lse: &'a [f32],
 }
 
-/// Keys and values of earlier positions.
-pub(super) struct Cache<'a> {
-    pub(super) capacity: usize,
-    pub(super) keys: &'a [f32],
-    pub(super) values: &'a [f32],
-}
-
 thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+pub(super) fn with_scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     SCRATCH.with_borrow_mut(|scratch| {
         if scratch.len() < len {
             scratch.resize(len, 0.0);
@@ -56,7 +50,7 @@ fn documents(doc_lens: &[u32]) -> Vec<(usize, usize)> {
 }
 
 /// The first row that a row of its document sees.
-fn lowest(row: usize, window: Option<usize>) -> usize {
+pub(super) fn lowest(row: usize, window: Option<usize>) -> usize {
     window.map_or(0, |window| (row + 1).saturating_sub(window))
 }
 
@@ -71,13 +65,13 @@ simd! {
 }
 
 /// Scales and caps scores as far as they are not scaled yet; returns the factor that is left.
-fn capped(shape: AttentionShape, scores: &mut [f32]) -> f32 {
+pub(super) fn capped(shape: AttentionShape, scores: &mut [f32]) -> f32 {
     let Some(cap) = shape.cap else { return shape.scale };
     cap_row(scores, shape.scale, cap);
     1.0
 }
 
-fn run(tasks: usize, work_size: usize, work: impl Fn(usize) + Sync + Send) {
+pub(super) fn run(tasks: usize, work_size: usize, work: impl Fn(usize) + Sync + Send) {
     if tasks == 1 || work_size <= GRAIN || rayon::current_num_threads() == 1 {
         (0..tasks).for_each(work);
     } else {
@@ -126,10 +120,8 @@ pub(super) fn forward(
                     inverse[row] = 1.0 / total;
                 }
                 let place = (start + first) * width + head * dim;
-                let out_block = out.pointer(place, (rows - 1) * width + dim);
-                let mixing = Gemm::new([rows, dim, keys], (false, false), [keys, packed, width], 0.0);
-                // SAFETY: the columns of one head in the rows of one document belong to one task.
-                unsafe { gemm_at(mixing, scores, &qkv[(start + base) * packed + value..], out_block, Threads::One) };
+                let values = &qkv[start * packed + value..];
+                mix(shape, values, (first, base, last), scores, place, out);
                 // The sums divide the short rows of the output, not the long ones of the scores.
                 for row in 0..rows {
                     // SAFETY: as above.
@@ -138,6 +130,41 @@ pub(super) fn forward(
             }
         });
     });
+}
+
+/// Values of the keys `base..last` of a document times the weights of its rows `first..last`, from element `place` of `out`
+/// on: one chain for each [`CHAIN`] keys from the start of the document, so that a row's sums depend neither on the length of
+/// the document nor on the block that the row is in.
+fn mix(
+    shape: AttentionShape,
+    values: &[f32],
+    (first, base, last): (usize, usize, usize),
+    weights: &[f32],
+    place: usize,
+    out: Shared,
+) {
+    let (packed, width, dim) = (shape.packed(), shape.output(), shape.head_dim);
+    let (rows, keys) = (last - first, last - base);
+    if rows <= 2 {
+        // The crate has ways of its own with vectors.
+        for row in 0..rows {
+            // SAFETY: the columns of one head in the rows of one document belong to one task.
+            let out = unsafe { out.slice(place + row * width, dim) };
+            let values = Values { rows: &values[base * packed..], dim, row: packed, block: CACHE_BLOCK * packed };
+            cache::mix(1, &weights[row * keys..], keys, (base, last), 0, values, out);
+        }
+        return;
+    }
+    let out = out.pointer(place, (rows - 1) * width + dim);
+    let mut start = base;
+    while start < last {
+        let end = ((start / CHAIN + 1) * CHAIN).min(last);
+        let beta = if start == base { 0.0 } else { 1.0 };
+        let product = Gemm::new([rows, dim, end - start], (false, false), [keys, packed, width], beta);
+        // SAFETY: as above.
+        unsafe { gemm_at(product, &weights[start - base..], &values[start * packed..], out, Threads::One) };
+        start = end;
+    }
 }
 
 simd! {
@@ -245,51 +272,6 @@ pub(super) fn backward(
                     // SAFETY: as above.
                     unsafe { gemm_at(summing, dp, k, dq, Threads::One) };
                 }
-            }
-        });
-    });
-}
-
-simd! {
-    fn add_scaled(target: &mut [f32], source: &[f32], factor: f32) {
-        let n = target.len();
-        let source = &source[..n];
-        for i in 0..n {
-            target[i] += source[i] * factor;
-        }
-    }
-}
-
-pub(super) fn cached(
-    shape: AttentionShape,
-    window: Option<usize>,
-    slots: &[u32],
-    lens: &[u32],
-    cache: &Cache<'_>,
-    qkv: &[f32],
-    out: &mut [f32],
-) {
-    let (packed, width, dim) = (shape.packed(), shape.output(), shape.head_dim);
-    let (group, kv_width) = (shape.heads / shape.kv_heads, shape.kv_heads * dim);
-    let work_size = lens.iter().map(|&length| length as usize).sum::<usize>() * width;
-    let out = Shared::new(out);
-    run(slots.len() * shape.heads, work_size, |task| {
-        let (row, head) = (task / shape.heads, task % shape.heads);
-        let skipped = lowest(lens[row] as usize - 1, window);
-        let length = lens[row] as usize - skipped;
-        let base = (slots[row] as usize * cache.capacity + skipped) * kv_width + head / group * dim;
-        let query = &qkv[row * packed + head * dim..][..dim];
-        // SAFETY: each row and head belongs to one task.
-        let out = unsafe { out.slice(row * width + head * dim, dim) };
-        out.fill(0.0);
-        with_scratch(length, |scores| {
-            for (index, score) in scores.iter_mut().enumerate() {
-                *score = dot(query, &cache.keys[base + index * kv_width..][..dim]);
-            }
-            let scale = capped(shape, scores);
-            softmax_row(scores, scale);
-            for (index, &score) in scores.iter().enumerate() {
-                add_scaled(out, &cache.values[base + index * kv_width..][..dim], score);
             }
         });
     });

@@ -134,7 +134,7 @@ pub(super) fn linear_log_probs(
 
 simd! {
     /// Replaces logits `z` by `cap * tanh(z / cap)`; where there is room for them, keeps the slopes `1 - tanh^2`.
-    fn cap_row(logits: &mut [f32], cap: f32, slopes: &mut [f32]) {
+    pub(super) fn cap_row(logits: &mut [f32], cap: f32, slopes: &mut [f32]) {
         let n = slopes.len();
         let inverse = 1.0 / cap;
         for i in 0..n {

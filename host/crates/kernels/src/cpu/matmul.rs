@@ -1,6 +1,7 @@
 //! Matrix products: on the matrix unit where the processor has one, else through the `gemm` crate, whose `x86-v4` feature
 //! brings AVX-512.
 
+use super::few_rows;
 use crate::Gemm;
 use crate::operands::extent;
 use gemm_common::Parallelism;
@@ -59,9 +60,34 @@ pub(super) fn vector(g: Gemm, a: &[f32], b: &[f32], c: &mut [f32]) {
     unsafe { vector_at(g, a, b, c.as_mut_ptr(), Threads::One) }
 }
 
+/// Products with a transposed `B`, which forward passes are made of, have one order of sums for all sizes; see
+/// [`few_rows`].
+///
 /// # Safety
 /// As for [`gemm_at`], with A and B checked.
 unsafe fn vector_at(g: Gemm, a: &[f32], b: &[f32], c: *mut f32, threads: Threads) {
+    if few_rows::takes(g) {
+        // SAFETY: the caller's promise.
+        return unsafe { few_rows::gemm(g, a, b, c, threads) };
+    }
+    if g.transpose_a || !g.transpose_b || g.k <= few_rows::stretch(g.k) {
+        // SAFETY: the caller's promise.
+        return unsafe { crate_at(g, a, b, c, threads) };
+    }
+    let length = few_rows::stretch(g.k);
+    for start in (0..g.k).step_by(length) {
+        let beta = if start == 0 { g.beta } else { 1.0 };
+        let part = Gemm { k: length.min(g.k - start), beta, ..g };
+        // SAFETY: the caller's promise; a part of its inner dimension.
+        unsafe { crate_at(part, &a[start..], &b[start..], c, threads) };
+    }
+}
+
+/// The product as the crate `gemm` does it: up to 512 inner elements are one chain of multiply-adds.
+///
+/// # Safety
+/// As for [`vector_at`].
+unsafe fn crate_at(g: Gemm, a: &[f32], b: &[f32], c: *mut f32, threads: Threads) {
     let (a_column, a_row) = if g.transpose_a { (g.lda as isize, 1) } else { (1, g.lda as isize) };
     let (b_column, b_row) = if g.transpose_b { (g.ldb as isize, 1) } else { (1, g.ldb as isize) };
     let parallelism = match threads {

@@ -5,9 +5,11 @@ mod adamw;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub(super) mod attention;
+mod cache;
 pub(super) mod cross_entropy;
 mod direction;
 mod elementwise;
+mod few_rows;
 pub(super) mod matmul;
 mod norm;
 mod packed;
@@ -56,6 +58,17 @@ impl CpuBuffer {
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
         &mut self.data
     }
+}
+
+/// Replaces logits `z` by `cap * tanh(z / cap)`, as [`TensorOps::linear_log_probs`] does.
+pub fn cap_logits(logits: &mut [f32], cap: f32) {
+    cross_entropy::cap_row(logits, cap, &mut []);
+}
+
+/// Replaces logits `z` by `exp(scale * z - largest)`; returns `largest`, that of the scaled logits, and the sum. With the
+/// operations and in the order of [`TensorOps::linear_log_probs`], so that `scale * z - (largest + sum.ln())` is the same bits.
+pub fn exponentials(logits: &mut [f32], scale: f32) -> (f32, f32) {
+    simd::exp_row(logits, scale)
 }
 
 impl<'a> View<'a, CpuBuffer> {
@@ -134,6 +147,10 @@ impl Memory for CpuKernels {
 
     fn copy(&self, len: usize, source: View<'_, CpuBuffer>, target: ViewMut<'_, CpuBuffer>) {
         elementwise::copy(source.slice(len), target.slice(len));
+    }
+
+    fn copy_within(&self, len: usize, buffer: &mut CpuBuffer, source: usize, target: usize) {
+        buffer.data.copy_within(source..source + len, target);
     }
 
     fn zero(&self, len: usize, target: ViewMut<'_, CpuBuffer>) {
@@ -336,14 +353,8 @@ impl TensorOps for CpuKernels {
 
     fn append(&self, shape: AttentionShape, rows: &CpuRows, qkv: View<'_, CpuBuffer>, cache: CacheMut<'_, CpuBuffer>) {
         let CacheMut { capacity, keys, values } = cache;
-        let (qkv, keys, values) = (qkv.slice(rows.slots.len() * shape.packed()), keys.rest(), values.rest());
-        let width = shape.kv_heads * shape.head_dim;
-        for (row, (&slot, &len)) in qkv.chunks_exact(shape.packed()).zip(rows.slots.iter().zip(&rows.lens)) {
-            let place = (slot as usize * capacity + len as usize - 1) * width;
-            let (key, value) = row[shape.output()..].split_at(width);
-            keys[place..place + width].copy_from_slice(key);
-            values[place..place + width].copy_from_slice(value);
-        }
+        let qkv = qkv.slice(rows.slots.len() * shape.packed());
+        cache::append(shape, capacity, &rows.slots, &rows.lens, qkv, keys.rest(), values.rest());
     }
 
     fn attention_cached(
@@ -357,8 +368,8 @@ impl TensorOps for CpuKernels {
         let LayerAttention { shape, window } = attention;
         let b = rows.slots.len();
         let (qkv, out) = (qkv.slice(b * shape.packed()), out.slice(b * shape.output()));
-        let cache = attention::Cache { capacity: cache.capacity, keys: cache.keys.rest(), values: cache.values.rest() };
-        attention::cached(shape, window, &rows.slots, &rows.lens, &cache, qkv, out);
+        let cache = cache::Cache { capacity: cache.capacity, keys: cache.keys.rest(), values: cache.values.rest() };
+        cache::attention(shape, window, &rows.slots, &rows.lens, &cache, qkv, out);
     }
 
     fn glu(&self, activation: Activation, n: usize, ffn: usize, gu: View<'_, CpuBuffer>, a: ViewMut<'_, CpuBuffer>) {

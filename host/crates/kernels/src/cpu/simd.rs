@@ -208,6 +208,12 @@ impl Shared {
     }
 
     /// # Safety
+    /// `pointer` must be valid for `len` elements as far as they are used, and nobody else may use those meanwhile.
+    pub(super) unsafe fn from_raw(pointer: *mut f32, len: usize) -> Self {
+        Self { pointer, len }
+    }
+
+    /// # Safety
     /// While the result lives, no other slice of the same elements may be used, and the memory must outlive it.
     #[inline]
     pub(super) unsafe fn slice<'a>(self, start: usize, len: usize) -> &'a mut [f32] {

@@ -25,6 +25,9 @@ pub trait Memory: Send + Sync {
     /// Copies `len` elements between buffers of one format.
     fn copy(&self, len: usize, source: View<'_, Self::Buffer>, target: ViewMut<'_, Self::Buffer>);
 
+    /// Copies `len` elements from one place of a buffer to another, which do not overlap.
+    fn copy_within(&self, len: usize, buffer: &mut Self::Buffer, source: usize, target: usize);
+
     /// Sets `len` elements to zero.
     fn zero(&self, len: usize, target: ViewMut<'_, Self::Buffer>);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use half::bf16;
 
 use crate::cuda::device::{CudaBuffer, CudaKernels, elements};
-use crate::{Format, Memory, Precision, View, ViewMut};
+use crate::{Format, Memory, Precision, View, ViewMut, at};
 
 impl Memory for CudaKernels {
     type Buffer = CudaBuffer;
@@ -74,6 +74,13 @@ impl Memory for CudaKernels {
         let kind = source.buffer.kind;
         assert_eq!(kind, target.buffer.kind, "a copy is between buffers of one format");
         self.0.context.copy(source.pointer(len), target.pointer(len), len * kind.bytes());
+    }
+
+    fn copy_within(&self, len: usize, buffer: &mut CudaBuffer, source: usize, target: usize) {
+        assert!(source + len <= target || target + len <= source, "a copy is between places apart");
+        let from = at(buffer, source).pointer(len);
+        let bytes = len * buffer.kind.bytes();
+        self.0.context.copy(from, at(buffer, target).pointer(len), bytes);
     }
 
     fn zero(&self, len: usize, target: ViewMut<'_, CudaBuffer>) {
