@@ -99,7 +99,7 @@ pub const FEATURES: &[Feature] = &[
     row("saved-packed", "adapters beside weights that bitsandbytes has saved", Model(r#""quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf4"}"#), YES),
     row("quantized", "weights quantized otherwise", Config("gptq: true"), no!("frozen weights are quantized as bitsandbytes does it")),
     row("preferences", "learning from pairs of answers (`rl: dpo`, `ipo`, `simpo`, `cpo`)", Config("rl: dpo"), YES),
-    row("rl", "reinforcement learning", Config("rl: grpo"), no!("what is learned from are texts and pairs of answers")),
+    row("rewards", "learning from what rewards say of completions (`rl: grpo`, `gdpo`)", Config("rl: grpo\ntrl: {reward_funcs: [exact-match]}\nmicro_batch_size: 8\nsequence_len: 512"), YES),
     row("distributed", "several devices", Config("world_size: 2"), no!("a run is one process on one machine")),
     row("streaming", "streaming datasets", Config("streaming: true"), no!("data is read whole when a run starts")),
     row("gqa", "grouped-query attention", Model(r#""num_key_value_heads": 2"#), YES),

@@ -16,5 +16,6 @@ pub mod evidence;
 pub mod memory;
 pub mod quickstart;
 pub mod report;
+pub mod rl;
 pub mod terminal;
 pub mod train;

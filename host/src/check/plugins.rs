@@ -12,7 +12,9 @@ use plugin_runtime::{
 use serde_json::{Map, Value};
 
 use super::data_path::explain;
-use crate::config::{Config, DatasetConfig, FilterRef, LoadedConfig, PluginPin, PluginRef, Scheduler, strategy_advice};
+use crate::config::{
+    Config, DatasetConfig, FilterRef, LoadedConfig, PluginPin, PluginRef, RewardRef, Scheduler, strategy_advice,
+};
 use crate::diagnostic::{Diagnostic, Failure, escape};
 use crate::terminal::{self, Safe};
 
@@ -153,6 +155,7 @@ pub fn uses(loaded: &LoadedConfig) -> Vec<Use> {
     uses.extend(filters(loaded, "row_filters", &config.row_filters));
     uses.extend(scheduler(loaded));
     uses.extend(rewards(loaded));
+    uses.extend(learned_rewards(loaded));
     let monitor = |(index, plugin)| one(Kind::RunHealth, plugin, loaded.entry_path("run_health", index));
     uses.extend(config.run_health.iter().enumerate().map(monitor));
     for (index, rule) in config.rules.iter().enumerate() {
@@ -181,12 +184,20 @@ pub fn scheduler(loaded: &LoadedConfig) -> Option<Use> {
     Some(one(Kind::Schedule, plugin, "lr_scheduler".to_owned()))
 }
 
-/// The rewards, in the order of `eval_reward_funcs`.
+/// The rewards of evaluations, in the order of `eval_reward_funcs`.
 pub fn rewards(loaded: &LoadedConfig) -> Vec<Use> {
-    let rewards = loaded.config.eval_reward_funcs.iter().enumerate();
-    rewards
-        .map(|(index, reward)| one(Kind::Reward, &reward.plugin, loaded.entry_path("eval_reward_funcs", index)))
-        .collect()
+    rewards_of(loaded, "eval_reward_funcs", &loaded.config.eval_reward_funcs)
+}
+
+/// The rewards that are learned from, in the order of `trl.reward_funcs`.
+pub fn learned_rewards(loaded: &LoadedConfig) -> Vec<Use> {
+    let trl = loaded.config.trl.as_ref();
+    trl.map_or_else(Vec::new, |trl| rewards_of(loaded, "trl.reward_funcs", &trl.reward_funcs))
+}
+
+fn rewards_of(loaded: &LoadedConfig, key: &str, rewards: &[RewardRef]) -> Vec<Use> {
+    let used = |(index, reward): (usize, &RewardRef)| one(Kind::Reward, &reward.plugin, loaded.entry_path(key, index));
+    rewards.iter().enumerate().map(used).collect()
 }
 
 fn one(kind: Kind, plugin: &PluginRef, path: String) -> Use {

@@ -10,13 +10,15 @@ use super::{CheckpointError, tokenizer_files};
 pub const RUN_FILE: &str = "run.json";
 /// Its metrics.
 pub const METRICS_FILE: &str = "metrics.jsonl";
+/// What its model wrote while it learned from that.
+pub const COMPLETIONS_FILE: &str = "completions.jsonl";
 /// Its config, with every default.
 pub const RESOLVED_FILE: &str = "config.resolved.yml";
 /// The call of a plugin that ended it.
 pub const FAILED_CALL_FILE: &str = "failed-call.json";
 
 /// What a run writes from its start on.
-pub const OF_START: [&str; 3] = [RUN_FILE, METRICS_FILE, RESOLVED_FILE];
+pub const OF_START: [&str; 4] = [RUN_FILE, METRICS_FILE, COMPLETIONS_FILE, RESOLVED_FILE];
 
 const OF_MODEL: [&str; 7] = [
     "README.md",

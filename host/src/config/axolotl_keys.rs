@@ -151,8 +151,10 @@ pub(super) const TOP: Table = &[
     (&["dpo_beta", "beta"], Called("rl_beta")),
     (&["dpo_use_weighting", "dpo_norm_loss", "dpo_generate_during_eval"],
         Instead("losses of pairs are those of `dpo_loss_type`; delete the line")),
-    (&["trl", "vllm", "ebft", "orpo_*", "kto_*"],
-        Instead("learning from preferences is `rl: dpo`, `ipo`, `simpo` or `cpo` here")),
+    (&["vllm"],
+        NoEffect("completions are sampled by the model that is trained")),
+    (&["ebft", "orpo_*", "kto_*"],
+        Instead("learning from preferences is `rl: dpo`, `ipo`, `simpo` or `cpo` here, and from rewards `grpo`")),
 
     // --- several devices ---
     (&["deepspeed", "deepcompile", "fsdp", "fsdp_*", "dp_shard_size", "dp_replicate_size", "ddp", "ddp_*", "tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree", "ring_attn_func", "heads_k_stride", "use_ray", "ray_*"],
@@ -190,6 +192,24 @@ pub(super) const TOP: Table = &[
     (&["reward_funcs", "eval_rewards"], Called("eval_reward_funcs")),
 ];
 
+/// Keys of `trl`.
+#[rustfmt::skip]
+pub(super) const TRL: Table = &[
+    (&["use_vllm", "vllm_*", "async_prefetch", "use_data_producer", "log_completions", "use_liger_*"],
+        NoEffect("completions are sampled by the model that is trained, and written to `completions.jsonl`")),
+    (&["disable_dropout", "ds3_gather_for_generation", "cast_lm_head_to_fp32", "generation_kwargs", "cache_implementation", "use_transformers_paged", "shuffle_dataset"],
+        Instead("sampling is set with `temperature`; delete the line")),
+    (&["sync_ref_model", "ref_model_*", "use_bias_correction_kl"],
+        Instead("there is no reference (`beta` is 0); delete the line")),
+    (&["entropy_*", "use_adaptive_entropy", "top_entropy_quantile", "off_policy_mask_threshold", "replay_*", "reroll_*", "skip_zero_advantage_batches", "reward_num_workers", "streaming_*", "batch_flattening", "rollout_func", "log_multimodal"],
+        Instead("this part of GRPO is not here; delete the line")),
+    (&["num_completions_to_print"], Called("num_completions_to_log")),
+    (&["max_prompt_length"],
+        Instead("prompts have at most `sequence_len` less `trl.max_completion_length` tokens")),
+    (&["reward_processing_classes", "reward_model_path"],
+        Instead("rewards are plugins: `reward_funcs`")),
+];
+
 /// Keys of an entry of `datasets` or `test_datasets`.
 #[rustfmt::skip]
 pub(super) const DATASET: Table = &[
@@ -225,7 +245,7 @@ mod tests {
 
     #[test]
     fn no_key_has_two_answers() {
-        for table in [TOP, DATASET] {
+        for table in [TOP, DATASET, TRL] {
             let mut seen = std::collections::BTreeSet::new();
             for name in table.iter().flat_map(|(names, _)| *names) {
                 assert!(seen.insert(*name), "{name} twice");

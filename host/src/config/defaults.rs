@@ -6,6 +6,7 @@ use engine::objective::PairLoss;
 
 use super::read::Context;
 use super::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
+use super::trl_fields;
 use super::values::{
     Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, LrScheduler, Optimizer, Patterns, PluginRef, Rl,
     Scheduler, TargetModules, TrainOnEos,
@@ -75,6 +76,7 @@ pub(super) fn config() -> Config {
         rpo_alpha: None,
         simpo_gamma: 0.5,
         cpo_alpha: 1.0,
+        trl: None,
         micro_batch_size: 1,
         gradient_accumulation_steps: 1,
         batch_size: None,
@@ -154,6 +156,7 @@ pub(super) fn derive(cx: &Context<'_>, config: &mut Config, is_given: impl Fn(&s
     }
     preferences(config);
     batch(cx, config, &is_given);
+    trl_fields::derive(config, &is_given);
     if !is_given("eval_batch_size") {
         config.eval_batch_size = config.micro_batch_size;
     }
@@ -193,6 +196,9 @@ fn watchdog(cx: &Context<'_>, config: &mut Config) {
 /// What a method of learning from preferences has by itself.
 fn preferences(config: &mut Config) {
     let Some(rl) = config.rl else { return };
+    if matches!(rl, Rl::Grpo | Rl::Gdpo) {
+        return;
+    }
     config.rl_beta.get_or_insert(0.1);
     if !matches!(rl, Rl::Dpo | Rl::Ipo) {
         return;

@@ -17,6 +17,7 @@ use super::positions::join;
 use super::preference_fields::{preferences, preferences_together};
 use super::read::{Context, Section, fill, found, out_of_range, unknown_word};
 use super::schema::{Config, DatasetConfig};
+use super::trl_fields::{trl, trl_together};
 use super::values::{Amount, AutoBool, PluginRef};
 use crate::capabilities::ARCHITECTURES;
 use crate::diagnostic::{Diagnostic, Edit, Severity};
@@ -82,6 +83,7 @@ pub(super) fn read(cx: &Context<'_>, root: &Map<String, Value>) -> Config {
     chat(&top, &mut config);
     trained(&top, &mut config);
     preferences(&top, &mut config);
+    trl(&top, &mut config);
     batches(&top, &mut config);
     optimizer(&top, &mut config);
     cadence(&top, &mut config);
@@ -435,6 +437,7 @@ fn word_of(top: &Section<'_>, key: &'static str, words: &'static [&'static str])
 fn together(cx: &Context<'_>, config: &Config, is_given: impl Fn(&str) -> bool) {
     quantized_together(cx, config, &is_given);
     preferences_together(cx, config, &is_given);
+    trl_together(cx, config);
     let has_targets = !config.lora_target_modules.is_empty() || config.lora_target_linear;
     let needed = [
         ("lora_r", config.lora_r.is_some(), "`lora_r: 16` is a usual rank"),

@@ -19,6 +19,7 @@ mod read;
 mod schema;
 mod source;
 mod tree;
+mod trl_fields;
 mod values;
 
 use std::collections::BTreeSet;
@@ -32,12 +33,12 @@ pub use self::edit::{EditError, edit};
 pub use self::names::{nearest, one_of};
 pub use self::patterns::pattern;
 pub use self::positions::{is_within, join, join_index};
-pub use self::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
+pub use self::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens, Trl};
 pub use self::source::{ConfigSource, FILE_LIMIT};
 pub use self::values::{
-    Adapter, Amount, AutoBool, Cadence, Choice, DeviceChoice, ExcessLengthStrategy, FilterRef, LrScheduler, OnError,
-    Optimizer, Patterns, PluginGrants, PluginLimits, PluginPin, PluginRef, RewardRef, Rl, RuleRef, RuleSeverity,
-    Scheduler, TargetModules, TrainOnEos,
+    Adapter, Aggregation, Amount, AutoBool, Cadence, Choice, DeviceChoice, ExcessLengthStrategy, FilterRef,
+    GrpoLossType, ImportanceSamplingLevel, LrScheduler, OnError, Optimizer, Patterns, PluginGrants, PluginLimits,
+    PluginPin, PluginRef, RewardRef, Rl, RuleRef, RuleSeverity, ScaleRewards, Scheduler, TargetModules, TrainOnEos,
 };
 use crate::diagnostic::{Diagnostic, Failure, Severity};
 

@@ -11,8 +11,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::values::{
-    Adapter, Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, FilterRef, Optimizer, Patterns, PluginPin,
-    PluginRef, QuantType, RewardRef, Rl, RuleRef, Scheduler, TargetModules, TrainOnEos,
+    Adapter, Aggregation, Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, FilterRef, GrpoLossType,
+    ImportanceSamplingLevel, Optimizer, Patterns, PluginPin, PluginRef, QuantType, RewardRef, Rl, RuleRef,
+    ScaleRewards, Scheduler, TargetModules, TrainOnEos,
 };
 
 /// Everything that a run is told.
@@ -188,7 +189,8 @@ pub struct Config {
     pub gradient_checkpointing_kwargs: GradientCheckpointingKwargs,
 
     // --- preferences ---
-    /// What is learned instead of supervised texts: from pairs of answers `dpo`, `ipo`, `simpo` or `cpo`. Default: none.
+    /// What is learned instead of supervised texts: from pairs of answers `dpo`, `ipo`, `simpo` or `cpo`; from what the model
+    /// writes and rewards say of it `grpo` or `gdpo`. Default: none.
     #[schemars(extend("x-fixed" = true))]
     pub rl: Option<Rl>,
     /// How far answers may go from those of the model as it was, above 0; a factor of log-probabilities where there is no
@@ -217,6 +219,11 @@ pub struct Config {
     /// `rl: simpo` and `rl: cpo`: weight of cross-entropy of the chosen answers; 0 is SimPO as its paper has it. Default: `1`.
     #[schemars(extend("x-fixed" = true))]
     pub cpo_alpha: f64,
+
+    // --- rewards ---
+    /// `rl: grpo`: how completions are sampled, judged and learned. Default: none.
+    #[schemars(extend("x-fixed" = true))]
+    pub trl: Option<Trl>,
 
     // --- batches and length of the run ---
     /// Rows in one forward pass. Default: `1`.
@@ -295,9 +302,10 @@ pub struct Config {
     // --- ours ---
     /// Ours. Reward plugins that score generations on the evaluation set: a name or `{name, config, on_error}`. A
     /// completion on which the plugin crashes or reaches a limit ends the run (`on_error: fail`, the default), or scores 0
-    /// and is counted as `rewards/<name>/errors` (`on_error: zero`). Default: none. Example: `[exact-match]`.
+    /// and is counted as `rewards/<name>/errors` (`on_error: zero`). Default: `trl.reward_funcs`, or none. Example:
+    /// `[exact-match]`.
     pub eval_reward_funcs: Vec<RewardRef>,
-    /// Tokens that such a generation has at most. Default: `128`.
+    /// Tokens that such a generation has at most. Default: `trl.max_completion_length`, or `128`.
     pub eval_max_new_tokens: u32,
     /// Rows of the evaluation set that are generated for. Default: all.
     pub num_generation_samples: Option<u64>,
@@ -324,6 +332,71 @@ impl Config {
             (Some(steps), _) => steps,
             (None, Some(ratio)) => (ratio * total_steps as f64).ceil() as u64,
             (None, None) => ((0.03 * total_steps as f64) as u64).min(100),
+        }
+    }
+}
+
+/// `trl`: the names and defaults are those of TRL's `GRPOConfig`.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Trl {
+    /// Reward plugins: a name or `{name, config, on_error}`, as in `eval_reward_funcs`. Required. Example:
+    /// `[exact-match, {name: length, config: {max: 80}}]`.
+    pub reward_funcs: Vec<RewardRef>,
+    /// What each counts. Default: 1 each.
+    pub reward_weights: Vec<f64>,
+    /// Completions of a prompt, which are compared with each other; 2 or more. They must divide the completions of a
+    /// generation: `micro_batch_size` x `steps_per_generation`. Default: `8`.
+    pub num_generations: u32,
+    /// Tokens that a completion has at most. Prompts have at most `sequence_len` less these. Default: `512`, or half of
+    /// `sequence_len` where that is less.
+    pub max_completion_length: u32,
+    /// Logits are divided by this where completions are sampled and where they are learned. Default: `1`.
+    pub temperature: f64,
+    /// Micro-batches whose completions are sampled together. Default: `gradient_accumulation_steps`.
+    pub steps_per_generation: u32,
+    /// Times that completions are learned from. Default: `1`.
+    pub num_iterations: u32,
+    /// How far a ratio to the policy that sampled may go below 1, and above where there is no `epsilon_high`. Default: `0.2`.
+    pub epsilon: f64,
+    /// How far above; of `loss_type: cispo` the bound itself. Default: `epsilon`.
+    pub epsilon_high: Option<f64>,
+    /// A bound for the ratios of completions that are to become less likely, above 1 + `epsilon`. Default: none.
+    pub delta: Option<f64>,
+    /// How the tokens of completions count: `grpo`, `bnpo`, `dr_grpo`, `dapo` or `cispo`. Default: `dapo`.
+    pub loss_type: GrpoLossType,
+    /// What ratios are of: `token` or `sequence`, which is GSPO. Default: `token`.
+    pub importance_sampling_level: ImportanceSamplingLevel,
+    /// What advantages are divided by: the standard deviation of the rewards of the `group` or of the `batch`, or `none`.
+    /// `true` is `group` and `false` is `none`. Default: `group`.
+    pub scale_rewards: ScaleRewards,
+    /// How several rewards become one advantage: `sum_then_normalize`, or `normalize_then_sum`, which is GDPO.
+    /// Default: `sum_then_normalize`; with `rl: gdpo` the other.
+    pub multi_objective_aggregation: Aggregation,
+    /// Learn nothing from completions that reached `max_completion_length`. Default: `false`.
+    pub mask_truncated_completions: bool,
+    /// Ours. Completions of a logged step that are written to `completions.jsonl`, with their rewards. Default: `16`.
+    pub num_completions_to_log: u32,
+}
+
+impl Default for Trl {
+    fn default() -> Self {
+        Self {
+            reward_funcs: Vec::new(),
+            reward_weights: Vec::new(),
+            num_generations: 8,
+            max_completion_length: 512,
+            temperature: 1.0,
+            steps_per_generation: 1,
+            num_iterations: 1,
+            epsilon: 0.2,
+            epsilon_high: None,
+            delta: None,
+            loss_type: GrpoLossType::Dapo,
+            importance_sampling_level: ImportanceSamplingLevel::Token,
+            scale_rewards: ScaleRewards::Group,
+            multi_objective_aggregation: Aggregation::SumThenNormalize,
+            mask_truncated_completions: false,
+            num_completions_to_log: 16,
         }
     }
 }

@@ -65,6 +65,58 @@ choice! {
         Simpo = "simpo",
         /// Pairs without a reference, and cross-entropy of the chosen answers (Xu et al. 2024, arXiv 2401.08417). Ours.
         Cpo = "cpo",
+        /// What the model itself writes, by what rewards say of it (Shao et al. 2024, arXiv 2402.03300).
+        Grpo = "grpo",
+        /// The same with `trl.multi_objective_aggregation: normalize_then_sum` (Liu et al. 2026, arXiv 2601.05242).
+        Gdpo = "gdpo",
+    }
+}
+
+choice! {
+    /// `trl.loss_type`: how the tokens of completions count.
+    GrpoLossType {
+        /// Each completion's mean over its tokens, then the mean of completions.
+        Grpo = "grpo",
+        /// The mean over the tokens of a forward pass (Xiao et al. 2025, arXiv 2505.23433).
+        Bnpo = "bnpo",
+        /// The sum over tokens, divided by the tokens that completions could have (Liu et al. 2025, arXiv 2503.20783).
+        DrGrpo = "dr_grpo",
+        /// The mean over the tokens of a step (Yu et al. 2025, arXiv 2503.14476).
+        Dapo = "dapo",
+        /// The same; ratios are bounded, and tokens beyond the bound still learn (MiniMax 2025, arXiv 2506.13585).
+        Cispo = "cispo",
+    }
+}
+
+choice! {
+    /// `trl.scale_rewards`: what advantages are divided by.
+    ScaleRewards {
+        /// The standard deviation of the rewards of a group.
+        Group = "group",
+        /// That of all rewards of a generation.
+        Batch = "batch",
+        /// Nothing.
+        None = "none",
+    }
+}
+
+choice! {
+    /// `trl.multi_objective_aggregation`: how several rewards become one advantage.
+    Aggregation {
+        /// Their weighted sum is compared within the group.
+        SumThenNormalize = "sum_then_normalize",
+        /// Each is compared within the group by itself, then the weighted sum within all completions.
+        NormalizeThenSum = "normalize_then_sum",
+    }
+}
+
+choice! {
+    /// `trl.importance_sampling_level`: what ratios to the policy that sampled are of.
+    ImportanceSamplingLevel {
+        /// Each token.
+        Token = "token",
+        /// A completion: the geometric mean of its tokens' (Zheng et al. 2025, arXiv 2507.18071).
+        Sequence = "sequence",
     }
 }
 

@@ -1,24 +1,28 @@
-//! Where the micro-batches of a step come from: so far, samples that are known before the run, in the order of each epoch.
+//! Where the micro-batches of a step come from. Here are those of samples that are known before the run, in the order of each
+//! epoch; what the model writes itself is in `rl`.
+
+use std::collections::BTreeMap;
 
 use engine::kernels::Kernels;
-use engine::model::Model;
 use engine::objective::Pairs;
-use engine::{Batch, EngineError};
+use engine::{Batch, Trainer};
+use serde_json::Value;
 
 use super::cursor::{Cursor, Position};
 use super::dataset::Example;
 use super::packing::{BatchOptions, assemble};
+use crate::diagnostic::{Diagnostic, Failure};
 
 /// A source of steps. The same position, with the same config, data and weights, gives the same steps from there on.
 pub trait Batches {
     /// What a step takes: documents with their targets, and what else its objective needs to know of them.
     type Batch: AsRef<Batch>;
 
-    /// The micro-batches of the next optimizer step. `model` is for batches of what it writes.
+    /// The micro-batches of the next optimizer step. The trainer is for batches of what its model writes.
     ///
     /// # Errors
-    /// Whatever the model cannot do.
-    fn next_step<K: Kernels>(&mut self, model: &Model<K>) -> Result<Vec<Self::Batch>, EngineError>;
+    /// Whatever model or plugins cannot do.
+    fn next_step<K: Kernels>(&mut self, trainer: &mut Trainer<K>) -> Result<Vec<Self::Batch>, Failure>;
 
     /// Where the next step starts.
     fn position(&self) -> Position;
@@ -30,6 +34,22 @@ pub trait Batches {
     fn kept(&self) -> Vec<KeptFile> {
         Vec::new()
     }
+
+    /// What is to be told of the step that was asked for last, beside what its objective tells.
+    fn told(&mut self) -> Told {
+        Told::default()
+    }
+}
+
+/// What a source tells of a step.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Told {
+    /// Numbers for `metrics.jsonl`, by TRL's names.
+    pub metrics: BTreeMap<String, f64>,
+    /// Lines of `completions.jsonl`.
+    pub lines: Vec<Value>,
+    /// What a person should know.
+    pub remarks: Vec<Diagnostic>,
 }
 
 /// A file of a checkpoint.
@@ -128,7 +148,7 @@ impl<S: Samples> Epochs<S> {
 impl<S: Samples> Batches for Epochs<S> {
     type Batch = S::Batch;
 
-    fn next_step<K: Kernels>(&mut self, _: &Model<K>) -> Result<Vec<S::Batch>, EngineError> {
+    fn next_step<K: Kernels>(&mut self, _: &mut Trainer<K>) -> Result<Vec<S::Batch>, Failure> {
         let steps = self.cursor.next_step(self.accumulation);
         Ok(steps.iter().map(|samples| self.samples.batch(samples)).collect())
     }

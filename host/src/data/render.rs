@@ -18,6 +18,11 @@ pub enum Learns {
     Texts,
     /// Pairs of a chosen and a rejected answer to one prompt.
     Pairs,
+    /// Prompts; of a text, what comes before the first learned token, and the rest is what a good answer may be.
+    Prompts {
+        /// Tokens that the model writes at most, which must fit behind a prompt.
+        completion: usize,
+    },
 }
 
 /// How samples become tokens.
@@ -145,10 +150,13 @@ impl Making<'_> {
         let example = match (self.learns, sample) {
             (Learns::Texts, Sample::Supervised(text)) => self.text(text, json),
             (Learns::Pairs, Sample::Preference(pair)) => self.pair(pair, json),
+            (Learns::Prompts { completion }, Sample::Supervised(text)) => self.prompt(text, json, completion),
+            (Learns::Prompts { completion }, Sample::Prompt(text)) => self.open_prompt(text, json, completion),
             (learns, other) => {
                 let wanted = match learns {
                     Learns::Texts => "supervised texts",
                     Learns::Pairs => "preference pairs, as `rl` says",
+                    Learns::Prompts { .. } => "prompts, as `rl` says",
                 };
                 return Err(format!("the prompt strategy gave {}, but this run learns from {wanted}", kind(other)));
             }
@@ -162,6 +170,45 @@ impl Making<'_> {
 
     fn text(&self, text: &Text, json: String) -> Result<(Example, BTreeSet<String>), Left> {
         let Document { tokens, written, unwritten } = self.document(text)?;
+        let origin = written.map(|written| Box::new(Origin { position: String::new(), written, rejected: None }));
+        Ok((Example { tokens, rejected: None, row_json: json.into(), origin }, unwritten))
+    }
+
+    /// The prompt of a text that has an answer.
+    fn prompt(&self, text: &Text, json: String, completion: usize) -> Result<(Example, BTreeSet<String>), Left> {
+        let encoded = self.encode(text)?;
+        if encoded.tokens.trained_tokens() == 0 {
+            return Err(self.untrained(text, encoded.unwritten));
+        }
+        self.with_prompt(encoded, json, completion)
+    }
+
+    /// A prompt without an answer.
+    fn open_prompt(&self, text: &Text, json: String, completion: usize) -> Result<(Example, BTreeSet<String>), Left> {
+        let encoded = self.encoder.encode_prompt(text).map_err(|error| self.left(error))?;
+        self.with_prompt(encoded, json, completion)
+    }
+
+    fn with_prompt(
+        &self,
+        encoded: Encoded,
+        json: String,
+        completion: usize,
+    ) -> Result<(Example, BTreeSet<String>), Left> {
+        let Encoded { tokens, text, places, unwritten } = encoded;
+        let (length, room) = (tokens.prompt_ids().len(), self.sequence_len.saturating_sub(completion));
+        if length == 0 {
+            return Err(Left::Bad("the prompt is empty".to_owned()));
+        }
+        if length > room {
+            return Err(match self.excess {
+                ExcessLength::Raise => Left::Bad(format!(
+                    "its prompt has {length} tokens; {room} are left of `sequence_len` beside {completion} of a completion"
+                )),
+                ExcessLength::Drop | ExcessLength::Truncate => Left::Out(Outcome::TooLong),
+            });
+        }
+        let written = self.encoder.keeps_text.then_some(Written { text, places });
         let origin = written.map(|written| Box::new(Origin { position: String::new(), written, rejected: None }));
         Ok((Example { tokens, rejected: None, row_json: json.into(), origin }, unwritten))
     }
@@ -191,20 +238,33 @@ impl Making<'_> {
         Ok((Example { tokens: chosen.tokens, rejected, row_json: json.into(), origin }, unwritten))
     }
 
-    fn document(&self, text: &Text) -> Result<Document, Left> {
-        let Self { encoder, sequence_len, excess, .. } = self;
-        let encoded = encoder.encode(text).map_err(|error| match error {
+    fn encode(&self, text: &Text) -> Result<Encoded, Left> {
+        self.encoder.encode(text).map_err(|error| self.left(error))
+    }
+
+    fn left(&self, error: TokenizeError) -> Left {
+        match error {
             TokenizeError::NoTemplate => {
                 Left::Bad(format!("{error}; set `chat_template`, or use a model whose tokenizer has one"))
             }
             // Longer than any sequence could be.
             TokenizeError::TooLong { .. } | TokenizeError::Template(TemplateError::TooLong(_))
-                if *excess == ExcessLength::Drop =>
+                if self.excess == ExcessLength::Drop =>
             {
                 Left::Out(Outcome::TooLong)
             }
             error => Left::Bad(error.to_string()),
-        })?;
+        }
+    }
+
+    fn document(&self, text: &Text) -> Result<Document, Left> {
+        let encoded = self.encode(text)?;
+        self.cut(text, encoded)
+    }
+
+    /// As much of a text as a sequence has; why it is left out, where nothing of it is learned.
+    fn cut(&self, text: &Text, encoded: Encoded) -> Result<Document, Left> {
+        let Self { encoder, sequence_len, excess, .. } = self;
         let Encoded { mut tokens, text: mut written, mut places, unwritten } = encoded;
         let length = tokens.ids.len();
         let mut is_cut = false;
@@ -223,13 +283,7 @@ impl Making<'_> {
             }
         }
         if tokens.trained_tokens() == 0 {
-            return Err(Left::Out(match text {
-                Text::Conversation(conversation) if !encoder.learns_any(conversation) => {
-                    Outcome::NoTurn(conversation.messages.iter().map(|message| message.role.clone()).collect())
-                }
-                _ if is_cut => Outcome::Cut,
-                _ => Outcome::Untrained(unwritten),
-            }));
+            return Err(if is_cut { Left::Out(Outcome::Cut) } else { self.untrained(text, unwritten) });
         }
         if places.len() > tokens.ids.len() {
             // What was cut off is not what the model sees.
@@ -238,6 +292,18 @@ impl Making<'_> {
         }
         let written = encoder.keeps_text.then_some(Written { text: written, places });
         Ok(Document { tokens, written, unwritten })
+    }
+}
+
+impl Making<'_> {
+    /// Why nothing is learned of a text.
+    fn untrained(&self, text: &Text, unwritten: BTreeSet<String>) -> Left {
+        Left::Out(match text {
+            Text::Conversation(conversation) if !self.encoder.learns_any(conversation) => {
+                Outcome::NoTurn(conversation.messages.iter().map(|message| message.role.clone()).collect())
+            }
+            _ => Outcome::Untrained(unwritten),
+        })
     }
 }
 

@@ -177,6 +177,33 @@ impl Encoder<'_> {
         }
     }
 
+    /// Tokens of a prompt that the model is to answer; nothing of them is learned.
+    pub fn encode_prompt(&self, text: &Text) -> Result<Encoded, TokenizeError> {
+        let (mut written, unwritten) = match text {
+            Text::Segments(segments) => {
+                (segments.iter().map(|segment| segment.text.as_str()).collect(), BTreeSet::new())
+            }
+            Text::Conversation(conversation) => {
+                let template = self.template.ok_or(TokenizeError::NoTemplate)?;
+                (template.prompt(conversation)?, BTreeSet::new())
+            }
+        };
+        self.budget.apply(&mut written)?;
+        let tokens = self.tokenizer.encode(&written)?;
+        let mut places = places(&tokens);
+        let mut ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
+        let prefix = &self.tokenizer.affixes().prefix;
+        if matches!(text, Text::Segments(_)) && !ids.starts_with(prefix) {
+            ids.splice(0..0, prefix.iter().copied());
+            places.splice(0..0, std::iter::repeat_n(0..0, prefix.len()));
+        }
+        if ids.is_empty() {
+            return Err(TokenizeError::Empty);
+        }
+        let tokens = TokenSample { trained: vec![false; ids.len()], ids, weights: None };
+        Ok(Encoded { tokens, text: written, places, unwritten })
+    }
+
     fn encode_segments(&self, segments: &[Segment]) -> Result<Encoded, TokenizeError> {
         let mut text = String::new();
         let mut parts = Vec::with_capacity(segments.len());

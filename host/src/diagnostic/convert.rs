@@ -68,6 +68,9 @@ impl From<EngineError> for Diagnostic {
             EngineError::NonFiniteGradient { .. } => Self::error("train::not-finite", error.to_string())
                 .why("the loss or a gradient became infinite or NaN in this step; the update was not made")
                 .help("use a lower `learning_rate`, a longer warm-up (`warmup_steps`), or clip gradients (`max_grad_norm: 1.0`)"),
+            EngineError::OffPolicy { .. } => Self::error("rl::off-policy", error.to_string())
+                .why("the same weights and the same kernels wrote them and learn from them, so each ratio must be exactly 1")
+                .help("this is a fault of the trainer; report it with the config and the model"),
             EngineError::NothingToLearn => Self::error("train::nothing-to-learn", error.to_string()),
             EngineError::State { .. } => Self::error("checkpoint::mismatch", error.to_string()),
             EngineError::Write { ref source, .. } => Self::error("io::write", error.to_string()).written(source),

@@ -40,8 +40,9 @@ pub struct TrainRecord {
 pub struct EvalRecord {
     /// Finished optimizer steps; 0 is before training.
     pub step: u64,
-    /// Loss of the evaluation set, as [`TrainRecord::loss`].
-    pub eval_loss: f64,
+    /// Loss of the evaluation set, as [`TrainRecord::loss`]; none where only rewards judge.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_loss: Option<f64>,
     /// `exp(eval_loss)`, where that is a mean per token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_perplexity: Option<f64>,
@@ -204,7 +205,7 @@ mod tests {
         let rewards = BTreeMap::from([("rewards/a/mean".to_owned(), 0.1 + 0.2)]);
         let record = EvalRecord {
             step: 3,
-            eval_loss: f64::NAN,
+            eval_loss: Some(f64::NAN),
             eval_perplexity: Some(1.0 / 3.0),
             metrics: BTreeMap::new(),
             rewards,

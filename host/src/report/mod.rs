@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use self::metrics::{EvalRecord, MetricsFile, PluginCost, PluginCosts, TrainRecord};
-use crate::checkpoint::owned::METRICS_FILE;
+use crate::checkpoint::owned::{COMPLETIONS_FILE, METRICS_FILE};
 use crate::diagnostic::Diagnostic;
 use crate::terminal;
 
@@ -146,12 +146,13 @@ pub trait Observer {
 /// All the ways in which a run reports, behind one door.
 pub struct Reporter<'a> {
     metrics: MetricsFile,
+    completions: Option<MetricsFile>,
     costs: PluginCosts,
     observer: &'a mut dyn Observer,
 }
 
 impl<'a> Reporter<'a> {
-    /// Opens `metrics.jsonl` in `output_dir`. Lines of steps after `finished_steps` come from a run that went further
+    /// Opens `metrics.jsonl` in `output_dir`, and with `writes_completions` `completions.jsonl`. Lines of steps after `finished_steps` come from a run that went further
     /// than the checkpoint now resumed; they are dropped, because those steps are made again.
     ///
     /// # Errors
@@ -159,17 +160,27 @@ impl<'a> Reporter<'a> {
     pub fn open(
         output_dir: &Path,
         finished_steps: u64,
+        writes_completions: bool,
         plugins: Meters,
         observer: &'a mut dyn Observer,
     ) -> Result<Self, std::io::Error> {
         let metrics = MetricsFile::open(&output_dir.join(METRICS_FILE), finished_steps)?;
-        Ok(Self { metrics, costs: PluginCosts::new(plugins), observer })
+        let open = || MetricsFile::open(&output_dir.join(COMPLETIONS_FILE), finished_steps);
+        let completions = writes_completions.then(open).transpose()?;
+        Ok(Self { metrics, completions, costs: PluginCosts::new(plugins), observer })
     }
 
     /// One finished optimizer step; `log` says whether it is one of the logged ones.
     pub fn train(&mut self, record: &TrainRecord, log: bool) {
         let logged = log.then(|| self.record("train", record));
         self.tell(Event::Train { record, logged: logged.as_ref() });
+    }
+
+    /// What the model wrote for a logged step.
+    pub fn completions(&mut self, lines: &[Value]) {
+        if let Some(file) = &mut self.completions {
+            lines.iter().for_each(|line| file.append("completion", line));
+        }
     }
 
     /// One finished evaluation.
@@ -191,7 +202,8 @@ impl<'a> Reporter<'a> {
     /// No step comes any more. Says so, and whether the log is whole.
     pub fn end(&mut self) {
         self.tell(Event::End);
-        if let Some(warning) = self.metrics.warning() {
+        let files = std::iter::once(&self.metrics).chain(&self.completions);
+        for warning in files.filter_map(MetricsFile::warning) {
             self.observer.on(Event::Remark(&Diagnostic::warning("io::metrics", warning)));
         }
     }

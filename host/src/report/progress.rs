@@ -40,14 +40,15 @@ impl Progress {
         let smooth = self.loss.map_or(record.loss, |loss| loss + SMOOTHING * (record.loss - loss));
         self.loss = Some(smooth);
         if let Some(bar) = &self.bar {
-            bar.set_message(format!("loss {smooth:.4}  {} tok/s", whole(record.tokens_per_second)));
+            bar.set_message(format!("loss {smooth:.4}{}  {} tok/s", judged(record), whole(record.tokens_per_second)));
             bar.set_position(record.step);
         } else if log {
             let line = format!(
-                "step {}/{}  loss {:.4}  grad norm {:.3}  lr {:.2e}  {} tok/s",
+                "step {}/{}  loss {:.4}{}  grad norm {:.3}  lr {:.2e}  {} tok/s",
                 record.step,
                 self.total_steps,
                 record.loss,
+                judged(record),
                 record.grad_norm,
                 record.learning_rate,
                 whole(record.tokens_per_second)
@@ -58,7 +59,13 @@ impl Progress {
 
     /// After an evaluation.
     pub fn eval(&mut self, record: &EvalRecord) {
-        let mut line = format!("step {}/{}  eval loss {:.4}", record.step, self.total_steps, record.eval_loss);
+        let mut line = format!("step {}/{}", record.step, self.total_steps);
+        if let Some(loss) = record.eval_loss {
+            line.push_str(&format!("  eval loss {loss:.4}"));
+        }
+        if let Some(accuracy) = record.metrics.get("eval_rewards/accuracies") {
+            line.push_str(&format!("  accuracy {accuracy:.3}"));
+        }
         for (name, value) in &record.rewards {
             if name.ends_with("/mean") || *value > 0.0 {
                 line.push_str(&format!("  {name} {value:.3}"));
@@ -81,6 +88,12 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// What matters more than the loss, where there is such a thing.
+fn judged(record: &TrainRecord) -> String {
+    let metric = |name: &str, words: &str| record.metrics.get(name).map(|value| format!("  {words} {value:.3}"));
+    metric("reward", "reward").or_else(|| metric("rewards/accuracies", "accuracy")).unwrap_or_default()
 }
 
 /// A count with spaces between thousands.

@@ -64,7 +64,13 @@ impl Summary {
             rows.push(("loss".into(), format!("{first:.4} → {last:.4}")));
         }
         if let Some((before, after)) = &self.eval {
-            rows.push(("eval loss".into(), format!("{:.4} → {:.4}", before.eval_loss, after.eval_loss)));
+            if let (Some(before), Some(after)) = (before.eval_loss, after.eval_loss) {
+                rows.push(("eval loss".into(), format!("{before:.4} → {after:.4}")));
+            }
+            let accuracy = |record: &EvalRecord| record.metrics.get("eval_rewards/accuracies").copied();
+            if let (Some(before), Some(after)) = (accuracy(before), accuracy(after)) {
+                rows.push(("accuracy".into(), format!("{} → {}", percent(before), percent(after))));
+            }
             for (name, value) in &after.rewards {
                 if let Some(name) = name.strip_prefix("rewards/").and_then(|name| name.strip_suffix("/errors")) {
                     let from = before.rewards.get(&format!("rewards/{name}/errors")).copied().unwrap_or(0.0);

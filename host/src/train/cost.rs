@@ -7,6 +7,7 @@ use engine::workload::{BatchShape, GenerationShape, Workload};
 use serde::Serialize;
 
 use super::eval::GENERATION_BATCH;
+use super::method::Method;
 use super::plan::{Data, Plan};
 use crate::check::facts::ModelFacts;
 use crate::checkpoint::export::ModelFiles;
@@ -18,6 +19,7 @@ use crate::device::Device;
 use crate::diagnostic::{Diagnostic, Failure, Severity};
 use crate::memory::{available_memory_bytes, largest_memory_bytes, peak_memory_bytes, resident_memory_bytes};
 use crate::report::progress::{bytes, whole};
+use crate::rl::sampler::Sampling;
 
 /// Samples whose batches are looked at, over all epochs, and at least one epoch: a batch that is much larger hardly comes
 /// after so many.
@@ -154,18 +156,33 @@ fn workload(config: &Config, plan: &Plan) -> Workload {
     let eval_batches = eval.chunks(config.eval_batch_size.max(1) as usize).map(shape);
     let generated = config.num_generation_samples.map_or(usize::MAX, |count| count as usize).min(eval.len());
     let generates = !config.eval_reward_funcs.is_empty() && generated > 0;
-    let (train, eval_batch) = (largest_batch(plan), eval_batches.reduce(BatchShape::max));
+    let eval_batch = eval_batches.reduce(BatchShape::max).filter(|_| plan.method.has_eval_loss());
+    let train = match &plan.method {
+        Method::Grpo(_, sampling) => largest_rollouts(plan, sampling),
+        _ => largest_batch(plan),
+    };
     // What the model says before training is asked of the same batches, without gradients.
     let reference = plan.method.has_reference().then_some(train);
+    let longest =
+        |examples: &[Example]| examples.iter().map(|example| example.tokens.prompt_ids().len()).max().unwrap_or(0);
+    let of_eval = generates.then(|| GenerationShape {
+        prompts: generated.min(GENERATION_BATCH),
+        longest: longest(&eval[..generated]),
+        max_new_tokens: config.eval_max_new_tokens as usize,
+    });
+    let of_training = match &plan.method {
+        Method::Grpo(_, sampling) => Some(GenerationShape {
+            prompts: sampling.micro_batch_size * sampling.steps_per_generation,
+            longest: longest(&plan.data.train),
+            max_new_tokens: sampling.max_completion_length,
+        }),
+        _ => None,
+    };
     Workload {
         train,
         accumulates: plan.accumulation > 1,
         eval: eval_batch.into_iter().chain(reference).reduce(BatchShape::max),
-        generation: generates.then(|| GenerationShape {
-            prompts: generated.min(GENERATION_BATCH),
-            longest: eval[..generated].iter().map(|example| example.tokens.prompt_ids().len()).max().unwrap_or(0),
-            max_new_tokens: config.eval_max_new_tokens as usize,
-        }),
+        generation: of_eval.into_iter().chain(of_training).reduce(GenerationShape::max),
     }
 }
 
@@ -176,6 +193,17 @@ fn shape<'a>(examples: impl IntoIterator<Item = &'a Example>) -> BatchShape {
         targets: sum.targets + tokens.trained_tokens(),
         longest: sum.longest.max(tokens.ids.len()),
     })
+}
+
+/// The largest micro-batch of completions that there could be: of the longest prompts, each completion as long as it may be.
+fn largest_rollouts(plan: &Plan, sampling: &Sampling) -> BatchShape {
+    let mut prompts: Vec<usize> = plan.data.train.iter().map(|example| example.tokens.prompt_ids().len()).collect();
+    prompts.sort_unstable_by_key(|length| std::cmp::Reverse(*length));
+    let (group, completion) = (sampling.advantage.group, sampling.max_completion_length);
+    let longest = prompts.iter().flat_map(|length| std::iter::repeat_n(*length, group));
+    let tokens = longest.take(sampling.micro_batch_size).map(|prompt| prompt + completion).sum();
+    let targets = sampling.micro_batch_size * completion;
+    BatchShape { tokens, targets, longest: prompts.first().copied().unwrap_or(0) + completion }
 }
 
 /// The largest micro-batch of the run, in each size.

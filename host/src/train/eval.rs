@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use engine::Trainer;
-use engine::generate::GenerateOptions;
+use engine::generate::{GenerateOptions, Request, generate, unobserved};
 use engine::kernels::Kernels;
 use engine::objective::{Objective, evaluate};
 use plugin_runtime::types::{Context, Item};
 
-use super::reward::NamedReward;
 use crate::data::dataset::Example;
 use crate::data::tokenizer::Tokenizer;
-use crate::diagnostic::{Diagnostic, Failure};
+use crate::diagnostic::Failure;
 use crate::report::metrics::EvalRecord;
+use crate::rl::reward::{NamedReward, item};
 
 /// Prompts that are generated for at a time.
 pub(super) const GENERATION_BATCH: usize = 64;
@@ -59,13 +59,15 @@ impl<B> Evaluation<'_, B> {
         total_steps: u64,
     ) -> Result<(EvalRecord, Option<Shown>), Failure> {
         let start = Instant::now();
-        let (eval_loss, metrics) = evaluate(trainer, objective, &self.batches)?.unwrap_or_default();
+        let judged = evaluate(trainer, objective, &self.batches)?;
+        let eval_loss = judged.as_ref().map(|(loss, _)| *loss);
+        let metrics = judged.map(|(_, metrics)| metrics).unwrap_or_default();
         let (rewards, shown) =
             if self.rewards.is_empty() { (BTreeMap::new(), None) } else { self.generate(trainer, step, total_steps)? };
         let record = EvalRecord {
             step,
             eval_loss,
-            eval_perplexity: self.is_per_token.then(|| eval_loss.exp()),
+            eval_perplexity: eval_loss.filter(|_| self.is_per_token).map(f64::exp),
             metrics: metrics.means().map(|(name, value)| (format!("eval_{name}"), value)).collect(),
             rewards,
             eval_seconds: start.elapsed().as_secs_f64(),
@@ -85,22 +87,11 @@ impl<B> Evaluation<'_, B> {
         let mut shown = None;
         let examples = &self.examples[..self.generated.min(self.examples.len())];
         for examples in examples.chunks(GENERATION_BATCH) {
-            let prompts: Vec<Vec<u32>> = examples.iter().map(|example| example.tokens.prompt_ids().to_vec()).collect();
-            let completions = engine::generate::generate(trainer.model(), &prompts, &self.generation, &mut |_, _| {})?;
-            let mut items = Vec::with_capacity(examples.len());
-            for (example, completion) in examples.iter().zip(&completions) {
-                let text = |ids: &[u32]| {
-                    self.tokenizer.decode(ids).map_err(|error| Diagnostic::error("data::tokenizer", error.to_string()))
-                };
-                items.push(Item {
-                    prompt: text(example.tokens.prompt_ids())?,
-                    completion: text(&completion.ids)?,
-                    completion_tokens: completion.ids.len() as u32,
-                    finished: completion.finished,
-                    reference: text(example.tokens.completion_ids())?,
-                    row_json: example.row_json.to_string(),
-                });
-            }
+            let requests = Request::one_each(examples.iter().map(|example| example.tokens.prompt_ids().to_vec()));
+            let completions = generate(trainer.model(), &requests, &self.generation, &mut unobserved)?;
+            let items = examples.iter().zip(&completions);
+            let items = items.map(|(example, completion)| item(self.tokenizer, example, completion));
+            let items: Vec<Item> = items.collect::<Result<_, Failure>>()?;
             for reward in &mut self.rewards {
                 let scored = reward.score(&items, &context)?;
                 for value in scored.scores.into_iter().filter_map(|score| score.value) {

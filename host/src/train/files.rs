@@ -45,7 +45,13 @@ pub fn card(loaded: &LoadedConfig, total_steps: u64, outcome: &Outcome) -> Strin
     let _ = writeln!(card, "{what} `{}`, {} steps, seed {}.\n", config.base_model, total_steps, config.seed);
     if let Some((before, after)) = &outcome.eval {
         card.push_str("| | before | after |\n|---|---|---|\n");
-        let _ = writeln!(card, "| evaluation loss | {:.4} | {:.4} |", before.eval_loss, after.eval_loss);
+        if let (Some(before), Some(after)) = (before.eval_loss, after.eval_loss) {
+            let _ = writeln!(card, "| evaluation loss | {before:.4} | {after:.4} |");
+        }
+        for (name, value) in &after.metrics {
+            let from = before.metrics.get(name).copied().unwrap_or(f64::NAN);
+            let _ = writeln!(card, "| {name} | {from:.4} | {value:.4} |");
+        }
         for (name, value) in after.rewards.iter().filter(|(name, _)| name.ends_with("/mean")) {
             let from = before.rewards.get(name).copied().unwrap_or(f64::NAN);
             let _ = writeln!(card, "| {name} | {from:.4} | {value:.4} |");

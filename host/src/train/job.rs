@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use engine::generate::GenerateOptions;
 use engine::kernels::Kernels;
-use engine::kernels::cpu::CpuKernels;
+use engine::kernels::cpu::{CpuKernels, instructions};
 use engine::weights::{WeightSource, digest};
 use engine::{CrossEntropy, Objective, Trainable, Trainer};
 use plugin_runtime::types::HealthRun;
@@ -16,12 +16,11 @@ use super::cost::Cost;
 use super::eval::{Evaluation, Shown};
 use super::files::{card, model_files};
 use super::health::{StopAdvice, Watch};
-use super::measure::{Time, measure};
+use super::measure::{self, Time};
 use super::method::Method;
 use super::output::{Existing, FINISHED, OutputDirectory, described, description};
 use super::plan::Plan;
 use super::reference::Reference;
-use super::reward::NamedReward;
 use super::run::{Ending as Ended, Outcome, Run};
 use super::signal::{Signal, StopSignal};
 use crate::check::facts::ModelFacts;
@@ -30,9 +29,9 @@ use crate::checkpoint::CheckpointError;
 use crate::checkpoint::directory::{hex, replace_file};
 use crate::checkpoint::load::{BASE_DIGEST, Checkpoint};
 use crate::checkpoint::owned::{METRICS_FILE, RESOLVED_FILE};
-use crate::config::LoadedConfig;
 use crate::config::json_schema::fixed_keys;
-use crate::data::batches::{PairsOf, Samples, Texts};
+use crate::config::{LoadedConfig, RewardRef};
+use crate::data::batches::{Batches, PairsOf, Samples, Texts};
 use crate::data::cursor::Position;
 use crate::data::template::ChatTemplate;
 use crate::device::Device;
@@ -42,6 +41,8 @@ use crate::memory::peak_memory_bytes;
 use crate::report::metrics::{self, PluginCost};
 use crate::report::summary::Summary;
 use crate::report::{Event, Observer, Reporter, Start};
+use crate::rl::reward::NamedReward;
+use crate::rl::sampler::{Sampler, Sampling};
 
 /// A run whose every decision is made.
 pub struct Job<'a> {
@@ -161,13 +162,35 @@ impl<'a> Job<'a> {
     }
 
     fn measure_on<K: Kernels>(&self, kernels: K) -> Result<Time, Failure> {
-        measure(&self.plan, &mut self.trainer(kernels)?)
+        let (plan, mut trainer, start) = (&self.plan, self.trainer(kernels)?, Position::default());
+        let train = &plan.data.train[..];
+        match &plan.method {
+            Method::Supervised => {
+                measure::steps(plan, &mut trainer, &CrossEntropy, plan.epochs(Texts(train), start), 0.0)
+            }
+            Method::Cpo(objective) => {
+                let pairs = PairsOf { examples: train, reference: None, kept: None };
+                measure::steps(plan, &mut trainer, objective, plan.epochs(pairs, start), 0.0)
+            }
+            Method::Preference(objective) => {
+                let (reference, seconds) = measure::reference(plan, &mut trainer)?;
+                let pairs = PairsOf { examples: train, reference: Some(&reference.train), kept: None };
+                measure::steps(plan, &mut trainer, objective, plan.epochs(pairs, start), seconds)
+            }
+            Method::Grpo(objective, sampling) => {
+                let batches = self.sampler(sampling, start, None)?;
+                measure::steps(plan, &mut trainer, objective, batches, 0.0)
+            }
+        }
     }
 
     /// The model, with memory for everything that the run will do.
     fn trainer<K: Kernels>(&self, kernels: K) -> Result<Trainer<K>, Failure> {
         let (config, options) = (self.model.config.clone(), self.plan.options.clone());
         let mut trainer = Trainer::on(kernels, config, &self.model.weights, options)?;
+        if let Method::Grpo(_, sampling) = &self.plan.method {
+            trainer.set_temperature(sampling.temperature)?;
+        }
         trainer.reserve(&self.cost.work)?;
         Ok(trainer)
     }
@@ -230,7 +253,8 @@ impl<'a> Job<'a> {
         replace_file(&directory.path().join(RESOLVED_FILE), self.loaded.to_yaml().as_bytes())?;
         let mut trainer = self.trainer(kernels)?;
         let finished = checkpoint.map_or(0, |checkpoint| checkpoint.state.global_step);
-        let reporter = Reporter::open(directory.path(), finished, self.plugins.meters(), observer);
+        let writes = matches!(plan.method, Method::Grpo(..));
+        let reporter = Reporter::open(directory.path(), finished, writes, self.plugins.meters(), observer);
         let mut reporter = reporter.map_err(|source| {
             let path = directory.path().join(METRICS_FILE);
             Failure::from(CheckpointError::Write { path, source })
@@ -256,29 +280,66 @@ impl<'a> Job<'a> {
             checkpoint.restore(&mut trainer)?;
         }
         let (train, eval) = (&plan.data.train[..], &plan.data.eval[..]);
+        let position = checkpoint.map_or_else(Position::default, |checkpoint| checkpoint.state.position);
         let mut run = Going { trainer, settings, watch, directory, checkpoint, record, reporter, stop };
         match &plan.method {
-            Method::Supervised => self.learn(&mut run, CrossEntropy, Texts(train), Texts(eval)),
+            Method::Supervised => {
+                self.learn(&mut run, CrossEntropy, plan.epochs(Texts(train), position), self.chunks(&Texts(eval)))
+            }
             Method::Cpo(objective) => {
                 let pairs = |examples| PairsOf { examples, reference: None, kept: None };
-                self.learn(&mut run, objective.clone(), pairs(train), pairs(eval))
+                let (batches, eval) = (plan.epochs(pairs(train), position), self.chunks(&pairs(eval)));
+                self.learn(&mut run, objective.clone(), batches, eval)
+            }
+            Method::Grpo(objective, sampling) => {
+                let batches = self.sampler(sampling, position, checkpoint)?;
+                self.learn(&mut run, *objective, batches, Vec::new())
             }
             Method::Preference(objective) => {
                 let reference = reference.unwrap_or_else(|| Reference::unknown(plan));
                 let kept = reference.file(plan);
                 let pairs = |examples, reference| PairsOf { examples, reference: Some(reference), kept: Some(&kept) };
-                self.learn(&mut run, objective.clone(), pairs(train, &reference.train), pairs(eval, &reference.eval))
+                let batches = plan.epochs(pairs(train, &reference.train), position);
+                let eval = self.chunks(&pairs(eval, &reference.eval));
+                self.learn(&mut run, objective.clone(), batches, eval)
             }
         }
     }
 
-    /// The loop, from where it begins or goes on, and what comes after it.
-    fn learn<K: Kernels, O: Objective, S: Samples<Batch = O::Batch>>(
+    /// The batches of an evaluation.
+    fn chunks<S: Samples>(&self, samples: &S) -> Vec<S::Batch> {
+        samples.chunks(self.plan.eval_batch_size)
+    }
+
+    /// The source of steps of what the model writes.
+    fn sampler(
+        &self,
+        sampling: &Sampling,
+        position: Position,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<Sampler<'_>, Failure> {
+        let trl = self.loaded.config.trl.iter().flat_map(|trl| &trl.reward_funcs);
+        let rewards = self.rewards(plugins::learned_rewards(self.loaded), trl)?;
+        let generation = GenerateOptions {
+            max_new_tokens: sampling.max_completion_length,
+            do_sample: true,
+            ..self.generation_options()?
+        };
+        let (prompts, tokenizer) = (&self.plan.data.train[..], &self.model.tokenizer);
+        let from = checkpoint.map(|checkpoint| checkpoint.path.as_path());
+        // A matrix unit sums large products, such as those of training, in an order of its own.
+        let is_exact = sampling.is_exact && self.device == Device::Cpu && !instructions().contains(&"AMX");
+        let (sampling, steps) = (Sampling { is_exact, ..sampling.clone() }, self.plan.total_steps);
+        Ok(Sampler::new(sampling, prompts, tokenizer, generation, rewards, steps, position, from)?)
+    }
+
+    /// The loop, from where it begins or goes on, and what comes after it. `eval` are the batches of an evaluation.
+    fn learn<K: Kernels, O: Objective, B: Batches<Batch = O::Batch>>(
         &self,
         going: &mut Going<'_, K>,
         objective: O,
-        train: S,
-        eval: S,
+        batches: B,
+        eval: Vec<O::Batch>,
     ) -> Result<Done, Failure> {
         let (config, plan) = (&self.loaded.config, &self.plan);
         let Going { trainer, settings, watch, directory, checkpoint, record, reporter, stop } = going;
@@ -289,12 +350,11 @@ impl<'a> Job<'a> {
         reporter.tell(Event::Start(&self.start(trainer)));
 
         let files = model_files(self.loaded, self.model, self.template.as_ref());
-        let position = checkpoint.map_or_else(Position::default, |checkpoint| checkpoint.state.position);
-        let evaluation = self.evaluation(&eval)?;
+        let evaluation = self.evaluation(eval)?;
         let mut run = Run {
             plan,
             objective,
-            batches: plan.epochs(train, position),
+            batches,
             output_dir: directory.path(),
             keep: config.save_total_limit.map(|limit| limit as usize),
             settings: std::mem::take(settings),
@@ -307,7 +367,7 @@ impl<'a> Job<'a> {
         let outcome = trained?;
         record.outcome = match &outcome.ending {
             Ended::Finished => {
-                let eval = outcome.eval.as_ref().map(|(before, after)| (before.eval_loss, after.eval_loss));
+                let eval = outcome.eval.as_ref().and_then(|(before, after)| before.eval_loss.zip(after.eval_loss));
                 Ending::of_losses(outcome.loss, eval, (self.model.config.vocab_size as f64).ln())
             }
             Ended::Stopped(..) => Ending::Stopped,
@@ -399,35 +459,44 @@ impl<'a> Job<'a> {
         names.iter().filter_map(describe).collect()
     }
 
-    fn evaluation<S: Samples>(&self, samples: &S) -> Result<Option<Evaluation<'_, S::Batch>>, Failure> {
-        let config = &self.loaded.config;
-        if self.plan.data.eval.is_empty() {
-            return Ok(None);
-        }
+    /// Some rewards of the config, started.
+    fn rewards<'r>(
+        &self,
+        uses: Vec<plugins::Use>,
+        references: impl IntoIterator<Item = &'r RewardRef>,
+    ) -> Result<Vec<NamedReward>, Failure> {
         let mut rewards = Vec::new();
-        for (used, reference) in plugins::rewards(self.loaded).into_iter().zip(&config.eval_reward_funcs) {
+        for (used, reference) in uses.into_iter().zip(references) {
             let scorer = self
                 .plugins
                 .scorer(&used.name, &used.config_json)
                 .map_err(|error| plugins::locate(self.loaded, &used, error))?;
             rewards.push(NamedReward::new(used.name, scorer, reference.on_error));
         }
-        let tokenizer = &self.model.tokenizer;
+        Ok(rewards)
+    }
+
+    /// How the model writes, greedily.
+    fn generation_options(&self) -> Result<GenerateOptions, Failure> {
+        let config = &self.loaded.config;
         let eos_token_ids = self.model.end_tokens(&selection::end_of_turn(self.loaded, self.model)?);
-        let generation = GenerateOptions {
-            max_new_tokens: config.eval_max_new_tokens as usize,
-            eos_token_ids,
-            seed: config.seed,
-            ..GenerateOptions::default()
-        };
+        let max_new_tokens = config.eval_max_new_tokens as usize;
+        Ok(GenerateOptions { max_new_tokens, eos_token_ids, seed: config.seed, ..GenerateOptions::default() })
+    }
+
+    fn evaluation<B>(&self, batches: Vec<B>) -> Result<Option<Evaluation<'_, B>>, Failure> {
+        let config = &self.loaded.config;
+        if self.plan.data.eval.is_empty() {
+            return Ok(None);
+        }
         Ok(Some(Evaluation {
             examples: &self.plan.data.eval,
-            batches: samples.chunks(self.plan.eval_batch_size),
+            batches,
             is_per_token: self.plan.method == Method::Supervised,
-            rewards,
-            generation,
+            rewards: self.rewards(plugins::rewards(self.loaded), &config.eval_reward_funcs)?,
+            generation: self.generation_options()?,
             generated: config.num_generation_samples.map_or(usize::MAX, |count| count as usize),
-            tokenizer,
+            tokenizer: &self.model.tokenizer,
             seed: config.seed,
         }))
     }

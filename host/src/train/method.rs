@@ -1,9 +1,11 @@
 //! What a run learns, as its config says (`rl`): the objective, the samples that it takes, and whether it needs a reference.
 
-use engine::objective::{Cpo, CpoLoss, PairLoss, Preference};
+use engine::objective::{Cpo, CpoLoss, Grpo, GrpoLoss, PairLoss, Preference, Ratio};
 
-use crate::config::{Config, Rl};
+use crate::config::{Config, GrpoLossType, ImportanceSamplingLevel, Rl, Trl};
 use crate::data::render::Learns;
+use crate::rl::advantage::Advantage;
+use crate::rl::sampler::Sampling;
 
 /// Temperature of the loss `discopop`, as TRL has it.
 const DISCOPOP_TAU: f64 = 0.05;
@@ -17,6 +19,8 @@ pub enum Method {
     Preference(Preference),
     /// To prefer answers, measured from nothing.
     Cpo(Cpo),
+    /// To write what rewards like.
+    Grpo(Grpo, Sampling),
 }
 
 impl Method {
@@ -42,6 +46,10 @@ impl Method {
                 let loss = CpoLoss::Sigmoid;
                 Self::Cpo(Cpo { loss, beta, label_smoothing: 0.0, alpha: config.cpo_alpha })
             }
+            Some(Rl::Grpo | Rl::Gdpo) => {
+                let trl = config.trl.clone().unwrap_or_default();
+                Self::Grpo(grpo(&trl), sampling(config, &trl))
+            }
         }
     }
 
@@ -50,11 +58,63 @@ impl Method {
         match self {
             Self::Supervised => Learns::Texts,
             Self::Preference(_) | Self::Cpo(_) => Learns::Pairs,
+            Self::Grpo(_, sampling) => Learns::Prompts { completion: sampling.max_completion_length },
         }
+    }
+
+    /// An evaluation has a loss, and not rewards alone.
+    pub fn has_eval_loss(&self) -> bool {
+        !matches!(self, Self::Grpo(..))
     }
 
     /// It asks what the model said before training.
     pub fn has_reference(&self) -> bool {
         matches!(self, Self::Preference(_))
+    }
+}
+
+fn grpo(trl: &Trl) -> Grpo {
+    let max_completion_length = trl.max_completion_length as usize;
+    Grpo {
+        loss: match trl.loss_type {
+            GrpoLossType::Grpo => GrpoLoss::Grpo,
+            GrpoLossType::Bnpo => GrpoLoss::Bnpo,
+            GrpoLossType::DrGrpo => GrpoLoss::DrGrpo { max_completion_length },
+            GrpoLossType::Dapo => GrpoLoss::Dapo,
+            GrpoLossType::Cispo => GrpoLoss::Cispo,
+        },
+        ratio: match trl.importance_sampling_level {
+            ImportanceSamplingLevel::Token => Ratio::Token,
+            ImportanceSamplingLevel::Sequence => Ratio::Sequence,
+        },
+        epsilon_low: trl.epsilon,
+        epsilon_high: trl.epsilon_high.unwrap_or(trl.epsilon),
+        delta: trl.delta,
+        beta: 0.0,
+        corrects_divergence: true,
+    }
+}
+
+fn sampling(config: &Config, trl: &Trl) -> Sampling {
+    Sampling {
+        advantage: Advantage {
+            group: trl.num_generations as usize,
+            weights: trl.reward_weights.clone(),
+            scale: trl.scale_rewards,
+            aggregation: trl.multi_objective_aggregation,
+        },
+        micro_batch_size: config.micro_batch_size as usize,
+        accumulation: config.gradient_accumulation_steps as usize,
+        steps_per_generation: trl.steps_per_generation as usize,
+        iterations: trl.num_iterations as usize,
+        max_completion_length: trl.max_completion_length as usize,
+        temperature: trl.temperature,
+        masks_truncated: trl.mask_truncated_completions,
+        is_token_mean: matches!(trl.loss_type, GrpoLossType::Dapo | GrpoLossType::Cispo),
+        // Dropout changes what training says.
+        is_exact: config.lora_dropout <= 0.0,
+        shuffle: config.shuffle_merged_datasets,
+        seed: config.seed,
+        logged: trl.num_completions_to_log as usize,
     }
 }

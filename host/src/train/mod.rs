@@ -12,7 +12,6 @@ pub mod method;
 pub mod output;
 pub mod plan;
 pub mod reference;
-pub mod reward;
 pub mod run;
 pub mod schedule;
 pub mod signal;

@@ -127,7 +127,16 @@ impl Plan {
         };
         let lengths: Vec<usize> = data.train.iter().map(Example::tokens).collect();
         let accumulation = config.gradient_accumulation_steps as usize;
-        let micro_batches_per_epoch = plan_epoch(&lengths, &packing, 0).len() as u64;
+        let micro_batches_per_epoch = match &method {
+            Method::Grpo(_, sampling) => {
+                let generations = sampling.generations(lengths.len());
+                if generations == 0 {
+                    return Err(too_few_prompts(loaded, sampling.prompts(), lengths.len()).into());
+                }
+                (generations * sampling.micro_batches()) as u64
+            }
+            _ => plan_epoch(&lengths, &packing, 0).len() as u64,
+        };
         let steps_per_epoch = micro_batches_per_epoch.div_ceil(accumulation as u64).max(1);
         let by_epochs = (config.num_epochs * steps_per_epoch as f64).ceil().max(1.0) as u64;
         let total_steps = config.max_steps.unwrap_or(by_epochs);
@@ -200,6 +209,18 @@ impl Plan {
     pub fn trained_tokens(&self) -> u64 {
         self.data.train.iter().map(|example| example.trained_tokens() as u64).sum()
     }
+}
+
+fn too_few_prompts(loaded: &LoadedConfig, needed: usize, found: usize) -> Diagnostic {
+    let config = &loaded.config;
+    let group = config.trl.as_ref().map_or(1, |trl| trl.num_generations);
+    let message = format!("{found} prompts cannot fill a generation of {needed}");
+    Diagnostic::error("config::out-of-range", message)
+        .at(loaded.source.nearest_place("micro_batch_size"))
+        .why(format!(
+            "`micro_batch_size` x `trl.steps_per_generation` completions are sampled together, {group} of each prompt"
+        ))
+        .help("lower `micro_batch_size` or `gradient_accumulation_steps`, or add rows")
 }
 
 fn trainer_options(loaded: &LoadedConfig, model: &ModelFacts) -> Result<TrainerOptions, Failure> {

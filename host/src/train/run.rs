@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use engine::kernels::Kernels;
 use engine::{Objective, Trainer};
@@ -110,7 +111,11 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
             evaluated_at = Some(0);
         }
         while matches!(advice, Ok(None)) && trainer.optimizer_step() < plan.total_steps && stop.received().is_none() {
-            let micro_batches = self.batches.next_step(trainer.model())?;
+            let began = Instant::now();
+            let micro_batches =
+                self.batches.next_step(trainer).map_err(|failure| self.with_last_checkpoint(failure, saved_at))?;
+            let told = self.batches.told();
+            told.remarks.iter().for_each(|remark| reporter.tell(Event::Remark(remark)));
             let learning_rate = plan.schedule.at(trainer.optimizer_step());
             let context = longest_context(&micro_batches);
             let outcome =
@@ -118,10 +123,11 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
                     check_coverage(&mut coverage, trainer, context)
                 })
                 .map_err(|failure| self.with_last_checkpoint(failure, saved_at))?;
+            let seconds = began.elapsed().as_secs_f64();
             let step = trainer.optimizer_step();
             loss = Some((loss.map_or(outcome.loss, |(first, _)| first), outcome.loss));
             own_tokens += outcome.tokens;
-            train_seconds += outcome.seconds;
+            train_seconds += seconds;
             let record = TrainRecord {
                 step,
                 epoch: self.batches.epochs(),
@@ -129,15 +135,19 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
                 grad_norm: outcome.grad_norm,
                 learning_rate,
                 tokens: outcome.tokens,
-                tokens_per_second: outcome.tokens as f64 / outcome.seconds.max(1e-9),
-                step_seconds: outcome.seconds,
+                tokens_per_second: outcome.tokens as f64 / seconds.max(1e-9),
+                step_seconds: seconds,
                 peak_memory_bytes: peak_memory_bytes(),
-                metrics: outcome.metrics.means().map(|(name, value)| (name.to_owned(), value)).collect(),
+                metrics: {
+                    let of_objective = outcome.metrics.means().map(|(name, value)| (name.to_owned(), value));
+                    of_objective.chain(told.metrics).collect()
+                },
             };
             let last = step == plan.total_steps;
             let logged = plan.log.is_due(step) || step == 1 || last;
             reporter.train(&record, logged);
             if logged {
+                reporter.completions(&told.lines);
                 advice = watch.observe(&record, plan.total_steps, reporter);
             }
             if let Some(evaluation) = evaluation.as_mut().filter(|_| plan.evaluate.is_due(step) && !last) {
@@ -282,7 +292,7 @@ fn read_eval(value: Option<&Value>) -> Option<EvalRecord> {
     };
     Some(EvalRecord {
         step: object.get("step")?.as_u64()?,
-        eval_loss: number("eval_loss")?,
+        eval_loss: number("eval_loss"),
         eval_perplexity: number("eval_perplexity"),
         // The numbers that are no metrics of the objective have no slash in their names.
         metrics: named("eval_").into_iter().filter(|(name, _): &(String, f64)| name.contains('/')).collect(),

@@ -17,7 +17,7 @@ pub struct StepOutcome {
     pub grad_norm: f64,
     /// Tokens that went through, prompts included.
     pub tokens: u64,
-    /// Time it took.
+    /// Time it took, from its micro-batches on.
     pub seconds: f64,
     /// What the objective tells beside its loss.
     pub metrics: Metrics,

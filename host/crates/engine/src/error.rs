@@ -89,6 +89,18 @@ pub enum EngineError {
     /// A step has no target that weighs anything.
     #[error("nothing of the step is to be learned: its targets weigh nothing")]
     NothingToLearn,
+    /// The model does not say in training what it said when it sampled.
+    #[error(
+        "{tokens} tokens have another probability in training than where they were sampled: the first {learned} nats, not {sampled}"
+    )]
+    OffPolicy {
+        /// How many.
+        tokens: usize,
+        /// What the first had where it was sampled, in nats.
+        sampled: f32,
+        /// What it has in training.
+        learned: f32,
+    },
     /// A saved state does not belong to this trainer.
     #[error("the saved state does not fit: {reason}")]
     State {

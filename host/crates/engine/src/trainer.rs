@@ -241,6 +241,20 @@ impl<K: Kernels> Trainer<K> {
         Ok(self.model.kernels.check()?)
     }
 
+    /// Trains, and samples, the distribution of logits that are divided by `temperature`, above 0.
+    ///
+    /// # Errors
+    /// [`EngineError::Options`] for another temperature than 1 of a model whose logits have a cap, which comes after.
+    pub fn set_temperature(&mut self, temperature: f64) -> Result<(), EngineError> {
+        let is_plain = (temperature - 1.0).abs() < f64::EPSILON;
+        if !is_plain && self.model.config.logits_cap.is_some() {
+            let reason = "the model's logits have a cap, so they are trained at a temperature of 1 alone".to_owned();
+            return Err(EngineError::Options { reason });
+        }
+        self.model.temperature = temperature as f32;
+        Ok(())
+    }
+
     /// Makes room for the largest batches of `work` at once: room that grows from batch to batch leaves holes behind.
     ///
     /// # Errors

@@ -37,6 +37,18 @@ pub struct Workload {
     pub generation: Option<GenerationShape>,
 }
 
+impl GenerationShape {
+    /// The larger of two in each size.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            prompts: self.prompts.max(other.prompts),
+            longest: self.longest.max(other.longest),
+            max_new_tokens: self.max_new_tokens.max(other.max_new_tokens),
+        }
+    }
+}
+
 impl BatchShape {
     /// The larger of two in each size.
     #[must_use]

@@ -3,12 +3,13 @@
 mod requests;
 mod settings;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use engine::architecture::config::ModelConfig;
 use engine::files::peft;
-use engine::generate::{GenerateOptions, cache_bytes, generate};
+use engine::generate::{GenerateOptions, Request, cache_bytes, generate};
 use engine::kernels::Kernels;
 use engine::kernels::cpu::CpuKernels;
 use engine::model::Model;
@@ -114,10 +115,12 @@ fn complete<K: Kernels>(
     let model = Model::on(kernels, config, &weights, args.adapter.as_deref())?;
     let streams = args.output() == Output::Human && prompts.len() == 1;
     let mut stream = Stream { tokenizer, ids: Vec::new(), written: 0 };
-    let completions = generate(&model, prompts, options, &mut |_, id| {
+    let requests = Request::one_each(prompts.to_vec());
+    let completions = generate(&model, &requests, options, &mut |written| {
         if streams {
-            stream.push(id);
+            written.ids.last().into_iter().for_each(|&id| stream.push(id));
         }
+        ControlFlow::Continue(())
     })?;
     for (index, completion) in completions.iter().enumerate() {
         let text = tokenizer.decode(&completion.ids)?;
@@ -128,7 +131,7 @@ fn complete<K: Kernels>(
                     "index": index,
                     "completion": text,
                     "completion_tokens": completion.ids.len(),
-                    "finished": completion.finished,
+                    "finished": completion.finished(),
                 }),
             ),
             Output::Human => {
@@ -182,7 +185,7 @@ fn model_config(directory: &Path) -> Result<(ModelConfig, Vec<Diagnostic>), Fail
 
 /// Room for as many tokens as may be written is taken at once; a file beside the model may ask for any number.
 fn within_memory(config: &ModelConfig, prompts: &[Vec<u32>], options: &GenerateOptions) -> Result<(), Failure> {
-    let cache = cache_bytes(config, prompts, options);
+    let cache = cache_bytes(config, &Request::one_each(prompts.to_vec()), options);
     let Some(most) = largest_memory_bytes().filter(|&most| cache > most) else { return Ok(()) };
     let tokens = options.max_new_tokens;
     let message = format!("{tokens} new tokens need {} of memory; this machine has {}", bytes(cache), bytes(most));

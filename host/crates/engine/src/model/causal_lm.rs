@@ -35,6 +35,8 @@ pub struct Model<K: Kernels = CpuKernels> {
     pub lora: Option<Lora<K::Buffer>>,
     /// Tensors of other parts of the model, where they are.
     pub others: Vec<TensorHeader>,
+    /// Logits are divided by this wherever the model is asked for them: the policy of reinforcement learning. 1 otherwise.
+    pub(crate) temperature: f32,
 }
 
 /// Weights beside the arena.
@@ -178,7 +180,7 @@ impl<K: Kernels> Model<K> {
         let layout = Layout::new(&config);
         let params = kernels.alloc(Format::Working, layout.len);
         let words = kernels.alloc(Format::F32, layout.words);
-        Self { kernels, config, layout, params, words, master: None, lora: None, others: Vec::new() }
+        Self { kernels, config, layout, params, words, master: None, lora: None, others: Vec::new(), temperature: 1.0 }
     }
 
     /// A copy of one weight, as transformers stores it, unpacked if it is packed.
@@ -221,7 +223,7 @@ impl<K: Kernels> Model<K> {
 
     /// The norm behind the last layer of `n` rows; its output is what the output projection reads.
     pub(crate) fn last_norm(&self, n: usize) -> Norm {
-        Norm { gain: self.config.logits_scale, ..self.config.norm(n) }
+        Norm { gain: self.config.logits_scale / self.temperature, ..self.config.norm(n) }
     }
 
     /// Adds the loss of a batch to `accumulator`, without gradients. A workspace is used with one accumulator only.

@@ -17,6 +17,8 @@ pub struct Rollouts {
     pub old: Option<Vec<f32>>,
     /// The same under the reference, where the objective has one.
     pub reference: Option<Vec<f32>>,
+    /// The model is the one that sampled them, by the same kernels: every ratio must be exactly 1.
+    pub is_on_policy: bool,
 }
 
 impl AsRef<Batch> for Rollouts {
@@ -133,6 +135,7 @@ impl Grpo {
 
     fn tell(&self, text: &Text<'_>, metrics: &mut Metrics) {
         for &ratio in &text.ratios {
+            metrics.add("sampling/importance_sampling_ratio/mean", ratio);
             let is_high = text.advantage > 0.0;
             let mut tell = |name, is_it: bool| metrics.add(name, f64::from(u8::from(is_it)));
             if self.loss == GrpoLoss::Cispo {
@@ -153,7 +156,7 @@ impl Objective for Grpo {
 
     fn validate(&self, rollouts: &Rollouts) -> Result<(), EngineError> {
         let wrong = |reason: String| Err(EngineError::Batch { reason });
-        let Rollouts { batch, advantages, old, reference } = rollouts;
+        let Rollouts { batch, advantages, old, reference, .. } = rollouts;
         let (documents, tokens) = (batch.doc_lens.len(), batch.ids.len());
         if advantages.len() != documents {
             return wrong(format!("{documents} documents but {} advantages", advantages.len()));
@@ -179,6 +182,21 @@ impl Objective for Grpo {
             GrpoLoss::Dapo | GrpoLoss::Cispo => tokens,
         };
         (divisor > 0 && tokens > 0).then(|| 1.0 / divisor as f64)
+    }
+
+    fn verify(&self, rollouts: &Rollouts, log_probs: &[f32]) -> Result<(), EngineError> {
+        let Some(old) = rollouts.old.as_ref().filter(|_| rollouts.is_on_policy) else { return Ok(()) };
+        let targets = rollouts.batch.learned().flatten();
+        let differs = |index: &usize| old[*index].to_bits() != log_probs[*index].to_bits();
+        let (mut first, mut count) = (None, 0);
+        for index in targets.filter(differs) {
+            first.get_or_insert((old[index], log_probs[index]));
+            count += 1;
+        }
+        match first {
+            Some((sampled, learned)) => Err(EngineError::OffPolicy { tokens: count, sampled, learned }),
+            None => Ok(()),
+        }
     }
 
     fn loss(&self, rollouts: &Rollouts, log_probs: &[f32], weights: &mut [f32], metrics: &mut Metrics) -> f64 {

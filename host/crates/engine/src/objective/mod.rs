@@ -40,6 +40,14 @@ pub trait Objective {
         false
     }
 
+    /// Checks what the model says of a micro-batch in training, where that is known beforehand.
+    ///
+    /// # Errors
+    /// What is not as it must be.
+    fn verify(&self, _batch: &Self::Batch, _log_probs: &[f32]) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     /// The loss of a micro-batch, before [`Self::scale`]. `log_probs [tokens]` are those of the targets, in nats. Puts into
     /// `weights [tokens]`, which are zeros, the negative derivative of the loss with respect to each, and into `metrics` what
     /// else is to be told of the step.
@@ -99,6 +107,7 @@ pub fn accumulate<K: Kernels, O: Objective>(
     let (mut loss, mut learns, mut metrics) = (0.0, false, Metrics::default());
     for (index, batch) in micro_batches.iter().enumerate() {
         let pass = trainer.forward(batch.as_ref(), index as u32)?;
+        objective.verify(batch, pass.log_probs())?;
         let mut weights = vec![0.0; batch.as_ref().ids.len()];
         loss += objective.loss(batch, pass.log_probs(), &mut weights, &mut metrics);
         learns |= weights.iter().any(|&weight| weight != 0.0);

@@ -1,19 +1,22 @@
-//! Rewards as the loop uses them: what happens when one crashes on a completion or reaches a limit (`on_error`).
+//! Rewards as evaluations and generations use them: what happens when one crashes on a completion or reaches a limit (`on_error`).
 //!
 //! Completions are scored many at a time. When a call fails, `fail` ends the run and names the completion that did it;
 //! `zero` scores them one by one, so that only that completion scores 0.
 
+use engine::generate::Completion;
 use plugin_runtime::types::{Context, Item, Score};
 use plugin_runtime::{Cause, PluginError};
 
 use crate::config::OnError;
+use crate::data::dataset::Example;
+use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::{Diagnostic, Failure};
 
 /// Characters of a completion that a message shows.
 const SHOWN: usize = 200;
 
 /// Scores completions. The loop cannot tell a sandboxed reward from a native one.
-pub trait Reward {
+pub trait Reward: Send {
     /// One score an item, in order. After an error, it can be called again.
     fn try_score(&mut self, items: &[Item], context: &Context) -> Result<Vec<Score>, PluginError>;
 
@@ -29,6 +32,23 @@ impl Reward for plugin_runtime::Scorer {
     fn score(&mut self, items: &[Item], context: &Context) -> Result<Vec<Score>, PluginError> {
         Self::score(self, items, context)
     }
+}
+
+/// What a reward is told of a completion.
+///
+/// # Errors
+/// Tokens that the tokenizer does not know.
+pub fn item(tokenizer: &Tokenizer, example: &Example, completion: &Completion) -> Result<Item, Failure> {
+    let text =
+        |ids: &[u32]| tokenizer.decode(ids).map_err(|error| Diagnostic::error("data::tokenizer", error.to_string()));
+    Ok(Item {
+        prompt: text(example.tokens.prompt_ids())?,
+        completion: text(&completion.ids)?,
+        completion_tokens: completion.ids.len() as u32,
+        finished: completion.finished(),
+        reference: text(example.tokens.completion_ids())?,
+        row_json: example.row_json.to_string(),
+    })
 }
 
 /// A reward of the config.

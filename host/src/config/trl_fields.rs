@@ -1,0 +1,147 @@
+//! The keys of the config for learning from what the model writes (`rl: grpo`): `trl`.
+
+use serde_json::Value;
+
+use super::axolotl_keys::TRL;
+use super::plugin_fields::rewards;
+use super::read::{Context, Section, fill};
+use super::schema::{Config, Trl};
+use super::values::{Aggregation, Rl, ScaleRewards};
+
+/// Values that leave a distribution as it is: the policy that samples is the one that learns.
+const PLAIN: [(&str, f64); 4] = [("top_p", 1.0), ("top_k", 0.0), ("min_p", 0.0), ("repetition_penalty", 1.0)];
+
+/// Reads `trl`. What is not given, and follows from other keys, is zero until [`derive`].
+pub(super) fn trl(top: &Section<'_>, config: &mut Config) {
+    let cx = top.cx;
+    let Some(section) = top.value("trl").and_then(|value| Section::of(cx, "trl", value, TRL)) else { return };
+    let mut trl = Trl { max_completion_length: 0, steps_per_generation: 0, ..Trl::default() };
+    fill(&mut trl.reward_funcs, rewards(&section, "reward_funcs"));
+    fill(&mut trl.reward_weights, section.read("reward_weights"));
+    fill(&mut trl.num_generations, section.checked("num_generations", "2 or more", |n: u32| n > 1));
+    fill(&mut trl.max_completion_length, section.checked("max_completion_length", "1 or more", |n: u32| n > 0));
+    fill(&mut trl.temperature, section.checked("temperature", "above 0", |n: f64| n > 0.0 && n.is_finite()));
+    fill(&mut trl.steps_per_generation, section.checked("steps_per_generation", "1 or more", |n: u32| n > 0));
+    fill(&mut trl.num_iterations, section.checked("num_iterations", "1 or more", |n: u32| n > 0));
+    fill(
+        &mut trl.epsilon,
+        section.checked("epsilon", "from 0 up to but not including 1", |n: f64| (0.0..1.0).contains(&n)),
+    );
+    trl.epsilon_high = section.checked("epsilon_high", "0 or more", |n: f64| n >= 0.0 && n.is_finite());
+    trl.delta = section.checked("delta", "above 1", |n: f64| n > 1.0 && n.is_finite());
+    fill(&mut trl.loss_type, section.choice("loss_type"));
+    fill(&mut trl.importance_sampling_level, section.choice("importance_sampling_level"));
+    let scale = match section.value("scale_rewards") {
+        Some(Value::Bool(scales)) => Some(if *scales { ScaleRewards::Group } else { ScaleRewards::None }),
+        _ => section.choice("scale_rewards"),
+    };
+    fill(&mut trl.scale_rewards, scale);
+    let aggregation = section.choice("multi_objective_aggregation");
+    let of_gdpo = (config.rl == Some(Rl::Gdpo)).then_some(Aggregation::NormalizeThenSum);
+    fill(&mut trl.multi_objective_aggregation, aggregation.or(of_gdpo));
+    fill(&mut trl.mask_truncated_completions, section.read("mask_truncated_completions"));
+    fill(&mut trl.num_completions_to_log, section.read("num_completions_to_log"));
+    for (key, plain) in PLAIN {
+        if section.read::<f64>(key).is_some_and(|value| (value - plain).abs() > f64::EPSILON) {
+            let message = format!("`trl.{key}` is always {plain} here");
+            let why = "completions are sampled from the very distribution that learns from them: a cut one has other \
+                       probabilities, and ratios would not be 1";
+            cx.report(cx.error("unsupported-value", &section.at(key), message).why(why).help("delete the line"));
+        }
+    }
+    if let Some(beta) = section.read::<f64>("beta").filter(|beta| *beta != 0.0) {
+        let message = format!("`trl.beta` is {beta}, and a divergence from a reference is not here");
+        let why = "TRL's default is 0 too: ratios are clipped, and no second model is asked";
+        cx.report(cx.error("unsupported-value", "trl.beta", message).why(why).help("delete the line"));
+    }
+    section.finish(|_| None);
+    config.trl = Some(trl);
+}
+
+/// Fills in what follows from other keys.
+pub(super) fn derive(config: &mut Config, is_given: &impl Fn(&str) -> bool) {
+    let Some(trl) = &mut config.trl else { return };
+    if trl.steps_per_generation == 0 {
+        trl.steps_per_generation = config.gradient_accumulation_steps;
+    }
+    if trl.max_completion_length == 0 {
+        trl.max_completion_length = Trl::default().max_completion_length.min(config.sequence_len / 2).max(1);
+    }
+    if trl.reward_weights.is_empty() {
+        trl.reward_weights = vec![1.0; trl.reward_funcs.len()];
+    }
+    // What is learned is what is evaluated, unless the config says otherwise.
+    if !is_given("eval_reward_funcs") {
+        config.eval_reward_funcs.clone_from(&trl.reward_funcs);
+    }
+    if !is_given("eval_max_new_tokens") {
+        config.eval_max_new_tokens = trl.max_completion_length;
+    }
+}
+
+/// What does not go together. Defaults are filled in.
+pub(super) fn trl_together(cx: &Context<'_>, config: &Config) {
+    let is_grpo = matches!(config.rl, Some(Rl::Grpo | Rl::Gdpo));
+    let Some(trl) = &config.trl else {
+        if is_grpo {
+            let message = "`rl: grpo` needs `trl`";
+            let help = "say at least what is rewarded: `trl: {reward_funcs: [exact-match]}`";
+            cx.report(cx.error("missing-key", "rl", message).help(help));
+        }
+        return;
+    };
+    if !is_grpo {
+        let help = "write `rl: grpo`, or delete the section";
+        cx.report(cx.error("conflict", "trl", "`trl` is for `rl: grpo`").help(help));
+        return;
+    }
+    if config.train_on_inputs {
+        let message = "`train_on_inputs` has no meaning with `rl: grpo`";
+        let why = "what the model writes is learned, and prompts are given";
+        cx.report(cx.error("conflict", "train_on_inputs", message).why(why).help("delete the line"));
+    }
+    if config.sample_packing {
+        let message = "`sample_packing` has no meaning with `rl: grpo`";
+        let why = "completions are laid end to end as they come, each with its own positions and attention";
+        cx.report(cx.error("conflict", "sample_packing", message).why(why).help("delete the line"));
+    }
+    let (rewards, weights) = (trl.reward_funcs.len(), trl.reward_weights.len());
+    if rewards == 0 {
+        cx.missing("trl.reward_funcs", "name what judges completions: `reward_funcs: [exact-match]`");
+    } else if rewards != weights {
+        let message = format!("`trl.reward_weights` has {weights} entries, and `trl.reward_funcs` {rewards}");
+        cx.report(cx.error("conflict", "trl.reward_weights", message).help("give each reward a weight"));
+    }
+    if trl.reward_weights.iter().any(|weight| !weight.is_finite()) {
+        cx.report(cx.error("out-of-range", "trl.reward_weights", "a weight is a finite number"));
+    }
+    if trl.delta.is_some_and(|delta| delta <= 1.0 + trl.epsilon) {
+        let message = format!("`trl.delta` must be above 1 + `epsilon`, which is {}", 1.0 + trl.epsilon);
+        cx.report(cx.error("out-of-range", "trl.delta", message));
+    }
+    if trl.max_completion_length >= config.sequence_len {
+        let (completion, all) = (trl.max_completion_length, config.sequence_len);
+        let message = format!("completions of {completion} tokens leave no room for a prompt");
+        let why = format!("`sequence_len` is {all}: prompt and completion together");
+        let help = format!("write `sequence_len: {}`, or a lower `trl.max_completion_length`", 2 * completion);
+        cx.report(cx.error("conflict", "trl.max_completion_length", message).why(why).help(help));
+    }
+    divides(cx, config, trl);
+}
+
+/// Groups must fill a generation.
+fn divides(cx: &Context<'_>, config: &Config, trl: &Trl) {
+    let (micro, steps, group) = (config.micro_batch_size, trl.steps_per_generation, trl.num_generations);
+    let completions = u64::from(micro) * u64::from(steps);
+    if completions.is_multiple_of(u64::from(group)) {
+        return;
+    }
+    let message =
+        format!("`trl.num_generations` {group} does not divide the {completions} completions of a generation");
+    let why =
+        format!("`micro_batch_size` {micro} x `trl.steps_per_generation` {steps} completions are sampled together");
+    // The smallest batch from the present one on that whole groups fill.
+    let next = (micro..).find(|micro| (u64::from(*micro) * u64::from(steps)).is_multiple_of(u64::from(group)));
+    let help = format!("write `micro_batch_size: {}`", next.unwrap_or(group));
+    cx.report(cx.error("conflict", "trl.num_generations", message).why(why).help(help));
+}

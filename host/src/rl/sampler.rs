@@ -1,0 +1,356 @@
+//! Steps of what the model writes: prompts in the order of each epoch, a group of completions of each, judged by rewards.
+//!
+//! A generation is `steps_per_generation` micro-batches, which are learned from `num_iterations` times. It is a function of
+//! config, seed, step and weights; where a checkpoint falls into the middle of one, the completions are kept with it.
+
+use std::path::Path;
+
+use engine::Trainer;
+use engine::generate::{Completion, GenerateOptions, Request, generate, unobserved};
+use engine::kernels::Kernels;
+use engine::objective::Rollouts;
+use engine::rng::{Philox, stream_of};
+use plugin_runtime::types::{Context, Item, Score};
+use serde_json::{Map, Value, json};
+
+use super::advantage::{Advantage, Judged, moments};
+use super::reward::{NamedReward, Scored, item};
+use super::rollout::{self, Rollout};
+use crate::checkpoint::CheckpointError;
+use crate::data::batches::{Batches, KeptFile, Told};
+use crate::data::cursor::Position;
+use crate::data::dataset::Example;
+use crate::data::packing::{BatchOptions, plan_epoch, shuffle};
+use crate::data::tokenizer::Tokenizer;
+use crate::diagnostic::{Diagnostic, Failure};
+
+/// How completions become steps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// How they are judged, and how many a prompt has.
+    pub advantage: Advantage,
+    /// Completions of a micro-batch.
+    pub micro_batch_size: usize,
+    /// Micro-batches of an optimizer step.
+    pub accumulation: usize,
+    /// Micro-batches of a generation.
+    pub steps_per_generation: usize,
+    /// Times that a generation is learned from.
+    pub iterations: usize,
+    /// Tokens of a completion at most.
+    pub max_completion_length: usize,
+    /// Logits are divided by this.
+    pub temperature: f64,
+    /// Nothing is learned of completions that reach that.
+    pub masks_truncated: bool,
+    /// The loss is a mean over tokens: those of groups of equal rewards, which have nothing to tell, do not count.
+    pub is_token_mean: bool,
+    /// Training says of a token exactly what sampling said, as long as no step lies between the two.
+    pub is_exact: bool,
+    /// Prompts come in another order each epoch.
+    pub shuffle: bool,
+    /// Of the run.
+    pub seed: u64,
+    /// Completions that are told of a logged step.
+    pub logged: usize,
+}
+
+impl Sampling {
+    /// Prompts of a generation.
+    pub fn prompts(&self) -> usize {
+        self.micro_batch_size * self.steps_per_generation / self.advantage.group
+    }
+
+    /// Micro-batches that are learned from before the next generation.
+    pub fn micro_batches(&self) -> usize {
+        self.steps_per_generation * self.iterations
+    }
+
+    /// Generations of an epoch: as many as whole ones fit.
+    pub fn generations(&self, prompts: usize) -> usize {
+        prompts / self.prompts()
+    }
+
+    /// The prompts of each generation of an epoch.
+    fn plan(&self, prompts: usize, epoch: u64) -> Vec<Vec<usize>> {
+        let options = BatchOptions {
+            micro_batch_size: self.prompts(),
+            sequence_len: 0,
+            sample_packing: false,
+            shuffle: self.shuffle,
+            seed: self.seed,
+        };
+        let mut plan = plan_epoch(&vec![1; prompts], &options, epoch);
+        plan.truncate(self.generations(prompts));
+        plan
+    }
+}
+
+/// A source of steps of what the model writes.
+pub struct Sampler<'a> {
+    sampling: Sampling,
+    prompts: &'a [Example],
+    tokenizer: &'a Tokenizer,
+    generation: GenerateOptions,
+    rewards: Vec<NamedReward>,
+    total_steps: u64,
+    position: Position,
+    plan: Vec<Vec<usize>>,
+    /// The completions of the present generation, in the order in which they are learned from.
+    rollouts: Vec<Rollout>,
+    /// Optimizer steps that were done when they were sampled; none where that was before a checkpoint.
+    sampled_at: Option<u64>,
+    told: Told,
+    /// Rewards that are known to judge something.
+    judges: Vec<bool>,
+}
+
+impl<'a> Sampler<'a> {
+    /// From `position` on. `generation` says how a completion ends; `from` is the checkpoint that the run goes on from.
+    ///
+    /// # Errors
+    /// A checkpoint that lacks what it must have.
+    pub fn new(
+        sampling: Sampling,
+        prompts: &'a [Example],
+        tokenizer: &'a Tokenizer,
+        generation: GenerateOptions,
+        rewards: Vec<NamedReward>,
+        total_steps: u64,
+        position: Position,
+        from: Option<&Path>,
+    ) -> Result<Self, CheckpointError> {
+        let plan = sampling.plan(prompts.len(), position.epoch);
+        let judges = vec![false; rewards.len()];
+        let mut sampler = Self {
+            sampling,
+            prompts,
+            tokenizer,
+            generation,
+            rewards,
+            total_steps,
+            position,
+            plan,
+            rollouts: Vec::new(),
+            sampled_at: None,
+            told: Told::default(),
+            judges,
+        };
+        if let Some(checkpoint) = from.filter(|_| sampler.is_within()) {
+            sampler.rollouts = rollout::read(checkpoint)?;
+            let (found, needed) =
+                (sampler.rollouts.len(), sampler.sampling.micro_batch_size * sampler.sampling.steps_per_generation);
+            if found != needed {
+                let path = checkpoint.join(rollout::ROLLOUTS_FILE);
+                let reason = format!("it has {found} completions, and a generation has {needed}");
+                return Err(CheckpointError::Corrupt { path, reason });
+            }
+        }
+        Ok(sampler)
+    }
+
+    /// The next micro-batch is not the first of its generation.
+    fn is_within(&self) -> bool {
+        !self.position.micro_batch.is_multiple_of(self.sampling.micro_batches())
+    }
+
+    /// Samples and judges the completions of a generation.
+    fn sample<K: Kernels>(&mut self, trainer: &Trainer<K>, index: usize) -> Result<(), Failure> {
+        let number = self.position.epoch * self.plan.len() as u64 + index as u64;
+        let seed = self.sampling.seed;
+        let random = move |name: &str| Philox::new(seed, stream_of(name) ^ number);
+        let options = GenerateOptions { seed: random("rollout").next_u64(), ..self.generation.clone() };
+        let (group, prompts) = (self.sampling.advantage.group, self.plan[index].clone());
+        let requests: Vec<Request> = prompts
+            .iter()
+            .map(|&prompt| Request { prompt: self.prompts[prompt].tokens.prompt_ids().to_vec(), completions: group })
+            .collect();
+        let completions = generate(trainer.model(), &requests, &options, &mut unobserved)?;
+        let examples: Vec<&Example> =
+            prompts.iter().flat_map(|&prompt| std::iter::repeat_n(&self.prompts[prompt], group)).collect();
+        let items =
+            examples.iter().zip(&completions).map(|(example, completion)| item(self.tokenizer, example, completion));
+        let items: Vec<Item> = items.collect::<Result<_, Failure>>()?;
+        let step = trainer.optimizer_step() + 1;
+        let context = Context { step, total_steps: self.total_steps, seed: self.sampling.seed };
+        let scored = score(&mut self.rewards, &items, group, context)?;
+        let values: Vec<Vec<Option<f64>>> =
+            scored.iter().map(|scored| scored.scores.iter().map(|score| score.value).collect()).collect();
+        let judged = self.sampling.advantage.judge(&values);
+        self.tell(step, &items, &completions, &scored, &judged);
+        let mut rollouts = self.rollouts_of(&examples, completions, &judged);
+        shuffle(&mut rollouts, &mut random("order of rollouts"));
+        self.rollouts = rollouts;
+        self.sampled_at = Some(trainer.optimizer_step());
+        Ok(())
+    }
+
+    fn rollouts_of(&self, examples: &[&Example], completions: Vec<Completion>, judged: &Judged) -> Vec<Rollout> {
+        let group = self.sampling.advantage.group;
+        let is_equal: Vec<bool> =
+            judged.advantages.chunks(group).map(|group| group.iter().all(|advantage| *advantage == 0.0)).collect();
+        let rollout = |(index, (example, completion)): (usize, (&&Example, Completion))| {
+            let prompt = example.tokens.prompt_ids();
+            let is_masked = self.sampling.masks_truncated && !completion.finished();
+            Rollout {
+                ids: prompt.iter().chain(&completion.ids).chain(&completion.end).copied().collect(),
+                prompt: prompt.len(),
+                log_probs: completion.log_probs,
+                advantage: judged.advantages[index],
+                is_silent: is_masked || (self.sampling.is_token_mean && is_equal[index / group]),
+            }
+        };
+        examples.iter().zip(completions).enumerate().map(rollout).collect()
+    }
+
+    /// What is to be told of a generation, by TRL's names.
+    fn tell(&mut self, step: u64, items: &[Item], completions: &[Completion], scored: &[Scored], judged: &Judged) {
+        let told = &mut self.told;
+        told.metrics.clear();
+        told.lines.clear();
+        let mut metric = |name: &str, value: f64| {
+            if value.is_finite() {
+                told.metrics.insert(name.to_owned(), value);
+            }
+        };
+        let written = |completion: &Completion| completion.log_probs.len() as f64;
+        for (which, kept) in [("", false), ("terminated_", true)] {
+            let of = completions.iter().filter(|completion| !kept || completion.finished()).map(written);
+            let lengths: Vec<f64> = of.collect();
+            let (mut mean, mut least, mut most) = (0.0, 0.0, 0.0);
+            if !lengths.is_empty() {
+                mean = lengths.iter().sum::<f64>() / lengths.len() as f64;
+                least = lengths.iter().copied().fold(f64::INFINITY, f64::min);
+                most = lengths.iter().copied().fold(0.0, f64::max);
+            }
+            metric(&format!("completions/mean_{which}length"), mean);
+            metric(&format!("completions/min_{which}length"), least);
+            metric(&format!("completions/max_{which}length"), most);
+        }
+        let cut = completions.iter().filter(|completion| !completion.finished()).count();
+        metric("completions/clipped_ratio", cut as f64 / completions.len().max(1) as f64);
+        for (reward, scored) in self.rewards.iter().zip(scored) {
+            let values: Vec<Option<f64>> = scored.scores.iter().map(|score| score.value).collect();
+            let (mean, deviation) = moments(&values);
+            metric(&format!("rewards/{}/mean", reward.name()), mean);
+            metric(&format!("rewards/{}/std", reward.name()), deviation);
+            if let Some(errors) = scored.errors {
+                metric(&format!("rewards/{}/errors", reward.name()), errors as f64);
+            }
+        }
+        let (mean, deviation) = moments(&judged.rewards);
+        metric("reward", mean);
+        metric("reward_std", deviation);
+        metric("frac_reward_zero_std", judged.frac_reward_zero_std);
+        for (index, scored) in scored.iter().enumerate() {
+            self.judges[index] |= scored.scores.iter().any(|score| score.value.is_some());
+            if !self.judges[index] {
+                // Told once: whether it ever judges is not known before the end.
+                self.judges[index] = true;
+                told.remarks.push(abstains(self.rewards[index].name(), items.len(), &scored.scores));
+            }
+        }
+        for (index, item) in items.iter().take(self.sampling.logged).enumerate() {
+            let mut rewards = Map::new();
+            for (reward, scored) in self.rewards.iter().zip(scored) {
+                let Score { value, note } = &scored.scores[index];
+                rewards.insert(reward.name().to_owned(), json!({ "value": value, "note": note }));
+            }
+            told.lines.push(json!({
+                "step": step,
+                "prompt": item.prompt,
+                "completion": item.completion,
+                "finished": item.finished,
+                "rewards": Value::Object(rewards),
+                "reward": judged.rewards[index],
+                "advantage": judged.advantages[index],
+            }));
+        }
+    }
+}
+
+/// A reward that judges nothing is no reward.
+fn abstains(name: &str, count: usize, scores: &[Score]) -> Diagnostic {
+    let message = format!("the reward `{name}` judged none of the first {count} completions");
+    let note = scores.iter().find_map(|score| score.note.as_deref());
+    let diagnostic = Diagnostic::warning("rl::abstains", message)
+        .why("a completion that no reward judges has no advantage, and nothing is learned of it")
+        .help("see what the reward needs of a row: `host plugin inspect`, and the rows of the dataset");
+    match note {
+        Some(note) => diagnostic.note(format!("it says: {note}")),
+        None => diagnostic,
+    }
+}
+
+/// Each reward on a thread of its own, a group of completions at a time.
+fn score(rewards: &mut [NamedReward], items: &[Item], group: usize, context: Context) -> Result<Vec<Scored>, Failure> {
+    let one = |reward: &mut NamedReward| -> Result<Scored, Failure> {
+        let mut all = Scored { scores: Vec::with_capacity(items.len()), errors: None };
+        for items in items.chunks(group) {
+            let scored = reward.score(items, &context)?;
+            all.scores.extend(scored.scores);
+            all.errors = scored.errors.map(|errors| errors + all.errors.unwrap_or(0)).or(all.errors);
+        }
+        Ok(all)
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = rewards.iter_mut().map(|reward| scope.spawn(move || one(reward))).collect();
+        let join = |worker: std::thread::ScopedJoinHandle<'_, _>| {
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        workers.into_iter().map(join).collect()
+    })
+}
+
+impl Batches for Sampler<'_> {
+    type Batch = Rollouts;
+
+    fn next_step<K: Kernels>(&mut self, trainer: &mut Trainer<K>) -> Result<Vec<Rollouts>, Failure> {
+        let (per_generation, size) = (self.sampling.micro_batches(), self.sampling.micro_batch_size);
+        if self.position.micro_batch >= self.plan.len() * per_generation {
+            self.position = Position { epoch: self.position.epoch + 1, micro_batch: 0 };
+            self.plan = self.sampling.plan(self.prompts.len(), self.position.epoch);
+        }
+        let mut step: Vec<(Vec<Rollout>, bool)> = Vec::new();
+        // Steps do not cross epochs.
+        while step.len() < self.sampling.accumulation && self.position.micro_batch < self.plan.len() * per_generation {
+            if !self.is_within() {
+                self.sample(trainer, self.position.micro_batch / per_generation)?;
+            }
+            let index = self.position.micro_batch % per_generation % self.sampling.steps_per_generation;
+            let is_on_policy = self.sampling.is_exact && self.sampled_at == Some(trainer.optimizer_step());
+            step.push((self.rollouts[index * size..(index + 1) * size].to_vec(), is_on_policy));
+            self.position.micro_batch += 1;
+        }
+        Ok(batches(step, self.sampling.is_token_mean))
+    }
+
+    fn position(&self) -> Position {
+        self.position
+    }
+
+    fn epochs(&self) -> f64 {
+        let all = self.plan.len() * self.sampling.micro_batches();
+        self.position.epoch as f64 + self.position.micro_batch as f64 / all.max(1) as f64
+    }
+
+    fn kept(&self) -> Vec<KeptFile> {
+        if self.is_within() { vec![rollout::file(&self.rollouts)] } else { Vec::new() }
+    }
+
+    fn told(&mut self) -> Told {
+        std::mem::take(&mut self.told)
+    }
+}
+
+/// The micro-batches of a step. What has nothing to tell is left out of a loss that is a mean over tokens, and is there without
+/// targets in others; where a step has nothing else, all of it is there, and moves nothing.
+fn batches(step: Vec<(Vec<Rollout>, bool)>, is_token_mean: bool) -> Vec<Rollouts> {
+    let is_empty = step.iter().flat_map(|(rollouts, _)| rollouts).all(|rollout| rollout.is_silent);
+    let batch = |(rollouts, is_on_policy): &(Vec<Rollout>, bool)| {
+        let kept: Vec<&Rollout> =
+            rollouts.iter().filter(|rollout| is_empty || !is_token_mean || !rollout.is_silent).collect();
+        (!kept.is_empty()).then(|| rollout::batch(&kept, is_empty, *is_on_policy))
+    };
+    step.iter().filter_map(batch).collect()
+}
