@@ -60,8 +60,8 @@ pub fn reference(item: &Item, column: Option<&str>) -> Result<Option<String>, Er
     let Some(column) = column else {
         return Ok((!item.reference.trim().is_empty()).then(|| item.reference.clone()));
     };
-    let mut row: Map<String, Value> =
-        serde_json::from_str(&item.row_json).map_err(|error| Error::Failed(format!("the row is not an object: {error}")))?;
+    let mut row: Map<String, Value> = serde_json::from_str(&item.row_json)
+        .map_err(|error| Error::Failed(format!("the row is not an object: {error}")))?;
     Ok(match row.remove(column) {
         None | Some(Value::Null) => None,
         Some(Value::String(text)) => (!text.trim().is_empty()).then_some(text),

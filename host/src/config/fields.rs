@@ -221,6 +221,8 @@ fn dataset(cx: &Context<'_>, path: String, value: &Value) -> Option<DatasetConfi
     }
     dataset.field = entry.read("field");
     fill(&mut dataset.field_messages, entry.read("field_messages"));
+    dataset.field_chosen = entry.read("field_chosen");
+    dataset.field_rejected = entry.read("field_rejected");
     fill(&mut dataset.field_tools, entry.read("field_tools"));
     let mappings: Option<std::collections::BTreeMap<String, String>> = entry.read("message_property_mappings");
     for (key, property) in [("message_field_role", "role"), ("message_field_content", "content")] {
