@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::bindings::reward::exports::trainer::plugin::reward as wit;
 pub use crate::bindings::reward::exports::trainer::plugin::reward::{Context, Item, Score};
@@ -48,6 +49,24 @@ pub fn value_because(value: f64, note: impl Into<String>) -> Score {
 /// No score: this reward says nothing about this item.
 pub fn does_not_apply() -> Score {
     Score { value: None, note: None }
+}
+
+/// What a completion is held against: a column of the row, or without one what training would have learned from it. A value
+/// that is no text comes as JSON. None where there is nothing but space.
+///
+/// # Errors
+/// A row that is not a JSON object.
+pub fn reference(item: &Item, column: Option<&str>) -> Result<Option<String>, Error> {
+    let Some(column) = column else {
+        return Ok((!item.reference.trim().is_empty()).then(|| item.reference.clone()));
+    };
+    let mut row: Map<String, Value> = serde_json::from_str(&item.row_json)
+        .map_err(|error| Error::Failed(format!("the row is not an object: {error}")))?;
+    Ok(match row.remove(column) {
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) => (!text.trim().is_empty()).then_some(text),
+        Some(other) => Some(other.to_string()),
+    })
 }
 
 /// Connects the trait with the world; used by the macro.

@@ -23,6 +23,7 @@ struct Watching {
 impl Observer for Watching {
     fn on(&mut self, event: Event<'_>) {
         self.told.push(match event {
+            Event::Reference { done, all } => format!("reference {done} of {all}"),
             Event::Start(start) => format!("start at {} of {}", start.step, start.total_steps),
             Event::Train { record, logged } => {
                 self.losses.push(record.loss);

@@ -216,9 +216,11 @@ pub fn names(loaded: &LoadedConfig) -> Vec<String> {
 /// A strategy's config: what the user wrote for it, and the conversation keys of the dataset, which Axolotl has beside
 /// `type`. A strategy other than `chat_template` gets those only where they were written.
 pub fn strategy_config(loaded: &LoadedConfig, dataset: &DatasetConfig, path: &str) -> String {
-    const KEYS: [&str; 10] = [
+    const KEYS: [&str; 12] = [
         "field",
         "field_messages",
+        "field_chosen",
+        "field_rejected",
         "field_tools",
         "message_property_mappings",
         "roles",
@@ -232,7 +234,11 @@ pub fn strategy_config(loaded: &LoadedConfig, dataset: &DatasetConfig, path: &st
     let all = serde_json::to_value(dataset).unwrap_or_default();
     for key in KEYS {
         let is_chat = dataset.strategy.name == "chat_template" && key != "field";
-        let wanted = is_chat || loaded.is_given(&format!("{path}.{key}"));
+        let is_given = |key: &str| loaded.is_given(&format!("{path}.{key}"));
+        // Older names of two of the mappings, which are all that is left of them.
+        let by_old_name = key == "message_property_mappings"
+            && ["message_field_role", "message_field_content"].into_iter().any(is_given);
+        let wanted = is_chat || is_given(key) || by_old_name;
         if let (true, Some(value), false) = (wanted, all.get(key), config.contains_key(key))
             && !value.is_null()
         {
@@ -428,6 +434,24 @@ lr_scheduler: wsd
 eval_reward_funcs: [exact-match]
 run_health: [loss-watch]
 ";
+
+    /// Keys of a dataset that Axolotl has beside `type` go to the strategy where they were written.
+    #[test]
+    fn a_strategy_gets_the_keys_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("host.yml");
+        let dataset = "{path: a, type: {name: preference, config: {format: chat_template}}, field_messages: turns, field_chosen: good, message_field_role: from}";
+        std::fs::write(&path, format!("base_model: m\nlearning_rate: 1e-4\ndatasets: [{dataset}]\n")).unwrap();
+        let loaded = crate::config::examine(&path, &[]).loaded.unwrap();
+        let dataset = &loaded.config.datasets[0];
+        assert!(dataset.has_conversations());
+        let config: Value = serde_json::from_str(&strategy_config(&loaded, dataset, "datasets[0]")).unwrap();
+        let mappings = serde_json::json!({"role": "from", "content": "content"});
+        let wanted = serde_json::json!({
+            "format": "chat_template", "field_messages": "turns", "field_chosen": "good", "message_property_mappings": mappings
+        });
+        assert_eq!(config, wanted);
+    }
 
     #[test]
     fn every_kind_has_a_key_where_the_config_names_it() {

@@ -9,7 +9,7 @@ use engine::files::peft;
 use engine::kernels::cpu::CpuKernels;
 
 use super::facts::ModelFacts;
-use crate::config::{Config, LoadedConfig, Patterns, TargetModules, join, nearest};
+use crate::config::{Config, DatasetConfig, LoadedConfig, Patterns, TargetModules, join, nearest};
 use crate::data::template::{ChatTemplate, Now, built_in};
 use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::{Diagnostic, Failure};
@@ -314,7 +314,7 @@ pub fn template(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Chat
 }
 
 fn has_conversations(config: &Config) -> bool {
-    config.datasets.iter().chain(&config.test_datasets).any(|dataset| dataset.strategy.name == "chat_template")
+    config.datasets.iter().chain(&config.test_datasets).any(DatasetConfig::has_conversations)
 }
 
 /// How to go on without a template that is called `default`.

@@ -231,7 +231,7 @@ pub(super) const DATASET: Table = &[
         Instead("write `message_property_mappings: {reasoning_content: FIELD}`")),
     (&["template_thinking_key", "split_thinking"],
         Instead("put the reasoning into the message's content the way the model's template writes it")),
-    (&["field_human", "field_model", "field_chosen", "field_rejected", "field_system", "field_instruction", "field_input", "field_output", "format", "no_input_format", "system_prompt", "system_format"],
+    (&["field_human", "field_model", "field_system", "field_instruction", "field_input", "field_output", "format", "no_input_format", "system_prompt", "system_format"],
         Instead("write it under `type`: `type: {field_instruction: …, field_output: …, format: …}`")),
     (&["input_format", "input_transform", "step_separator", "skip", "text_column", "logprobs_field", "train_on_last_step_only"],
         Instead("a prompt-strategy plugin can do this; see `plugin-sdk/README.md`")),

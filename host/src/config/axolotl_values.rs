@@ -1,5 +1,6 @@
 //! Values that Axolotl takes for a key and this trainer does not, with what to write instead.
 
+use super::preference_types::preference_names;
 use crate::commands::word;
 
 /// Chat templates that Axolotl has by name and that are not built in here.
@@ -83,7 +84,7 @@ pub(super) fn value_advice(key: &str, word: &str) -> Option<&'static str> {
 #[rustfmt::skip]
 const STRATEGIES: &[(&str, &str)] = &[
     ("sharegpt", "write `type: chat_template` with `field_messages: conversations` and `message_property_mappings: {role: from, content: value}`"),
-    ("chat_template", "write `type: chat_template` (pairs of answers are for `rl`, which is not here)"),
+    ("chat_template", "write `type: chat_template`; pairs of answers are for `rl: dpo`"),
     ("alpaca_chat.load_qa", "write `type: {field_instruction: question, field_output: answer, no_input_format: \"USER: {instruction}\\nASSISTANT:\"}`; Axolotl's sentence before it is `system_prompt` with `system_format: \"SYSTEM: {system}\\n\"`"),
     ("alpaca_chat.load_camel_ai", "write `type: {field_instruction: message_1, field_output: message_2, no_input_format: \"USER: {instruction}\\nASSISTANT:\"}`; Axolotl's sentence before it is `system_prompt` with `system_format: \"SYSTEM: {system}\\n\"`"),
     ("alpaca_chat.load_no_prompt", "write `type: {format: \"USER: {instruction}\\n{input}\\nASSISTANT:\", no_input_format: \"USER: {instruction}\\nASSISTANT:\"}`"),
@@ -132,6 +133,9 @@ pub fn strategy_advice(name: &str) -> Option<&'static str> {
     }
     if SHAPES.contains(&family) {
         return Some("write the shape under `type`: `type: {field_instruction: …, field_output: …, format: …}`");
+    }
+    if preference_names("dpo").iter().any(|name| *name == dotted || name.starts_with(&format!("{family}."))) {
+        return Some("pairs of answers are for `rl: dpo`, under which the name is known; write that too");
     }
     PLUGINS
         .contains(&family)

@@ -127,6 +127,8 @@ pub(super) fn dataset(path: String, strategy: PluginRef) -> DatasetConfig {
         split: "train".to_owned(),
         field: None,
         field_messages: "messages".to_owned(),
+        field_chosen: None,
+        field_rejected: None,
         field_tools: "tools".to_owned(),
         message_property_mappings: ["role", "content"].map(|name| (name.to_owned(), name.to_owned())).into(),
         message_field_role: None,

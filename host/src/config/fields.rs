@@ -190,18 +190,19 @@ fn datasets(top: &Section<'_>, key: &'static str) -> Option<Vec<DatasetConfig>> 
         top.cx.report(top.cx.error("wrong-type", key, message).help(help));
         return None;
     };
-    let entries =
-        list.iter().enumerate().filter_map(|(index, value)| dataset(top.cx, format!("{key}[{index}]"), value));
+    let method = top.value("rl").and_then(Value::as_str);
+    let entry = |(index, value)| dataset(top.cx, format!("{key}[{index}]"), value, method);
+    let entries = list.iter().enumerate().filter_map(entry);
     Some(entries.collect())
 }
 
-fn dataset(cx: &Context<'_>, path: String, value: &Value) -> Option<DatasetConfig> {
+fn dataset(cx: &Context<'_>, path: String, value: &Value, method: Option<&str>) -> Option<DatasetConfig> {
     let entry = Section::of(cx, path, value, DATASET)?;
     let file = entry.file_path("path");
     if entry.value("path").is_none() {
         cx.missing(&entry.at("path"), "name the file: `path: data/train.jsonl`");
     }
-    let strategy = strategy(&entry);
+    let strategy = strategy(&entry, method);
     let mut dataset = defaults::dataset(file.unwrap_or_default(), strategy.unwrap_or_else(|| PluginRef::named("")));
     fill(&mut dataset.ds_type, entry.value("ds_type").and_then(|value| plugin_ref(cx, &entry.at("ds_type"), value)));
     if dataset.ds_type.name == "json" {
@@ -225,6 +226,8 @@ fn dataset(cx: &Context<'_>, path: String, value: &Value) -> Option<DatasetConfi
     }
     dataset.field = entry.read("field");
     fill(&mut dataset.field_messages, entry.read("field_messages"));
+    dataset.field_chosen = entry.read("field_chosen");
+    dataset.field_rejected = entry.read("field_rejected");
     fill(&mut dataset.field_tools, entry.read("field_tools"));
     let mappings: Option<std::collections::BTreeMap<String, String>> = entry.read("message_property_mappings");
     for (key, property) in [("message_field_role", "role"), ("message_field_content", "content")] {

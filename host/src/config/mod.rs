@@ -15,6 +15,7 @@ mod patterns;
 mod plugin_fields;
 mod positions;
 mod preference_fields;
+mod preference_types;
 mod read;
 mod schema;
 mod source;
@@ -33,6 +34,7 @@ pub use self::edit::{EditError, edit};
 pub use self::names::{nearest, one_of};
 pub use self::patterns::pattern;
 pub use self::positions::{is_within, join, join_index};
+pub use self::preference_types::{PREFERENCE, preference_names, preference_shape, preference_strategy};
 pub use self::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens, Trl};
 pub use self::source::{ConfigSource, FILE_LIMIT};
 pub use self::values::{

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::axolotl_values;
+use super::preference_types::{preference_shape, preference_strategy};
 use super::read::{Context, Section, found, unknown_word};
 use super::schema::Config;
 use super::values::{
@@ -14,8 +15,9 @@ use crate::diagnostic::{Diagnostic, Severity};
 /// Bundled schedule plugins: bare names that `lr_scheduler` takes beside its own words.
 const SCHEDULES: [&str; 1] = ["wsd"];
 
-/// `type`: a name, `{name, config}`, or Axolotl's inline shape of an instruction dataset.
-pub(super) fn strategy(entry: &Section<'_>) -> Option<PluginRef> {
+/// `type`: a name, `{name, config}`, or Axolotl's inline shape of an instruction dataset; under an `rl` that learns from
+/// preferences, Axolotl's names and shape of those.
+pub(super) fn strategy(entry: &Section<'_>, method: Option<&str>) -> Option<PluginRef> {
     let cx = entry.cx;
     let path = entry.at("type");
     let Some(value) = entry.value("type") else {
@@ -23,9 +25,22 @@ pub(super) fn strategy(entry: &Section<'_>) -> Option<PluginRef> {
         return None;
     };
     if value.as_object().is_none_or(|shape| shape.contains_key("name") || shape.is_empty()) {
-        return plugin_ref(cx, &path, value);
+        let named = value.as_str().zip(method).and_then(|(name, method)| preference_strategy(method, name));
+        let Some((plugin, mut config)) = named else { return plugin_ref(cx, &path, value) };
+        // What the dataset says beside `type` goes over what the name stands for.
+        config.retain(|key, _| !entry.has(key));
+        return Some(PluginRef { name: plugin.to_owned(), config });
     }
     let shape = Section::of(cx, path, value, &[])?;
+    if let Some((plugin, mut config, keys)) = method.and_then(preference_shape) {
+        for &key in keys {
+            if let Some(text) = shape.read::<String>(key) {
+                config.insert(key.to_owned(), Value::String(text));
+            }
+        }
+        shape.finish(|key| (key == "config").then_some("beside a `name` of the plugin"));
+        return Some(PluginRef { name: plugin.to_owned(), config });
+    }
     let mut strategy = PluginRef::named("alpaca");
     for key in [
         "system_prompt",

@@ -349,6 +349,11 @@ impl<'a> Section<'a> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
+    /// The user wrote it; to be read by somebody else.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(|value| !value.is_null())
+    }
+
     /// The typed value of a key; none where it is absent, null or wrong.
     pub(super) fn read<T: Read>(&self, key: &'static str) -> Option<T> {
         T::read(self.cx, &self.at(key), self.value(key)?)

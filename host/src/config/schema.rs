@@ -10,6 +10,7 @@ use engine::kernels::Packing;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::preference_types::PREFERENCE;
 use super::values::{
     Adapter, Aggregation, Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, FilterRef, GrpoLossType,
     ImportanceSamplingLevel, Optimizer, Patterns, PluginPin, PluginRef, QuantType, RewardRef, Rl, RuleRef,
@@ -476,6 +477,10 @@ pub struct DatasetConfig {
     pub field: Option<String>,
     /// Conversations: column with the messages. Default: `messages`.
     pub field_messages: String,
+    /// `type: preference`: column with the better answer. Default: that of the strategy, `chosen`.
+    pub field_chosen: Option<String>,
+    /// `type: preference`: column with the worse answer. Default: that of the strategy, `rejected`.
+    pub field_rejected: Option<String>,
     /// Conversations: column with the tool definitions. Default: `tools`.
     pub field_tools: String,
     /// Conversations: what a template calls a field → the field of a message. Default: `{role: role, content: content}`.
@@ -498,4 +503,12 @@ pub struct DatasetConfig {
     pub message_field_training: Option<String>,
     /// Conversations: field of a message with parts that are learned or not. Default: none.
     pub message_field_training_detail: Option<String>,
+}
+
+impl DatasetConfig {
+    /// Whether rows become conversations, as far as the bundled strategies go: those need a chat template.
+    pub fn has_conversations(&self) -> bool {
+        let format = self.strategy.config.get("format").and_then(|format| format.as_str());
+        self.strategy.name == "chat_template" || (self.strategy.name == PREFERENCE && format == Some("chat_template"))
+    }
 }

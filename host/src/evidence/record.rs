@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::directory::hex;
-use crate::config::{Config, Scheduler};
+use crate::config::{Config, DatasetConfig, Scheduler};
 use crate::device::Device;
 use crate::diagnostic::Failure;
 
@@ -98,7 +98,7 @@ impl Setup {
 /// What a config does that can go wrong together. Plugins of others are not told apart: their names are their owners'.
 fn techniques(config: &Config) -> BTreeSet<String> {
     let is_lora = config.adapter.is_some();
-    let is_chat = config.datasets.iter().any(|dataset| dataset.strategy.name == "chat_template");
+    let is_chat = config.datasets.iter().any(DatasetConfig::has_conversations);
     let mut found: BTreeSet<String> = [
         (if is_lora { "lora" } else { "full" }, true),
         ("4bit", config.load_in_4bit),

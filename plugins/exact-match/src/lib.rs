@@ -2,9 +2,8 @@
 //! column of the row.
 
 use plugin_sdk::Error;
-use plugin_sdk::reward::{Context, Item, Reward, Score, does_not_apply, value, value_because};
+use plugin_sdk::reward::{Context, Item, Reward, Score, does_not_apply, reference, value, value_because};
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
 /// What can be set.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -34,13 +33,7 @@ impl Reward for ExactMatch {
     }
 
     fn score(&mut self, item: &Item, _context: &Context) -> Result<Score, Error> {
-        let reference = match &self.config.field {
-            None => Some(item.reference.clone()),
-            Some(field) => column(&item.row_json, field)?,
-        };
-        let Some(reference) = reference.filter(|reference| !reference.trim().is_empty()) else {
-            return Ok(does_not_apply());
-        };
+        let Some(reference) = reference(item, self.config.field.as_deref())? else { return Ok(does_not_apply()) };
         if self.plain(&item.completion) == self.plain(&reference) {
             Ok(value(1.0))
         } else {
@@ -63,16 +56,6 @@ impl ExactMatch {
     }
 }
 
-fn column(row_json: &str, field: &str) -> Result<Option<String>, Error> {
-    let row: Map<String, Value> =
-        serde_json::from_str(row_json).map_err(|error| Error::Failed(format!("the row is not an object: {error}")))?;
-    Ok(match row.get(field) {
-        None | Some(Value::Null) => None,
-        Some(Value::String(text)) => Some(text.clone()),
-        Some(other) => Some(other.to_string()),
-    })
-}
-
 plugin_sdk::register_reward!(
     ExactMatch,
     name: "exact-match",
@@ -81,6 +64,8 @@ plugin_sdk::register_reward!(
 
 #[cfg(test)]
 mod tests {
+    use plugin_sdk::serde_json;
+
     use super::*;
 
     fn score(config: &str, completion: &str, reference: &str) -> Option<f64> {
