@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use engine::Trainer;
-use engine::generate::GenerateOptions;
+use engine::generate::{GenerateOptions, Request, generate, unobserved};
 use engine::kernels::Kernels;
 use plugin_runtime::types::{Context, Item};
 
@@ -85,8 +85,8 @@ impl Evaluation<'_> {
         let mut shown = None;
         let examples = &self.examples[..self.generated.min(self.examples.len())];
         for examples in examples.chunks(GENERATION_BATCH) {
-            let prompts: Vec<Vec<u32>> = examples.iter().map(|example| example.tokens.prompt_ids().to_vec()).collect();
-            let completions = engine::generate::generate(trainer.model(), &prompts, &self.generation, &mut |_, _| {})?;
+            let requests = Request::one_each(examples.iter().map(|example| example.tokens.prompt_ids().to_vec()));
+            let completions = generate(trainer.model(), &requests, &self.generation, &mut unobserved)?;
             let mut items = Vec::with_capacity(examples.len());
             for (example, completion) in examples.iter().zip(&completions) {
                 let text = |ids: &[u32]| {
@@ -96,7 +96,7 @@ impl Evaluation<'_> {
                     prompt: text(example.tokens.prompt_ids())?,
                     completion: text(&completion.ids)?,
                     completion_tokens: completion.ids.len() as u32,
-                    finished: completion.finished,
+                    finished: completion.finished(),
                     reference: text(example.tokens.completion_ids())?,
                     row_json: example.row_json.to_string(),
                 });
