@@ -184,3 +184,66 @@ warning[cli::no-effect]: `--top-k` has no effect: the likeliest token is taken
 help: add `--do-sample`
 "#);
 }
+
+#[test]
+fn a_file_of_prompts_gets_a_file_of_answers() {
+    let project = Project::new();
+    project.write("prompts.jsonl", "{\"prompt\": \"The\"}\n\n{\"prompt\": \"A\"}\n{\"prompt\": \"In\", \"id\": 7}\n");
+    let arguments = ["generate", "--model", "model", "--raw", "--prompts", "prompts.jsonl", "--max-new-tokens", "4"];
+    let ask = |more: &[&str]| {
+        let outcome = project.success(&[&arguments[..], more].concat());
+        let text = project.read("answers.jsonl");
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        (lines.collect::<Vec<_>>(), outcome.stdout)
+    };
+    let (answers, printed) = ask(&["--output", "answers.jsonl"]);
+    assert_eq!(printed, "");
+    let indices: Vec<u64> = answers.iter().map(|answer| answer["index"].as_u64().unwrap()).collect();
+    assert_eq!(indices, [0, 1, 2]);
+    assert!(answers.iter().all(|answer| answer["completion_tokens"] == 4 && answer.get("sequence").is_none()));
+    // The same as on stdout.
+    let outcome = project.success(&[&arguments[..], &["--json"]].concat());
+    for (line, answer) in outcome.stdout.lines().zip(&answers) {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&line["completion"], &line["index"]), (&answer["completion"], &answer["index"]));
+    }
+    let sampled = ["--output", "answers.jsonl", "--do-sample", "--temperature", "3", "--num-return-sequences", "3"];
+    let (several, _) = ask(&sampled);
+    let places: Vec<(u64, u64)> =
+        several.iter().map(|one| (one["index"].as_u64().unwrap(), one["sequence"].as_u64().unwrap())).collect();
+    assert_eq!(places, [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]);
+    assert_ne!(several[0]["completion"], several[1]["completion"]);
+    assert_eq!(several, ask(&sampled).0);
+}
+
+#[test]
+fn what_is_wrong_with_a_file_of_prompts_is_said() {
+    let project = Project::new();
+    let fail = |more: &[&str]| project.failure(&[&["generate", "--model", "model", "--raw"], more].concat());
+    insta::assert_snapshot!(fail(&["--prompts", "nowhere.jsonl"]));
+    project.write("prompts.jsonl", "{\"prompt\": \"The\"}\n{\"text\": \"A\"}\n");
+    insta::assert_snapshot!(fail(&["--prompts", "prompts.jsonl"]));
+    project.write("prompts.jsonl", "\n");
+    insta::assert_snapshot!(fail(&["--prompts", "prompts.jsonl"]));
+    project.write("prompts.jsonl", "{\"prompt\": \"The\"}\n");
+    insta::assert_snapshot!(fail(&["--prompts", "prompts.jsonl", "--output", "nowhere/answers.jsonl"]));
+    insta::assert_snapshot!(fail(&["--prompts", "prompts.jsonl", "--min-p", "2"]));
+}
+
+#[test]
+fn an_answer_ends_before_a_stop() {
+    let project = Project::new();
+    let arguments = ["generate", "--model", "model", "--raw", "--prompt", "The", "--max-new-tokens", "12"];
+    let whole = project.success(&arguments).stdout;
+    let whole = whole.trim_end_matches('\n');
+    let characters: Vec<char> = whole.chars().collect();
+    let stop: String = characters[characters.len() / 2..characters.len() / 2 + 2].iter().collect();
+    let before = whole.split_once(&stop).unwrap().0;
+    let stopped =
+        |more: &[&str]| project.success(&[&arguments[..], &["--stop", "not there", "--stop", &stop], more].concat());
+    // As it is streamed, and as a whole.
+    assert_eq!(stopped(&[]).stdout, format!("{before}\n"));
+    let answer: serde_json::Value = serde_json::from_str(stopped(&["--json"]).stdout.trim()).unwrap();
+    assert_eq!((&answer["completion"], &answer["finished"]), (&before.into(), &true.into()));
+    assert_eq!(project.success(&[&arguments[..], &["--stop", "not there"]].concat()).stdout, format!("{whole}\n"));
+}

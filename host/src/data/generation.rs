@@ -41,6 +41,8 @@ pub struct GenerationConfig {
     pub top_k: Option<usize>,
     /// Only the likeliest tokens that together have this probability.
     pub top_p: Option<f64>,
+    /// Only tokens that have at least this share of the likeliest one's probability.
+    pub min_p: Option<f64>,
     /// Above 1: what is there already becomes less likely.
     pub repetition_penalty: Option<f64>,
     /// Tokens that are written at most.
@@ -48,11 +50,10 @@ pub struct GenerationConfig {
 }
 
 /// Keys that change what is generated and that are not here, each with the value that does nothing.
-const OTHERS: [(&str, f64); 13] = [
+const OTHERS: [(&str, f64); 12] = [
     ("num_beams", 1.0),
     ("num_beam_groups", 1.0),
     ("num_return_sequences", 1.0),
-    ("min_p", 0.0),
     ("typical_p", 1.0),
     ("epsilon_cutoff", 0.0),
     ("eta_cutoff", 0.0),
@@ -124,6 +125,7 @@ impl GenerationConfig {
             temperature: number("temperature")?,
             top_k: count("top_k")?,
             top_p: number("top_p")?,
+            min_p: number("min_p")?,
             repetition_penalty: number("repetition_penalty")?,
             max_new_tokens: count("max_new_tokens")?,
             eos_token_id,

@@ -18,7 +18,6 @@ use engine::optim::AdamWConfig;
 use engine::weights::{WeightSource, WeightsError, check_headers, read_headers};
 use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
 use fixture::fixture;
-use safetensors::SafeTensors;
 
 fn config(directory: &Path) -> ModelConfig {
     ModelConfig::from_dir(directory).unwrap()

@@ -1,7 +1,9 @@
 //! `host generate`: a model and prompts in, text out.
 
+mod answers;
 mod requests;
 mod settings;
+mod stop;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -16,7 +18,9 @@ use engine::model::Model;
 use engine::weights::twice;
 use engine::weights::{self, WeightSource};
 
+use self::answers::Answers;
 use self::settings::{Sampling, Settings};
+use self::stop::Watched;
 use super::{say, show};
 use crate::check::{facts, selection};
 use crate::config::{AutoBool, DeviceChoice};
@@ -26,8 +30,8 @@ use crate::data::tokenizer::{Changes, Tokenizer};
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
 use crate::memory::largest_memory_bytes;
+use crate::report::Output;
 use crate::report::progress::bytes;
-use crate::report::{Output, emit};
 use crate::terminal::print_words;
 
 #[derive(Debug, Args)]
@@ -38,14 +42,26 @@ pub(super) struct GenerateArgs {
     /// Directory of a LoRA adapter for it
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
-    /// What the model is asked; as a user's turn where the model has a chat template. Without it and without --messages,
+    /// What the model is asked; as a user's turn where the model has a chat template. Without it, --messages and --prompts,
     /// each line of stdin is a JSON object with `prompt` or `messages`
-    #[arg(long, conflicts_with = "messages")]
+    #[arg(long, conflicts_with_all = ["messages", "prompts"])]
     prompt: Option<String>,
     /// JSON file with a list of messages, `[{"role": "user", "content": "…"}]`, or with `{"messages": […], "tools": […]}`;
     /// read as a row of a `chat_template` dataset is
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "prompts")]
     messages: Option<PathBuf>,
+    /// JSONL file, each line an object with `prompt` or `messages`
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<PathBuf>,
+    /// JSONL file for the answers, in the order of the prompts, in place of stdout; what it holds is overwritten
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Answers to each prompt, one after the other; each with random numbers of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    num_return_sequences: u32,
+    /// A text that ends an answer; the answer has what is before it, as with a server's `stop`. More than one may be given
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    stop: Vec<String>,
     /// Give the model the prompt as it is, without a chat template
     #[arg(long)]
     raw: bool,
@@ -70,7 +86,7 @@ impl GenerateArgs {
 }
 
 pub(super) fn run(args: &GenerateArgs) -> Result<ExitStatus, Failure> {
-    let requests = requests::read(args.prompt.as_deref(), args.messages.as_deref())?;
+    let requests = requests::read(args.prompt.as_deref(), args.messages.as_deref(), args.prompts.as_deref())?;
     let (mut config, warnings) = model_config(&args.model)?;
     if let Some(adapter) = &args.adapter {
         peft::fit(&mut config, adapter).map_err(Diagnostic::from)?;
@@ -88,16 +104,20 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitStatus, Failure> {
     let Settings { options, told, warnings } = args.sampling.settle(&generation, with_generation, eos);
     show(&warnings, args.output());
     let prompts = requests::tokens(requests, &tokenizer, template.as_ref())?;
+    let completions = args.num_return_sequences as usize;
+    let requests: Vec<Request> = prompts.into_iter().map(|prompt| Request { prompt, completions }).collect();
     if let Some(line) = &told {
         say(line);
     }
+    // Before the work, so that none is lost.
+    let answers = Answers::open(args)?;
     match Device::choose_for(args.device, AutoBool::Auto)? {
         Device::Cpu => {
-            within_memory(&config, &prompts, &options)?;
-            complete(CpuKernels, config, args, &tokenizer, &prompts, &options)
+            within_memory(&config, &requests, &options)?;
+            complete(CpuKernels, config, args, &tokenizer, &requests, &options, answers)
         }
         Device::Cuda(gpu, precision) => {
-            complete(Device::open(&gpu, precision)?, config, args, &tokenizer, &prompts, &options)
+            complete(Device::open(&gpu, precision)?, config, args, &tokenizer, &requests, &options, answers)
         }
     }
 }
@@ -108,61 +128,40 @@ fn complete<K: Kernels>(
     config: ModelConfig,
     args: &GenerateArgs,
     tokenizer: &Tokenizer,
-    prompts: &[Vec<u32>],
+    requests: &[Request],
     options: &GenerateOptions,
+    mut answers: Answers,
 ) -> Result<ExitStatus, Failure> {
     let weights = WeightSource::Directory(args.model.clone());
     let model = Model::on(kernels, config, &weights, args.adapter.as_deref())?;
-    let streams = args.output() == Output::Human && prompts.len() == 1;
-    let mut stream = Stream { tokenizer, ids: Vec::new(), written: 0 };
-    let requests = Request::one_each(prompts.to_vec());
-    let completions = generate(&model, &requests, options, &mut |written| {
-        if streams {
-            written.ids.last().into_iter().for_each(|&id| stream.push(id));
+    let count = requests.len() * args.num_return_sequences as usize;
+    let streams = answers.is_text() && count == 1;
+    let mut watched: Vec<Watched<'_>> = (0..count).map(|_| Watched::new(tokenizer, &args.stop)).collect();
+    let mut streamed = 0;
+    let completions = generate(&model, requests, options, &mut |written| {
+        if !streams && args.stop.is_empty() {
+            return ControlFlow::Continue(());
         }
-        ControlFlow::Continue(())
+        let watched = &mut watched[written.sequence];
+        let flow = watched.push(written.ids);
+        if streams && let Some(piece) = watched.settled().get(streamed..) {
+            // A disk that is full is told at the end.
+            let _ = print_words(piece);
+            streamed += piece.len();
+        }
+        flow
     })?;
     for (index, completion) in completions.iter().enumerate() {
         let text = tokenizer.decode(&completion.ids)?;
-        match args.output() {
-            Output::Json => emit(
-                "completion",
-                serde_json::json!({
-                    "index": index,
-                    "completion": text,
-                    "completion_tokens": completion.ids.len(),
-                    "finished": completion.finished(),
-                }),
-            ),
-            Output::Human => {
-                let rest = if streams { text.get(stream.written..).unwrap_or_default() } else { &text };
-                print_words(&format!("{rest}\n"))?;
-            }
+        let text = if completion.stopped { watched[index].before_stop(&text) } else { &text };
+        if streams {
+            print_words(&format!("{}\n", text.get(streamed..).unwrap_or_default()))?;
+        } else {
+            answers.write(index, text, completion)?;
         }
     }
+    answers.close()?;
     Ok(ExitStatus::Done)
-}
-
-/// Writes text while it grows: a piece is held back as long as it may be half a character.
-struct Stream<'a> {
-    tokenizer: &'a Tokenizer,
-    ids: Vec<u32>,
-    written: usize,
-}
-
-impl Stream<'_> {
-    fn push(&mut self, id: u32) {
-        self.ids.push(id);
-        let Ok(text) = self.tokenizer.decode(&self.ids) else { return };
-        if text.ends_with('\u{fffd}') {
-            return;
-        }
-        if let Some(piece) = text.get(self.written..) {
-            // A disk that is full is told at the end.
-            let _ = print_words(piece);
-            self.written = text.len();
-        }
-    }
 }
 
 /// The model's config, as its weights have it.
@@ -184,8 +183,8 @@ fn model_config(directory: &Path) -> Result<(ModelConfig, Vec<Diagnostic>), Fail
 }
 
 /// Room for as many tokens as may be written is taken at once; a file beside the model may ask for any number.
-fn within_memory(config: &ModelConfig, prompts: &[Vec<u32>], options: &GenerateOptions) -> Result<(), Failure> {
-    let cache = cache_bytes(config, &Request::one_each(prompts.to_vec()), options);
+fn within_memory(config: &ModelConfig, requests: &[Request], options: &GenerateOptions) -> Result<(), Failure> {
+    let cache = cache_bytes(config, requests, options);
     let Some(most) = largest_memory_bytes().filter(|&most| cache > most) else { return Ok(()) };
     let tokens = options.max_new_tokens;
     let message = format!("{tokens} new tokens need {} of memory; this machine has {}", bytes(cache), bytes(most));

@@ -19,7 +19,7 @@ const BATCH: usize = 256;
 /// Columns of a conversation that need a template.
 const OF_CONVERSATIONS: [&str; 3] = ["messages", "tools", "system"];
 /// What requests to servers have and a row of a dataset has not: it would be dropped without a word.
-const REFUSED: [&str; 20] = [
+const REFUSED: [&str; 23] = [
     "add_generation_prompt",
     "chat_template",
     "chat_template_kwargs",
@@ -30,11 +30,14 @@ const REFUSED: [&str; 20] = [
     "max_completion_tokens",
     "max_new_tokens",
     "max_tokens",
+    "min_p",
     "n",
+    "num_return_sequences",
     "repetition_penalty",
     "response_format",
     "seed",
     "stop",
+    "stop_strings",
     "stream",
     "temperature",
     "tool_choice",
@@ -51,25 +54,43 @@ pub(super) enum Request {
     Row(String, Place),
 }
 
-/// From `--prompt`, `--messages` or stdin.
-pub(super) fn read(prompt: Option<&str>, messages: Option<&Path>) -> Result<Vec<Request>, Failure> {
-    match (prompt, messages) {
-        (Some(prompt), _) => Ok(vec![Request::Text(prompt.to_owned())]),
-        (None, Some(path)) => read_file(path),
-        (None, None) if std::io::stdin().is_terminal() => {
+/// From `--prompt`, `--messages`, `--prompts` or stdin; one of the three at most.
+pub(super) fn read(
+    prompt: Option<&str>,
+    messages: Option<&Path>,
+    prompts: Option<&Path>,
+) -> Result<Vec<Request>, Failure> {
+    match (prompt, messages, prompts) {
+        (Some(prompt), _, _) => Ok(vec![Request::Text(prompt.to_owned())]),
+        (None, Some(path), _) => read_file(path),
+        (None, None, Some(path)) => read_lines(path),
+        (None, None, None) if std::io::stdin().is_terminal() => {
             Err(Diagnostic::error("cli::no-prompt", "there is nothing to answer")
-                .help("give `--prompt TEXT`, `--messages FILE`, or JSON lines on stdin")
+                .help("give `--prompt TEXT`, `--messages FILE`, `--prompts FILE`, or JSON lines on stdin")
                 .into())
         }
-        (None, None) => read_stdin(),
+        (None, None, None) => read_stdin(),
     }
 }
 
+fn unreadable(path: &Path, error: &std::io::Error) -> Diagnostic {
+    Diagnostic::error("data::unreadable", format!("`{}` cannot be read", path.display())).why(error.to_string())
+}
+
+/// A JSON object per line, of a file.
+fn read_lines(path: &Path) -> Result<Vec<Request>, Failure> {
+    let text = intake::read_text(path, LIMIT).map_err(|error| unreadable(path, &error))?;
+    let lines = text.lines().map(|line| Ok(line.to_owned()));
+    let requests = requests(lines, path)?;
+    if requests.is_empty() {
+        let diagnostic = Diagnostic::error("cli::no-prompt", format!("`{}` has no prompts", path.display()));
+        return Err(diagnostic.help(r#"write one JSON object per line: `{"prompt": "…"}`"#).into());
+    }
+    Ok(requests)
+}
+
 fn read_file(path: &Path) -> Result<Vec<Request>, Failure> {
-    let read = intake::read_text(path, LIMIT);
-    let text = read.map_err(|error| {
-        Diagnostic::error("data::unreadable", format!("`{}` cannot be read", path.display())).why(error.to_string())
-    })?;
+    let text = intake::read_text(path, LIMIT).map_err(|error| unreadable(path, &error))?;
     let bad = |place: Place, why: String| {
         Diagnostic::error("data::bad-row", "the file is not a conversation").at(place).why(why).help(
             r#"write a list of messages, `[{"role": "user", "content": "…"}]`, or `{"messages": […], "tools": […]}`"#,
@@ -89,11 +110,22 @@ fn read_file(path: &Path) -> Result<Vec<Request>, Failure> {
 }
 
 fn read_stdin() -> Result<Vec<Request>, Failure> {
+    let requests = requests(std::io::stdin().lock().take(LIMIT).lines(), "stdin".as_ref())?;
+    if requests.is_empty() {
+        let diagnostic = Diagnostic::error("cli::no-prompt", "stdin is empty");
+        return Err(diagnostic.help("give `--prompt TEXT`, or JSON lines on stdin").into());
+    }
+    Ok(requests)
+}
+
+/// What lines ask, those of `source`; empty ones ask nothing.
+fn requests(lines: impl Iterator<Item = std::io::Result<String>>, source: &Path) -> Result<Vec<Request>, Failure> {
+    let what = if source == Path::new("stdin") { "a line of stdin" } else { "a line of the file" };
     let mut requests = Vec::new();
-    for (index, line) in std::io::stdin().lock().take(LIMIT).lines().enumerate() {
-        let place = Place::new("stdin", index + 1, 1);
+    for (index, line) in lines.enumerate() {
+        let place = Place::new(source, index + 1, 1);
         let bad = |why: String| {
-            Diagnostic::error("data::bad-row", "a line of stdin is not a request")
+            Diagnostic::error("data::bad-row", format!("{what} is not a request"))
                 .at(place.clone())
                 .why(why)
                 .help(r#"write one JSON object per line: `{"prompt": "…"}` or `{"messages": [{"role": "user", "content": "…"}]}`"#)
@@ -102,10 +134,6 @@ fn read_stdin() -> Result<Vec<Request>, Failure> {
         if !line.trim().is_empty() {
             requests.push(request(&line, &place).map_err(bad)?);
         }
-    }
-    if requests.is_empty() {
-        let diagnostic = Diagnostic::error("cli::no-prompt", "stdin is empty");
-        return Err(diagnostic.help("give `--prompt TEXT`, or JSON lines on stdin").into());
     }
     Ok(requests)
 }

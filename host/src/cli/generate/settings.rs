@@ -27,6 +27,9 @@ pub(super) struct Sampling {
     /// Sampling: only the likeliest tokens that together have this probability. Default: 1
     #[arg(long)]
     top_p: Option<f64>,
+    /// Sampling: only tokens that have at least this share of the likeliest one's probability. Default: 0
+    #[arg(long)]
+    min_p: Option<f64>,
     /// Above 1: tokens that are already there become less likely. Default: 1
     #[arg(long)]
     repetition_penalty: Option<f64>,
@@ -55,9 +58,11 @@ impl Sampling {
             temperature: self.temperature.or(file.temperature).unwrap_or(1.0),
             top_k: self.top_k.or(file.top_k).unwrap_or(50),
             top_p: self.top_p.or(file.top_p).unwrap_or(1.0),
+            min_p: self.min_p.or(file.min_p).unwrap_or(0.0),
             repetition_penalty: self.repetition_penalty.or(file.repetition_penalty).unwrap_or(1.0),
             eos_token_ids,
             seed: self.seed,
+            ..GenerateOptions::default()
         };
         let mut warnings = Vec::new();
         let path = directory.join("generation_config.json");
@@ -73,6 +78,7 @@ impl Sampling {
             ("--temperature", self.temperature.is_some()),
             ("--top-k", self.top_k.is_some()),
             ("--top-p", self.top_p.is_some()),
+            ("--min-p", self.min_p.is_some()),
         ];
         let given: Vec<&str> = flags.into_iter().filter_map(|(flag, given)| given.then_some(flag)).collect();
         if !options.do_sample && !given.is_empty() {
@@ -89,11 +95,12 @@ impl Sampling {
         };
         let number = |value: Option<f64>| value.map(|value| value.to_string());
         format!(
-            "sampling as `{}` says: do_sample true{}{}{}{}; `--do-sample=false` takes the likeliest token",
+            "sampling as `{}` says: do_sample true{}{}{}{}{}; `--do-sample=false` takes the likeliest token",
             path.display(),
             shown(self.temperature.is_some(), "temperature", number(file.temperature)),
             shown(self.top_k.is_some(), "top_k", file.top_k.map(|k| k.to_string())),
             shown(self.top_p.is_some(), "top_p", number(file.top_p)),
+            shown(self.min_p.is_some(), "min_p", number(file.min_p)),
             shown(self.repetition_penalty.is_some(), "repetition_penalty", number(file.repetition_penalty)),
         )
     }
