@@ -375,6 +375,9 @@ pub struct Trl {
     pub multi_objective_aggregation: Aggregation,
     /// Learn nothing from completions that reached `max_completion_length`. Default: `false`.
     pub mask_truncated_completions: bool,
+    /// Ours. A control: the rewards of a generation are dealt out to its completions at random, so that there is nothing to
+    /// learn from them. What rises all the same does not come from them. Default: `false`.
+    pub shuffle_rewards: bool,
     /// Ours. Completions of a logged step that are written to `completions.jsonl`, with their rewards. Default: `16`.
     pub num_completions_to_log: u32,
 }
@@ -397,6 +400,7 @@ impl Default for Trl {
             scale_rewards: ScaleRewards::Group,
             multi_objective_aggregation: Aggregation::SumThenNormalize,
             mask_truncated_completions: false,
+            shuffle_rewards: false,
             num_completions_to_log: 16,
         }
     }

@@ -40,6 +40,7 @@ pub(super) fn trl(top: &Section<'_>, config: &mut Config) {
     let of_gdpo = (config.rl == Some(Rl::Gdpo)).then_some(Aggregation::NormalizeThenSum);
     fill(&mut trl.multi_objective_aggregation, aggregation.or(of_gdpo));
     fill(&mut trl.mask_truncated_completions, section.read("mask_truncated_completions"));
+    fill(&mut trl.shuffle_rewards, section.read("shuffle_rewards"));
     fill(&mut trl.num_completions_to_log, section.read("num_completions_to_log"));
     for (key, plain) in PLAIN {
         if section.read::<f64>(key).is_some_and(|value| (value - plain).abs() > f64::EPSILON) {
@@ -71,7 +72,8 @@ pub(super) fn derive(config: &mut Config, is_given: &impl Fn(&str) -> bool) {
         trl.reward_weights = vec![1.0; trl.reward_funcs.len()];
     }
     // What is learned is what is evaluated, unless the config says otherwise.
-    if !is_given("eval_reward_funcs") {
+    let evaluates = !config.test_datasets.is_empty() || !config.val_set_size.is_zero();
+    if evaluates && !is_given("eval_reward_funcs") {
         config.eval_reward_funcs.clone_from(&trl.reward_funcs);
     }
     if !is_given("eval_max_new_tokens") {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use plugin_runtime::types::{Preference, Sample, Text};
+use plugin_runtime::types::{Preference, Sample, Segment, Text};
 
 use super::dataset::{BATCH, BadRow, DatasetError, Example, ExcessLength, Origin, Row, Written};
 use super::strategy::PromptStrategy;
@@ -176,10 +176,32 @@ impl Making<'_> {
 
     /// The prompt of a text that has an answer.
     fn prompt(&self, text: &Text, json: String, completion: usize) -> Result<(Example, BTreeSet<String>), Left> {
-        let encoded = self.encode(text)?;
-        if encoded.tokens.trained_tokens() == 0 {
-            return Err(self.untrained(text, encoded.unwritten));
+        let Text::Segments(segments) = text else {
+            let encoded = self.encode(text)?;
+            if encoded.tokens.trained_tokens() == 0 {
+                return Err(self.untrained(text, encoded.unwritten));
+            }
+            return self.with_prompt(encoded, json, completion);
+        };
+        let answer = segments.iter().position(|segment| segment.train).unwrap_or(segments.len());
+        let (prompt, answer) = segments.split_at(answer);
+        if answer.is_empty() {
+            return Err(self.untrained(text, BTreeSet::new()));
         }
+        // Each by itself: a token that begins in the prompt and ends in the answer would tell a part of it.
+        let encode = |segments: &[Segment]| self.encoder.encode_prompt(&Text::Segments(segments.to_vec()));
+        let mut encoded = encode(prompt).map_err(|error| self.left(error))?;
+        let learned: Vec<Segment> = answer.iter().take_while(|segment| segment.train).cloned().collect();
+        let (length, prefix) = (encoded.text.len(), self.encoder.tokenizer.affixes().prefix.len());
+        let answer = match encode(&learned) {
+            Ok(answer) => answer,
+            Err(TokenizeError::Empty) => return Err(self.untrained(text, BTreeSet::new())),
+            Err(error) => return Err(self.left(error)),
+        };
+        encoded.text.push_str(&answer.text);
+        encoded.places.extend(answer.places.iter().skip(prefix).map(|place| place.start + length..place.end + length));
+        encoded.tokens.ids.extend(answer.tokens.ids.iter().skip(prefix));
+        encoded.tokens.trained.resize(encoded.tokens.ids.len(), true);
         self.with_prompt(encoded, json, completion)
     }
 

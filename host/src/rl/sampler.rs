@@ -43,6 +43,8 @@ pub struct Sampling {
     pub temperature: f64,
     /// Nothing is learned of completions that reach that.
     pub masks_truncated: bool,
+    /// Rewards are dealt out at random.
+    pub shuffles_rewards: bool,
     /// The loss is a mean over tokens: those of groups of equal rewards, which have nothing to tell, do not count.
     pub is_token_mean: bool,
     /// Training says of a token exactly what sampling said, as long as no step lies between the two.
@@ -173,7 +175,10 @@ impl<'a> Sampler<'a> {
         let items: Vec<Item> = items.collect::<Result<_, Failure>>()?;
         let step = trainer.optimizer_step() + 1;
         let context = Context { step, total_steps: self.total_steps, seed: self.sampling.seed };
-        let scored = score(&mut self.rewards, &items, group, context)?;
+        let mut scored = score(&mut self.rewards, &items, group, context)?;
+        if self.sampling.shuffles_rewards {
+            scored.iter_mut().for_each(|scored| shuffle(&mut scored.scores, &mut random("shuffled rewards")));
+        }
         let values: Vec<Vec<Option<f64>>> =
             scored.iter().map(|scored| scored.scores.iter().map(|score| score.value).collect()).collect();
         let judged = self.sampling.advantage.judge(&values);

@@ -110,6 +110,7 @@ fn sampling(config: &Config, trl: &Trl) -> Sampling {
         max_completion_length: trl.max_completion_length as usize,
         temperature: trl.temperature,
         masks_truncated: trl.mask_truncated_completions,
+        shuffles_rewards: trl.shuffle_rewards,
         is_token_mean: matches!(trl.loss_type, GrpoLossType::Dapo | GrpoLossType::Cispo),
         // Dropout changes what training says.
         is_exact: config.lora_dropout <= 0.0,

@@ -51,8 +51,6 @@ impl Sampling {
     /// Fills in what no flag says. `directory` is that of the file.
     pub(super) fn settle(&self, file: &GenerationConfig, directory: &Path, eos_token_ids: Vec<u32>) -> Settings {
         let options = GenerateOptions {
-            min_p: 0.0,
-            slots: 64,
             max_new_tokens: self.max_new_tokens.or(file.max_new_tokens).unwrap_or(128),
             do_sample: self.do_sample.or(file.do_sample).unwrap_or(false),
             temperature: self.temperature.or(file.temperature).unwrap_or(1.0),

@@ -1,0 +1,152 @@
+//! Learning from rewards: groups of completions, what they are worth, and a run that goes on in the middle of a generation.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::{CONFIG, Project};
+
+/// The quickstart's rows and model; more lines of `trl`, and more keys.
+fn config(trl: &str, more: &str) -> String {
+    let base = CONFIG.replace("micro_batch_size: 4", "micro_batch_size: 8");
+    format!(
+        "{base}rl: grpo\nlr_scheduler: constant\nwarmup_steps: 0\ntrl:\n  num_generations: 4\n  max_completion_length: 8\n{trl}{more}"
+    )
+}
+
+/// Rewards of which each completion of a tiny model has another one.
+const LENGTH: &str = "  reward_funcs: [{name: length, config: {max: 2, falloff: 8}}]\n";
+
+fn lines(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn model(project: &Project, output: &str) -> Vec<u8> {
+    std::fs::read(project.path(output).join("model.safetensors")).unwrap()
+}
+
+#[test]
+fn completions_are_sampled_judged_and_learned() {
+    let project = Project::new();
+    let more = "test_datasets: [{path: eval.jsonl, type: alpaca}]\nlogging_steps: 1\n";
+    project.write("host.yml", config(&format!("{LENGTH}  num_completions_to_log: 3\n"), more));
+    project.success(&["train", "host.yml", "--set", "max_steps=3"]);
+    let metrics = lines(&project.path("out/metrics.jsonl"));
+    let train: Vec<&Value> = metrics.iter().filter(|line| line["event"] == "train").collect();
+    assert_eq!(train.len(), 3);
+    for line in &train {
+        // The policy that learns is the one that sampled, to the bit.
+        assert_eq!(line["sampling/importance_sampling_ratio/mean"], 1.0, "{line}");
+        for name in ["reward", "reward_std", "frac_reward_zero_std", "rewards/length/mean", "completions/mean_length"] {
+            assert!(line[name].is_number(), "{name}: {line}");
+        }
+    }
+    let eval: Vec<&Value> = metrics.iter().filter(|line| line["event"] == "eval").collect();
+    assert!(eval[0]["rewards/length/mean"].is_number() && eval[0].get("eval_loss").is_none(), "{}", eval[0]);
+    let completions = lines(&project.path("out/completions.jsonl"));
+    assert_eq!(
+        completions.iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    );
+    let first = &completions[0];
+    assert!(first["prompt"].as_str().unwrap().ends_with("### Response:\n"), "{first}");
+    assert!(first["advantage"].is_number() && first["rewards"]["length"]["value"].is_number(), "{first}");
+}
+
+#[test]
+fn a_run_goes_on_in_the_middle_of_a_generation() {
+    let project = Project::new();
+    // Two steps of a generation, each learned from twice: a checkpoint after every step.
+    let trl = format!("{LENGTH}  steps_per_generation: 2\n  num_iterations: 2\n");
+    project.write("host.yml", config(&trl, "save_steps: 1\nlogging_steps: 1\n"));
+    let run = |output: &str, more: &[&str]| {
+        let output = format!("output_dir={output}");
+        project.success(&[&["train", "host.yml", "--set", "max_steps=6", "--set", &output], more].concat())
+    };
+    run("whole", &[]);
+    let steps = lines(&project.path("whole/metrics.jsonl"));
+    let ratio = |step: usize| steps[step]["sampling/importance_sampling_ratio/mean"].as_f64().unwrap();
+    assert!(ratio(0) == 1.0 && ratio(3) != 1.0 && ratio(4) == 1.0, "{steps:?}");
+    for step in [1, 2, 3, 4, 5] {
+        let from = project.path("whole").join(format!("checkpoint-{step}"));
+        assert_eq!(from.join("rollouts.safetensors").exists(), step != 4, "{step}");
+        let output = format!("from-{step}");
+        std::fs::create_dir(project.path(&output)).unwrap();
+        run(&output, &["--resume", from.to_str().unwrap()]);
+        assert!(model(&project, &output) == model(&project, "whole"), "{step}");
+    }
+}
+
+#[test]
+fn threads_and_parts_of_a_step_give_the_same_completions() {
+    let project = Project::new();
+    project.write("host.yml", config(LENGTH, "logging_steps: 1\n"));
+    let completions = |output: &str, threads: &str, more: &[&str]| {
+        let set = format!("output_dir={output}");
+        let mut command =
+            project.command(&[&["train", "host.yml", "--set", "max_steps=2", "--set", &set], more].concat());
+        assert!(command.env("RAYON_NUM_THREADS", threads).output().unwrap().status.success());
+        lines(&project.path(output).join("completions.jsonl"))
+    };
+    let one = completions("one", "1", &[]);
+    assert_eq!(one, completions("two", "2", &[]));
+    assert!(model(&project, "one") == model(&project, "two"));
+    // Gradients are summed in another order then, which moves the last bits alone.
+    let parts = completions("parts", "2", &["--set", "micro_batch_size=4", "--set", "gradient_accumulation_steps=2"]);
+    assert_eq!(one[..8], parts[..8]);
+}
+
+#[test]
+fn a_control_has_nothing_to_learn_from() {
+    let project = Project::new();
+    project.write("host.yml", config(&format!("{LENGTH}  shuffle_rewards: true\n"), "logging_steps: 1\n"));
+    project.success(&["train", "host.yml", "--set", "max_steps=1"]);
+    project.write("host.yml", config(LENGTH, "logging_steps: 1\n"));
+    project.success(&["train", "host.yml", "--set", "max_steps=1", "--set", "output_dir=plain"]);
+    let of = |output: &str| {
+        let all = lines(&project.path(output).join("completions.jsonl"));
+        let mut rewards: Vec<String> = all.iter().map(|line| line["reward"].to_string()).collect();
+        let texts: Vec<String> = all.iter().map(|line| line["completion"].to_string()).collect();
+        let dealt = rewards.clone();
+        rewards.sort();
+        (texts, rewards, dealt)
+    };
+    let (control, run) = (of("out"), of("plain"));
+    assert_eq!((&control.0, &control.1), (&run.0, &run.1), "the same completions and the same rewards");
+    assert_ne!(control.2, run.2, "but not together");
+}
+
+#[test]
+fn a_temperature_is_that_of_sampling_and_of_learning() {
+    let project = Project::new();
+    project.write("host.yml", config(&format!("{LENGTH}  temperature: 0.7\n"), "logging_steps: 1\n"));
+    project.success(&["train", "host.yml", "--set", "max_steps=2"]);
+    let metrics = lines(&project.path("out/metrics.jsonl"));
+    assert!(metrics.iter().all(|line| line["sampling/importance_sampling_ratio/mean"] == 1.0), "{metrics:?}");
+}
+
+#[test]
+fn what_cannot_be_sampled_or_judged_is_said() {
+    let project = Project::new();
+    let told = |trl: &str, more: &str| {
+        project.write("host.yml", config(trl, more));
+        project.failure(&["check", "host.yml"])
+    };
+    insta::assert_snapshot!(told("  num_iterations: 2\n", ""));
+    insta::assert_snapshot!(told("  reward_funcs: [exact-match]\n  reward_weights: [1.0, 0.5]\n", ""));
+    insta::assert_snapshot!(told("  reward_funcs: [exact-match]\n  top_p: 0.9\n  beta: 0.04\n", ""));
+    insta::assert_snapshot!(told("  reward_funcs: [exact-match]\n  delta: 1.1\n", "sample_packing: true\n"));
+    insta::assert_snapshot!(told("  reward_funcs: [exact-match]\n  num_generation: 4\n", ""));
+    project.write("host.yml", config(LENGTH, "").replace("micro_batch_size: 8", "micro_batch_size: 6"));
+    insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
+    project.write("host.yml", config(LENGTH, "").replace("max_completion_length: 8", "max_completion_length: 128"));
+    insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
+    project.write("host.yml", config(LENGTH, "").replace("micro_batch_size: 8", "micro_batch_size: 400"));
+    insta::assert_snapshot!(project.failure(&["train", "host.yml"]));
+    project.write("host.yml", CONFIG.replace("learning_rate", "rl: grpo\nlearning_rate"));
+    insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
+    // Prompts that leave no room for a completion.
+    project.write("host.yml", config(LENGTH, "").replace("sequence_len: 128", "sequence_len: 12"));
+    insta::assert_snapshot!(project.failure(&["train", "host.yml"]));
+}
