@@ -105,8 +105,8 @@ eval_reward_funcs:
 ";
     project.write("host.yml", format!("{CONFIG}{rewards}"));
     let outcome = project.success(&["train", "host.yml", "--json"]);
-    let eval = outcome.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let eval = eval.filter(|event| event["event"] == "eval").next_back().unwrap();
+    let mut events = outcome.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let eval = events.rfind(|event| event["event"] == "eval").unwrap();
     for name in ["format", "json-schema", "length", "repetition"] {
         assert!(eval[format!("rewards/{name}/mean")].is_number(), "{name}: {eval}");
     }
