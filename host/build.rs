@@ -12,7 +12,7 @@ use std::process::{Command, exit};
 
 const TARGET: &str = "wasm32-wasip2";
 /// Bundled plugins.
-const COUNT: usize = 17;
+const COUNT: usize = 18;
 /// The one whose component lies in the repository: its interpreter takes minutes to compile, and seldom changes.
 const READY: (&str, &str) = ("code-tests", "code-tests/component/code-tests.wasm");
 /// Package and file name of each.
@@ -33,6 +33,7 @@ const PLUGINS: [&str; COUNT] = [
     "practice",
     "preference",
     "repetition",
+    "reward-watch",
     "wsd",
 ];
 /// What the outer cargo sets for its own build and must not reach the inner one.

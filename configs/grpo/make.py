@@ -1,25 +1,26 @@
-"""Makes the rows of `configs/grpo.yml`: arithmetic sequences to be gone on with.
+"""Makes the rows of `configs/grpo.yml`: arithmetic sequences, of which the next number is to be written.
 
     python make.py    # the standard library is enough
 
-`sft.jsonl` has a few with their answers, `train.jsonl` those that rewards are for, `eval.jsonl` those that neither has: no
-start and step of it occurs in the others.
+`sft.jsonl` has some with their answers to be learned, `train.jsonl` others for rewards; no start and step of `eval.jsonl` occurs
+in either.
 """
 import json, pathlib, random
 
 HERE = pathlib.Path(__file__).parent
-STARTS, STEPS, SHOWN, ASKED = range(0, 40), range(1, 13), 3, 2
+STARTS, STEPS, SHOWN = range(100), range(1, 10), 3
+EVAL, SFT = 128, 500
 
 
 def row(start, step):
-    terms = [start + index * step for index in range(SHOWN + ASKED)]
-    return dict(prompt=f"{' '.join(map(str, terms[:SHOWN]))} ->", answer=" " + " ".join(map(str, terms[SHOWN:])))
+    terms = [start + index * step for index in range(SHOWN + 1)]
+    return dict(prompt=f"{' '.join(map(str, terms[:SHOWN]))} ->", answer=f" {terms[SHOWN]}")
 
 
 def main():
     rows = [row(start, step) for start in STARTS for step in STEPS]
     random.Random(7).shuffle(rows)
-    for name, part in [("eval", rows[:96]), ("sft", rows[96:192]), ("train", rows[96:])]:
+    for name, part in [("eval", rows[:EVAL]), ("sft", rows[EVAL:EVAL + SFT]), ("train", rows[EVAL + SFT:])]:
         (HERE / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in part))
 
 

@@ -316,7 +316,7 @@ pub struct Config {
     /// Logged steps in a row with such a loss that stop the run. Default: 3.
     pub loss_watchdog_patience: Option<u64>,
     /// Ours. Run-health plugins that watch what is written to `metrics.jsonl` and may stop the run: a name or
-    /// `{name, config}`. Default: none. Example: `[{name: loss-watch, config: {threshold: 5, patience: 10}}]`.
+    /// `{name, config}`. Default: `reward-watch` with `rl: grpo`, else none. Example: `[{name: loss-watch, config: {threshold: 5, patience: 10}}]`.
     pub run_health: Vec<PluginRef>,
     /// Ours. Compatibility-rule plugins beside the bundled `axolotl-compat` and `practice`, which are always on. Name one of
     /// those to change the severity of its rules. Default: none. Example: `[{name: practice, severity: {H11: off}}]`.

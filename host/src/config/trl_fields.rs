@@ -6,10 +6,13 @@ use super::axolotl_keys::TRL;
 use super::plugin_fields::rewards;
 use super::read::{Context, Section, fill};
 use super::schema::{Config, Trl};
-use super::values::{Aggregation, Rl, ScaleRewards};
+use super::values::{Aggregation, PluginRef, Rl, ScaleRewards};
 
 /// Values that leave a distribution as it is: the policy that samples is the one that learns.
 const PLAIN: [(&str, f64); 4] = [("top_p", 1.0), ("top_k", 0.0), ("min_p", 0.0), ("repetition_penalty", 1.0)];
+
+/// The run-health plugin that knows what goes wrong here.
+const REWARD_WATCH: &str = "reward-watch";
 
 /// Reads `trl`. What is not given, and follows from other keys, is zero until [`derive`].
 pub(super) fn trl(top: &Section<'_>, config: &mut Config) {
@@ -75,6 +78,9 @@ pub(super) fn derive(config: &mut Config, is_given: &impl Fn(&str) -> bool) {
     let evaluates = !config.test_datasets.is_empty() || !config.val_set_size.is_zero();
     if evaluates && !is_given("eval_reward_funcs") {
         config.eval_reward_funcs.clone_from(&trl.reward_funcs);
+    }
+    if !is_given("run_health") {
+        config.run_health.push(PluginRef::named(REWARD_WATCH));
     }
     if !is_given("eval_max_new_tokens") {
         config.eval_max_new_tokens = trl.max_completion_length;
