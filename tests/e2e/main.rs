@@ -15,6 +15,7 @@ mod fix;
 mod formats;
 mod generate;
 mod hostile;
+mod judged;
 mod kinds;
 mod library;
 mod model;
