@@ -16,6 +16,7 @@ mod formats;
 mod generate;
 mod grpo;
 mod hostile;
+mod judged;
 mod kinds;
 mod library;
 mod model;

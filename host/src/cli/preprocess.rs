@@ -85,6 +85,9 @@ fn documents<'a>(
 
 fn sample(index: usize, example: &Example, origin: &Origin) -> Value {
     let mut fields = json!({ "index": index, "position": origin.position });
+    if let Some(desirable) = example.desirable {
+        fields["desirable"] = desirable.into();
+    }
     for (name, tokens, written) in documents(example, origin) {
         let document = document(tokens, written);
         match (name, document) {
@@ -121,10 +124,11 @@ fn document(tokens: &TokenSample, written: &Written) -> Value {
 }
 
 fn heading(index: usize, plan: &Plan, example: &Example, origin: &Origin) -> String {
-    let (tokens, learned) = (example.tokens(), example.trained_tokens());
+    let (tokens, learned) = (example.tokens(), plan.method.trained_tokens(example));
     let all = plan.data.train.len();
     let position = &origin.position;
-    format!("sample {} of {all}: {position}; {tokens} tokens, {learned} learned\n", index + 1)
+    let label = example.desirable.map_or("", |desirable| if desirable { "; wanted" } else { "; not wanted" });
+    format!("sample {} of {all}: {position}; {tokens} tokens, {learned} learned{label}\n", index + 1)
 }
 
 /// Tokens that are treated alike, one after the other.

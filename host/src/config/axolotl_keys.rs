@@ -153,8 +153,10 @@ pub(super) const TOP: Table = &[
         Instead("losses of pairs are those of `dpo_loss_type`; delete the line")),
     (&["vllm"],
         NoEffect("completions are sampled by the model that is trained")),
-    (&["ebft", "orpo_*", "kto_*"],
-        Instead("learning from preferences is `rl: dpo`, `ipo`, `simpo` or `cpo` here, and from rewards `grpo`")),
+    (&["desirable_weight"], Called("kto_desirable_weight")),
+    (&["undesirable_weight"], Called("kto_undesirable_weight")),
+    (&["ebft"],
+        Instead("learning from preferences is `rl: dpo`, `ipo`, `simpo`, `cpo`, `orpo` or `kto` here, and from rewards `grpo`")),
 
     // --- several devices ---
     (&["deepspeed", "deepcompile", "fsdp", "fsdp_*", "dp_shard_size", "dp_replicate_size", "ddp", "ddp_*", "tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree", "ring_attn_func", "heads_k_stride", "use_ray", "ray_*"],

@@ -37,9 +37,7 @@ const CHAT_TEMPLATES: [&str; 27] = [
 /// Values that Axolotl takes for a key and we do not, with what to write instead.
 pub(super) fn value_advice(key: &str, word: &str) -> Option<&'static str> {
     match (key, word) {
-        ("rl", "kto" | "orpo" | "ebft") => {
-            Some("write `rl: dpo`, `ipo`, `simpo` or `cpo`, which learn from pairs of answers")
-        }
+        ("rl", "ebft") => Some("write `rl: dpo`, `ipo`, `simpo`, `cpo` or `orpo`, which learn from pairs of answers"),
         ("loss_type", "sapo" | "luspo" | "vespo") => Some("write `dapo`, or leave the line out"),
         ("adapter", "llama-adapter") => Some("write `adapter: lora`"),
         ("optimizer", word) if word.contains("adam") || word.contains("lion") || word.contains("8bit") => {

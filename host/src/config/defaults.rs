@@ -8,8 +8,8 @@ use super::read::Context;
 use super::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
 use super::trl_fields;
 use super::values::{
-    Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, LrScheduler, Optimizer, Patterns, PluginRef, Rl,
-    Scheduler, TargetModules, TrainOnEos,
+    Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, KtoLossType, LrScheduler, Optimizer, Patterns,
+    PluginRef, Rl, Scheduler, TargetModules, TrainOnEos,
 };
 use crate::diagnostic::{Diagnostic, Edit, Severity};
 
@@ -76,6 +76,10 @@ pub(super) fn config() -> Config {
         rpo_alpha: None,
         simpo_gamma: 0.5,
         cpo_alpha: 1.0,
+        orpo_alpha: None,
+        kto_desirable_weight: 1.0,
+        kto_undesirable_weight: 1.0,
+        kto_loss_type: KtoLossType::Kto,
         trl: None,
         micro_batch_size: 1,
         gradient_accumulation_steps: 1,
@@ -200,6 +204,11 @@ fn preferences(config: &mut Config) {
     let Some(rl) = config.rl else { return };
     if matches!(rl, Rl::Grpo | Rl::Gdpo) {
         return;
+    }
+    if rl == Rl::Orpo
+        && let Some(alpha) = config.orpo_alpha.take()
+    {
+        config.rl_beta = Some(alpha);
     }
     config.rl_beta.get_or_insert(0.1);
     if !matches!(rl, Rl::Dpo | Rl::Ipo) {

@@ -39,8 +39,9 @@ pub use self::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpoin
 pub use self::source::{ConfigSource, FILE_LIMIT};
 pub use self::values::{
     Adapter, Aggregation, Amount, AutoBool, Cadence, Choice, DeviceChoice, ExcessLengthStrategy, FilterRef,
-    GrpoLossType, ImportanceSamplingLevel, LrScheduler, OnError, Optimizer, Patterns, PluginGrants, PluginLimits,
-    PluginPin, PluginRef, RewardRef, Rl, RuleRef, RuleSeverity, ScaleRewards, Scheduler, TargetModules, TrainOnEos,
+    GrpoLossType, ImportanceSamplingLevel, KtoLossType, LrScheduler, OnError, Optimizer, Patterns, PluginGrants,
+    PluginLimits, PluginPin, PluginRef, RewardRef, Rl, RuleRef, RuleSeverity, ScaleRewards, Scheduler, TargetModules,
+    TrainOnEos,
 };
 use crate::diagnostic::{Diagnostic, Failure, Severity};
 

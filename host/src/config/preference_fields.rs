@@ -9,14 +9,20 @@ use super::schema::Config;
 use super::values::Rl;
 
 /// Keys that only some methods look at, and those methods.
-const OWN: [(&str, &[Rl]); 6] = [
+const OWN: [(&str, &[Rl]); 10] = [
     ("dpo_loss_type", &[Rl::Dpo, Rl::Ipo]),
     ("dpo_loss_weights", &[Rl::Dpo, Rl::Ipo]),
     ("dpo_label_smoothing", &[Rl::Dpo, Rl::Ipo]),
     ("rpo_alpha", &[Rl::Dpo, Rl::Ipo]),
     ("simpo_gamma", &[Rl::Simpo]),
     ("cpo_alpha", &[Rl::Simpo, Rl::Cpo]),
+    ("orpo_alpha", &[Rl::Orpo]),
+    ("kto_desirable_weight", &[Rl::Kto]),
+    ("kto_undesirable_weight", &[Rl::Kto]),
+    ("kto_loss_type", &[Rl::Kto]),
 ];
+/// Those that are another way to write another key: a loaded config never has them.
+const OTHER_WAYS: [&str; 2] = ["rpo_alpha", "orpo_alpha"];
 
 /// Reads them.
 pub(super) fn preferences(top: &Section<'_>, config: &mut Config) {
@@ -33,6 +39,10 @@ pub(super) fn preferences(top: &Section<'_>, config: &mut Config) {
     config.rpo_alpha = top.checked("rpo_alpha", "0 or more", not_negative);
     fill(&mut config.simpo_gamma, top.checked("simpo_gamma", "0 or more", not_negative));
     fill(&mut config.cpo_alpha, top.checked("cpo_alpha", "0 or more", not_negative));
+    config.orpo_alpha = top.checked("orpo_alpha", "above 0", |n: f64| n > 0.0 && n.is_finite());
+    fill(&mut config.kto_desirable_weight, top.checked("kto_desirable_weight", "0 or more", not_negative));
+    fill(&mut config.kto_undesirable_weight, top.checked("kto_undesirable_weight", "0 or more", not_negative));
+    fill(&mut config.kto_loss_type, top.choice("kto_loss_type"));
 }
 
 fn losses(top: &Section<'_>) -> Option<Vec<String>> {
@@ -63,7 +73,8 @@ pub(super) fn preferences_together(cx: &Context<'_>, config: &Config, is_given: 
         (Ok(default), Ok(now)) => default.get(key) != now.get(key),
         _ => true,
     };
-    for (key, methods) in OWN.into_iter().filter(|(key, _)| is_given(key) && (differs(key) || *key == "rpo_alpha")) {
+    let says = |key: &str| is_given(key) && (OTHER_WAYS.contains(&key) || differs(key));
+    for (key, methods) in OWN.into_iter().filter(|(key, _)| says(key)) {
         if config.rl.is_none_or(|rl| !methods.contains(&rl)) {
             let names: Vec<String> = methods.iter().map(|rl| format!("`rl: {}`", rl.name())).collect();
             let now = config.rl.map_or("this run has no `rl`".to_owned(), |rl| format!("`rl` is `{}`", rl.name()));
@@ -73,15 +84,29 @@ pub(super) fn preferences_together(cx: &Context<'_>, config: &Config, is_given: 
     }
     let Some(rl) = config.rl.filter(|rl| !matches!(rl, Rl::Grpo | Rl::Gdpo)) else {
         if is_given("rl_beta") {
-            let message = "`rl_beta` is for learning from pairs";
+            let message = "`rl_beta` is for learning from preferences";
             cx.report(cx.error("conflict", "rl_beta", message).help("add `rl: dpo`, or delete the line"));
         }
         return;
     };
     if config.train_on_inputs {
         let message = format!("`train_on_inputs` has no meaning with `rl: {}`", rl.name());
-        let why = "answers are compared; their prompt is the same and never learned";
+        let why = match rl {
+            Rl::Orpo => "the prompt of a chosen answer is learned always, that of a rejected one never",
+            Rl::Kto => "answers are judged; their prompt is never learned",
+            _ => "answers are compared; their prompt is the same and never learned",
+        };
         cx.report(cx.error("conflict", "train_on_inputs", message).why(why).help("delete the line"));
+    }
+    if is_given("orpo_alpha") && is_given("rl_beta") {
+        let message = "`orpo_alpha` and `rl_beta` are both set";
+        let why = "they are two names of the weight of the odds ratio";
+        cx.report(cx.error("conflict", "orpo_alpha", message).why(why).help("delete one of them"));
+    }
+    if config.kto_desirable_weight <= 0.0 && config.kto_undesirable_weight <= 0.0 {
+        let message = "`kto_desirable_weight` and `kto_undesirable_weight` are both 0";
+        let why = "nothing would be learned of any answer";
+        cx.report(cx.error("conflict", "kto_undesirable_weight", message).why(why).help("give one of them a weight"));
     }
     let (losses, weights) = (config.dpo_loss_type.len(), config.dpo_loss_weights.len());
     if losses != weights {

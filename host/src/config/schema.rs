@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::preference_types::PREFERENCE;
 use super::values::{
     Adapter, Aggregation, Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, FilterRef, GrpoLossType,
-    ImportanceSamplingLevel, Optimizer, Patterns, PluginPin, PluginRef, QuantType, RewardRef, Rl, RuleRef,
+    ImportanceSamplingLevel, KtoLossType, Optimizer, Patterns, PluginPin, PluginRef, QuantType, RewardRef, Rl, RuleRef,
     ScaleRewards, Scheduler, TargetModules, TrainOnEos,
 };
 
@@ -190,12 +190,12 @@ pub struct Config {
     pub gradient_checkpointing_kwargs: GradientCheckpointingKwargs,
 
     // --- preferences ---
-    /// What is learned instead of supervised texts: from pairs of answers `dpo`, `ipo`, `simpo` or `cpo`; from what the model
-    /// writes and rewards say of it `grpo` or `gdpo`. Default: none.
+    /// What is learned instead of supervised texts: from pairs of answers `dpo`, `ipo`, `simpo`, `cpo` or `orpo`; from answers
+    /// that are wanted or not `kto`; from what the model writes and rewards say of it `grpo` or `gdpo`. Default: none.
     #[schemars(extend("x-fixed" = true))]
     pub rl: Option<Rl>,
     /// How far answers may go from those of the model as it was, above 0; a factor of log-probabilities where there is no
-    /// such reference. Default: `0.1` with `rl`.
+    /// such reference; of `rl: orpo` the weight of the odds ratio. Default: `0.1` with `rl`.
     #[schemars(extend("x-fixed" = true))]
     pub rl_beta: Option<f64>,
     /// `rl: dpo`: losses of TRL's `DPOTrainer`, whose weighted sum is learned: `sigmoid`, `hinge`, `ipo`, `exo_pair`,
@@ -220,6 +220,20 @@ pub struct Config {
     /// `rl: simpo` and `rl: cpo`: weight of cross-entropy of the chosen answers; 0 is SimPO as its paper has it. Default: `1`.
     #[schemars(extend("x-fixed" = true))]
     pub cpo_alpha: f64,
+    /// `rl: orpo`: weight of the odds ratio beside cross-entropy, the paper's lambda; another way to write `rl_beta`, which is
+    /// what a loaded config has. Default: none.
+    pub orpo_alpha: Option<f64>,
+    /// `rl: kto`: weight of answers that are wanted, 0 or more. Where these are few, about as much more as they are fewer.
+    /// Default: `1`.
+    #[schemars(extend("x-fixed" = true))]
+    pub kto_desirable_weight: f64,
+    /// `rl: kto`: weight of answers that are not wanted, 0 or more. Default: `1`.
+    #[schemars(extend("x-fixed" = true))]
+    pub kto_undesirable_weight: f64,
+    /// `rl: kto`: what an answer is held against: with `kto` how far the model is from where it began, estimated in each
+    /// forward pass from prompts with answers to others; with `apo_zero_unpaired` nothing. Default: `kto`.
+    #[schemars(extend("x-fixed" = true))]
+    pub kto_loss_type: KtoLossType,
 
     // --- rewards ---
     /// `rl: grpo`: how completions are sampled, judged and learned. Default: none.

@@ -65,10 +65,24 @@ choice! {
         Simpo = "simpo",
         /// Pairs without a reference, and cross-entropy of the chosen answers (Xu et al. 2024, arXiv 2401.08417). Ours.
         Cpo = "cpo",
+        /// Pairs by the odds of their answers, and cross-entropy of the chosen texts (Hong et al. 2024, arXiv 2403.07691).
+        Orpo = "orpo",
+        /// Answers that are wanted or not, measured from the model as it was (Ethayarajh et al. 2024, arXiv 2402.01306).
+        Kto = "kto",
         /// What the model itself writes, by what rewards say of it (Shao et al. 2024, arXiv 2402.03300).
         Grpo = "grpo",
         /// The same with `trl.multi_objective_aggregation: normalize_then_sum` (Liu et al. 2026, arXiv 2601.05242).
         Gdpo = "gdpo",
+    }
+}
+
+choice! {
+    /// `kto_loss_type`: what an answer is held against.
+    KtoLossType {
+        /// How far the model is from where it began.
+        Kto = "kto",
+        /// Nothing (D'Oosterlinck et al. 2024, arXiv 2408.06266).
+        ApoZeroUnpaired = "apo_zero_unpaired",
     }
 }
 

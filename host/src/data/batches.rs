@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use engine::kernels::Kernels;
-use engine::objective::Pairs;
+use engine::objective::{Pairs, WholePairs};
 use engine::{Batch, Trainer};
 use serde_json::Value;
 
@@ -126,6 +126,22 @@ impl Samples for PairsOf<'_> {
         let batch = assemble(samples.iter().flat_map(|&sample| self.examples[sample].documents()));
         let reference = self.reference.map(|reference| samples.iter().flat_map(|&sample| reference[sample]).collect());
         Pairs { batch, reference: reference.unwrap_or_default() }
+    }
+}
+
+/// Pairs of answers, the chosen texts of which are learned whole.
+#[derive(Debug, Clone, Copy)]
+pub struct WholePairsOf<'a>(pub &'a [Example]);
+
+impl Samples for WholePairsOf<'_> {
+    type Batch = WholePairs;
+
+    fn examples(&self) -> &[Example] {
+        self.0
+    }
+
+    fn batch(&self, samples: &[usize]) -> WholePairs {
+        WholePairs::of_answers(assemble(samples.iter().flat_map(|&sample| self.0[sample].documents())))
     }
 }
 

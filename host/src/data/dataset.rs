@@ -40,6 +40,8 @@ pub struct Example {
     pub tokens: TokenSample,
     /// Of a pair: the rejected answer behind the same prompt.
     pub rejected: Option<TokenSample>,
+    /// Of an answer that is judged by itself: whether it is wanted.
+    pub desirable: Option<bool>,
     /// The row as it came, for rewards.
     pub row_json: Arc<str>,
     /// What it was made of, if the encoder keeps that.

@@ -14,3 +14,4 @@ pub mod strategy;
 pub mod template;
 pub mod tokenize;
 pub mod tokenizer;
+pub mod unpaired;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use plugin_runtime::types::{Preference, Sample, Segment, Text};
+use plugin_runtime::types::{Preference, Sample, Segment, Text, Unpaired};
 
 use super::dataset::{BATCH, BadRow, DatasetError, Example, ExcessLength, Origin, Row, Written};
 use super::strategy::PromptStrategy;
@@ -18,6 +18,8 @@ pub enum Learns {
     Texts,
     /// Pairs of a chosen and a rejected answer to one prompt.
     Pairs,
+    /// Answers that are wanted or not, each by itself.
+    Unpaired,
     /// Prompts; of a text, what comes before the first learned token, and the rest is what a good answer may be.
     Prompts {
         /// Tokens that the model writes at most, which must fit behind a prompt.
@@ -150,12 +152,14 @@ impl Making<'_> {
         let example = match (self.learns, sample) {
             (Learns::Texts, Sample::Supervised(text)) => self.text(text, json),
             (Learns::Pairs, Sample::Preference(pair)) => self.pair(pair, json),
+            (Learns::Unpaired, Sample::Unpaired(answer)) => self.unpaired(answer, json),
             (Learns::Prompts { completion }, Sample::Supervised(text)) => self.prompt(text, json, completion),
             (Learns::Prompts { completion }, Sample::Prompt(text)) => self.open_prompt(text, json, completion),
             (learns, other) => {
                 let wanted = match learns {
                     Learns::Texts => "supervised texts",
                     Learns::Pairs => "preference pairs, as `rl` says",
+                    Learns::Unpaired => "answers that are wanted or not, as `rl` says",
                     Learns::Prompts { .. } => "prompts, as `rl` says",
                 };
                 return Err(format!("the prompt strategy gave {}, but this run learns from {wanted}", kind(other)));
@@ -171,7 +175,7 @@ impl Making<'_> {
     fn text(&self, text: &Text, json: String) -> Result<(Example, BTreeSet<String>), Left> {
         let Document { tokens, written, unwritten } = self.document(text)?;
         let origin = written.map(|written| Box::new(Origin { position: String::new(), written, rejected: None }));
-        Ok((Example { tokens, rejected: None, row_json: json.into(), origin }, unwritten))
+        Ok((Example { tokens, rejected: None, desirable: None, row_json: json.into(), origin }, unwritten))
     }
 
     /// The prompt of a text that has an answer.
@@ -232,7 +236,7 @@ impl Making<'_> {
         }
         let written = self.encoder.keeps_text.then_some(Written { text, places });
         let origin = written.map(|written| Box::new(Origin { position: String::new(), written, rejected: None }));
-        Ok((Example { tokens, rejected: None, row_json: json.into(), origin }, unwritten))
+        Ok((Example { tokens, rejected: None, desirable: None, row_json: json.into(), origin }, unwritten))
     }
 
     fn pair(&self, pair: &Preference, json: String) -> Result<(Example, BTreeSet<String>), Left> {
@@ -257,7 +261,17 @@ impl Making<'_> {
             .map(|written| Box::new(Origin { position: String::new(), written, rejected: rejected.written }));
         let unwritten = chosen.unwritten.into_iter().chain(rejected.unwritten).collect();
         let rejected = Some(rejected.tokens);
-        Ok((Example { tokens: chosen.tokens, rejected, row_json: json.into(), origin }, unwritten))
+        let (tokens, row_json) = (chosen.tokens, json.into());
+        Ok((Example { tokens, rejected, desirable: None, row_json, origin }, unwritten))
+    }
+
+    fn unpaired(&self, answer: &Unpaired, json: String) -> Result<(Example, BTreeSet<String>), Left> {
+        let text = joined(&answer.prompt, &answer.completion).map_err(|error| Left::Bad(error.to_string()))?;
+        let (example, unwritten) = self.text(&text, json)?;
+        if example.tokens.weights.is_some() {
+            return Err(Left::Bad("the answer has loss weights, which answers that are judged do not have".to_owned()));
+        }
+        Ok((Example { desirable: Some(answer.desirable), ..example }, unwritten))
     }
 
     fn encode(&self, text: &Text) -> Result<Encoded, Left> {

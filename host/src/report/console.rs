@@ -31,7 +31,7 @@ impl Console {
                 progress.say(&shown(remark).trimmed());
             }
             (Event::Reference { done, all }, _) => {
-                terminal::say(&Safe::line(&format!("asking the model about {all} pairs as it is: {done} done")));
+                terminal::say(&Safe::line(&format!("asking the model about {all} samples as it is: {done} done")));
             }
             (Event::Remark(remark), None) => terminal::say(&shown(remark)),
             (Event::End, Some(progress)) => progress.finish(),

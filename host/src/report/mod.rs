@@ -59,9 +59,9 @@ pub struct Start {
 pub enum Event<'a> {
     /// The model is loaded; the first step comes next.
     Start(&'a Start),
-    /// Before the start: the model is asked about pairs of answers as it is.
+    /// Before the start: the model is asked about answers as it is.
     Reference {
-        /// Pairs that are done.
+        /// Samples that are done.
         done: u64,
         /// Of so many.
         all: u64,

@@ -15,6 +15,7 @@ use crate::config::{Config, LoadedConfig};
 use crate::data::dataset::Example;
 use crate::data::packing::plan_epoch;
 use crate::data::tokenize::TokenSample;
+use crate::data::unpaired::mismatched;
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, Failure, Severity};
 use crate::memory::{available_memory_bytes, largest_memory_bytes, peak_memory_bytes, resident_memory_bytes};
@@ -153,16 +154,22 @@ impl Memory {
 
 fn workload(config: &Config, plan: &Plan) -> Workload {
     let eval = &plan.data.eval;
-    let eval_batches = eval.chunks(config.eval_batch_size.max(1) as usize).map(shape);
+    let eval_size = config.eval_batch_size.max(1) as usize;
+    let eval_batches = eval.chunks(eval_size).map(|batch| together(batch.iter().map(|example| shape(plan, example))));
     let generated = config.num_generation_samples.map_or(usize::MAX, |count| count as usize).min(eval.len());
     let generates = !config.eval_reward_funcs.is_empty() && generated > 0;
     let eval_batch = eval_batches.reduce(BatchShape::max).filter(|_| plan.method.has_eval_loss());
     let train = match &plan.method {
         Method::Grpo(_, sampling) => largest_rollouts(plan, sampling),
-        _ => largest_batch(plan),
+        _ => largest_batch(plan, &plan.data.train.iter().map(|example| shape(plan, example)).collect::<Vec<_>>()),
     };
     // What the model says before training is asked of the same batches, without gradients.
-    let reference = plan.method.has_reference().then_some(train);
+    let reference = plan.method.asked().map(|_| train);
+    let mismatched = plan.method.is_mismatched().then(|| {
+        let of_eval = mismatched_shapes(plan, eval);
+        let of_eval = of_eval.chunks(eval_size).map(|batch| together(batch.iter().copied()));
+        of_eval.fold(largest_batch(plan, &mismatched_shapes(plan, &plan.data.train)), BatchShape::max)
+    });
     let longest =
         |examples: &[Example]| examples.iter().map(|example| example.tokens.prompt_ids().len()).max().unwrap_or(0);
     let of_eval = generates.then(|| GenerationShape {
@@ -181,17 +188,36 @@ fn workload(config: &Config, plan: &Plan) -> Workload {
     Workload {
         train,
         accumulates: plan.accumulation > 1,
-        eval: eval_batch.into_iter().chain(reference).reduce(BatchShape::max),
+        eval: eval_batch.into_iter().chain(reference).chain(mismatched).reduce(BatchShape::max),
         generation: of_eval.into_iter().chain(of_training).reduce(GenerationShape::max),
     }
 }
 
-fn shape<'a>(examples: impl IntoIterator<Item = &'a Example>) -> BatchShape {
-    let documents = examples.into_iter().flat_map(Example::documents);
-    documents.fold(BatchShape::default(), |sum, tokens| BatchShape {
-        tokens: sum.tokens + tokens.ids.len(),
-        targets: sum.targets + tokens.trained_tokens(),
-        longest: sum.longest.max(tokens.ids.len()),
+/// A sample in a pass of training.
+fn shape(plan: &Plan, example: &Example) -> BatchShape {
+    BatchShape {
+        tokens: example.tokens(),
+        targets: plan.method.trained_tokens(example),
+        longest: example.documents().map(|tokens| tokens.ids.len()).max().unwrap_or(0),
+    }
+}
+
+/// The samples with answers to others.
+fn mismatched_shapes(plan: &Plan, examples: &[Example]) -> Vec<BatchShape> {
+    let one = |sample: usize| {
+        let tokens = mismatched(examples, sample, plan.packing.sequence_len);
+        let length = tokens.ids.len();
+        BatchShape { tokens: length, targets: tokens.trained_tokens(), longest: length }
+    };
+    (0..examples.len()).map(one).collect()
+}
+
+/// Samples in one pass.
+fn together(shapes: impl Iterator<Item = BatchShape>) -> BatchShape {
+    shapes.fold(BatchShape::default(), |sum, one| BatchShape {
+        tokens: sum.tokens + one.tokens,
+        targets: sum.targets + one.targets,
+        longest: sum.longest.max(one.longest),
     })
 }
 
@@ -206,8 +232,8 @@ fn largest_rollouts(plan: &Plan, sampling: &Sampling) -> BatchShape {
     BatchShape { tokens, targets, longest: prompts.first().copied().unwrap_or(0) + completion }
 }
 
-/// The largest micro-batch of the run, in each size.
-fn largest_batch(plan: &Plan) -> BatchShape {
+/// The largest micro-batch of the run, in each size; `shapes` are those of its samples.
+fn largest_batch(plan: &Plan, shapes: &[BatchShape]) -> BatchShape {
     let train = &plan.data.train;
     let lengths: Vec<usize> = train.iter().map(Example::tokens).collect();
     let epochs = plan.total_steps.div_ceil(plan.steps_per_epoch);
@@ -217,7 +243,7 @@ fn largest_batch(plan: &Plan) -> BatchShape {
         let steps = (plan.total_steps - epoch * plan.steps_per_epoch).min(plan.steps_per_epoch) as usize;
         let batches = plan_epoch(&lengths, &plan.packing, epoch);
         for batch in batches.iter().take(steps * plan.accumulation) {
-            largest = largest.max(shape(batch.iter().map(|&sample| &train[sample])));
+            largest = largest.max(together(batch.iter().map(|&sample| shapes[sample])));
         }
     }
     largest

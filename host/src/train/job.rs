@@ -31,9 +31,11 @@ use crate::checkpoint::load::{BASE_DIGEST, Checkpoint};
 use crate::checkpoint::owned::{METRICS_FILE, RESOLVED_FILE};
 use crate::config::json_schema::fixed_keys;
 use crate::config::{LoadedConfig, RewardRef};
-use crate::data::batches::{Batches, PairsOf, Samples, Texts};
+use crate::data::batches::{Batches, KeptFile, PairsOf, Samples, Texts, WholePairsOf};
 use crate::data::cursor::Position;
+use crate::data::dataset::Example;
 use crate::data::template::ChatTemplate;
+use crate::data::unpaired::UnpairedOf;
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, Failure};
 use crate::evidence::{Ending, Record, Setup};
@@ -43,6 +45,9 @@ use crate::report::summary::Summary;
 use crate::report::{Event, Observer, Reporter, Start};
 use crate::rl::reward::NamedReward;
 use crate::rl::sampler::{Sampler, Sampling};
+
+/// Why there is a reference.
+const ASKED: &str = "the method says what it asks";
 
 /// A run whose every decision is made.
 pub struct Job<'a> {
@@ -164,6 +169,7 @@ impl<'a> Job<'a> {
     fn measure_on<K: Kernels>(&self, kernels: K) -> Result<Time, Failure> {
         let (plan, mut trainer, start) = (&self.plan, self.trainer(kernels)?, Position::default());
         let train = &plan.data.train[..];
+        let known = plan.method.asked().map(|asked| measure::reference(plan, asked, &mut trainer)).transpose()?;
         match &plan.method {
             Method::Supervised => {
                 measure::steps(plan, &mut trainer, &CrossEntropy, plan.epochs(Texts(train), start), 0.0)
@@ -172,10 +178,18 @@ impl<'a> Job<'a> {
                 let pairs = PairsOf { examples: train, reference: None, kept: None };
                 measure::steps(plan, &mut trainer, objective, plan.epochs(pairs, start), 0.0)
             }
+            Method::Orpo(objective) => {
+                measure::steps(plan, &mut trainer, objective, plan.epochs(WholePairsOf(train), start), 0.0)
+            }
             Method::Preference(objective) => {
-                let (reference, seconds) = measure::reference(plan, &mut trainer)?;
-                let pairs = PairsOf { examples: train, reference: Some(&reference.train), kept: None };
+                let (reference, seconds) = known.expect(ASKED);
+                let pairs = PairsOf { examples: train, reference: Some(reference.train.as_chunks().0), kept: None };
                 measure::steps(plan, &mut trainer, objective, plan.epochs(pairs, start), seconds)
+            }
+            Method::Kto(objective) => {
+                let (reference, seconds) = known.expect(ASKED);
+                let answers = self.unpaired(train, &reference.train, None);
+                measure::steps(plan, &mut trainer, objective, plan.epochs(answers, start), seconds)
             }
             Method::Grpo(objective, sampling) => {
                 let batches = self.sampler(sampling, start, None)?;
@@ -260,9 +274,9 @@ impl<'a> Job<'a> {
             Failure::from(CheckpointError::Write { path, source })
         })?;
         let mut reference = None;
-        if plan.method.has_reference() {
-            let read = |checkpoint: &Checkpoint| Reference::read(&checkpoint.path, plan);
-            reference = Some(checkpoint.map(read).transpose()?.unwrap_or_else(|| Reference::unknown(plan)));
+        if let Some(asked) = plan.method.asked() {
+            let read = |checkpoint: &Checkpoint| Reference::read(&checkpoint.path, plan, asked);
+            reference = Some(checkpoint.map(read).transpose()?.unwrap_or_else(|| Reference::unknown(plan, asked)));
         }
         // The reference is the model as training begins, also where training goes on.
         let is_known = |reference: &Reference| reference.is_complete(plan);
@@ -295,15 +309,37 @@ impl<'a> Job<'a> {
                 let batches = self.sampler(sampling, position, checkpoint)?;
                 self.learn(&mut run, *objective, batches, Vec::new())
             }
+            Method::Orpo(objective) => {
+                let batches = plan.epochs(WholePairsOf(train), position);
+                self.learn(&mut run, objective.clone(), batches, self.chunks(&WholePairsOf(eval)))
+            }
             Method::Preference(objective) => {
-                let reference = reference.unwrap_or_else(|| Reference::unknown(plan));
+                let reference = reference.expect(ASKED);
                 let kept = reference.file(plan);
                 let pairs = |examples, reference| PairsOf { examples, reference: Some(reference), kept: Some(&kept) };
-                let batches = plan.epochs(pairs(train, &reference.train), position);
-                let eval = self.chunks(&pairs(eval, &reference.eval));
+                let batches = plan.epochs(pairs(train, reference.train.as_chunks().0), position);
+                let eval = self.chunks(&pairs(eval, reference.eval.as_chunks().0));
+                self.learn(&mut run, objective.clone(), batches, eval)
+            }
+            Method::Kto(objective) => {
+                let reference = reference.expect(ASKED);
+                let kept = reference.file(plan);
+                let batches = plan.epochs(self.unpaired(train, &reference.train, Some(&kept)), position);
+                let eval = self.chunks(&self.unpaired(eval, &reference.eval, None));
                 self.learn(&mut run, objective.clone(), batches, eval)
             }
         }
+    }
+
+    /// Answers that are wanted or not, with what the reference says of them.
+    fn unpaired<'s>(
+        &self,
+        examples: &'s [Example],
+        reference: &'s [f64],
+        kept: Option<&'s KeptFile>,
+    ) -> UnpairedOf<'s> {
+        let (sequence_len, is_mismatched) = (self.plan.packing.sequence_len, self.plan.method.is_mismatched());
+        UnpairedOf { examples, sequence_len, reference, is_mismatched, kept }
     }
 
     /// The batches of an evaluation.

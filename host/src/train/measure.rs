@@ -9,7 +9,7 @@ use engine::{Objective, Trainer};
 use super::coverage::Coverage;
 use super::method::Method;
 use super::plan::Plan;
-use super::reference::Reference;
+use super::reference::{Asked, Reference};
 use super::run::check_coverage;
 use super::signal::StopSignal;
 use super::step::{StepOutcome, longest_context, train_step};
@@ -30,13 +30,17 @@ pub struct Time {
 }
 
 /// What the reference of a step or two says, and how long that of the whole run takes, in seconds.
-pub(super) fn reference<K: Kernels>(plan: &Plan, trainer: &mut Trainer<K>) -> Result<(Reference, f64), Failure> {
-    let mut reference = Reference::unknown(plan);
+pub(super) fn reference<K: Kernels>(
+    plan: &Plan,
+    asked: Asked,
+    trainer: &mut Trainer<K>,
+) -> Result<(Reference, f64), Failure> {
+    let mut reference = Reference::unknown(plan, asked);
     // Nothing is evaluated here.
-    reference.eval.fill([0.0; 2]);
+    reference.eval.fill(0.0);
     let began = Instant::now();
     reference.complete(trainer, plan, 2, &StopSignal::default(), &mut |_, _| {})?;
-    let known = reference.train.iter().zip(&plan.data.train).filter(|(pair, _)| !pair[0].is_nan());
+    let known = plan.data.train.iter().enumerate().filter(|(sample, _)| reference.knows(*sample));
     let known: usize = known.map(|(_, example)| example.tokens()).sum();
     let per_token = began.elapsed().as_secs_f64() / known.max(1) as f64;
     let seen = (plan.total_steps as f64 / plan.steps_per_epoch as f64).min(1.0);

@@ -1,8 +1,10 @@
 //! What a run learns, as its config says (`rl`): the objective, the samples that it takes, and whether it needs a reference.
 
-use engine::objective::{Cpo, CpoLoss, Grpo, GrpoLoss, PairLoss, Preference, Ratio};
+use engine::objective::{Cpo, CpoLoss, Grpo, GrpoLoss, Kto, KtoLoss, Orpo, PairLoss, Preference, Ratio};
 
-use crate::config::{Config, GrpoLossType, ImportanceSamplingLevel, Rl, Trl};
+use super::reference::Asked;
+use crate::config::{Config, GrpoLossType, ImportanceSamplingLevel, KtoLossType, Rl, Trl};
+use crate::data::dataset::Example;
 use crate::data::render::Learns;
 use crate::rl::advantage::Advantage;
 use crate::rl::sampler::Sampling;
@@ -19,6 +21,10 @@ pub enum Method {
     Preference(Preference),
     /// To prefer answers, measured from nothing.
     Cpo(Cpo),
+    /// To prefer answers by their odds, and to write the chosen texts.
+    Orpo(Orpo),
+    /// To give answers that are wanted and no others, measured from the model as it was.
+    Kto(Kto),
     /// To write what rewards like.
     Grpo(Grpo, Sampling),
 }
@@ -46,6 +52,16 @@ impl Method {
                 let loss = CpoLoss::Sigmoid;
                 Self::Cpo(Cpo { loss, beta, label_smoothing: 0.0, alpha: config.cpo_alpha })
             }
+            Some(Rl::Orpo) => Self::Orpo(Orpo { beta }),
+            Some(Rl::Kto) => Self::Kto(Kto {
+                loss: match config.kto_loss_type {
+                    KtoLossType::Kto => KtoLoss::Kto,
+                    KtoLossType::ApoZeroUnpaired => KtoLoss::ApoZeroUnpaired,
+                },
+                beta,
+                desirable_weight: config.kto_desirable_weight,
+                undesirable_weight: config.kto_undesirable_weight,
+            }),
             Some(Rl::Grpo | Rl::Gdpo) => {
                 let trl = config.trl.clone().unwrap_or_default();
                 Self::Grpo(grpo(&trl), sampling(config, &trl))
@@ -57,7 +73,8 @@ impl Method {
     pub fn learns(&self) -> Learns {
         match self {
             Self::Supervised => Learns::Texts,
-            Self::Preference(_) | Self::Cpo(_) => Learns::Pairs,
+            Self::Preference(_) | Self::Cpo(_) | Self::Orpo(_) => Learns::Pairs,
+            Self::Kto(_) => Learns::Unpaired,
             Self::Grpo(_, sampling) => Learns::Prompts { completion: sampling.max_completion_length },
         }
     }
@@ -67,9 +84,28 @@ impl Method {
         !matches!(self, Self::Grpo(..))
     }
 
-    /// It asks what the model said before training.
-    pub fn has_reference(&self) -> bool {
-        matches!(self, Self::Preference(_))
+    /// What it asks the model as it was before training.
+    pub fn asked(&self) -> Option<Asked> {
+        match self {
+            Self::Preference(_) => Some(Asked::Pair),
+            Self::Kto(_) if self.is_mismatched() => Some(Asked::AnswerAndMismatched),
+            Self::Kto(_) => Some(Asked::Answer),
+            _ => None,
+        }
+    }
+
+    /// Prompts come with answers to others too.
+    pub fn is_mismatched(&self) -> bool {
+        matches!(self, Self::Kto(Kto { loss: KtoLoss::Kto, .. }))
+    }
+
+    /// Tokens of a sample that are learned.
+    pub fn trained_tokens(&self, example: &Example) -> usize {
+        match (self, &example.rejected) {
+            // The chosen text is learned with its prompt; nothing is before its first token.
+            (Self::Orpo(_), Some(rejected)) => example.tokens.ids.len() - 1 + rejected.trained_tokens(),
+            _ => example.trained_tokens(),
+        }
     }
 }
 

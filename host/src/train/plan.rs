@@ -118,6 +118,11 @@ impl Plan {
         let options = trainer_options(loaded, model)?;
         let method = Method::of(config);
         let data = data(loaded, plugins, model, template, &method, keeps_text)?;
+        if method.is_mismatched()
+            && let Some(alone) = alone(loaded, &data)
+        {
+            return Err(alone.into());
+        }
         let packing = BatchOptions {
             micro_batch_size: config.micro_batch_size as usize,
             sequence_len: config.sequence_len as usize,
@@ -207,8 +212,21 @@ impl Plan {
 
     /// Tokens of the training set that are learned.
     pub fn trained_tokens(&self) -> u64 {
-        self.data.train.iter().map(|example| example.trained_tokens() as u64).sum()
+        self.data.train.iter().map(|example| self.method.trained_tokens(example) as u64).sum()
     }
+}
+
+/// That a set has a single sample, where each needs another one beside it.
+fn alone(loaded: &LoadedConfig, data: &Data) -> Option<Diagnostic> {
+    let is_held_out = !loaded.config.val_set_size.is_zero();
+    let of_eval = if is_held_out { "val_set_size" } else { "test_datasets" };
+    let sets = [(&data.train, "datasets", "train"), (&data.eval, of_eval, "evaluate")];
+    let (_, key, what) = sets.into_iter().find(|(samples, ..)| samples.len() == 1)?;
+    let diagnostic = Diagnostic::error("data::alone", format!("`rl: kto` has a single sample to {what} on"))
+        .at(loaded.source.nearest_place(key))
+        .why("how far the model is from where it began is estimated from prompts with the answers to others")
+        .help("add rows, or write `kto_loss_type: apo_zero_unpaired`, which has no such estimate");
+    Some(diagnostic)
 }
 
 fn too_few_prompts(loaded: &LoadedConfig, needed: usize, found: usize) -> Diagnostic {
@@ -413,7 +431,12 @@ fn split(examples: Vec<Example>, count: usize, seed: u64) -> (Vec<Example>, Vec<
 /// Digest of all tokens and of what of them is learned.
 pub(super) fn digest(examples: &[Example]) -> String {
     let mut hasher = Sha256::new();
-    for tokens in examples.iter().flat_map(Example::documents) {
+    for (example, tokens) in
+        examples.iter().flat_map(|example| example.documents().map(move |tokens| (example, tokens)))
+    {
+        if let Some(desirable) = example.desirable {
+            hasher.update([u8::from(desirable)]);
+        }
         hasher.update((tokens.ids.len() as u64).to_le_bytes());
         for (index, (id, trained)) in tokens.ids.iter().zip(&tokens.trained).enumerate() {
             let weight = tokens.weights.as_ref().map_or(1.0, |weights| weights[index]);
@@ -433,7 +456,13 @@ mod tests {
     fn examples(count: u32) -> Vec<Example> {
         let tokens = |id| TokenSample { ids: vec![id], trained: vec![true], weights: None };
         (0..count)
-            .map(|id| Example { tokens: tokens(id), rejected: None, row_json: "{}".into(), origin: None })
+            .map(|id| Example {
+                tokens: tokens(id),
+                rejected: None,
+                desirable: None,
+                row_json: "{}".into(),
+                origin: None,
+            })
             .collect()
     }
 

@@ -1,12 +1,12 @@
-//! What the model says of answers before it is trained: the reference of preferences. It is found out once, of the samples
+//! What the model says of answers before it is trained: the reference of learning from preferences. It is found out once, of the samples
 //! that the run will see, and kept with the checkpoints; so there is no second model.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use engine::Trainer;
 use engine::kernels::Kernels;
 use engine::objective::document_log_probs;
+use engine::{EngineError, Trainer};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -17,41 +17,90 @@ use crate::data::batches::KeptFile;
 use crate::data::cursor::{Cursor, Position};
 use crate::data::dataset::Example;
 use crate::data::packing::assemble;
+use crate::data::unpaired::mismatched;
 use crate::diagnostic::Failure;
 
 /// The file of a checkpoint that has it.
 pub const REFERENCE_FILE: &str = "reference.safetensors";
-/// Bytes that it may have: those of sixty million pairs.
+/// Bytes that it may have: those of sixty million samples with two numbers each.
 const LIMIT: u64 = 1 << 30;
 /// Its metadata's name for the digest of the evaluation set.
 const EVAL_DIGEST: &str = "eval_sha256";
-/// The columns of TRL's datasets that say the same.
-const COLUMNS: [&str; 2] = ["ref_chosen_logps", "ref_rejected_logps"];
 
-/// For each pair the sums of the log-probabilities of the chosen and of the rejected answer, in nats; NaN where the run has
-/// not asked yet.
+/// What it is asked about a sample: the sum of the log-probabilities of which answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// The chosen and the rejected one.
+    Pair,
+    /// The one that there is.
+    Answer,
+    /// That, and the answer to another prompt.
+    AnswerAndMismatched,
+}
+
+impl Asked {
+    /// The columns of TRL's datasets that say the same.
+    fn columns(self) -> &'static [&'static str] {
+        match self {
+            Self::Pair => &["ref_chosen_logps", "ref_rejected_logps"],
+            Self::Answer => &["ref_logps"],
+            Self::AnswerAndMismatched => &["ref_logps", "ref_KL_logps"],
+        }
+    }
+
+    /// Numbers of a sample.
+    fn width(self) -> usize {
+        self.columns().len()
+    }
+
+    /// What the trainer says of some samples, the numbers of each one after the other. No pass is larger than one of training.
+    fn ask<K: Kernels>(
+        self,
+        trainer: &mut Trainer<K>,
+        examples: &[Example],
+        samples: &[usize],
+        sequence_len: usize,
+    ) -> Result<Vec<f64>, EngineError> {
+        let batch = assemble(samples.iter().flat_map(|&sample| examples[sample].documents()));
+        let own = document_log_probs(trainer, &batch)?;
+        if self != Self::AnswerAndMismatched {
+            return Ok(own);
+        }
+        let others: Vec<_> = samples.iter().map(|&sample| mismatched(examples, sample, sequence_len)).collect();
+        let others = document_log_probs(trainer, &assemble(&others))?;
+        Ok(own.into_iter().zip(others).flat_map(<[f64; 2]>::from).collect())
+    }
+}
+
+/// The numbers of each sample, one sample after the other, in nats; NaN where the run has not asked yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reference {
+    asked: Asked,
     /// Of the training set.
-    pub train: Vec<[f64; 2]>,
+    pub train: Vec<f64>,
     /// Of the evaluation set.
-    pub eval: Vec<[f64; 2]>,
+    pub eval: Vec<f64>,
 }
 
 impl Reference {
     /// Nothing is known yet.
-    pub fn unknown(plan: &Plan) -> Self {
-        let none = |examples: &[Example]| vec![[f64::NAN; 2]; examples.len()];
-        Self { train: none(&plan.data.train), eval: none(&plan.data.eval) }
+    pub fn unknown(plan: &Plan, asked: Asked) -> Self {
+        let none = |examples: &[Example]| vec![f64::NAN; examples.len() * asked.width()];
+        Self { asked, train: none(&plan.data.train), eval: none(&plan.data.eval) }
     }
 
     /// All that the run sees is known.
     pub fn is_complete(&self, plan: &Plan) -> bool {
-        self.needed(plan, plan.total_steps).is_empty() && self.eval.iter().all(|pair| !pair[0].is_nan())
+        self.needed(plan, plan.total_steps).is_empty() && self.eval.iter().all(|number| !number.is_nan())
+    }
+
+    /// It has been asked about this sample of the training set.
+    pub fn knows(&self, sample: usize) -> bool {
+        !self.train[sample * self.asked.width()].is_nan()
     }
 
     /// Asks the trainer, whose weights are those before training, about what the first `steps` steps and an evaluation see.
-    /// `told` hears how many pairs are done, of how many. A signal ends it before its time.
+    /// `told` hears how many samples are done, of how many. A signal ends it before its time.
     ///
     /// # Errors
     /// Whatever the device cannot do.
@@ -64,8 +113,9 @@ impl Reference {
         told: &mut dyn FnMut(u64, u64),
     ) -> Result<(), Failure> {
         let (train, eval) = (&plan.data.train, &plan.data.eval);
+        let (asked, width) = (self.asked, self.asked.width());
         let needed = self.needed(plan, steps);
-        let of_eval: Vec<usize> = (0..eval.len()).filter(|&index| self.eval[index][0].is_nan()).collect();
+        let of_eval: Vec<usize> = (0..eval.len()).filter(|&sample| self.eval[sample * width].is_nan()).collect();
         let of_eval = of_eval.chunks(plan.eval_batch_size).map(<[usize]>::to_vec);
         let sets = [(train, &mut self.train, needed), (eval, &mut self.eval, of_eval.collect())];
         let all: u64 = sets.iter().flat_map(|(.., batches)| batches).map(|batch| batch.len() as u64).sum();
@@ -80,10 +130,9 @@ impl Reference {
                     told(done, all);
                     told_of = done;
                 }
-                let batch = assemble(samples.iter().flat_map(|&sample| examples[sample].documents()));
-                let sums = document_log_probs(trainer, &batch)?;
-                for (&sample, pair) in samples.iter().zip(sums.as_chunks().0) {
-                    values[sample] = *pair;
+                let said = asked.ask(trainer, examples, &samples, plan.packing.sequence_len)?;
+                for (&sample, numbers) in samples.iter().zip(said.chunks(width)) {
+                    values[sample * width..][..width].copy_from_slice(numbers);
                 }
                 done += samples.len() as u64;
             }
@@ -91,11 +140,11 @@ impl Reference {
         Ok(())
     }
 
-    /// Batches of the pairs that are not known and that the first `steps` steps see, as training puts them together.
+    /// Batches of the samples that are not known and that the first `steps` steps see, as training puts them together.
     fn needed(&self, plan: &Plan, steps: u64) -> Vec<Vec<usize>> {
         let lengths = plan.data.train.iter().map(Example::tokens).collect();
         let mut cursor = Cursor::new(lengths, plan.packing.clone(), Position::default());
-        let mut known: Vec<bool> = self.train.iter().map(|pair| !pair[0].is_nan()).collect();
+        let mut known: Vec<bool> = (0..plan.data.train.len()).map(|sample| self.knows(sample)).collect();
         let mut batches = Vec::new();
         // An epoch has every sample.
         for _ in 0..steps.min(plan.steps_per_epoch) {
@@ -112,13 +161,14 @@ impl Reference {
     /// As a file of a checkpoint of `plan`.
     pub fn file(&self, plan: &Plan) -> KeptFile {
         let eval_digest = digest(&plan.data.eval);
-        let column = |pairs: &[[f64; 2]], index: usize| -> Vec<u8> {
-            pairs.iter().flat_map(|pair| pair[index].to_le_bytes()).collect()
+        let width = self.asked.width();
+        let column = |numbers: &[f64], index: usize| -> Vec<u8> {
+            numbers.chunks(width).flat_map(|sample| sample[index].to_le_bytes()).collect()
         };
         let mut columns = BTreeMap::new();
-        for (set, pairs) in [("train", &self.train), ("eval", &self.eval)] {
-            for (index, name) in COLUMNS.into_iter().enumerate() {
-                columns.insert(format!("{set}/{name}"), (pairs.len(), column(pairs, index)));
+        for (set, numbers) in [("train", &self.train), ("eval", &self.eval)] {
+            for (index, name) in self.asked.columns().iter().enumerate() {
+                columns.insert(format!("{set}/{name}"), (numbers.len() / width, column(numbers, index)));
             }
         }
         let views = columns.iter().map(|(name, (length, bytes))| {
@@ -133,31 +183,32 @@ impl Reference {
     ///
     /// # Errors
     /// A file that is not there, or not of this training set.
-    pub fn read(directory: &Path, plan: &Plan) -> Result<Self, CheckpointError> {
+    pub fn read(directory: &Path, plan: &Plan, asked: Asked) -> Result<Self, CheckpointError> {
         let path = directory.join(REFERENCE_FILE);
         let bytes =
             intake::read_inside(&path, LIMIT).map_err(|source| CheckpointError::Read { path: path.clone(), source })?;
         let corrupt = |reason: String| CheckpointError::Corrupt { path: path.clone(), reason };
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| corrupt(error.to_string()))?;
-        let set = |set: &str, length: usize| -> Result<Vec<[f64; 2]>, CheckpointError> {
-            let mut pairs = vec![[f64::NAN; 2]; length];
-            for (index, name) in COLUMNS.into_iter().enumerate() {
+        let width = asked.width();
+        let set = |set: &str, length: usize| -> Result<Vec<f64>, CheckpointError> {
+            let mut numbers = vec![f64::NAN; length * width];
+            for (index, name) in asked.columns().iter().enumerate() {
                 let name = format!("{set}/{name}");
                 let tensor = tensors.tensor(&name).map_err(|error| corrupt(error.to_string()))?;
                 if tensor.dtype() != Dtype::F64 || tensor.shape() != [length] {
                     return Err(corrupt(format!("`{name}` is not {length} numbers of 64 bits")));
                 }
-                for (pair, value) in pairs.iter_mut().zip(tensor.data().as_chunks().0) {
-                    pair[index] = f64::from_le_bytes(*value);
+                for (sample, value) in numbers.chunks_mut(width).zip(tensor.data().as_chunks().0) {
+                    sample[index] = f64::from_le_bytes(*value);
                 }
             }
-            Ok(pairs)
+            Ok(numbers)
         };
         let train = set("train", plan.data.train.len())?;
         let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| corrupt(error.to_string()))?;
         let then = metadata.metadata().as_ref().and_then(|metadata| metadata.get(EVAL_DIGEST));
         let is_same = then.is_some_and(|then| *then == digest(&plan.data.eval));
-        let eval = if is_same { set("eval", plan.data.eval.len())? } else { Self::unknown(plan).eval };
-        Ok(Self { train, eval })
+        let eval = if is_same { set("eval", plan.data.eval.len())? } else { Self::unknown(plan, asked).eval };
+        Ok(Self { asked, train, eval })
     }
 }

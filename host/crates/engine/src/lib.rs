@@ -21,5 +21,7 @@ pub mod workload;
 pub use batch::Batch;
 pub use error::{EngineError, PeftError};
 pub use kernels::{self, DeviceError, IGNORE, rng};
-pub use objective::{Cpo, CpoLoss, CrossEntropy, Objective, PairLoss, Pairs, Preference};
+pub use objective::{
+    Cpo, CpoLoss, CrossEntropy, Kto, KtoLoss, Objective, Orpo, PairLoss, Pairs, Preference, Unpaired, WholePairs,
+};
 pub use trainer::{GradientReport, MemoryUse, StepStats, TrainPass, Trainable, Trainer, TrainerOptions};

@@ -237,7 +237,7 @@ impl Objective for Contrast {
         Some(1.0 / micro_batches.len() as f64)
     }
 
-    fn loss(&self, batch: &Batch, log_probs: &[f32], weights: &mut [f32], _: &mut Metrics) -> f64 {
+    fn loss(&self, batch: &Batch, log_probs: &[f32], _: &[f32], weights: &mut [f32], _: &mut Metrics) -> f64 {
         let first = batch.doc_lens[0] as usize;
         let sum = |values: &[f32]| values.iter().map(|&value| f64::from(value)).sum::<f64>();
         let difference = sum(&log_probs[..first]) - sum(&log_probs[first..]);
@@ -257,8 +257,15 @@ impl Objective for Apart {
         CrossEntropy.scale(micro_batches)
     }
 
-    fn loss(&self, batch: &Batch, log_probs: &[f32], weights: &mut [f32], metrics: &mut Metrics) -> f64 {
-        CrossEntropy.loss(batch, log_probs, weights, metrics)
+    fn loss(
+        &self,
+        batch: &Batch,
+        log_probs: &[f32],
+        beside: &[f32],
+        weights: &mut [f32],
+        metrics: &mut Metrics,
+    ) -> f64 {
+        CrossEntropy.loss(batch, log_probs, beside, weights, metrics)
     }
 }
 

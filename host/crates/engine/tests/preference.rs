@@ -7,8 +7,10 @@ mod trl;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use engine::objective::{Accumulated, accumulate};
-use engine::{Batch, Cpo, CpoLoss, EngineError, IGNORE, Objective, PairLoss, Pairs, Preference, Trainer};
+use engine::objective::{Accumulated, Metrics, accumulate};
+use engine::{
+    Batch, Cpo, CpoLoss, EngineError, IGNORE, Objective, Orpo, PairLoss, Pairs, Preference, Trainer, WholePairs,
+};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use trl::{distance, floats, integers, trainer};
@@ -26,7 +28,7 @@ struct Case {
     beta: f64,
     #[serde(default)]
     label_smoothing: f64,
-    /// `cpo`, or TRL's `DPOTrainer`.
+    /// `cpo`, `orpo`, or TRL's `DPOTrainer`.
     #[serde(default)]
     trainer: Option<String>,
     #[serde(default)]
@@ -38,7 +40,7 @@ struct Case {
 
 impl Case {
     fn cpo(&self) -> Option<Cpo> {
-        self.trainer.as_ref()?;
+        self.trainer.as_ref().filter(|trainer| *trainer == "cpo")?;
         let loss = match self.loss_type[0].as_str() {
             "sigmoid" => CpoLoss::Sigmoid,
             "hinge" => CpoLoss::Hinge,
@@ -50,6 +52,10 @@ impl Case {
     }
 
     fn accumulate(&self, trainer: &mut Trainer, pairs: &[Pairs]) -> Accumulated {
+        if self.trainer.as_deref() == Some("orpo") {
+            let pairs: Vec<_> = pairs.iter().map(|pairs| WholePairs::of_answers(pairs.batch.clone())).collect();
+            return accumulate(trainer, &Orpo { beta: self.beta }, &pairs).unwrap();
+        }
         match self.cpo() {
             Some(cpo) => accumulate(trainer, &cpo, pairs).unwrap(),
             None => accumulate(trainer, &self.objective(), pairs).unwrap(),
@@ -164,7 +170,7 @@ fn derivatives_of_log_probabilities_are_those_of_trl() {
         let (rows, objective) = (Rows::read(tensors), case.objective());
         let log_probs = trainer().log_probs(&rows.pairs.batch).unwrap();
         let mut weights = vec![0.0; log_probs.len()];
-        objective.loss(&rows.pairs, &log_probs, &mut weights, &mut engine::objective::Metrics::default());
+        objective.loss(&rows.pairs, &log_probs, &[], &mut weights, &mut Metrics::default());
         let scale = objective.scale(std::slice::from_ref(&rows.pairs)).unwrap() as f32;
         let slopes = floats(tensors, &format!("{name}/slopes"));
         let expected: Vec<f32> = rows.places.iter().map(|place| place.map_or(0.0, |place| slopes[place])).collect();
@@ -179,7 +185,7 @@ fn pairs_count_the_same_however_they_are_divided() {
     with_fixture(|tensors, name, case| {
         let rows = Rows::read(tensors);
         // TRL's cross-entropy is a mean over the tokens of a batch.
-        if case.loss_type.iter().any(|loss| loss == "sft") || case.cpo_alpha > 0.0 {
+        if case.loss_type.iter().any(|loss| loss == "sft" || loss == "orpo") || case.cpo_alpha > 0.0 {
             return;
         }
         let (mut whole, mut parts) = (trainer(), trainer());
@@ -191,6 +197,18 @@ fn pairs_count_the_same_however_they_are_divided() {
             assert!(off <= 1e-5, "{name}: {weight} is {off:e} off");
         }
     });
+}
+
+#[test]
+fn an_answer_that_is_certain_has_finite_odds() {
+    let batch =
+        Batch { ids: vec![5, 6, 5, 7], targets: vec![6, IGNORE, 7, IGNORE], weights: None, doc_lens: vec![2, 2] };
+    let (orpo, pairs) = (Orpo { beta: 0.1 }, WholePairs::of_answers(batch));
+    for log_probs in [[0.0, 0.0, -1.0, 0.0], [-1.0, 0.0, 0.0, 0.0], [0.0; 4]] {
+        let (mut weights, mut metrics) = ([0.0; 4], Metrics::default());
+        assert!(orpo.loss(&pairs, &log_probs, &[], &mut weights, &mut metrics).is_finite());
+        assert!(weights.iter().all(|weight| weight.is_finite()) && weights[0] > 0.0 && weights[2] < 0.0, "{weights:?}");
+    }
 }
 
 #[test]

@@ -59,14 +59,14 @@ impl Objective for Cpo {
     type Batch = Pairs;
 
     fn validate(&self, pairs: &Pairs) -> Result<(), EngineError> {
-        validate(pairs)
+        validate(&pairs.batch)
     }
 
     fn scale(&self, micro_batches: &[Pairs]) -> Option<f64> {
         scale(micro_batches)
     }
 
-    fn loss(&self, pairs: &Pairs, log_probs: &[f32], weights: &mut [f32], metrics: &mut Metrics) -> f64 {
+    fn loss(&self, pairs: &Pairs, log_probs: &[f32], _: &[f32], weights: &mut [f32], metrics: &mut Metrics) -> f64 {
         let answers = answers(&pairs.batch, log_probs);
         let is_mean = matches!(self.loss, CpoLoss::Ipo | CpoLoss::Simpo { .. });
         let (share, mut loss) = (share(&answers), 0.0);

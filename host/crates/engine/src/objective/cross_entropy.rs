@@ -20,7 +20,7 @@ impl Objective for CrossEntropy {
         true
     }
 
-    fn loss(&self, batch: &Batch, log_probs: &[f32], weights: &mut [f32], _: &mut Metrics) -> f64 {
+    fn loss(&self, batch: &Batch, log_probs: &[f32], _: &[f32], weights: &mut [f32], _: &mut Metrics) -> f64 {
         let mut loss = 0.0;
         for (index, weight) in weights.iter_mut().enumerate().filter(|(index, _)| batch.targets[*index] != IGNORE) {
             *weight = batch.weights.as_ref().map_or(1.0, |weights| weights[index]);

@@ -199,7 +199,14 @@ impl Objective for Grpo {
         }
     }
 
-    fn loss(&self, rollouts: &Rollouts, log_probs: &[f32], weights: &mut [f32], metrics: &mut Metrics) -> f64 {
+    fn loss(
+        &self,
+        rollouts: &Rollouts,
+        log_probs: &[f32],
+        _: &[f32],
+        weights: &mut [f32],
+        metrics: &mut Metrics,
+    ) -> f64 {
         let all: Vec<Vec<usize>> = rollouts.batch.learned().collect();
         let in_batch: usize = all.iter().map(Vec::len).sum();
         let log_ratio = |index: usize| match &rollouts.old {

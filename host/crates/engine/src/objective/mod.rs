@@ -3,6 +3,8 @@
 pub mod cpo;
 mod cross_entropy;
 pub mod grpo;
+pub mod kto;
+pub mod orpo;
 mod pairs;
 pub mod preference;
 
@@ -14,6 +16,8 @@ use crate::{Batch, EngineError, Trainer};
 pub use cpo::{Cpo, CpoLoss};
 pub use cross_entropy::CrossEntropy;
 pub use grpo::{Grpo, GrpoLoss, Ratio, Rollouts};
+pub use kto::{Kto, KtoLoss, Unpaired};
+pub use orpo::{Orpo, WholePairs};
 pub use pairs::Pairs;
 pub use preference::{PairLoss, Preference};
 
@@ -48,10 +52,23 @@ pub trait Objective {
         Ok(())
     }
 
-    /// The loss of a micro-batch, before [`Self::scale`]. `log_probs [tokens]` are those of the targets, in nats. Puts into
-    /// `weights [tokens]`, which are zeros, the negative derivative of the loss with respect to each, and into `metrics` what
-    /// else is to be told of the step.
-    fn loss(&self, batch: &Self::Batch, log_probs: &[f32], weights: &mut [f32], metrics: &mut Metrics) -> f64;
+    /// Documents that the loss of a micro-batch depends on and learns nothing from. What the model says of them is asked before
+    /// the pass of the micro-batch, without gradients and dropout.
+    fn beside<'b>(&self, _batch: &'b Self::Batch) -> Option<&'b Batch> {
+        None
+    }
+
+    /// The loss of a micro-batch, before [`Self::scale`]. `log_probs [tokens]` are those of the targets, in nats, and `beside`
+    /// the same of [`Self::beside`]. Puts into `weights [tokens]`, which are zeros, the negative derivative of the loss with
+    /// respect to each of `log_probs`, and into `metrics` what else is to be told of the step.
+    fn loss(
+        &self,
+        batch: &Self::Batch,
+        log_probs: &[f32],
+        beside: &[f32],
+        weights: &mut [f32],
+        metrics: &mut Metrics,
+    ) -> f64;
 }
 
 /// What an objective tells of a step beside its loss: means, by TRL's names.
@@ -106,14 +123,24 @@ pub fn accumulate<K: Kernels, O: Objective>(
     }
     let (mut loss, mut learns, mut metrics) = (0.0, false, Metrics::default());
     for (index, batch) in micro_batches.iter().enumerate() {
+        let beside = look_beside(trainer, objective, batch)?;
         let pass = trainer.forward(batch.as_ref(), index as u32)?;
         objective.verify(batch, pass.log_probs())?;
         let mut weights = vec![0.0; batch.as_ref().ids.len()];
-        loss += objective.loss(batch, pass.log_probs(), &mut weights, &mut metrics);
+        loss += objective.loss(batch, pass.log_probs(), &beside, &mut weights, &mut metrics);
         learns |= weights.iter().any(|&weight| weight != 0.0);
         pass.backward(&weights, scale)?;
     }
     Ok(Accumulated { loss: loss * scale, scale, learns, metrics })
+}
+
+/// What the model says of the documents beside a micro-batch; nothing where there are none.
+fn look_beside<K: Kernels, O: Objective>(
+    trainer: &mut Trainer<K>,
+    objective: &O,
+    batch: &O::Batch,
+) -> Result<Vec<f32>, EngineError> {
+    objective.beside(batch).map_or_else(|| Ok(Vec::new()), |documents| trainer.log_probs(documents))
 }
 
 /// What an objective says of batches as the weights are, kept apart from training: no gradients, no dropout. None where there
@@ -134,9 +161,10 @@ pub fn evaluate<K: Kernels, O: Objective>(
             loss += trainer.evaluate(batch.as_ref())?;
             continue;
         }
+        let beside = look_beside(trainer, objective, batch)?;
         let log_probs = trainer.log_probs(batch.as_ref())?;
         let mut weights = vec![0.0; log_probs.len()];
-        loss += objective.loss(batch, &log_probs, &mut weights, &mut metrics);
+        loss += objective.loss(batch, &log_probs, &beside, &mut weights, &mut metrics);
     }
     Ok(Some((loss * scale, metrics)))
 }
@@ -147,6 +175,10 @@ pub fn evaluate<K: Kernels, O: Objective>(
 /// As [`Trainer::log_probs`].
 pub fn document_log_probs<K: Kernels>(trainer: &mut Trainer<K>, batch: &Batch) -> Result<Vec<f64>, EngineError> {
     let log_probs = trainer.log_probs(batch)?;
-    let sum = |targets: Vec<usize>| targets.iter().map(|&index| f64::from(log_probs[index])).sum();
-    Ok(batch.learned().map(sum).collect())
+    Ok(batch.learned().map(|targets| sum(&targets, &log_probs)).collect())
+}
+
+/// The sum of the log-probabilities at some positions.
+fn sum(positions: &[usize], log_probs: &[f32]) -> f64 {
+    positions.iter().map(|&index| f64::from(log_probs[index])).sum()
 }

@@ -1,6 +1,6 @@
 //! Documents in pairs, and what losses over them share.
 
-use super::Metrics;
+use super::{Metrics, sum};
 use crate::{Batch, EngineError};
 
 /// Documents in pairs, a chosen answer and then the rejected one, each behind its prompt; the targets are the answers.
@@ -30,12 +30,17 @@ pub(super) fn log_sigmoid(x: f64) -> f64 {
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
     /// Positions of its targets.
-    targets: Vec<usize>,
+    pub(super) targets: Vec<usize>,
     /// The sum of their log-probabilities.
     pub(super) log_prob: f64,
 }
 
 impl Answer {
+    pub(super) fn new(targets: Vec<usize>, log_probs: &[f32]) -> Self {
+        let log_prob = sum(&targets, log_probs);
+        Self { targets, log_prob }
+    }
+
     /// How many targets it has, and 1 where it has none.
     pub(super) fn tokens(&self) -> f64 {
         self.targets.len().max(1) as f64
@@ -51,11 +56,7 @@ impl Answer {
 
 /// The chosen and the rejected answer of each pair.
 pub(super) fn answers(batch: &Batch, log_probs: &[f32]) -> Vec<[Answer; 2]> {
-    let answer = |targets: Vec<usize>| {
-        let log_prob = targets.iter().map(|&index| f64::from(log_probs[index])).sum();
-        Answer { targets, log_prob }
-    };
-    let all: Vec<Answer> = batch.learned().map(answer).collect();
+    let all: Vec<Answer> = batch.learned().map(|targets| Answer::new(targets, log_probs)).collect();
     all.as_chunks().0.to_vec()
 }
 
@@ -67,14 +68,14 @@ pub(super) fn share(answers: &[[Answer; 2]]) -> f64 {
 }
 
 /// One over the pairs of a step: a loss is their mean.
-pub(super) fn scale(micro_batches: &[Pairs]) -> Option<f64> {
-    let pairs: usize = micro_batches.iter().map(|pairs| pairs.batch.doc_lens.len() / 2).sum();
+pub(super) fn scale<B: AsRef<Batch>>(micro_batches: &[B]) -> Option<f64> {
+    let pairs: usize = micro_batches.iter().map(|pairs| pairs.as_ref().doc_lens.len() / 2).sum();
     (pairs > 0).then(|| 1.0 / pairs as f64)
 }
 
 /// That documents come in pairs.
-pub(super) fn validate(pairs: &Pairs) -> Result<(), EngineError> {
-    match pairs.batch.doc_lens.len() {
+pub(super) fn validate(pairs: &Batch) -> Result<(), EngineError> {
+    match pairs.doc_lens.len() {
         count if count % 2 == 0 => Ok(()),
         count => Err(EngineError::Batch { reason: format!("{count} documents are not pairs") }),
     }

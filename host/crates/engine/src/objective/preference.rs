@@ -189,7 +189,7 @@ impl Objective for Preference {
     type Batch = Pairs;
 
     fn validate(&self, pairs: &Pairs) -> Result<(), EngineError> {
-        validate(pairs)?;
+        validate(&pairs.batch)?;
         let (documents, known) = (pairs.batch.doc_lens.len(), pairs.reference.len());
         if documents == known {
             return Ok(());
@@ -201,7 +201,7 @@ impl Objective for Preference {
         scale(micro_batches)
     }
 
-    fn loss(&self, pairs: &Pairs, log_probs: &[f32], weights: &mut [f32], metrics: &mut Metrics) -> f64 {
+    fn loss(&self, pairs: &Pairs, log_probs: &[f32], _: &[f32], weights: &mut [f32], metrics: &mut Metrics) -> f64 {
         let answers = answers(&pairs.batch, log_probs);
         let (share, mut loss) = (share(&answers), 0.0);
         for ([chosen, rejected], reference) in answers.iter().zip(pairs.reference.as_chunks().0) {

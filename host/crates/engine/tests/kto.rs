@@ -1,0 +1,137 @@
+//! Losses of answers that are wanted or not beside TRL's: of each the loss, what is told, and gradients of the weights
+//! (`tests/fixtures/kto/make.py`).
+
+mod fixture;
+mod trl;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use engine::objective::{accumulate, evaluate};
+use engine::{Batch, IGNORE, Kto, KtoLoss, Unpaired};
+use safetensors::SafeTensors;
+use serde::Deserialize;
+use trl::{distance, floats, integers, trainer};
+
+#[derive(Deserialize)]
+struct Cases {
+    cases: BTreeMap<String, Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    loss_type: String,
+    beta: f64,
+    desirable_weight: f64,
+    undesirable_weight: f64,
+    kl_shift: f64,
+    /// Those of the fixture that it is of; all.
+    #[serde(default)]
+    rows: Option<Vec<usize>>,
+    metrics: BTreeMap<String, f64>,
+}
+
+impl Case {
+    fn objective(&self) -> Kto {
+        let loss = match self.loss_type.as_str() {
+            "kto" => KtoLoss::Kto,
+            "apo_zero_unpaired" => KtoLoss::ApoZeroUnpaired,
+            other => panic!("no `{other}`"),
+        };
+        let Self { beta, desirable_weight, undesirable_weight, .. } = *self;
+        Kto { loss, beta, desirable_weight, undesirable_weight }
+    }
+
+    fn answers(&self, tensors: &SafeTensors<'_>) -> Unpaired {
+        let labels = integers(tensors, "labels");
+        let rows = self.rows.clone().unwrap_or_else(|| (0..labels.len()).collect());
+        let reference = |name: &str, shift: f64| -> Vec<f64> {
+            let all = floats(tensors, name);
+            rows.iter().map(|&row| f64::from(all[row]) + shift).collect()
+        };
+        let mut answers = Unpaired {
+            batch: documents(tensors, "", &rows),
+            desirable: rows.iter().map(|&row| labels[row] == 1).collect(),
+            reference: reference("reference", 0.0),
+            ..Unpaired::default()
+        };
+        if self.objective().loss == KtoLoss::Kto {
+            answers.mismatched = documents(tensors, "kl_", &rows);
+            answers.mismatched_reference = reference("kl_reference", self.kl_shift);
+        }
+        answers
+    }
+}
+
+/// Some rows of the fixture; the targets are the answers.
+fn documents(tensors: &SafeTensors<'_>, prefix: &str, rows: &[usize]) -> Batch {
+    let [ids, mask, lens] = ["ids", "mask", "lens"].map(|name| integers(tensors, &format!("{prefix}{name}")));
+    let width = ids.len() / lens.len();
+    let mut batch = Batch::default();
+    for &row in rows {
+        let (first, length) = (row * width, lens[row] as usize);
+        batch.ids.extend(&ids[first..first + length]);
+        batch.targets.extend((first + 1..first + length).map(|at| if mask[at] == 1 { ids[at] } else { IGNORE }));
+        batch.targets.push(IGNORE);
+        batch.doc_lens.push(lens[row]);
+    }
+    batch
+}
+
+fn with_fixture(check: impl Fn(&SafeTensors<'_>, &str, &Case)) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/kto");
+    let bytes = std::fs::read(directory.join("expected.safetensors")).unwrap();
+    let cases: Cases = serde_json::from_slice(&std::fs::read(directory.join("cases.json")).unwrap()).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    for (name, case) in &cases.cases {
+        check(&tensors, name, case);
+    }
+}
+
+#[test]
+fn losses_and_gradients_are_those_of_trl() {
+    with_fixture(|tensors, name, case| {
+        let (mut trainer, answers) = (trainer(), [case.answers(tensors)]);
+        let judged = evaluate(&mut trainer, &case.objective(), &answers).unwrap().unwrap();
+        let found = accumulate(&mut trainer, &case.objective(), &answers).unwrap();
+        assert_eq!((found.loss, &found.metrics), (judged.0, &judged.1), "{name}: an evaluation says the same");
+        let expected = f64::from_le_bytes(tensors.tensor(&format!("{name}/loss")).unwrap().data().as_chunks().0[0]);
+        let mut most = [(found.loss - expected).abs() / expected.abs(), 0.0, 0.0];
+        assert!(most[0] <= 1e-5, "{name}: loss {} {expected}", found.loss);
+        let told: BTreeMap<&str, f64> = found.metrics.means().collect();
+        assert_eq!(told.len(), case.metrics.len(), "{name}");
+        for (metric, expected) in &case.metrics {
+            let off = (told[metric.as_str()] - expected).abs() / expected.abs().max(1.0);
+            assert!(off <= 1e-5, "{name}: {metric} {} {expected}", told[metric.as_str()]);
+            most[1] = off.max(most[1]);
+        }
+        let gradients = tensors.names().into_iter().filter_map(|key| key.strip_prefix(&format!("{name}/grad/")));
+        let mut count = 0;
+        for weight in gradients {
+            let gradient = floats(tensors, &format!("{name}/grad/{weight}"));
+            let off = distance(&trainer.gradient(weight).unwrap(), &gradient);
+            assert!(off <= 2e-5, "{name}: the gradient of {weight} is {off:e} off");
+            most[2] = off.max(most[2]);
+            count += 1;
+        }
+        assert!(count >= 2, "{name}: gradients are compared");
+        println!("{name}: loss {:.1e}, metrics {:.1e}, gradients {:.1e}", most[0], most[1], most[2]);
+    });
+}
+
+#[test]
+fn what_does_not_fit_a_batch_is_named() {
+    with_fixture(|tensors, name, case| {
+        let answers = case.answers(tensors);
+        let refused = |answers: Unpaired, words: &str| {
+            let error = accumulate(&mut trainer(), &case.objective(), &[answers]).unwrap_err();
+            assert!(error.to_string().contains(words), "{name}: {error}");
+        };
+        if name == "kto" {
+            refused(Unpaired { desirable: vec![true], ..answers.clone() }, "5 documents but 1 labels");
+            refused(Unpaired { reference: Vec::new(), ..answers.clone() }, "but 0 numbers of the reference");
+            refused(Unpaired { mismatched: Batch::default(), ..answers.clone() }, "but 0 mismatched documents");
+            refused(Unpaired { mismatched_reference: vec![0.0; 6], ..answers }, "but 6 numbers of the reference for");
+        }
+    });
+}
