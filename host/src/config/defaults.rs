@@ -77,6 +77,7 @@ pub(super) fn config() -> Config {
         simpo_gamma: 0.5,
         cpo_alpha: 1.0,
         trl: None,
+        environment: None,
         micro_batch_size: 1,
         gradient_accumulation_steps: 1,
         batch_size: None,

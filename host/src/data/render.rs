@@ -23,6 +23,8 @@ pub enum Learns {
         /// Tokens that the model writes at most, which must fit behind a prompt.
         completion: usize,
     },
+    /// Rows, about which an environment opens episodes; of a text, what is learned of it is what a good answer may be.
+    Episodes,
 }
 
 /// How samples become tokens.
@@ -152,11 +154,13 @@ impl Making<'_> {
             (Learns::Pairs, Sample::Preference(pair)) => self.pair(pair, json),
             (Learns::Prompts { completion }, Sample::Supervised(text)) => self.prompt(text, json, completion),
             (Learns::Prompts { completion }, Sample::Prompt(text)) => self.open_prompt(text, json, completion),
+            (Learns::Episodes, Sample::Supervised(text)) => self.row(self.encoder.encode(text), json),
+            (Learns::Episodes, Sample::Prompt(text)) => self.row(self.encoder.encode_prompt(text), json),
             (learns, other) => {
                 let wanted = match learns {
                     Learns::Texts => "supervised texts",
                     Learns::Pairs => "preference pairs, as `rl` says",
-                    Learns::Prompts { .. } => "prompts, as `rl` says",
+                    Learns::Prompts { .. } | Learns::Episodes => "prompts, as `rl` says",
                 };
                 return Err(format!("the prompt strategy gave {}, but this run learns from {wanted}", kind(other)));
             }
@@ -181,6 +185,14 @@ impl Making<'_> {
             return Err(self.untrained(text, encoded.unwritten));
         }
         self.with_prompt(encoded, json, completion)
+    }
+
+    /// A row of an environment; its text is nothing but a reference.
+    fn row(&self, encoded: Result<Encoded, TokenizeError>, json: String) -> Result<(Example, BTreeSet<String>), Left> {
+        let Encoded { tokens, text, places, unwritten } = encoded.map_err(|error| self.left(error))?;
+        let written = self.encoder.keeps_text.then_some(Written { text, places });
+        let origin = written.map(|written| Box::new(Origin { position: String::new(), written, rejected: None }));
+        Ok((Example { tokens, rejected: None, row_json: json.into(), origin }, unwritten))
     }
 
     /// A prompt without an answer.

@@ -25,7 +25,7 @@ use crate::data::cursor::Position;
 use crate::data::dataset::{DatasetError, Dropped, Example, ExcessLength, prepare};
 use crate::data::filter::DatasetFilter;
 use crate::data::packing::{BatchOptions, plan_epoch, shuffle};
-use crate::data::render::Making;
+use crate::data::render::{Learns, Making};
 use crate::data::strategy::PromptStrategy;
 use crate::data::template::ChatTemplate;
 use crate::data::tokenize::{Encoder, TextBudget};
@@ -117,6 +117,9 @@ impl Plan {
         let config = &loaded.config;
         let options = trainer_options(loaded, model)?;
         let method = Method::of(config);
+        if template.is_none() && matches!(&method, Method::Grpo(_, sampling) if sampling.episodes.is_some()) {
+            return Err(no_template(loaded).into());
+        }
         let data = data(loaded, plugins, model, template, &method, keeps_text)?;
         let packing = BatchOptions {
             micro_batch_size: config.micro_batch_size as usize,
@@ -209,6 +212,13 @@ impl Plan {
     pub fn trained_tokens(&self) -> u64 {
         self.data.train.iter().map(|example| example.trained_tokens() as u64).sum()
     }
+}
+
+fn no_template(loaded: &LoadedConfig) -> Diagnostic {
+    Diagnostic::error("config::conflict", "`environment` needs a chat template, and the model has none")
+        .at(loaded.source.nearest_place("environment"))
+        .why("the messages of an environment become text through it")
+        .help("set one: `chat_template: chatml`")
 }
 
 fn too_few_prompts(loaded: &LoadedConfig, needed: usize, found: usize) -> Diagnostic {
@@ -332,7 +342,16 @@ fn data(
         }
         (train, eval) = split(train, count, config.seed);
     }
-    let digest = digest(&train);
+    let mut digest = digest(&train);
+    if method.learns() == Learns::Episodes {
+        // An environment sees all columns of a row, and not only what its text is made of.
+        let mut hasher = Sha256::new_with_prefix(digest.as_bytes());
+        for example in &train {
+            hasher.update((example.row_json.len() as u64).to_le_bytes());
+            hasher.update(example.row_json.as_bytes());
+        }
+        digest = hex(&hasher.finalize());
+    }
     Ok(Data { train, eval, rows, too_long, dropped, digest })
 }
 
