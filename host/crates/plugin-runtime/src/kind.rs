@@ -129,6 +129,12 @@ impl Kind {
         self.description().name
     }
 
+    /// The same with an article, in messages: `a reward`, `an environment`.
+    pub fn with_article(self) -> String {
+        let article = if self.name().starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+        format!("{article} {}", self.name())
+    }
+
     /// The config key that names plugins of this kind.
     pub const fn config_key(self) -> &'static str {
         self.description().config_key
