@@ -131,3 +131,18 @@ pub mod health {
         default_bindings_module: "plugin_sdk::bindings::health",
     });
 }
+
+pub mod environment {
+    wit_bindgen::generate!({
+        path: "../wit/v0.1",
+        world: "environment-plugin",
+        with: {
+            "trainer:plugin/types@0.1.0": crate::bindings::shared::trainer::plugin::types,
+            "trainer:plugin/log@0.1.0": crate::bindings::shared::trainer::plugin::log,
+        },
+        additional_derives: [PartialEq],
+        pub_export_macro: true,
+        export_macro_name: "export_environment",
+        default_bindings_module: "plugin_sdk::bindings::environment",
+    });
+}

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::bindings::shared::trainer::plugin::types::{ConfigError, PluginError};
+use crate::bindings::shared::trainer::plugin::types::{ConfigError, PluginError, RowError};
 
 /// Why a plugin cannot start, or why a whole call failed. One bad row is not a reason: that is a row's own error.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +74,15 @@ pub(crate) fn read<T: DeserializeOwned>(json: &str) -> Result<T, Error> {
         let message = without_position(&message);
         let path = if path == "." { unknown_field(&message).unwrap_or_default() } else { path };
         Error::Config { path, message, help: None }
+    })
+}
+
+/// Reads a row, a JSON object; what does not fit is told with its column.
+pub(crate) fn read_row<T: DeserializeOwned>(row: &str) -> Result<T, RowError> {
+    serde_json::from_str(row).map_err(|error| {
+        let message = without_position(&error.to_string());
+        let field = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()).map(str::to_owned);
+        RowError { message, field }
     })
 }
 

@@ -7,6 +7,7 @@ mod config;
 pub mod log;
 mod manifest;
 
+pub mod environment;
 pub mod filter;
 pub mod health;
 pub mod loader;

@@ -81,12 +81,7 @@ impl<T: PromptStrategy> wit::GuestStrategy for Adapter<T> {
 /// # Errors
 /// A row that does not fit the strategy's `Row`, or what its `render` says.
 pub fn render_row<T: PromptStrategy>(strategy: &T, row: &str) -> Result<Option<Sample>, RowError> {
-    let row = serde_json::from_str(row).map_err(|error| {
-        let message = config::without_position(&error.to_string());
-        let field = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()).map(str::to_owned);
-        RowError { message, field }
-    })?;
-    strategy.render(row)
+    strategy.render(config::read_row(row)?)
 }
 
 /// Makes this crate a prompt-strategy plugin:

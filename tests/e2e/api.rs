@@ -20,7 +20,7 @@ fn kinds(api: &str) -> Vec<PathBuf> {
 fn plugins_of_api_0_1_give_the_results_of_then() {
     let project = Project::new();
     let kinds = kinds("v0.1");
-    assert_eq!(kinds.len(), 7);
+    assert_eq!(kinds.len(), 8);
     for kind in &kinds {
         let file = kind.join("plugin.wasm");
         let tested = project.success(&["plugin", "test", file.to_str().unwrap()]).stderr;

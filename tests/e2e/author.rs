@@ -59,6 +59,10 @@ fn every_kind_from_nothing_to_a_run() {
         ("compat-rules", "rules: [{name: 'acme:own', config: {max_checkpoints: 2}}]\n"),
         ("schedule", "lr_scheduler: {name: 'acme:own', config: {drops: 1}}\n"),
         ("run-health", "run_health: [{name: 'acme:own', config: {times: 9}}]\n"),
+        (
+            "environment",
+            "chat_template: chatml\nrl: grpo\ntrl: {num_generations: 2, max_completion_length: 8}\nenvironment: {name: 'acme:own', config: {highest: 20}, max_turns: 2}\n",
+        ),
     ] {
         let project = Project::new();
         let wrote = project.success(&["plugin", "new", "acme:own", "--kind", kind]).stderr;
@@ -77,6 +81,11 @@ fn every_kind_from_nothing_to_a_run() {
                 project.write("train.txt", "Add 1 and 1.|2\n".repeat(8));
                 let ds_type = "train.txt\n    ds_type: {name: 'acme:own', config: {separator: '|'}}";
                 CONFIG.replace("train.jsonl", ds_type)
+            }
+            "environment" => {
+                project.write("train.jsonl", "{\"number\": \"7\"}\n".repeat(8));
+                let text = CONFIG.replace("alpaca", "{name: completion, config: {field: number}}");
+                text.replace("sequence_len: 128", "sequence_len: 512")
             }
             _ => CONFIG.to_owned(),
         };

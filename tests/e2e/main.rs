@@ -9,6 +9,7 @@ mod config;
 mod craft;
 mod data;
 mod device;
+mod environment;
 mod evidence;
 mod export;
 mod fix;

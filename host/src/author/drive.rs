@@ -6,7 +6,7 @@ use plugin_runtime::types::Context;
 use plugin_runtime::{Kind, PluginError, PluginHost, json};
 use serde_json::Value;
 
-/// When the completions of a case are scored.
+/// When the completions of a case are scored, and its episodes played.
 pub const CONTEXT: Context = Context { step: 0, total_steps: 1, seed: 0 };
 /// Rows that one call of a loader gives at most.
 const ALL: usize = 4096;
@@ -24,7 +24,7 @@ pub struct Subject<'a> {
     pub kind: Kind,
     /// Its config, as JSON.
     pub config_json: &'a str,
-    /// When completions are scored; none for kinds that score none.
+    /// When completions are scored and episodes played; none for kinds that do neither.
     pub context: Option<Context>,
 }
 

@@ -103,7 +103,7 @@ impl Trial<'_> {
                         (first + within, Diagnostic::from(error))
                     }
                     Trouble::Input(index, why) => {
-                        let message = format!("this is no input of a {} plugin", self.subject.kind.name());
+                        let message = format!("this is no input of {} plugin", self.subject.kind.with_article());
                         (index, Diagnostic::error("test::input", message).why(why))
                     }
                 };

@@ -1,8 +1,9 @@
 //! What an author's cases are, for each kind of plugin: what is in their input, how they are run and in which ways, and what
 //! is said about them.
 
-use plugin_runtime::types::HealthRun;
-use plugin_runtime::{Kind, PluginError, json};
+use plugin_runtime::json::Episode;
+use plugin_runtime::types::{Context, HealthRun, Turn};
+use plugin_runtime::{Environment, Kind, PluginError, json};
 use serde_json::{Value, json};
 
 use super::drive::{Subject, Trouble};
@@ -84,6 +85,12 @@ impl Cases {
                 invariants: "one verdict a row, the same in any batch size; finite scores",
                 more: &[],
             },
+            Kind::Environment => Self {
+                input: "an episode a line: `{\"row\": {…}, \"completions\": [\"…\"]}`",
+                gives_findings: false,
+                invariants: "one opening a row and one answer a turn, with finite rewards and small states, the same in any batch size and order, on 1, 2 and 5 threads, and when asked again",
+                more: &ALONE,
+            },
             Kind::Schedule => Self {
                 input: "a run a line: `{\"total_steps\": 100, \"warmup_steps\": 10}`",
                 gives_findings: false,
@@ -127,6 +134,12 @@ impl Subject<'_> {
                 let context = self.context.ok_or_else(no_context)?;
                 chunks(&items, batch, |items| Ok(scorer.score(items, &context)?.iter().map(json::score).collect()))
             }
+            Kind::Environment => {
+                let environment = self.plugins.environment(self.name, self.config_json).map_err(at_start)?;
+                let no_context = || Trouble::Input(0, "it is not a JSON object".to_owned());
+                let mut played = Played { environment, context: self.context.ok_or_else(no_context)? };
+                chunks(&read(inputs, json::read_episode)?, batch, |episodes| played.play(episodes))
+            }
             Kind::RowFilter => {
                 let mut filter = self.plugins.filter(self.name, self.config_json).map_err(at_start)?;
                 chunks(&texts(inputs), batch, |rows| Ok(filter.judge(rows)?.iter().map(json::verdict).collect()))
@@ -164,6 +177,75 @@ impl Subject<'_> {
                 })
             }
             Kind::DatasetLoader => Ok(Vec::new()),
+        }
+    }
+}
+
+/// Episodes whose completions are known, answered side by side as those of a run are.
+struct Played {
+    environment: Environment,
+    context: Context,
+}
+
+impl Played {
+    fn play(&mut self, episodes: &[Episode]) -> Result<Vec<Value>, PluginError> {
+        let mut results: Vec<Value> = vec![Value::Null; episodes.len()];
+        // What is still to be answered of each, last turn first, and the state of each.
+        let mut left: Vec<Vec<Turn>> = Vec::new();
+        let mut states: Vec<Vec<u8>> = Vec::new();
+        let (mut rows, mut opened) = (Vec::new(), Vec::new());
+        for (index, episode) in episodes.iter().enumerate() {
+            let (turns, state) = match episode {
+                Episode::Turn(turn) => {
+                    results[index] = json!({ "turns": [] });
+                    (vec![turn.clone()], turn.state.clone())
+                }
+                Episode::Whole { row, turns } => {
+                    rows.push(row.clone());
+                    opened.push(index);
+                    let mut turns: Vec<Turn> =
+                        turns.iter().zip(1..).map(|(turn, number)| Turn { number, ..turn.clone() }).collect();
+                    turns.reverse();
+                    (turns, Vec::new())
+                }
+            };
+            left.push(turns);
+            states.push(state);
+        }
+        let starts = if rows.is_empty() { Vec::new() } else { self.environment.reset(&rows, &self.context)? };
+        for (index, start) in opened.into_iter().zip(starts) {
+            let shown = json::opened(&start);
+            match start {
+                Ok(start) => {
+                    results[index] = json!({ "start": shown, "turns": [] });
+                    states[index] = start.state;
+                }
+                Err(_) => {
+                    results[index] = shown;
+                    left[index].clear();
+                }
+            }
+        }
+        loop {
+            let (mut asked, mut turns) = (Vec::new(), Vec::new());
+            for (index, left) in left.iter_mut().enumerate() {
+                if let Some(turn) = left.pop() {
+                    asked.push(index);
+                    turns.push(Turn { state: std::mem::take(&mut states[index]), ..turn });
+                }
+            }
+            if turns.is_empty() {
+                return Ok(results);
+            }
+            for (index, outcome) in asked.into_iter().zip(self.environment.step(&turns, &self.context)?) {
+                if let Some(Value::Array(shown)) = results[index].get_mut("turns") {
+                    shown.push(json::outcome(&outcome));
+                }
+                if outcome.done {
+                    left[index].clear();
+                }
+                states[index] = outcome.state;
+            }
         }
     }
 }

@@ -55,10 +55,10 @@ impl Scaffold {
                 .filter(|kind| self::languages(**kind).contains(&language))
                 .map(|kind| kind.name())
                 .collect();
-            let message = format!("there is no template for a {} plugin in {}", kind.name(), language.name());
+            let message = format!("there is no template for {} plugin in {}", kind.with_article(), language.name());
             return Err(Diagnostic::error("plugin::language", message)
                 .why(format!("in {} there are templates for {}", language.name(), one_of(kinds)))
-                .help(format!("a {} plugin can be started in {}", kind.name(), one_of(names)))
+                .help(format!("{} plugin can be started in {}", kind.with_article(), one_of(names)))
                 .into());
         }
         let dir = dir.map_or_else(|| PathBuf::from(own), Path::to_owned);

@@ -156,6 +156,7 @@ pub fn uses(loaded: &LoadedConfig) -> Vec<Use> {
     uses.extend(scheduler(loaded));
     uses.extend(rewards(loaded));
     uses.extend(learned_rewards(loaded));
+    uses.extend(environment(loaded));
     let monitor = |(index, plugin)| one(Kind::RunHealth, plugin, loaded.entry_path("run_health", index));
     uses.extend(config.run_health.iter().enumerate().map(monitor));
     for (index, rule) in config.rules.iter().enumerate() {
@@ -193,6 +194,12 @@ pub fn rewards(loaded: &LoadedConfig) -> Vec<Use> {
 pub fn learned_rewards(loaded: &LoadedConfig) -> Vec<Use> {
     let trl = loaded.config.trl.as_ref();
     trl.map_or_else(Vec::new, |trl| rewards_of(loaded, "trl.reward_funcs", &trl.reward_funcs))
+}
+
+/// The environment that the model learns in.
+pub fn environment(loaded: &LoadedConfig) -> Option<Use> {
+    let environment = loaded.config.environment.as_ref()?;
+    Some(one(Kind::Environment, &environment.plugin, "environment".to_owned()))
 }
 
 fn rewards_of(loaded: &LoadedConfig, key: &str, rewards: &[RewardRef]) -> Vec<Use> {
@@ -296,6 +303,7 @@ fn start(loaded: &LoadedConfig, plugins: &PluginHost, used: &Use) -> Result<(), 
         }
         Kind::PromptStrategy => plugins.strategy(name, config_json).map(drop),
         Kind::Reward => plugins.scorer(name, config_json).map(drop),
+        Kind::Environment => plugins.environment(name, config_json).map(drop),
         Kind::RowFilter => plugins.filter(name, config_json).map(drop),
         Kind::Schedule => plugins.curve(name, config_json, likely_run(&loaded.config)).map(drop),
         Kind::RunHealth => {
@@ -433,6 +441,9 @@ rules: [practice]
 lr_scheduler: wsd
 eval_reward_funcs: [exact-match]
 run_health: [loss-watch]
+rl: grpo
+micro_batch_size: 8
+environment: 'acme:shop'
 ";
 
     /// Keys of a dataset that Axolotl has beside `type` go to the strategy where they were written.

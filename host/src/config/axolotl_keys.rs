@@ -127,7 +127,7 @@ pub(super) const TOP: Table = &[
     (&["grokfast_*"],
         Instead("gradients are used as they are; delete the line")),
     (&["nemo_gym_*"],
-        Instead("training against environments is not here")),
+        Instead("environments are plugins: `environment`")),
     (&["gradio_*"],
         Instead("`host generate` talks to a model")),
 

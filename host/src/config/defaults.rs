@@ -81,6 +81,7 @@ pub(super) fn config() -> Config {
         kto_undesirable_weight: 1.0,
         kto_loss_type: KtoLossType::Kto,
         trl: None,
+        environment: None,
         micro_batch_size: 1,
         gradient_accumulation_steps: 1,
         batch_size: None,

@@ -12,7 +12,9 @@ use super::adapter_fields::{quantized_together, trained};
 use super::axolotl_keys::DATASET;
 use super::axolotl_values::ds_type_advice;
 use super::defaults;
-use super::plugin_fields::{filters, plugin_ref, plugin_refs, rewards, rules_and_plugins, scheduler, strategy};
+use super::plugin_fields::{
+    environment, filters, plugin_ref, plugin_refs, rewards, rules_and_plugins, scheduler, strategy,
+};
 use super::positions::join;
 use super::preference_fields::{preferences, preferences_together};
 use super::read::{Context, Section, fill, found, out_of_range, unknown_word};
@@ -83,6 +85,7 @@ pub(super) fn read(cx: &Context<'_>, root: &Map<String, Value>) -> Config {
     chat(&top, &mut config);
     trained(&top, &mut config);
     preferences(&top, &mut config);
+    config.environment = environment(&top);
     trl(&top, &mut config);
     batches(&top, &mut config);
     optimizer(&top, &mut config);

@@ -38,10 +38,10 @@ pub use self::preference_types::{PREFERENCE, preference_names, preference_shape,
 pub use self::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens, Trl};
 pub use self::source::{ConfigSource, FILE_LIMIT};
 pub use self::values::{
-    Adapter, Aggregation, Amount, AutoBool, Cadence, Choice, DeviceChoice, ExcessLengthStrategy, FilterRef,
-    GrpoLossType, ImportanceSamplingLevel, KtoLossType, LrScheduler, OnError, Optimizer, Patterns, PluginGrants,
-    PluginLimits, PluginPin, PluginRef, RewardRef, Rl, RuleRef, RuleSeverity, ScaleRewards, Scheduler, TargetModules,
-    TrainOnEos,
+    Adapter, Aggregation, Amount, AutoBool, Cadence, Choice, DeviceChoice, EnvironmentRef, ExcessLengthStrategy,
+    FilterRef, GrpoLossType, ImportanceSamplingLevel, KtoLossType, LrScheduler, OnError, Optimizer, Patterns,
+    PluginGrants, PluginLimits, PluginPin, PluginRef, RewardRef, Rl, RuleRef, RuleSeverity, ScaleRewards, Scheduler,
+    TargetModules, TrainOnEos,
 };
 use crate::diagnostic::{Diagnostic, Failure, Severity};
 

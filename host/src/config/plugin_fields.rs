@@ -4,11 +4,11 @@ use serde_json::{Map, Value};
 
 use super::axolotl_values;
 use super::preference_types::{preference_shape, preference_strategy};
-use super::read::{Context, Section, found, unknown_word};
+use super::read::{Context, Section, fill, found, unknown_word};
 use super::schema::Config;
 use super::values::{
-    Choice, FilterRef, LrScheduler, OnError, PluginGrants, PluginLimits, PluginPin, PluginRef, RewardRef, RuleRef,
-    RuleSeverity, Scheduler,
+    Choice, EnvironmentRef, FilterRef, LrScheduler, OnError, PluginGrants, PluginLimits, PluginPin, PluginRef,
+    RewardRef, RuleRef, RuleSeverity, Scheduler,
 };
 use crate::diagnostic::{Diagnostic, Severity};
 
@@ -96,6 +96,24 @@ pub(super) fn rewards(section: &Section<'_>, key: &'static str) -> Option<Vec<Re
         section.finish(|_| None);
         Some(RewardRef { plugin: PluginRef { name: name?, config }, on_error })
     })
+}
+
+/// `acme:shop` or `{name: acme:shop, config: {…}, max_turns: 4, weight: 0.5, on_error: zero}`.
+pub(super) fn environment(top: &Section<'_>) -> Option<EnvironmentRef> {
+    const KEY: &str = "environment";
+    let (cx, value) = (top.cx, top.value(KEY)?);
+    if !value.is_object() {
+        return plugin_ref(cx, KEY, value).map(EnvironmentRef::of);
+    }
+    let section = Section::of(cx, KEY, value, &[])?;
+    let name = name_of(&section);
+    let mut environment =
+        EnvironmentRef::of(PluginRef { name: name.clone().unwrap_or_default(), config: config_of(&section) });
+    fill(&mut environment.max_turns, section.checked("max_turns", "1 or more", |n: u32| n > 0));
+    fill(&mut environment.weight, section.checked("weight", "a finite number", f64::is_finite));
+    fill(&mut environment.on_error, section.choice("on_error"));
+    section.finish(|_| None);
+    name.map(|_| environment)
 }
 
 /// `curate` or `{name: curate, config: {…}, min_score: 0.5}`.

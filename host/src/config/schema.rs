@@ -12,9 +12,9 @@ use serde::Serialize;
 
 use super::preference_types::PREFERENCE;
 use super::values::{
-    Adapter, Aggregation, Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, FilterRef, GrpoLossType,
-    ImportanceSamplingLevel, KtoLossType, Optimizer, Patterns, PluginPin, PluginRef, QuantType, RewardRef, Rl, RuleRef,
-    ScaleRewards, Scheduler, TargetModules, TrainOnEos,
+    Adapter, Aggregation, Amount, AutoBool, Cadence, DeviceChoice, EnvironmentRef, ExcessLengthStrategy, FilterRef,
+    GrpoLossType, ImportanceSamplingLevel, KtoLossType, Optimizer, Patterns, PluginPin, PluginRef, QuantType,
+    RewardRef, Rl, RuleRef, ScaleRewards, Scheduler, TargetModules, TrainOnEos,
 };
 
 /// Everything that a run is told.
@@ -239,6 +239,14 @@ pub struct Config {
     /// `rl: grpo`: how completions are sampled, judged and learned. Default: none.
     #[schemars(extend("x-fixed" = true))]
     pub trl: Option<Trl>,
+    /// Ours. `rl: grpo` over several turns: an environment plugin that answers what the model writes and rewards it, a name
+    /// or `{name, config, max_turns, weight, on_error}`. It opens an episode for each row, `trl.max_completion_length` bounds
+    /// each turn and `sequence_len` all of them together; only what the model writes is learned. A turn on which the plugin
+    /// crashes or reaches a limit ends the run (`on_error: fail`, the default), or its episode (`on_error: zero`).
+    /// `max_turns` is 8 and `weight`, beside `trl.reward_funcs`, is 1 by default. Default: none. Example:
+    /// `{name: 'acme:shop', max_turns: 4}`.
+    #[schemars(extend("x-fixed" = true))]
+    pub environment: Option<EnvironmentRef>,
 
     // --- batches and length of the run ---
     /// Rows in one forward pass. Default: `1`.
@@ -354,7 +362,7 @@ impl Config {
 /// `trl`: the names and defaults are those of TRL's `GRPOConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Trl {
-    /// Reward plugins: a name or `{name, config, on_error}`, as in `eval_reward_funcs`. Required. Example:
+    /// Reward plugins: a name or `{name, config, on_error}`, as in `eval_reward_funcs`. Required without `environment`. Example:
     /// `[exact-match, {name: length, config: {max: 80}}]`.
     pub reward_funcs: Vec<RewardRef>,
     /// What each counts. Default: 1 each.
@@ -362,7 +370,7 @@ pub struct Trl {
     /// Completions of a prompt, which are compared with each other; 2 or more. They must divide the completions of a
     /// generation: `micro_batch_size` x `steps_per_generation`. Default: `8`.
     pub num_generations: u32,
-    /// Tokens that a completion has at most. Prompts have at most `sequence_len` less these. Default: `512`, or half of
+    /// Tokens that a completion has at most, or each turn in an `environment`. Prompts have at most `sequence_len` less these. Default: `512`, or half of
     /// `sequence_len` where that is less.
     pub max_completion_length: u32,
     /// Logits are divided by this where completions are sampled and where they are learned. Default: `1`.

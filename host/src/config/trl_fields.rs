@@ -17,8 +17,13 @@ const REWARD_WATCH: &str = "reward-watch";
 /// Reads `trl`. What is not given, and follows from other keys, is zero until [`derive`].
 pub(super) fn trl(top: &Section<'_>, config: &mut Config) {
     let cx = top.cx;
-    let Some(section) = top.value("trl").and_then(|value| Section::of(cx, "trl", value, TRL)) else { return };
     let mut trl = Trl { max_completion_length: 0, steps_per_generation: 0, ..Trl::default() };
+    let Some(value) = top.value("trl") else {
+        // What an environment rewards needs no other reward.
+        config.trl = (is_grpo(config) && config.environment.is_some()).then_some(trl);
+        return;
+    };
+    let Some(section) = Section::of(cx, "trl", value, TRL) else { return };
     fill(&mut trl.reward_funcs, rewards(&section, "reward_funcs"));
     fill(&mut trl.reward_weights, section.read("reward_weights"));
     fill(&mut trl.num_generations, section.checked("num_generations", "2 or more", |n: u32| n > 1));
@@ -62,6 +67,10 @@ pub(super) fn trl(top: &Section<'_>, config: &mut Config) {
     config.trl = Some(trl);
 }
 
+fn is_grpo(config: &Config) -> bool {
+    matches!(config.rl, Some(Rl::Grpo | Rl::Gdpo))
+}
+
 /// Fills in what follows from other keys.
 pub(super) fn derive(config: &mut Config, is_given: &impl Fn(&str) -> bool) {
     let Some(trl) = &mut config.trl else { return };
@@ -89,7 +98,10 @@ pub(super) fn derive(config: &mut Config, is_given: &impl Fn(&str) -> bool) {
 
 /// What does not go together. Defaults are filled in.
 pub(super) fn trl_together(cx: &Context<'_>, config: &Config) {
-    let is_grpo = matches!(config.rl, Some(Rl::Grpo | Rl::Gdpo));
+    let is_grpo = is_grpo(config);
+    if config.environment.is_some() {
+        environment_together(cx, config, is_grpo);
+    }
     let Some(trl) = &config.trl else {
         if is_grpo {
             let message = "`rl: grpo` needs `trl`";
@@ -114,7 +126,9 @@ pub(super) fn trl_together(cx: &Context<'_>, config: &Config) {
         cx.report(cx.error("conflict", "sample_packing", message).why(why).help("delete the line"));
     }
     let (rewards, weights) = (trl.reward_funcs.len(), trl.reward_weights.len());
-    if rewards == 0 {
+    if rewards == 0 && weights == 0 && config.environment.is_some() {
+        // The environment rewards.
+    } else if rewards == 0 {
         cx.missing("trl.reward_funcs", "name what judges completions: `reward_funcs: [exact-match]`");
     } else if rewards != weights {
         let message = format!("`trl.reward_weights` has {weights} entries, and `trl.reward_funcs` {rewards}");
@@ -137,6 +151,24 @@ pub(super) fn trl_together(cx: &Context<'_>, config: &Config) {
     divides(cx, config, trl);
 }
 
+/// What an environment goes with.
+fn environment_together(cx: &Context<'_>, config: &Config, is_grpo: bool) {
+    if !is_grpo {
+        let message = "`environment` is for `rl: grpo`";
+        let help = "write `rl: grpo`, or delete the line";
+        cx.report(cx.error("conflict", "environment", message).help(help));
+        return;
+    }
+    let evaluated =
+        [("test_datasets", !config.test_datasets.is_empty()), ("val_set_size", !config.val_set_size.is_zero())];
+    for (key, _) in evaluated.into_iter().filter(|(_, is_set)| *is_set) {
+        let message = format!("`{key}` with `environment`: there are no evaluations in an environment yet");
+        let why = "an evaluation generates one completion for each prompt, and would tell nothing of episodes";
+        let help = "delete the line; `rewards/<name>/mean` of `metrics.jsonl` shows how training goes";
+        cx.report(cx.error("conflict", key, message).why(why).help(help));
+    }
+}
+
 /// Groups must fill a generation.
 fn divides(cx: &Context<'_>, config: &Config, trl: &Trl) {
     let (micro, steps, group) = (config.micro_batch_size, trl.steps_per_generation, trl.num_generations);
@@ -149,7 +181,8 @@ fn divides(cx: &Context<'_>, config: &Config, trl: &Trl) {
     let why =
         format!("`micro_batch_size` {micro} x `trl.steps_per_generation` {steps} completions are sampled together");
     // The smallest batch from the present one on that whole groups fill.
-    let next = (micro..=micro.saturating_add(group)).find(|micro| (u64::from(*micro) * u64::from(steps)).is_multiple_of(u64::from(group)));
+    let next = (micro..=micro.saturating_add(group))
+        .find(|micro| (u64::from(*micro) * u64::from(steps)).is_multiple_of(u64::from(group)));
     let help = format!("write `micro_batch_size: {}`", next.unwrap_or(group));
     cx.report(cx.error("conflict", "trl.num_generations", message).why(why).help(help));
 }

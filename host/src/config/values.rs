@@ -497,6 +497,69 @@ impl Serialize for RewardRef {
     }
 }
 
+/// An environment plugin (`environment`): `acme:shop` or `{name: acme:shop, config: {…}, max_turns: 4}`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EnvironmentRef {
+    /// The plugin and its config.
+    pub plugin: PluginRef,
+    /// Turns that the model has in an episode, at most. Default: 8.
+    pub max_turns: u32,
+    /// What the sum of an episode's rewards counts beside `trl.reward_funcs`. Default: 1.
+    pub weight: f64,
+    /// When it crashes or reaches a limit on a turn. Default: `fail`.
+    pub on_error: OnError,
+}
+
+impl EnvironmentRef {
+    /// A plugin with the defaults of everything else.
+    pub fn of(plugin: PluginRef) -> Self {
+        Self { plugin, max_turns: 8, weight: 1.0, on_error: OnError::Fail }
+    }
+}
+
+impl JsonSchema for EnvironmentRef {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "EnvironmentRef".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        plugin::<NamedEnvironment>(generator)
+    }
+}
+
+/// An environment plugin with its config.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct NamedEnvironment {
+    /// Bare for a bundled plugin, `namespace:name` for others.
+    name: String,
+    /// The plugin's own config.
+    config: Map<String, Value>,
+    /// Turns that the model has in an episode, at most. Default: 8.
+    max_turns: u32,
+    /// What the sum of an episode's rewards counts beside `trl.reward_funcs`. Default: 1.
+    weight: f64,
+    /// What a turn costs on which it crashes or reaches a limit: the run, or the episode, which ends there with nothing for
+    /// that turn. Default: `fail`.
+    on_error: OnError,
+}
+
+impl Serialize for EnvironmentRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("name", &self.plugin.name)?;
+        if !self.plugin.config.is_empty() {
+            map.serialize_entry("config", &self.plugin.config)?;
+        }
+        map.serialize_entry("max_turns", &self.max_turns)?;
+        map.serialize_entry("weight", &self.weight)?;
+        if self.on_error != OnError::Fail {
+            map.serialize_entry("on_error", &self.on_error)?;
+        }
+        map.end()
+    }
+}
+
 /// A compatibility-rule plugin (`rules[]`): `acme:house-rules` or `{name: axolotl-compat, severity: {D16: off}}`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct RuleRef {

@@ -25,6 +25,8 @@ pub enum Learns {
         /// Tokens that the model writes at most, which must fit behind a prompt.
         completion: usize,
     },
+    /// Rows, about which an environment opens episodes; of a text, what is learned of it is what a good answer may be.
+    Episodes,
 }
 
 /// How samples become tokens.
@@ -155,12 +157,14 @@ impl Making<'_> {
             (Learns::Unpaired, Sample::Unpaired(answer)) => self.unpaired(answer, json),
             (Learns::Prompts { completion }, Sample::Supervised(text)) => self.prompt(text, json, completion),
             (Learns::Prompts { completion }, Sample::Prompt(text)) => self.open_prompt(text, json, completion),
+            (Learns::Episodes, Sample::Supervised(text)) => self.row(self.encoder.encode(text), json),
+            (Learns::Episodes, Sample::Prompt(text)) => self.row(self.encoder.encode_prompt(text), json),
             (learns, other) => {
                 let wanted = match learns {
                     Learns::Texts => "supervised texts",
                     Learns::Pairs => "preference pairs, as `rl` says",
                     Learns::Unpaired => "answers that are wanted or not, as `rl` says",
-                    Learns::Prompts { .. } => "prompts, as `rl` says",
+                    Learns::Prompts { .. } | Learns::Episodes => "prompts, as `rl` says",
                 };
                 return Err(format!("the prompt strategy gave {}, but this run learns from {wanted}", kind(other)));
             }
@@ -207,6 +211,14 @@ impl Making<'_> {
         encoded.tokens.ids.extend(answer.tokens.ids.iter().skip(prefix));
         encoded.tokens.trained.resize(encoded.tokens.ids.len(), true);
         self.with_prompt(encoded, json, completion)
+    }
+
+    /// A row of an environment; its text is nothing but a reference.
+    fn row(&self, encoded: Result<Encoded, TokenizeError>, json: String) -> Result<(Example, BTreeSet<String>), Left> {
+        let Encoded { tokens, text, places, unwritten } = encoded.map_err(|error| self.left(error))?;
+        let written = self.encoder.keeps_text.then_some(Written { text, places });
+        let origin = written.map(|written| Box::new(Origin { position: String::new(), written, rejected: None }));
+        Ok((Example { tokens, rejected: None, desirable: None, row_json: json.into(), origin }, unwritten))
     }
 
     /// A prompt without an answer.

@@ -2,6 +2,7 @@
 //! of its prompt. What comes out are the steps that the training loop makes. It knows data, engine and plugins, not the loop.
 
 pub mod advantage;
+pub mod episode;
 pub mod reward;
 pub mod rollout;
 pub mod sampler;

@@ -127,7 +127,7 @@ impl NamedReward {
     }
 }
 
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
@@ -135,7 +135,7 @@ fn shortened(text: &str) -> String {
 }
 
 /// Whether a call ended because the plugin crashed or used too much, and not because it says so.
-fn is_stopped(error: &PluginError) -> bool {
+pub(super) fn is_stopped(error: &PluginError) -> bool {
     matches!(error.code, "plugin::trap" | "plugin::limit")
 }
 

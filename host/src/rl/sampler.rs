@@ -3,10 +3,11 @@
 //! A generation is `steps_per_generation` micro-batches, which are learned from `num_iterations` times. It is a function of
 //! config, seed, step and weights; where a checkpoint falls into the middle of one, the completions are kept with it.
 
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
 use engine::Trainer;
-use engine::generate::{Completion, GenerateOptions, Request, generate, unobserved};
+use engine::generate::{Completion, GenerateOptions, Request, Written, generate, unobserved};
 use engine::kernels::Kernels;
 use engine::objective::Rollouts;
 use engine::rng::{Philox, stream_of};
@@ -14,6 +15,7 @@ use plugin_runtime::types::{Context, Item, Score};
 use serde_json::{Map, Value, json};
 
 use super::advantage::{Advantage, Judged, moments};
+use super::episode::{Asked, Episode, EpisodeLimits, Episodes, Played};
 use super::reward::{NamedReward, Scored, item};
 use super::rollout::{self, Rollout};
 use crate::checkpoint::CheckpointError;
@@ -55,9 +57,16 @@ pub struct Sampling {
     pub seed: u64,
     /// Completions that are told of a logged step.
     pub logged: usize,
+    /// There is an environment, and episodes are so long at most.
+    pub episodes: Option<EpisodeLimits>,
 }
 
 impl Sampling {
+    /// Tokens that the model writes in one text, at most.
+    pub fn longest(&self) -> usize {
+        self.episodes.map_or(self.max_completion_length, EpisodeLimits::longest)
+    }
+
     /// Prompts of a generation.
     pub fn prompts(&self) -> usize {
         self.micro_batch_size * self.steps_per_generation / self.advantage.group
@@ -95,6 +104,9 @@ pub struct Sampler<'a> {
     tokenizer: &'a Tokenizer,
     generation: GenerateOptions,
     rewards: Vec<NamedReward>,
+    episodes: Option<Episodes<'a>>,
+    /// Of all rewards, that of the environment last.
+    names: Vec<String>,
     total_steps: u64,
     position: Position,
     plan: Vec<Vec<usize>>,
@@ -118,18 +130,23 @@ impl<'a> Sampler<'a> {
         tokenizer: &'a Tokenizer,
         generation: GenerateOptions,
         rewards: Vec<NamedReward>,
+        episodes: Option<Episodes<'a>>,
         total_steps: u64,
         position: Position,
         from: Option<&Path>,
     ) -> Result<Self, CheckpointError> {
         let plan = sampling.plan(prompts.len(), position.epoch);
-        let judges = vec![false; rewards.len()];
+        let own = rewards.iter().map(|reward| reward.name().to_owned());
+        let names: Vec<String> = own.chain(episodes.as_ref().map(|episodes| episodes.name.clone())).collect();
+        let judges = vec![false; names.len()];
         let mut sampler = Self {
             sampling,
             prompts,
             tokenizer,
             generation,
             rewards,
+            episodes,
+            names,
             total_steps,
             position,
             plan,
@@ -163,19 +180,18 @@ impl<'a> Sampler<'a> {
         let random = move |name: &str| Philox::new(seed, stream_of(name) ^ number);
         let options = GenerateOptions { seed: random("rollout").next_u64(), ..self.generation.clone() };
         let (group, prompts) = (self.sampling.advantage.group, self.plan[index].clone());
-        let requests: Vec<Request> = prompts
-            .iter()
-            .map(|&prompt| Request { prompt: self.prompts[prompt].tokens.prompt_ids().to_vec(), completions: group })
-            .collect();
-        let completions = generate(trainer.model(), &requests, &options, &mut unobserved)?;
         let examples: Vec<&Example> =
             prompts.iter().flat_map(|&prompt| std::iter::repeat_n(&self.prompts[prompt], group)).collect();
-        let items =
-            examples.iter().zip(&completions).map(|(example, completion)| item(self.tokenizer, example, completion));
-        let items: Vec<Item> = items.collect::<Result<_, Failure>>()?;
         let step = trainer.optimizer_step() + 1;
         let context = Context { step, total_steps: self.total_steps, seed: self.sampling.seed };
+        let played = self.play(trainer, &prompts, &options, &context, number)?;
+        let completions = match &played {
+            Some(played) => played.episodes.iter().map(Episode::completion).collect(),
+            None => self.complete(trainer, &prompts, &options)?,
+        };
+        let items = self.items(&examples, &completions, played.as_ref())?;
         let mut scored = score(&mut self.rewards, &items, group, context)?;
+        scored.extend(played.as_ref().map(Played::scored));
         if self.sampling.shuffles_rewards {
             scored.iter_mut().for_each(|scored| shuffle(&mut scored.scores, &mut random("shuffled rewards")));
         }
@@ -183,29 +199,90 @@ impl<'a> Sampler<'a> {
             scored.iter().map(|scored| scored.scores.iter().map(|score| score.value).collect()).collect();
         let judged = self.sampling.advantage.judge(&values);
         self.tell(step, &items, &completions, &scored, &judged);
-        let mut rollouts = self.rollouts_of(&examples, completions, &judged);
+        if let Some(played) = &played {
+            played.tell(&mut self.told);
+        }
+        let texts = texts(&examples, &completions, played);
+        let mut rollouts = self.rollouts_of(texts, completions, &judged);
         shuffle(&mut rollouts, &mut random("order of rollouts"));
         self.rollouts = rollouts;
         self.sampled_at = Some(trainer.optimizer_step());
         Ok(())
     }
 
-    fn rollouts_of(&self, examples: &[&Example], completions: Vec<Completion>, judged: &Judged) -> Vec<Rollout> {
+    /// A group of completions of each prompt.
+    fn complete<K: Kernels>(
+        &self,
+        trainer: &Trainer<K>,
+        prompts: &[usize],
+        options: &GenerateOptions,
+    ) -> Result<Vec<Completion>, Failure> {
+        let completions = self.sampling.advantage.group;
+        let request =
+            |&prompt: &usize| Request { prompt: self.prompts[prompt].tokens.prompt_ids().to_vec(), completions };
+        let requests: Vec<Request> = prompts.iter().map(request).collect();
+        Ok(generate(trainer.model(), &requests, options, &mut unobserved)?)
+    }
+
+    /// A group of episodes about each prompt's row, where there is an environment.
+    fn play<K: Kernels>(
+        &mut self,
+        trainer: &Trainer<K>,
+        prompts: &[usize],
+        options: &GenerateOptions,
+        context: &Context,
+        number: u64,
+    ) -> Result<Option<Played>, Failure> {
+        let Some(episodes) = &mut self.episodes else { return Ok(None) };
+        let rows: Vec<String> = prompts.iter().map(|&prompt| self.prompts[prompt].row_json.to_string()).collect();
+        let seed = self.sampling.seed;
+        let mut complete = |asked: &Asked| -> Result<Vec<Completion>, Failure> {
+            let Asked { turn, requests, rooms } = asked;
+            let seed = Philox::new(seed, stream_of(&format!("turn {turn} of an episode")) ^ number).next_u64();
+            let max_new_tokens = rooms.iter().copied().max().unwrap_or(0);
+            let options = GenerateOptions { seed, max_new_tokens, ..options.clone() };
+            let mut bounded = |written: Written<'_>| {
+                let is_full = written.ids.len() >= rooms[written.sequence];
+                if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            Ok(generate(trainer.model(), requests, &options, &mut bounded)?)
+        };
+        episodes.play(&rows, self.sampling.advantage.group, context, &mut complete).map(Some)
+    }
+
+    /// What rewards are told.
+    fn items(
+        &self,
+        examples: &[&Example],
+        completions: &[Completion],
+        played: Option<&Played>,
+    ) -> Result<Vec<Item>, Failure> {
+        if let Some((episodes, played)) = self.episodes.as_ref().zip(played) {
+            return examples
+                .iter()
+                .zip(&played.episodes)
+                .map(|(example, episode)| episodes.item(example, episode))
+                .collect();
+        }
+        let each = examples.iter().zip(completions);
+        each.map(|(example, completion)| item(self.tokenizer, example, completion)).collect()
+    }
+
+    fn rollouts_of(&self, texts: Vec<Learned>, completions: Vec<Completion>, judged: &Judged) -> Vec<Rollout> {
         let group = self.sampling.advantage.group;
         let is_equal: Vec<bool> =
             judged.advantages.chunks(group).map(|group| group.iter().all(|advantage| *advantage == 0.0)).collect();
-        let rollout = |(index, (example, completion)): (usize, (&&Example, Completion))| {
-            let prompt = example.tokens.prompt_ids();
+        let rollout = |(index, (text, completion)): (usize, (Learned, Completion))| {
             let is_masked = self.sampling.masks_truncated && !completion.finished();
             Rollout {
-                ids: prompt.iter().chain(&completion.ids).chain(&completion.end).copied().collect(),
-                prompt: prompt.len(),
+                ids: text.0,
+                written: text.1,
                 log_probs: completion.log_probs,
                 advantage: judged.advantages[index],
                 is_silent: is_masked || (self.sampling.is_token_mean && is_equal[index / group]),
             }
         };
-        examples.iter().zip(completions).enumerate().map(rollout).collect()
+        texts.into_iter().zip(completions).enumerate().map(rollout).collect()
     }
 
     /// What is to be told of a generation, by TRL's names.
@@ -234,13 +311,13 @@ impl<'a> Sampler<'a> {
         }
         let cut = completions.iter().filter(|completion| !completion.finished()).count();
         metric("completions/clipped_ratio", cut as f64 / completions.len().max(1) as f64);
-        for (reward, scored) in self.rewards.iter().zip(scored) {
+        for (name, scored) in self.names.iter().zip(scored) {
             let values: Vec<Option<f64>> = scored.scores.iter().map(|score| score.value).collect();
             let (mean, deviation) = moments(&values);
-            metric(&format!("rewards/{}/mean", reward.name()), mean);
-            metric(&format!("rewards/{}/std", reward.name()), deviation);
+            metric(&format!("rewards/{name}/mean"), mean);
+            metric(&format!("rewards/{name}/std"), deviation);
             if let Some(errors) = scored.errors {
-                metric(&format!("rewards/{}/errors", reward.name()), errors as f64);
+                metric(&format!("rewards/{name}/errors"), errors as f64);
             }
         }
         let (mean, deviation) = moments(&judged.rewards);
@@ -252,14 +329,14 @@ impl<'a> Sampler<'a> {
             if !self.judges[index] {
                 // Told once: whether it ever judges is not known before the end.
                 self.judges[index] = true;
-                told.remarks.push(abstains(self.rewards[index].name(), items.len(), &scored.scores));
+                told.remarks.push(abstains(&self.names[index], items.len(), &scored.scores));
             }
         }
         for (index, item) in items.iter().take(self.sampling.logged).enumerate() {
             let mut rewards = Map::new();
-            for (reward, scored) in self.rewards.iter().zip(scored) {
+            for (name, scored) in self.names.iter().zip(scored) {
                 let Score { value, note } = &scored.scores[index];
-                rewards.insert(reward.name().to_owned(), json!({ "value": value, "note": note }));
+                rewards.insert(name.clone(), json!({ "value": value, "note": note }));
             }
             told.lines.push(json!({
                 "step": step,
@@ -272,6 +349,22 @@ impl<'a> Sampler<'a> {
             }));
         }
     }
+}
+
+/// A text, and what of it the model wrote.
+type Learned = (Vec<u32>, Vec<Range<usize>>);
+
+fn texts(examples: &[&Example], completions: &[Completion], played: Option<Played>) -> Vec<Learned> {
+    if let Some(played) = played {
+        return played.episodes.into_iter().map(|episode| (episode.ids, episode.written)).collect();
+    }
+    let text = |(example, completion): (&&Example, &Completion)| {
+        let prompt = example.tokens.prompt_ids();
+        let ids: Vec<u32> = prompt.iter().chain(&completion.ids).chain(&completion.end).copied().collect();
+        let written = std::iter::once(prompt.len()..ids.len()).collect();
+        (ids, written)
+    };
+    examples.iter().zip(completions).map(text).collect()
 }
 
 /// A reward that judges nothing is no reward.

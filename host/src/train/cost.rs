@@ -180,7 +180,7 @@ fn workload(config: &Config, plan: &Plan) -> Workload {
     let of_training = match &plan.method {
         Method::Grpo(_, sampling) => Some(GenerationShape {
             prompts: sampling.micro_batch_size * sampling.steps_per_generation,
-            longest: longest(&plan.data.train),
+            longest: sampling.episodes.map_or_else(|| longest(&plan.data.train), |limits| limits.sequence_len),
             max_new_tokens: sampling.max_completion_length,
         }),
         _ => None,
@@ -223,6 +223,11 @@ fn together(shapes: impl Iterator<Item = BatchShape>) -> BatchShape {
 
 /// The largest micro-batch of completions that there could be: of the longest prompts, each completion as long as it may be.
 fn largest_rollouts(plan: &Plan, sampling: &Sampling) -> BatchShape {
+    if let Some(limits) = sampling.episodes {
+        let longest = limits.sequence_len;
+        let texts = sampling.micro_batch_size;
+        return BatchShape { tokens: texts * longest, targets: texts * sampling.longest(), longest };
+    }
     let mut prompts: Vec<usize> = plan.data.train.iter().map(|example| example.tokens.prompt_ids().len()).collect();
     prompts.sort_unstable_by_key(|length| std::cmp::Reverse(*length));
     let (group, completion) = (sampling.advantage.group, sampling.max_completion_length);

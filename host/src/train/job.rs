@@ -35,6 +35,7 @@ use crate::data::batches::{Batches, KeptFile, PairsOf, Samples, Texts, WholePair
 use crate::data::cursor::Position;
 use crate::data::dataset::Example;
 use crate::data::template::ChatTemplate;
+use crate::data::tokenize::{Encoder, TextBudget};
 use crate::data::unpaired::UnpairedOf;
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, Failure};
@@ -43,6 +44,7 @@ use crate::memory::peak_memory_bytes;
 use crate::report::metrics::{self, PluginCost};
 use crate::report::summary::Summary;
 use crate::report::{Event, Observer, Reporter, Start};
+use crate::rl::episode::Episodes;
 use crate::rl::reward::NamedReward;
 use crate::rl::sampler::{Sampler, Sampling};
 
@@ -365,8 +367,30 @@ impl<'a> Job<'a> {
         let from = checkpoint.map(|checkpoint| checkpoint.path.as_path());
         // A matrix unit sums large products, such as those of training, in an order of its own.
         let is_exact = sampling.is_exact && self.device == Device::Cpu && !instructions().contains(&"AMX");
+        let episodes = self.episodes(sampling)?;
         let (sampling, steps) = (Sampling { is_exact, ..sampling.clone() }, self.plan.total_steps);
-        Ok(Sampler::new(sampling, prompts, tokenizer, generation, rewards, steps, position, from)?)
+        Ok(Sampler::new(sampling, prompts, tokenizer, generation, rewards, episodes, steps, position, from)?)
+    }
+
+    /// The environment of the config, started.
+    fn episodes(&self, sampling: &Sampling) -> Result<Option<Episodes<'_>>, Failure> {
+        let config = &self.loaded.config;
+        let used = plugins::environment(self.loaded).zip(config.environment.as_ref()).zip(sampling.episodes);
+        let Some(((used, reference), limits)) = used else { return Ok(None) };
+        let environment = self
+            .plugins
+            .environment(&used.name, &used.config_json)
+            .map_err(|error| plugins::locate(self.loaded, &used, error))?;
+        let encoder = Encoder {
+            tokenizer: &self.model.tokenizer,
+            template: self.template.as_ref(),
+            train_on_inputs: false,
+            end_of_turn: Vec::new(),
+            keeps_text: false,
+            budget: TextBudget::of(limits.sequence_len, false),
+        };
+        let (name, on_error) = (used.name, reference.on_error);
+        Ok(Some(Episodes { name, environment: Box::new(environment), on_error, limits, encoder }))
     }
 
     /// The loop, from where it begins or goes on, and what comes after it. `eval` are the batches of an evaluation.

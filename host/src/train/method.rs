@@ -7,6 +7,7 @@ use crate::config::{Config, GrpoLossType, ImportanceSamplingLevel, KtoLossType, 
 use crate::data::dataset::Example;
 use crate::data::render::Learns;
 use crate::rl::advantage::Advantage;
+use crate::rl::episode::EpisodeLimits;
 use crate::rl::sampler::Sampling;
 
 /// Temperature of the loss `discopop`, as TRL has it.
@@ -64,7 +65,8 @@ impl Method {
             }),
             Some(Rl::Grpo | Rl::Gdpo) => {
                 let trl = config.trl.clone().unwrap_or_default();
-                Self::Grpo(grpo(&trl), sampling(config, &trl))
+                let sampling = sampling(config, &trl);
+                Self::Grpo(grpo(&trl, sampling.longest()), sampling)
             }
         }
     }
@@ -75,6 +77,7 @@ impl Method {
             Self::Supervised => Learns::Texts,
             Self::Preference(_) | Self::Cpo(_) | Self::Orpo(_) => Learns::Pairs,
             Self::Kto(_) => Learns::Unpaired,
+            Self::Grpo(_, sampling) if sampling.episodes.is_some() => Learns::Episodes,
             Self::Grpo(_, sampling) => Learns::Prompts { completion: sampling.max_completion_length },
         }
     }
@@ -109,8 +112,8 @@ impl Method {
     }
 }
 
-fn grpo(trl: &Trl) -> Grpo {
-    let max_completion_length = trl.max_completion_length as usize;
+/// A text has so many written tokens at most.
+fn grpo(trl: &Trl, max_completion_length: usize) -> Grpo {
     Grpo {
         loss: match trl.loss_type {
             GrpoLossType::Grpo => GrpoLoss::Grpo,
@@ -132,10 +135,16 @@ fn grpo(trl: &Trl) -> Grpo {
 }
 
 fn sampling(config: &Config, trl: &Trl) -> Sampling {
+    let environment = config.environment.as_ref();
     Sampling {
         advantage: Advantage {
             group: trl.num_generations as usize,
-            weights: trl.reward_weights.clone(),
+            weights: trl
+                .reward_weights
+                .iter()
+                .copied()
+                .chain(environment.map(|environment| environment.weight))
+                .collect(),
             scale: trl.scale_rewards,
             aggregation: trl.multi_objective_aggregation,
         },
@@ -153,5 +162,10 @@ fn sampling(config: &Config, trl: &Trl) -> Sampling {
         shuffle: config.shuffle_merged_datasets,
         seed: config.seed,
         logged: trl.num_completions_to_log as usize,
+        episodes: environment.map(|environment| EpisodeLimits {
+            max_turns: environment.max_turns as usize,
+            sequence_len: config.sequence_len as usize,
+            max_completion_length: trl.max_completion_length as usize,
+        }),
     }
 }

@@ -25,7 +25,7 @@ use crate::data::cursor::Position;
 use crate::data::dataset::{DatasetError, Dropped, Example, ExcessLength, prepare};
 use crate::data::filter::DatasetFilter;
 use crate::data::packing::{BatchOptions, plan_epoch, shuffle};
-use crate::data::render::Making;
+use crate::data::render::{Learns, Making};
 use crate::data::strategy::PromptStrategy;
 use crate::data::template::ChatTemplate;
 use crate::data::tokenize::{Encoder, TextBudget};
@@ -117,6 +117,9 @@ impl Plan {
         let config = &loaded.config;
         let options = trainer_options(loaded, model)?;
         let method = Method::of(config);
+        if template.is_none() && matches!(&method, Method::Grpo(_, sampling) if sampling.episodes.is_some()) {
+            return Err(no_template(loaded).into());
+        }
         let data = data(loaded, plugins, model, template, &method, keeps_text)?;
         if method.is_mismatched()
             && let Some(alone) = alone(loaded, &data)
@@ -227,6 +230,13 @@ fn alone(loaded: &LoadedConfig, data: &Data) -> Option<Diagnostic> {
         .why("how far the model is from where it began is estimated from prompts with the answers to others")
         .help("add rows, or write `kto_loss_type: apo_zero_unpaired`, which has no such estimate");
     Some(diagnostic)
+}
+
+fn no_template(loaded: &LoadedConfig) -> Diagnostic {
+    Diagnostic::error("config::conflict", "`environment` needs a chat template, and the model has none")
+        .at(loaded.source.nearest_place("environment"))
+        .why("the messages of an environment become text through it")
+        .help("set one: `chat_template: chatml`")
 }
 
 fn too_few_prompts(loaded: &LoadedConfig, needed: usize, found: usize) -> Diagnostic {
@@ -350,7 +360,16 @@ fn data(
         }
         (train, eval) = split(train, count, config.seed);
     }
-    let digest = digest(&train);
+    let mut digest = digest(&train);
+    if method.learns() == Learns::Episodes {
+        // An environment sees all columns of a row, and not only what its text is made of.
+        let mut hasher = Sha256::new_with_prefix(digest.as_bytes());
+        for example in &train {
+            hasher.update((example.row_json.len() as u64).to_le_bytes());
+            hasher.update(example.row_json.as_bytes());
+        }
+        digest = hex(&hasher.finalize());
+    }
     Ok(Data { train, eval, rows, too_long, dropped, digest })
 }
 

@@ -21,6 +21,7 @@ use host::diagnostic::{Diagnostic, Failure};
 use host::train::reward::NamedReward;
 use plugin_runtime::types::{
     Context, Facts, HealthRun, Item, Metric, Observation, Row, RowBatch, RowError, Sample, ScheduleRun, Segment, Text,
+    Turn,
 };
 use plugin_runtime::{Kind, Limits, Manifest, PluginError, PluginHost, RuntimeOptions, pack};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -52,6 +53,12 @@ const INTERFACES: &[Interface] = &[
     (Kind::CompatRules, "checker", "i32 i32", &[("rules", "i32"), ("check", "i32")]),
     (Kind::Schedule, "curve", "i32 i32 i64 i64 i64", &[("factors", "i32 i64 i32")]),
     (Kind::RunHealth, "monitor", "i32 i32 i64", &[("observe", "i32 i32 i32")]),
+    (
+        Kind::Environment,
+        "episodes",
+        "i32 i32",
+        &[("reset", "i32 i32 i32 i64 i64 i64"), ("step", "i32 i32 i32 i64 i64 i64")],
+    ),
 ];
 
 /// A component of a kind without a manifest. `create` gets its memory in letters, two for each byte, from `a` on.
@@ -199,6 +206,19 @@ fn play(plugins: &PluginHost, kind: Kind, image: &[u8]) {
             }
             found.err()
         }
+        Kind::Environment => plugins.environment(&name, &config).err().or_else(|| {
+            let context = Context { step: 0, total_steps: 1, seed: 0 };
+            let mut environment = plugins.environment(&name, &config).ok()?;
+            let starts = environment.reset(&["{}".to_owned(), "{}".to_owned()], &context);
+            for start in starts.iter().flatten().flatten() {
+                assert!(!start.messages.is_empty() && start.state.len() <= 64 << 10);
+            }
+            let outcomes = environment.step(&[turn(), turn()], &context);
+            for outcome in outcomes.iter().flatten() {
+                assert!(outcome.reward.is_none_or(f64::is_finite) && outcome.state.len() <= 64 << 10);
+            }
+            starts.err().or(outcomes.err())
+        }),
         Kind::Reward => plugins
             .scorer(&name, &config)
             .map(|scorer| NamedReward::new(name.clone(), scorer, host::config::OnError::Fail))
@@ -227,6 +247,17 @@ fn item() -> Item {
         finished: true,
         reference: "r".to_owned(),
         row_json: "{}".to_owned(),
+    }
+}
+
+fn turn() -> Turn {
+    Turn {
+        state: Vec::new(),
+        completion: "c".to_owned(),
+        completion_tokens: 1,
+        finished: true,
+        number: 1,
+        max_turns: 2,
     }
 }
 

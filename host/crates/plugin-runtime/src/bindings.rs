@@ -46,3 +46,4 @@ world!(rules, "compat-rules-plugin", [PartialEq]);
 world!(filter, "row-filter-plugin", [PartialEq]);
 world!(schedule, "schedule-plugin", [PartialEq]);
 world!(health, "run-health-plugin", [PartialEq]);
+world!(environment, "environment-plugin", [PartialEq]);

@@ -4,8 +4,8 @@
 use serde_json::{Map, Number, Value, json};
 
 use crate::types::{
-    BadRow, Context, Conversation, Edit, Facts, Finding, HealthFinding, Item, Message, Metric, Observation, Row,
-    RowError, Sample, ScheduleRun, Score, Segment, Severity, Text, TrainSpan, Verdict,
+    BadRow, Context, Conversation, Edit, EpisodeStart, Facts, Finding, HealthFinding, Item, Message, Metric,
+    Observation, Outcome, Row, RowError, Sample, ScheduleRun, Score, Segment, Severity, Text, TrainSpan, Turn, Verdict,
 };
 
 /// Collects the fields that are there.
@@ -89,7 +89,8 @@ fn conversation(conversation: &Conversation) -> Value {
         .done()
 }
 
-fn message(message: &Message) -> Value {
+/// A message of a conversation.
+pub fn message(message: &Message) -> Value {
     let span = |span: &TrainSpan| json!({ "start": span.start, "end": span.end, "train": span.train });
     let spans: Vec<Value> = message.spans.iter().map(span).collect();
     Fields::default()
@@ -179,6 +180,54 @@ pub fn item(item: &Item) -> Value {
     })
 }
 
+/// An episode that is only opened.
+pub fn opening(row: &str) -> Value {
+    json!({ "row": parsed(row) })
+}
+
+/// A turn of an episode.
+pub fn turn(turn: &Turn) -> Value {
+    json!({ "turn": {
+        "state": state(&turn.state),
+        "completion": turn.completion,
+        "completion_tokens": turn.completion_tokens,
+        "finished": turn.finished,
+        "number": turn.number,
+        "max_turns": turn.max_turns,
+    } })
+}
+
+/// How an environment opens an episode, or why it cannot.
+pub fn opened(start: &Result<EpisodeStart, RowError>) -> Value {
+    match start {
+        Ok(start) => Fields::default()
+            .with("messages", start.messages.iter().map(message).collect::<Vec<_>>())
+            .with_some("tools", start.tools_json.as_deref().map(parsed))
+            .with("state", state(&start.state))
+            .done(),
+        Err(error) => json!({ "error": row_error(error) }),
+    }
+}
+
+/// What an environment answers to a turn.
+pub fn outcome(outcome: &Outcome) -> Value {
+    Fields::default()
+        .with("messages", outcome.messages.iter().map(message).collect::<Vec<_>>())
+        .with_some("reward", outcome.reward)
+        .with("done", outcome.done)
+        .with_some("note", outcome.note.as_deref())
+        .with_some("state", (!outcome.done).then(|| state(&outcome.state)))
+        .done()
+}
+
+/// A state that is text as text; another one in hexadecimal digits.
+fn state(bytes: &[u8]) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => json!({ "hex": bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() }),
+    }
+}
+
 /// When a completion is scored.
 pub fn context(context: &Context) -> Value {
     json!({ "step": context.step, "total_steps": context.total_steps, "seed": context.seed })
@@ -227,6 +276,84 @@ pub fn read_item(value: &Value) -> Result<Item, String> {
         reference: string(object, "reference")?,
         row_json: object.get("row").cloned().unwrap_or_else(|| json!({})).to_string(),
     })
+}
+
+/// What an environment is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Episode {
+    /// To open an episode and to answer these completions, one a turn. Their state and number are not known yet.
+    Whole {
+        /// The row, a JSON object.
+        row: String,
+        /// What the model writes.
+        turns: Vec<Turn>,
+    },
+    /// To answer one turn of an episode that was opened before.
+    Turn(Turn),
+}
+
+/// Reads an episode, `{"row": {…}, "completions": ["…"], "max_turns": 8}`, or a single turn as [`turn`] writes it.
+pub fn read_episode(value: &Value) -> Result<Episode, String> {
+    let object = fields(value, &["row", "completions", "max_turns", "turn"])?;
+    if let Some(turn) = object.get("turn") {
+        fields(value, &["turn"])?;
+        let state = turn.get("state").ok_or("`state` is missing")?;
+        return Ok(Episode::Turn(Turn { state: read_state(state)?, ..read_turn(turn, 8)? }));
+    }
+    let Some(row) = object.get("row").filter(|row| row.is_object()) else {
+        return Err("`row` must be a JSON object".to_owned());
+    };
+    let completions = match object.get("completions") {
+        None => &[][..],
+        Some(Value::Array(completions)) => completions,
+        Some(_) => return Err("`completions` must be a list".to_owned()),
+    };
+    let max_turns = small(object, "max_turns", (completions.len() as u64).max(8))?;
+    if completions.len() > max_turns as usize {
+        return Err(format!("there are {} completions, and `max_turns` is {max_turns}", completions.len()));
+    }
+    let read = |completion: &Value| match completion {
+        Value::String(text) => read_turn(&json!({ "completion": text }), max_turns),
+        other => read_turn(other, max_turns),
+    };
+    let turns = completions.iter().map(read).collect::<Result<_, _>>()?;
+    Ok(Episode::Whole { row: row.to_string(), turns })
+}
+
+fn read_turn(value: &Value, max_turns: u32) -> Result<Turn, String> {
+    let object = fields(value, &["state", "completion", "completion_tokens", "finished", "number", "max_turns"])?;
+    let completion = string(object, "completion")?;
+    let words = completion.split_whitespace().count() as u64;
+    Ok(Turn {
+        state: Vec::new(),
+        completion_tokens: small(object, "completion_tokens", words)?,
+        completion,
+        finished: match object.get("finished") {
+            None => true,
+            Some(value) => value.as_bool().ok_or("`finished` must be true or false")?,
+        },
+        number: small(object, "number", 1)?,
+        max_turns: small(object, "max_turns", max_turns.into())?,
+    })
+}
+
+fn small(object: &Map<String, Value>, key: &str, default: u64) -> Result<u32, String> {
+    u32::try_from(count(object, key, default)?).map_err(|_| format!("`{key}` is too large"))
+}
+
+fn read_state(value: &Value) -> Result<Vec<u8>, String> {
+    let wrong = || "`state` must be a text, or `{\"hex\": …}`".to_owned();
+    if let Some(text) = value.as_str() {
+        return Ok(text.as_bytes().to_vec());
+    }
+    let digits = value.get("hex").and_then(Value::as_str).filter(|digits| digits.is_ascii()).ok_or_else(wrong)?;
+    let byte = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    digits
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| byte(pair).filter(|_| pair.len() == 2))
+        .collect::<Option<_>>()
+        .ok_or_else(wrong)
 }
 
 /// Reads when a completion is scored.
@@ -301,6 +428,35 @@ mod tests {
         assert!(read_item(&json!({"completoin": ""})).unwrap_err().starts_with("unknown key `completoin`"));
         assert_eq!(read_item(&json!({"finished": 1})).unwrap_err(), "`finished` must be true or false");
         assert_eq!(read_item(&json!([])).unwrap_err(), "it is not a JSON object");
+    }
+
+    #[test]
+    fn a_turn_comes_back() {
+        let of = |state: &[u8]| Turn {
+            state: state.to_vec(),
+            completion: "a b".to_owned(),
+            completion_tokens: 2,
+            finished: false,
+            number: 3,
+            max_turns: 5,
+        };
+        for state in [&b"{\"x\":1}"[..], &[255, 0, 16], &[]] {
+            assert_eq!(read_episode(&turn(&of(state))), Ok(Episode::Turn(of(state))));
+        }
+        assert!(read_episode(&json!({"turn": {"state": {"hex": "0g"}}})).unwrap_err().starts_with("`state`"));
+        assert!(read_episode(&json!({"turn": {"state": {"hex": "123"}}})).unwrap_err().starts_with("`state`"));
+    }
+
+    #[test]
+    fn an_episode_is_a_row_and_completions() {
+        let value = json!({"row": {"n": 1}, "completions": ["one", {"completion": "two", "finished": false}]});
+        let Ok(Episode::Whole { row, turns }) = read_episode(&value) else { panic!("it is an episode") };
+        assert_eq!((row.as_str(), turns.len()), ("{\"n\":1}", 2));
+        assert_eq!((turns[0].finished, turns[1].finished, turns[1].max_turns), (true, false, 8));
+        assert_eq!(read_episode(&json!({"completions": []})).unwrap_err(), "`row` must be a JSON object");
+        let many = json!({"row": {}, "completions": ["a", "b"], "max_turns": 1});
+        assert_eq!(read_episode(&many).unwrap_err(), "there are 2 completions, and `max_turns` is 1");
+        assert_eq!(read_episode(&opening("{}")), Ok(Episode::Whole { row: "{}".to_owned(), turns: Vec::new() }));
     }
 
     #[test]

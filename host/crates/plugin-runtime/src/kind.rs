@@ -15,7 +15,7 @@ pub struct Description {
     /// What a result is about, in messages: `row`, `completion`.
     pub unit: &'static str,
     /// The function of which a failed call is reduced to the units that it takes to fail, and kept to be made again; none
-    /// where no call is kept.
+    /// where no call is kept. A kind with more than one such function names the one that most calls are of.
     pub kept_call: Option<&'static str>,
 }
 
@@ -102,6 +102,13 @@ kinds! {
         unit: "finding",
         kept_call: None,
     }
+    /// Answers what the model writes, over several turns, and rewards it.
+    Environment = "environment" {
+        config_key: "environment",
+        start: Start::Config,
+        unit: "episode",
+        kept_call: Some("step"),
+    }
 }
 
 impl Kind {
@@ -112,6 +119,7 @@ impl Kind {
         Self::RowFilter,
         Self::PromptStrategy,
         Self::Schedule,
+        Self::Environment,
         Self::Reward,
         Self::RunHealth,
     ];
@@ -119,6 +127,12 @@ impl Kind {
     /// As it stands in manifests and messages.
     pub const fn name(self) -> &'static str {
         self.description().name
+    }
+
+    /// The same with an article, in messages: `a reward`, `an environment`.
+    pub fn with_article(self) -> String {
+        let article = if self.name().starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+        format!("{article} {}", self.name())
     }
 
     /// The config key that names plugins of this kind.

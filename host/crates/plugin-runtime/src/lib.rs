@@ -26,7 +26,7 @@ pub mod types;
 
 pub use compile::{CompilerCommand, compile_main};
 pub use error::{Cause, FailedCall, PluginError, is_hidden};
-pub use instance::{Checker, Curve, Filter, Loader, Monitor, Scorer, Strategy};
+pub use instance::{Checker, Curve, Environment, Filter, Loader, Monitor, Scorer, Strategy};
 pub use kind::{Description, Kind, Start};
 pub use limits::Limits;
 pub use manifest::{API, Inspection, Manifest, Source, inspect, read_file};

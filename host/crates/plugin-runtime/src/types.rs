@@ -1,5 +1,6 @@
 //! The shapes that cross the boundary, under the names that the host uses. They are what the WIT files declare.
 
+pub use crate::bindings::environment::exports::trainer::plugin::environment::{Outcome, Start as EpisodeStart, Turn};
 pub use crate::bindings::filter::exports::trainer::plugin::row_filter::Verdict;
 pub use crate::bindings::health::exports::trainer::plugin::run_health::{
     Advice, Finding as HealthFinding, Metric, Observation, Run as HealthRun,

@@ -20,10 +20,10 @@ pub(super) fn run(dir: &Path, output: Output) -> Result<ExitStatus, Failure> {
         return Ok(ExitStatus::Done);
     }
     say(&format!(
-        "built `{}` {}, a {} plugin of {} KiB, with no import that a plugin does not get\n  {shown}\nnext: host plugin test {}",
+        "built `{}` {}, {} plugin of {} KiB, with no import that a plugin does not get\n  {shown}\nnext: host plugin test {}",
         manifest.name,
         crate::diagnostic::escape(&manifest.version),
-        manifest.kind.name(),
+        manifest.kind.with_article(),
         inspection.bytes.div_ceil(1024),
         dir.display()
     ));

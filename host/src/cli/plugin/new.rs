@@ -54,9 +54,9 @@ pub(super) fn run(args: &NewArgs, output: Output) -> Result<ExitStatus, Failure>
         }
     };
     say(&format!(
-        "wrote `{}`, a {} plugin in {}, into `{shown}`\nnext:\n{tools}  host plugin build {shown}\n  host plugin test {shown}",
+        "wrote `{}`, {} plugin in {}, into `{shown}`\nnext:\n{tools}  host plugin build {shown}\n  host plugin test {shown}",
         args.name,
-        args.kind.name(),
+        args.kind.with_article(),
         args.lang.name()
     ));
     Ok(ExitStatus::Done)

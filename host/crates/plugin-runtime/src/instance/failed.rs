@@ -30,10 +30,22 @@ impl Call<'_> {
     /// the call that fails. `again` makes the call for some of the items in an instance of its own.
     pub(super) fn reduce(
         self,
+        error: PluginError,
+        again: impl FnMut(Origin, Range<usize>) -> Result<(), PluginError>,
+    ) -> PluginError {
+        match self.kind.description().kept_call {
+            Some(call) => self.reduce_as(call, error, again),
+            None => error,
+        }
+    }
+
+    /// The same for a call of the function of this name.
+    pub(super) fn reduce_as(
+        self,
+        call: &'static str,
         mut error: PluginError,
         mut again: impl FnMut(Origin, Range<usize>) -> Result<(), PluginError>,
     ) -> PluginError {
-        let Some(call) = self.kind.description().kept_call else { return error };
         // A plugin's own words about a call are no fault to look into.
         if !matches!(error.code, "plugin::trap" | "plugin::limit" | "plugin::bad-result") {
             return error;

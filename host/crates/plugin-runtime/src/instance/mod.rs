@@ -2,9 +2,10 @@
 //! of its own with its own memory. Every call runs under the plugin's limits, and what comes back is checked before the host
 //! believes it.
 //!
-//! A component that trapped cannot be entered again. Kinds whose calls stand alone (strategies, rewards, rules, schedules)
+//! A component that trapped cannot be entered again. Kinds whose calls stand alone (strategies, rewards, environments, rules, schedules)
 //! are then started anew for the next call; those that remember earlier calls (loaders, filters, monitors) are over.
 
+mod environment;
 mod failed;
 mod filter;
 mod health;
@@ -20,6 +21,7 @@ use std::time::Instant;
 use wasmtime::Store;
 use wasmtime::component::{InstancePre, ResourceAny};
 
+pub use self::environment::Environment;
 pub use self::filter::Filter;
 pub use self::health::Monitor;
 pub use self::loader::Loader;
