@@ -105,8 +105,8 @@ eval_reward_funcs:
 ";
     project.write("host.yml", format!("{CONFIG}{rewards}"));
     let outcome = project.success(&["train", "host.yml", "--json"]);
-    let eval = outcome.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let eval = eval.filter(|event| event["event"] == "eval").last().unwrap();
+    let mut eval = outcome.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let eval = eval.rfind(|event| event["event"] == "eval").unwrap();
     for name in ["format", "json-schema", "length", "repetition"] {
         assert!(eval[format!("rewards/{name}/mean")].is_number(), "{name}: {eval}");
     }

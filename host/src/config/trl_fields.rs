@@ -173,7 +173,7 @@ fn divides(cx: &Context<'_>, config: &Config, trl: &Trl) {
     let why =
         format!("`micro_batch_size` {micro} x `trl.steps_per_generation` {steps} completions are sampled together");
     // The smallest batch from the present one on that whole groups fill.
-    let next = (micro..).find(|micro| (u64::from(*micro) * u64::from(steps)).is_multiple_of(u64::from(group)));
+    let next = (micro..=u32::MAX).find(|micro| (u64::from(*micro) * u64::from(steps)).is_multiple_of(u64::from(group)));
     let help = format!("write `micro_batch_size: {}`", next.unwrap_or(group));
     cx.report(cx.error("conflict", "trl.num_generations", message).why(why).help(help));
 }

@@ -179,7 +179,9 @@ impl<'a> Reporter<'a> {
     /// What the model wrote for a logged step.
     pub fn completions(&mut self, lines: &[Value]) {
         if let Some(file) = &mut self.completions {
-            lines.iter().for_each(|line| file.append("completion", line));
+            for line in lines {
+                file.append("completion", line);
+            }
         }
     }
 
