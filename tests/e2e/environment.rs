@@ -202,7 +202,7 @@ fn lines(project: &Project, file: &str) -> Vec<Value> {
 
 /// What `test:vowels` says of a turn.
 fn worth(text: &str) -> f64 {
-    let letters = text.chars().filter(|c| c.is_ascii_alphabetic()).count();
+    let letters = text.chars().filter(char::is_ascii_alphabetic).count();
     let vowels = text.chars().filter(|c| "aeiouAEIOU".contains(*c)).count();
     vowels as f64 / letters.max(1) as f64
 }
@@ -242,7 +242,7 @@ fn a_run_in_an_environment_killed_and_resumed_is_the_same_byte_for_byte() {
     let mut child = project.command(&["train", "parts.yml", "--plugins", plugins]).spawn().unwrap();
     let began = Instant::now();
     while !project.path("parts/checkpoint-3").exists() {
-        assert!(began.elapsed() < Duration::from_secs(300), "there is no checkpoint");
+        assert!(began.elapsed() < Duration::from_mins(5), "there is no checkpoint");
         std::thread::sleep(Duration::from_millis(5));
     }
     child.kill().unwrap();
