@@ -303,20 +303,35 @@ fn wide(window: Option<usize>) -> Trainer {
     Trainer::on(CpuKernels, config, &WeightSource::Random { seed: 3 }, options).unwrap()
 }
 
+/// Takes the lower half of all weights away, as checkpoints in bfloat16 have them: steps then read them in half the bytes.
+fn round(trainer: &mut Trainer) {
+    let mut state: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+    trainer
+        .visit_state::<EngineError>(&mut |name, _, values| {
+            let rounded = values.iter().map(|value| f32::from_bits(value.to_bits() & 0xffff_0000));
+            state.insert(name.to_owned(), rounded.collect());
+            Ok(())
+        })
+        .unwrap();
+    trainer.load_state::<EngineError>(0, &mut |name| Ok(state.get(name).cloned())).unwrap();
+}
+
 #[test]
 fn log_probabilities_of_long_texts_are_those_of_training_too() {
-    for window in [None, Some(300)] {
+    for (window, is_rounded) in [(None, false), (Some(300), false), (None, true)] {
         let mut trainer = wide(window);
+        if is_rounded {
+            round(&mut trainer);
+        }
         let long = |tokens: u32| (0..tokens).map(|place| (place * 37 + 11) % 2003).collect();
         // Texts that end before, at and behind the places where sums are parted.
         let requests: Vec<Request> = [1, 60, 126, 500, 508, 1022]
             .into_iter()
             .map(|tokens| Request { prompt: long(tokens), completions: 2 })
             .collect();
-        let options =
-            GenerateOptions { max_new_tokens: 8, do_sample: true, temperature: 1.0, slots: 7, ..Default::default() };
+        let options = GenerateOptions { max_new_tokens: 8, do_sample: true, slots: 7, ..GenerateOptions::default() };
         let most = difference(&mut trainer, &requests, &options);
-        assert!(most <= allowed(), "{window:?}: {most:e} apart");
+        assert!(most <= allowed(), "{window:?}, {is_rounded}: {most:e} apart");
     }
 }
 

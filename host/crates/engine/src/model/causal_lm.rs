@@ -207,7 +207,7 @@ impl<K: Kernels> Model<K> {
         dropout: Option<u64>,
     ) -> Pass<'a, K> {
         let Self { kernels, config, params, words, lora, .. } = self;
-        Pass { kernels, config, params, words, lora: lora.as_ref(), rope, n, rows, dropout }
+        Pass { kernels, config, params, words, lora: lora.as_ref(), rope, n, rows, dropout, compact: None }
     }
 
     /// Tokens of the rows, `[n, h]`, as the first layer takes them.
