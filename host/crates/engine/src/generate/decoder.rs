@@ -8,7 +8,8 @@ use crate::model::decoder::{Saved, Scratch};
 use crate::model::pass::{LayerCache, Pass};
 use crate::model::rope::RopeTables;
 
-/// Steps from which on it pays to make the weights compact: that takes about as long as three.
+/// Steps from which on it pays to make frozen weights compact, which takes about as long as three. Those that are trained have
+/// more bits.
 const STEPS: usize = 16;
 
 /// A cache of keys and values, and the memory of a pass. All of it is taken at once and kept.
@@ -90,7 +91,7 @@ impl<'a, K: Kernels> Decoder<'a, K> {
             values: cache(),
             rope: RopeTables::new(kernels, config, capacity),
             memory: PassMemory::new(model, tokens.max(slots), slots),
-            compact: if steps >= STEPS { compact(model) } else { None },
+            compact: if steps >= STEPS && model.is_frozen { compact(model) } else { None },
             staged: None,
             graphs: K::Graphs::default(),
             logits: vec![0.0; slots * config.vocab_size],

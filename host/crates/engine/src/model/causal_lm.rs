@@ -35,6 +35,8 @@ pub struct Model<K: Kernels = CpuKernels> {
     pub lora: Option<Lora<K::Buffer>>,
     /// Tensors of other parts of the model, where they are.
     pub others: Vec<TensorHeader>,
+    /// None of its own weights is trained.
+    pub is_frozen: bool,
 }
 
 /// Weights beside the arena.
@@ -178,7 +180,7 @@ impl<K: Kernels> Model<K> {
         let layout = Layout::new(&config);
         let params = kernels.alloc(Format::Working, layout.len);
         let words = kernels.alloc(Format::F32, layout.words);
-        Self { kernels, config, layout, params, words, master: None, lora: None, others: Vec::new() }
+        Self { kernels, config, layout, params, words, master: None, lora: None, others: Vec::new(), is_frozen: true }
     }
 
     /// A copy of one weight, as transformers stores it, unpacked if it is packed.

@@ -24,7 +24,7 @@ impl Compact {
     pub(super) fn new(buffer: &[f32], matrices: &[(usize, [usize; 2])]) -> Option<Self> {
         let of = |&(start, [rows, columns]): &(usize, [usize; 2])| &buffer[start..][..rows * columns];
         let is_half =
-            |values: &[f32]| values.par_chunks(1 << 16).all(|part| part.iter().all(|x| x.to_bits() & 0xffff == 0));
+            |values: &[f32]| values.par_chunks(1 << 16).all(|part| part.iter().all(|x| x.to_bits() << 16 == 0));
         if !matrices.iter().all(|matrix| is_half(of(matrix))) {
             return None;
         }
