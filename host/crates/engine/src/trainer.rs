@@ -192,6 +192,7 @@ impl<K: Kernels> Trainer<K> {
             return Err(EngineError::Options { reason: format!("the model has no tensor `{name}` to train") });
         }
         let layout = GradientLayout::new(&model.layout, layers, trained);
+        model.is_frozen = layout.len == 0;
         let adapter_len = model.lora.as_ref().map_or(0, Lora::len);
         if layout.len + adapter_len == 0 {
             return Err(EngineError::Options { reason: "nothing is left to train".into() });

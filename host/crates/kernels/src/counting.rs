@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::cpu::{attention, cross_entropy, matmul};
+use super::cpu::{attention, compact, cross_entropy, matmul};
 use super::cuda::plan;
 use super::{
     Activation, AdamState, AdamStep, Attended, AttentionShape, Cache, CacheMut, DropoutKey, Format, Gemm, Head,
@@ -205,6 +205,18 @@ impl Queue for Counting {
 }
 
 impl TensorOps for Counting {
+    type Compact = Counted;
+
+    /// As if all weights were bfloat16 numbers: what there is at most.
+    fn compact(&self, _: &Counted, matrices: &[(usize, [usize; 2])]) -> Option<Counted> {
+        let halves: usize = matrices.iter().map(|&(_, sizes)| compact::len(sizes)).sum();
+        (self.profile == Profile::Cpu).then(|| self.alloc(Format::F32, halves.div_ceil(2)))
+    }
+
+    fn gemm_compact(&self, gemm: Gemm, a: Read<'_>, b: Read<'_>, _: &Counted, c: Write<'_>) {
+        self.gemm(gemm, a, b, c);
+    }
+
     fn gemm(&self, gemm: Gemm, _: Read<'_>, _: Read<'_>, _: Write<'_>) {
         if self.profile != Profile::Cpu {
             return;

@@ -1,11 +1,16 @@
 //! The model over a cache: prompts read into slots, and sequences given one token each.
 
 use crate::adapter::head::{HeadPass, HeadScratch};
+use crate::architecture::tensors::Unit;
 use crate::kernels::{CACHE_BLOCK, Cached, Format, Gemm, Kernels, Rows, at, at_mut};
 use crate::model::Model;
 use crate::model::decoder::{Saved, Scratch};
-use crate::model::pass::LayerCache;
+use crate::model::pass::{LayerCache, Pass};
 use crate::model::rope::RopeTables;
+
+/// Steps from which on it pays to make frozen weights compact, which takes about as long as three. Those that are trained have
+/// more bits.
+const STEPS: usize = 16;
 
 /// A cache of keys and values, and the memory of a pass. All of it is taken at once and kept.
 pub(super) struct Decoder<'a, K: Kernels> {
@@ -16,6 +21,8 @@ pub(super) struct Decoder<'a, K: Kernels> {
     values: Vec<K::Buffer>,
     rope: RopeTables<K::Buffer>,
     memory: PassMemory<K::Buffer>,
+    /// The weights once more, where that makes steps faster.
+    compact: Option<K::Compact>,
     staged: Option<K::Staged>,
     graphs: K::Graphs,
     /// Logits on the host, `[slots, vocabulary]`.
@@ -69,8 +76,9 @@ pub(super) struct Newest {
 }
 
 impl<'a, K: Kernels> Decoder<'a, K> {
-    /// With `slots` slots of up to `capacity` tokens; a pass reads up to `tokens` tokens of prompts.
-    pub(super) fn new(model: &'a Model<K>, slots: usize, capacity: usize, tokens: usize) -> Self {
+    /// With `slots` slots of up to `capacity` tokens; a pass reads up to `tokens` tokens of prompts, and there will be about so
+    /// many steps.
+    pub(super) fn new(model: &'a Model<K>, slots: usize, capacity: usize, tokens: usize, steps: usize) -> Self {
         let (kernels, config) = (&model.kernels, &model.config);
         let width = config.num_key_value_heads * config.head_dim;
         let entries = capacity.next_multiple_of(CACHE_BLOCK);
@@ -83,6 +91,7 @@ impl<'a, K: Kernels> Decoder<'a, K> {
             values: cache(),
             rope: RopeTables::new(kernels, config, capacity),
             memory: PassMemory::new(model, tokens.max(slots), slots),
+            compact: if steps >= STEPS && model.is_frozen { compact(model) } else { None },
             staged: None,
             graphs: K::Graphs::default(),
             logits: vec![0.0; slots * config.vocab_size],
@@ -107,7 +116,8 @@ impl<'a, K: Kernels> Decoder<'a, K> {
         kernels.stage(rows, &mut self.staged);
         let Some(rows) = &self.staged else { unreachable!("rows were staged") };
         let n = kernels.padded(ids.len());
-        let (pass, memory) = (model.pass(&self.rope, n, rows, None), &mut self.memory);
+        let pass = Pass { compact: self.compact.as_ref(), ..model.pass(&self.rope, n, rows, None) };
+        let memory = &mut self.memory;
         model.embed(n, rows, &mut memory.x);
         for (layer, offsets) in model.layout.layers.iter().enumerate() {
             let (keys, values, capacity) = (&mut self.keys[layer], &mut self.values[layer], self.capacity);
@@ -124,13 +134,14 @@ impl<'a, K: Kernels> Decoder<'a, K> {
         if model.layout.layers.len() % 2 == 1 {
             std::mem::swap(&mut memory.x, &mut memory.out);
         }
-        project(model, texts.len(), rows, memory, true);
+        project(&pass, model, texts.len(), memory, true);
         self.read(texts.len())
     }
 
     /// Gives each sequence its newest token; returns the logits of the next one, `[sequences, vocabulary]`.
     pub(super) fn step(&mut self, newest: &[Newest]) -> &mut [f32] {
-        let &mut Self { model, capacity, ref mut keys, ref mut values, ref rope, ref mut memory, .. } = self;
+        let &mut Self { model, capacity, ref mut keys, ref mut values, ref rope, ref mut memory, ref compact, .. } =
+            self;
         let kernels = &model.kernels;
         let ids: Vec<u32> = newest.iter().map(|newest| newest.id).collect();
         let row = |newest: &Newest| rope.row(newest.tokens as u32 - 1, newest.tokens);
@@ -142,7 +153,7 @@ impl<'a, K: Kernels> Decoder<'a, K> {
         kernels.stage(rows, &mut self.staged);
         let Some(rows) = &self.staged else { unreachable!("rows were staged") };
         let n = kernels.padded(newest.len());
-        let pass = model.pass(rope, n, rows, None);
+        let pass = Pass { compact: compact.as_ref(), ..model.pass(rope, n, rows, None) };
         kernels.replay(&mut self.graphs, rows, 0, || {
             let PassMemory { x, out, saved, scratch, .. } = &mut *memory;
             let (mut x, mut out) = (x, out);
@@ -153,7 +164,7 @@ impl<'a, K: Kernels> Decoder<'a, K> {
                 pass.layer(layer, offsets, x, saved, scratch, out, cache);
                 (x, out) = (out, x);
             }
-            project(model, newest.len(), rows, memory, false);
+            project(&pass, model, newest.len(), memory, false);
         });
         self.read(newest.len())
     }
@@ -183,9 +194,9 @@ impl<'a, K: Kernels> Decoder<'a, K> {
 /// Last norm and output projection of the first `count` rows: of those that were put together (`is_gathered`), else of what
 /// the last layer gave.
 fn project<K: Kernels>(
+    pass: &Pass<'_, K>,
     model: &Model<K>,
     count: usize,
-    rows: &K::Staged,
     memory: &mut PassMemory<K::Buffer>,
     is_gathered: bool,
 ) {
@@ -196,10 +207,33 @@ fn project<K: Kernels>(
     let (norm, weight) = (model.last_norm(count), at(params, layout.norm));
     kernels.rmsnorm(norm, at(x, 0), weight, None, at_mut(&mut scratch.normed, 0), at_mut(root, 0));
     if let Some((lora, head)) = lora.as_ref().zip(head.as_mut()) {
-        let pass = HeadPass { kernels, config, lora, rows, n: count, dropout: None };
+        let pass = HeadPass { kernels, config, lora, rows: pass.rows, n: count, dropout: None };
         return head.logits(pass, &scratch.normed, &mut scratch.linear.adapter, logits);
     }
     let (h, v) = (config.hidden_size, config.vocab_size);
     let product = Gemm::new([count, v, h], (false, true), [h, h, v], 0.0);
-    kernels.gemm(product, at(&scratch.normed, 0), at(params, layout.head), at_mut(logits, 0));
+    let (x, weight, logits) = (at(&scratch.normed, 0), at(params, layout.head), at_mut(logits, 0));
+    match pass.compact {
+        Some(compact) => kernels.gemm_compact(product, x, weight, compact, logits),
+        None => kernels.gemm(product, x, weight, logits),
+    }
+}
+
+/// What the products of a step read, in a form that they read faster. An adapted output projection has operands of its own.
+fn compact<K: Kernels>(model: &Model<K>) -> Option<K::Compact> {
+    let Model { kernels, config, params, layout, lora, .. } = model;
+    let mut matrices = Vec::new();
+    for offsets in &layout.layers {
+        for unit in Unit::ALL {
+            let shapes = unit.kinds(config).iter().map(|kind| kind.shape(config));
+            if unit.kinds(config).iter().all(|&kind| offsets.packed[kind as usize].is_none()) {
+                let (rows, columns) = shapes.reduce(|all, one| (all.0 + one.0, one.1)).expect("a unit has projections");
+                matrices.push((offsets.units[unit as usize].weight, [rows, columns]));
+            }
+        }
+    }
+    if lora.as_ref().is_none_or(|lora| lora.head().is_none()) {
+        matrices.push((layout.head, [config.vocab_size, config.hidden_size]));
+    }
+    kernels.compact(params, &matrices)
 }

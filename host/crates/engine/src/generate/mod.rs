@@ -142,7 +142,7 @@ pub(crate) fn logits_bytes(sequences: usize, options: &GenerateOptions, vocab_si
 pub fn next_logits<K: Kernels>(model: &Model<K>, prompt: &[u32]) -> Result<Vec<f32>, EngineError> {
     check(&model.config, [prompt], &GenerateOptions::default())?;
     let logits =
-        model.kernels.within(|| Decoder::new(model, 1, prompt.len(), prompt.len()).prefill(&[(prompt, 0)]).to_vec());
+        model.kernels.within(|| Decoder::new(model, 1, prompt.len(), prompt.len(), 1).prefill(&[(prompt, 0)]).to_vec());
     model.kernels.check()?;
     Ok(logits)
 }

@@ -79,7 +79,6 @@ fn kept(logits: &[f32], weights: &[f32], options: &GenerateOptions) -> Vec<u32> 
     let mut ids: Vec<u32> = (0..count as u32).collect();
     let order = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
     let sum = |ids: &[u32]| -> f64 { ids.iter().map(|&id| f64::from(weights[id as usize])).sum() };
-    // What min-p leaves is found without any order; then fewer are to be ranked. top-p comes first, but looks at all of them.
     if top_k < count {
         ids.select_nth_unstable_by(top_k - 1, order);
         ids.truncate(top_k);
@@ -187,9 +186,9 @@ mod tests {
         assert!(cold[2] > 0.99);
         // 2/5 of the likeliest is enough at 0.4, and too little at 0.41.
         assert!(shares(&logits, &GenerateOptions { min_p: 0.39, ..options() })[1] > 0.2);
-        assert_eq!(shares(&logits, &GenerateOptions { min_p: 0.41, ..options() })[1], 0.0);
+        assert!(shares(&logits, &GenerateOptions { min_p: 0.41, ..options() })[1] <= 0.0);
         // top-p is of what top-k leaves: 5 of 7 reach 0.7, 5 of 8 do not.
-        assert_eq!(shares(&logits, &GenerateOptions { top_k: 2, top_p: 0.7, ..options() })[1], 0.0);
+        assert!(shares(&logits, &GenerateOptions { top_k: 2, top_p: 0.7, ..options() })[1] <= 0.0);
         assert!(shares(&logits, &GenerateOptions { top_p: 0.7, ..options() })[1] > 0.2);
     }
 

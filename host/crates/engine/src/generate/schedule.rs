@@ -66,6 +66,7 @@ impl<'a, K: Kernels> Schedule<'a, K> {
         let grows_long = model.config.rope_limit().is_some_and(|limit| capacity > limit);
         let longest = if grows_long { capacity } else { lens().max().unwrap_or(0) };
         let tokens = longest.max(lens().sum::<usize>().min(PREFILL_TOKENS));
+        let steps = sequences(requests).div_ceil(slots.max(1)).saturating_mul(options.max_new_tokens);
         let asked = requests.iter().enumerate();
         let asked = asked.flat_map(|(request, of)| std::iter::repeat_n(request, of.completions)).enumerate();
         let empty = Completion { ids: Vec::new(), end: None, stopped: false, log_probs: Vec::new() };
@@ -74,7 +75,7 @@ impl<'a, K: Kernels> Schedule<'a, K> {
             requests,
             options,
             capacity,
-            decoder: Decoder::new(model, slots, capacity, tokens),
+            decoder: Decoder::new(model, slots, capacity, tokens, steps),
             queue: asked.map(|(index, request)| Asked { index, request }).collect(),
             free: (0..slots as u32).rev().collect(),
             held: vec![None; slots],

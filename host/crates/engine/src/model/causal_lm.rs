@@ -37,6 +37,8 @@ pub struct Model<K: Kernels = CpuKernels> {
     pub others: Vec<TensorHeader>,
     /// Logits are divided by this wherever the model is asked for them: the policy of reinforcement learning. 1 otherwise.
     pub(crate) temperature: f32,
+    /// None of its own weights is trained.
+    pub is_frozen: bool,
 }
 
 /// Weights beside the arena.
@@ -180,7 +182,8 @@ impl<K: Kernels> Model<K> {
         let layout = Layout::new(&config);
         let params = kernels.alloc(Format::Working, layout.len);
         let words = kernels.alloc(Format::F32, layout.words);
-        Self { kernels, config, layout, params, words, master: None, lora: None, others: Vec::new(), temperature: 1.0 }
+        let (others, temperature) = (Vec::new(), 1.0);
+        Self { kernels, config, layout, params, words, master: None, lora: None, others, temperature, is_frozen: true }
     }
 
     /// A copy of one weight, as transformers stores it, unpacked if it is packed.
@@ -209,7 +212,7 @@ impl<K: Kernels> Model<K> {
         dropout: Option<u64>,
     ) -> Pass<'a, K> {
         let Self { kernels, config, params, words, lora, .. } = self;
-        Pass { kernels, config, params, words, lora: lora.as_ref(), rope, n, rows, dropout }
+        Pass { kernels, config, params, words, lora: lora.as_ref(), rope, n, rows, dropout, compact: None }
     }
 
     /// Tokens of the rows, `[n, h]`, as the first layer takes them.

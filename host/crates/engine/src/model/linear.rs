@@ -11,7 +11,7 @@ use crate::adapter::scratch::AdapterScratch;
 use crate::architecture::config::ModelConfig;
 use crate::architecture::layout::{LayerGradients, LayerOffsets, UnitOffsets};
 use crate::architecture::tensors::{LinearKind, Unit};
-use crate::kernels::{Format, Gemm, Kernels, Packed, View, at, at_mut};
+use crate::kernels::{Format, Gemm, Kernels, Packed, View, ViewMut, at, at_mut};
 
 /// What the adapters of a layer keep from its forward pass to its backward pass.
 #[derive(Debug)]
@@ -180,9 +180,18 @@ impl<'a, K: Kernels> Linear<'a, K> {
             let leading = [input, input, out];
             let product = |beta| Gemm { alpha, ..Gemm::new([n, part.rows, input], (false, true), leading, beta) };
             let (x, y) = (at(x, 0), at_mut(y, part.column));
-            match residual {
-                Some(residual) => kernels.gemm_onto(product(1.0), x, weight, at(residual, part.column), y),
-                None => kernels.gemm(product(if is_onto { 1.0 } else { 0.0 }), x, weight, y),
+            let beta = if is_onto { 1.0 } else { 0.0 };
+            match (self.pass.compact.filter(|_| part.packed.is_none()), residual) {
+                (None, Some(residual)) => kernels.gemm_onto(product(1.0), x, weight, at(residual, part.column), y),
+                (None, None) => kernels.gemm(product(beta), x, weight, y),
+                (Some(compact), residual) => {
+                    let beta = if residual.is_some() { 1.0 } else { beta };
+                    let ViewMut { buffer, offset } = y;
+                    if let Some(residual) = residual {
+                        kernels.copy(n * out, at(residual, 0), at_mut(buffer, 0));
+                    }
+                    kernels.gemm_compact(product(beta), x, weight, compact, at_mut(buffer, offset));
+                }
             }
         }
     }

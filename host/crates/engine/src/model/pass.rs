@@ -27,6 +27,8 @@ pub struct Pass<'a, K: Kernels> {
     pub rows: &'a K::Staged,
     /// The seed of the adapter's dropout, in training.
     pub dropout: Option<u64>,
+    /// Weights in a form that few rows are multiplied with faster, in generation.
+    pub compact: Option<&'a K::Compact>,
 }
 
 /// Keys and values of one layer, `[slots, capacity, kv_heads * head_dim]` each.

@@ -18,7 +18,7 @@ pub(super) const FEW: usize = 64;
 /// Rows of `A` that are multiplied at a time.
 const ROWS: usize = 8;
 /// Rows of `B` that are multiplied at a time: one to a lane.
-const LANES: usize = 8;
+pub(super) const LANES: usize = 8;
 /// The longest chain.
 const CHAIN: usize = 512;
 /// Products below which a second thread is not worth waking.
@@ -47,8 +47,8 @@ struct Product<'a> {
     /// The few rows, interleaved: `[groups, k, ROWS]`.
     few: &'a [f32],
     rows: usize,
-    /// The many rows, `[many, k]`, `stride` apart.
-    many: &'a [f32],
+    many: Many<'a>,
+    /// How many rows those are, and elements from one to the next.
     count: usize,
     stride: usize,
     c: Shared,
@@ -56,9 +56,19 @@ struct Product<'a> {
     steps: (usize, usize),
 }
 
+/// The operand of many rows.
+#[derive(Clone, Copy)]
+pub(super) enum Many<'a> {
+    /// Row by row.
+    Rows(&'a [f32]),
+    /// The upper halves of the elements, which have no lower ones: in panels, `[many / LANES, k, LANES]`.
+    Halves(&'a [u16]),
+}
+
 /// # Safety
-/// As for `matmul::gemm_at`, for a product that [`takes`] says yes to.
-pub(super) unsafe fn gemm(g: Gemm, a: &[f32], b: &[f32], c: *mut f32, threads: Threads) {
+/// As for `matmul::gemm_at`, for a product that [`takes`] says yes to. With halves, `m` is at most [`FEW`], and [`reads_halves`]
+/// holds.
+pub(super) unsafe fn gemm(g: Gemm, a: &[f32], b: Many<'_>, c: *mut f32, threads: Threads) {
     if g.m == 0 || g.n == 0 {
         return;
     }
@@ -66,10 +76,9 @@ pub(super) unsafe fn gemm(g: Gemm, a: &[f32], b: &[f32], c: *mut f32, threads: T
     let c = unsafe { Shared::from_raw(c, (g.m - 1) * g.ldc + g.n) };
     // Of many rows and few columns, the transpose.
     let is_transposed = g.m > FEW && g.n < g.m;
-    let ((few, rows, lda), (many, count, stride), steps) = if is_transposed {
-        ((b, g.n, g.ldb), (a, g.m, g.lda), (1, g.ldc))
-    } else {
-        ((a, g.m, g.lda), (b, g.n, g.ldb), (g.ldc, 1))
+    let ((few, rows, lda), (many, count, stride), steps) = match b {
+        Many::Rows(b) if is_transposed => ((b, g.n, g.ldb), (Many::Rows(a), g.m, g.lda), (1, g.ldc)),
+        _ => ((a, g.m, g.lda), (b, g.n, g.ldb), (g.ldc, 1)),
     };
     // Taken out, because a thread that waits for its shares may be given another product meanwhile.
     let mut packed = PACKED.take();
@@ -98,6 +107,14 @@ pub(super) unsafe fn gemm(g: Gemm, a: &[f32], b: &[f32], c: *mut f32, threads: T
 #[cfg(target_arch = "x86_64")]
 pub(super) fn is_fused() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+/// True if this processor reads [`Many::Halves`].
+pub(super) fn reads_halves() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_fused();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// Rows as [`Product::few`] has them; rows beyond the last are zero.
@@ -133,7 +150,8 @@ fn run(product: Product<'_>, first: usize, last: usize) {
 
 /// A panel of `LANES` rows of the many times a group of the few, on any processor.
 fn plain(product: Product<'_>, panel: usize, group: usize) {
-    let Product { k, few, many, count, stride, .. } = product;
+    let Product { k, few, count, stride, .. } = product;
+    let Many::Rows(many) = product.many else { unreachable!("halves are made where they are read") };
     let few = &few[group * ROWS * k..][..ROWS * k];
     let lanes = LANES.min(count - panel * LANES);
     let mut total = [[0.0; LANES]; ROWS];
@@ -208,12 +226,13 @@ impl Product<'_> {
 #[cfg(target_arch = "x86_64")]
 mod fused {
     use std::arch::x86_64::{
-        __m256, _MM_HINT_T0, _mm_loadu_ps, _mm_prefetch, _mm256_add_ps, _mm256_broadcast_ss, _mm256_castps128_ps256,
-        _mm256_fmadd_ps, _mm256_insertf128_ps, _mm256_loadu_ps, _mm256_mul_ps, _mm256_set_ps, _mm256_set1_ps,
-        _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
+        __m256, _MM_HINT_T0, _mm_loadu_ps, _mm_loadu_si128, _mm_prefetch, _mm256_add_ps, _mm256_broadcast_ss,
+        _mm256_castps128_ps256, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_fmadd_ps, _mm256_insertf128_ps,
+        _mm256_loadu_ps, _mm256_mul_ps, _mm256_set_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_shuffle_ps,
+        _mm256_slli_epi32, _mm256_storeu_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
     };
 
-    use super::{LANES, Product, ROWS, stretch};
+    use super::{LANES, Many, Product, ROWS, stretch};
 
     /// # Safety
     /// [`is_fused`](super::is_fused) holds.
@@ -246,50 +265,22 @@ mod fused {
     /// As [`run`]; `row` is a multiple of [`ROWS`], and `panel` and `row + M - 1` are in the product.
     #[target_feature(enable = "avx2,fma")]
     unsafe fn block<const M: usize>(product: Product<'_>, panel: usize, row: usize) {
-        let Product { k, count, stride, .. } = product;
+        let (k, lanes) = (product.k, LANES.min(product.count - panel * LANES));
         let few = product.few[row * k..][..ROWS * k].as_ptr();
-        let lanes = LANES.min(count - panel * LANES);
-        // A lane beyond the last row reads that row again.
-        let rows: [*const f32; LANES] =
-            std::array::from_fn(|lane| product.many[(panel * LANES + lane.min(lanes - 1)) * stride..][..k].as_ptr());
-        let reaches = (panel + 2) * LANES <= count;
         let mut total = [_mm256_setzero_ps(); M];
         let length = stretch(k);
         let mut start = 0;
         while start < k {
             let end = (start + length).min(k);
-            let mut sums = [_mm256_setzero_ps(); M];
-            let mut index = start;
-            // SAFETY: `index + 4 <= end <= k`, and each row has `k` elements; of the few there are `ROWS * k`.
-            unsafe {
-                while index + 4 <= end {
-                    if reaches && row == 0 && index % 16 < 4 {
-                        for row in rows {
-                            // The next panel follows in memory.
-                            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(LANES * stride + index).cast());
-                        }
-                    }
-                    let [r0, r1, r2, r3, r4, r5, r6, r7] = rows.map(|row| _mm_loadu_ps(row.add(index)));
-                    let pair = |low, high| _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(low), high);
-                    let columns = transposed([pair(r0, r4), pair(r1, r5), pair(r2, r6), pair(r3, r7)]);
-                    for (offset, column) in columns.into_iter().enumerate() {
-                        let values = few.add((index + offset) * ROWS);
-                        for (row, sum) in sums.iter_mut().enumerate() {
-                            *sum = _mm256_fmadd_ps(_mm256_broadcast_ss(&*values.add(row)), column, *sum);
-                        }
-                    }
-                    index += 4;
+            let sums = match product.many {
+                // SAFETY: the stretch is inside the rows.
+                Many::Rows(many) => unsafe { of_rows::<M>(&product, many, panel, few, (start, end), row == 0) },
+                Many::Halves(halves) => {
+                    let panel = &halves[panel * k * LANES..][..k * LANES];
+                    // SAFETY: the same inside the panel.
+                    unsafe { of_halves::<M>(panel.as_ptr(), few, (start, end)) }
                 }
-                while index < end {
-                    let [r0, r1, r2, r3, r4, r5, r6, r7] = rows.map(|row| *row.add(index));
-                    let column = _mm256_set_ps(r7, r6, r5, r4, r3, r2, r1, r0);
-                    let values = few.add(index * ROWS);
-                    for (row, sum) in sums.iter_mut().enumerate() {
-                        *sum = _mm256_fmadd_ps(_mm256_broadcast_ss(&*values.add(row)), column, *sum);
-                    }
-                    index += 1;
-                }
-            }
+            };
             let alpha = _mm256_set1_ps(product.alpha);
             for (offset, (total, sum)) in total.iter_mut().zip(sums).enumerate() {
                 *total = if start > 0 {
@@ -323,6 +314,87 @@ mod fused {
                 unsafe { *product.c.pointer(place + lane * product.steps.1, 1) = value };
             }
         }
+    }
+
+    /// Sums of a stretch of rows.
+    ///
+    /// # Safety
+    /// As [`block`]; `few` has `ROWS * k` elements, and the stretch is inside `0..k`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn of_rows<const M: usize>(
+        product: &Product<'_>,
+        many: &[f32],
+        panel: usize,
+        few: *const f32,
+        (start, end): (usize, usize),
+        prefetches: bool,
+    ) -> [__m256; M] {
+        let Product { k, count, stride, .. } = *product;
+        let lanes = LANES.min(count - panel * LANES);
+        // A lane beyond the last row reads that row again.
+        let rows: [*const f32; LANES] =
+            std::array::from_fn(|lane| many[(panel * LANES + lane.min(lanes - 1)) * stride..][..k].as_ptr());
+        let prefetches = prefetches && (panel + 2) * LANES <= count;
+        let mut sums = [_mm256_setzero_ps(); M];
+        let mut index = start;
+        // SAFETY: `index + 4 <= end <= k`, and each row has `k` elements; of the few there are `ROWS * k`.
+        unsafe {
+            while index + 4 <= end {
+                if prefetches && index % 16 < 4 {
+                    for row in rows {
+                        // The next panel follows in memory.
+                        _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(LANES * stride + index).cast());
+                    }
+                }
+                let [r0, r1, r2, r3, r4, r5, r6, r7] = rows.map(|row| _mm_loadu_ps(row.add(index)));
+                let pair = |low, high| _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(low), high);
+                let columns = transposed([pair(r0, r4), pair(r1, r5), pair(r2, r6), pair(r3, r7)]);
+                for (offset, column) in columns.into_iter().enumerate() {
+                    let values = few.add((index + offset) * ROWS);
+                    for (row, sum) in sums.iter_mut().enumerate() {
+                        *sum = _mm256_fmadd_ps(_mm256_broadcast_ss(&*values.add(row)), column, *sum);
+                    }
+                }
+                index += 4;
+            }
+            while index < end {
+                let [r0, r1, r2, r3, r4, r5, r6, r7] = rows.map(|row| *row.add(index));
+                let column = _mm256_set_ps(r7, r6, r5, r4, r3, r2, r1, r0);
+                let values = few.add(index * ROWS);
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm256_fmadd_ps(_mm256_broadcast_ss(&*values.add(row)), column, *sum);
+                }
+                index += 1;
+            }
+        }
+        sums
+    }
+
+    /// The same of halves.
+    ///
+    /// # Safety
+    /// `panel` has `LANES` elements for each inner one, `few` has `ROWS`, and the stretch is inside.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn of_halves<const M: usize>(
+        panel: *const u16,
+        few: *const f32,
+        (start, end): (usize, usize),
+    ) -> [__m256; M] {
+        let mut sums = [_mm256_setzero_ps(); M];
+        for index in start..end {
+            // SAFETY: eight halves and eight floats that are there.
+            unsafe {
+                let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(panel.add(index * LANES).cast()));
+                let column = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves));
+                let values = few.add(index * ROWS);
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm256_fmadd_ps(_mm256_broadcast_ss(&*values.add(row)), column, *sum);
+                }
+            }
+        }
+        sums
     }
 
     /// Four columns of eight rows, from their four pairs of rows `i` and `i + 4`.
@@ -389,6 +461,34 @@ mod tests {
     }
 
     #[test]
+    fn halves_give_the_bits_of_whole_weights() {
+        use crate::cpu::CpuKernels;
+        use crate::{Format, Memory as _, TensorOps as _, at, at_mut};
+        let (n, k) = (101, 700);
+        let upload = |values: &[f32]| {
+            let mut buffer = CpuKernels.alloc(Format::F32, values.len());
+            CpuKernels.upload(values, at_mut(&mut buffer, 0));
+            buffer
+        };
+        let mut weights = values(2, 5 + n * k);
+        let matrices = [(5, [n, k])];
+        assert!(CpuKernels.compact(&upload(&weights), &matrices).is_none());
+        for weight in &mut weights {
+            *weight = f32::from_bits(weight.to_bits() & 0xffff_0000);
+        }
+        let weights = upload(&weights);
+        let Some(compact) = CpuKernels.compact(&weights, &matrices) else { return assert!(!reads_halves()) };
+        for rows in [1, 3, 8, 21, 64, 65] {
+            let a = upload(&values(1, rows * k));
+            let g = Gemm { alpha: 0.7, ..Gemm::new([rows, n, k], (false, true), [k, k, n], 1.0) };
+            let (mut plain, mut fast) = (upload(&values(3, rows * n)), upload(&values(3, rows * n)));
+            CpuKernels.gemm(g, at(&a, 0), at(&weights, 5), at_mut(&mut plain, 0));
+            CpuKernels.gemm_compact(g, at(&a, 0), at(&weights, 5), &compact, at_mut(&mut fast, 0));
+            assert!(plain.as_slice() == fast.as_slice(), "{rows}");
+        }
+    }
+
+    #[test]
     fn every_processor_has_the_sums_of_f64() {
         let (m, n, k) = (11, 21, 700);
         let (a, b) = (values(1, m * k), values(2, n * k));
@@ -401,7 +501,7 @@ mod tests {
             beta: 0.0,
             few: &packed,
             rows: m,
-            many: &b,
+            many: Many::Rows(&b),
             count: n,
             stride: k,
             c: Shared::new(&mut c),

@@ -22,6 +22,27 @@ pub(super) fn gemm(g: Gemm, a: &[f32], b: &[f32], c: &mut [f32], threads: Thread
     unsafe { gemm_at(g, a, b, c.as_mut_ptr(), threads) }
 }
 
+/// The same on all threads, with the panels of `B` as [`Compact`](super::compact::Compact) has them.
+pub(super) fn gemm_compact(g: Gemm, a: &[f32], b: &[f32], panels: Option<&[u16]>, c: &mut [f32]) {
+    let Some(panels) = panels.filter(|_| few_rows::takes(g) && g.m <= few_rows::FEW && !is_of_matrix_unit(g)) else {
+        return gemm(g, a, b, c, Threads::All);
+    };
+    assert!(c.len() >= extent(g.m, g.n, g.ldc), "C is too small for {g:?}");
+    assert!(a.len() >= extent(g.m, g.k, g.lda), "A is too small for {g:?}");
+    // SAFETY: C is borrowed mutably and large enough, and so is A.
+    unsafe { few_rows::gemm(g, a, few_rows::Many::Halves(panels), c.as_mut_ptr(), Threads::All) }
+}
+
+/// True for a product that the matrix unit does.
+fn is_of_matrix_unit(g: Gemm) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if super::amx::pays(g) && super::amx::is_available() {
+        return true;
+    }
+    let _ = g;
+    false
+}
+
 /// The same for a C whose rows lie between what other threads write.
 ///
 /// # Safety
@@ -68,7 +89,7 @@ pub(super) fn vector(g: Gemm, a: &[f32], b: &[f32], c: &mut [f32]) {
 unsafe fn vector_at(g: Gemm, a: &[f32], b: &[f32], c: *mut f32, threads: Threads) {
     if few_rows::takes(g) {
         // SAFETY: the caller's promise.
-        return unsafe { few_rows::gemm(g, a, b, c, threads) };
+        return unsafe { few_rows::gemm(g, a, few_rows::Many::Rows(b), c, threads) };
     }
     if g.transpose_a || !g.transpose_b || g.k <= few_rows::stretch(g.k) {
         // SAFETY: the caller's promise.

@@ -6,6 +6,7 @@ mod adamw;
 mod amx;
 pub(super) mod attention;
 mod cache;
+pub(super) mod compact;
 pub(super) mod cross_entropy;
 mod direction;
 mod elementwise;
@@ -202,6 +203,23 @@ impl Queue for CpuKernels {
 }
 
 impl TensorOps for CpuKernels {
+    type Compact = compact::Compact;
+
+    fn compact(&self, buffer: &CpuBuffer, matrices: &[(usize, [usize; 2])]) -> Option<compact::Compact> {
+        if few_rows::reads_halves() { compact::Compact::new(&buffer.data, matrices) } else { None }
+    }
+
+    fn gemm_compact(
+        &self,
+        gemm: Gemm,
+        a: View<'_, CpuBuffer>,
+        b: View<'_, CpuBuffer>,
+        compact: &compact::Compact,
+        c: ViewMut<'_, CpuBuffer>,
+    ) {
+        matmul::gemm_compact(gemm, a.rest(), b.rest(), compact.panels(b.offset, [gemm.n, gemm.k]), c.rest());
+    }
+
     fn unpack(&self, packed: Packed, words: &CpuBuffer, out: ViewMut<'_, CpuBuffer>) {
         packed::unpack(packed, &words.data, out.slice(packed.len()));
     }

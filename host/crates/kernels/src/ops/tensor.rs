@@ -10,11 +10,30 @@ use crate::packing::Packed;
 
 /// Operations of the model, forward and backward.
 pub trait TensorOps: Queue {
+    /// See [`Self::compact`].
+    type Compact: Send + Sync + std::fmt::Debug;
+
     /// Weights from words that [`put_words`](crate::Memory::put_words) has put, `[rows, columns]`, from the start of `words` on.
     fn unpack(&self, packed: Packed, words: &Self::Buffer, out: ViewMut<'_, Self::Buffer>);
 
     /// Matrix product; see [`Gemm`]. `A` and `B` are of one format, `C` of that or f32.
     fn gemm(&self, gemm: Gemm, a: View<'_, Self::Buffer>, b: View<'_, Self::Buffer>, c: ViewMut<'_, Self::Buffer>);
+
+    /// Some matrices of a buffer in a form that products of few rows read faster, each by its first element and its rows and
+    /// columns; none where there is no such form that has the same values. What is written to the buffer later is not in it.
+    fn compact(&self, _buffer: &Self::Buffer, _matrices: &[(usize, [usize; 2])]) -> Option<Self::Compact> {
+        None
+    }
+
+    /// [`Self::gemm`] with `B` stored `[n, k]`, whose values `compact` has too: the same bits.
+    fn gemm_compact(
+        &self,
+        gemm: Gemm,
+        a: View<'_, Self::Buffer>,
+        b: View<'_, Self::Buffer>,
+        compact: &Self::Compact,
+        c: ViewMut<'_, Self::Buffer>,
+    );
 
     /// Matrix product onto another matrix of one shape: `C = alpha * op(A) * op(B) + beta * D`, rows of `D` and `C` alike.
     fn gemm_onto(

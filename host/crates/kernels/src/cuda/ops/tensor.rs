@@ -1,5 +1,7 @@
 //! The operations of the model on a GPU.
 
+use std::convert::Infallible;
+
 use crate::cuda::blas::Operand;
 use crate::cuda::device::{CudaBuffer, CudaKernels, PackedTables, SUM_THREADS, THREADS};
 use crate::cuda::driver::{float, word};
@@ -14,6 +16,19 @@ use crate::{
 };
 
 impl TensorOps for CudaKernels {
+    type Compact = Infallible;
+
+    fn gemm_compact(
+        &self,
+        _: Gemm,
+        _: View<'_, CudaBuffer>,
+        _: View<'_, CudaBuffer>,
+        compact: &Infallible,
+        _: ViewMut<'_, CudaBuffer>,
+    ) {
+        match *compact {}
+    }
+
     fn unpack(&self, packed: Packed, words: &CudaBuffer, out: ViewMut<'_, CudaBuffer>) {
         let device = &*self.0;
         let Some(&PackedTables { kernels, values }) = device.unpack.get() else {
