@@ -8,7 +8,7 @@ in either.
 import json, pathlib, random
 
 HERE = pathlib.Path(__file__).parent
-STARTS, STEPS, SHOWN = range(100), range(1, 13), 3
+STARTS, STEPS, SHOWN = range(100), range(1, 10), 3
 EVAL, SFT = 128, 500
 
 

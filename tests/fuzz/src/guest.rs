@@ -12,13 +12,14 @@ use host::check::rules::diagnostic;
 use host::config::{Config, LoadedConfig, RuleRef, load};
 use host::data::dataset::{ExcessLength, prepare};
 use host::data::filter::DatasetFilter;
+use host::data::render::{Learns, Making};
 use host::data::source::Source;
 use host::data::strategy::PromptStrategy;
 use host::data::template::{ChatTemplate, built_in};
 use host::data::tokenize::{Encoder, TextBudget};
 use host::data::tokenizer::{Changes, Tokenizer};
 use host::diagnostic::{Diagnostic, Failure};
-use host::train::reward::NamedReward;
+use host::rl::reward::NamedReward;
 use plugin_runtime::types::{
     Context, Facts, HealthRun, Item, Metric, Observation, Row, RowBatch, RowError, Sample, ScheduleRun, Segment, Text,
     Turn,
@@ -305,7 +306,14 @@ impl Stage {
             _ => self.plugins.strategy(&name, &config).map(|strategy| strategies = vec![Box::new(strategy)]),
         };
         started.expect("it was started before");
-        for (excess, keeps_text) in [(ExcessLength::Drop, false), (ExcessLength::Truncate, true)] {
+        let runs = [
+            (ExcessLength::Drop, false, Learns::Texts),
+            (ExcessLength::Truncate, true, Learns::Texts),
+            (ExcessLength::Truncate, true, Learns::Pairs),
+            (ExcessLength::Drop, true, Learns::Unpaired),
+            (ExcessLength::Drop, true, Learns::Prompts { completion: LENGTH / 2 }),
+        ];
+        for (excess, keeps_text, learns) in runs {
             let encoder = Encoder {
                 tokenizer: &self.tokenizer,
                 template: Some(&self.template),
@@ -315,7 +323,8 @@ impl Stage {
                 budget: TextBudget::of(LENGTH, excess == ExcessLength::Truncate),
             };
             let path = Path::new("train.jsonl");
-            let prepared = match prepare(path, &mut *source, &mut filters, &mut strategies, &encoder, LENGTH, excess) {
+            let making = Making { encoder, sequence_len: LENGTH, excess, learns };
+            let prepared = match prepare(path, &mut *source, &mut filters, &mut strategies, &making) {
                 Ok(prepared) => prepared,
                 Err(error) => {
                     all_told(&Failure::from(error));
@@ -325,20 +334,27 @@ impl Stage {
             for left_out in prepared.dropped.reasons() {
                 readable(&Diagnostic::warning("data::dropped", left_out.to_string()));
             }
+            let has_answer = !matches!(learns, Learns::Prompts { .. });
             for example in &prepared.examples {
-                let tokens = &example.tokens;
-                let length = tokens.ids.len();
-                assert!(length <= LENGTH && length == tokens.trained.len(), "{tokens:?}");
-                assert!(tokens.trained_tokens() > 0, "nothing is learned of {tokens:?}");
-                assert!(tokens.ids.iter().all(|&id| (id as usize) < self.tokenizer.vocab_size()), "{tokens:?}");
-                if let Some(weights) = &tokens.weights {
-                    assert!(
-                        weights.len() == length && weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0)
-                    );
+                for tokens in example.documents() {
+                    let length = tokens.ids.len();
+                    assert!(length == tokens.trained.len(), "{tokens:?}");
+                    assert!(!has_answer || length <= LENGTH, "{tokens:?}");
+                    assert!(!has_answer || tokens.trained_tokens() > 0, "nothing is learned of {tokens:?}");
+                    assert!(has_answer || (1..=LENGTH / 2).contains(&tokens.prompt_ids().len()), "{tokens:?}");
+                    assert!(tokens.ids.iter().all(|&id| (id as usize) < self.tokenizer.vocab_size()), "{tokens:?}");
+                    if let Some(weights) = &tokens.weights {
+                        let is_weight = |weight: &f32| weight.is_finite() && *weight >= 0.0;
+                        assert!(weights.len() == length && weights.iter().all(is_weight));
+                    }
                 }
                 if let Some(origin) = &example.origin {
-                    assert_eq!(origin.places.len(), length);
-                    assert!(origin.places.iter().all(|place| origin.text.get(place.clone()).is_some()), "{origin:?}");
+                    let written = std::iter::once(&origin.written).chain(&origin.rejected);
+                    for (tokens, written) in example.documents().zip(written) {
+                        assert_eq!(written.places.len(), tokens.ids.len());
+                        let is_text = |place: &std::ops::Range<usize>| written.text.get(place.clone()).is_some();
+                        assert!(written.places.iter().all(is_text), "{origin:?}");
+                    }
                 }
             }
         }
