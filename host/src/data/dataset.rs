@@ -1,89 +1,24 @@
 //! One dataset: rows from its source, past its filters in their order, through its strategy on all cores, into tokens.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use plugin_runtime::PluginError;
 
 use super::filter::{DatasetFilter, FilterReport};
-use super::render::{Making, Outcome, render};
+use super::render::{BATCH, Making, Outcome, Row, render};
 use super::source::Source;
 use super::strategy::PromptStrategy;
-use super::tokenize::TokenSample;
 
-/// Rows asked of a source at a time, and given to a strategy at a time.
-pub(super) const BATCH: u32 = 256;
+pub use super::example::{Example, Origin, Written};
+pub use super::render::{BadRow, ExcessLength};
+
 /// Bad rows that are listed before the rest is only counted; so many roles too.
 const SHOWN: usize = 5;
 /// Bad rows after which nothing more is read.
 const BAD_ROWS: u64 = 10_000;
 /// Characters of a role's name that are shown.
 const ROLE_LENGTH: usize = 40;
-
-/// What to do with a sample longer than `sequence_len` (`excess_length_strategy`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExcessLength {
-    /// Leave it out and count it.
-    Drop,
-    /// Keep its first `sequence_len` tokens.
-    Truncate,
-    /// Stop.
-    Raise,
-}
-
-/// A row that became tokens.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Example {
-    /// What is learned; of a pair, the chosen answer behind its prompt.
-    pub tokens: TokenSample,
-    /// Of a pair: the rejected answer behind the same prompt.
-    pub rejected: Option<TokenSample>,
-    /// Of an answer that is judged by itself: whether it is wanted.
-    pub desirable: Option<bool>,
-    /// The row as it came, for rewards.
-    pub row_json: Arc<str>,
-    /// What it was made of, if the encoder keeps that.
-    pub origin: Option<Box<Origin>>,
-}
-
-impl Example {
-    /// Its texts: one, or the two of a pair.
-    pub fn documents(&self) -> impl Iterator<Item = &TokenSample> {
-        std::iter::once(&self.tokens).chain(&self.rejected)
-    }
-
-    /// Tokens of all its texts.
-    pub fn tokens(&self) -> usize {
-        self.documents().map(|document| document.ids.len()).sum()
-    }
-
-    /// Of those, the ones that are learned.
-    pub fn trained_tokens(&self) -> usize {
-        self.documents().map(TokenSample::trained_tokens).sum()
-    }
-}
-
-/// What a sample was made of, for showing it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Origin {
-    /// What a person finds the row by (`data.jsonl, line 812`).
-    pub position: String,
-    /// The text of [`Example::tokens`].
-    pub written: Written,
-    /// That of [`Example::rejected`].
-    pub rejected: Option<Written>,
-}
-
-/// The text that tokens were made of.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Written {
-    /// The text, as far as it is in the sample.
-    pub text: String,
-    /// For each token, the bytes of the text that it stands for; none for a token that was added.
-    pub places: Vec<Range<usize>>,
-}
 
 /// How many rows were left out for a reason, and which was the first of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -292,17 +227,6 @@ pub enum DatasetError {
     },
 }
 
-/// A row that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadRow {
-    /// What a person finds it by (`line 812`).
-    pub position: String,
-    /// What is wrong.
-    pub message: String,
-    /// The column it is about.
-    pub field: Option<String>,
-}
-
 /// What a dataset became.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Prepared {
@@ -312,12 +236,6 @@ pub struct Prepared {
     pub rows: u64,
     /// Rows left out.
     pub dropped: Dropped,
-}
-
-/// A row as its loader gave it.
-pub(super) struct Row {
-    pub(super) json: String,
-    pub(super) position: String,
 }
 
 /// Reads all of `source`, asks `filters` one after another, and makes examples of the rest with `strategies` (one per thread).

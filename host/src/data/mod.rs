@@ -3,6 +3,7 @@
 pub mod batches;
 pub mod cursor;
 pub mod dataset;
+pub mod example;
 mod failure;
 pub mod filter;
 pub mod generation;

@@ -4,12 +4,44 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use plugin_runtime::PluginError;
 use plugin_runtime::types::{Preference, Sample, Segment, Text, Unpaired};
 
-use super::dataset::{BATCH, BadRow, DatasetError, Example, ExcessLength, Origin, Row, Written};
+use super::example::{Example, Origin, Written};
 use super::strategy::PromptStrategy;
 use super::template::TemplateError;
 use super::tokenize::{Encoded, Encoder, TokenSample, TokenizeError, joined};
+
+/// Rows asked of a source at a time, and given to a strategy at a time.
+pub(super) const BATCH: u32 = 256;
+
+/// What to do with a sample longer than `sequence_len` (`excess_length_strategy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExcessLength {
+    /// Leave it out and count it.
+    Drop,
+    /// Keep its first `sequence_len` tokens.
+    Truncate,
+    /// Stop.
+    Raise,
+}
+
+/// A row that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRow {
+    /// What a person finds it by (`line 812`).
+    pub position: String,
+    /// What is wrong.
+    pub message: String,
+    /// The column it is about.
+    pub field: Option<String>,
+}
+
+/// A row as its loader gave it.
+pub(super) struct Row {
+    pub(super) json: String,
+    pub(super) position: String,
+}
 
 /// What kind of samples a run learns from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +103,7 @@ pub(super) fn render(
     rows: Vec<Row>,
     strategies: &mut [Box<dyn PromptStrategy>],
     making: &Making<'_>,
-) -> Result<Vec<Rendered>, DatasetError> {
+) -> Result<Vec<Rendered>, PluginError> {
     let pieces = rows.len().div_ceil(BATCH as usize);
     let rows = Mutex::new((0, rows.into_iter()));
     let next = || {
@@ -116,7 +148,7 @@ fn render_piece(
     rows: Vec<Row>,
     strategy: &mut dyn PromptStrategy,
     making: &Making<'_>,
-) -> Result<Vec<Rendered>, DatasetError> {
+) -> Result<Vec<Rendered>, PluginError> {
     let mut outcomes = Vec::with_capacity(rows.len());
     let (jsons, positions): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| (row.json, row.position)).unzip();
     strategy.begin()?;

@@ -6,10 +6,11 @@ use std::time::Instant;
 use engine::kernels::Kernels;
 use engine::{Objective, Trainer};
 
+use super::asked::Asked;
 use super::coverage::Coverage;
 use super::method::Method;
 use super::plan::Plan;
-use super::reference::{Asked, Reference};
+use super::reference::Reference;
 use super::run::check_coverage;
 use super::signal::StopSignal;
 use super::step::{StepOutcome, longest_context, train_step};

@@ -2,7 +2,7 @@
 
 use engine::objective::{Cpo, CpoLoss, Grpo, GrpoLoss, Kto, KtoLoss, Orpo, PairLoss, Preference, Ratio};
 
-use super::reference::Asked;
+use super::asked::Asked;
 use crate::config::{Config, GrpoLossType, ImportanceSamplingLevel, KtoLossType, Rl, Trl};
 use crate::data::dataset::Example;
 use crate::data::render::Learns;

@@ -1,5 +1,6 @@
 //! The training loop and what it is made of. It knows data, engine, checkpoint and report; none of them knows it.
 
+pub mod asked;
 pub mod cost;
 pub mod coverage;
 pub mod eval;

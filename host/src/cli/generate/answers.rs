@@ -2,12 +2,11 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use engine::generate::Completion;
 use serde_json::{Value, json};
 
-use super::GenerateArgs;
 use crate::diagnostic::{Diagnostic, Failure};
 use crate::report::{Output, emit};
 use crate::terminal::print_words;
@@ -26,17 +25,17 @@ enum To {
 }
 
 impl Answers {
-    /// Opens the file, where one is asked for.
-    pub(super) fn open(args: &GenerateArgs) -> Result<Self, Failure> {
-        let to = match (&args.output, args.output()) {
+    /// Opens the file, where one is asked for. A prompt has `each` answers.
+    pub(super) fn open(file: Option<&Path>, output: Output, each: u32) -> Result<Self, Failure> {
+        let to = match (file, output) {
             (Some(path), _) => {
                 let file = File::create(path).map_err(|error| unwritable(path, &error))?;
-                To::File(BufWriter::new(file), path.clone())
+                To::File(BufWriter::new(file), path.to_owned())
             }
             (None, Output::Json) => To::Events,
             (None, Output::Human) => To::Text,
         };
-        Ok(Self { to, each: args.num_return_sequences as usize })
+        Ok(Self { to, each: each as usize })
     }
 
     /// True where text alone is shown.

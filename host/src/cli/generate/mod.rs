@@ -110,7 +110,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitStatus, Failure> {
         say(line);
     }
     // Before the work, so that none is lost.
-    let answers = Answers::open(args)?;
+    let answers = Answers::open(args.output.as_deref(), args.output(), args.num_return_sequences)?;
     match Device::choose_for(args.device, AutoBool::Auto)? {
         Device::Cpu => {
             within_memory(&config, &requests, &options)?;
