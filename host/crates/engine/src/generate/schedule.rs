@@ -6,8 +6,9 @@ use std::ops::ControlFlow;
 use rayon::prelude::*;
 
 use super::decoder::{Decoder, Newest};
+use super::options::GenerateOptions;
+use super::request::{Completion, OnToken, Request, Written, capacity, sequences, slots};
 use super::sampling::{self, Choice};
-use super::{Completion, GenerateOptions, OnToken, Request, Written, capacity, sequences, slots};
 use crate::EngineError;
 use crate::kernels::Kernels;
 use crate::kernels::cpu::cap_logits;
