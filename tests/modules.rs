@@ -51,6 +51,9 @@ impl File {
                 at = end;
             } else if is(at, "mod") && is(at + 2, ";") {
                 at += 2;
+            } else if let (true, Some(TokenTree::Group(inner))) = (is(at, "mod"), tokens.get(at + 2)) {
+                self.read_inner(inner.stream());
+                at += 2;
             } else if is_word(at) {
                 let mut path = vec![tokens[at].to_string()];
                 while is(at + 1, ":") && is(at + 2, ":") && is_word(at + 3) {
@@ -63,6 +66,19 @@ impl File {
             }
             at += 1;
         }
+    }
+
+    /// A module inside the file: its `super` is the file itself.
+    fn read_inner(&mut self, tokens: TokenStream) {
+        let mut inner = Self::default();
+        inner.read(tokens);
+        let outer = |path: Names| if path[0] == "super" { path[1..].to_vec() } else { path };
+        let beyond = |path: &Names| path[0] != "super" || path.get(1).is_some_and(|next| next == "super");
+        let uses = inner.uses.into_iter().filter(|(_, path, _)| beyond(path));
+        self.uses.extend(uses.map(|(name, path, is_public)| (name, outer(path), is_public)));
+        let paths = inner.paths.into_iter().filter(|path| path.len() > 1 || path[0] != "super");
+        self.paths.extend(paths.map(outer).filter(|path| !path.is_empty()));
+        self.tests.extend(inner.tests);
     }
 
     /// The part of a `use` behind `prefix`.

@@ -8,8 +8,8 @@
 //! [`CHAIN`] entries from the start of the text. A token so gets the same bits whether it is computed with its whole text or
 //! over the cache.
 
-use super::attention::{capped, lowest, run, with_scratch};
 use super::few_rows::stretch;
+use super::scores::{capped, lowest, run, with_scratch};
 use super::simd::{Shared, exp_row, multiply};
 use crate::{AttentionShape, CACHE_BLOCK as BLOCK};
 

@@ -3,8 +3,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::matmul::{Threads, gemm};
+use super::matmul::gemm;
 use super::simd::{Shared, multiply, parallel_rows, simd, softmax_row, tanh};
+use super::threads::Threads;
 use crate::IGNORE;
 use crate::{Gemm, Head, Targets};
 

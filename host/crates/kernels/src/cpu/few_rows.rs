@@ -9,8 +9,8 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::matmul::Threads;
 use super::simd::Shared;
+use super::threads::Threads;
 use crate::Gemm;
 
 /// Rows (or columns) up to which a product is one of few.
@@ -427,7 +427,7 @@ mod fused {
 
 #[cfg(test)]
 mod tests {
-    use super::super::matmul::{Threads, gemm};
+    use super::super::matmul::gemm;
     use super::*;
     use crate::rng::normal_at;
 

@@ -2,18 +2,10 @@
 //! brings AVX-512.
 
 use super::few_rows;
+use super::threads::Threads;
 use crate::Gemm;
 use crate::operands::extent;
 use gemm_common::Parallelism;
-
-/// How many threads one product may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Threads {
-    /// The caller is already one of many.
-    One,
-    /// The whole pool.
-    All,
-}
 
 /// `C = alpha * op(A) * op(B) + beta * C`.
 pub(super) fn gemm(g: Gemm, a: &[f32], b: &[f32], c: &mut [f32], threads: Threads) {

@@ -15,7 +15,9 @@ pub(super) mod matmul;
 mod norm;
 mod packed;
 mod pages;
+mod scores;
 mod simd;
+mod threads;
 
 use super::{
     Activation, AdamState, AdamStep, Attended, AttentionShape, Cache, CacheMut, DropoutKey, Format, Gemm, Head,
@@ -225,7 +227,7 @@ impl TensorOps for CpuKernels {
     }
 
     fn gemm(&self, gemm: Gemm, a: View<'_, CpuBuffer>, b: View<'_, CpuBuffer>, c: ViewMut<'_, CpuBuffer>) {
-        matmul::gemm(gemm, a.rest(), b.rest(), c.rest(), matmul::Threads::All);
+        matmul::gemm(gemm, a.rest(), b.rest(), c.rest(), threads::Threads::All);
     }
 
     fn embed(&self, h: usize, rows: &CpuRows, table: View<'_, CpuBuffer>, out: ViewMut<'_, CpuBuffer>) {
