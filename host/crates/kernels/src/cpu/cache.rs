@@ -242,9 +242,14 @@ fn mix_heads<const H: usize, const FUSED: bool>(
 ) {
     let weights: [&[f32]; H] = std::array::from_fn(|head| &weights[head * stride..][..count]);
     let mut column = 0;
-    while column + 32 <= values.dim {
+    // As many columns as registers hold sums of.
+    while H <= 2 && column + 32 <= values.dim {
         mix_columns::<H, 32, FUSED>(weights, offset, column, values, is_first, out);
         column += 32;
+    }
+    while column + 16 <= values.dim {
+        mix_columns::<H, 16, FUSED>(weights, offset, column, values, is_first, out);
+        column += 16;
     }
     while column + 8 <= values.dim {
         mix_columns::<H, 8, FUSED>(weights, offset, column, values, is_first, out);
@@ -266,15 +271,25 @@ fn mix_columns<const H: usize, const C: usize, const FUSED: bool>(
     out: &mut [f32],
 ) {
     let mut sums = [[0.0f32; C]; H];
-    for index in 0..weights[0].len() {
+    let count = weights[0].len();
+    let mut index = 0;
+    while index < count {
         let row = offset + index;
-        let place = row / BLOCK * values.block + row % BLOCK * values.row + column;
-        let value: &[f32; C] = values.rows[place..].first_chunk().expect("columns of a row");
-        for head in 0..H {
-            for lane in 0..C {
-                sums[head][lane] = multiply_add::<FUSED>(weights[head][index], value[lane], sums[head][lane]);
+        let end = (index + BLOCK - row % BLOCK).min(count);
+        let mut rows = &values.rows[row / BLOCK * values.block + row % BLOCK * values.row + column..];
+        let weights: [&[f32]; H] = std::array::from_fn(|head| &weights[head][index..end]);
+        for step in 0..end - index {
+            if step > 0 {
+                rows = &rows[values.row..];
+            }
+            let value: &[f32; C] = rows.first_chunk().expect("columns of a row");
+            for head in 0..H {
+                for lane in 0..C {
+                    sums[head][lane] = multiply_add::<FUSED>(weights[head][step], value[lane], sums[head][lane]);
+                }
             }
         }
+        index = end;
     }
     for head in 0..H {
         let out = &mut out[head * values.dim + column..][..C];
