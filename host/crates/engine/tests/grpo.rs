@@ -5,18 +5,12 @@ mod fixture;
 mod trl;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use engine::objective::{Grpo, GrpoLoss, Ratio, Rollouts, accumulate};
 use engine::{Batch, IGNORE};
 use safetensors::SafeTensors;
 use serde::Deserialize;
-use trl::{distance, floats, integers, trainer};
-
-#[derive(Deserialize)]
-struct Cases {
-    cases: BTreeMap<String, Case>,
-}
+use trl::{agree, distance, floats, integers, trainer};
 
 #[derive(Deserialize)]
 struct Case {
@@ -90,13 +84,7 @@ fn rollouts(tensors: &SafeTensors<'_>, case: &Case, texts: std::ops::Range<usize
 }
 
 fn with_fixture(check: impl Fn(&SafeTensors<'_>, &str, &Case)) {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/grpo");
-    let bytes = std::fs::read(directory.join("expected.safetensors")).unwrap();
-    let cases: Cases = serde_json::from_slice(&std::fs::read(directory.join("cases.json")).unwrap()).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    for (name, case) in &cases.cases {
-        check(&tensors, name, case);
-    }
+    trl::with_fixture("grpo", check);
 }
 
 #[test]
@@ -104,25 +92,8 @@ fn losses_and_gradients_are_those_of_trl() {
     with_fixture(|tensors, name, case| {
         let mut trainer = trainer();
         let found = accumulate(&mut trainer, &case.objective(), &[rollouts(tensors, case, 0..4)]).unwrap();
-        let expected = f64::from_le_bytes(tensors.tensor(&format!("{name}/loss")).unwrap().data().as_chunks().0[0]);
-        let off = (found.loss - expected).abs();
         // A policy's own loss is near zero: advantages cancel.
-        assert!(off <= 1e-5 * expected.abs().max(0.1), "{name}: loss {} {expected}", found.loss);
-        let told = found.metrics.means().filter(|(name, _)| !name.starts_with("sampling/"));
-        let told: BTreeMap<&str, f64> = told.collect();
-        assert_eq!(told.len(), case.metrics.len(), "{name}: {told:?}");
-        for (metric, expected) in &case.metrics {
-            let off = (told[metric.as_str()] - expected).abs();
-            assert!(off <= 1e-5 * expected.abs().max(0.1), "{name}: {metric} {} {expected}", told[metric.as_str()]);
-        }
-        let prefix = format!("{name}/grad/");
-        let weights: Vec<&str> = tensors.names().into_iter().filter_map(|key| key.strip_prefix(&prefix)).collect();
-        assert!(weights.len() >= 2, "{name}: gradients are compared");
-        for weight in weights {
-            let gradient = floats(tensors, &format!("{prefix}{weight}"));
-            let off = distance(&trainer.gradient(weight).unwrap(), &gradient);
-            assert!(off <= 2e-5, "{name}: the gradient of {weight} is {off:e} off");
-        }
+        agree(tensors, name, &trainer, &found, &case.metrics, [0.1, 0.1]);
     });
 }
 

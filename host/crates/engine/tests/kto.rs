@@ -5,18 +5,12 @@ mod fixture;
 mod trl;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use engine::objective::{accumulate, evaluate};
 use engine::{Batch, IGNORE, Kto, KtoLoss, Unpaired};
 use safetensors::SafeTensors;
 use serde::Deserialize;
-use trl::{distance, floats, integers, trainer};
-
-#[derive(Deserialize)]
-struct Cases {
-    cases: BTreeMap<String, Case>,
-}
+use trl::{agree, floats, integers, trainer};
 
 #[derive(Deserialize)]
 struct Case {
@@ -79,13 +73,7 @@ fn documents(tensors: &SafeTensors<'_>, prefix: &str, rows: &[usize]) -> Batch {
 }
 
 fn with_fixture(check: impl Fn(&SafeTensors<'_>, &str, &Case)) {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/fixtures/kto");
-    let bytes = std::fs::read(directory.join("expected.safetensors")).unwrap();
-    let cases: Cases = serde_json::from_slice(&std::fs::read(directory.join("cases.json")).unwrap()).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    for (name, case) in &cases.cases {
-        check(&tensors, name, case);
-    }
+    trl::with_fixture("kto", check);
 }
 
 #[test]
@@ -95,23 +83,7 @@ fn losses_and_gradients_are_those_of_trl() {
         let judged = evaluate(&mut trainer, &case.objective(), &answers).unwrap().unwrap();
         let found = accumulate(&mut trainer, &case.objective(), &answers).unwrap();
         assert_eq!((found.loss, &found.metrics), (judged.0, &judged.1), "{name}: an evaluation says the same");
-        let expected = f64::from_le_bytes(tensors.tensor(&format!("{name}/loss")).unwrap().data().as_chunks().0[0]);
-        assert!((found.loss - expected).abs() <= 1e-5 * expected.abs(), "{name}: loss {} {expected}", found.loss);
-        let told: BTreeMap<&str, f64> = found.metrics.means().collect();
-        assert_eq!(told.len(), case.metrics.len(), "{name}");
-        for (metric, expected) in &case.metrics {
-            let off = (told[metric.as_str()] - expected).abs() / expected.abs().max(1.0);
-            assert!(off <= 1e-5, "{name}: {metric} {} {expected}", told[metric.as_str()]);
-        }
-        let gradients = tensors.names().into_iter().filter_map(|key| key.strip_prefix(&format!("{name}/grad/")));
-        let mut count = 0;
-        for weight in gradients {
-            let gradient = floats(tensors, &format!("{name}/grad/{weight}"));
-            let off = distance(&trainer.gradient(weight).unwrap(), &gradient);
-            assert!(off <= 2e-5, "{name}: the gradient of {weight} is {off:e} off");
-            count += 1;
-        }
-        assert!(count >= 2, "{name}: gradients are compared");
+        agree(tensors, name, &trainer, &found, &case.metrics, [0.0, 1.0]);
     });
 }
 
