@@ -44,12 +44,35 @@ pub trait Batches {
 /// What a source tells of a step.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Told {
-    /// Numbers for `metrics.jsonl`, by TRL's names.
-    pub metrics: BTreeMap<String, f64>,
+    /// Sums and how many values they are of, by TRL's names.
+    means: BTreeMap<String, (f64, u64)>,
+    /// Things that are counted.
+    counts: BTreeMap<String, u64>,
     /// Lines of `completions.jsonl`.
     pub lines: Vec<Value>,
     /// What a person should know.
     pub remarks: Vec<Diagnostic>,
+}
+
+impl Told {
+    /// One value of a number whose mean over the step is told; one that is not finite is none.
+    pub fn metric(&mut self, name: &str, value: f64) {
+        if value.is_finite() {
+            let (sum, count) = self.means.entry(name.to_owned()).or_default();
+            (*sum, *count) = (*sum + value, *count + 1);
+        }
+    }
+
+    /// Adds to a count.
+    pub fn count(&mut self, name: &str, count: u64) {
+        *self.counts.entry(name.to_owned()).or_default() += count;
+    }
+
+    /// The numbers for `metrics.jsonl`.
+    pub fn metrics(&self) -> impl Iterator<Item = (String, f64)> {
+        let means = self.means.iter().map(|(name, &(sum, count))| (name.clone(), sum / count as f64));
+        means.chain(self.counts.iter().map(|(name, &count)| (name.clone(), count as f64)))
+    }
 }
 
 /// A file of a checkpoint.

@@ -15,7 +15,6 @@ use serde_json::Value;
 
 use super::reward::{Scored, is_stopped, shortened};
 use crate::config::OnError;
-use crate::data::batches::Told;
 use crate::data::dataset::Example;
 use crate::data::tokenize::{Encoder, TokenizeError};
 use crate::data::tokenizer::TokenizerError;
@@ -441,13 +440,17 @@ impl Played {
         self.episodes.iter().filter(|episode| episode.ending == Some(ending)).count()
     }
 
-    /// Adds what there is to be told of episodes beside completions.
-    pub fn tell(&self, told: &mut Told) {
+    /// What is to be told of episodes beside completions.
+    pub fn metrics(&self) -> [(&'static str, f64); 2] {
         let count = self.episodes.len().max(1) as f64;
         let turns: usize = self.episodes.iter().map(|episode| episode.written.len()).sum();
-        told.metrics.insert("environment/mean_turns".to_owned(), turns as f64 / count);
-        told.metrics.insert("environment/done_ratio".to_owned(), self.count(Ending::Done) as f64 / count);
-        for (line, episode) in told.lines.iter_mut().zip(&self.episodes) {
+        let done = self.count(Ending::Done) as f64;
+        [("environment/mean_turns", turns as f64 / count), ("environment/done_ratio", done / count)]
+    }
+
+    /// Adds to each line about an episode what it has beside a completion.
+    pub fn describe(&self, lines: &mut [Value]) {
+        for (line, episode) in lines.iter_mut().zip(&self.episodes) {
             line["turns"] = episode.written.len().into();
             line["messages"] = episode.messages.iter().map(json::message).collect::<Vec<Value>>().into();
         }

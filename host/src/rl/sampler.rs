@@ -198,9 +198,11 @@ impl<'a> Sampler<'a> {
         let values: Vec<Vec<Option<f64>>> =
             scored.iter().map(|scored| scored.scores.iter().map(|score| score.value).collect()).collect();
         let judged = self.sampling.advantage.judge(&values);
+        let lines = self.told.lines.len();
         self.tell(step, &items, &completions, &scored, &judged);
         if let Some(played) = &played {
-            played.tell(&mut self.told);
+            played.describe(&mut self.told.lines[lines..]);
+            played.metrics().into_iter().for_each(|(name, value)| self.told.metric(name, value));
         }
         let texts = texts(&examples, &completions, played);
         let mut rollouts = self.rollouts_of(texts, completions, &judged);
@@ -285,16 +287,10 @@ impl<'a> Sampler<'a> {
         texts.into_iter().zip(completions).enumerate().map(rollout).collect()
     }
 
-    /// What is to be told of a generation, by TRL's names.
+    /// What is to be told of a generation, by TRL's names. A step may have several.
     fn tell(&mut self, step: u64, items: &[Item], completions: &[Completion], scored: &[Scored], judged: &Judged) {
         let told = &mut self.told;
-        told.metrics.clear();
-        told.lines.clear();
-        let mut metric = |name: &str, value: f64| {
-            if value.is_finite() {
-                told.metrics.insert(name.to_owned(), value);
-            }
-        };
+        let mut metric = |name: &str, value: f64| told.metric(name, value);
         let written = |completion: &Completion| completion.log_probs.len() as f64;
         for (which, kept) in [("", false), ("terminated_", true)] {
             let of = completions.iter().filter(|completion| !kept || completion.finished()).map(written);
@@ -316,14 +312,16 @@ impl<'a> Sampler<'a> {
             let (mean, deviation) = moments(&values);
             metric(&format!("rewards/{name}/mean"), mean);
             metric(&format!("rewards/{name}/std"), deviation);
-            if let Some(errors) = scored.errors {
-                metric(&format!("rewards/{name}/errors"), errors as f64);
-            }
         }
         let (mean, deviation) = moments(&judged.rewards);
         metric("reward", mean);
         metric("reward_std", deviation);
         metric("frac_reward_zero_std", judged.frac_reward_zero_std);
+        for (name, scored) in self.names.iter().zip(scored) {
+            if let Some(errors) = scored.errors {
+                told.count(&format!("rewards/{name}/errors"), errors);
+            }
+        }
         for (index, scored) in scored.iter().enumerate() {
             self.judges[index] |= scored.scores.iter().any(|score| score.value.is_some());
             if !self.judges[index] {
@@ -332,7 +330,8 @@ impl<'a> Sampler<'a> {
                 told.remarks.push(abstains(&self.names[index], items.len(), &scored.scores));
             }
         }
-        for (index, item) in items.iter().take(self.sampling.logged).enumerate() {
+        let room = self.sampling.logged.saturating_sub(told.lines.len());
+        for (index, item) in items.iter().take(room).enumerate() {
             let mut rewards = Map::new();
             for (name, scored) in self.names.iter().zip(scored) {
                 let Score { value, note } = &scored.scores[index];

@@ -140,7 +140,7 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
                 peak_memory_bytes: peak_memory_bytes(),
                 metrics: {
                     let of_objective = outcome.metrics.means().map(|(name, value)| (name.to_owned(), value));
-                    of_objective.chain(told.metrics).collect()
+                    of_objective.chain(told.metrics()).collect()
                 },
             };
             let last = step == plan.total_steps;
