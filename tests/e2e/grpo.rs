@@ -98,6 +98,29 @@ fn threads_and_parts_of_a_step_give_the_same_completions() {
 }
 
 #[test]
+fn a_step_of_several_generations_tells_of_all_of_them() {
+    let project = Project::new();
+    let trl = format!("{LENGTH}  steps_per_generation: 1\n");
+    project.write("host.yml", config(&trl, "gradient_accumulation_steps: 3\nlogging_steps: 1\n"));
+    project.success(&["train", "host.yml", "--set", "max_steps=1", "--set", "trl.num_completions_to_log=30"]);
+    let completions = lines(&project.path("out/completions.jsonl"));
+    assert_eq!(completions.len(), 24);
+    let mean = completions.iter().map(|line| line["reward"].as_f64().unwrap()).sum::<f64>() / 24.0;
+    let told = lines(&project.path("out/metrics.jsonl"))[0]["reward"].as_f64().unwrap();
+    assert!((told - mean).abs() < 1e-9, "{told} {mean}");
+    project.success(&[
+        "train",
+        "host.yml",
+        "--set",
+        "max_steps=1",
+        "--set",
+        "trl.num_completions_to_log=10",
+        "--overwrite",
+    ]);
+    assert_eq!(lines(&project.path("out/completions.jsonl")).len(), 10);
+}
+
+#[test]
 fn a_control_has_nothing_to_learn_from() {
     let project = Project::new();
     project.write("host.yml", config(&format!("{LENGTH}  shuffle_rewards: true\n"), "logging_steps: 1\n"));

@@ -209,9 +209,7 @@ impl Making<'_> {
     }
 
     fn text(&self, text: &Text, json: String) -> Result<(Example, BTreeSet<String>), Left> {
-        let Document { tokens, written, unwritten } = self.document(text)?;
-        let origin = written.map(|written| Box::new(Origin { position: String::new(), written, rejected: None }));
-        Ok((Example { tokens, rejected: None, desirable: None, row_json: json.into(), origin }, unwritten))
+        Ok(example(self.document(text)?, json))
     }
 
     /// The prompt of a text that has an answer.
@@ -245,12 +243,11 @@ impl Making<'_> {
         self.with_prompt(encoded, json, completion)
     }
 
-    /// A row of an environment; its text is nothing but a reference.
+    /// A text as it is; that of an environment's row is nothing but a reference.
     fn row(&self, encoded: Result<Encoded, TokenizeError>, json: String) -> Result<(Example, BTreeSet<String>), Left> {
         let Encoded { tokens, text, places, unwritten } = encoded.map_err(|error| self.left(error))?;
         let written = self.encoder.keeps_text.then_some(Written { text, places });
-        let origin = written.map(|written| Box::new(Origin { position: String::new(), written, rejected: None }));
-        Ok((Example { tokens, rejected: None, desirable: None, row_json: json.into(), origin }, unwritten))
+        Ok(example(Document { tokens, written, unwritten }, json))
     }
 
     /// A prompt without an answer.
@@ -265,8 +262,7 @@ impl Making<'_> {
         json: String,
         completion: usize,
     ) -> Result<(Example, BTreeSet<String>), Left> {
-        let Encoded { tokens, text, places, unwritten } = encoded;
-        let (length, room) = (tokens.prompt_ids().len(), self.sequence_len.saturating_sub(completion));
+        let (length, room) = (encoded.tokens.prompt_ids().len(), self.sequence_len.saturating_sub(completion));
         if length == 0 {
             return Err(Left::Bad("the prompt is empty".to_owned()));
         }
@@ -278,9 +274,7 @@ impl Making<'_> {
                 ExcessLength::Drop | ExcessLength::Truncate => Left::Out(Outcome::TooLong),
             });
         }
-        let written = self.encoder.keeps_text.then_some(Written { text, places });
-        let origin = written.map(|written| Box::new(Origin { position: String::new(), written, rejected: None }));
-        Ok((Example { tokens, rejected: None, desirable: None, row_json: json.into(), origin }, unwritten))
+        self.row(Ok(encoded), json)
     }
 
     fn pair(&self, pair: &Preference, json: String) -> Result<(Example, BTreeSet<String>), Left> {
@@ -337,15 +331,10 @@ impl Making<'_> {
         }
     }
 
-    fn document(&self, text: &Text) -> Result<Document, Left> {
-        let encoded = self.encode(text)?;
-        self.cut(text, encoded)
-    }
-
     /// As much of a text as a sequence has; why it is left out, where nothing of it is learned.
-    fn cut(&self, text: &Text, encoded: Encoded) -> Result<Document, Left> {
+    fn document(&self, text: &Text) -> Result<Document, Left> {
         let Self { encoder, sequence_len, excess, .. } = self;
-        let Encoded { mut tokens, text: mut written, mut places, unwritten } = encoded;
+        let Encoded { mut tokens, text: mut written, mut places, unwritten } = self.encode(text)?;
         let length = tokens.ids.len();
         let mut is_cut = false;
         if length > *sequence_len {
@@ -373,9 +362,7 @@ impl Making<'_> {
         let written = encoder.keeps_text.then_some(Written { text: written, places });
         Ok(Document { tokens, written, unwritten })
     }
-}
 
-impl Making<'_> {
     /// Why nothing is learned of a text.
     fn untrained(&self, text: &Text, unwritten: BTreeSet<String>) -> Left {
         Left::Out(match text {
@@ -385,6 +372,13 @@ impl Making<'_> {
             _ => Outcome::Untrained(unwritten),
         })
     }
+}
+
+/// A sample of one text, and the roles of messages that the chat template left out of it.
+fn example(document: Document, json: String) -> (Example, BTreeSet<String>) {
+    let Document { tokens, written, unwritten } = document;
+    let origin = written.map(|written| Box::new(Origin { position: String::new(), written, rejected: None }));
+    (Example { tokens, rejected: None, desirable: None, row_json: json.into(), origin }, unwritten)
 }
 
 fn kind(sample: &Sample) -> &'static str {
