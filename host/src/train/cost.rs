@@ -154,7 +154,7 @@ impl Memory {
 
 fn workload(config: &Config, plan: &Plan) -> Workload {
     let eval = &plan.data.eval;
-    let eval_size = config.eval_batch_size.max(1) as usize;
+    let eval_size = plan.eval_batch_size;
     let eval_batches = eval.chunks(eval_size).map(|batch| together(batch.iter().map(|example| shape(plan, example))));
     let generated = config.num_generation_samples.map_or(usize::MAX, |count| count as usize).min(eval.len());
     let generates = !config.eval_reward_funcs.is_empty() && generated > 0;

@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use engine::generate::GenerateOptions;
 use engine::kernels::Kernels;
-use engine::kernels::cpu::{CpuKernels, instructions};
+use engine::kernels::cpu::CpuKernels;
 use engine::weights::{WeightSource, digest};
-use engine::{CrossEntropy, Objective, Trainable, Trainer};
+use engine::{Objective, Trainable, Trainer};
 use plugin_runtime::types::HealthRun;
 use plugin_runtime::{Kind, PluginHost};
 use serde_json::{Map, Value, json};
@@ -16,27 +15,24 @@ use super::cost::Cost;
 use super::eval::{Evaluation, Shown};
 use super::files::{card, model_files};
 use super::health::{StopAdvice, Watch};
-use super::measure::{self, Time};
+use super::measure::{self, Measuring, Time};
 use super::method::Method;
 use super::output::{Existing, FINISHED, OutputDirectory, described, description};
 use super::plan::Plan;
 use super::reference::Reference;
 use super::run::{Ending as Ended, Outcome, Run};
 use super::signal::{Signal, StopSignal};
+use super::sources::{Sources, Work};
 use crate::check::facts::ModelFacts;
 use crate::check::{plugins, rules, selection};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::directory::{hex, replace_file};
 use crate::checkpoint::load::{BASE_DIGEST, Checkpoint};
 use crate::checkpoint::owned::{METRICS_FILE, RESOLVED_FILE};
+use crate::config::LoadedConfig;
 use crate::config::json_schema::fixed_keys;
-use crate::config::{LoadedConfig, RewardRef};
-use crate::data::batches::{Batches, KeptFile, PairsOf, Samples, Texts, WholePairsOf};
-use crate::data::cursor::Position;
-use crate::data::dataset::Example;
+use crate::data::batches::Batches;
 use crate::data::template::ChatTemplate;
-use crate::data::tokenize::{Encoder, TextBudget};
-use crate::data::unpaired::UnpairedOf;
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, Failure};
 use crate::evidence::{Ending, Record, Setup};
@@ -44,12 +40,6 @@ use crate::memory::peak_memory_bytes;
 use crate::report::metrics::{self, PluginCost};
 use crate::report::summary::Summary;
 use crate::report::{Event, Observer, Reporter, Start};
-use crate::rl::episode::Episodes;
-use crate::rl::reward::NamedReward;
-use crate::rl::sampler::{Sampler, Sampling};
-
-/// Why there is a reference.
-const ASKED: &str = "the method says what it asks";
 
 /// A run whose every decision is made.
 pub struct Job<'a> {
@@ -110,6 +100,7 @@ pub enum Done {
 
 /// A run whose model is loaded.
 struct Going<'r, K: Kernels> {
+    job: &'r Job<'r>,
     trainer: Trainer<K>,
     settings: Map<String, Value>,
     watch: Watch,
@@ -118,6 +109,19 @@ struct Going<'r, K: Kernels> {
     record: &'r mut Record,
     reporter: Reporter<'r>,
     stop: &'r StopSignal,
+}
+
+impl<K: Kernels> Work for Going<'_, K> {
+    type Done = Done;
+
+    fn work<O: Objective, B: Batches<Batch = O::Batch>>(
+        self,
+        objective: O,
+        batches: B,
+        eval: Vec<O::Batch>,
+    ) -> Result<Done, Failure> {
+        self.job.learn(self, objective, batches, eval)
+    }
 }
 
 impl<'a> Job<'a> {
@@ -169,34 +173,24 @@ impl<'a> Job<'a> {
     }
 
     fn measure_on<K: Kernels>(&self, kernels: K) -> Result<Time, Failure> {
-        let (plan, mut trainer, start) = (&self.plan, self.trainer(kernels)?, Position::default());
-        let train = &plan.data.train[..];
-        let known = plan.method.asked().map(|asked| measure::reference(plan, asked, &mut trainer)).transpose()?;
-        match &plan.method {
-            Method::Supervised => {
-                measure::steps(plan, &mut trainer, &CrossEntropy, plan.epochs(Texts(train), start), 0.0)
-            }
-            Method::Cpo(objective) => {
-                let pairs = PairsOf { examples: train, reference: None, kept: None };
-                measure::steps(plan, &mut trainer, objective, plan.epochs(pairs, start), 0.0)
-            }
-            Method::Orpo(objective) => {
-                measure::steps(plan, &mut trainer, objective, plan.epochs(WholePairsOf(train), start), 0.0)
-            }
-            Method::Preference(objective) => {
-                let (reference, seconds) = known.expect(ASKED);
-                let pairs = PairsOf { examples: train, reference: Some(reference.train.as_chunks().0), kept: None };
-                measure::steps(plan, &mut trainer, objective, plan.epochs(pairs, start), seconds)
-            }
-            Method::Kto(objective) => {
-                let (reference, seconds) = known.expect(ASKED);
-                let answers = self.unpaired(train, &reference.train, None);
-                measure::steps(plan, &mut trainer, objective, plan.epochs(answers, start), seconds)
-            }
-            Method::Grpo(objective, sampling) => {
-                let batches = self.sampler(sampling, start, None)?;
-                measure::steps(plan, &mut trainer, objective, batches, 0.0)
-            }
+        let mut trainer = self.trainer(kernels)?;
+        let asked = self.plan.method.asked();
+        let known = asked.map(|asked| measure::reference(&self.plan, asked, &mut trainer)).transpose()?;
+        let before = known.as_ref().map_or(0.0, |(_, seconds)| *seconds);
+        let reference = known.map(|(reference, _)| reference);
+        let measuring = Measuring { plan: &self.plan, trainer: &mut trainer, before };
+        self.sources().give(reference.as_ref(), None, measuring)
+    }
+
+    /// Where the run's steps come from.
+    fn sources(&self) -> Sources<'_> {
+        Sources {
+            loaded: self.loaded,
+            plugins: self.plugins,
+            model: self.model,
+            template: self.template.as_ref(),
+            plan: &self.plan,
+            device: &self.device,
         }
     }
 
@@ -295,119 +289,24 @@ impl<'a> Job<'a> {
         if let Some(checkpoint) = checkpoint {
             checkpoint.restore(&mut trainer)?;
         }
-        let (train, eval) = (&plan.data.train[..], &plan.data.eval[..]);
-        let position = checkpoint.map_or_else(Position::default, |checkpoint| checkpoint.state.position);
-        let mut run = Going { trainer, settings, watch, directory, checkpoint, record, reporter, stop };
-        match &plan.method {
-            Method::Supervised => {
-                self.learn(&mut run, CrossEntropy, plan.epochs(Texts(train), position), self.chunks(&Texts(eval)))
-            }
-            Method::Cpo(objective) => {
-                let pairs = |examples| PairsOf { examples, reference: None, kept: None };
-                let (batches, eval) = (plan.epochs(pairs(train), position), self.chunks(&pairs(eval)));
-                self.learn(&mut run, objective.clone(), batches, eval)
-            }
-            Method::Grpo(objective, sampling) => {
-                let batches = self.sampler(sampling, position, checkpoint)?;
-                self.learn(&mut run, *objective, batches, Vec::new())
-            }
-            Method::Orpo(objective) => {
-                let batches = plan.epochs(WholePairsOf(train), position);
-                self.learn(&mut run, objective.clone(), batches, self.chunks(&WholePairsOf(eval)))
-            }
-            Method::Preference(objective) => {
-                let reference = reference.expect(ASKED);
-                let kept = reference.file(plan);
-                let pairs = |examples, reference| PairsOf { examples, reference: Some(reference), kept: Some(&kept) };
-                let batches = plan.epochs(pairs(train, reference.train.as_chunks().0), position);
-                let eval = self.chunks(&pairs(eval, reference.eval.as_chunks().0));
-                self.learn(&mut run, objective.clone(), batches, eval)
-            }
-            Method::Kto(objective) => {
-                let reference = reference.expect(ASKED);
-                let kept = reference.file(plan);
-                let batches = plan.epochs(self.unpaired(train, &reference.train, Some(&kept)), position);
-                let eval = self.chunks(&self.unpaired(eval, &reference.eval, None));
-                self.learn(&mut run, objective.clone(), batches, eval)
-            }
-        }
-    }
-
-    /// Answers that are wanted or not, with what the reference says of them.
-    fn unpaired<'s>(
-        &self,
-        examples: &'s [Example],
-        reference: &'s [f64],
-        kept: Option<&'s KeptFile>,
-    ) -> UnpairedOf<'s> {
-        let (sequence_len, is_mismatched) = (self.plan.packing.sequence_len, self.plan.method.is_mismatched());
-        UnpairedOf { examples, sequence_len, reference, is_mismatched, kept }
-    }
-
-    /// The batches of an evaluation.
-    fn chunks<S: Samples>(&self, samples: &S) -> Vec<S::Batch> {
-        samples.chunks(self.plan.eval_batch_size)
-    }
-
-    /// The source of steps of what the model writes.
-    fn sampler(
-        &self,
-        sampling: &Sampling,
-        position: Position,
-        checkpoint: Option<&Checkpoint>,
-    ) -> Result<Sampler<'_>, Failure> {
-        let trl = self.loaded.config.trl.iter().flat_map(|trl| &trl.reward_funcs);
-        let rewards = self.rewards(plugins::learned_rewards(self.loaded), trl)?;
-        let generation = GenerateOptions {
-            max_new_tokens: sampling.max_completion_length,
-            do_sample: true,
-            ..self.generation_options()?
-        };
-        let (prompts, tokenizer) = (&self.plan.data.train[..], &self.model.tokenizer);
-        let from = checkpoint.map(|checkpoint| checkpoint.path.as_path());
-        // A matrix unit sums large products, such as those of training, in an order of its own.
-        let is_exact = sampling.is_exact && self.device == Device::Cpu && !instructions().contains(&"AMX");
-        let episodes = self.episodes(sampling)?;
-        let (sampling, steps) = (Sampling { is_exact, ..sampling.clone() }, self.plan.total_steps);
-        Ok(Sampler::new(sampling, prompts, tokenizer, generation, rewards, episodes, steps, position, from)?)
-    }
-
-    /// The environment of the config, started.
-    fn episodes(&self, sampling: &Sampling) -> Result<Option<Episodes<'_>>, Failure> {
-        let config = &self.loaded.config;
-        let used = plugins::environment(self.loaded).zip(config.environment.as_ref()).zip(sampling.episodes);
-        let Some(((used, reference), limits)) = used else { return Ok(None) };
-        let environment = self
-            .plugins
-            .environment(&used.name, &used.config_json)
-            .map_err(|error| plugins::locate(self.loaded, &used, error))?;
-        let encoder = Encoder {
-            tokenizer: &self.model.tokenizer,
-            template: self.template.as_ref(),
-            train_on_inputs: false,
-            end_of_turn: Vec::new(),
-            keeps_text: false,
-            budget: TextBudget::of(limits.sequence_len, false),
-        };
-        let (name, on_error) = (used.name, reference.on_error);
-        Ok(Some(Episodes { name, environment: Box::new(environment), on_error, limits, encoder }))
+        let going = Going { job: self, trainer, settings, watch, directory, checkpoint, record, reporter, stop };
+        self.sources().give(reference.as_ref(), checkpoint, going)
     }
 
     /// The loop, from where it begins or goes on, and what comes after it. `eval` are the batches of an evaluation.
     fn learn<K: Kernels, O: Objective, B: Batches<Batch = O::Batch>>(
         &self,
-        going: &mut Going<'_, K>,
+        going: Going<'_, K>,
         objective: O,
         batches: B,
         eval: Vec<O::Batch>,
     ) -> Result<Done, Failure> {
         let (config, plan) = (&self.loaded.config, &self.plan);
-        let Going { trainer, settings, watch, directory, checkpoint, record, reporter, stop } = going;
-        let checkpoint = *checkpoint;
+        let Going { mut trainer, settings, mut watch, directory, checkpoint, record, mut reporter, stop, .. } = going;
         if checkpoint.is_some() && !watch.is_empty() {
             watch.replay(&metrics::lines(&directory.path().join(METRICS_FILE)))?;
         }
-        reporter.tell(Event::Start(&self.start(trainer)));
+        reporter.tell(Event::Start(&self.start(&trainer)));
 
         let files = model_files(self.loaded, self.model, self.template.as_ref());
         let evaluation = self.evaluation(eval)?;
@@ -417,10 +316,10 @@ impl<'a> Job<'a> {
             batches,
             output_dir: directory.path(),
             keep: config.save_total_limit.map(|limit| limit as usize),
-            settings: std::mem::take(settings),
+            settings,
             files: files.clone(),
         };
-        let trained = run.train(trainer, checkpoint, evaluation, watch, reporter, stop);
+        let trained = run.train(&mut trainer, checkpoint, evaluation, &mut watch, &mut reporter, stop);
         let step = trainer.optimizer_step();
         record.steps = step;
         reporter.end();
@@ -444,7 +343,7 @@ impl<'a> Job<'a> {
         let path = directory.path().to_owned();
         let card = card(self.loaded, plan.total_steps, &outcome);
         files.publish(trainer.model(), &path, &card, &mut |names| directory.claim(names))?;
-        let summary = self.summary(&outcome, watch, reporter.plugin_costs(), trainer);
+        let summary = self.summary(&outcome, &watch, reporter.plugin_costs(), &trainer);
         let fields = json!({ "step": step, "summary": summary.to_json(), "outcome": record.to_json() });
         directory.describe(fields, FINISHED)?;
         let (before, after) = outcome.shown;
@@ -519,31 +418,6 @@ impl<'a> Job<'a> {
         names.iter().filter_map(describe).collect()
     }
 
-    /// Some rewards of the config, started.
-    fn rewards<'r>(
-        &self,
-        uses: Vec<plugins::Use>,
-        references: impl IntoIterator<Item = &'r RewardRef>,
-    ) -> Result<Vec<NamedReward>, Failure> {
-        let mut rewards = Vec::new();
-        for (used, reference) in uses.into_iter().zip(references) {
-            let scorer = self
-                .plugins
-                .scorer(&used.name, &used.config_json)
-                .map_err(|error| plugins::locate(self.loaded, &used, error))?;
-            rewards.push(NamedReward::new(used.name, scorer, reference.on_error));
-        }
-        Ok(rewards)
-    }
-
-    /// How the model writes, greedily.
-    fn generation_options(&self) -> Result<GenerateOptions, Failure> {
-        let config = &self.loaded.config;
-        let eos_token_ids = self.model.end_tokens(&selection::end_of_turn(self.loaded, self.model)?);
-        let max_new_tokens = config.eval_max_new_tokens as usize;
-        Ok(GenerateOptions { max_new_tokens, eos_token_ids, seed: config.seed, ..GenerateOptions::default() })
-    }
-
     fn evaluation<B>(&self, batches: Vec<B>) -> Result<Option<Evaluation<'_, B>>, Failure> {
         let config = &self.loaded.config;
         if self.plan.data.eval.is_empty() {
@@ -553,8 +427,8 @@ impl<'a> Job<'a> {
             examples: &self.plan.data.eval,
             batches,
             is_per_token: self.plan.method == Method::Supervised,
-            rewards: self.rewards(plugins::rewards(self.loaded), &config.eval_reward_funcs)?,
-            generation: self.generation_options()?,
+            rewards: self.sources().rewards(plugins::rewards(self.loaded), &config.eval_reward_funcs)?,
+            generation: self.sources().generation_options()?,
             generated: config.num_generation_samples.map_or(usize::MAX, |count| count as usize),
             tokenizer: &self.model.tokenizer,
             seed: config.seed,

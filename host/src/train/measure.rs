@@ -13,6 +13,7 @@ use super::plan::Plan;
 use super::reference::Reference;
 use super::run::check_coverage;
 use super::signal::StopSignal;
+use super::sources::Work;
 use super::step::{StepOutcome, longest_context, train_step};
 use crate::data::batches::Batches;
 use crate::data::dataset::Example;
@@ -53,35 +54,45 @@ fn tokens(examples: &[Example]) -> usize {
     examples.iter().map(Example::tokens).sum()
 }
 
-/// Makes a step or two of `batches`; `before` are the seconds that are spent once, before the first. The trainer is of no use
-/// afterwards.
-pub(super) fn steps<K: Kernels, O: Objective, B: Batches<Batch = O::Batch>>(
-    plan: &Plan,
-    trainer: &mut Trainer<K>,
-    objective: &O,
-    mut batches: B,
-    before: f64,
-) -> Result<Time, Failure> {
-    let mut coverage = Coverage::default();
-    let mut step = |number: u64| {
-        let began = Instant::now();
-        let batches = batches.next_step(trainer)?;
-        let context = longest_context(&batches);
-        train_step(trainer, objective, &batches, plan.schedule.at(number), plan.max_grad_norm, |trainer| {
-            check_coverage(&mut coverage, trainer, context)
-        })
-        .map(|outcome| StepOutcome { seconds: began.elapsed().as_secs_f64(), ..outcome })
-    };
-    let mut measured = step(0)?;
-    if measured.seconds < LONG_SECONDS && plan.total_steps > 1 {
-        measured = step(1)?;
+/// A step or two, to be made and forgotten. The trainer is of no use afterwards.
+pub(super) struct Measuring<'m, K: Kernels> {
+    pub(super) plan: &'m Plan,
+    pub(super) trainer: &'m mut Trainer<K>,
+    /// Seconds that the run spends once, before the first.
+    pub(super) before: f64,
+}
+
+impl<K: Kernels> Work for Measuring<'_, K> {
+    type Done = Time;
+
+    fn work<O: Objective, B: Batches<Batch = O::Batch>>(
+        self,
+        objective: O,
+        mut batches: B,
+        _: Vec<O::Batch>,
+    ) -> Result<Time, Failure> {
+        let Self { plan, trainer, before } = self;
+        let mut coverage = Coverage::default();
+        let mut step = |number: u64| {
+            let began = Instant::now();
+            let batches = batches.next_step(trainer)?;
+            let context = longest_context(&batches);
+            train_step(trainer, &objective, &batches, plan.schedule.at(number), plan.max_grad_norm, |trainer| {
+                check_coverage(&mut coverage, trainer, context)
+            })
+            .map(|outcome| StepOutcome { seconds: began.elapsed().as_secs_f64(), ..outcome })
+        };
+        let mut measured = step(0)?;
+        if measured.seconds < LONG_SECONDS && plan.total_steps > 1 {
+            measured = step(1)?;
+        }
+        let steps = plan.total_steps as f64;
+        let share = match plan.method {
+            // Steps of samples differ by their tokens; what the model will write is not known.
+            Method::Grpo(..) => steps,
+            _ => plan.tokens() as f64 * steps / plan.steps_per_epoch as f64 / (measured.tokens as f64).max(1.0),
+        };
+        let train_seconds = before + measured.seconds * share;
+        Ok(Time { step_seconds: measured.seconds, train_seconds })
     }
-    let steps = plan.total_steps as f64;
-    let share = match plan.method {
-        // Steps of samples differ by their tokens; what the model will write is not known.
-        Method::Grpo(..) => steps,
-        _ => plan.tokens() as f64 * steps / plan.steps_per_epoch as f64 / (measured.tokens as f64).max(1.0),
-    };
-    let train_seconds = before + measured.seconds * share;
-    Ok(Time { step_seconds: measured.seconds, train_seconds })
 }

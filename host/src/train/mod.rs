@@ -16,4 +16,5 @@ pub mod reference;
 pub mod run;
 pub mod schedule;
 pub mod signal;
+pub mod sources;
 pub mod step;

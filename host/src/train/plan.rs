@@ -25,7 +25,7 @@ use crate::data::cursor::Position;
 use crate::data::dataset::{DatasetError, Dropped, Example, ExcessLength, prepare};
 use crate::data::filter::DatasetFilter;
 use crate::data::packing::{BatchOptions, plan_epoch, shuffle};
-use crate::data::render::{Learns, Making};
+use crate::data::render::Making;
 use crate::data::strategy::PromptStrategy;
 use crate::data::template::ChatTemplate;
 use crate::data::tokenize::{Encoder, TextBudget};
@@ -361,8 +361,8 @@ fn data(
         (train, eval) = split(train, count, config.seed);
     }
     let mut digest = digest(&train);
-    if method.learns() == Learns::Episodes {
-        // An environment sees all columns of a row, and not only what its text is made of.
+    if matches!(method, Method::Grpo(..)) {
+        // Rewards and environments see all columns of a row, and not only what its text is made of.
         let mut hasher = Sha256::new_with_prefix(digest.as_bytes());
         for example in &train {
             hasher.update((example.row_json.len() as u64).to_le_bytes());
