@@ -228,6 +228,8 @@ fn what_is_wrong_with_a_file_of_prompts_is_said() {
     project.write("prompts.jsonl", "{\"prompt\": \"The\"}\n");
     insta::assert_snapshot!(fail(&["--prompts", "prompts.jsonl", "--output", "nowhere/answers.jsonl"]));
     insta::assert_snapshot!(fail(&["--prompts", "prompts.jsonl", "--min-p", "2"]));
+    insta::assert_snapshot!(fail(&["--prompts", "prompts.jsonl", "--output", "./prompts.jsonl"]));
+    assert_eq!(project.read("prompts.jsonl"), "{\"prompt\": \"The\"}\n");
 }
 
 #[test]

@@ -117,8 +117,8 @@ const SHAPES: [&str; 10] = [
     "orcamini",
     "nomic",
 ];
-/// Those that only a plugin can be.
-const PLUGINS: [&str; 6] = ["_synthetic", "chatml", "llama3", "zephyr", "user_defined", "passthrough"];
+/// That which only a plugin can be.
+const SYNTHETIC: &str = "_synthetic";
 
 /// What to write instead of a prompt strategy that Axolotl has and no plugin here provides.
 pub fn strategy_advice(name: &str) -> Option<&'static str> {
@@ -135,8 +135,7 @@ pub fn strategy_advice(name: &str) -> Option<&'static str> {
     if preference_names("dpo").iter().any(|name| *name == dotted || name.starts_with(&format!("{family}."))) {
         return Some("pairs of answers are for `rl: dpo`, under which the name is known; write that too");
     }
-    PLUGINS
-        .contains(&family)
+    (family == SYNTHETIC)
         .then_some("a prompt-strategy plugin can do this: see `plugin-sdk/README.md`, then `--plugins DIR`")
 }
 

@@ -86,6 +86,18 @@ impl GenerateArgs {
 }
 
 pub(super) fn run(args: &GenerateArgs) -> Result<ExitStatus, Failure> {
+    let given = [&args.prompts, &args.messages].into_iter().flatten();
+    if let Some(path) = &args.output
+        && given
+            .filter_map(|given| given.canonicalize().ok())
+            .any(|given| path.canonicalize().is_ok_and(|to| to == given))
+    {
+        let message = format!("`--output` is the file of the prompts, `{}`", path.display());
+        return Err(Diagnostic::error("cli::same-file", message)
+            .why("it would be overwritten by the answers")
+            .help("write the answers to a file of their own")
+            .into());
+    }
     let requests = requests::read(args.prompt.as_deref(), args.messages.as_deref(), args.prompts.as_deref())?;
     let (mut config, warnings) = model_config(&args.model)?;
     if let Some(adapter) = &args.adapter {
