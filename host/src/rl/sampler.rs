@@ -193,7 +193,10 @@ impl<'a> Sampler<'a> {
         let mut scored = score(&mut self.rewards, &items, group, context)?;
         scored.extend(played.as_ref().map(Played::scored));
         if self.sampling.shuffles_rewards {
-            scored.iter_mut().for_each(|scored| shuffle(&mut scored.scores, &mut random("shuffled rewards")));
+            // All of a completion's rewards go to the same other one.
+            for scored in &mut scored {
+                shuffle(&mut scored.scores, &mut random("shuffled rewards"));
+            }
         }
         let values: Vec<Vec<Option<f64>>> =
             scored.iter().map(|scored| scored.scores.iter().map(|score| score.value).collect()).collect();
