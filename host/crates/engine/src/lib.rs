@@ -14,6 +14,7 @@ pub mod memory;
 pub mod model;
 pub mod objective;
 pub mod optim;
+mod reference;
 pub mod trainer;
 pub mod weights;
 pub mod workload;

@@ -59,6 +59,10 @@ pub fn footprint(
     if let Some(eval) = work.eval {
         trainer.evaluate(&eval.batch())?;
     }
+    if let Some(shape) = work.reference {
+        trainer.keep_reference(shape);
+        trainer.reference_log_probs(&shape.batch())?;
+    }
     let generation = work.generation.map_or(Ok(0), |shape| generation(&trainer, &kernels, shape))?;
     let MemoryUse { weights, gradients, optimizer, activations } = trainer.device_bytes();
     let threads = rayon::current_num_threads() as u64;

@@ -12,8 +12,9 @@ use crate::kernels::{Format, Kernels, Precision, at, at_mut};
 use crate::model::Model;
 use crate::model::{Grads, MasterWeights, Recompute, Workspace};
 use crate::optim::{AdamW, AdamWConfig, Elements};
+use crate::reference::Reference;
 use crate::weights::WeightSource;
-use crate::workload::Workload;
+use crate::workload::{BatchShape, Workload};
 use crate::{Batch, EngineError};
 
 /// What is trained of the model's own weights. With an adapter, these are what its config says.
@@ -128,6 +129,8 @@ pub struct Trainer<K: Kernels = CpuKernels> {
     optimizer: AdamW<K>,
     workspace: Workspace<K>,
     evaluation: Workspace<K>,
+    /// The model as it was.
+    reference: Option<Reference<K>>,
     /// Losses and squares of the step.
     accumulator: K::Accumulator,
     /// Of whatever else is asked for.
@@ -214,6 +217,7 @@ impl<K: Kernels> Trainer<K> {
             optimizer: AdamW::new(kernels, options.adamw, &groups),
             workspace: Workspace::new(recompute),
             evaluation: Workspace::new(Recompute::none(&model.config)),
+            reference: None,
             accumulator: kernels.accumulator(),
             aside: kernels.accumulator(),
             model,
@@ -324,6 +328,25 @@ impl<K: Kernels> Trainer<K> {
             model.loss(workspace, batch, aside)?;
             Ok::<_, EngineError>(workspace.log_probs(&model.kernels, batch.ids.len()))
         })?;
+        self.model.kernels.check()?;
+        Ok(log_probs)
+    }
+
+    /// Keeps the weights as they are now, beside those that training moves: [`Self::reference_log_probs`] asks them about
+    /// batches of up to this size.
+    pub fn keep_reference(&mut self, shape: BatchShape) {
+        self.reference = Some(Reference::of(&self.model, shape));
+    }
+
+    /// As [`Self::log_probs`], as the weights were at [`Self::keep_reference`].
+    ///
+    /// # Errors
+    /// As there, and [`EngineError::Options`] where no weights were kept.
+    pub fn reference_log_probs(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError> {
+        let Some(reference) = &mut self.reference else {
+            return Err(EngineError::Options { reason: "the weights of a reference were not kept".into() });
+        };
+        let log_probs = reference.log_probs(&mut self.model, batch)?;
         self.model.kernels.check()?;
         Ok(log_probs)
     }
@@ -448,11 +471,14 @@ impl<K: Kernels> Trainer<K> {
         let Model { params, words, master, lora, .. } = &self.model;
         let adapter = lora.iter().flat_map(Lora::buffers);
         let master = master.iter().map(|master| &master.buffer);
+        let reference = self.reference.as_ref();
+        let of_reference = reference.map_or(0, |reference| reference.activation_bytes(kernels));
         MemoryUse {
-            weights: [params, words].into_iter().chain(master).chain(adapter).map(bytes).sum(),
+            weights: [params, words].into_iter().chain(master).chain(adapter).map(bytes).sum::<u64>()
+                + reference.map_or(0, |reference| reference.weight_bytes(kernels)),
             gradients: bytes(&self.gradients) + self.adapter_gradients.as_ref().map_or(0, bytes),
             optimizer: self.optimizer.buffers().map(bytes).sum(),
-            activations: self.workspace.bytes(kernels) + self.evaluation.bytes(kernels),
+            activations: self.workspace.bytes(kernels) + self.evaluation.bytes(kernels) + of_reference,
         }
     }
 

@@ -33,6 +33,8 @@ pub struct Workload {
     pub accumulates: bool,
     /// The largest batch of an evaluation.
     pub eval: Option<BatchShape>,
+    /// The largest batch that the model as it was is asked about ([`Trainer::keep_reference`](crate::Trainer::keep_reference)).
+    pub reference: Option<BatchShape>,
     /// What an evaluation generates.
     pub generation: Option<GenerationShape>,
 }

@@ -14,6 +14,7 @@ use engine::kernels::Precision;
 use engine::kernels::cuda::CudaKernels;
 use engine::optim::AdamWConfig;
 use engine::weights::WeightSource;
+use engine::workload::BatchShape;
 use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
 use fixture::fixture;
 
@@ -82,6 +83,11 @@ fn run(kernels: CudaKernels, case: Case, pass: Pass) -> (Vec<u64>, Vec<u64>) {
     let options = options(case.lora, case.gradient_checkpointing);
     let mut trainer = Trainer::on(kernels, config, &WeightSource::Directory(directory), options).unwrap();
     let (mut losses, mut bits) = (Vec::new(), Vec::new());
+    trainer.keep_reference(BatchShape { tokens: 23, targets: 23, longest: 13 });
+    let asked = batch(&[13, 10], 99, vocabulary);
+    let before = trainer.reference_log_probs(&asked).unwrap();
+    let moved = trainer.log_probs(&asked).unwrap();
+    assert_eq!(before, moved, "{case:?}");
     for (index, documents) in case.batches.iter().enumerate() {
         let (index, held_out) = (index as u32, batch(&[13, 10], index as u32, vocabulary));
         for micro_batch in 0..2 {
@@ -96,6 +102,8 @@ fn run(kernels: CudaKernels, case: Case, pass: Pass) -> (Vec<u64>, Vec<u64>) {
         }
         losses.push(trainer.loss_sum().to_bits());
         trainer.apply(1e-2, Some(1.0)).unwrap();
+        assert_eq!(trainer.reference_log_probs(&asked).unwrap(), before, "{case:?} {index}");
+        assert_ne!(trainer.log_probs(&asked).unwrap(), before, "{case:?} {index}");
         if index % 2 == 1 {
             bits.push(trainer.evaluate(&held_out).unwrap().to_bits());
         }

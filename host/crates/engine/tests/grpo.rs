@@ -6,11 +6,14 @@ mod trl;
 
 use std::collections::BTreeMap;
 
+use engine::adapter::{LoraConfig, Modules, Saved};
+use engine::architecture::tensors::LinearKind;
 use engine::objective::{Grpo, GrpoLoss, Ratio, Rollouts, accumulate};
-use engine::{Batch, IGNORE};
+use engine::workload::BatchShape;
+use engine::{Batch, IGNORE, Trainer};
 use safetensors::SafeTensors;
 use serde::Deserialize;
-use trl::{agree, distance, floats, integers, trainer};
+use trl::{agree, distance, floats, integers, trainer, trainer_of};
 
 #[derive(Deserialize)]
 struct Case {
@@ -159,4 +162,41 @@ fn what_does_not_fit_a_batch_is_named() {
             refused(Rollouts { reference: None, ..whole() }, "no log-probabilities of the reference");
         }
     });
+}
+
+#[test]
+fn a_reference_says_what_the_model_said_before_it_was_trained() {
+    let batch =
+        Batch { ids: vec![5, 9, 3, 7, 11], targets: vec![9, IGNORE, 7, 11, 2], weights: None, doc_lens: vec![2, 3] };
+    let shape = BatchShape { tokens: 5, targets: 4, longest: 3 };
+    let lora = |use_dora| LoraConfig {
+        r: 2,
+        alpha: 4.0,
+        dropout: 0.1,
+        use_rslora: false,
+        use_dora,
+        modules: Modules::of(LinearKind::ALL),
+        saved: Saved::default(),
+        ranks: BTreeMap::new(),
+        alphas: BTreeMap::new(),
+    };
+    for adapter in [None, Some(lora(false)), Some(lora(true))] {
+        let mut trainer = trainer_of(adapter);
+        assert!(trainer.reference_log_probs(&batch).is_err(), "nothing was kept");
+        let step = |trainer: &mut Trainer| {
+            trainer.forward_backward(&batch, 1.0, 0).unwrap();
+            trainer.apply(1e-2, None).unwrap();
+        };
+        // An adapter that adds nothing is no adapter.
+        step(&mut trainer);
+        let before = trainer.log_probs(&batch).unwrap();
+        trainer.keep_reference(shape);
+        assert_eq!(trainer.reference_log_probs(&batch).unwrap(), before);
+        step(&mut trainer);
+        let after = trainer.log_probs(&batch).unwrap();
+        assert_ne!(after, before);
+        assert_eq!(trainer.reference_log_probs(&batch).unwrap(), before);
+        // What is trained is where it was.
+        assert_eq!(trainer.log_probs(&batch).unwrap(), after);
+    }
 }

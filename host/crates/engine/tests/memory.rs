@@ -93,15 +93,23 @@ fn a_footprint_is_what_a_trainer_takes() {
         for gradient_checkpointing in [false, true] {
             let options = TrainerOptions { lora: lora.clone(), ..options(trainable.clone(), gradient_checkpointing) };
             let shape = |tokens| BatchShape { tokens, targets: tokens / 2, longest: 40 };
-            let work = Workload { train: shape(200), accumulates: true, eval: Some(shape(300)), generation: None };
+            let work = Workload {
+                train: shape(200),
+                accumulates: true,
+                eval: Some(shape(300)),
+                reference: Some(shape(150)),
+                generation: None,
+            };
             let counted = footprint(Profile::Cpu, &config, &options, &work).unwrap();
 
             let mut trainer = Trainer::new(config.clone(), &weights, options).unwrap();
             trainer.reserve(&work).unwrap();
+            trainer.keep_reference(shape(150));
             let reserved = trainer.device_bytes();
             for tokens in [80, 200, 40] {
                 trainer.forward_backward(&batch(&vec![40; tokens as usize / 40]), 1.0, 0).unwrap();
                 trainer.evaluate(&batch(&vec![40; tokens as usize / 40 + 2])).unwrap();
+                trainer.reference_log_probs(&batch(&[40; 3])).unwrap();
             }
             let used = trainer.device_bytes();
             assert_eq!(used, reserved, "the largest batches fit into what was reserved");
@@ -141,7 +149,7 @@ fn a_footprint_is_what_a_gpu_gives() {
         let (multiprocessors, fused_attention) = (kernels.multiprocessors(), longest > 256);
         let profile = Profile::Cuda { precision, multiprocessors, fused_attention };
         let train = BatchShape { tokens, targets: tokens, longest };
-        let work = Workload { train, accumulates: false, eval: None, generation: None };
+        let work = Workload { train, accumulates: false, eval: None, reference: None, generation: None };
         let options = TrainerOptions { lora, ..options(Trainable::All, gradient_checkpointing) };
         let counted = footprint(profile, &config, &options, &work).unwrap();
         let what = format!("{precision:?} {name} {:?} {gradient_checkpointing}", options.lora);

@@ -45,7 +45,8 @@ pub fn generate<K: Kernels>(
 ) -> Result<Vec<Completion>, EngineError> {
     check(&model.config, requests.iter().map(|request| request.prompt.as_slice()), options)?;
     if options.max_new_tokens == 0 {
-        let empty = Completion { ids: Vec::new(), end: None, stopped: false, log_probs: Vec::new() };
+        let empty =
+            Completion { ids: Vec::new(), end: None, stopped: false, log_probs: Vec::new(), entropies: Vec::new() };
         return Ok(vec![empty; sequences(requests)]);
     }
     model.kernels.within(|| Schedule::new(model, requests, options).run(on_token))

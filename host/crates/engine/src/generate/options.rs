@@ -21,6 +21,8 @@ pub struct GenerateOptions {
     pub eos_token_ids: Vec<u32>,
     /// The same seed gives the same text, whatever is generated at the same time.
     pub seed: u64,
+    /// Say of each token how open its choice was ([`Completion::entropies`](super::Completion::entropies)).
+    pub tells_entropy: bool,
     /// Sequences that grow at the same time, at most; each has room in the cache for the longest. At least 1.
     pub slots: usize,
 }
@@ -37,6 +39,7 @@ impl Default for GenerateOptions {
             repetition_penalty: 1.0,
             eos_token_ids: Vec::new(),
             seed: 0,
+            tells_entropy: false,
             slots: 64,
         }
     }

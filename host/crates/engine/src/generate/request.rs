@@ -32,6 +32,9 @@ pub struct Completion {
     pub stopped: bool,
     /// Natural logarithm of each token's probability in the distribution that it was drawn from, that of `end` last.
     pub log_probs: Vec<f32>,
+    /// Where it is wanted, the entropy of the distribution that each of the same tokens was chosen from, in nats, before top-k,
+    /// top-p and min-p cut it; empty otherwise.
+    pub entropies: Vec<f32>,
 }
 
 impl Completion {

@@ -12,6 +12,8 @@ pub(super) struct Choice {
     pub(super) id: u32,
     /// Natural logarithm of its probability in the distribution that it was drawn from.
     pub(super) log_prob: f32,
+    /// Entropy of that distribution before it was cut, in nats, where it is wanted.
+    pub(super) entropy: Option<f32>,
 }
 
 /// Candidates that are sorted first when only a share of the probability is wanted; then four times as many, and so on.
@@ -39,8 +41,11 @@ pub(super) fn next_token(
     let logits = scratch.as_slice();
     let scale = if options.do_sample { (1.0 / options.temperature) as f32 } else { 1.0 };
     let (largest, total) = exponentials(weights, scale);
-    let choice =
-        |id: usize, total: f32| Choice { id: id as u32, log_prob: logits[id] * scale - (largest + total.ln()) };
+    let entropy = options.tells_entropy.then(|| entropy(logits, weights, scale, largest));
+    let choice = |id: usize, total: f32| {
+        let log_prob = logits[id] * scale - (largest + total.ln());
+        Choice { id: id as u32, log_prob, entropy }
+    };
     if !options.do_sample {
         return choice(argmax(logits), total);
     }
@@ -54,6 +59,20 @@ pub(super) fn next_token(
     let sum: f64 = kept.iter().map(|&id| f64::from(weights[id as usize])).sum();
     let place = pick(kept.iter().map(|&id| weights[id as usize]), uniform * sum);
     choice(kept[place] as usize, sum as f32)
+}
+
+/// Entropy of a distribution in nats; the weights are exponentials of `logits * scale - largest`.
+fn entropy(logits: &[f32], weights: &[f32], scale: f32, largest: f32) -> f32 {
+    let (mut total, mut sum) = (0.0_f64, 0.0_f64);
+    for (&logit, &weight) in logits.iter().zip(weights) {
+        let exponent = logit * scale - largest;
+        total += f64::from(weight);
+        // A logit of minus infinity has no part in it.
+        if exponent.is_finite() {
+            sum += f64::from(weight) * f64::from(exponent);
+        }
+    }
+    (total.ln() - sum / total) as f32
 }
 
 /// The place where the sum of the weights so far goes beyond `rest`.
@@ -156,7 +175,7 @@ mod tests {
         let mut counts = vec![0.0; logits.len()];
         let mut log_probs = vec![f64::NEG_INFINITY; logits.len()];
         for draw in 0..draws {
-            let Choice { id, log_prob } = next(logits, &[], options, draw);
+            let Choice { id, log_prob, .. } = next(logits, &[], options, draw);
             counts[id as usize] += 1.0 / draws as f64;
             log_probs[id as usize] = f64::from(log_prob);
         }
@@ -173,6 +192,19 @@ mod tests {
         for (share, expected) in shares.iter().zip([0.125, 0.25, 0.625]) {
             assert!((share - expected).abs() < 0.03, "{shares:?}");
         }
+    }
+
+    #[test]
+    fn entropy_is_that_of_the_whole_distribution() {
+        let logits = [0.0, 2.0f32.ln(), 5.0f32.ln(), f32::NEG_INFINITY];
+        let told = GenerateOptions { tells_entropy: true, top_k: 1, ..options() };
+        let expected: f64 = [0.125, 0.25, 0.625_f64].iter().map(|share| -share * share.ln()).sum();
+        assert!((f64::from(next(&logits, &[], &told, 0).entropy.unwrap()) - expected).abs() < 1e-6);
+        // At half the temperature the weights are squared.
+        let cold = GenerateOptions { temperature: 0.5, ..told };
+        let expected: f64 = [1.0, 4.0, 25.0_f64].iter().map(|weight| -weight / 30.0 * (weight / 30.0).ln()).sum();
+        assert!((f64::from(next(&logits, &[], &cold, 0).entropy.unwrap()) - expected).abs() < 1e-6);
+        assert_eq!(next(&logits, &[], &options(), 0).entropy, None);
     }
 
     #[test]

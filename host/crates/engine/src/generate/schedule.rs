@@ -70,7 +70,8 @@ impl<'a, K: Kernels> Schedule<'a, K> {
         let steps = sequences(requests).div_ceil(slots.max(1)).saturating_mul(options.max_new_tokens);
         let asked = requests.iter().enumerate();
         let asked = asked.flat_map(|(request, of)| std::iter::repeat_n(request, of.completions)).enumerate();
-        let empty = Completion { ids: Vec::new(), end: None, stopped: false, log_probs: Vec::new() };
+        let empty =
+            Completion { ids: Vec::new(), end: None, stopped: false, log_probs: Vec::new(), entropies: Vec::new() };
         Self {
             model,
             requests,
@@ -198,9 +199,10 @@ impl<'a, K: Kernels> Schedule<'a, K> {
     /// Gives sequences the tokens that were chosen; returns those that go on. The others leave their slots.
     fn take(&mut self, sequences: Vec<Sequence>, choices: Vec<Choice>, on_token: OnToken<'_>) -> Vec<Sequence> {
         let mut kept = Vec::with_capacity(sequences.len());
-        for (mut sequence, Choice { id, log_prob }) in sequences.into_iter().zip(choices) {
+        for (mut sequence, Choice { id, log_prob, entropy }) in sequences.into_iter().zip(choices) {
             let completion = &mut self.completions[sequence.index];
             completion.log_probs.push(log_prob);
+            completion.entropies.extend(entropy);
             let goes_on = if self.options.eos_token_ids.contains(&id) {
                 completion.end = Some(id);
                 false

@@ -15,7 +15,8 @@ pub struct Rollouts {
     /// Log-probability of each position's target under the policy that sampled it, `[tokens]`; none where that is the model as
     /// it is, so that all ratios are 1.
     pub old: Option<Vec<f32>>,
-    /// The same under the reference, where the objective has one.
+    /// The same under the reference, where the objective has one; not needed of texts without advantages, where nothing is to be
+    /// learned.
     pub reference: Option<Vec<f32>>,
     /// The model is the one that sampled them, by the same kernels: every ratio must be exactly 1.
     pub is_on_policy: bool,
@@ -161,7 +162,8 @@ impl Objective for Grpo {
         if advantages.len() != documents {
             return wrong(format!("{documents} documents but {} advantages", advantages.len()));
         }
-        if self.beta > 0.0 && reference.is_none() {
+        let is_idle = advantages.iter().all(|&advantage| advantage == 0.0);
+        if self.beta > 0.0 && reference.is_none() && !is_idle {
             return wrong("it has no log-probabilities of the reference".into());
         }
         match [old, reference].into_iter().flatten().find(|known| known.len() != tokens) {

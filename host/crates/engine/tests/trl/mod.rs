@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use engine::adapter::LoraConfig;
 use engine::architecture::config::ModelConfig;
 use engine::objective::Accumulated;
 use engine::optim::AdamWConfig;
@@ -28,10 +29,14 @@ pub(super) fn integers(tensors: &SafeTensors<'_>, name: &str) -> Vec<u32> {
 
 /// A trainer of all of the parity fixtures' untied Llama.
 pub(super) fn trainer() -> Trainer {
+    trainer_of(None)
+}
+
+/// A trainer of the same model, or of an adapter beside it.
+pub(super) fn trainer_of(lora: Option<LoraConfig>) -> Trainer {
     let directory = fixture("untied");
     let adamw = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 };
-    let options =
-        TrainerOptions { trainable: Trainable::All, lora: None, gradient_checkpointing: false, seed: 0, adamw };
+    let options = TrainerOptions { trainable: Trainable::All, lora, gradient_checkpointing: false, seed: 0, adamw };
     let config = ModelConfig::from_dir(&directory).unwrap();
     Trainer::new(config, &WeightSource::Directory(directory), options).unwrap()
 }
