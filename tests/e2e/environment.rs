@@ -91,7 +91,7 @@ impl Table {
             ids.truncate(asked.rooms[0]);
             let end = self.tokenizer.eos().filter(|_| !text.ends_with('…'));
             let log_probs = vec![-1.0; ids.len() + usize::from(end.is_some())];
-            Ok(vec![Completion { ids, end, stopped: false, log_probs }])
+            Ok(vec![Completion { ids, end, stopped: false, log_probs, entropies: Vec::new() }])
         };
         let rows = ["hello".to_owned()];
         episodes.play(&rows, 1, &CONTEXT, &mut complete).map_err(|failure| failure.0)

@@ -54,7 +54,14 @@ fn completions_are_sampled_judged_and_learned() {
     for line in &train {
         // The policy that learns is the one that sampled, to the bit.
         assert_eq!(ratio(line), ONE, "{line}");
-        for name in ["reward", "reward_std", "frac_reward_zero_std", "rewards/length/mean", "completions/mean_length"] {
+        for name in [
+            "reward",
+            "reward_std",
+            "entropy",
+            "frac_reward_zero_std",
+            "rewards/length/mean",
+            "completions/mean_length",
+        ] {
             assert!(line[name].is_number(), "{name}: {line}");
         }
     }
@@ -165,6 +172,39 @@ fn a_temperature_is_that_of_sampling_and_of_learning() {
     assert!(metrics.iter().all(|line| ratio(line) == ONE), "{metrics:?}");
 }
 
+/// With a reference, a run is drawn back to where it began, and goes on byte for byte in the middle of a generation.
+#[test]
+fn a_reference_is_the_model_as_training_began() {
+    let adapter = "adapter: lora\nlora_r: 4\nlora_alpha: 64\nlora_target_linear: true\n";
+    for (name, more) in [("whole", ""), ("adapter", adapter)] {
+        let project = Project::new();
+        let trl = format!("{LENGTH}  beta: 0.5\n  steps_per_generation: 1\n  num_iterations: 2\n");
+        let more = format!("{more}save_steps: 1\nlogging_steps: 1\nlearning_rate: 0.01\n");
+        let config = config(&trl, "").replace("learning_rate: 1e-3\n", "") + &more;
+        project.write("host.yml", config);
+        let run = |output: &str, more: &[&str]| {
+            let set = format!("output_dir={output}");
+            train_exactly(&project, &[&["--set", "max_steps=5", "--set", &set], more].concat());
+            lines(&project.path(output).join("metrics.jsonl"))
+        };
+        let steps = run("one", &[]);
+        let kl = |step: usize| steps[step]["kl"].as_f64().unwrap();
+        assert_eq!(kl(0).to_bits(), 0.0_f64.to_bits(), "{name}: the policy is the reference");
+        assert!(kl(4) > 0.0 && (ratio(&steps[0]), ratio(&steps[2])) == (ONE, ONE), "{name}: {steps:?}");
+        // Without it, the same run moves elsewhere.
+        let free = run("free", &["--set", "trl.beta=0"]);
+        assert!(free[0]["kl"].is_null() && free[4]["loss"] != steps[4]["loss"], "{name}: {free:?}");
+        let file = if name == "adapter" { "adapter_model.safetensors" } else { "model.safetensors" };
+        let written = |output: &str| std::fs::read(project.path(output).join(file)).unwrap();
+        for step in [1, 2, 3] {
+            let from = project.path("one").join(format!("checkpoint-{step}"));
+            std::fs::create_dir(project.path(&format!("from-{step}"))).unwrap();
+            run(&format!("from-{step}"), &["--resume", from.to_str().unwrap()]);
+            assert_eq!(written(&format!("from-{step}")), written("one"), "{name}: from step {step}");
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_sampled_or_judged_is_said() {
     let project = Project::new();
@@ -174,7 +214,7 @@ fn what_cannot_be_sampled_or_judged_is_said() {
     };
     insta::assert_snapshot!(told("  num_iterations: 2\n", ""));
     insta::assert_snapshot!(told("  reward_funcs: [exact-match]\n  reward_weights: [1.0, 0.5]\n", ""));
-    insta::assert_snapshot!(told("  reward_funcs: [exact-match]\n  top_p: 0.9\n  beta: 0.04\n", ""));
+    insta::assert_snapshot!(told("  reward_funcs: [exact-match]\n  top_p: 0.9\n  beta: -1\n", ""));
     insta::assert_snapshot!(told("  reward_funcs: [exact-match]\n  delta: 1.1\n", "sample_packing: true\n"));
     insta::assert_snapshot!(told("  reward_funcs: [exact-match]\n  num_generation: 4\n", ""));
     project.write("host.yml", config(LENGTH, "").replace("micro_batch_size: 8", "micro_batch_size: 6"));

@@ -19,6 +19,8 @@ const HEADER_LIMIT: u64 = 64 << 20;
 const STATE_LIMIT: u64 = 16 << 20;
 /// The setting that names the weights of a frozen base model by their digest. Checkpoints of earlier versions lack it.
 pub const BASE_DIGEST: &str = "base_model_sha256";
+/// That of the adapter which training started from, where it is a reference.
+pub const ADAPTER_DIGEST: &str = "lora_model_sha256";
 
 /// A whole checkpoint of this run.
 #[derive(Debug)]

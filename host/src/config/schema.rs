@@ -385,6 +385,11 @@ pub struct Trl {
     pub epsilon_high: Option<f64>,
     /// A bound for the ratios of completions that are to become less likely, above 1 + `epsilon`. Default: none.
     pub delta: Option<f64>,
+    /// Weight of the divergence from the model as training began, the reference. With it, the weights that are trained are
+    /// there twice: an adapter, or all of the model. Default: `0`, no reference.
+    pub beta: f64,
+    /// The divergence is estimated under the policy as it is, not under the one that sampled. Default: `true`.
+    pub use_bias_correction_kl: bool,
     /// How the tokens of completions count: `grpo`, `bnpo`, `dr_grpo`, `dapo` or `cispo`. Default: `dapo`.
     pub loss_type: GrpoLossType,
     /// What ratios are of: `token` or `sequence`, which is GSPO. Default: `token`.
@@ -417,6 +422,8 @@ impl Default for Trl {
             epsilon: 0.2,
             epsilon_high: None,
             delta: None,
+            beta: 0.0,
+            use_bias_correction_kl: true,
             loss_type: GrpoLossType::Dapo,
             importance_sampling_level: ImportanceSamplingLevel::Token,
             scale_rewards: ScaleRewards::Group,

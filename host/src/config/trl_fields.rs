@@ -37,6 +37,8 @@ pub(super) fn trl(top: &Section<'_>, config: &mut Config) {
     );
     trl.epsilon_high = section.checked("epsilon_high", "0 or more", |n: f64| n >= 0.0 && n.is_finite());
     trl.delta = section.checked("delta", "above 1", |n: f64| n > 1.0 && n.is_finite());
+    fill(&mut trl.beta, section.checked("beta", "0 or more", |n: f64| n >= 0.0 && n.is_finite()));
+    fill(&mut trl.use_bias_correction_kl, section.read("use_bias_correction_kl"));
     fill(&mut trl.loss_type, section.choice("loss_type"));
     fill(&mut trl.importance_sampling_level, section.choice("importance_sampling_level"));
     let scale = match section.value("scale_rewards") {
@@ -57,11 +59,6 @@ pub(super) fn trl(top: &Section<'_>, config: &mut Config) {
                        probabilities, and ratios would not be 1";
             cx.report(cx.error("unsupported-value", &section.at(key), message).why(why).help("delete the line"));
         }
-    }
-    if let Some(beta) = section.read::<f64>("beta").filter(|beta| *beta != 0.0) {
-        let message = format!("`trl.beta` is {beta}, and a divergence from a reference is not here");
-        let why = "TRL's default is 0 too: ratios are clipped, and no second model is asked";
-        cx.report(cx.error("unsupported-value", "trl.beta", message).why(why).help("delete the line"));
     }
     section.finish(|_| None);
     config.trl = Some(trl);

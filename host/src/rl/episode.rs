@@ -116,6 +116,8 @@ pub struct Episode {
     pub written: Vec<Range<usize>>,
     /// Log-probability of each token that it wrote.
     pub log_probs: Vec<f32>,
+    /// Entropy of the distribution that each of them was drawn from.
+    entropies: Vec<f32>,
     /// The same as messages.
     messages: Vec<Message>,
     tools_json: Option<String>,
@@ -204,6 +206,7 @@ impl Episodes<'_> {
             ids: encoded.tokens.ids,
             written: Vec::new(),
             log_probs: Vec::new(),
+            entropies: Vec::new(),
             messages,
             tools_json,
             state,
@@ -236,6 +239,7 @@ impl Episodes<'_> {
         episode.ids.extend(completion.ids.iter().chain(&completion.end));
         episode.written.push(start..episode.ids.len());
         episode.log_probs.extend(&completion.log_probs);
+        episode.entropies.extend(&completion.entropies);
         episode.messages.push(assistant(&text));
         episode.texts.push(text.clone());
         let completion_tokens = completion.ids.len() as u32;
@@ -420,6 +424,7 @@ impl Episode {
             end: None,
             stopped: !self.is_cut(),
             log_probs: self.log_probs.clone(),
+            entropies: self.entropies.clone(),
         }
     }
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
+use engine::kernels::Kernels;
 use engine::objective::Rollouts;
+use engine::{EngineError, Trainer};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -27,6 +29,8 @@ pub struct Rollout {
     pub written: Vec<Range<usize>>,
     /// Log-probability of each token that the model wrote, where it was sampled, in nats.
     pub log_probs: Vec<f32>,
+    /// The same under the reference; empty where there is none.
+    pub reference: Vec<f32>,
     /// How much better it is than the others of its prompt.
     pub advantage: f64,
     /// Its tokens count in no denominator: nothing is to be learned of it.
@@ -51,7 +55,17 @@ impl Rollout {
             }
             end = part.end;
         }
-        self.written.iter().map(Range::len).sum::<usize>() == self.log_probs.len()
+        let count = self.log_probs.len();
+        self.written.iter().map(Range::len).sum::<usize>() == count && [0, count].contains(&self.reference.len())
+    }
+
+    /// Puts numbers of its written tokens to `all`, each where its token is the target: one place before it.
+    fn spread(&self, numbers: &[f32], all: &mut Vec<f32>) {
+        let start = all.len();
+        all.resize(start + self.ids.len(), 0.0);
+        for (at, number) in self.written.iter().cloned().flatten().zip(numbers) {
+            all[start + at - 1] = *number;
+        }
     }
 }
 
@@ -60,22 +74,36 @@ impl Rollout {
 pub fn batch(rollouts: &[&Rollout], is_idle: bool, is_on_policy: bool) -> Rollouts {
     let samples: Vec<TokenSample> =
         rollouts.iter().map(|rollout| rollout.sample(is_idle || !rollout.is_silent)).collect();
-    let mut old = Vec::new();
+    let (mut old, mut reference) = (Vec::new(), Vec::new());
     for rollout in rollouts {
-        let start = old.len();
-        old.resize(start + rollout.ids.len(), 0.0);
-        // The log-probability of a token stands where it is the target: one place before it.
-        for (at, log_prob) in rollout.written.iter().cloned().flatten().zip(&rollout.log_probs) {
-            old[start + at - 1] = *log_prob;
-        }
+        rollout.spread(&rollout.log_probs, &mut old);
+        rollout.spread(&rollout.reference, &mut reference);
     }
+    let has_reference = !is_idle && rollouts.iter().any(|rollout| !rollout.reference.is_empty());
     Rollouts {
         batch: assemble(&samples),
         advantages: rollouts.iter().map(|rollout| if is_idle { 0.0 } else { rollout.advantage }).collect(),
         old: Some(old),
-        reference: None,
+        reference: has_reference.then_some(reference),
         is_on_policy,
     }
+}
+
+/// Asks the reference about rollouts, `size` at a time.
+///
+/// # Errors
+/// A device that fails.
+pub fn ask<K: Kernels>(trainer: &mut Trainer<K>, rollouts: &mut [Rollout], size: usize) -> Result<(), EngineError> {
+    for rollouts in rollouts.chunks_mut(size) {
+        let samples: Vec<TokenSample> = rollouts.iter().map(|rollout| rollout.sample(true)).collect();
+        let said = trainer.reference_log_probs(&assemble(&samples))?;
+        let mut start = 0;
+        for rollout in rollouts {
+            rollout.reference = rollout.written.iter().cloned().flatten().map(|at| said[start + at - 1]).collect();
+            start += rollout.ids.len();
+        }
+    }
+    Ok(())
 }
 
 /// A file with rollouts.
@@ -98,6 +126,11 @@ pub fn file(rollouts: &[Rollout]) -> KeptFile {
     tensors.insert("silent", (Dtype::U8, count, silent));
     let log_probs = rollouts.iter().flat_map(|rollout| &rollout.log_probs).flat_map(|value| value.to_le_bytes());
     tensors.insert("log_probs", (Dtype::F32, written, log_probs.collect()));
+    let reference = rollouts.iter().flat_map(|rollout| &rollout.reference).flat_map(|value| value.to_le_bytes());
+    let reference: Vec<u8> = reference.collect();
+    if !reference.is_empty() {
+        tensors.insert("reference", (Dtype::F32, reference.len() / 4, reference));
+    }
     let advantages = rollouts.iter().flat_map(|rollout| rollout.advantage.to_le_bytes()).collect();
     tensors.insert("advantages", (Dtype::F64, count, advantages));
     let views = tensors.iter().map(|(name, (dtype, length, bytes))| {
@@ -129,8 +162,12 @@ fn parse(bytes: &[u8]) -> Result<Vec<Rollout>, String> {
     };
     let (ids, lengths, parts, bounds) = (words("ids")?, words("lengths")?, words("parts")?, words("written")?);
     let silent = data("silent", Dtype::U8)?;
-    let log_probs = data("log_probs", Dtype::F32)?;
-    let log_probs: Vec<f32> = log_probs.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
+    let floats = |name: &str| -> Result<Vec<f32>, String> {
+        Ok(data(name, Dtype::F32)?.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect())
+    };
+    let log_probs = floats("log_probs")?;
+    let has_reference = tensors.names().contains(&"reference");
+    let reference = if has_reference { floats("reference")? } else { Vec::new() };
     let advantages = data("advantages", Dtype::F64)?;
     let advantages: Vec<f64> = advantages.as_chunks().0.iter().map(|word| f64::from_le_bytes(*word)).collect();
     let count = lengths.len();
@@ -139,6 +176,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<Rollout>, String> {
     }
     let mut bounds = bounds.as_chunks().0.iter().map(|[start, end]| *start as usize..*end as usize);
     let (mut ids, mut log_probs, mut all) = (ids.into_iter(), log_probs.into_iter(), Vec::with_capacity(count));
+    let mut reference = reference.into_iter();
     for index in 0..count {
         let (length, parts) = (lengths[index] as usize, parts[index] as usize);
         let own: Vec<u32> = ids.by_ref().take(length).collect();
@@ -147,13 +185,18 @@ fn parse(bytes: &[u8]) -> Result<Vec<Rollout>, String> {
         let tokens = written.iter().map(|part| part.len().min(length)).fold(0, usize::saturating_add).min(length);
         let known: Vec<f32> = log_probs.by_ref().take(tokens).collect();
         let (advantage, is_silent) = (advantages[index], silent[index] != 0);
-        let rollout = Rollout { ids: own, written, log_probs: known, advantage, is_silent };
+        let of_reference = if has_reference { tokens } else { 0 };
+        let reference: Vec<f32> = reference.by_ref().take(of_reference).collect();
+        if reference.len() != of_reference {
+            return Err(format!("the reference says too little of rollout {index}"));
+        }
+        let rollout = Rollout { ids: own, written, log_probs: known, reference, advantage, is_silent };
         if rollout.ids.len() != length || rollout.written.len() != parts || !rollout.fits() {
             return Err(format!("rollout {index} does not fit together"));
         }
         all.push(rollout);
     }
-    if ids.next().is_some() || bounds.next().is_some() || log_probs.next().is_some() {
+    if ids.next().is_some() || bounds.next().is_some() || log_probs.next().is_some() || reference.next().is_some() {
         return Err("it has more tokens than its rollouts".to_owned());
     }
     Ok(all)
@@ -169,13 +212,14 @@ mod tests {
     fn rollout(ids: &[u32], prompt: usize) -> Rollout {
         let log_probs = ids[prompt..].iter().map(|&id| -(id as f32)).collect();
         let written = std::iter::once(prompt..ids.len()).collect();
-        Rollout { ids: ids.to_vec(), written, log_probs, advantage: 0.5, is_silent: false }
+        Rollout { ids: ids.to_vec(), written, log_probs, reference: Vec::new(), advantage: 0.5, is_silent: false }
     }
 
     fn episode() -> Rollout {
         let log_probs = vec![-3.0, -4.0, -7.0];
         let ids = vec![1, 2, 3, 4, 5, 6, 7, 8];
-        Rollout { ids, written: vec![2..4, 6..7], log_probs, advantage: -0.5, is_silent: false }
+        let reference = Vec::new();
+        Rollout { ids, written: vec![2..4, 6..7], log_probs, reference, advantage: -0.5, is_silent: false }
     }
 
     #[test]
@@ -193,6 +237,15 @@ mod tests {
         assert_eq!(rollouts.batch.targets, [&[6, IGNORE, IGNORE][..], &own].concat());
         let old = [0.0, -3.0, -4.0, 0.0, 0.0, -7.0, 0.0, 0.0];
         assert_eq!(rollouts.old, Some([&[-6.0, 0.0][..], &old].concat()));
+        assert_eq!(rollouts.reference, None);
+    }
+
+    #[test]
+    fn a_reference_stands_beside_what_was_sampled() {
+        let own = Rollout { reference: vec![-1.5, -2.5, -3.5], ..episode() };
+        let reference = vec![0.0, -1.5, -2.5, 0.0, 0.0, -3.5, 0.0, 0.0];
+        assert_eq!(batch(&[&own], false, true).reference, Some(reference));
+        assert_eq!(batch(&[&own], true, true).reference, None, "nothing is learned, of the reference neither");
     }
 
     #[test]
@@ -200,6 +253,14 @@ mod tests {
         let all = vec![rollout(&[1, 2, 3, 4], 2), episode(), rollout(&[5, 6], 1), rollout(&[7], 1)];
         let file = file(&all);
         assert_eq!(parse(&file.bytes).unwrap(), all);
+        let referred = |rollout: &Rollout| {
+            let reference = rollout.log_probs.iter().map(|number| 2.0 * number).collect();
+            Rollout { reference, ..rollout.clone() }
+        };
+        let mut with_reference: Vec<Rollout> = all.iter().map(referred).collect();
+        assert_eq!(parse(&super::file(&with_reference).bytes).unwrap(), with_reference);
+        with_reference[1].reference.pop();
+        assert!(parse(&super::file(&with_reference).bytes).is_err());
         assert!(parse(&file.bytes[..file.bytes.len() - 1]).is_err());
         for written in [vec![3..4], vec![0..2], vec![2..5], vec![3..4, 2..3], vec![2..3, 2..3], Vec::new()] {
             let mut broken = all.clone();

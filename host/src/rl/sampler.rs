@@ -49,6 +49,8 @@ pub struct Sampling {
     pub shuffles_rewards: bool,
     /// The loss is a mean over tokens: those of groups of equal rewards, which have nothing to tell, do not count.
     pub is_token_mean: bool,
+    /// There is a reference, and it is asked about completions.
+    pub asks_reference: bool,
     /// Training says of a token exactly what sampling said, as long as no step lies between the two.
     pub is_exact: bool,
     /// Prompts come in another order each epoch.
@@ -159,10 +161,16 @@ impl<'a> Sampler<'a> {
             sampler.rollouts = rollout::read(checkpoint)?;
             let (found, needed) =
                 (sampler.rollouts.len(), sampler.sampling.micro_batch_size * sampler.sampling.steps_per_generation);
-            if found != needed {
+            let corrupt = |reason| {
                 let path = checkpoint.join(rollout::ROLLOUTS_FILE);
-                let reason = format!("it has {found} completions, and a generation has {needed}");
-                return Err(CheckpointError::Corrupt { path, reason });
+                Err(CheckpointError::Corrupt { path, reason })
+            };
+            if found != needed {
+                return corrupt(format!("it has {found} completions, and a generation has {needed}"));
+            }
+            let is_unasked = |rollout: &Rollout| rollout.reference.len() != rollout.log_probs.len();
+            if sampler.sampling.asks_reference && sampler.rollouts.iter().any(is_unasked) {
+                return corrupt("the reference says nothing of its completions".to_owned());
             }
         }
         Ok(sampler)
@@ -174,7 +182,7 @@ impl<'a> Sampler<'a> {
     }
 
     /// Samples and judges the completions of a generation.
-    fn sample<K: Kernels>(&mut self, trainer: &Trainer<K>, index: usize) -> Result<(), Failure> {
+    fn sample<K: Kernels>(&mut self, trainer: &mut Trainer<K>, index: usize) -> Result<(), Failure> {
         let number = self.position.epoch * self.plan.len() as u64 + index as u64;
         let seed = self.sampling.seed;
         let random = move |name: &str| Philox::new(seed, stream_of(name) ^ number);
@@ -210,6 +218,9 @@ impl<'a> Sampler<'a> {
         let texts = texts(&examples, &completions, played);
         let mut rollouts = self.rollouts_of(texts, completions, &judged);
         shuffle(&mut rollouts, &mut random("order of rollouts"));
+        if self.sampling.asks_reference {
+            rollout::ask(trainer, &mut rollouts, self.sampling.micro_batch_size)?;
+        }
         self.rollouts = rollouts;
         self.sampled_at = Some(trainer.optimizer_step());
         Ok(())
@@ -277,14 +288,17 @@ impl<'a> Sampler<'a> {
         let group = self.sampling.advantage.group;
         let is_equal: Vec<bool> =
             judged.advantages.chunks(group).map(|group| group.iter().all(|advantage| *advantage == 0.0)).collect();
+        // A reference has something to tell of every completion.
+        let leaves_out = self.sampling.is_token_mean && !self.sampling.asks_reference;
         let rollout = |(index, (text, completion)): (usize, (Learned, Completion))| {
             let is_masked = self.sampling.masks_truncated && !completion.finished();
             Rollout {
                 ids: text.0,
                 written: text.1,
                 log_probs: completion.log_probs,
+                reference: Vec::new(),
                 advantage: judged.advantages[index],
-                is_silent: is_masked || (self.sampling.is_token_mean && is_equal[index / group]),
+                is_silent: is_masked || (leaves_out && is_equal[index / group]),
             }
         };
         texts.into_iter().zip(completions).enumerate().map(rollout).collect()
@@ -310,6 +324,11 @@ impl<'a> Sampler<'a> {
         }
         let cut = completions.iter().filter(|completion| !completion.finished()).count();
         metric("completions/clipped_ratio", cut as f64 / completions.len().max(1) as f64);
+        let entropies: Vec<f64> =
+            completions.iter().flat_map(|completion| &completion.entropies).map(|&one| f64::from(one)).collect();
+        if !entropies.is_empty() {
+            metric("entropy", entropies.iter().sum::<f64>() / entropies.len() as f64);
+        }
         for (name, scored) in self.names.iter().zip(scored) {
             let values: Vec<Option<f64>> = scored.scores.iter().map(|score| score.value).collect();
             let (mean, deviation) = moments(&values);

@@ -188,6 +188,7 @@ fn workload(config: &Config, plan: &Plan) -> Workload {
     Workload {
         train,
         accumulates: plan.accumulation > 1,
+        reference: plan.method.keeps_reference().then_some(train),
         eval: eval_batch.into_iter().chain(reference).chain(mismatched).reduce(BatchShape::max),
         generation: of_eval.into_iter().chain(of_training).reduce(GenerationShape::max),
     }

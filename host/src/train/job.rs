@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use engine::files::peft;
 use engine::kernels::Kernels;
 use engine::kernels::cpu::CpuKernels;
 use engine::weights::{WeightSource, digest};
@@ -27,7 +28,7 @@ use crate::check::facts::ModelFacts;
 use crate::check::{plugins, rules, selection};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::directory::{hex, replace_file};
-use crate::checkpoint::load::{BASE_DIGEST, Checkpoint};
+use crate::checkpoint::load::{ADAPTER_DIGEST, BASE_DIGEST, Checkpoint};
 use crate::checkpoint::owned::{METRICS_FILE, RESOLVED_FILE};
 use crate::config::LoadedConfig;
 use crate::config::json_schema::fixed_keys;
@@ -174,6 +175,7 @@ impl<'a> Job<'a> {
 
     fn measure_on<K: Kernels>(&self, kernels: K) -> Result<Time, Failure> {
         let mut trainer = self.trainer(kernels)?;
+        self.keep_reference(&mut trainer);
         let asked = self.plan.method.asked();
         let known = asked.map(|asked| measure::reference(&self.plan, asked, &mut trainer)).transpose()?;
         let before = known.as_ref().map_or(0.0, |(_, seconds)| *seconds);
@@ -203,6 +205,13 @@ impl<'a> Job<'a> {
         }
         trainer.reserve(&self.cost.work)?;
         Ok(trainer)
+    }
+
+    /// Keeps the weights as they are now where the method asks them about what is written later.
+    fn keep_reference<K: Kernels>(&self, trainer: &mut Trainer<K>) {
+        if let Some(shape) = self.cost.work.reference {
+            trainer.keep_reference(shape);
+        }
     }
 
     /// Makes the run, or goes on with it. `run.json` in the output directory says how it ended, however it does.
@@ -276,11 +285,13 @@ impl<'a> Job<'a> {
         }
         // The reference is the model as training begins, also where training goes on.
         let is_known = |reference: &Reference| reference.is_complete(plan);
+        let is_asked = plan.method.keeps_reference() || !reference.as_ref().is_none_or(is_known);
         if let Some(adapter) = &config.lora_model_dir
-            && (checkpoint.is_none() || !reference.as_ref().is_none_or(is_known))
+            && (checkpoint.is_none() || is_asked)
         {
             trainer.start_from(&self.loaded.resolve(adapter))?;
         }
+        self.keep_reference(&mut trainer);
         if let Some(reference) = &mut reference {
             reference.complete(&mut trainer, plan, plan.total_steps, stop, &mut |done, all| {
                 reporter.tell(Event::Reference { done, all });
@@ -402,8 +413,16 @@ impl<'a> Job<'a> {
         settings.insert("data".to_owned(), self.plan.data.digest.clone().into());
         // What is frozen is not in a checkpoint: it comes out of the base model again.
         let has_frozen = self.plan.options.lora.is_some() || self.plan.options.trainable != Trainable::All;
-        if has_frozen && let WeightSource::Directory(directory) = &self.model.weights {
+        let keeps_reference = self.plan.method.keeps_reference();
+        if (has_frozen || keeps_reference)
+            && let WeightSource::Directory(directory) = &self.model.weights
+        {
             settings.insert(BASE_DIGEST.to_owned(), hex(&digest(directory).map_err(Diagnostic::from)?).into());
+        }
+        // Nor is the reference, whose adapter is that which training started from.
+        if keeps_reference && let Some(adapter) = &self.loaded.config.lora_model_dir {
+            let digest = peft::digest(&self.loaded.resolve(adapter)).map_err(Diagnostic::from)?;
+            settings.insert(ADAPTER_DIGEST.to_owned(), hex(&digest).into());
         }
         Ok(settings)
     }

@@ -97,6 +97,11 @@ impl Method {
         }
     }
 
+    /// It asks the model as training began about what the model writes.
+    pub fn keeps_reference(&self) -> bool {
+        matches!(self, Self::Grpo(_, sampling) if sampling.asks_reference)
+    }
+
     /// Prompts come with answers to others too.
     pub fn is_mismatched(&self) -> bool {
         matches!(self, Self::Kto(Kto { loss: KtoLoss::Kto, .. }))
@@ -129,8 +134,8 @@ fn grpo(trl: &Trl, max_completion_length: usize) -> Grpo {
         epsilon_low: trl.epsilon,
         epsilon_high: trl.epsilon_high.unwrap_or(trl.epsilon),
         delta: trl.delta,
-        beta: 0.0,
-        corrects_divergence: true,
+        beta: trl.beta,
+        corrects_divergence: trl.use_bias_correction_kl,
     }
 }
 
@@ -157,6 +162,7 @@ fn sampling(config: &Config, trl: &Trl) -> Sampling {
         masks_truncated: trl.mask_truncated_completions,
         shuffles_rewards: trl.shuffle_rewards,
         is_token_mean: matches!(trl.loss_type, GrpoLossType::Dapo | GrpoLossType::Cispo),
+        asks_reference: trl.beta > 0.0,
         // Dropout changes what training says.
         is_exact: config.lora_dropout <= 0.0,
         shuffle: config.shuffle_merged_datasets,

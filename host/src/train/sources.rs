@@ -136,6 +136,7 @@ impl<'a> Sources<'a> {
         let generation = GenerateOptions {
             max_new_tokens: sampling.max_completion_length,
             do_sample: true,
+            tells_entropy: true,
             ..self.generation_options()?
         };
         let (prompts, tokenizer) = (&self.plan.data.train[..], &self.model.tokenizer);

@@ -18,6 +18,10 @@ pub struct Config {
     frac_reward_zero_std_max: f64,
     /// A larger share of tokens beyond the clipped range. Default: 0.3.
     clip_ratio_max: f64,
+    /// A larger divergence from the reference (`trl.beta`), in nats per token. Default: 1.
+    kl_max: f64,
+    /// Less entropy than this share of that of the first lines: the model is sure of all that it writes. Default: 0.05.
+    entropy_share_min: f64,
     /// Completions that are so many times as long, or as short, as those of the first lines. Default: 2.
     length_factor: f64,
     /// Logged lines with rewards after which their rise is looked for: the last third against the first. Default: 30.
@@ -26,7 +30,15 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { patience: 5, frac_reward_zero_std_max: 0.9, clip_ratio_max: 0.3, length_factor: 2.0, flat_after: 30 }
+        Self {
+            patience: 5,
+            frac_reward_zero_std_max: 0.9,
+            clip_ratio_max: 0.3,
+            kl_max: 1.0,
+            entropy_share_min: 0.05,
+            length_factor: 2.0,
+            flat_after: 30,
+        }
     }
 }
 
@@ -58,8 +70,12 @@ pub struct RewardWatch {
     cut: Streak,
     clipped: Streak,
     drift: Streak,
+    away: Streak,
+    sure: Streak,
     /// Lengths of the first lines, as many as `patience`.
     first_lengths: Vec<f64>,
+    /// The same of entropies.
+    first_entropies: Vec<f64>,
     rewards: Vec<f64>,
 }
 
@@ -72,6 +88,8 @@ impl RunHealth for RewardWatch {
             ("patience", config.patience == 0, "1 or more"),
             ("frac_reward_zero_std_max", !share(config.frac_reward_zero_std_max), "from 0 to 1"),
             ("clip_ratio_max", !share(config.clip_ratio_max), "from 0 to 1"),
+            ("kl_max", config.kl_max.is_nan() || config.kl_max <= 0.0, "above 0"),
+            ("entropy_share_min", !share(config.entropy_share_min), "from 0 to 1"),
             ("length_factor", config.length_factor.is_nan() || config.length_factor <= 1.0, "above 1"),
             ("flat_after", !(3..=100_000).contains(&config.flat_after), "from 3 to 100000"),
         ];
@@ -84,7 +102,10 @@ impl RunHealth for RewardWatch {
             cut: Streak::default(),
             clipped: Streak::default(),
             drift: Streak::default(),
+            away: Streak::default(),
+            sure: Streak::default(),
             first_lengths: Vec::new(),
+            first_entropies: Vec::new(),
             rewards: Vec::new(),
         })
     }
@@ -104,6 +125,12 @@ impl RunHealth for RewardWatch {
         }
         if let Some(clipped) = value("clip_ratio/region_mean") {
             found.extend(self.clipped(clipped));
+        }
+        if let Some(divergence) = value("kl") {
+            found.extend(self.away(divergence));
+        }
+        if let Some(entropy) = value("entropy") {
+            found.extend(self.sure(entropy));
         }
         if let Some(reward) = value("reward") {
             found.extend(self.flat(reward));
@@ -175,6 +202,40 @@ impl RewardWatch {
                 format!("{:.0} % of tokens are beyond the range of `trl.epsilon`", 100.0 * share),
                 format!("they learn nothing; so it was for {patience} logged steps in a row"),
                 "lower `learning_rate`, `trl.num_iterations` or `trl.steps_per_generation`",
+            )
+        })
+    }
+
+    fn away(&mut self, divergence: f64) -> Option<Finding> {
+        let (limit, patience) = (self.config.kl_max, self.config.patience);
+        self.away.count(divergence > limit, patience).then(|| {
+            finding(
+                "far-away",
+                Advice::Warn,
+                format!("the divergence from the reference is {divergence:.2} nats a token"),
+                format!(
+                    "above {limit} for {patience} logged steps in a row: it writes what it would never have written"
+                ),
+                "look at `completions.jsonl`; a higher `trl.beta` or a lower `learning_rate` keeps it nearer",
+            )
+        })
+    }
+
+    fn sure(&mut self, entropy: f64) -> Option<Finding> {
+        let (share, patience) = (self.config.entropy_share_min, self.config.patience);
+        if self.first_entropies.len() < patience as usize {
+            self.first_entropies.push(entropy);
+            return None;
+        }
+        let first = self.first_entropies.iter().sum::<f64>() / self.first_entropies.len() as f64;
+        self.sure.count(entropy < share * first, patience).then(|| {
+            finding(
+                "entropy-collapse",
+                Advice::Note,
+                format!("tokens have an entropy of {entropy:.4} nats, and had {first:.4}"),
+                format!("less than {share} of that for {patience} logged steps in a row: it hardly tries anything else"),
+                "fine where the reward is as high as it gets; else a higher `trl.temperature` or `trl.epsilon_high`, a lower \
+                 `learning_rate`, or a `trl.beta`",
             )
         })
     }
@@ -255,6 +316,11 @@ mod tests {
         assert_eq!(watch(json!({"patience": 2}), lengths), [(5, "length-drift".to_owned())]);
         let clipped = vec![("clip_ratio/region_mean", 0.4)];
         assert_eq!(watch(json!({"patience": 1}), [clipped]), [(1, "clipped".to_owned())]);
+        let kl = |value: f64| vec![("kl", value)];
+        assert_eq!(watch(json!({"patience": 2}), [0.5, 1.5, 0.9, 1.1, 3.0].map(kl)), [(5, "far-away".to_owned())]);
+        let entropy = |value: f64| vec![("entropy", value)];
+        let entropies = [2.0, 2.2, 1.0, 0.1, 0.11, 0.1, 0.09].map(entropy);
+        assert_eq!(watch(json!({"patience": 2}), entropies), [(7, "entropy-collapse".to_owned())]);
         let reward = |value: f64| vec![("reward", value)];
         let config = json!({"flat_after": 3});
         assert_eq!(watch(config.clone(), [0.5, 0.9, 0.4, 0.1].map(reward)), [(3, "flat-reward".to_owned())]);

@@ -18,7 +18,7 @@ use crate::error::{EngineError, PeftError};
 use crate::files::export::{Entry, write_json, write_safetensors};
 use crate::kernels::Kernels;
 use crate::model::Model;
-use crate::weights::{WeightsError, map};
+use crate::weights::{WeightsError, digest_files, map};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -44,6 +44,14 @@ const PREFIX: &str = "base_model.model.";
 /// of the model.
 pub fn parameter_name(name: &str) -> String {
     name_in_model(name.strip_prefix(PREFIX).filter(|_| !name.contains(".lora_")).unwrap_or(name))
+}
+
+/// A digest of an adapter's tensors.
+///
+/// # Errors
+/// [`WeightsError`] for a file that cannot be read.
+pub fn digest(directory: &Path) -> Result<[u8; 32], WeightsError> {
+    digest_files([directory.join(WEIGHTS)])
 }
 
 /// What an adapter says that it was made for.

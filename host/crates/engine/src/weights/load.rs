@@ -1,7 +1,7 @@
 //! The weights of a checkpoint, held against a config and handed on a piece at a time.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use safetensors::tensor::TensorView;
@@ -132,8 +132,16 @@ pub fn bytes_of_others(source: &WeightSource, config: &ModelConfig) -> u64 {
 /// # Errors
 /// [`WeightsError`] as for [`read_headers`].
 pub fn digest(directory: &Path) -> Result<[u8; 32], WeightsError> {
+    digest_files(weight_files(directory)?.into_iter().map(|(file, _)| file))
+}
+
+/// The same of some files.
+///
+/// # Errors
+/// [`WeightsError`] for a file that cannot be read.
+pub(crate) fn digest_files(files: impl IntoIterator<Item = PathBuf>) -> Result<[u8; 32], WeightsError> {
     let mut tensors = Vec::new();
-    for (file, _) in weight_files(directory)? {
+    for file in files {
         let map = map(&file)?;
         let parsed = parse(&file, &map)?;
         let digest = |(name, view): (String, TensorView<'_>)| {

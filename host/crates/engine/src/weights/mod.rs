@@ -10,5 +10,6 @@ pub mod twice;
 pub(crate) use complete::rows_after;
 pub use files::{TensorHeader, WeightHeaders, WeightSource, WeightsError, read_headers};
 pub(crate) use files::{map, parse, to_f32, width_of};
+pub(crate) use load::digest_files;
 pub use load::{bytes_of_others, check_headers, digest, largest_read, load};
 pub(crate) use load::{is_of_another_part, others};
