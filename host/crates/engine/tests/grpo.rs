@@ -7,10 +7,11 @@ mod trl;
 use std::collections::BTreeMap;
 
 use engine::objective::{Grpo, GrpoLoss, Ratio, Rollouts, accumulate};
-use engine::{Batch, IGNORE};
+use engine::{Batch, IGNORE, Trainer};
+use fixture::fixture;
 use safetensors::SafeTensors;
 use serde::Deserialize;
-use trl::{agree, distance, floats, integers, trainer};
+use trl::{agree, distance, floats, integers, trainer_of};
 
 #[derive(Deserialize)]
 struct Case {
@@ -87,6 +88,11 @@ fn with_fixture(check: impl Fn(&SafeTensors<'_>, &str, &Case)) {
     trl::with_fixture("grpo", check);
 }
 
+/// A trainer of the model that the fixture is of.
+fn trainer() -> Trainer {
+    trainer_of(fixture("untied"))
+}
+
 #[test]
 fn losses_and_gradients_are_those_of_trl() {
     with_fixture(|tensors, name, case| {
@@ -121,7 +127,7 @@ fn a_policy_that_is_said_to_have_sampled_is_held_to_it() {
     with_fixture(|tensors, name, case| {
         let mut trainer = trainer();
         let mut own = Rollouts { is_on_policy: true, ..rollouts(tensors, case, 0..4) };
-        own.old = Some(trainer.log_probs(&own.batch).unwrap());
+        own.old = Some(trainer.outputs(&own.batch).unwrap());
         let found = accumulate(&mut trainer, &case.objective(), &[own.clone()]).unwrap();
         let ratio = found.metrics.means().find(|(name, _)| *name == "sampling/importance_sampling_ratio/mean");
         assert_eq!(ratio.map(|(_, ratio)| ratio), Some(1.0), "{name}");

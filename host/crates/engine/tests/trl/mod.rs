@@ -1,7 +1,7 @@
 //! What tests beside TRL share: its fixtures, and the model that they are of.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use engine::architecture::config::ModelConfig;
 use engine::objective::Accumulated;
@@ -11,8 +11,6 @@ use engine::{Trainable, Trainer, TrainerOptions};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-
-use crate::fixture::fixture;
 
 /// The f32 elements of a tensor.
 pub(super) fn floats(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
@@ -26,9 +24,8 @@ pub(super) fn integers(tensors: &SafeTensors<'_>, name: &str) -> Vec<u32> {
     tensor.data().as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect()
 }
 
-/// A trainer of all of the parity fixtures' untied Llama.
-pub(super) fn trainer() -> Trainer {
-    let directory = fixture("untied");
+/// A trainer of all of a model.
+pub(super) fn trainer_of(directory: PathBuf) -> Trainer {
     let adamw = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 };
     let options =
         TrainerOptions { trainable: Trainable::All, lora: None, gradient_checkpointing: false, seed: 0, adamw };
