@@ -96,7 +96,7 @@ pub fn batch(rollouts: &[&Rollout], is_idle: bool, is_on_policy: bool) -> Rollou
 pub fn ask<K: Kernels>(trainer: &mut Trainer<K>, rollouts: &mut [Rollout], size: usize) -> Result<(), EngineError> {
     for rollouts in rollouts.chunks_mut(size) {
         let samples: Vec<TokenSample> = rollouts.iter().map(|rollout| rollout.sample(true)).collect();
-        let said = trainer.reference_log_probs(&assemble(&samples))?;
+        let said = trainer.reference_outputs(&assemble(&samples))?;
         let mut start = 0;
         for rollout in rollouts {
             rollout.reference = rollout.written.iter().cloned().flatten().map(|at| said[start + at - 1]).collect();

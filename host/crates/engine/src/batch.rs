@@ -46,11 +46,12 @@ impl Batch {
         self.targets.iter().enumerate().filter(is_target).map(weight).sum()
     }
 
-    /// Checks that the parts fit together and every id is a row of the embedding.
+    /// Checks that the parts fit together, every id is a row of the embedding, and every target below `targets`: the rows of
+    /// the output projection, or the labels of a head of scores.
     ///
     /// # Errors
     /// [`EngineError::Batch`] names what does not fit.
-    pub fn validate(&self, vocab_size: usize) -> Result<(), EngineError> {
+    pub fn validate(&self, vocab_size: usize, targets: usize) -> Result<(), EngineError> {
         let wrong = |reason: String| Err(EngineError::Batch { reason });
         let tokens = self.ids.len();
         if tokens == 0 {
@@ -69,12 +70,13 @@ impl Batch {
         if documents != tokens as u64 {
             return wrong(format!("{tokens} ids, but the documents have {documents}"));
         }
-        let too_large = |id: &&u32| **id as usize >= vocab_size;
-        if let Some(id) = self.ids.iter().find(too_large) {
+        let beyond = |limit: usize| move |id: &&u32| **id as usize >= limit;
+        if let Some(id) = self.ids.iter().find(beyond(vocab_size)) {
             return wrong(format!("token id {id} is outside the vocabulary of {vocab_size}"));
         }
-        if let Some(id) = self.targets.iter().filter(|&&target| target != IGNORE).find(too_large) {
-            return wrong(format!("target id {id} is outside the vocabulary of {vocab_size}"));
+        if let Some(id) = self.targets.iter().filter(|&&target| target != IGNORE).find(beyond(targets)) {
+            let of = if targets == vocab_size { "vocabulary" } else { "labels" };
+            return wrong(format!("target id {id} is outside the {of} of {targets}"));
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ pub use batch::Batch;
 pub use error::{EngineError, PeftError};
 pub use kernels::{self, DeviceError, IGNORE, rng};
 pub use objective::{
-    Cpo, CpoLoss, CrossEntropy, Kto, KtoLoss, Objective, Orpo, PairLoss, Pairs, Preference, Unpaired, WholePairs,
+    Cpo, CpoLoss, CrossEntropy, Kto, KtoLoss, LabelCrossEntropy, Objective, Orpo, PairLoss, Pairs, Preference,
+    RewardModel, ScoredPairs, Unpaired, WholePairs,
 };
 pub use trainer::{GradientReport, MemoryUse, StepStats, TrainPass, Trainable, Trainer, TrainerOptions};

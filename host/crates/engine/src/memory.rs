@@ -53,15 +53,26 @@ pub fn footprint(
     model.measure();
     let mut trainer = Trainer::with_model(model, options.clone())?;
     let batch = work.train.batch();
+    let scores = config.scores.is_some();
     for micro_batch in 0..=u32::from(work.accumulates) {
-        trainer.forward_backward(&batch, 1.0, micro_batch)?;
+        if scores {
+            let pass = trainer.forward(&batch, micro_batch)?;
+            let weights = vec![0.0; pass.outputs().len()];
+            pass.backward(&weights, 1.0)?;
+        } else {
+            trainer.forward_backward(&batch, 1.0, micro_batch)?;
+        }
     }
     if let Some(eval) = work.eval {
-        trainer.evaluate(&eval.batch())?;
+        if scores {
+            trainer.outputs(&eval.batch())?;
+        } else {
+            trainer.evaluate(&eval.batch())?;
+        }
     }
     if let Some(shape) = work.reference {
         trainer.keep_reference(shape);
-        trainer.reference_log_probs(&shape.batch())?;
+        trainer.reference_outputs(&shape.batch())?;
     }
     let generation = work.generation.map_or(Ok(0), |shape| generation(&trainer, &kernels, shape))?;
     let MemoryUse { weights, gradients, optimizer, activations } = trainer.device_bytes();

@@ -15,7 +15,6 @@ pub(crate) struct Reference<K: Kernels> {
     adapter: Option<K::Buffer>,
     /// A device keeps work by where its weights are, so these passes have a workspace of their own.
     workspace: Workspace<K>,
-    accumulator: K::Accumulator,
 }
 
 impl<K: Kernels> Reference<K> {
@@ -33,17 +32,16 @@ impl<K: Kernels> Reference<K> {
             params: (!model.is_frozen).then(|| copy(&model.params, model.layout.len)),
             adapter: model.lora.as_ref().map(|lora| copy(&lora.params, lora.len())),
             workspace,
-            accumulator: kernels.accumulator(),
         }
     }
 
-    /// Log-probabilities of a batch's targets, in nats, 0 where there is none. `model` is as before when this returns.
-    pub(crate) fn log_probs(&mut self, model: &mut Model<K>, batch: &Batch) -> Result<Vec<f32>, EngineError> {
+    /// What it says of a batch, like [`TrainPass::outputs`](crate::TrainPass::outputs). `model` is as before when this returns.
+    pub(crate) fn outputs(&mut self, model: &mut Model<K>, batch: &Batch) -> Result<Vec<f32>, EngineError> {
         self.exchange(model);
-        let (as_it_was, Self { workspace, accumulator, .. }) = (&*model, &mut *self);
+        let (as_it_was, Self { workspace, .. }) = (&*model, &mut *self);
         let said = as_it_was.kernels.within(|| {
-            as_it_was.loss(workspace, batch, accumulator)?;
-            Ok::<_, EngineError>(workspace.log_probs(&as_it_was.kernels, batch.ids.len()))
+            as_it_was.forward_pass(workspace, batch, None, false)?;
+            Ok::<_, EngineError>(workspace.outputs(&as_it_was.kernels, &as_it_was.config, batch.ids.len()))
         });
         self.exchange(model);
         said

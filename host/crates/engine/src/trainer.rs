@@ -79,25 +79,26 @@ pub struct MemoryUse {
 pub struct TrainPass<'a, K: Kernels> {
     trainer: &'a mut Trainer<K>,
     dropout: DropoutPass,
-    log_probs: Vec<f32>,
+    outputs: Vec<f32>,
 }
 
 impl<K: Kernels> TrainPass<'_, K> {
-    /// Log-probability of each position's target, `[tokens]`, in nats; 0 where there is none.
-    pub fn log_probs(&self) -> &[f32] {
-        &self.log_probs
+    /// What the model says: the log-probability of each position's target, `[tokens]`, in nats, 0 where there is none; with a
+    /// head of scores those of each position, `[tokens, labels]`.
+    pub fn outputs(&self) -> &[f32] {
+        &self.outputs
     }
 
-    /// The second half: gradients of the sum of `-scale * weights[i]` times the log-probability of position `i`, kept
+    /// The second half: gradients of the sum of `-scale * weights[i]` times number `i` of [`Self::outputs`], kept
     /// (micro-batch 0) or added to what was kept. With `L` the step's loss, `-scale * weights[i]` is its derivative with
-    /// respect to that log-probability.
+    /// respect to that number.
     ///
     /// # Errors
-    /// [`EngineError::Batch`] for another number of weights than of tokens, [`EngineError::Device`] for a device that fails.
+    /// [`EngineError::Batch`] for another number of weights than of outputs, [`EngineError::Device`] for a device that fails.
     pub fn backward(self, weights: &[f32], scale: f64) -> Result<(), EngineError> {
-        let tokens = self.log_probs.len();
-        if weights.len() != tokens {
-            return Err(EngineError::Batch { reason: format!("{tokens} tokens but {} weights", weights.len()) });
+        let outputs = self.outputs.len();
+        if weights.len() != outputs {
+            return Err(EngineError::Batch { reason: format!("{outputs} outputs but {} weights", weights.len()) });
         }
         let Trainer { model, layout, gradients, adapter_gradients, has_gradients, workspace, .. } = self.trainer;
         let mut grads = Grads {
@@ -298,57 +299,56 @@ impl<K: Kernels> Trainer<K> {
         Ok(self.model.kernels.check()?)
     }
 
-    /// The first half of a micro-batch whose loss has derivatives that depend on what the model says: the log-probabilities
-    /// of its targets. The weights of the batch are not looked at. Waits for the device.
+    /// The first half of a micro-batch whose loss has derivatives that depend on what the model says. The weights of the batch are not looked at. Waits for the device.
     ///
     /// # Errors
     /// [`EngineError::Batch`] for a batch that does not fit together, [`EngineError::Device`] for a device that fails.
     pub fn forward(&mut self, batch: &Batch, micro_batch: u32) -> Result<TrainPass<'_, K>, EngineError> {
         let dropout = self.begin(micro_batch);
         let (model, workspace, accumulator) = (&self.model, &mut self.workspace, &mut self.accumulator);
-        let log_probs = model.kernels.within(|| {
+        let outputs = model.kernels.within(|| {
             if micro_batch == 0 {
                 model.kernels.clear(accumulator);
             }
-            model.forward_pass(workspace, batch, Some(dropout))?;
-            Ok::<_, EngineError>(workspace.log_probs(&model.kernels, batch.ids.len()))
+            model.forward_pass(workspace, batch, Some(dropout), true)?;
+            Ok::<_, EngineError>(workspace.outputs(&model.kernels, &model.config, batch.ids.len()))
         })?;
         self.model.kernels.check()?;
-        Ok(TrainPass { trainer: self, dropout, log_probs })
+        Ok(TrainPass { trainer: self, dropout, outputs })
     }
 
-    /// Log-probabilities of a batch's targets as the weights are, 0 where there is none: no gradients, no dropout. Waits for
-    /// the device.
+    /// What the model says of a batch as the weights are, like [`TrainPass::outputs`]: no gradients, no dropout. Waits for the
+    /// device.
     ///
     /// # Errors
     /// [`EngineError::Batch`] for a batch that does not fit together, [`EngineError::Device`] for a device that fails.
-    pub fn log_probs(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError> {
-        let (model, workspace, aside) = (&self.model, &mut self.evaluation, &mut self.aside);
-        let log_probs = model.kernels.within(|| {
-            model.loss(workspace, batch, aside)?;
-            Ok::<_, EngineError>(workspace.log_probs(&model.kernels, batch.ids.len()))
+    pub fn outputs(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError> {
+        let (model, workspace) = (&self.model, &mut self.evaluation);
+        let outputs = model.kernels.within(|| {
+            model.forward_pass(workspace, batch, None, false)?;
+            Ok::<_, EngineError>(workspace.outputs(&model.kernels, &model.config, batch.ids.len()))
         })?;
         self.model.kernels.check()?;
-        Ok(log_probs)
+        Ok(outputs)
     }
 
-    /// Keeps the weights as they are now, beside those that training moves: [`Self::reference_log_probs`] asks them about
+    /// Keeps the weights as they are now, beside those that training moves: [`Self::reference_outputs`] asks them about
     /// batches of up to this size.
     pub fn keep_reference(&mut self, shape: BatchShape) {
         self.reference = Some(Reference::of(&self.model, shape));
     }
 
-    /// As [`Self::log_probs`], as the weights were at [`Self::keep_reference`].
+    /// As [`Self::outputs`], as the weights were at [`Self::keep_reference`].
     ///
     /// # Errors
     /// As there, and [`EngineError::Options`] where no weights were kept.
-    pub fn reference_log_probs(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError> {
+    pub fn reference_outputs(&mut self, batch: &Batch) -> Result<Vec<f32>, EngineError> {
         let Some(reference) = &mut self.reference else {
             return Err(EngineError::Options { reason: "the weights of a reference were not kept".into() });
         };
-        let log_probs = reference.log_probs(&mut self.model, batch)?;
+        let outputs = reference.outputs(&mut self.model, batch)?;
         self.model.kernels.check()?;
-        Ok(log_probs)
+        Ok(outputs)
     }
 
     /// What a micro-batch drops. The first of a step forgets the gradients of the step before.
@@ -607,6 +607,9 @@ fn check_lora(lora: &LoraConfig, config: &ModelConfig) -> Result<(), EngineError
     let wrong = |reason: String| Err(EngineError::Options { reason });
     if lora.r == 0 || lora.ranks.values().any(|&r| r == 0) {
         return wrong("the adapter's rank is 0".into());
+    }
+    if lora.modules.has_head() && config.scores.is_some() {
+        return wrong("the model has a head of scores and no output projection to adapt".into());
     }
     if lora.modules.is_empty() {
         return wrong("the adapter has no target modules".into());

@@ -227,9 +227,9 @@ fn written(requests: &[Request], completions: &[Completion]) -> (Batch, Vec<f32>
 fn difference(trainer: &mut Trainer, requests: &[Request], options: &GenerateOptions) -> f32 {
     let completions = run(trainer.model(), requests, options);
     let (batch, drawn) = written(requests, &completions);
-    let of_evaluation = trainer.log_probs(&batch).unwrap();
+    let of_evaluation = trainer.outputs(&batch).unwrap();
     let pass = trainer.forward(&batch, 0).unwrap();
-    assert!(pass.log_probs() == of_evaluation);
+    assert!(pass.outputs() == of_evaluation);
     let differences = drawn.iter().zip(&of_evaluation).map(|(drawn, found)| (drawn - found).abs());
     assert!(drawn.iter().any(|log_prob| *log_prob < -0.1), "something was drawn that was not certain");
     differences.fold(0.0, f32::max)

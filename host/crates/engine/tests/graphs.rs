@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 
 use engine::adapter::{LoraConfig, Modules, Saved};
 use engine::architecture::config::ModelConfig;
+use engine::architecture::scores::Classifier;
 use engine::architecture::tensors::LinearKind;
-use engine::kernels::Precision;
+use engine::kernels::cpu::CpuKernels;
 use engine::kernels::cuda::CudaKernels;
+use engine::kernels::{Kernels, Precision};
 use engine::optim::AdamWConfig;
 use engine::weights::WeightSource;
 use engine::workload::BatchShape;
@@ -85,8 +87,8 @@ fn run(kernels: CudaKernels, case: Case, pass: Pass) -> (Vec<u64>, Vec<u64>) {
     let (mut losses, mut bits) = (Vec::new(), Vec::new());
     trainer.keep_reference(BatchShape { tokens: 23, targets: 23, longest: 13 });
     let asked = batch(&[13, 10], 99, vocabulary);
-    let before = trainer.reference_log_probs(&asked).unwrap();
-    let moved = trainer.log_probs(&asked).unwrap();
+    let before = trainer.reference_outputs(&asked).unwrap();
+    let moved = trainer.outputs(&asked).unwrap();
     assert_eq!(before, moved, "{case:?}");
     for (index, documents) in case.batches.iter().enumerate() {
         let (index, held_out) = (index as u32, batch(&[13, 10], index as u32, vocabulary));
@@ -102,8 +104,8 @@ fn run(kernels: CudaKernels, case: Case, pass: Pass) -> (Vec<u64>, Vec<u64>) {
         }
         losses.push(trainer.loss_sum().to_bits());
         trainer.apply(1e-2, Some(1.0)).unwrap();
-        assert_eq!(trainer.reference_log_probs(&asked).unwrap(), before, "{case:?} {index}");
-        assert_ne!(trainer.log_probs(&asked).unwrap(), before, "{case:?} {index}");
+        assert_eq!(trainer.reference_outputs(&asked).unwrap(), before, "{case:?} {index}");
+        assert_ne!(trainer.outputs(&asked).unwrap(), before, "{case:?} {index}");
         if index % 2 == 1 {
             bits.push(trainer.evaluate(&held_out).unwrap().to_bits());
         }
@@ -115,6 +117,36 @@ fn run(kernels: CudaKernels, case: Case, pass: Pass) -> (Vec<u64>, Vec<u64>) {
     };
     trainer.visit_state(&mut keep).unwrap();
     (losses, bits)
+}
+
+/// What steps of a model with a head of two scores leave: the scores of a batch that was not trained on, the gradients of the
+/// head in the last step, and the head.
+fn run_scores<K: Kernels>(kernels: K) -> Vec<f32> {
+    let directory = fixture("tied");
+    let mut config = ModelConfig::from_dir(&directory).unwrap();
+    config.score(Classifier::Token, 2, 7).unwrap();
+    let vocabulary = config.vocab_size as u32;
+    let weights = WeightSource::Directory(directory);
+    let mut trainer = Trainer::on(kernels, config, &weights, options(false, false)).unwrap();
+    let labelled = |documents: &[u32], index: u32| {
+        let batch = batch(documents, index, vocabulary);
+        let label = |target: &u32| if *target == IGNORE { IGNORE } else { target % 2 };
+        Batch { targets: batch.targets.iter().map(label).collect(), ..batch }
+    };
+    for (index, documents) in BATCHES.iter().enumerate() {
+        for micro_batch in 0..2 {
+            let pass = trainer.forward(&labelled(documents, 2 * index as u32 + micro_batch), micro_batch).unwrap();
+            let weights: Vec<f32> = pass.outputs().iter().map(|score| 0.5 - score).collect();
+            pass.backward(&weights, 0.01).unwrap();
+        }
+        trainer.apply(1e-3, Some(1.0)).unwrap();
+    }
+    let mut found = trainer.outputs(&labelled(&[13, 10], 1)).unwrap();
+    for name in ["score.weight", "score.bias", "model.norm.weight"] {
+        found.extend(trainer.gradient(name).unwrap());
+        found.extend(trainer.parameter(name).unwrap());
+    }
+    found
 }
 
 #[test]
@@ -148,6 +180,18 @@ fn passes_that_come_again_are_launched_as_graphs_with_the_same_bits() {
         }
         let by_cudnn = kernels.attention().iter().any(|line| line.contains("forward by cuDNN; backward by cuDNN"));
         assert_eq!(by_cudnn, case.batches.contains(&LONG), "{:?}", kernels.attention());
+    }
+    for precision in [Precision::F32, Precision::Bf16] {
+        let Some(kernels) = emulator::device(precision) else { return };
+        let plain = run_scores(kernels.without_graphs());
+        let kernels = emulator::device(precision).unwrap();
+        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        assert!(bits(&run_scores(kernels.clone())) == bits(&plain), "{precision:?}: other bits");
+        assert!(kernels.graph_launches() >= 10, "{} launches", kernels.graph_launches());
+        let length = |values: &mut dyn Iterator<Item = f32>| values.map(|value| value * value).sum::<f32>().sqrt();
+        let on_cpu = run_scores(CpuKernels);
+        let off = length(&mut plain.iter().zip(&on_cpu).map(|(a, b)| a - b)) / length(&mut on_cpu.iter().copied());
+        assert!(off <= if precision == Precision::F32 { 1e-3 } else { 0.05 }, "{precision:?}: {off} off");
     }
     if std::env::var_os("HOST_TEST_GPU").is_some() {
         return;

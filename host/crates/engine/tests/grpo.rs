@@ -11,9 +11,10 @@ use engine::architecture::tensors::LinearKind;
 use engine::objective::{Grpo, GrpoLoss, Ratio, Rollouts, accumulate};
 use engine::workload::BatchShape;
 use engine::{Batch, IGNORE, Trainer};
+use fixture::fixture;
 use safetensors::SafeTensors;
 use serde::Deserialize;
-use trl::{agree, distance, floats, integers, trainer, trainer_of};
+use trl::{agree, distance, floats, integers, trainer_of, trainer_with};
 
 #[derive(Deserialize)]
 struct Case {
@@ -90,6 +91,11 @@ fn with_fixture(check: impl Fn(&SafeTensors<'_>, &str, &Case)) {
     trl::with_fixture("grpo", check);
 }
 
+/// A trainer of the model that the fixture is of.
+fn trainer() -> Trainer {
+    trainer_of(fixture("untied"))
+}
+
 #[test]
 fn losses_and_gradients_are_those_of_trl() {
     with_fixture(|tensors, name, case| {
@@ -124,7 +130,7 @@ fn a_policy_that_is_said_to_have_sampled_is_held_to_it() {
     with_fixture(|tensors, name, case| {
         let mut trainer = trainer();
         let mut own = Rollouts { is_on_policy: true, ..rollouts(tensors, case, 0..4) };
-        own.old = Some(trainer.log_probs(&own.batch).unwrap());
+        own.old = Some(trainer.outputs(&own.batch).unwrap());
         let found = accumulate(&mut trainer, &case.objective(), &[own.clone()]).unwrap();
         let ratio = found.metrics.means().find(|(name, _)| *name == "sampling/importance_sampling_ratio/mean");
         assert_eq!(ratio.map(|(_, ratio)| ratio), Some(1.0), "{name}");
@@ -181,22 +187,22 @@ fn a_reference_says_what_the_model_said_before_it_was_trained() {
         alphas: BTreeMap::new(),
     };
     for adapter in [None, Some(lora(false)), Some(lora(true))] {
-        let mut trainer = trainer_of(adapter);
-        assert!(trainer.reference_log_probs(&batch).is_err(), "nothing was kept");
+        let mut trainer = trainer_with(fixture("untied"), adapter);
+        assert!(trainer.reference_outputs(&batch).is_err(), "nothing was kept");
         let step = |trainer: &mut Trainer| {
             trainer.forward_backward(&batch, 1.0, 0).unwrap();
             trainer.apply(1e-2, None).unwrap();
         };
         // An adapter that adds nothing is no adapter.
         step(&mut trainer);
-        let before = trainer.log_probs(&batch).unwrap();
+        let before = trainer.outputs(&batch).unwrap();
         trainer.keep_reference(shape);
-        assert_eq!(trainer.reference_log_probs(&batch).unwrap(), before);
+        assert_eq!(trainer.reference_outputs(&batch).unwrap(), before);
         step(&mut trainer);
-        let after = trainer.log_probs(&batch).unwrap();
+        let after = trainer.outputs(&batch).unwrap();
         assert_ne!(after, before);
-        assert_eq!(trainer.reference_log_probs(&batch).unwrap(), before);
+        assert_eq!(trainer.reference_outputs(&batch).unwrap(), before);
         // What is trained is where it was.
-        assert_eq!(trainer.log_probs(&batch).unwrap(), after);
+        assert_eq!(trainer.outputs(&batch).unwrap(), after);
     }
 }

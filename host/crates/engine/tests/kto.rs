@@ -7,10 +7,11 @@ mod trl;
 use std::collections::BTreeMap;
 
 use engine::objective::{accumulate, evaluate};
-use engine::{Batch, IGNORE, Kto, KtoLoss, Unpaired};
+use engine::{Batch, IGNORE, Kto, KtoLoss, Trainer, Unpaired};
+use fixture::fixture;
 use safetensors::SafeTensors;
 use serde::Deserialize;
-use trl::{agree, floats, integers, trainer};
+use trl::{agree, floats, integers, trainer_of};
 
 #[derive(Deserialize)]
 struct Case {
@@ -74,6 +75,11 @@ fn documents(tensors: &SafeTensors<'_>, prefix: &str, rows: &[usize]) -> Batch {
 
 fn with_fixture(check: impl Fn(&SafeTensors<'_>, &str, &Case)) {
     trl::with_fixture("kto", check);
+}
+
+/// A trainer of the model that the fixture is of.
+fn trainer() -> Trainer {
+    trainer_of(fixture("untied"))
 }
 
 #[test]

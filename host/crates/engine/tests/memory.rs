@@ -109,7 +109,7 @@ fn a_footprint_is_what_a_trainer_takes() {
             for tokens in [80, 200, 40] {
                 trainer.forward_backward(&batch(&vec![40; tokens as usize / 40]), 1.0, 0).unwrap();
                 trainer.evaluate(&batch(&vec![40; tokens as usize / 40 + 2])).unwrap();
-                trainer.reference_log_probs(&batch(&[40; 3])).unwrap();
+                trainer.reference_outputs(&batch(&[40; 3])).unwrap();
             }
             let used = trainer.device_bytes();
             assert_eq!(used, reserved, "the largest batches fit into what was reserved");

@@ -11,9 +11,10 @@ use engine::objective::{Accumulated, Metrics, accumulate};
 use engine::{
     Batch, Cpo, CpoLoss, EngineError, IGNORE, Objective, Orpo, PairLoss, Pairs, Preference, Trainer, WholePairs,
 };
+use fixture::fixture;
 use safetensors::SafeTensors;
 use serde::Deserialize;
-use trl::{agree, distance, floats, integers, trainer};
+use trl::{agree, distance, floats, integers, trainer_of};
 
 #[derive(Deserialize)]
 struct Case {
@@ -118,6 +119,11 @@ fn with_fixture(check: impl Fn(&SafeTensors<'_>, &str, &Case)) {
     trl::with_fixture("preference", check);
 }
 
+/// A trainer of the model that the fixture is of.
+fn trainer() -> Trainer {
+    trainer_of(fixture("untied"))
+}
+
 #[test]
 fn every_loss_has_a_case() {
     let seen = RefCell::new(Vec::new());
@@ -148,7 +154,7 @@ fn derivatives_of_log_probabilities_are_those_of_trl() {
             return;
         }
         let (rows, objective) = (Rows::read(tensors), case.objective());
-        let log_probs = trainer().log_probs(&rows.pairs.batch).unwrap();
+        let log_probs = trainer().outputs(&rows.pairs.batch).unwrap();
         let mut weights = vec![0.0; log_probs.len()];
         objective.loss(&rows.pairs, &log_probs, &[], &mut weights, &mut Metrics::default());
         let scale = objective.scale(std::slice::from_ref(&rows.pairs)).unwrap() as f32;

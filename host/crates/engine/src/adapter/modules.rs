@@ -38,7 +38,7 @@ impl Modules {
             config.linears().filter(|&kind| selects(&full_name(config, layer, kind))).collect::<BTreeSet<_>>()
         };
         let listed = (0..config.num_hidden_layers).map(|layer| (layer, kinds(layer))).collect();
-        Self { listed, others: BTreeSet::new(), head: selects(HEAD) }
+        Self { listed, others: BTreeSet::new(), head: config.scores.is_none() && selects(HEAD) }
     }
 
     /// What PEFT picks by a list of names: a name that is in the list, whatever `layers` says, and one that ends in an entry
@@ -161,11 +161,11 @@ pub enum NotSaved {
     Packed(String, String),
 }
 
-/// The names of the modules of a model that can have an adapter.
+/// The names of the modules of a model that can have an adapter. A head of scores is trained itself.
 pub fn names(config: &ModelConfig) -> Vec<String> {
     let layers = (0..config.num_hidden_layers)
         .flat_map(|layer| config.linears().map(move |kind| full_name(config, layer, kind)));
-    layers.chain([HEAD.to_owned()]).collect()
+    layers.chain(config.scores.is_none().then(|| HEAD.to_owned())).collect()
 }
 
 /// The full name of a projection's module.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::rope::Rope;
+use super::scores::Scores;
 use super::stored::{NewRows, Stored};
 use crate::kernels::{Activation, AttentionShape, Head, Norm, Packing};
 
@@ -106,6 +107,12 @@ pub struct ModelConfig {
     pub logits_scale: f32,
     /// See [`Head::cap`].
     pub logits_cap: Option<f32>,
+
+    /// The head of scores that the model has for its output projection, where it has one.
+    pub scores: Option<Scores>,
+    /// transformers' classes of the family with a head of scores, in the order of
+    /// [`Classifier`](super::scores::Classifier).
+    pub classifiers: [Option<&'static str>; 2],
 
     /// What the checkpoint has otherwise, where it has.
     pub stored: Option<Stored>,
@@ -294,9 +301,10 @@ impl ModelConfig {
         }
     }
 
-    /// Gives the model an output projection of its own that starts as its embedding, in what is exported too.
+    /// Gives the model an output projection of its own that starts as its embedding, in what is exported too. A head of
+    /// scores is its own already.
     pub fn split_head(&mut self) {
-        if self.tie_word_embeddings {
+        if self.tie_word_embeddings && self.scores.is_none() {
             self.stored = Some(self.stored());
             self.untie();
         }

@@ -9,6 +9,7 @@ use super::families::family::{Composite, Family};
 use super::families::{composite, of};
 use super::read::Reader;
 use super::rope::Rope;
+use super::scores::{Classifier, Scores, has_token_bias};
 use crate::kernels::Activation;
 
 /// Above this a size in the file is a mistake rather than a model.
@@ -61,6 +62,7 @@ impl ModelConfig {
         read.refuse_unsupported()?;
         let mut config = sizes(&read, family)?;
         (family.build)(&read, &mut config)?;
+        config.scores = scores(&read, family)?;
         let mut limits = config.ropes.iter().filter_map(Rope::limit);
         if let Some(limit) = limits.next()
             && limits.any(|other| other != limit)
@@ -163,6 +165,8 @@ fn sizes(read: &Reader<'_>, family: &Family) -> Result<ModelConfig, ConfigError>
         residual_scale: 1.0,
         logits_scale: 1.0,
         logits_cap: None,
+        scores: None,
+        classifiers: family.classifiers,
         stored: None,
         quantization: read.quantization()?,
         stores_packed: read.is_packed(),
@@ -170,4 +174,20 @@ fn sizes(read: &Reader<'_>, family: &Family) -> Result<ModelConfig, ConfigError>
         others: &[],
         raw: read.raw.clone(),
     })
+}
+
+/// The head of scores of a file whose class has one; it has as many labels as `id2label`, or as `num_labels`, or two.
+fn scores(read: &Reader<'_>, family: &Family) -> Result<Option<Scores>, ConfigError> {
+    let is_of = |classifier: &Classifier| {
+        let class = family.classifiers[*classifier as usize];
+        class.is_some() && class == read.listed_architecture()
+    };
+    let Some(classifier) = [Classifier::Sequence, Classifier::Token].into_iter().find(is_of) else { return Ok(None) };
+    let labels = match read.raw_value("id2label") {
+        None | Some(Value::Null) => read.optional_size("num_labels")?.unwrap_or(2),
+        Some(Value::Object(names)) if !names.is_empty() => names.len(),
+        Some(_) => return Err(read.invalid("`id2label` is not a mapping of labels".into())),
+    };
+    let has_bias = classifier == Classifier::Token && has_token_bias(read.raw);
+    Ok(Some(Scores { classifier, labels, has_bias, start: None }))
 }

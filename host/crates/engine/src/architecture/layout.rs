@@ -84,8 +84,10 @@ pub struct Layout {
     pub layers: Vec<LayerOffsets>,
     /// Last norm.
     pub norm: usize,
-    /// Output projection; the embedding where they are tied.
+    /// Output projection, or the head of scores; the embedding where they are tied.
     pub head: usize,
+    /// Bias of the head of scores, where it has one.
+    pub head_bias: Option<usize>,
     /// Elements of the arena.
     pub len: usize,
     /// Tensors that are packed.
@@ -108,6 +110,7 @@ impl Layout {
             layers: vec![LayerOffsets::default(); config.num_hidden_layers],
             norm: 0,
             head: 0,
+            head_bias: None,
             len: 0,
             packed: Vec::new(),
             words: 0,
@@ -134,7 +137,7 @@ impl Layout {
             let TensorSpec { role, layer, name, shape } = spec;
             layout.slots.push(Slot { name, shape, offset, len: layout.len - offset, layer, role: Some(role) });
         }
-        if config.tie_word_embeddings {
+        if config.tie_word_embeddings && config.scores.is_none() {
             layout.head = layout.embed;
         }
         layout
@@ -157,7 +160,8 @@ impl Layout {
         match (spec.role, layer) {
             (Role::Embedding, _) => self.embed = offset,
             (Role::FinalNorm, _) => self.norm = offset,
-            (Role::Head, _) => self.head = offset,
+            (Role::Head | Role::Score, _) => self.head = offset,
+            (Role::ScoreBias, _) => self.head_bias = Some(offset),
             (Role::Norm(kind), Some(own)) => own.norms[kind as usize] = Some(offset),
             (Role::Linear(kind), Some(own)) => own.units[kind.unit() as usize].weight = offset,
             (Role::Bias(kind), Some(own)) => own.units[kind.unit() as usize].bias = Some(offset),
@@ -229,8 +233,10 @@ pub struct GradientLayout {
     pub embed: Option<usize>,
     /// Last norm.
     pub norm: Option<usize>,
-    /// Output projection, where it is not the embedding.
+    /// Output projection, where it is not the embedding, or the head of scores.
     pub head: Option<usize>,
+    /// Bias of the head of scores.
+    pub head_bias: Option<usize>,
     /// Elements of the arena.
     pub len: usize,
 }
@@ -273,7 +279,7 @@ impl GradientLayout {
                     Some(Role::Linear(kind)) => own.linears[kind as usize] = Some(gradient),
                     Some(Role::Bias(kind)) => own.biases[kind as usize] = Some(gradient),
                     Some(Role::Norm(kind)) => own.norms[kind as usize] = Some(gradient),
-                    Some(Role::Embedding | Role::FinalNorm | Role::Head) | None => {
+                    Some(Role::Embedding | Role::FinalNorm | Role::Head | Role::Score | Role::ScoreBias) | None => {
                         unreachable!("`{}` belongs to no layer", slot.name)
                     }
                 }
@@ -282,7 +288,8 @@ impl GradientLayout {
             match slot.role {
                 Some(Role::Embedding) => all.embed = Some(gradient),
                 Some(Role::FinalNorm) => all.norm = Some(gradient),
-                Some(Role::Head) => all.head = Some(gradient),
+                Some(Role::Head | Role::Score) => all.head = Some(gradient),
+                Some(Role::ScoreBias) => all.head_bias = Some(gradient),
                 Some(Role::Linear(_) | Role::Bias(_) | Role::Norm(_)) | None => {
                     unreachable!("`{}` belongs to a layer", slot.name)
                 }

@@ -8,6 +8,7 @@ pub mod layout;
 mod read;
 mod read_rope;
 pub mod rope;
+pub mod scores;
 pub mod stored;
 pub mod tensors;
 #[cfg(test)]

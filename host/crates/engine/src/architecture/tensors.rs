@@ -215,6 +215,10 @@ pub enum Role {
     FinalNorm,
     /// Output projection, where it is not the embedding.
     Head,
+    /// Weight of a head of scores, `[labels, hidden_size]`, which a model has for its output projection.
+    Score,
+    /// Its bias, `[labels]`.
+    ScoreBias,
 }
 
 /// What a tensor holds before training from scratch (`_init_weights` of transformers).
@@ -232,17 +236,17 @@ impl Role {
     /// Weight decay applies: to all but norms and biases (`get_decay_parameter_names` of transformers).
     pub fn decays(self) -> bool {
         match self {
-            Self::Embedding | Self::Linear(_) | Self::Head => true,
-            Self::Norm(_) | Self::FinalNorm | Self::Bias(_) => false,
+            Self::Embedding | Self::Linear(_) | Self::Head | Self::Score => true,
+            Self::Norm(_) | Self::FinalNorm | Self::Bias(_) | Self::ScoreBias => false,
         }
     }
 
     /// Its values before training from scratch.
     pub fn start(self, config: &ModelConfig) -> Start {
         match self {
-            Self::Embedding | Self::Linear(_) | Self::Head => Start::Normal,
+            Self::Embedding | Self::Linear(_) | Self::Head | Self::Score => Start::Normal,
             Self::Norm(_) | Self::FinalNorm if config.norm_offset == 0.0 => Start::Ones,
-            Self::Norm(_) | Self::FinalNorm | Self::Bias(_) => Start::Zeros,
+            Self::Norm(_) | Self::FinalNorm | Self::Bias(_) | Self::ScoreBias => Start::Zeros,
         }
     }
 
@@ -259,7 +263,8 @@ impl Role {
             Self::Norm(NormKind::BeforeFeedForward) => 13 + Unit::O as usize * 10,
             Self::Norm(NormKind::AfterFeedForward) => 12 + Unit::Down as usize * 10,
             Self::FinalNorm => 50,
-            Self::Head => 51,
+            Self::Head | Self::Score => 51,
+            Self::ScoreBias => 52,
         }
     }
 }
@@ -300,8 +305,10 @@ pub(super) fn tensors(config: &ModelConfig, layers: usize) -> Vec<TensorSpec> {
         }
     }
     add(Role::FinalNorm, None, format!("{root}.norm.weight"), &[h]);
-    if !config.tie_word_embeddings {
-        add(Role::Head, None, "lm_head.weight".into(), &[config.vocab_size, h]);
+    match config.scores {
+        Some(scores) => scores.tensors(h).for_each(|(role, name, shape)| add(role, None, name.into(), &shape)),
+        None if config.tie_word_embeddings => {}
+        None => add(Role::Head, None, "lm_head.weight".into(), &[config.vocab_size, h]),
     }
     all
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::adapter::lora::{Lora, LoraConfig, Plan};
 use crate::adapter::modules::{HEAD, Modules, NotSaved, Saved, names};
 use crate::architecture::config::ModelConfig;
+use crate::architecture::scores::{Classifier, SCORE};
 use crate::architecture::stored::NewRows;
 use crate::architecture::tensors::{Role, TensorSpec, name_in_model};
 use crate::error::{EngineError, PeftError};
@@ -24,6 +25,8 @@ const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 /// Rows that an embedding may get from an adapter.
 const MOST_ROWS: usize = 1 << 24;
+/// Labels that a head of scores may have.
+const MOST_LABELS: usize = 1 << 16;
 /// Entries that a pattern of its config may have.
 const PATTERNS: usize = 10_000;
 
@@ -117,14 +120,15 @@ fn adapted(model: &ModelConfig, path: &Path) -> Result<Modules, PeftError> {
     Ok(Modules::matching(model, has))
 }
 
-/// Makes the config of a base model that of the model that an adapter is of: with as many tokens as it has rows for, and an
-/// output projection of its own where it says so.
+/// Makes the config of a base model that of the model that an adapter is of: with as many tokens as it has rows for, an output
+/// projection of its own where it says so, and a head of scores where its `task_type` has one.
 ///
 /// # Errors
 /// [`PeftError`] names the file and what is wrong in it.
 pub fn fit(model: &mut ModelConfig, directory: &Path) -> Result<(), PeftError> {
     let path = directory.join(CONFIG);
     let raw = read_raw(&path)?;
+    fit_scores(model, &path, &raw, &directory.join(WEIGHTS))?;
     let rows = embedding_rows(model, &directory.join(WEIGHTS))?;
     if let Some(rows) = rows.filter(|&rows| rows > model.vocab_size) {
         // All of them are in the file.
@@ -132,6 +136,20 @@ pub fn fit(model: &mut ModelConfig, directory: &Path) -> Result<(), PeftError> {
     }
     saved(&path, model, &raw)?;
     Ok(())
+}
+
+/// Gives the model the head of scores that an adapter comes with.
+fn fit_scores(model: &mut ModelConfig, path: &Path, raw: &Map<String, Value>, weights: &Path) -> Result<(), PeftError> {
+    let task = raw.get("task_type").and_then(Value::as_str);
+    let Some(classifier) = task.and_then(Classifier::of_task_type) else { return Ok(()) };
+    let mismatch = |reason: String| PeftError::Mismatch { path: path.to_owned(), reason };
+    let name = format!("{PREFIX}{SCORE}.weight");
+    let own = header(weights)?.info(&name).map(|info| info.shape.clone());
+    let labels = own.filter(|shape| shape.len() == 2 && shape[1] == model.hidden_size).map(|shape| shape[0]);
+    let labels = labels.filter(|labels| (1..=MOST_LABELS).contains(labels));
+    let labels = labels.ok_or_else(|| mismatch(format!("it scores, and has no `{name}` that fits the model")))?;
+    // What it starts from is never seen: the adapter's file has all of it.
+    model.score(classifier, labels, 0).map_err(|error| mismatch(error.to_string()))
 }
 
 /// Rows of the embedding or of the output projection that an adapter's file has, told from its header.
@@ -168,8 +186,12 @@ fn saved(path: &Path, model: &mut ModelConfig, raw: &Map<String, Value>) -> Resu
         Some(Value::Array(entries)) => entries.iter().map(|entry| entry.as_str().map(str::to_owned)).collect(),
         Some(_) => None,
     };
-    let entries: Vec<String> =
+    let mut entries: Vec<String> =
         entries.ok_or_else(|| unsupported(format!("modules_to_save: {}", raw["modules_to_save"])))?;
+    if model.scores.is_some() {
+        // PEFT adds both names that a head of scores may have.
+        entries.retain(|entry| entry != "classifier");
+    }
     Saved::new(model, &entries).map_err(|error| match error {
         NotSaved::Nothing(entry) => unsupported(format!("modules_to_save: {entry}")),
         NotSaved::Packed(_, module) => {
@@ -279,7 +301,7 @@ pub fn export_adapter<K: Kernels>(
     let (targets, layers) = config.modules.to_peft(&model.config);
     let config = json!({
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": model.config.scores.map_or("CAUSAL_LM", |scores| scores.classifier.task_type()),
         "base_model_name_or_path": base_model,
         "r": config.r,
         "lora_alpha": config.alpha,

@@ -6,7 +6,7 @@
 //! What a sequence becomes depends on the model, its prompt, the options and its number, and on nothing that grows beside it:
 //! on the CPU, a row of a pass gets the same bits whatever the other rows are, and a draw has random numbers of its own
 //! ([`sampling`]). For the same reason, on the CPU in f32, the log-probability of a token is the same bits as
-//! [`Trainer::log_probs`](crate::Trainer::log_probs) gives for it, with these exceptions:
+//! [`Trainer::outputs`](crate::Trainer::outputs) gives for it, with these exceptions:
 //! - temperature, top-k, top-p, min-p and a repetition penalty make another distribution, of which training knows nothing;
 //! - where the processor has a matrix unit (AMX), large products are summed in its own order, and those of a step of
 //!   generation are too small for it (`HOST_NO_AMX=1` leaves it out);
@@ -86,6 +86,9 @@ fn check<'a>(
     options: &GenerateOptions,
 ) -> Result<(), EngineError> {
     let wrong = |reason: String| Err(EngineError::Options { reason });
+    if config.scores.is_some() {
+        return wrong("the model scores texts and has no output projection, so it cannot write".into());
+    }
     if options.do_sample && !(options.temperature > 0.0 && options.temperature.is_finite()) {
         return wrong(format!("`temperature` is {}; it must be above 0", options.temperature));
     }

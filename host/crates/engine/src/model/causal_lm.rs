@@ -1,4 +1,4 @@
-//! The whole model: embedding, decoder layers, last norm, output projection, loss; forward, and backward as far down as
+//! The whole model: embedding, decoder layers, last norm, output projection or head of scores, loss; forward, and backward as far down as
 //! anything is trained.
 
 use std::collections::HashMap;
@@ -6,12 +6,13 @@ use std::collections::HashMap;
 use super::decoder::{Saved, Scratch};
 use super::pass::{LayerGrads, Pass};
 use super::rope::RopeTables;
+use super::scores::{ScorePlaces, ScoresScratch};
 use crate::adapter::head::{HeadPass, HeadScratch};
 use crate::adapter::lora::{DropoutPass, Lora};
 use crate::architecture::config::ModelConfig;
 use crate::architecture::layout::{GradientLayout, Layout};
 use crate::kernels::cpu::CpuKernels;
-use crate::kernels::{Format, Kernels, LossGradients, Norm, Normed, Packed, Rows, Targets, at, at_mut};
+use crate::kernels::{Format, Kernels, LossGradients, Norm, Normed, Packed, Rows, Targets, View, at, at_mut};
 use crate::weights::packed::{PackedTensor, Packer};
 use crate::weights::{self, TensorHeader, WeightSource};
 use crate::{Batch, EngineError};
@@ -84,6 +85,8 @@ pub struct Workspace<K: Kernels> {
     log_probs: Option<K::Buffer>,
     /// For an adapter of the output projection.
     head: Option<HeadScratch<K::Buffer>>,
+    /// For a head of scores.
+    scores: Option<ScoresScratch<K::Buffer>>,
     rope: Option<RopeTables<K::Buffer>>,
     staged: Option<K::Staged>,
     graphs: K::Graphs,
@@ -224,18 +227,24 @@ impl<K: Kernels> Model<K> {
         }
     }
 
-    /// The norm behind the last layer of `n` rows; its output is what the output projection reads.
+    /// The norm behind the last layer of `n` rows; its output is what the output projection reads, or the head of scores.
     pub(crate) fn last_norm(&self, n: usize) -> Norm {
-        Norm { gain: self.config.logits_scale / self.temperature, ..self.config.norm(n) }
+        let gain = if self.config.scores.is_some() { 1.0 } else { self.config.logits_scale / self.temperature };
+        Norm { gain, ..self.config.norm(n) }
     }
 
     /// Adds the loss of a batch to `accumulator`, without gradients. A workspace is used with one accumulator only.
+    ///
+    /// # Errors
+    /// [`EngineError::Batch`] for a batch that does not fit together, [`EngineError::Options`] for a model with a head of
+    /// scores, which has no loss of its own.
     pub fn loss(
         &self,
         workspace: &mut Workspace<K>,
         batch: &Batch,
         accumulator: &mut K::Accumulator,
     ) -> Result<(), EngineError> {
+        self.has_own_loss()?;
         let n = self.start(workspace, batch, batch.weights.as_deref(), 0.0, None, false)?;
         self.replay(workspace, Work::Loss, 0.0, |workspace, rows| {
             let last = self.forward(workspace, rows, n, None);
@@ -247,6 +256,9 @@ impl<K: Kernels> Model<K> {
 
     /// Adds the loss of a batch to `accumulator`, and makes its gradients times `scale` of whatever has a place in `grads`. A
     /// workspace is used with one accumulator and the same gradients only.
+    ///
+    /// # Errors
+    /// As [`Self::loss`].
     pub fn loss_and_gradients(
         &self,
         workspace: &mut Workspace<K>,
@@ -256,6 +268,7 @@ impl<K: Kernels> Model<K> {
         grads: &mut Grads<'_, K::Buffer>,
         accumulator: &mut K::Accumulator,
     ) -> Result<(), EngineError> {
+        self.has_own_loss()?;
         let n = self.start(workspace, batch, batch.weights.as_deref(), scale, dropout, true)?;
         let dropout = dropout.map(|dropout| dropout.seed);
         self.replay(workspace, Work::Whole, grads.beta, |workspace, rows| {
@@ -267,16 +280,21 @@ impl<K: Kernels> Model<K> {
         Ok(())
     }
 
-    /// The first half of a training pass, for a loss whose derivatives depend on the log-probabilities
-    /// (`Workspace::log_probs` copies them). The weights of the batch are not looked at.
+    /// The first half of a training pass, for a loss whose derivatives depend on what the model says
+    /// (`Workspace::outputs` copies it); without `learns`, what it says and nothing else. The weights of the batch are not
+    /// looked at.
+    ///
+    /// # Errors
+    /// [`EngineError::Batch`] for a batch that does not fit together.
     pub fn forward_pass(
         &self,
         workspace: &mut Workspace<K>,
         batch: &Batch,
         dropout: Option<DropoutPass>,
+        learns: bool,
     ) -> Result<(), EngineError> {
         let weights = vec![0.0; batch.ids.len()];
-        let n = self.start(workspace, batch, Some(&weights), 0.0, dropout, true)?;
+        let n = self.start(workspace, batch, Some(&weights), 0.0, dropout, learns)?;
         let dropout = dropout.map(|dropout| dropout.seed);
         self.replay(workspace, Work::Forward, 0.0, |workspace, rows| {
             let last = self.forward(workspace, rows, n, dropout);
@@ -285,7 +303,7 @@ impl<K: Kernels> Model<K> {
         Ok(())
     }
 
-    /// The second half: gradients of the sum of `-scale * weights[i]` times the log-probability of row `i`, after
+    /// The second half: gradients of the sum of `-scale * weights[i]` times number `i` of what the model said, after
     /// [`Self::forward_pass`] in the same workspace with the same `dropout`.
     pub fn backward_pass(
         &self,
@@ -295,14 +313,27 @@ impl<K: Kernels> Model<K> {
         dropout: Option<DropoutPass>,
         grads: &mut Grads<'_, K::Buffer>,
     ) {
-        let rows = workspace.staged.as_mut().expect("the first half staged a batch");
-        self.kernels.weigh(weights, scale, rows);
-        let (n, last) = (self.kernels.padded(weights.len()), workspace.recompute.slot(self.layout.layers.len()));
+        let labels = self.config.outputs();
+        let (n, last) =
+            (self.kernels.padded(weights.len() / labels), workspace.recompute.slot(self.layout.layers.len()));
+        match &mut workspace.scores {
+            Some(scores) => scores.take(&self.kernels, labels, n, weights, scale),
+            None => {
+                let rows = workspace.staged.as_mut().expect("the first half staged a batch");
+                self.kernels.weigh(weights, scale, rows);
+            }
+        }
         let dropout = dropout.map(|dropout| dropout.seed);
         self.replay(workspace, Work::Backward, grads.beta, |workspace, rows| {
             self.head(workspace, rows, n, last, dropout, Some(&mut *grads));
             self.backward(workspace, rows, n, dropout, grads);
         });
+    }
+
+    /// That the loss of a batch is the cross-entropy of its targets.
+    fn has_own_loss(&self) -> Result<(), EngineError> {
+        let reason = "the model has a head of scores: its loss is that of an objective".to_owned();
+        if self.config.scores.is_some() { Err(EngineError::Options { reason }) } else { Ok(()) }
     }
 
     /// Makes room for a batch and stages it; returns the rows of its pass.
@@ -315,7 +346,7 @@ impl<K: Kernels> Model<K> {
         dropout: Option<DropoutPass>,
         learns: bool,
     ) -> Result<usize, EngineError> {
-        batch.validate(self.config.vocab_size)?;
+        batch.validate(self.config.vocab_size, self.config.targets())?;
         let (n, longest) = (batch.ids.len(), batch.doc_lens.iter().max().map_or(0, |&longest| longest as usize));
         workspace.fit(self, n, longest, learns);
         let rope = workspace.rope.as_ref().expect("`fit` made the tables");
@@ -359,7 +390,8 @@ impl<K: Kernels> Model<K> {
         recompute.slot(self.layout.layers.len())
     }
 
-    /// Last norm, projection and log-probabilities; with `grads`, leaves the gradient of the last layer's output in `dx`.
+    /// Last norm, and projection with log-probabilities or scores; with `grads`, leaves the gradient of the last layer's output
+    /// in `dx`.
     fn head(
         &self,
         workspace: &mut Workspace<K>,
@@ -369,16 +401,34 @@ impl<K: Kernels> Model<K> {
         dropout: Option<u64>,
         grads: Option<&mut Grads<'_, K::Buffer>>,
     ) {
-        let (h, head) = (self.config.hidden_size, self.config.head());
-        let Workspace { inputs, scratch: Some(scratch), dx, head_root: Some(root), head: of_head, log_probs, .. } =
-            workspace
+        let head = self.config.head();
+        let Workspace {
+            inputs,
+            scratch: Some(scratch),
+            dx,
+            head_root: Some(root),
+            head: of_head,
+            log_probs,
+            scores,
+            ..
+        } = workspace
         else {
             unreachable!("`start` made room");
         };
-        let log_probs = log_probs.as_mut().expect("`start` made room");
         let (x, norm, weight) = (at(&inputs[last], 0), self.last_norm(n), at(&self.params, self.layout.norm));
         self.kernels.rmsnorm(norm, x, weight, None, at_mut(&mut scratch.normed, 0), at_mut(root, 0));
         let (kernels, config) = (&self.kernels, &self.config);
+        if let Some(scores) = scores {
+            let (layout, params) = (&self.layout, &self.params);
+            let (Some(grads), Some(dx)) = (grads, dx) else {
+                return scores.forward(kernels, config, layout, params, n, &scratch.normed);
+            };
+            let places = ScorePlaces { weight: grads.layout.head, bias: grads.layout.head_bias };
+            let Scratch { normed, inner, .. } = scratch;
+            scores.backward(kernels, config, layout, params, n, normed, inner, places, grads.weights, grads.beta);
+            return self.through_norm(norm, x, root, inner, dx, n, grads);
+        }
+        let log_probs = log_probs.as_mut().expect("`start` made room");
         let adapted = self
             .lora
             .as_ref()
@@ -403,10 +453,24 @@ impl<K: Kernels> Model<K> {
             let gradients = LossGradients { dx: at_mut(&mut scratch.inner, 0), dw, idle };
             self.kernels.linear_log_probs(head, rows, normed, projection, at_mut(log_probs, 0), Some(gradients));
         }
-        self.kernels.zero(n * h, at_mut(dx, 0));
+        self.through_norm(norm, x, root, &scratch.inner, dx, n, grads);
+    }
+
+    /// From the gradient of the last norm's output to that of its input, in `dx`.
+    fn through_norm(
+        &self,
+        norm: Norm,
+        x: View<'_, K::Buffer>,
+        root: &K::Buffer,
+        dnormed: &K::Buffer,
+        dx: &mut K::Buffer,
+        n: usize,
+        grads: &mut Grads<'_, K::Buffer>,
+    ) {
+        self.kernels.zero(n * self.config.hidden_size, at_mut(dx, 0));
         let dnorm = grads.layout.norm.map(|place| (at_mut(grads.weights, place), grads.beta));
-        let dnormed = Some(at(&scratch.inner, 0));
-        self.kernels.rmsnorm_backward(norm, Normed { x, w: weight, r: at(root, 0) }, dnormed, at_mut(dx, 0), dnorm);
+        let normed = Normed { x, w: at(&self.params, self.layout.norm), r: at(root, 0) };
+        self.kernels.rmsnorm_backward(norm, normed, Some(at(dnormed, 0)), at_mut(dx, 0), dnorm);
     }
 
     fn add_loss(&self, workspace: &Workspace<K>, rows: &K::Staged, accumulator: &mut K::Accumulator) {
@@ -488,6 +552,7 @@ impl<K: Kernels> Workspace<K> {
             head_root: None,
             log_probs: None,
             head: None,
+            scores: None,
             rope: None,
             staged: None,
             graphs: K::Graphs::default(),
@@ -511,7 +576,8 @@ impl<K: Kernels> Workspace<K> {
         self.graphs = K::Graphs::default();
         self.inputs.clear();
         self.saved.clear();
-        (self.scratch, self.dx, self.head_root, self.log_probs, self.head) = (None, None, None, None, None);
+        (self.scratch, self.dx, self.head_root, self.log_probs) = (None, None, None, None);
+        (self.head, self.scores) = (None, None);
         let (layers, h) = (config.num_hidden_layers, config.hidden_size);
         let remembered = layers - self.recompute.from.min(layers);
         self.inputs = (0..2 + remembered).map(|_| kernels.alloc(Format::Working, tokens * h)).collect();
@@ -520,7 +586,8 @@ impl<K: Kernels> Workspace<K> {
         self.scratch = Some(Scratch::alloc(kernels, config, tokens, model.lora.as_ref()));
         self.dx = Some(kernels.alloc(Format::Working, tokens * h));
         self.head_root = Some(kernels.alloc(Format::F32, tokens));
-        self.log_probs = Some(kernels.alloc(Format::F32, tokens));
+        self.scores = ScoresScratch::alloc(kernels, config, tokens);
+        self.log_probs = self.scores.is_none().then(|| kernels.alloc(Format::F32, tokens));
         self.head =
             model.lora.as_ref().filter(|lora| lora.head().is_some()).map(|lora| {
                 HeadScratch::alloc(kernels, config, lora, &model.params, model.layout.head, tokens, learns)
@@ -528,9 +595,12 @@ impl<K: Kernels> Workspace<K> {
         self.tokens = tokens;
     }
 
-    /// A copy of the log-probabilities of the last pass, of its first `n` rows: 0 for a row without a target. Waits for the
-    /// device.
-    pub(crate) fn log_probs(&self, kernels: &K, n: usize) -> Vec<f32> {
+    /// A copy of what the model said in the last pass of its first `n` rows: the log-probability of each row's target, 0 where
+    /// there is none; with a head of scores those of each row. Waits for the device.
+    pub(crate) fn outputs(&self, kernels: &K, config: &ModelConfig, n: usize) -> Vec<f32> {
+        if let Some(scores) = &self.scores {
+            return scores.outputs(kernels, config.outputs(), kernels.padded(n), n);
+        }
         let mut values = vec![0.0; n];
         kernels.download(at(self.log_probs.as_ref().expect("a pass made room"), 0), &mut values);
         values
@@ -542,7 +612,8 @@ impl<K: Kernels> Workspace<K> {
         let scratch = self.scratch.iter().flat_map(Scratch::buffers);
         let single = [&self.dx, &self.head_root, &self.log_probs].into_iter().flatten();
         let rope = self.rope.iter().map(RopeTables::buffer);
-        let all = self.inputs.iter().chain(saved).chain(scratch).chain(single).chain(rope);
+        let scores = self.scores.iter().flat_map(ScoresScratch::buffers);
+        let all = self.inputs.iter().chain(saved).chain(scratch).chain(single).chain(rope).chain(scores);
         all.map(|buffer| kernels.bytes(buffer)).sum::<u64>() + self.head.as_ref().map_or(0, |head| head.bytes(kernels))
     }
 }

@@ -5,5 +5,6 @@ pub mod decoder;
 pub mod linear;
 pub mod pass;
 pub mod rope;
+mod scores;
 
 pub use causal_lm::{Grads, MasterWeights, Model, Recompute, Workspace};

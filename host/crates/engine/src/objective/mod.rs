@@ -1,12 +1,14 @@
-//! What a step learns from: an objective turns the log-probabilities of a step's targets into a loss and its derivatives.
+//! What a step learns from: an objective turns what the model says of a step's documents into a loss and its derivatives.
 
 pub mod cpo;
 mod cross_entropy;
 pub mod grpo;
 pub mod kto;
+pub mod labels;
 pub mod orpo;
 mod pairs;
 pub mod preference;
+pub mod reward;
 
 use std::collections::BTreeMap;
 
@@ -17,11 +19,14 @@ pub use cpo::{Cpo, CpoLoss};
 pub use cross_entropy::CrossEntropy;
 pub use grpo::{Grpo, GrpoLoss, Ratio, Rollouts};
 pub use kto::{Kto, KtoLoss, Unpaired};
+pub use labels::LabelCrossEntropy;
 pub use orpo::{Orpo, WholePairs};
 pub use pairs::Pairs;
 pub use preference::{PairLoss, Preference};
+pub use reward::{RewardModel, ScoredPairs};
 
-/// A loss over the micro-batches of a step. It reaches the model through the log-probabilities of the targets alone.
+/// A loss over the micro-batches of a step. It reaches the model through its outputs alone: the log-probability of each
+/// position's target, `[tokens]`, or the scores of each position, `[tokens, labels]`, of a model with a head of scores.
 pub trait Objective {
     /// Documents with their targets, and what else the loss depends on.
     type Batch: AsRef<Batch>;
@@ -48,7 +53,7 @@ pub trait Objective {
     ///
     /// # Errors
     /// What is not as it must be.
-    fn verify(&self, _batch: &Self::Batch, _log_probs: &[f32]) -> Result<(), EngineError> {
+    fn verify(&self, _batch: &Self::Batch, _outputs: &[f32]) -> Result<(), EngineError> {
         Ok(())
     }
 
@@ -58,13 +63,13 @@ pub trait Objective {
         None
     }
 
-    /// The loss of a micro-batch, before [`Self::scale`]. `log_probs [tokens]` are those of the targets, in nats, and `beside`
-    /// the same of [`Self::beside`]. Puts into `weights [tokens]`, which are zeros, the negative derivative of the loss with
-    /// respect to each of `log_probs`, and into `metrics` what else is to be told of the step.
+    /// The loss of a micro-batch, before [`Self::scale`]. `outputs` is what the model says of it, log-probabilities in nats, and
+    /// `beside` the same of [`Self::beside`]. Puts into `weights`, which are as many zeros, the negative derivative of the loss
+    /// with respect to each of `outputs`, and into `metrics` what else is to be told of the step.
     fn loss(
         &self,
         batch: &Self::Batch,
-        log_probs: &[f32],
+        outputs: &[f32],
         beside: &[f32],
         weights: &mut [f32],
         metrics: &mut Metrics,
@@ -125,9 +130,9 @@ pub fn accumulate<K: Kernels, O: Objective>(
     for (index, batch) in micro_batches.iter().enumerate() {
         let beside = look_beside(trainer, objective, batch)?;
         let pass = trainer.forward(batch.as_ref(), index as u32)?;
-        objective.verify(batch, pass.log_probs())?;
-        let mut weights = vec![0.0; batch.as_ref().ids.len()];
-        loss += objective.loss(batch, pass.log_probs(), &beside, &mut weights, &mut metrics);
+        objective.verify(batch, pass.outputs())?;
+        let mut weights = vec![0.0; pass.outputs().len()];
+        loss += objective.loss(batch, pass.outputs(), &beside, &mut weights, &mut metrics);
         learns |= weights.iter().any(|&weight| weight != 0.0);
         pass.backward(&weights, scale)?;
     }
@@ -140,7 +145,7 @@ fn look_beside<K: Kernels, O: Objective>(
     objective: &O,
     batch: &O::Batch,
 ) -> Result<Vec<f32>, EngineError> {
-    objective.beside(batch).map_or_else(|| Ok(Vec::new()), |documents| trainer.log_probs(documents))
+    objective.beside(batch).map_or_else(|| Ok(Vec::new()), |documents| trainer.outputs(documents))
 }
 
 /// What an objective says of batches as the weights are, kept apart from training: no gradients, no dropout. None where there
@@ -162,9 +167,9 @@ pub fn evaluate<K: Kernels, O: Objective>(
             continue;
         }
         let beside = look_beside(trainer, objective, batch)?;
-        let log_probs = trainer.log_probs(batch.as_ref())?;
-        let mut weights = vec![0.0; log_probs.len()];
-        loss += objective.loss(batch, &log_probs, &beside, &mut weights, &mut metrics);
+        let outputs = trainer.outputs(batch.as_ref())?;
+        let mut weights = vec![0.0; outputs.len()];
+        loss += objective.loss(batch, &outputs, &beside, &mut weights, &mut metrics);
     }
     Ok(Some((loss * scale, metrics)))
 }
@@ -172,9 +177,9 @@ pub fn evaluate<K: Kernels, O: Objective>(
 /// The sum of the log-probabilities of each document's targets, in nats, as the weights are.
 ///
 /// # Errors
-/// As [`Trainer::log_probs`].
+/// As [`Trainer::outputs`].
 pub fn document_log_probs<K: Kernels>(trainer: &mut Trainer<K>, batch: &Batch) -> Result<Vec<f64>, EngineError> {
-    let log_probs = trainer.log_probs(batch)?;
+    let log_probs = trainer.outputs(batch)?;
     Ok(batch.learned().map(|targets| sum(&targets, &log_probs)).collect())
 }
 

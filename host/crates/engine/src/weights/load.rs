@@ -23,8 +23,8 @@ use crate::rng;
 /// # Errors
 /// [`WeightsError`] names the first tensor that is missing, unexpected, or of another shape or type.
 pub fn check_headers(directory: &Path, headers: &WeightHeaders, config: &ModelConfig) -> Result<(), WeightsError> {
+    let specs = config.stored_parameters();
     let config = &config.as_stored();
-    let specs = config.parameters();
     let missing: Vec<&str> =
         specs.iter().map(|spec| spec.name.as_str()).filter(|name| !headers.tensors.contains_key(*name)).collect();
     if let Some(name) = missing.first() {
@@ -62,11 +62,11 @@ pub fn check_headers(directory: &Path, headers: &WeightHeaders, config: &ModelCo
     Ok(())
 }
 
-/// Tensors that older files carry and nobody reads: rotary frequencies, and a head that is the embedding. What they hold
-/// is looked at in [`super::twice`].
+/// Tensors that files carry and nobody reads: rotary frequencies, a head that is the embedding, whose values are looked at in
+/// [`super::twice`], and the output projection of a language model that has a head of scores instead.
 fn is_ignorable(name: &str, config: &ModelConfig) -> bool {
     name.ends_with(".rotary_emb.inv_freq")
-        || (config.tie_word_embeddings && name == "lm_head.weight")
+        || ((config.tie_word_embeddings || config.scores.is_some()) && name == "lm_head.weight")
         || is_of_another_part(name, config)
 }
 
@@ -98,7 +98,7 @@ pub fn load(
 ) -> Result<(), WeightsError> {
     match source {
         WeightSource::Random { seed } => {
-            randomize(*seed, config, sink);
+            randomize(*seed, config, &config.parameters(), sink);
             Ok(())
         }
         WeightSource::Directory(directory) => {
@@ -111,10 +111,15 @@ pub fn load(
             }
             let is_plain = |spec: &TensorSpec| !(config.stores_packed && matches!(spec.role, Role::Linear(_)));
             let names: HashSet<String> =
-                stored.parameters().into_iter().filter(is_plain).map(|spec| spec.name).collect();
+                config.stored_parameters().into_iter().filter(is_plain).map(|spec| spec.name).collect();
             let mut completed = Completed::new(config, sink);
             for file in &headers.files {
                 load_file(file, &names, &mut |name, start, values| completed.take(name, start, values))?;
+            }
+            if let Some(seed) = config.scores.and_then(|scores| scores.start) {
+                let is_new = |spec: &TensorSpec| matches!(spec.role, Role::Score | Role::ScoreBias);
+                let specs: Vec<TensorSpec> = config.parameters().into_iter().filter(is_new).collect();
+                randomize(seed, config, &specs, sink);
             }
             bitsandbytes::load(&headers, config, packed)
         }
@@ -197,8 +202,9 @@ fn load_file(file: &Path, names: &HashSet<String>, sink: &mut Sink<'_>) -> Resul
     Ok(())
 }
 
-fn randomize(seed: u64, config: &ModelConfig, sink: &mut Sink<'_>) {
-    for spec in config.parameters() {
+/// Starts some tensors of a model.
+fn randomize(seed: u64, config: &ModelConfig, specs: &[TensorSpec], sink: &mut Sink<'_>) {
+    for spec in specs {
         let (stream, len) = (rng::stream_of(&spec.name), spec.shape.iter().product::<usize>());
         for start in (0..len).step_by(PIECE) {
             let range = start..(start + PIECE).min(len);

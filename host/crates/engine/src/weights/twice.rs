@@ -19,7 +19,7 @@ pub fn has_own_head(headers: &WeightHeaders, config: &ModelConfig) -> Result<boo
     let (Some(head), Some(embedding)) = (headers.tensors.get(HEAD), embedding) else {
         return Ok(false);
     };
-    Ok(config.tie_word_embeddings && !is_same(embedding, head)?)
+    Ok(config.tie_word_embeddings && config.scores.is_none() && !is_same(embedding, head)?)
 }
 
 /// The first tensor of rotary frequencies that are not those of the config. Readers of today compute them; the reader that

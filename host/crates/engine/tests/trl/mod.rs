@@ -1,7 +1,7 @@
 //! What tests beside TRL share: its fixtures, and the model that they are of.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use engine::adapter::LoraConfig;
 use engine::architecture::config::ModelConfig;
@@ -12,8 +12,6 @@ use engine::{Trainable, Trainer, TrainerOptions};
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-
-use crate::fixture::fixture;
 
 /// The f32 elements of a tensor.
 pub(super) fn floats(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
@@ -27,14 +25,13 @@ pub(super) fn integers(tensors: &SafeTensors<'_>, name: &str) -> Vec<u32> {
     tensor.data().as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect()
 }
 
-/// A trainer of all of the parity fixtures' untied Llama.
-pub(super) fn trainer() -> Trainer {
-    trainer_of(None)
+/// A trainer of all of a model.
+pub(super) fn trainer_of(directory: PathBuf) -> Trainer {
+    trainer_with(directory, None)
 }
 
-/// A trainer of the same model, or of an adapter beside it.
-pub(super) fn trainer_of(lora: Option<LoraConfig>) -> Trainer {
-    let directory = fixture("untied");
+/// A trainer of a model, or of an adapter beside it.
+pub(super) fn trainer_with(directory: PathBuf, lora: Option<LoraConfig>) -> Trainer {
     let adamw = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 };
     let options = TrainerOptions { trainable: Trainable::All, lora, gradient_checkpointing: false, seed: 0, adamw };
     let config = ModelConfig::from_dir(&directory).unwrap();

@@ -12,6 +12,8 @@ pub(in crate::architecture) struct Family {
     pub(in crate::architecture) model_type: &'static str,
     /// transformers' class.
     pub(in crate::architecture) architecture: &'static str,
+    /// transformers' classes with a head of scores, of texts and of tokens, where there are such.
+    pub(in crate::architecture) classifiers: [Option<&'static str>; 2],
     /// What that class has where a file says nothing.
     pub(in crate::architecture) defaults: Defaults,
     /// The norms of a layer, and their modules.

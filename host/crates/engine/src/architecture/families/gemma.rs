@@ -23,6 +23,7 @@ const DEFAULTS: Defaults = Defaults {
 pub(super) const GEMMA2: Family = Family {
     model_type: "gemma2",
     architecture: "Gemma2ForCausalLM",
+    classifiers: [Some("Gemma2ForSequenceClassification"), Some("Gemma2ForTokenClassification")],
     defaults: DEFAULTS,
     norms: &[
         (NormKind::BeforeAttention, "input_layernorm"),
@@ -59,6 +60,7 @@ pub(super) const GEMMA3_WITH_IMAGES: Composite = Composite {
 pub(super) const GEMMA3: Family = Family {
     model_type: "gemma3_text",
     architecture: "Gemma3ForCausalLM",
+    classifiers: [Some("Gemma3TextForSequenceClassification"), None],
     defaults: Defaults { max_position_embeddings: 131_072, rope_theta: 1_000_000.0, ..DEFAULTS },
     norms: &[
         (NormKind::Query, "self_attn.q_norm"),

@@ -7,6 +7,7 @@ use crate::architecture::read::Reader;
 pub(super) const GRANITE: Family = Family {
     model_type: "granite",
     architecture: "GraniteForCausalLM",
+    classifiers: [None; 2],
     defaults: Defaults::LLAMA,
     norms: NORMS_BEFORE,
     build,

@@ -8,6 +8,7 @@ use crate::architecture::read::Reader;
 pub(super) const GRANITE4: Family = Family {
     model_type: "granitemoehybrid",
     architecture: "GraniteMoeHybridForCausalLM",
+    classifiers: [None; 2],
     defaults: Defaults::LLAMA,
     norms: NORMS_BEFORE,
     build,

@@ -7,6 +7,7 @@ use crate::architecture::read::Reader;
 pub(super) const LLAMA: Family = Family {
     model_type: "llama",
     architecture: "LlamaForCausalLM",
+    classifiers: [Some("LlamaForSequenceClassification"), Some("LlamaForTokenClassification")],
     defaults: Defaults::LLAMA,
     norms: NORMS_BEFORE,
     build,

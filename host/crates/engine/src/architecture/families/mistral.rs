@@ -10,6 +10,7 @@ const DEFAULTS: Defaults =
 pub(super) const MISTRAL: Family = Family {
     model_type: "mistral",
     architecture: "MistralForCausalLM",
+    classifiers: [Some("MistralForSequenceClassification"), Some("MistralForTokenClassification")],
     defaults: DEFAULTS,
     norms: NORMS_BEFORE,
     build: |read, config| build(read, config, &MISTRAL, false),
@@ -18,6 +19,7 @@ pub(super) const MISTRAL: Family = Family {
 pub(super) const MINISTRAL: Family = Family {
     model_type: "ministral",
     architecture: "MinistralForCausalLM",
+    classifiers: [Some("MinistralForSequenceClassification"), Some("MinistralForTokenClassification")],
     defaults: DEFAULTS,
     norms: NORMS_BEFORE,
     build: |read, config| build(read, config, &MINISTRAL, true),

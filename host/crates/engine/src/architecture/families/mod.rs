@@ -63,7 +63,8 @@ pub(super) fn of(read: &Reader<'_>) -> Result<&'static Family, ConfigError> {
     let known = || format!("{} can be trained", ARCHITECTURES.join(", "));
     let find = |is_it: &dyn Fn(&Family) -> bool| FAMILIES.into_iter().find(|family| is_it(family));
     let (listed, model_type) = (read.listed_architecture(), read.text("model_type"));
-    let by_name = listed.and_then(|name| find(&|family| family.architecture == name));
+    let has = |family: &Family, name: &str| family.architecture == name || family.classifiers.contains(&Some(name));
+    let by_name = listed.and_then(|name| find(&|family| has(family, name)));
     let by_type = model_type.and_then(|name| find(&|family| family.model_type == name));
     match (listed, model_type) {
         (Some(name), _) if by_name.is_none() => Err(read.unsupported(format!("architecture {name}"), &known())),

@@ -25,6 +25,7 @@ const NORMS: &[(NormKind, &str)] = &[
 pub(super) const OLMO2: Family = Family {
     model_type: "olmo2",
     architecture: "Olmo2ForCausalLM",
+    classifiers: [Some("Olmo2ForSequenceClassification"), None],
     defaults: DEFAULTS,
     norms: NORMS,
     build: |read, config| {
@@ -37,6 +38,7 @@ pub(super) const OLMO2: Family = Family {
 pub(super) const OLMO3: Family = Family {
     model_type: "olmo3",
     architecture: "Olmo3ForCausalLM",
+    classifiers: [Some("Olmo3ForSequenceClassification"), None],
     defaults: Defaults { rope_theta: 500_000.0, ..DEFAULTS },
     norms: NORMS,
     build: |read, config| {

@@ -11,6 +11,7 @@ use crate::architecture::rope::RopeScaling;
 pub(super) const PHI3: Family = Family {
     model_type: "phi3",
     architecture: "Phi3ForCausalLM",
+    classifiers: [Some("Phi3ForSequenceClassification"), Some("Phi3ForTokenClassification")],
     defaults: Defaults {
         max_position_embeddings: 4096,
         rms_norm_eps: 1e-5,

@@ -16,6 +16,7 @@ const DEFAULTS: Defaults = Defaults {
 pub(super) const QWEN2: Family = Family {
     model_type: "qwen2",
     architecture: "Qwen2ForCausalLM",
+    classifiers: [Some("Qwen2ForSequenceClassification"), Some("Qwen2ForTokenClassification")],
     defaults: DEFAULTS,
     norms: NORMS_BEFORE,
     build: |read, config| {
@@ -28,6 +29,7 @@ pub(super) const QWEN2: Family = Family {
 pub(super) const QWEN3: Family = Family {
     model_type: "qwen3",
     architecture: "Qwen3ForCausalLM",
+    classifiers: [Some("Qwen3ForSequenceClassification"), Some("Qwen3ForTokenClassification")],
     defaults: Defaults { head_dim: Some(128), ..DEFAULTS },
     norms: &[
         (NormKind::Query, "self_attn.q_norm"),

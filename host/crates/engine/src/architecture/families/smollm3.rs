@@ -7,6 +7,7 @@ use crate::architecture::read::Reader;
 pub(super) const SMOLLM3: Family = Family {
     model_type: "smollm3",
     architecture: "SmolLM3ForCausalLM",
+    classifiers: [Some("SmolLM3ForSequenceClassification"), Some("SmolLM3ForTokenClassification")],
     defaults: Defaults {
         num_key_value_heads: Some(4),
         max_position_embeddings: 32_768,
