@@ -15,6 +15,7 @@ pub mod model;
 pub mod objective;
 pub mod optim;
 mod reference;
+mod teacher;
 pub mod trainer;
 pub mod weights;
 pub mod workload;
@@ -23,7 +24,7 @@ pub use batch::Batch;
 pub use error::{EngineError, PeftError};
 pub use kernels::{self, DeviceError, IGNORE, rng};
 pub use objective::{
-    Cpo, CpoLoss, CrossEntropy, Kto, KtoLoss, LabelCrossEntropy, Objective, Orpo, PairLoss, Pairs, Preference,
+    Cpo, CpoLoss, CrossEntropy, Distill, Kto, KtoLoss, LabelCrossEntropy, Objective, Orpo, PairLoss, Pairs, Preference,
     RewardModel, ScoredPairs, Unpaired, WholePairs,
 };
 pub use trainer::{GradientReport, MemoryUse, StepStats, TrainPass, Trainable, Trainer, TrainerOptions};

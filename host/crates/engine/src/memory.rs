@@ -7,7 +7,8 @@ use crate::files::peft::given;
 use crate::generate::{GenerateOptions, Request, generate, logits_bytes, unobserved};
 use crate::kernels::counting::{Counting, Profile};
 use crate::model::Model;
-use crate::workload::{GenerationShape, Workload};
+use crate::model::divergence::{Divergence, host_bytes};
+use crate::workload::{BatchShape, GenerationShape, Workload};
 use crate::{EngineError, MemoryUse, Trainer, TrainerOptions};
 
 /// What a run takes, in bytes.
@@ -37,7 +38,7 @@ pub struct Footprint {
     pub saved_optimizer: u64,
 }
 
-/// What a run with these sizes and settings takes on a device.
+/// What a run with these sizes and settings takes on a device, with a `teacher` whose distributions are learned or without.
 ///
 /// # Errors
 /// [`EngineError::Options`] as for a [`Trainer`].
@@ -46,6 +47,7 @@ pub fn footprint(
     config: &ModelConfig,
     options: &TrainerOptions,
     work: &Workload,
+    teacher: Option<&ModelConfig>,
 ) -> Result<Footprint, EngineError> {
     let kernels = Counting::new(profile);
     let mut model = Model::unloaded(kernels.clone(), config.clone());
@@ -74,6 +76,13 @@ pub fn footprint(
         trainer.keep_reference(shape);
         trainer.reference_outputs(&shape.batch())?;
     }
+    let mut compared = 0;
+    if let Some(teacher) = teacher {
+        trainer.set_teacher(Model::unloaded(kernels.clone(), teacher.clone()), work.train)?;
+        // A target is enough: logits have room for more at a time.
+        trainer.distill(Divergence { beta: 1.0 }, &BatchShape { targets: 1, ..work.train }.batch(), 1.0, 0)?;
+        compared = host_bytes(config, teacher, work.train.tokens);
+    }
     let generation = work.generation.map_or(Ok(0), |shape| generation(&trainer, &kernels, shape))?;
     let MemoryUse { weights, gradients, optimizer, activations } = trainer.device_bytes();
     let threads = rayon::current_num_threads() as u64;
@@ -87,7 +96,7 @@ pub fn footprint(
         gradients,
         optimizer,
         activations: activations + threads * kernels.thread() + kernels.fixed(),
-        logits: kernels.logits(),
+        logits: kernels.logits() + compared,
         generation,
         largest_saved: saved.iter().map(|elements| 4 * elements).max().unwrap_or(0),
         saved_model: saved.iter().map(|elements| 4 * elements).sum(),

@@ -10,9 +10,11 @@ use crate::files::peft;
 use crate::kernels::cpu::CpuKernels;
 use crate::kernels::{Format, Kernels, Precision, at, at_mut};
 use crate::model::Model;
+use crate::model::divergence::{ComparisonGradients, Divergence, Divergences};
 use crate::model::{Grads, MasterWeights, Recompute, Workspace};
 use crate::optim::{AdamW, AdamWConfig, Elements};
 use crate::reference::Reference;
+use crate::teacher::Teacher;
 use crate::weights::WeightSource;
 use crate::workload::{BatchShape, Workload};
 use crate::{Batch, EngineError};
@@ -132,6 +134,8 @@ pub struct Trainer<K: Kernels = CpuKernels> {
     evaluation: Workspace<K>,
     /// The model as it was.
     reference: Option<Reference<K>>,
+    /// Another model, whose distributions are learned.
+    teacher: Option<Teacher<K>>,
     /// Losses and squares of the step.
     accumulator: K::Accumulator,
     /// Of whatever else is asked for.
@@ -219,6 +223,7 @@ impl<K: Kernels> Trainer<K> {
             workspace: Workspace::new(recompute),
             evaluation: Workspace::new(Recompute::none(&model.config)),
             reference: None,
+            teacher: None,
             accumulator: kernels.accumulator(),
             aside: kernels.accumulator(),
             model,
@@ -351,6 +356,94 @@ impl<K: Kernels> Trainer<K> {
         Ok(outputs)
     }
 
+    /// Loads another model, whose distributions [`Self::distill`] has this one learn, with room for batches of this size. It has
+    /// a device for itself, which may be the same one opened again.
+    ///
+    /// # Errors
+    /// [`EngineError`] says what is wrong with its files, or that the two do not go together.
+    pub fn load_teacher(
+        &mut self,
+        kernels: K,
+        config: ModelConfig,
+        weights: &WeightSource,
+        shape: BatchShape,
+    ) -> Result<(), EngineError> {
+        kernels.prepare(config.demands())?;
+        let mut model = Model::unloaded(kernels, config);
+        model.load_weights(weights)?;
+        self.set_teacher(model, shape)
+    }
+
+    pub(crate) fn set_teacher(&mut self, model: Model<K>, shape: BatchShape) -> Result<(), EngineError> {
+        self.teacher = Some(Teacher::new(&self.model, model, shape)?);
+        Ok(self.model.kernels.check()?)
+    }
+
+    /// How far the model's distributions are from its teacher's where a micro-batch has targets, and the gradients of that
+    /// times `scale`: kept (`micro_batch` 0) or added to what was kept. Waits for the device.
+    ///
+    /// # Errors
+    /// [`EngineError::Batch`] for a batch that does not fit together, [`EngineError::Options`] without a teacher,
+    /// [`EngineError::Device`] for a device that fails.
+    pub fn distill(
+        &mut self,
+        divergence: Divergence,
+        batch: &Batch,
+        scale: f64,
+        micro_batch: u32,
+    ) -> Result<Divergences, EngineError> {
+        let dropout = self.begin(micro_batch);
+        let Self {
+            model, layout, gradients, adapter_gradients, has_gradients, workspace, accumulator, teacher, ..
+        } = self;
+        let teacher = teacher.as_mut().ok_or_else(no_teacher)?;
+        let mut grads = Grads {
+            layout,
+            weights: gradients,
+            adapter: adapter_gradients.as_mut(),
+            beta: if *has_gradients { 1.0 } else { 0.0 },
+        };
+        let model = &*model;
+        let found = model.kernels.within(|| {
+            if micro_batch == 0 {
+                model.kernels.clear(accumulator);
+            }
+            let theirs = teacher.hidden(batch, model.temperature)?;
+            teacher.model.kernels.check()?;
+            let ours = model.hidden(workspace, batch, Some(dropout), true)?;
+            let mut dx = vec![0.0; ours.len()];
+            let place = model.head_place(grads.layout);
+            let dw = place.map(|place| (&mut *grads.weights, place, grads.beta));
+            let of_rows = ComparisonGradients { scale: scale as f32, dx: &mut dx, dw };
+            let Teacher { model: other, comparison, .. } = teacher;
+            let found = comparison.compare(divergence, (model, &ours), (other, &theirs), Some(of_rows));
+            model.hidden_backward(workspace, batch, &dx, Some(dropout), &mut grads);
+            Ok::<_, EngineError>(found)
+        })?;
+        *has_gradients = true;
+        self.model.kernels.check()?;
+        Ok(found)
+    }
+
+    /// As [`Self::distill`], as the weights are: no gradients, no dropout.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn divergence(&mut self, divergence: Divergence, batch: &Batch) -> Result<Divergences, EngineError> {
+        let Self { model, evaluation, teacher, .. } = self;
+        let teacher = teacher.as_mut().ok_or_else(no_teacher)?;
+        let model = &*model;
+        let found = model.kernels.within(|| {
+            let theirs = teacher.hidden(batch, model.temperature)?;
+            teacher.model.kernels.check()?;
+            let ours = model.hidden(evaluation, batch, None, false)?;
+            let Teacher { model: other, comparison, .. } = teacher;
+            Ok::<_, EngineError>(comparison.compare(divergence, (model, &ours), (other, &theirs), None))
+        })?;
+        self.model.kernels.check()?;
+        Ok(found)
+    }
+
     /// What a micro-batch drops. The first of a step forgets the gradients of the step before.
     fn begin(&mut self, micro_batch: u32) -> DropoutPass {
         self.has_gradients &= micro_batch > 0;
@@ -473,12 +566,15 @@ impl<K: Kernels> Trainer<K> {
         let master = master.iter().map(|master| &master.buffer);
         let reference = self.reference.as_ref();
         let of_reference = reference.map_or(0, |reference| reference.activation_bytes(kernels));
+        let teacher = self.teacher.as_ref();
+        let of_teacher = teacher.map_or(0, Teacher::activation_bytes);
         MemoryUse {
             weights: [params, words].into_iter().chain(master).chain(adapter).map(bytes).sum::<u64>()
-                + reference.map_or(0, |reference| reference.weight_bytes(kernels)),
+                + reference.map_or(0, |reference| reference.weight_bytes(kernels))
+                + teacher.map_or(0, Teacher::weight_bytes),
             gradients: bytes(&self.gradients) + self.adapter_gradients.as_ref().map_or(0, bytes),
             optimizer: self.optimizer.buffers().map(bytes).sum(),
-            activations: self.workspace.bytes(kernels) + self.evaluation.bytes(kernels) + of_reference,
+            activations: self.workspace.bytes(kernels) + self.evaluation.bytes(kernels) + of_reference + of_teacher,
         }
     }
 
@@ -580,6 +676,10 @@ impl<K: Kernels> Trainer<K> {
     fn group(&self, arena: Arena) -> usize {
         usize::from(arena == Arena::Adapter && self.layout.len > 0)
     }
+}
+
+fn no_teacher() -> EngineError {
+    EngineError::Options { reason: "there is no teacher to learn from".into() }
 }
 
 /// What the names of trained values begin with in a state, beside those of the optimizer.

@@ -10,6 +10,7 @@ use engine::architecture::config::ModelConfig;
 use engine::architecture::tensors::LinearKind;
 use engine::kernels::Precision;
 use engine::kernels::counting::Profile;
+use engine::kernels::cpu::CpuKernels;
 use engine::memory::footprint;
 use engine::optim::AdamWConfig;
 use engine::weights::WeightSource;
@@ -88,7 +89,7 @@ fn a_footprint_is_what_a_trainer_takes() {
         (Trainable::All, None),
         (last, None),
         (Trainable::All, Some(adapter(Some([1, 2].into())))),
-        (Trainable::All, Some(head)),
+        (Trainable::All, Some(head.clone())),
     ] {
         for gradient_checkpointing in [false, true] {
             let options = TrainerOptions { lora: lora.clone(), ..options(trainable.clone(), gradient_checkpointing) };
@@ -100,11 +101,16 @@ fn a_footprint_is_what_a_trainer_takes() {
                 reference: Some(shape(150)),
                 generation: None,
             };
-            let counted = footprint(Profile::Cpu, &config, &options, &work).unwrap();
+            // An adapter of the output projection learns from no teacher.
+            let teacher = (lora.as_ref() != Some(&head)).then_some(&config);
+            let counted = footprint(Profile::Cpu, &config, &options, &work, teacher).unwrap();
 
             let mut trainer = Trainer::new(config.clone(), &weights, options).unwrap();
             trainer.reserve(&work).unwrap();
             trainer.keep_reference(shape(150));
+            if teacher.is_some() {
+                trainer.load_teacher(CpuKernels, config.clone(), &weights, shape(200)).unwrap();
+            }
             let reserved = trainer.device_bytes();
             for tokens in [80, 200, 40] {
                 trainer.forward_backward(&batch(&vec![40; tokens as usize / 40]), 1.0, 0).unwrap();
@@ -151,7 +157,7 @@ fn a_footprint_is_what_a_gpu_gives() {
         let train = BatchShape { tokens, targets: tokens, longest };
         let work = Workload { train, accumulates: false, eval: None, reference: None, generation: None };
         let options = TrainerOptions { lora, ..options(Trainable::All, gradient_checkpointing) };
-        let counted = footprint(profile, &config, &options, &work).unwrap();
+        let counted = footprint(profile, &config, &options, &work, None).unwrap();
         let what = format!("{precision:?} {name} {:?} {gradient_checkpointing}", options.lora);
         let (before, _) = kernels.memory();
         let mut trainer = Trainer::on(kernels, config, &weights, options).unwrap();

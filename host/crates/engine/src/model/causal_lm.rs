@@ -116,6 +116,10 @@ enum Work {
     Forward,
     /// The second half: gradients for weights that were made of them.
     Backward,
+    /// The layers and the last norm alone.
+    Hidden,
+    /// Back from the last norm.
+    HiddenBackward,
 }
 
 impl<K: Kernels> Model<K> {
@@ -330,6 +334,65 @@ impl<K: Kernels> Model<K> {
         });
     }
 
+    /// What the output projection reads where a batch has targets, `[targets, h]`, in a copy; the rest of the pass is for the
+    /// caller. Waits for the device.
+    ///
+    /// # Errors
+    /// [`EngineError::Batch`] for a batch that does not fit together.
+    pub(crate) fn hidden(
+        &self,
+        workspace: &mut Workspace<K>,
+        batch: &Batch,
+        dropout: Option<DropoutPass>,
+        learns: bool,
+    ) -> Result<Vec<f32>, EngineError> {
+        let n = self.start(workspace, batch, None, 0.0, dropout, learns)?;
+        let dropout = dropout.map(|dropout| dropout.seed);
+        self.replay(workspace, Work::Hidden, 0.0, |workspace, rows| {
+            let last = self.forward(workspace, rows, n, dropout);
+            let Workspace { inputs, scratch: Some(scratch), head_root: Some(root), .. } = workspace else {
+                unreachable!("`start` made room");
+            };
+            let (x, weight) = (at(&inputs[last], 0), at(&self.params, self.layout.norm));
+            let normed = at_mut(&mut scratch.normed, 0);
+            self.kernels.rmsnorm(self.last_norm(n), x, weight, None, normed, at_mut(root, 0));
+        });
+        let h = self.config.hidden_size;
+        let mut rows = vec![0.0; batch.ids.len() * h];
+        let scratch = workspace.scratch.as_ref().expect("`start` made room");
+        self.kernels.download(at(&scratch.normed, 0), &mut rows);
+        let learned = batch.learned().flatten().flat_map(|row| rows[row * h..][..h].iter().copied());
+        Ok(learned.collect())
+    }
+
+    /// Gradients from those of [`Self::hidden`], of the same batch in the same workspace with the same `dropout`, where the
+    /// output projection's are made already.
+    pub(crate) fn hidden_backward(
+        &self,
+        workspace: &mut Workspace<K>,
+        batch: &Batch,
+        gradients: &[f32],
+        dropout: Option<DropoutPass>,
+        grads: &mut Grads<'_, K::Buffer>,
+    ) {
+        let (n, h) = (self.kernels.padded(batch.ids.len()), self.config.hidden_size);
+        let mut all = vec![0.0; n * h];
+        for (row, gradient) in batch.learned().flatten().zip(gradients.chunks_exact(h)) {
+            all[row * h..][..h].copy_from_slice(gradient);
+        }
+        let scratch = workspace.scratch.as_mut().expect("`hidden` made room");
+        self.kernels.upload(&all, at_mut(&mut scratch.inner, 0));
+        let (last, dropout) = (workspace.recompute.slot(self.layout.layers.len()), dropout.map(|dropout| dropout.seed));
+        self.replay(workspace, Work::HiddenBackward, grads.beta, |workspace, rows| {
+            let Workspace { inputs, scratch: Some(scratch), dx: Some(dx), head_root: Some(root), .. } = workspace
+            else {
+                unreachable!("`hidden` made room");
+            };
+            self.through_norm(self.last_norm(n), at(&inputs[last], 0), root, &scratch.inner, dx, n, grads);
+            self.backward(workspace, rows, n, dropout, grads);
+        });
+    }
+
     /// That the loss of a batch is the cross-entropy of its targets.
     fn has_own_loss(&self) -> Result<(), EngineError> {
         let reason = "the model has a head of scores: its loss is that of an objective".to_owned();
@@ -442,8 +505,7 @@ impl<K: Kernels> Model<K> {
             return self.kernels.linear_log_probs(head, rows, normed, projection, at_mut(log_probs, 0), None);
         };
         let adapted = adapted.zip(grads.adapter.as_deref_mut());
-        let place = if self.layout.head == self.layout.embed { grads.layout.embed } else { grads.layout.head };
-        let dw = place.map(|place| (at_mut(grads.weights, place), grads.beta));
+        let dw = self.head_place(grads.layout).map(|place| (at_mut(grads.weights, place), grads.beta));
         // Until the layers' backward pass of the first micro-batch, their gradients are still to be written.
         let idle = if grads.beta == 0.0 { grads.layout.layers_span.clone() } else { 0..0 };
         if let Some(((pass, of_head), adapter)) = adapted {
@@ -454,6 +516,11 @@ impl<K: Kernels> Model<K> {
             self.kernels.linear_log_probs(head, rows, normed, projection, at_mut(log_probs, 0), Some(gradients));
         }
         self.through_norm(norm, x, root, &scratch.inner, dx, n, grads);
+    }
+
+    /// Where the gradient of the output projection goes, where it is trained.
+    pub(crate) fn head_place(&self, layout: &GradientLayout) -> Option<usize> {
+        if self.layout.head == self.layout.embed { layout.embed } else { layout.head }
     }
 
     /// From the gradient of the last norm's output to that of its input, in `dx`.

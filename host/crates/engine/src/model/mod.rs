@@ -2,6 +2,7 @@
 
 mod causal_lm;
 pub mod decoder;
+pub mod divergence;
 pub mod linear;
 pub mod pass;
 pub mod rope;

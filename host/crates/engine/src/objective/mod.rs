@@ -2,6 +2,7 @@
 
 pub mod cpo;
 mod cross_entropy;
+pub mod distill;
 pub mod grpo;
 pub mod kto;
 pub mod labels;
@@ -13,10 +14,12 @@ pub mod reward;
 use std::collections::BTreeMap;
 
 use crate::kernels::Kernels;
+use crate::model::divergence::{Divergence, Divergences};
 use crate::{Batch, EngineError, Trainer};
 
 pub use cpo::{Cpo, CpoLoss};
 pub use cross_entropy::CrossEntropy;
+pub use distill::Distill;
 pub use grpo::{Grpo, GrpoLoss, Ratio, Rollouts};
 pub use kto::{Kto, KtoLoss, Unpaired};
 pub use labels::LabelCrossEntropy;
@@ -47,6 +50,12 @@ pub trait Objective {
     /// model says. Then both halves of a pass are one: logits are computed once, and the host waits for nothing.
     fn is_linear(&self) -> bool {
         false
+    }
+
+    /// How far the model's distributions are from its teacher's, where that is what is learned: then nothing comes of
+    /// [`Self::loss`], which is not asked.
+    fn divergence(&self) -> Option<Divergence> {
+        None
     }
 
     /// Checks what the model says of a micro-batch in training, where that is known beforehand.
@@ -83,9 +92,14 @@ pub struct Metrics(BTreeMap<&'static str, (f64, u64)>);
 impl Metrics {
     /// One value of many.
     pub fn add(&mut self, name: &'static str, value: f64) {
-        let (sum, count) = self.0.entry(name).or_default();
+        self.add_sum(name, value, 1);
+    }
+
+    /// The sum of `count` values of many.
+    pub fn add_sum(&mut self, name: &'static str, value: f64, count: u64) {
+        let (sum, all) = self.0.entry(name).or_default();
         *sum += value;
-        *count += 1;
+        *all += count;
     }
 
     /// The mean of all values of each name.
@@ -127,6 +141,14 @@ pub fn accumulate<K: Kernels, O: Objective>(
         return Ok(Accumulated { loss: 0.0, scale, learns: true, metrics: Metrics::default() });
     }
     let (mut loss, mut learns, mut metrics) = (0.0, false, Metrics::default());
+    if let Some(divergence) = objective.divergence() {
+        for (index, batch) in micro_batches.iter().enumerate() {
+            let found = trainer.distill(divergence, batch.as_ref(), scale, index as u32)?;
+            loss += found.divergence;
+            tell(found, batch.as_ref(), &mut metrics);
+        }
+        return Ok(Accumulated { loss: loss * scale, scale, learns: loss != 0.0, metrics });
+    }
     for (index, batch) in micro_batches.iter().enumerate() {
         let beside = look_beside(trainer, objective, batch)?;
         let pass = trainer.forward(batch.as_ref(), index as u32)?;
@@ -137,6 +159,11 @@ pub fn accumulate<K: Kernels, O: Objective>(
         pass.backward(&weights, scale)?;
     }
     Ok(Accumulated { loss: loss * scale, scale, learns, metrics })
+}
+
+/// The entropy of the model's own distributions, by TRL's name.
+fn tell(found: Divergences, batch: &Batch, metrics: &mut Metrics) {
+    metrics.add_sum("entropy", found.entropy, batch.learned().flatten().count() as u64);
 }
 
 /// What the model says of the documents beside a micro-batch; nothing where there are none.
@@ -164,6 +191,12 @@ pub fn evaluate<K: Kernels, O: Objective>(
         objective.validate(batch)?;
         if objective.is_linear() {
             loss += trainer.evaluate(batch.as_ref())?;
+            continue;
+        }
+        if let Some(divergence) = objective.divergence() {
+            let found = trainer.divergence(divergence, batch.as_ref())?;
+            loss += found.divergence;
+            tell(found, batch.as_ref(), &mut metrics);
             continue;
         }
         let beside = look_beside(trainer, objective, batch)?;
