@@ -17,6 +17,7 @@ mod formats;
 mod generate;
 mod grpo;
 mod hostile;
+mod hostile_rewards;
 mod judged;
 mod kinds;
 mod library;

@@ -151,7 +151,8 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
                 advice = watch.observe(&record, plan.total_steps, reporter);
             }
             if let Some(evaluation) = evaluation.as_mut().filter(|_| plan.evaluate.is_due(step) && !last) {
-                let (record, sample) = evaluation.run(trainer, &self.objective, step, plan.total_steps)?;
+                let evaluated = evaluation.run(trainer, &self.objective, step, plan.total_steps);
+                let (record, sample) = evaluated.map_err(|failure| self.with_last_checkpoint(failure, saved_at))?;
                 reporter.eval(&record);
                 advice = merge(advice, watch.observe(&record, plan.total_steps, reporter));
                 eval = Some((eval.map_or_else(|| record.clone(), |(before, _)| before), record));
@@ -183,7 +184,8 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
         }
         if let Some(evaluation) = evaluation.as_mut().filter(|_| evaluated_at != Some(trainer.optimizer_step())) {
             let step = trainer.optimizer_step();
-            let (record, sample) = evaluation.run(trainer, &self.objective, step, plan.total_steps)?;
+            let evaluated = evaluation.run(trainer, &self.objective, step, plan.total_steps);
+            let (record, sample) = evaluated.map_err(|failure| self.with_last_checkpoint(failure, saved_at))?;
             reporter.eval(&record);
             watch.observe(&record, plan.total_steps, reporter)?;
             eval = Some((eval.map_or_else(|| record.clone(), |(before, _)| before), record));
