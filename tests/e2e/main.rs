@@ -32,4 +32,5 @@ mod run;
 mod schema;
 mod strategies;
 mod support;
+mod trial;
 mod wall;

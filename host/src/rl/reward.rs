@@ -143,7 +143,12 @@ pub(super) fn shortened(text: &str) -> String {
 
 /// Whether a call failed because the plugin crashed, used too much or gave what it must not, and not because it says so.
 pub(super) fn is_fault(error: &PluginError) -> bool {
-    matches!(error.code, "plugin::trap" | "plugin::limit" | "plugin::bad-result")
+    is_fault_code(error.code)
+}
+
+/// The same by the code of the failure.
+pub(super) fn is_fault_code(code: &str) -> bool {
+    matches!(code, "plugin::trap" | "plugin::limit" | "plugin::bad-result")
 }
 
 #[cfg(test)]
