@@ -279,7 +279,7 @@ impl Diagnostic {
 }
 
 /// Why a command did not do what was asked: at least one diagnostic, all that are known, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Failure(pub Vec<Diagnostic>);
 
 impl Failure {

@@ -25,6 +25,24 @@ impl Safe {
         Self(escape_line(text))
     }
 
+    /// The beginning of a text, in one line of at most `width` characters: spaces and line breaks between words are one space.
+    pub fn excerpt(text: &str, width: usize) -> Self {
+        let (mut line, mut length) = (String::new(), 0);
+        for (index, word) in text.split_whitespace().enumerate() {
+            let gap = if index > 0 { " " } else { "" };
+            for character in gap.chars().chain(word.chars()) {
+                let shown = escape_line(character.encode_utf8(&mut [0; 4]));
+                length += shown.chars().count();
+                if length > width {
+                    line.push('…');
+                    return Self(line);
+                }
+                line.push_str(&shown);
+            }
+        }
+        Self(line)
+    }
+
     /// A diagnostic, which escapes its parts itself and indents their lines.
     pub fn diagnostic(diagnostic: &Diagnostic, color: bool) -> Self {
         Self(diagnostic.render(color))
@@ -171,6 +189,13 @@ mod tests {
         assert_eq!(line, r#"{"a\u202e":"\u009b2J é \udb40\udc41\n"}"#);
         assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), value);
         assert!(matches!(in_ascii("{}"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn an_excerpt_is_one_short_line() {
+        let excerpt = |text: &str| Safe::excerpt(text, 8).to_string();
+        assert_eq!([excerpt(" a\n\n b "), excerpt("12345678"), excerpt("1234567 9")], ["a b", "12345678", "1234567 …"]);
+        assert_eq!([excerpt("a\u{1b}b"), excerpt("ab\u{1b}[2J"), excerpt("")], ["a\\u{1b}b", "ab\\u{1b}…", ""]);
     }
 
     #[test]

@@ -181,7 +181,7 @@ fn on_error_zero_counts_and_goes_on() {
     assert_eq!((cost("traps"), cost("rows")), (4.0, 2.0), "{last}");
     assert!(cost("peak_memory_bytes") > 65536.0 && cost("seconds") > 0.0 && cost("calls") > 6.0, "{last}");
     assert!(outcome.stderr.contains(", crashed or stopped 4 times"), "{}", outcome.stderr);
-    let summary = "test:trapping-reward errors  1 → 1 completions crashed it or reached a limit";
+    let summary = "test:trapping-reward errors  1 → 1 completions made it fail";
     assert!(outcome.stderr.contains(summary), "{}", outcome.stderr);
     assert!(project.read("out/config.resolved.yml").contains("on_error: zero"));
     assert!(!project.read("out/README.md").contains("/errors"));

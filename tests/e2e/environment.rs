@@ -184,6 +184,9 @@ fn a_crash_costs_the_run_or_its_episode() {
     let played = table.play(&["one", "crash"]).unwrap();
     assert_eq!((played.episodes[0].reward, played.episodes[0].ending), (Some(1.0), Some(Ending::Failed)));
     assert_eq!(played.scored().errors, Some(1));
+    table.on_error = OnError::Skip;
+    let played = table.play(&["one", "crash"]).unwrap();
+    assert_eq!((played.episodes[0].reward, played.scored().errors), (None, Some(1)));
 }
 
 fn config(output_dir: &str, more: &str) -> String {

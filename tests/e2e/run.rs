@@ -280,3 +280,25 @@ fn gradient_accumulation_equals_the_big_batch() {
         assert!((a / b - 1.0).abs() < 1e-4, "{one:?} {parts:?}");
     }
 }
+
+/// What the terminal shows of an evaluation: the best and the worst of what the model wrote, safe and short.
+#[test]
+fn an_evaluation_shows_its_best_and_its_worst_sample() {
+    let project = Project::new();
+    let eval = "test_datasets: [{path: eval.jsonl, type: alpaca}]\neval_max_new_tokens: 8\n\
+                eval_reward_funcs: [{name: length, config: {unit: characters, max: 4, falloff: 40}}, exact-match]\n";
+    project.write("host.yml", format!("{CONFIG}{eval}"));
+    let outcome = project.success(&["train", "host.yml", "--set", "max_steps=1"]);
+    let lines: Vec<&str> = outcome.stderr.lines().collect();
+    let evals: Vec<usize> =
+        (0..lines.len()).filter(|&at| lines[at].starts_with("step") && lines[at].contains("eval loss")).collect();
+    assert_eq!(evals.len(), 2, "{}", outcome.stderr);
+    for at in evals {
+        assert!(lines[at + 1].starts_with("  best   ") && lines[at + 2].starts_with("  worst  "), "{}", outcome.stderr);
+        let reward = |line: &str| line[8..].split_whitespace().next().unwrap().parse::<f64>().unwrap();
+        assert!(reward(lines[at + 1]) > reward(lines[at + 2]), "{}", outcome.stderr);
+        assert!(lines[at + 1..at + 3].iter().all(|line| line.chars().count() < 140 && line.contains("  (wanted: ")));
+    }
+    let outcome = project.success(&["train", "host.yml", "--set", "max_steps=1", "--overwrite", "--json"]);
+    assert_eq!(outcome.stderr, "");
+}

@@ -1,7 +1,7 @@
 //! `host check`: every problem at once, before anything is spent; with `--fix`, what can be mended with certainty is.
 
 use std::io::{BufRead as _, IsTerminal as _, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use plugin_runtime::PluginHost;
@@ -19,6 +19,7 @@ use crate::diagnostic::{Diagnostic, Edit, ExitStatus, Failure, Severity};
 use crate::report::{Output, emit};
 use crate::terminal::{self, Safe, print};
 use crate::train::job::Job;
+use crate::train::trial::try_rewards;
 
 /// Times that `--fix` looks again. Two rules that undo each other's fixes are left at that.
 const PASSES: usize = 8;
@@ -30,9 +31,14 @@ pub(super) struct CheckArgs {
     /// Refuse plugins that are not exactly those of the config's `plugins.lock`
     #[arg(long)]
     pub(super) locked: bool,
-    /// Then, if there are no errors, say what the run would be and what it would take: steps, tokens, memory, disk
+    /// Then, if there are no errors, say what the run would be and what it would take: steps, tokens, memory, disk, and what
+    /// rewards make of the data's own references
     #[arg(long)]
     pub(super) plan: bool,
+    /// With --plan: let rewards judge these completions in place of the references; JSON lines with a `completion`, and a
+    /// `prompt` and a `reference` if they are known, such as a run's completions.jsonl
+    #[arg(long, value_name = "FILE", requires = "plan")]
+    pub(super) completions: Option<PathBuf>,
     /// Mend in the file what can be mended with certainty; comments, order and layout stay
     #[arg(long)]
     pub(super) fix: bool,
@@ -73,6 +79,17 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
         found.extend(job.remarks.iter().cloned());
         Some(job)
     });
+    let mut tried = Vec::new();
+    if let Some(job) = &planned {
+        let mut remarks = Failure::default();
+        match try_rewards(job, args.completions.as_deref()) {
+            Ok(all) => tried = all,
+            Err(failure) => remarks = failure,
+        }
+        remarks.0.extend(tried.iter().flat_map(|tried| tried.remarks.clone()));
+        replay::keep(&mut remarks, &plugins, Keep::Nothing);
+        found.extend(remarks.0);
+    }
     config::sort(&mut found, &path);
     let fixes = examined.loaded.as_ref().map(|loaded| Fixes::new(&loaded.source, &found));
     let fixable = fixes.as_ref().map_or(0, |fixes| fixes.mended.len());
@@ -108,7 +125,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
         }
     }
     if let Some(Job { loaded, model, plan, cost, .. }) = planned.as_ref().filter(|_| errors == 0) {
-        describe(loaded, model, plan, cost, None, output, "nothing was trained or written (--plan)");
+        describe(loaded, model, plan, cost, None, &tried, output, "nothing was trained or written (--plan)");
     }
     Ok(if errors == 0 { ExitStatus::Done } else { ExitStatus::Failed })
 }

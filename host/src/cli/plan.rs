@@ -8,17 +8,20 @@ use crate::config::LoadedConfig;
 use crate::data::filter::FilterReport;
 use crate::report::progress::{bytes, whole};
 use crate::report::{Output, emit};
+use crate::rl::trial::Trial;
 use crate::train::cost::Cost;
 use crate::train::measure::Time;
 use crate::train::plan::Plan;
+use crate::train::trial::{On, Tried};
 
-/// Says what the run would be; `closing` ends it for a person.
+/// Says what the run would be, with the rewards that were tried; `closing` ends it for a person.
 pub(super) fn describe(
     loaded: &LoadedConfig,
     model: &ModelFacts,
     plan: &Plan,
     cost: &Cost,
     time: Option<Time>,
+    tried: &[Tried],
     output: Output,
     closing: &str,
 ) {
@@ -42,6 +45,7 @@ pub(super) fn describe(
                 "memory": cost.memory,
                 "step_seconds": time.map(|time| time.step_seconds),
                 "train_seconds": time.map(|time| time.train_seconds),
+                "rewards": tried.iter().map(Tried::to_json).collect::<Vec<_>>(),
                 "disk": cost.disk,
                 "disk_bytes": cost.disk.total,
                 "output_dir": loaded.config.output_dir,
@@ -49,6 +53,7 @@ pub(super) fn describe(
         ),
         Output::Human => {
             let mut lines = run(loaded, model, plan, cost);
+            lines.extend(tried.iter().flat_map(rewards));
             lines.extend(memory(cost));
             lines.push(disk(cost));
             lines.push(duration(time, plan));
@@ -85,6 +90,42 @@ fn run(loaded: &LoadedConfig, model: &ModelFacts, plan: &Plan, cost: &Cost) -> V
     lines.extend(dropped.filters.iter().map(|filter| format!("filter    {}: {}", filter.plugin, filter.words())));
     lines.extend(dropped.reasons().iter().map(|left_out| format!("left out  {left_out}")));
     lines
+}
+
+/// What each reward made of what it was tried on.
+fn rewards(tried: &Tried) -> Vec<String> {
+    let left_out = match tried.without_reference {
+        0 => String::new(),
+        1 => "; 1 more has no reference".to_owned(),
+        count => format!("; {count} more have no reference"),
+    };
+    let what = match tried.on {
+        On::References => format!("on the references of the first {} samples{left_out}", tried.samples),
+        On::Completions if tried.without_sample == 0 => format!("on the first {} completions given", tried.samples),
+        On::Completions => format!(
+            "on the first {} completions given; {} of them have the prompt of no sample, and no columns of a row",
+            tried.samples, tried.without_sample
+        ),
+        On::NoReferences => "not tried: no sample has a reference; `--completions FILE` gives completions".to_owned(),
+        On::NoEpisodes => {
+            "not tried: they judge episodes, and a row has none; `--completions FILE` gives some".to_owned()
+        }
+    };
+    let width = tried.rewards.iter().map(|trial| trial.name.chars().count()).max().unwrap_or(0);
+    let heading = format!("rewards   {}, {what}", tried.key);
+    std::iter::once(heading).chain(tried.rewards.iter().map(|trial| reward(trial, width))).collect()
+}
+
+fn reward(trial: &Trial, width: usize) -> String {
+    let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"));
+    let [mean, deviation] = trial.moments().map(number);
+    let (seen, judged, errors) = (trial.seen(), trial.judged(), trial.errors());
+    let failed = if errors > 0 { format!(", failed on {errors}") } else { String::new() };
+    let time = trial.seconds_each().map_or_else(String::new, |each| format!("; {:.2} ms each", 1e3 * each));
+    format!(
+        "          {:<width$}  mean {mean}, deviation {deviation}; {judged} of {seen} judged{failed}{time}",
+        trial.name
+    )
 }
 
 /// A row for each part that there is.

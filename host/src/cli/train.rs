@@ -15,9 +15,13 @@ use crate::config::Config;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
 use crate::report::console::Console;
 use crate::report::{Output, emit};
+use crate::terminal::Safe;
 use crate::train::job::{Done, Job};
 use crate::train::output::{Existing, is_finished};
 use crate::train::signal::{Signal, StopSignal};
+
+/// Characters of a sample that are shown.
+const WIDTH: usize = 100;
 
 #[derive(Debug, Args)]
 pub(super) struct TrainArgs {
@@ -70,7 +74,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
     show(&job.remarks, output);
     if args.dry_run {
         let time = job.measure()?;
-        describe(&loaded, &model, &job.plan, &job.cost, time, output, "nothing was kept or written (--dry-run)");
+        describe(&loaded, &model, &job.plan, &job.cost, time, &[], output, "nothing was kept or written (--dry-run)");
         return Ok(ExitStatus::Done);
     }
     let stop = StopSignal::install()
@@ -125,9 +129,9 @@ help: raise `max_steps` or `num_epochs` to go on, or start again with `--overwri
             if let Some((before, after)) = &shown {
                 say(&format!(
                     "\nan example of the evaluation set\n  wanted  {}\n  before  {}\n  after   {}",
-                    one_line(&after.reference),
-                    one_line(&before.completion),
-                    one_line(&after.completion)
+                    Safe::excerpt(&after.reference, WIDTH),
+                    Safe::excerpt(&before.completion, WIDTH),
+                    Safe::excerpt(&after.completion, WIDTH)
                 ));
             }
             say(&summary.table(&next::commands(job.loaded, job.plugins, &job.plan)));
@@ -141,10 +145,4 @@ fn emit_or_say(output: Output, event: &str, fields: Value, line: &str) {
         Output::Json => emit(event, fields),
         Output::Human => say(line),
     }
-}
-
-fn one_line(text: &str) -> String {
-    let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let short: String = line.chars().take(100).collect();
-    crate::diagnostic::escape(&if short.len() < line.len() { format!("{short}…") } else { short })
 }

@@ -242,7 +242,8 @@ pub struct Config {
     /// Ours. `rl: grpo` over several turns: an environment plugin that answers what the model writes and rewards it, a name
     /// or `{name, config, max_turns, weight, on_error}`. It opens an episode for each row, `trl.max_completion_length` bounds
     /// each turn and `sequence_len` all of them together; only what the model writes is learned. A turn on which the plugin
-    /// crashes or reaches a limit ends the run (`on_error: fail`, the default), or its episode (`on_error: zero`).
+    /// crashes, reaches a limit or gives what it must not ends the run (`on_error: fail`, the default), or its episode, with
+    /// nothing for that turn (`zero`) or without a reward of the environment (`skip`).
     /// `max_turns` is 8 and `weight`, beside `trl.reward_funcs`, is 1 by default. Default: none. Example:
     /// `{name: 'acme:shop', max_turns: 4}`.
     #[schemars(extend("x-fixed" = true))]
@@ -324,9 +325,9 @@ pub struct Config {
 
     // --- ours ---
     /// Ours. Reward plugins that score generations on the evaluation set: a name or `{name, config, on_error}`. A
-    /// completion on which the plugin crashes or reaches a limit ends the run (`on_error: fail`, the default), or scores 0
-    /// and is counted as `rewards/<name>/errors` (`on_error: zero`). Default: `trl.reward_funcs`, or none. Example:
-    /// `[exact-match]`.
+    /// completion on which the plugin crashes, reaches a limit or gives no finite number ends the run (`on_error: fail`, the
+    /// default), scores 0 (`zero`), or has no score of this reward (`skip`); the last two are counted as
+    /// `rewards/<name>/errors`. Default: `trl.reward_funcs`, or none. Example: `[exact-match]`.
     pub eval_reward_funcs: Vec<RewardRef>,
     /// Tokens that such a generation has at most. Default: `trl.max_completion_length`, or `128`.
     pub eval_max_new_tokens: u32,

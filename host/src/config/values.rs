@@ -442,12 +442,15 @@ fn plugin<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 }
 
 choice! {
-    /// `eval_reward_funcs[].on_error`: what a completion costs on which a reward crashes or reaches a limit.
+    /// `eval_reward_funcs[].on_error`: what a completion costs on which a reward crashes, reaches a limit or gives no finite
+    /// number.
     OnError {
         /// The run.
         Fail = "fail",
         /// Its own score, which is 0.
         Zero = "zero",
+        /// The judgement of this reward: the completion has no score of it.
+        Skip = "skip",
     }
 }
 
@@ -456,7 +459,7 @@ choice! {
 pub struct RewardRef {
     /// The plugin and its config.
     pub plugin: PluginRef,
-    /// When it crashes or reaches a limit. Default: `fail`.
+    /// When it crashes, reaches a limit or gives no finite number. Default: `fail`.
     pub on_error: OnError,
 }
 
@@ -478,7 +481,7 @@ struct NamedReward {
     name: String,
     /// The plugin's own config.
     config: Map<String, Value>,
-    /// What a completion costs on which it crashes or reaches a limit. Default: `fail`.
+    /// What a completion costs on which it crashes, reaches a limit or gives no finite number. Default: `fail`.
     on_error: OnError,
 }
 
@@ -506,7 +509,7 @@ pub struct EnvironmentRef {
     pub max_turns: u32,
     /// What the sum of an episode's rewards counts beside `trl.reward_funcs`. Default: 1.
     pub weight: f64,
-    /// When it crashes or reaches a limit on a turn. Default: `fail`.
+    /// When it crashes, reaches a limit or gives what it must not on a turn. Default: `fail`.
     pub on_error: OnError,
 }
 
@@ -539,8 +542,8 @@ struct NamedEnvironment {
     max_turns: u32,
     /// What the sum of an episode's rewards counts beside `trl.reward_funcs`. Default: 1.
     weight: f64,
-    /// What a turn costs on which it crashes or reaches a limit: the run, or the episode, which ends there with nothing for
-    /// that turn. Default: `fail`.
+    /// What a turn costs on which it crashes, reaches a limit or gives what it must not: the run; or the episode, which ends
+    /// there with nothing for that turn (`zero`), or without a reward of the environment (`skip`). Default: `fail`.
     on_error: OnError,
 }
 

@@ -26,7 +26,7 @@ impl Console {
         }
         match (event, &mut self.progress) {
             (Event::Train { record, logged }, Some(progress)) => progress.step(record, logged.is_some()),
-            (Event::Eval { record, .. }, Some(progress)) => progress.eval(record),
+            (Event::Eval { record, extremes, .. }, Some(progress)) => progress.eval(record, extremes),
             (Event::Health { remark: Some(remark), .. } | Event::Remark(remark), Some(progress)) => {
                 progress.say(&shown(remark).trimmed());
             }

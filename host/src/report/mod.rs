@@ -4,6 +4,7 @@
 pub mod console;
 pub mod metrics;
 pub mod progress;
+pub mod samples;
 pub mod summary;
 
 use std::path::Path;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use self::metrics::{EvalRecord, MetricsFile, PluginCost, PluginCosts, TrainRecord};
+use self::samples::Extremes;
 use crate::checkpoint::owned::{COMPLETIONS_FILE, METRICS_FILE};
 use crate::diagnostic::Diagnostic;
 use crate::terminal;
@@ -79,6 +81,8 @@ pub enum Event<'a> {
         record: &'a EvalRecord,
         /// Its fields in `metrics.jsonl`.
         logged: &'a Value,
+        /// What the model wrote there, where rewards judge that.
+        extremes: Option<&'a Extremes>,
     },
     /// The state is saved.
     Checkpoint {
@@ -186,9 +190,9 @@ impl<'a> Reporter<'a> {
     }
 
     /// One finished evaluation.
-    pub fn eval(&mut self, record: &EvalRecord) {
+    pub fn eval(&mut self, record: &EvalRecord, extremes: Option<&Extremes>) {
         let logged = self.record("eval", record);
-        self.tell(Event::Eval { record, logged: &logged });
+        self.tell(Event::Eval { record, logged: &logged, extremes });
     }
 
     /// What is in no file of the run's log.

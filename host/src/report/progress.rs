@@ -5,6 +5,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::metrics::{EvalRecord, TrainRecord};
+use super::samples::Extremes;
 use crate::terminal::{self, Safe};
 
 /// Weight of the newest loss in the shown average.
@@ -57,8 +58,8 @@ impl Progress {
         }
     }
 
-    /// After an evaluation.
-    pub fn eval(&mut self, record: &EvalRecord) {
+    /// After an evaluation, with samples of it.
+    pub fn eval(&mut self, record: &EvalRecord, extremes: Option<&Extremes>) {
         let mut line = format!("step {}/{}", record.step, self.total_steps);
         if let Some(loss) = record.eval_loss {
             line.push_str(&format!("  eval loss {loss:.4}"));
@@ -72,6 +73,7 @@ impl Progress {
             }
         }
         self.say(&Safe::line(&line));
+        extremes.iter().flat_map(|extremes| extremes.lines()).for_each(|line| self.say(&line));
     }
 
     /// A line above the bar.

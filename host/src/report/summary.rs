@@ -75,8 +75,7 @@ impl Summary {
                 if let Some(name) = name.strip_prefix("rewards/").and_then(|name| name.strip_suffix("/errors")) {
                     let from = before.rewards.get(&format!("rewards/{name}/errors")).copied().unwrap_or(0.0);
                     if from + value > 0.0 {
-                        let text =
-                            format!("{} → {} completions crashed it or reached a limit", whole(from), whole(*value));
+                        let text = format!("{} → {} completions made it fail", whole(from), whole(*value));
                         rows.push((format!("{name} errors"), text));
                     }
                     continue;

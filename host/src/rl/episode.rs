@@ -13,7 +13,7 @@ use plugin_runtime::types::{Context, Conversation, EpisodeStart, Item, Message, 
 use plugin_runtime::{PluginError, json};
 use serde_json::Value;
 
-use super::reward::{Scored, is_stopped, shortened};
+use super::reward::{Scored, is_fault, shortened};
 use crate::config::OnError;
 use crate::data::dataset::Example;
 use crate::data::tokenize::{Encoder, TokenizeError};
@@ -103,7 +103,7 @@ pub enum Ending {
     Turns,
     /// A length limit cut it.
     Cut,
-    /// The environment crashed on it, and `on_error` is `zero`.
+    /// The environment failed on it, and `on_error` lets the run go on.
     Failed,
 }
 
@@ -173,7 +173,7 @@ impl Episodes<'_> {
                 self.take(episode, completion.end, outcome, turn)?;
             }
         }
-        Ok(Played { episodes, counts_errors: self.on_error == OnError::Zero })
+        Ok(Played { episodes, counts_errors: self.on_error != OnError::Fail })
     }
 
     fn open(&self, start: Result<EpisodeStart, RowError>, row: &str) -> Result<Episode, Failure> {
@@ -254,7 +254,7 @@ impl Episodes<'_> {
         })
     }
 
-    /// The answers to some turns; none where the environment crashes on one and `on_error` is `zero`.
+    /// The answers to some turns; none where the environment fails on one and `on_error` lets the run go on.
     fn answers(&mut self, turns: &[Turn], context: &Context) -> Result<Vec<Option<Outcome>>, Failure> {
         if self.on_error == OnError::Fail {
             let outcomes = self.environment.step(turns, context).map_err(|error| self.failed(error))?;
@@ -262,15 +262,15 @@ impl Episodes<'_> {
         }
         match self.environment.try_step(turns, context) {
             Ok(outcomes) => return Ok(outcomes.into_iter().map(Some).collect()),
-            Err(error) if is_stopped(&error) => {}
+            Err(error) if is_fault(&error) => {}
             Err(error) => return Err(error.into()),
         }
-        // Together they stopped it: one by one, so that only the turn that does it has no answer.
+        // Together they made it fail: one by one, so that only the turn that does it has no answer.
         let mut outcomes = Vec::with_capacity(turns.len());
         for turn in turns {
             match self.environment.try_step(std::slice::from_ref(turn), context) {
                 Ok(outcome) => outcomes.extend(outcome.into_iter().map(Some)),
-                Err(error) if is_stopped(&error) => outcomes.push(None),
+                Err(error) if is_fault(&error) => outcomes.push(None),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -286,7 +286,7 @@ impl Episodes<'_> {
         turn: usize,
     ) -> Result<(), Failure> {
         let Some(Outcome { state, messages, reward, done, note }) = outcome else {
-            episode.reward.get_or_insert(0.0);
+            episode.reward = (self.on_error == OnError::Zero).then(|| episode.reward.unwrap_or(0.0));
             episode.ending = Some(Ending::Failed);
             return Ok(());
         };
@@ -380,7 +380,7 @@ impl Episodes<'_> {
     }
 
     fn failed(&self, error: PluginError) -> Diagnostic {
-        if !is_stopped(&error) {
+        if !is_fault(&error) {
             return error.into();
         }
         let on_error = format!("`{{name: {}, on_error: zero}}` ends such an episode and goes on", self.name);

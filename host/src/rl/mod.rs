@@ -3,6 +3,8 @@
 
 pub mod advantage;
 pub mod episode;
+pub mod given;
 pub mod reward;
 pub mod rollout;
 pub mod sampler;
+pub mod trial;

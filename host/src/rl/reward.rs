@@ -1,7 +1,8 @@
-//! Rewards as evaluations and generations use them: what happens when one crashes on a completion or reaches a limit (`on_error`).
+//! Rewards as evaluations and generations use them: what happens when one crashes on a completion, reaches a limit or gives no
+//! finite number (`on_error`).
 //!
 //! Completions are scored many at a time. When a call fails, `fail` ends the run and names the completion that did it;
-//! `zero` scores them one by one, so that only that completion scores 0.
+//! `zero` and `skip` score them one by one, so that only that completion scores 0, or has no score.
 
 use engine::generate::Completion;
 use plugin_runtime::types::{Context, Item, Score};
@@ -63,7 +64,7 @@ pub struct NamedReward {
 pub struct Scored {
     /// One an item, in order.
     pub scores: Vec<Score>,
-    /// With `on_error: zero`: items that crashed it or reached a limit. They have the score 0.
+    /// Unless `on_error` is `fail`: items on which it failed. They have the score 0, or none.
     pub errors: Option<u64>,
 }
 
@@ -85,24 +86,25 @@ impl NamedReward {
                 Ok(scores) => Ok(Scored { scores, errors: None }),
                 Err(error) => Err(self.failed(error).into()),
             },
-            OnError::Zero => match self.reward.try_score(items, context) {
+            OnError::Zero | OnError::Skip => match self.reward.try_score(items, context) {
                 Ok(scores) => Ok(Scored { scores, errors: Some(0) }),
-                Err(error) if is_stopped(&error) => self.score_each(items, context),
+                Err(error) if is_fault(&error) => self.score_each(items, context),
                 Err(error) => Err(error.into()),
             },
         }
     }
 
-    /// Scores items one by one, since together they stopped the reward.
+    /// Scores items one by one, since the reward failed on all of them together.
     fn score_each(&mut self, items: &[Item], context: &Context) -> Result<Scored, Failure> {
         let mut scores = Vec::with_capacity(items.len());
+        let value = (self.on_error == OnError::Zero).then_some(0.0);
         let mut errors = 0;
         for item in items {
             match self.reward.try_score(std::slice::from_ref(item), context) {
                 Ok(score) => scores.extend(score),
-                Err(error) if is_stopped(&error) => {
+                Err(error) if is_fault(&error) => {
                     errors += 1;
-                    scores.push(Score { value: Some(0.0), note: Some(error.to_string()) });
+                    scores.push(Score { value, note: Some(error.to_string()) });
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -112,12 +114,17 @@ impl NamedReward {
 
     /// A failure with the completion that did it, and what else could be done with such a one.
     fn failed(&self, error: PluginError) -> Diagnostic {
-        if !is_stopped(&error) {
+        if !is_fault(&error) {
             return error.into();
         }
-        let on_error = format!("`{{name: {}, on_error: zero}}` scores such a completion 0 and goes on", self.name);
+        let on_error = format!(
+            "`{{name: {}, on_error: skip}}` goes on without a score for it, `zero` with the score 0",
+            self.name
+        );
         let help = error.help.clone().map_or(on_error.clone(), |help| format!("{help}; {on_error}"));
         let alone = error.failed.as_ref().filter(|failed| matches!(failed.cause, Cause::Alone(_)));
+        // Of a score that is no number, the plugin's runtime knows the completion.
+        let alone = alone.filter(|_| error.code != "plugin::bad-result" || error.notes.is_empty());
         let completion = alone.and_then(|failed| failed.input.first()?["completion"].as_str().map(shortened));
         let diagnostic = Diagnostic::from(error).help(help);
         match completion {
@@ -134,16 +141,21 @@ pub(super) fn shortened(text: &str) -> String {
     }
 }
 
-/// Whether a call ended because the plugin crashed or used too much, and not because it says so.
-pub(super) fn is_stopped(error: &PluginError) -> bool {
-    matches!(error.code, "plugin::trap" | "plugin::limit")
+/// Whether a call failed because the plugin crashed, used too much or gave what it must not, and not because it says so.
+pub(super) fn is_fault(error: &PluginError) -> bool {
+    is_fault_code(error.code)
+}
+
+/// The same by the code of the failure.
+pub(super) fn is_fault_code(code: &str) -> bool {
+    matches!(code, "plugin::trap" | "plugin::limit" | "plugin::bad-result")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Scores the length; crashes on `crash`, runs out of time on more than three completions at once.
+    /// Scores the length; crashes on `crash`, has no number for `nan`, runs out of time on more than three completions at once.
     struct Fake;
 
     impl Reward for Fake {
@@ -154,6 +166,9 @@ mod tests {
         fn try_score(&mut self, items: &[Item], _: &Context) -> Result<Vec<Score>, PluginError> {
             if items.iter().any(|item| item.completion == "crash") {
                 return Err(PluginError::new("plugin::trap", "plugin `fake` crashed").help("tell its author"));
+            }
+            if items.iter().any(|item| item.completion == "nan") {
+                return Err(PluginError::new("plugin::bad-result", "plugin `fake` gave the score NaN"));
             }
             if items.iter().any(|item| item.completion == "refuse") {
                 return Err(PluginError::new("plugin::failed", "plugin `fake`: no"));
@@ -200,12 +215,22 @@ mod tests {
     }
 
     #[test]
+    fn skip_leaves_the_completion_without_a_score() {
+        let scored = score(OnError::Skip, &["a", "crash", "bb", "nan"]).unwrap();
+        let values: Vec<Option<f64>> = scored.scores.iter().map(|score| score.value).collect();
+        assert_eq!((values, scored.errors), (vec![Some(1.0), None, Some(2.0), None], Some(2)));
+        assert_eq!(scored.scores[3].note.as_deref(), Some("plugin `fake` gave the score NaN"));
+    }
+
+    #[test]
     fn fail_says_what_else_there_is() {
         let error = &score(OnError::Fail, &["a", "crash", "bb"]).unwrap_err()[0];
         assert_eq!(error.code, "plugin::trap");
         assert_eq!(
             error.help.as_deref(),
-            Some("tell its author; `{name: fake, on_error: zero}` scores such a completion 0 and goes on")
+            Some(
+                "tell its author; `{name: fake, on_error: skip}` goes on without a score for it, `zero` with the score 0"
+            )
         );
         assert_eq!(score(OnError::Fail, &["refuse"]).unwrap_err()[0].help, None);
         assert_eq!(shortened(&"ä".repeat(300)), format!("{}…", "ä".repeat(SHOWN)));

@@ -13,6 +13,7 @@ use crate::data::dataset::Example;
 use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::Failure;
 use crate::report::metrics::EvalRecord;
+use crate::report::samples::{Extremes, Sample};
 use crate::rl::reward::{NamedReward, item};
 
 /// Prompts that are generated for at a time.
@@ -49,6 +50,25 @@ pub struct Shown {
     pub reference: String,
 }
 
+/// What an evaluation found.
+#[derive(Debug)]
+pub struct Evaluated {
+    /// Its figures.
+    pub record: EvalRecord,
+    /// The first generation.
+    pub shown: Option<Shown>,
+    /// The generations that rewards like most and least.
+    pub extremes: Option<Extremes>,
+}
+
+/// What came of generating.
+#[derive(Default)]
+struct Generated {
+    rewards: BTreeMap<String, f64>,
+    shown: Option<Shown>,
+    extremes: Option<Extremes>,
+}
+
 impl<B> Evaluation<'_, B> {
     /// Evaluates the trainer's weights as they are. `step` of `total_steps` is done.
     pub fn run<K: Kernels, O: Objective<Batch = B>>(
@@ -57,13 +77,14 @@ impl<B> Evaluation<'_, B> {
         objective: &O,
         step: u64,
         total_steps: u64,
-    ) -> Result<(EvalRecord, Option<Shown>), Failure> {
+    ) -> Result<Evaluated, Failure> {
         let start = Instant::now();
         let judged = evaluate(trainer, objective, &self.batches)?;
         let eval_loss = judged.as_ref().map(|(loss, _)| *loss);
         let metrics = judged.map(|(_, metrics)| metrics).unwrap_or_default();
-        let (rewards, shown) =
-            if self.rewards.is_empty() { (BTreeMap::new(), None) } else { self.generate(trainer, step, total_steps)? };
+        let generated =
+            if self.rewards.is_empty() { Generated::default() } else { self.generate(trainer, step, total_steps)? };
+        let Generated { rewards, shown, extremes } = generated;
         let record = EvalRecord {
             step,
             eval_loss,
@@ -72,7 +93,7 @@ impl<B> Evaluation<'_, B> {
             rewards,
             eval_seconds: start.elapsed().as_secs_f64(),
         };
-        Ok((record, shown))
+        Ok(Evaluated { record, shown, extremes })
     }
 
     fn generate<K: Kernels>(
@@ -80,11 +101,11 @@ impl<B> Evaluation<'_, B> {
         trainer: &Trainer<K>,
         step: u64,
         total_steps: u64,
-    ) -> Result<(BTreeMap<String, f64>, Option<Shown>), Failure> {
+    ) -> Result<Generated, Failure> {
         let context = Context { step, total_steps, seed: self.seed };
         let mut sums: BTreeMap<String, (f64, u64)> = BTreeMap::new();
         let mut errors: BTreeMap<String, f64> = BTreeMap::new();
-        let mut shown = None;
+        let (mut shown, mut extremes) = (None, None);
         let examples = &self.examples[..self.generated.min(self.examples.len())];
         for examples in examples.chunks(GENERATION_BATCH) {
             let requests = Request::one_each(examples.iter().map(|example| example.tokens.prompt_ids().to_vec()));
@@ -92,15 +113,22 @@ impl<B> Evaluation<'_, B> {
             let items = examples.iter().zip(&completions);
             let items = items.map(|(example, completion)| item(self.tokenizer, example, completion));
             let items: Vec<Item> = items.collect::<Result<_, Failure>>()?;
+            let mut own: Vec<Option<f64>> = vec![None; items.len()];
             for reward in &mut self.rewards {
                 let scored = reward.score(&items, &context)?;
-                for value in scored.scores.into_iter().filter_map(|score| score.value) {
+                for (own, score) in own.iter_mut().zip(scored.scores) {
+                    let Some(value) = score.value else { continue };
                     let sum = sums.entry(format!("rewards/{}/mean", reward.name())).or_default();
                     *sum = (sum.0 + value, sum.1 + 1);
+                    *own = Some(own.unwrap_or(0.0) + value);
                 }
                 if let Some(count) = scored.errors {
                     *errors.entry(format!("rewards/{}/errors", reward.name())).or_default() += count as f64;
                 }
+            }
+            for (item, reward) in items.iter().zip(own).filter_map(|(item, reward)| Some((item, reward?))) {
+                let (completion, reference) = (item.completion.clone(), item.reference.clone());
+                extremes = Some(Extremes::with(extremes, Sample { completion, reference, reward }));
             }
             if shown.is_none() {
                 shown = items.into_iter().next().map(|item| Shown {
@@ -111,6 +139,6 @@ impl<B> Evaluation<'_, B> {
             }
         }
         let means = sums.into_iter().map(|(name, (sum, count))| (name, sum / count as f64));
-        Ok((means.chain(errors).collect(), shown))
+        Ok(Generated { rewards: means.chain(errors).collect(), shown, extremes })
     }
 }

@@ -185,7 +185,7 @@ impl<'a> Job<'a> {
     }
 
     /// Where the run's steps come from.
-    fn sources(&self) -> Sources<'_> {
+    pub(super) fn sources(&self) -> Sources<'_> {
         Sources {
             loaded: self.loaded,
             plugins: self.plugins,

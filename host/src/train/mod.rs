@@ -18,3 +18,4 @@ pub mod schedule;
 pub mod signal;
 pub mod sources;
 pub mod step;
+pub mod trial;

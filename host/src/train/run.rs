@@ -10,7 +10,7 @@ use engine::{Objective, Trainer};
 use serde_json::{Map, Value};
 
 use super::coverage::{Coverage, Uncovered};
-use super::eval::{Evaluation, Shown};
+use super::eval::{Evaluated, Evaluation, Shown};
 use super::health::{StopAdvice, Watch};
 use super::plan::Plan;
 use super::signal::{Signal, StopSignal};
@@ -103,8 +103,7 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
 
         let is_new = trainer.optimizer_step() == 0 && eval.is_none() && stop.received().is_none();
         if let Some(evaluation) = evaluation.as_mut().filter(|_| is_new) {
-            let (record, sample) = evaluation.run(trainer, &self.objective, 0, plan.total_steps)?;
-            reporter.eval(&record);
+            let (record, sample) = self.evaluate(evaluation, trainer, saved_at, reporter)?;
             advice = watch.observe(&record, plan.total_steps, reporter);
             eval = Some((record.clone(), record));
             shown = (sample.clone(), sample);
@@ -151,8 +150,7 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
                 advice = watch.observe(&record, plan.total_steps, reporter);
             }
             if let Some(evaluation) = evaluation.as_mut().filter(|_| plan.evaluate.is_due(step) && !last) {
-                let (record, sample) = evaluation.run(trainer, &self.objective, step, plan.total_steps)?;
-                reporter.eval(&record);
+                let (record, sample) = self.evaluate(evaluation, trainer, saved_at, reporter)?;
                 advice = merge(advice, watch.observe(&record, plan.total_steps, reporter));
                 eval = Some((eval.map_or_else(|| record.clone(), |(before, _)| before), record));
                 shown.1 = sample.or(shown.1);
@@ -182,14 +180,28 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
             return Ok(Outcome { ending, loss, eval, shown, tokens, own_tokens, train_seconds });
         }
         if let Some(evaluation) = evaluation.as_mut().filter(|_| evaluated_at != Some(trainer.optimizer_step())) {
-            let step = trainer.optimizer_step();
-            let (record, sample) = evaluation.run(trainer, &self.objective, step, plan.total_steps)?;
-            reporter.eval(&record);
+            let (record, sample) = self.evaluate(evaluation, trainer, saved_at, reporter)?;
             watch.observe(&record, plan.total_steps, reporter)?;
             eval = Some((eval.map_or_else(|| record.clone(), |(before, _)| before), record));
             shown.1 = sample.or(shown.1);
         }
         Ok(Outcome { ending: Ending::Finished, loss, eval, shown, tokens, own_tokens, train_seconds })
+    }
+
+    /// Evaluates the trainer's weights as they are, and tells of it.
+    fn evaluate<K: Kernels>(
+        &self,
+        evaluation: &mut Evaluation<'_, O::Batch>,
+        trainer: &mut Trainer<K>,
+        saved_at: Option<u64>,
+        reporter: &mut Reporter<'_>,
+    ) -> Result<(EvalRecord, Option<Shown>), Failure> {
+        let step = trainer.optimizer_step();
+        let evaluated = evaluation.run(trainer, &self.objective, step, self.plan.total_steps);
+        let Evaluated { record, shown, extremes } =
+            evaluated.map_err(|failure| self.with_last_checkpoint(failure, saved_at))?;
+        reporter.eval(&record, extremes.as_ref());
+        Ok((record, shown))
     }
 
     fn path(&self, step: u64) -> PathBuf {
