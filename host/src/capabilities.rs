@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 /// The columns of the table.
 pub use engine::architecture::ARCHITECTURES;
 use engine::architecture::COMPOSITE_ARCHITECTURES;
+use engine::architecture::scores::Classifier;
 use serde_json::{Map, Value};
 
 /// Whether something works.
@@ -39,6 +40,8 @@ pub enum Asked {
     Config(&'static str),
     /// Members of the model's `config.json`.
     Model(&'static str),
+    /// Lines of the config, of a model that gets a head of scores.
+    Head(&'static str, Classifier),
 }
 
 /// For each of [`ARCHITECTURES`].
@@ -62,6 +65,7 @@ const NONE: Support = Support::No("its class has none");
 const WHOLE: Support = Support::No("its class rotates all of a head");
 const IGNORED: Support = Support::Experimental("its class has none; the keys are not looked at, as in transformers");
 const QKV: Support = Support::Experimental("query, key and value have one, whatever the file says");
+const NO_CLASS: Support = Support::No("transformers has no class of it with a head of scores");
 const LONGROPE: Support = Support::No("its class knows LongRoPE alone");
 
 /// Every family but Phi-3.
@@ -74,7 +78,17 @@ const WITHOUT_PHI3: Columns = {
     &COLUMNS
 };
 
-use Asked::{Config, Model};
+/// Every family but those of Granite.
+const WITH_SCORES: Columns = {
+    const COLUMNS: [Support; ARCHITECTURES.len()] = {
+        let mut columns = *YES;
+        (columns[9], columns[10]) = (NO_CLASS, NO_CLASS);
+        columns
+    };
+    &COLUMNS
+};
+
+use Asked::{Config, Head, Model};
 
 /// The table.
 #[rustfmt::skip]
@@ -100,6 +114,7 @@ pub const FEATURES: &[Feature] = &[
     row("quantized", "weights quantized otherwise", Config("gptq: true"), no!("frozen weights are quantized as bitsandbytes does it")),
     row("preferences", "learning from pairs of answers (`rl: dpo`, `ipo`, `simpo`, `cpo`, `orpo`)", Config("rl: dpo"), YES),
     row("unpaired", "learning from answers that are wanted or not (`rl: kto`)", Config("rl: kto"), YES),
+    row("reward-model", "models that score texts (`reward_model: true`)", Head("reward_model: true", Classifier::Sequence), WITH_SCORES),
     row("rewards", "learning from what rewards say of completions (`rl: grpo`, `gdpo`)", Config("rl: grpo\ntrl: {reward_funcs: [exact-match]}\nmicro_batch_size: 8\nsequence_len: 512"), YES),
     row("distributed", "several devices", Config("world_size: 2"), no!("a run is one process on one machine")),
     row("streaming", "streaming datasets", Config("streaming: true"), no!("data is read whole when a run starts")),
@@ -172,7 +187,7 @@ pub fn markdown() -> String {
 fn asked_by(feature: &Feature) -> String {
     match feature.asked_by {
         Asked::Config("") => "no `adapter`".to_owned(),
-        Asked::Config(lines) => format!("`{}`", lines.rsplit('\n').next().unwrap_or_default()),
+        Asked::Config(lines) | Asked::Head(lines, _) => format!("`{}`", lines.rsplit('\n').next().unwrap_or_default()),
         Asked::Model(members) => {
             let key = members.split('"').nth(1).unwrap_or_default();
             let kind = members.split("\"rope_type\": \"").nth(1).and_then(|rest| rest.split('"').next());
@@ -200,7 +215,7 @@ mod tests {
         config::examine(&path, &[]).problems.iter().all(|problem| problem.severity != Severity::Error)
     }
 
-    fn model_is_taken(architecture: &str, members: &str) -> bool {
+    fn model(architecture: &str, members: &str) -> Option<ModelConfig> {
         let folder = tempfile::tempdir().unwrap();
         // What a Granite 4 must say of itself to be one without experts.
         let own = if architecture == "GraniteMoeHybridForCausalLM" {
@@ -213,7 +228,16 @@ mod tests {
                 "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 16, "vocab_size": 128, "rms_norm_eps": 1e-5, "max_position_embeddings": 256, {members}}}"#
         );
         std::fs::write(folder.path().join("config.json"), text).unwrap();
-        ModelConfig::from_dir(folder.path()).is_ok()
+        ModelConfig::from_dir(folder.path()).ok()
+    }
+
+    fn model_is_taken(architecture: &str, members: &str) -> bool {
+        model(architecture, members).is_some()
+    }
+
+    fn head_is_had(architecture: &str, classifier: Classifier) -> bool {
+        let mut model = model(architecture, r#""num_key_value_heads": 2"#).unwrap();
+        model.score(classifier, 2, 0).is_ok()
     }
 
     #[test]
@@ -223,6 +247,7 @@ mod tests {
                 let is_taken = match feature.asked_by {
                     Asked::Config(lines) => config_is_taken(lines),
                     Asked::Model(members) => model_is_taken(architecture, members),
+                    Asked::Head(lines, classifier) => config_is_taken(lines) && head_is_had(architecture, classifier),
                 };
                 assert_eq!(is_taken, !matches!(support, Support::No(_)), "{} on {architecture}", feature.id);
             }

@@ -27,6 +27,7 @@ mod plan;
 mod plugins;
 mod preferences;
 mod preprocess;
+mod reward_model;
 mod rewards;
 mod run;
 mod schema;

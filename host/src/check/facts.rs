@@ -7,6 +7,7 @@ use engine::architecture::COMPOSITE_ARCHITECTURES;
 use engine::architecture::config::Quantization;
 use engine::architecture::config::{ConfigError, ModelConfig};
 use engine::architecture::rope::RopeScaling;
+use engine::architecture::scores::{Classifier, NoScores, SCORE};
 use engine::architecture::stored::NewRows;
 use engine::kernels::Packing;
 use engine::weights::twice;
@@ -74,7 +75,8 @@ impl ModelFacts {
                 unk_token: own.unk_token.clone(),
             };
             let (tokens, overrides) = (config.tokens.clone(), config.added_tokens_overrides.clone());
-            Tokenizer::load(&loaded.resolve(&config.tokenizer_config), &Changes { special, tokens, overrides })
+            let changes = Changes { special, tokens, overrides };
+            load_tokenizer(&loaded.resolve(&config.tokenizer_config), changes, config.reward_model)
                 .map_err(|error| {
                     let key = match error {
                         TokenizerError::NotAdded { id, .. } | TokenizerError::Twice { id, .. } => {
@@ -106,6 +108,9 @@ impl ModelFacts {
         } else {
             model.quantization = config.quantization();
         }
+        if let Err(problem) = scored(config, &mut model) {
+            problems.push(at(problem, "reward_model"));
+        }
         let whole = model.raw.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str);
         let whole =
             whole.filter(|name| COMPOSITE_ARCHITECTURES.contains(name)).unwrap_or(&model.architecture).to_owned();
@@ -113,7 +118,7 @@ impl ModelFacts {
             let message = format!("of the `{whole}`, the text model is trained; its other parts go along as they are");
             remarks.push(at(Diagnostic::new(Severity::Note, "model::parts", message), "base_model"));
         }
-        if let Some(wanted) = config.model_type.as_ref().filter(|wanted| *wanted != "AutoModelForCausalLM")
+        if let Some(wanted) = config.model_type.as_ref().filter(|wanted| !wanted.starts_with("AutoModel"))
             && *wanted != model.architecture
             && *wanted != whole
         {
@@ -151,7 +156,12 @@ impl ModelFacts {
         if let Err(error) = tokenizer.limit(model.vocab_size) {
             problems.push(at(error.into(), "tokenizer_config"));
         }
-        let saved = Saved::new(&mut model, &config.lora_modules_to_save).unwrap_or_else(|error| {
+        let mut saved = config.lora_modules_to_save.clone();
+        // As PEFT does of itself for such models.
+        if model.scores.is_some() && config.adapter.is_some() && !saved.iter().any(|name| name == SCORE) {
+            saved.push(SCORE.to_owned());
+        }
+        let saved = Saved::new(&mut model, &saved).unwrap_or_else(|error| {
             problems.push(not_saved(loaded, error));
             Saved::default()
         });
@@ -160,6 +170,9 @@ impl ModelFacts {
         let ends = ends(&model, &generation, &[]);
         if let (Some(note), None) = (other_end(&tokenizer, &ends), &config.special_tokens.eos_token) {
             remarks.push(at(note, "tokenizer_config"));
+        }
+        if config.reward_model && tokenizer.pad().is_none() {
+            problems.push(at(no_padding(), "special_tokens"));
         }
         if !problems.is_empty() {
             return Err(Failure(problems));
@@ -209,6 +222,48 @@ impl ModelFacts {
             },
         })
     }
+}
+
+/// The tokenizer. One of a model that scores needs a token for padding: where it has none, that which ends texts, as in TRL.
+fn load_tokenizer(directory: &Path, mut changes: Changes, scores: bool) -> Result<Tokenizer, TokenizerError> {
+    let tokenizer = Tokenizer::load(directory, &changes)?;
+    let Some(eos) = tokenizer.name("eos_token").filter(|_| scores && tokenizer.pad().is_none()) else {
+        return Ok(tokenizer);
+    };
+    changes.special.pad_token = Some(eos.to_owned());
+    Tokenizer::load(directory, &changes)
+}
+
+fn no_padding() -> Diagnostic {
+    Diagnostic::error("model::no-padding", "the tokenizer has no token for padding, and none that ends texts")
+        .why("transformers finds the token at which a text is scored by it")
+        .help("name one: `special_tokens: {pad_token: \"<|pad|>\"}`")
+}
+
+/// Gives the model the head of scores that the config asks for; says why it cannot have one, or has one that nobody asked for.
+fn scored(config: &Config, model: &mut ModelConfig) -> Result<(), Diagnostic> {
+    if !config.reward_model {
+        let Some(scores) = model.scores else { return Ok(()) };
+        let what = if scores.classifier == Classifier::Sequence { "texts" } else { "tokens" };
+        let diagnostic = Diagnostic::error("model::scores", format!("the model scores {what} and does not write"))
+            .why("`architectures` of its `config.json`: it has a head of scores and no output projection");
+        let is_reward = (scores.classifier, scores.labels) == (Classifier::Sequence, 1);
+        let help =
+            if is_reward { "write `reward_model: true`, or take a language model" } else { "take a language model" };
+        return Err(diagnostic.help(help));
+    }
+    model.score(Classifier::Sequence, 1, config.seed).map_err(|error| match error {
+        NoScores::Class(name) => {
+            Diagnostic::error("model::unsupported", format!("a `{name}` cannot be a reward model"))
+                .why("transformers has no class of that family with a head of scores, so nothing could read it")
+                .help("take a model of another family: `host doctor --capabilities` lists them")
+        }
+        NoScores::Other { .. } => {
+            Diagnostic::error("model::scores", format!("the model cannot be a reward model: {error}"))
+                .why("a reward model gives one score for a text")
+                .help("take a language model, or one with a head of one label")
+        }
+    })
 }
 
 /// What a config asks of a checkpoint that is packed already, and cannot have.
@@ -336,7 +391,8 @@ fn other_end(tokenizer: &Tokenizer, ends: &[u32]) -> Option<Diagnostic> {
 fn align(model: &mut ModelConfig, tokenizer: &Tokenizer) {
     let is_changed = |name: &str| tokenizer.changed().iter().any(|(changed, _)| *changed == name);
     let bos = tokenizer.bos().filter(|_| is_changed("bos_token"));
-    let pad = tokenizer.pad().filter(|_| is_changed("pad_token"));
+    // Where a text is scored depends on it.
+    let pad = tokenizer.pad().filter(|_| is_changed("pad_token") || model.scores.is_some());
     let eos = match tokenizer.eos().filter(|eos| !model.eos_token_id.contains(eos)) {
         None => Vec::new(),
         Some(eos) if model.eos_token_id.len() > 1 => [&model.eos_token_id[..], &[eos]].concat(),

@@ -26,8 +26,8 @@ pub struct ModelFiles<'a> {
     pub chat_template: Option<&'a str>,
     /// What an adapter names as its base.
     pub base_model: &'a str,
-    /// `generation_config.json`: [`generation_config`].
-    pub generation: Value,
+    /// `generation_config.json`: [`generation_config`]; none for a model that does not write.
+    pub generation: Option<Value>,
 }
 
 impl ModelFiles<'_> {
@@ -49,7 +49,9 @@ impl ModelFiles<'_> {
     /// Writes what goes along with the weights.
     pub fn write_beside(&self, directory: &Path) -> Result<(), Failure> {
         // An adapter has it too: how its turns end is learned with it.
-        write_json(directory, "generation_config.json", &self.generation)?;
+        if let Some(generation) = &self.generation {
+            write_json(directory, "generation_config.json", generation)?;
+        }
         Ok(tokenizer_files::write(self.tokenizer, self.chat_template, directory)?)
     }
 

@@ -67,7 +67,9 @@ pub(super) fn run(args: &MergeLoraArgs) -> Result<ExitStatus, Failure> {
         Output::Human => {
             let base = base.display();
             say(&format!("merged `{}` into `{base}`: `{}`", adapter.display(), target.display()));
-            say(&format!("try it: {} --prompt Hello", generate(&target, None)));
+            if config.scores.is_none() {
+                say(&format!("try it: {} --prompt Hello", generate(&target, None)));
+            }
         }
     }
     Ok(ExitStatus::Done)

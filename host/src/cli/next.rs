@@ -22,13 +22,18 @@ const BEGINNING: usize = 40;
 pub(super) fn commands(loaded: &LoadedConfig, plugins: &PluginHost, plan: &Plan) -> Vec<String> {
     let config = &loaded.config;
     let output_dir = PathBuf::from(&config.output_dir);
+    let metrics = format!("cat {}", path(&output_dir.join("metrics.jsonl")));
+    if config.reward_model {
+        // It does not write.
+        return vec![metrics];
+    }
     let base = loaded.resolve(&config.base_model);
     let talk = match config.adapter {
         Some(_) => generate(&base, Some(&output_dir)),
         None => generate(&output_dir, None),
     };
     let talk = example(loaded, plugins, plan).map_or_else(|| format!("{talk} --prompt Hello"), |asked| asked.of(&talk));
-    vec![talk, format!("cat {}", path(&output_dir.join("metrics.jsonl")))]
+    vec![talk, metrics]
 }
 
 /// What a model that has been trained is asked.

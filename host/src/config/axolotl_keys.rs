@@ -61,8 +61,8 @@ pub(super) const TOP: Table = &[
         Instead("other values for keys of `config.json` belong under `model_config`")),
     (&["tokenizer_legacy", "tokenizer_use_mistral_common", "processor_*", "image_*", "shrink_embeddings", "fix_untrained_tokens", "embeddings_skip_upcast"],
         Instead("the tokenizer is used as its files are; new tokens belong under `tokens`")),
-    (&["num_labels", "reward_model", "process_reward_model", "center_rewards_coefficient"],
-        Instead("only causal language models are trained here")),
+    (&["process_reward_model"],
+        Instead("models that score the steps of an answer are not trained here; `reward_model: true` trains one that scores whole answers")),
 
     (&["expert_*", "experts_implementation", "dense_mixer", "dsv4_*", "gemma4_*", "llama4_*", "moe_*", "use_scattermoe", "use_sonicmoe", "use_dsv4_kernels", "use_glm_dsa_kernels"],
         Instead("models of experts are not here (`host doctor --capabilities`); delete the line")),

@@ -19,6 +19,7 @@ use super::positions::join;
 use super::preference_fields::{preferences, preferences_together};
 use super::read::{Context, Section, fill, found, out_of_range, unknown_word};
 use super::schema::{Config, DatasetConfig};
+use super::score_fields::{SCORING_TYPE, scores, scores_together};
 use super::trl_fields::{trl, trl_together};
 use super::values::{Amount, AutoBool, PluginRef};
 use crate::capabilities::ARCHITECTURES;
@@ -39,10 +40,11 @@ pub(super) const CHAT_TEMPLATES: [&str; 11] = [
     "jinja",
 ];
 /// Architectures by the names of transformers.
-pub(super) const MODEL_TYPES: [&str; ARCHITECTURES.len() + COMPOSITE_ARCHITECTURES.len() + 1] = {
-    let mut types = ["AutoModelForCausalLM"; ARCHITECTURES.len() + COMPOSITE_ARCHITECTURES.len() + 1];
+pub(super) const MODEL_TYPES: [&str; ARCHITECTURES.len() + COMPOSITE_ARCHITECTURES.len() + 2] = {
+    let mut types = ["AutoModelForCausalLM"; ARCHITECTURES.len() + COMPOSITE_ARCHITECTURES.len() + 2];
+    types[types.len() - 1] = SCORING_TYPE;
     let mut index = 0;
-    while index < types.len() - 1 {
+    while index < types.len() - 2 {
         let of_parts = index >= ARCHITECTURES.len();
         types[index] =
             if of_parts { COMPOSITE_ARCHITECTURES[index - ARCHITECTURES.len()] } else { ARCHITECTURES[index] };
@@ -85,6 +87,7 @@ pub(super) fn read(cx: &Context<'_>, root: &Map<String, Value>) -> Config {
     chat(&top, &mut config);
     trained(&top, &mut config);
     preferences(&top, &mut config);
+    scores(&top, &mut config);
     config.environment = environment(&top);
     trl(&top, &mut config);
     batches(&top, &mut config);
@@ -193,7 +196,8 @@ fn datasets(top: &Section<'_>, key: &'static str) -> Option<Vec<DatasetConfig>> 
         top.cx.report(top.cx.error("wrong-type", key, message).help(help));
         return None;
     };
-    let method = top.value("rl").and_then(Value::as_str);
+    let scores = top.value("reward_model") == Some(&Value::Bool(true));
+    let method = if scores { Some("reward_model") } else { top.value("rl").and_then(Value::as_str) };
     let entry = |(index, value)| dataset(top.cx, format!("{key}[{index}]"), value, method);
     let entries = list.iter().enumerate().filter_map(entry);
     Some(entries.collect())
@@ -443,6 +447,7 @@ fn word_of(top: &Section<'_>, key: &'static str, words: &'static [&'static str])
 fn together(cx: &Context<'_>, config: &Config, is_given: impl Fn(&str) -> bool) {
     quantized_together(cx, config, &is_given);
     preferences_together(cx, config, &is_given);
+    scores_together(cx, config, &is_given);
     trl_together(cx, config);
     let has_targets = !config.lora_target_modules.is_empty() || config.lora_target_linear;
     let needed = [

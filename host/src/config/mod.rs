@@ -18,6 +18,7 @@ mod preference_fields;
 mod preference_types;
 mod read;
 mod schema;
+mod score_fields;
 mod source;
 mod tree;
 mod trl_fields;

@@ -24,8 +24,8 @@ static TABLE: LazyLock<Vec<Entry>> = LazyLock::new(|| {
 /// What a name of Axolotl's (`datasets[].type`) is under a method: `rl`, or `reward_model`. The keys of the dataset that
 /// Axolotl has beside `type` (`field_messages`, `field_chosen`, `message_property_mappings` …) go over this config.
 ///
-/// A module alone is its `default`, as in Axolotl. `ipo`, `simpo` and `cpo` have the names of `dpo`, and so has `orpo` beside
-/// its own.
+/// A module alone is its `default`, as in Axolotl. `ipo`, `simpo` and `cpo` have the names of `dpo`, and so have `orpo` and
+/// `reward_model` beside their own.
 pub fn preference_strategy(method: &str, name: &str) -> Option<(&'static str, Map<String, Value>)> {
     let named = if name.contains('.') { name.to_owned() } else { format!("{name}.default") };
     let mut folders = folders(method)?.iter();
@@ -64,7 +64,7 @@ fn folders(method: &str) -> Option<&'static [&'static str]> {
         "dpo" | "ipo" | "simpo" | "cpo" => Some(&["dpo"]),
         "orpo" => Some(&["orpo", "dpo"]),
         "kto" => Some(&["kto"]),
-        "reward_model" => Some(&["reward_model"]),
+        "reward_model" => Some(&["reward_model", "dpo"]),
         _ => None,
     }
 }
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!((plugin, config.len(), keys.contains(&"field_chosen")), (PREFERENCE, 0, true));
         let (_, config, keys) = preference_shape("kto").unwrap();
         assert_eq!((Value::Object(config), keys.contains(&"field_label")), (json!({"unpaired": true}), true));
-        assert!(preference_shape("reward_model").is_none());
+        assert!(preference_shape("reward_model").unwrap().2.contains(&"field_chosen"));
     }
 
     #[test]

@@ -32,8 +32,8 @@ pub struct Config {
     pub model_config: serde_json::Map<String, serde_json::Value>,
     /// Directory whose tokenizer files are used. Default: `base_model_config`.
     pub tokenizer_config: String,
-    /// Architecture that the model must have, such as `LlamaForCausalLM`, or `AutoModelForCausalLM` for any.
-    /// Default: any.
+    /// Architecture that the model must have, such as `LlamaForCausalLM`, or `AutoModelForCausalLM` for any;
+    /// `AutoModelForSequenceClassification` with `reward_model`. Default: any.
     #[schemars(schema_with = "super::json_schema::model_type")]
     pub model_type: Option<String>,
     /// Class name of the tokenizer, for Axolotl configs: whatever it says, `tokenizer.json` is what is read. Default: none.
@@ -234,6 +234,21 @@ pub struct Config {
     /// forward pass from prompts with answers to others; with `apo_zero_unpaired` nothing. Default: `kto`.
     #[schemars(extend("x-fixed" = true))]
     pub kto_loss_type: KtoLossType,
+
+    // --- reward models ---
+    /// Train a model that scores texts (`AutoModelForSequenceClassification` of transformers) from pairs of answers: the chosen
+    /// one is to score higher (Bradley and Terry, as TRL's `RewardTrainer` has it). A text is scored at its last token that is
+    /// no padding. A language model gets a new head for that, which starts from `seed`; a column `margin` of the data, where it
+    /// is, says by how much. Not with `rl`. Default: `false`.
+    #[schemars(extend("x-fixed" = true))]
+    pub reward_model: bool,
+    /// `reward_model: true`: weight of the square of the sum of a pair's scores, which keeps scores around 0 (Eisenstein et al.
+    /// 2023, arXiv 2312.09244). Default: none. Example: `0.01`.
+    #[schemars(extend("x-fixed" = true))]
+    pub center_rewards_coefficient: Option<f64>,
+    /// Scores that a model gives: 1 with `reward_model`. Default: that.
+    #[schemars(extend("x-fixed" = true))]
+    pub num_labels: Option<u32>,
 
     // --- rewards ---
     /// `rl: grpo`: how completions are sampled, judged and learned. Default: none.

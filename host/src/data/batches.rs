@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use engine::kernels::Kernels;
-use engine::objective::{Pairs, WholePairs};
-use engine::{Batch, Trainer};
+use engine::objective::{Pairs, ScoredPairs, WholePairs};
+use engine::{Batch, IGNORE, Trainer};
 use serde_json::Value;
 
 use super::cursor::{Cursor, Position};
@@ -168,6 +168,36 @@ impl Samples for WholePairsOf<'_> {
     }
 }
 
+/// Pairs of texts that are scored.
+#[derive(Debug, Clone, Copy)]
+pub struct ScoredPairsOf<'a> {
+    /// The pairs.
+    pub examples: &'a [Example],
+    /// The token with which texts are filled: a text is scored at its last other one, as transformers finds it.
+    pub pad: Option<u32>,
+}
+
+impl Samples for ScoredPairsOf<'_> {
+    type Batch = ScoredPairs;
+
+    fn examples(&self) -> &[Example] {
+        self.examples
+    }
+
+    fn batch(&self, samples: &[usize]) -> ScoredPairs {
+        let mut batch = assemble(samples.iter().flat_map(|&sample| self.examples[sample].documents()));
+        batch.targets.fill(IGNORE);
+        for document in batch.documents().collect::<Vec<_>>() {
+            let last = batch.ids[document.clone()].iter().rposition(|&id| Some(id) != self.pad);
+            // Of nothing but padding, transformers takes the first.
+            batch.targets[document.start + last.unwrap_or(0)] = 0;
+        }
+        let margins: Vec<f64> =
+            samples.iter().map(|&sample| self.examples[sample].margin.unwrap_or_default()).collect();
+        ScoredPairs { batch, margins }
+    }
+}
+
 /// All samples of a dataset, epoch by epoch.
 #[derive(Debug)]
 pub struct Epochs<S> {
@@ -202,5 +232,33 @@ impl<S: Samples> Batches for Epochs<S> {
 
     fn kept(&self) -> Vec<KeptFile> {
         self.samples.kept()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::tokenize::TokenSample;
+
+    #[test]
+    fn a_text_is_scored_at_its_last_token_that_is_no_padding() {
+        let tokens = |ids: &[u32]| TokenSample { ids: ids.to_vec(), trained: vec![true; ids.len()], weights: None };
+        let pair = |chosen: &[u32], rejected: &[u32], margin| Example {
+            tokens: tokens(chosen),
+            rejected: Some(tokens(rejected)),
+            desirable: None,
+            margin,
+            row_json: "{}".into(),
+            origin: None,
+        };
+        let examples = [pair(&[5, 6, 2], &[5, 2, 7, 2, 2], None), pair(&[2, 2], &[9], Some(0.5))];
+        let places = |pad| {
+            let pairs = ScoredPairsOf { examples: &examples, pad }.batch(&[0, 1]);
+            assert_eq!(pairs.margins, [0.0, 0.5]);
+            pairs.batch.learned().flatten().collect::<Vec<_>>()
+        };
+        assert_eq!(places(None), [2, 7, 9, 10]);
+        assert_eq!(places(Some(0)), [2, 7, 9, 10]);
+        assert_eq!(places(Some(2)), [1, 5, 8, 10]);
     }
 }

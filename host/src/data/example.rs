@@ -14,6 +14,8 @@ pub struct Example {
     pub rejected: Option<TokenSample>,
     /// Of an answer that is judged by itself: whether it is wanted.
     pub desirable: Option<bool>,
+    /// Of a pair that is scored: by how much the chosen text is to score higher, where the row says so.
+    pub margin: Option<f64>,
     /// The row as it came, for rewards.
     pub row_json: Arc<str>,
     /// What it was made of, if the encoder keeps that.

@@ -50,6 +50,8 @@ pub enum Learns {
     Texts,
     /// Pairs of a chosen and a rejected answer to one prompt.
     Pairs,
+    /// The same, to be scored; a column `margin` of a row says by how much the chosen text is to score higher.
+    ScoredPairs,
     /// Answers that are wanted or not, each by itself.
     Unpaired,
     /// Prompts; of a text, what comes before the first learned token, and the rest is what a good answer may be.
@@ -185,7 +187,11 @@ impl Making<'_> {
     fn outcome(&self, sample: &Sample, json: String) -> Result<Outcome, String> {
         let example = match (self.learns, sample) {
             (Learns::Texts, Sample::Supervised(text)) => self.text(text, json),
-            (Learns::Pairs, Sample::Preference(pair)) => self.pair(pair, json),
+            (Learns::Pairs, Sample::Preference(pair)) => self.pair(pair, json, None),
+            (Learns::ScoredPairs, Sample::Preference(pair)) => {
+                let margin = margin(&json)?;
+                self.pair(pair, json, margin)
+            }
             (Learns::Unpaired, Sample::Unpaired(answer)) => self.unpaired(answer, json),
             (Learns::Prompts { completion }, Sample::Supervised(text)) => self.prompt(text, json, completion),
             (Learns::Prompts { completion }, Sample::Prompt(text)) => self.open_prompt(text, json, completion),
@@ -195,6 +201,7 @@ impl Making<'_> {
                 let wanted = match learns {
                     Learns::Texts => "supervised texts",
                     Learns::Pairs => "preference pairs, as `rl` says",
+                    Learns::ScoredPairs => "preference pairs, as `reward_model` says",
                     Learns::Unpaired => "answers that are wanted or not, as `rl` says",
                     Learns::Prompts { .. } | Learns::Episodes => "prompts, as `rl` says",
                 };
@@ -277,7 +284,7 @@ impl Making<'_> {
         self.row(Ok(encoded), json)
     }
 
-    fn pair(&self, pair: &Preference, json: String) -> Result<(Example, BTreeSet<String>), Left> {
+    fn pair(&self, pair: &Preference, json: String, margin: Option<f64>) -> Result<(Example, BTreeSet<String>), Left> {
         let document = |answer: &Text, which: &str| {
             let text =
                 joined(&pair.prompt, answer).map_err(|error| Left::Bad(format!("the {which} answer: {error}")))?;
@@ -300,7 +307,7 @@ impl Making<'_> {
         let unwritten = chosen.unwritten.into_iter().chain(rejected.unwritten).collect();
         let rejected = Some(rejected.tokens);
         let (tokens, row_json) = (chosen.tokens, json.into());
-        Ok((Example { tokens, rejected, desirable: None, row_json, origin }, unwritten))
+        Ok((Example { tokens, rejected, desirable: None, margin, row_json, origin }, unwritten))
     }
 
     fn unpaired(&self, answer: &Unpaired, json: String) -> Result<(Example, BTreeSet<String>), Left> {
@@ -378,7 +385,16 @@ impl Making<'_> {
 fn example(document: Document, json: String) -> (Example, BTreeSet<String>) {
     let Document { tokens, written, unwritten } = document;
     let origin = written.map(|written| Box::new(Origin { position: String::new(), written, rejected: None }));
-    (Example { tokens, rejected: None, desirable: None, row_json: json.into(), origin }, unwritten)
+    (Example { tokens, rejected: None, desirable: None, margin: None, row_json: json.into(), origin }, unwritten)
+}
+
+/// The column `margin` of a row; none where it is absent or null.
+fn margin(json: &str) -> Result<Option<f64>, String> {
+    let row: serde_json::Value = serde_json::from_str(json).map_err(|error| error.to_string())?;
+    match row.get("margin") {
+        None | Some(serde_json::Value::Null) => Ok(None),
+        Some(value) => value.as_f64().map(Some).ok_or_else(|| format!("its `margin` is {value}, not a number")),
+    }
 }
 
 fn kind(sample: &Sample) -> &'static str {

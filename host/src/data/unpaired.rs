@@ -74,7 +74,14 @@ mod tests {
         let ids = [prompt, answer].concat();
         let trained = (0..ids.len()).map(|index| index >= prompt.len()).collect();
         let tokens = TokenSample { ids, trained, weights: None };
-        Example { tokens, rejected: None, desirable: Some(desirable), row_json: "{}".into(), origin: None }
+        Example {
+            tokens,
+            rejected: None,
+            desirable: Some(desirable),
+            margin: None,
+            row_json: "{}".into(),
+            origin: None,
+        }
     }
 
     #[test]

@@ -57,6 +57,9 @@ pub struct EvalRecord {
     pub eval_seconds: f64,
 }
 
+/// Fields of an [`EvalRecord`] that are no metrics of the objective, though they begin as those do.
+pub const EVAL_FIELDS: [&str; 3] = ["eval_loss", "eval_perplexity", "eval_seconds"];
+
 /// What a plugin cost this process so far, over all its instances.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PluginCost {

@@ -21,12 +21,10 @@ pub fn model_files<'a>(
         tokenizer: &model.tokenizer,
         chat_template: template.map(ChatTemplate::source),
         base_model: &loaded.config.base_model,
-        generation: generation_config(
-            &model.config,
-            &model.generation,
-            &model.tokenizer,
-            model.end_tokens(&end_of_turn),
-        ),
+        generation: model.config.scores.is_none().then(|| {
+            let ends = model.end_tokens(&end_of_turn);
+            generation_config(&model.config, &model.generation, &model.tokenizer, ends)
+        }),
     }
 }
 
@@ -40,7 +38,8 @@ pub fn card(loaded: &LoadedConfig, total_steps: u64, outcome: &Outcome) -> Strin
     } else {
         card.push_str("library_name: transformers\n");
     }
-    card.push_str("pipeline_tag: text-generation\n---\n\n# Fine-tuned model\n\n");
+    let task = if config.reward_model { "text-classification" } else { "text-generation" };
+    let _ = writeln!(card, "pipeline_tag: {task}\n---\n\n# Fine-tuned model\n");
     let what = if config.adapter.is_some() { "A LoRA adapter for" } else { "Fine-tuned from" };
     let _ = writeln!(card, "{what} `{}`, {} steps, seed {}.\n", config.base_model, total_steps, config.seed);
     if let Some((before, after)) = &outcome.eval {

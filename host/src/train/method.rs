@@ -1,6 +1,6 @@
-//! What a run learns, as its config says (`rl`): the objective, the samples that it takes, and whether it needs a reference.
+//! What a run learns, as its config says (`rl`, `reward_model`): the objective, the samples that it takes, and whether it needs a reference.
 
-use engine::objective::{Cpo, CpoLoss, Grpo, GrpoLoss, Kto, KtoLoss, Orpo, PairLoss, Preference, Ratio};
+use engine::objective::{Cpo, CpoLoss, Grpo, GrpoLoss, Kto, KtoLoss, Orpo, PairLoss, Preference, Ratio, RewardModel};
 
 use super::asked::Asked;
 use crate::config::{Config, GrpoLossType, ImportanceSamplingLevel, KtoLossType, Rl, Trl};
@@ -26,6 +26,8 @@ pub enum Method {
     Orpo(Orpo),
     /// To give answers that are wanted and no others, measured from the model as it was.
     Kto(Kto),
+    /// To score texts.
+    Reward(RewardModel),
     /// To write what rewards like.
     Grpo(Grpo, Sampling),
 }
@@ -35,6 +37,9 @@ impl Method {
     pub fn of(config: &Config) -> Self {
         let beta = config.rl_beta.unwrap_or(0.1);
         match config.rl {
+            None if config.reward_model => {
+                Self::Reward(RewardModel { center: config.center_rewards_coefficient.unwrap_or(0.0) })
+            }
             None => Self::Supervised,
             Some(Rl::Dpo | Rl::Ipo) => {
                 let losses = config.dpo_loss_type.iter().filter_map(|name| PairLoss::named(name));
@@ -76,6 +81,7 @@ impl Method {
         match self {
             Self::Supervised => Learns::Texts,
             Self::Preference(_) | Self::Cpo(_) | Self::Orpo(_) => Learns::Pairs,
+            Self::Reward(_) => Learns::ScoredPairs,
             Self::Kto(_) => Learns::Unpaired,
             Self::Grpo(_, sampling) if sampling.episodes.is_some() => Learns::Episodes,
             Self::Grpo(_, sampling) => Learns::Prompts { completion: sampling.max_completion_length },
@@ -112,6 +118,8 @@ impl Method {
         match (self, &example.rejected) {
             // The chosen text is learned with its prompt; nothing is before its first token.
             (Self::Orpo(_), Some(rejected)) => example.tokens.ids.len() - 1 + rejected.trained_tokens(),
+            // Each text is scored at one token.
+            (Self::Reward(_), _) => example.documents().count(),
             _ => example.trained_tokens(),
         }
     }

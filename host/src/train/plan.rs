@@ -456,6 +456,9 @@ pub(super) fn digest(examples: &[Example]) -> String {
         if let Some(desirable) = example.desirable {
             hasher.update([u8::from(desirable)]);
         }
+        if let Some(margin) = example.margin {
+            hasher.update(margin.to_le_bytes());
+        }
         hasher.update((tokens.ids.len() as u64).to_le_bytes());
         for (index, (id, trained)) in tokens.ids.iter().zip(&tokens.trained).enumerate() {
             let weight = tokens.weights.as_ref().map_or(1.0, |weights| weights[index]);
@@ -479,6 +482,7 @@ mod tests {
                 tokens: tokens(id),
                 rejected: None,
                 desirable: None,
+                margin: None,
                 row_json: "{}".into(),
                 origin: None,
             })

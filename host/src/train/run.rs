@@ -22,7 +22,7 @@ use crate::checkpoint::save::{STATE_VERSION, TrainerState, save};
 use crate::data::batches::Batches;
 use crate::diagnostic::{Diagnostic, Failure};
 use crate::memory::peak_memory_bytes;
-use crate::report::metrics::{EvalRecord, TrainRecord};
+use crate::report::metrics::{EVAL_FIELDS, EvalRecord, TrainRecord};
 use crate::report::{Event, Reporter};
 
 /// What the loop needs beside the plan.
@@ -306,8 +306,7 @@ fn read_eval(value: Option<&Value>) -> Option<EvalRecord> {
         step: object.get("step")?.as_u64()?,
         eval_loss: number("eval_loss"),
         eval_perplexity: number("eval_perplexity"),
-        // The numbers that are no metrics of the objective have no slash in their names.
-        metrics: named("eval_").into_iter().filter(|(name, _): &(String, f64)| name.contains('/')).collect(),
+        metrics: named("eval_").into_iter().filter(|(name, _)| !EVAL_FIELDS.contains(&name.as_str())).collect(),
         rewards: named("rewards/"),
         eval_seconds: number("eval_seconds")?,
     })

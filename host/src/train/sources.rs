@@ -13,7 +13,7 @@ use crate::check::facts::ModelFacts;
 use crate::check::{plugins, selection};
 use crate::checkpoint::load::Checkpoint;
 use crate::config::{LoadedConfig, RewardRef};
-use crate::data::batches::{Batches, KeptFile, PairsOf, Samples, Texts, WholePairsOf};
+use crate::data::batches::{Batches, KeptFile, PairsOf, Samples, ScoredPairsOf, Texts, WholePairsOf};
 use crate::data::cursor::Position;
 use crate::data::dataset::Example;
 use crate::data::template::ChatTemplate;
@@ -90,6 +90,10 @@ impl<'a> Sources<'a> {
             Method::Orpo(objective) => {
                 let batches = plan.epochs(WholePairsOf(train), position);
                 work.work(objective.clone(), batches, self.chunks(&WholePairsOf(eval)))
+            }
+            Method::Reward(objective) => {
+                let pairs = |examples| ScoredPairsOf { examples, pad: self.model.config.pad_token_id };
+                work.work(*objective, plan.epochs(pairs(train), position), self.chunks(&pairs(eval)))
             }
             Method::Preference(objective) => {
                 let reference = reference.expect(ASKED);

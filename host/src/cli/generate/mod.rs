@@ -104,6 +104,13 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitStatus, Failure> {
         peft::fit(&mut config, adapter).map_err(Diagnostic::from)?;
     }
     show(&warnings, args.output());
+    if config.scores.is_some() {
+        let at = args.adapter.as_ref().unwrap_or(&args.model).display();
+        return Err(Diagnostic::error("model::scores", format!("`{at}` scores texts and cannot write"))
+            .why("it has a head of scores and no output projection")
+            .help("take a language model; transformers gives the scores: `AutoModelForSequenceClassification`")
+            .into());
+    }
     // An adapter is trained with its own tokenizer files, which lie beside it; so does what ends its texts.
     let beside = |name: &str| args.adapter.as_deref().filter(|adapter| adapter.join(name).is_file());
     let with_tokenizer = beside("tokenizer.json").unwrap_or(&args.model);

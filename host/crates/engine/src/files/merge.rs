@@ -79,6 +79,11 @@ pub fn merge(
             {
                 entries.push(Merged { spec: Some(head), source: name });
             }
+            // So does a head of scores that came with the adapter, in the type of the embedding.
+            if spec.role == Role::Embedding && config.scores.is_some_and(|scores| scores.start.is_some()) {
+                let of_scores = specs.values().filter(|spec| matches!(spec.role, Role::Score | Role::ScoreBias));
+                entries.extend(of_scores.map(|spec| Merged { spec: Some(spec), source: name }));
+            }
         }
         let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
         weight_map.extend(entries.iter().map(|entry| (entry.name(&config), name.clone().into())));
