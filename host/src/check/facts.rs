@@ -332,7 +332,7 @@ fn dynamic(loaded: &LoadedConfig, model: &ModelConfig) -> Option<Diagnostic> {
 }
 
 /// Looks at the headers, and at the tensors that the config has no use for.
-fn check_weights(directory: &Path, model: &mut ModelConfig) -> Result<Vec<Diagnostic>, WeightsError> {
+pub(super) fn check_weights(directory: &Path, model: &mut ModelConfig) -> Result<Vec<Diagnostic>, WeightsError> {
     let headers = weights::read_headers(directory)?;
     let mut remarks = Vec::new();
     if twice::has_own_head(&headers, model)? {
@@ -451,7 +451,7 @@ fn not_saved(loaded: &LoadedConfig, error: NotSaved) -> Diagnostic {
     diagnostic.at(loaded.source.nearest_place(&loaded.entry_path("lora_modules_to_save", index)))
 }
 
-fn missing_model(name: &str) -> Diagnostic {
+pub(super) fn missing_model(name: &str) -> Diagnostic {
     let diagnostic = Diagnostic::error("model::missing", format!("there is no model directory `{name}`"));
     if is_hub_name(name) {
         let local = format!("models/{}", name.rsplit('/').next().unwrap_or(name));

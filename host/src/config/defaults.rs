@@ -206,7 +206,7 @@ fn watchdog(cx: &Context<'_>, config: &mut Config) {
 /// What a method of learning from preferences has by itself.
 fn preferences(config: &mut Config) {
     let Some(rl) = config.rl else { return };
-    if matches!(rl, Rl::Grpo | Rl::Gdpo) {
+    if rl.writes() {
         return;
     }
     if rl == Rl::Orpo

@@ -82,7 +82,7 @@ pub(super) fn preferences_together(cx: &Context<'_>, config: &Config, is_given: 
             cx.report(cx.error("conflict", key, message).why(now).help("delete the line, or set `rl`"));
         }
     }
-    let Some(rl) = config.rl.filter(|rl| !matches!(rl, Rl::Grpo | Rl::Gdpo)) else {
+    let Some(rl) = config.rl.filter(|rl| !rl.writes()) else {
         if is_given("rl_beta") {
             let message = "`rl_beta` is for learning from preferences";
             cx.report(cx.error("conflict", "rl_beta", message).help("add `rl: dpo`, or delete the line"));

@@ -251,7 +251,7 @@ pub struct Config {
     pub num_labels: Option<u32>,
 
     // --- rewards ---
-    /// `rl: grpo`: how completions are sampled, judged and learned. Default: none.
+    /// `rl: grpo` and `rl: distill`: how completions are sampled, judged and learned. Default: none.
     #[schemars(extend("x-fixed" = true))]
     pub trl: Option<Trl>,
     /// Ours. `rl: grpo` over several turns: an environment plugin that answers what the model writes and rewards it, a name
@@ -378,6 +378,8 @@ impl Config {
 /// `trl`: the names and defaults are those of TRL's `GRPOConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Trl {
+    /// `rl: distill`: directory of the model that is learned from, with the same vocabulary. Required there.
+    pub teacher_model_name_or_path: Option<String>,
     /// Reward plugins: a name or `{name, config, on_error}`, as in `eval_reward_funcs`. Required without `environment`. Example:
     /// `[exact-match, {name: length, config: {max: 80}}]`.
     pub reward_funcs: Vec<RewardRef>,
@@ -402,7 +404,9 @@ pub struct Trl {
     /// A bound for the ratios of completions that are to become less likely, above 1 + `epsilon`. Default: none.
     pub delta: Option<f64>,
     /// Weight of the divergence from the model as training began, the reference. With it, the weights that are trained are
-    /// there twice: an adapter, or all of the model. Default: `0`, no reference.
+    /// there twice: an adapter, or all of the model. Default: `0`, no reference. With `rl: distill` what is learned, from 0 to
+    /// 1: `0` is the divergence of the teacher from the model, `1` that of the model from the teacher, the default there, and
+    /// between them that of both from a mixture.
     pub beta: f64,
     /// The divergence is estimated under the policy as it is, not under the one that sampled. Default: `true`.
     pub use_bias_correction_kl: bool,
@@ -428,6 +432,7 @@ pub struct Trl {
 impl Default for Trl {
     fn default() -> Self {
         Self {
+            teacher_model_name_or_path: None,
             reward_funcs: Vec::new(),
             reward_weights: Vec::new(),
             num_generations: 8,

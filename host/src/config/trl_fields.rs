@@ -1,4 +1,4 @@
-//! The keys of the config for learning from what the model writes (`rl: grpo`): `trl`.
+//! The keys of the config for learning from what the model writes (`rl: grpo`, `rl: distill`): `trl`.
 
 use serde_json::Value;
 
@@ -10,6 +10,23 @@ use super::values::{Aggregation, PluginRef, Rl, ScaleRewards};
 
 /// Values that leave a distribution as it is: the policy that samples is the one that learns.
 const PLAIN: [(&str, f64); 4] = [("top_p", 1.0), ("top_k", 0.0), ("min_p", 0.0), ("repetition_penalty", 1.0)];
+
+/// Keys that a teacher's distributions leave nothing to.
+const JUDGED: [&str; 13] = [
+    "reward_funcs",
+    "reward_weights",
+    "num_generations",
+    "num_iterations",
+    "epsilon",
+    "epsilon_high",
+    "delta",
+    "use_bias_correction_kl",
+    "loss_type",
+    "importance_sampling_level",
+    "scale_rewards",
+    "multi_objective_aggregation",
+    "shuffle_rewards",
+];
 
 /// The run-health plugin that knows what goes wrong here.
 const REWARD_WATCH: &str = "reward-watch";
@@ -24,6 +41,13 @@ pub(super) fn trl(top: &Section<'_>, config: &mut Config) {
         return;
     };
     let Some(section) = Section::of(cx, "trl", value, TRL) else { return };
+    let is_distill = config.rl == Some(Rl::Distill);
+    trl.teacher_model_name_or_path = section.file_path("teacher_model_name_or_path");
+    for key in JUDGED.into_iter().filter(|key| is_distill && section.value(key).is_some()) {
+        let message = format!("`trl.{key}` is for `rl: grpo`");
+        let why = "with `rl: distill` the teacher's distributions are learned, and nothing is judged";
+        cx.report(cx.error("conflict", &section.at(key), message).why(why).help("delete the line"));
+    }
     fill(&mut trl.reward_funcs, rewards(&section, "reward_funcs"));
     fill(&mut trl.reward_weights, section.read("reward_weights"));
     fill(&mut trl.num_generations, section.checked("num_generations", "2 or more", |n: u32| n > 1));
@@ -37,7 +61,12 @@ pub(super) fn trl(top: &Section<'_>, config: &mut Config) {
     );
     trl.epsilon_high = section.checked("epsilon_high", "0 or more", |n: f64| n >= 0.0 && n.is_finite());
     trl.delta = section.checked("delta", "above 1", |n: f64| n > 1.0 && n.is_finite());
-    fill(&mut trl.beta, section.checked("beta", "0 or more", |n: f64| n >= 0.0 && n.is_finite()));
+    let (range, most) = if is_distill { ("from 0 to 1", 1.0) } else { ("0 or more", f64::MAX) };
+    trl.beta = if is_distill { 1.0 } else { 0.0 };
+    fill(&mut trl.beta, section.checked("beta", range, |n: f64| (0.0..=most).contains(&n)));
+    if is_distill {
+        trl.num_generations = 1;
+    }
     fill(&mut trl.use_bias_correction_kl, section.read("use_bias_correction_kl"));
     fill(&mut trl.loss_type, section.choice("loss_type"));
     fill(&mut trl.importance_sampling_level, section.choice("importance_sampling_level"));
@@ -82,7 +111,7 @@ pub(super) fn derive(config: &mut Config, is_given: &impl Fn(&str) -> bool) {
     }
     // What is learned is what is evaluated, unless the config says otherwise.
     let evaluates = !config.test_datasets.is_empty() || !config.val_set_size.is_zero();
-    if evaluates && !is_given("eval_reward_funcs") {
+    if evaluates && !trl.reward_funcs.is_empty() && !is_given("eval_reward_funcs") {
         config.eval_reward_funcs.clone_from(&trl.reward_funcs);
     }
     if !is_given("run_health") {
@@ -99,7 +128,11 @@ pub(super) fn trl_together(cx: &Context<'_>, config: &Config) {
     if config.environment.is_some() {
         environment_together(cx, config, is_grpo);
     }
+    let is_distill = config.rl == Some(Rl::Distill);
     let Some(trl) = &config.trl else {
+        if is_distill {
+            cx.missing("trl.teacher_model_name_or_path", "name the model to learn from: its directory");
+        }
         if is_grpo {
             let message = "`rl: grpo` needs `trl`";
             let help = "say at least what is rewarded: `trl: {reward_funcs: [exact-match]}`";
@@ -107,20 +140,32 @@ pub(super) fn trl_together(cx: &Context<'_>, config: &Config) {
         }
         return;
     };
-    if !is_grpo {
-        let help = "write `rl: grpo`, or delete the section";
-        cx.report(cx.error("conflict", "trl", "`trl` is for `rl: grpo`").help(help));
+    let Some(rl) = config.rl.filter(|rl| rl.writes()) else {
+        let help = "write `rl: grpo` or `rl: distill`, or delete the section";
+        cx.report(cx.error("conflict", "trl", "`trl` is for `rl: grpo` and `rl: distill`").help(help));
         return;
-    }
+    };
+    let rl = rl.name();
     if config.train_on_inputs {
-        let message = "`train_on_inputs` has no meaning with `rl: grpo`";
+        let message = format!("`train_on_inputs` has no meaning with `rl: {rl}`");
         let why = "what the model writes is learned, and prompts are given";
         cx.report(cx.error("conflict", "train_on_inputs", message).why(why).help("delete the line"));
     }
     if config.sample_packing {
-        let message = "`sample_packing` has no meaning with `rl: grpo`";
+        let message = format!("`sample_packing` has no meaning with `rl: {rl}`");
         let why = "completions are laid end to end as they come, each with its own positions and attention";
         cx.report(cx.error("conflict", "sample_packing", message).why(why).help("delete the line"));
+    }
+    if is_distill {
+        distill_together(cx, config, trl);
+    } else if trl.teacher_model_name_or_path.is_some() {
+        let message = "`trl.teacher_model_name_or_path` is for `rl: distill`";
+        let help = "write `rl: distill`, or delete the line";
+        cx.report(cx.error("conflict", "trl.teacher_model_name_or_path", message).help(help));
+    }
+    room(cx, config, trl);
+    if !is_grpo {
+        return;
     }
     let (rewards, weights) = (trl.reward_funcs.len(), trl.reward_weights.len());
     if rewards == 0 && weights == 0 && config.environment.is_some() {
@@ -138,6 +183,26 @@ pub(super) fn trl_together(cx: &Context<'_>, config: &Config) {
         let message = format!("`trl.delta` must be above 1 + `epsilon`, which is {}", 1.0 + trl.epsilon);
         cx.report(cx.error("out-of-range", "trl.delta", message));
     }
+    divides(cx, config, trl);
+}
+
+/// What a teacher goes with.
+fn distill_together(cx: &Context<'_>, config: &Config, trl: &Trl) {
+    if trl.teacher_model_name_or_path.is_none() {
+        cx.missing("trl.teacher_model_name_or_path", "name the model to learn from: its directory");
+    }
+    let evaluated =
+        [("test_datasets", !config.test_datasets.is_empty()), ("val_set_size", !config.val_set_size.is_zero())];
+    let unjudged = config.eval_reward_funcs.is_empty();
+    for (key, _) in evaluated.into_iter().filter(|(_, is_set)| *is_set && unjudged) {
+        let message = format!("`{key}` with `rl: distill` needs `eval_reward_funcs`");
+        let why = "an evaluation is what rewards say of what the model writes";
+        cx.report(cx.error("conflict", key, message).why(why).help("`eval_reward_funcs: [exact-match]`, for example"));
+    }
+}
+
+/// There is room for a prompt and a completion.
+fn room(cx: &Context<'_>, config: &Config, trl: &Trl) {
     if trl.max_completion_length >= config.sequence_len {
         let (completion, all) = (trl.max_completion_length, config.sequence_len);
         let message = format!("completions of {completion} tokens leave no room for a prompt");
@@ -145,7 +210,6 @@ pub(super) fn trl_together(cx: &Context<'_>, config: &Config) {
         let help = format!("write `sequence_len: {}`, or a lower `trl.max_completion_length`", 2 * completion);
         cx.report(cx.error("conflict", "trl.max_completion_length", message).why(why).help(help));
     }
-    divides(cx, config, trl);
 }
 
 /// What an environment goes with.

@@ -73,6 +73,16 @@ choice! {
         Grpo = "grpo",
         /// The same with `trl.multi_objective_aggregation: normalize_then_sum` (Liu et al. 2026, arXiv 2601.05242).
         Gdpo = "gdpo",
+        /// The distributions of a teacher where the model itself writes (Agarwal et al. 2024, arXiv 2306.13649), as TRL's
+        /// `DistillationTrainer`. Ours.
+        Distill = "distill",
+    }
+}
+
+impl Rl {
+    /// Whether the model learns from what it writes itself, which `trl` is about.
+    pub fn writes(self) -> bool {
+        matches!(self, Self::Grpo | Self::Gdpo | Self::Distill)
     }
 }
 

@@ -32,9 +32,8 @@ pub struct Judged {
 }
 
 impl Advantage {
-    /// Judges completions by `scores`, a list for each reward with a score, or none, for each completion.
-    pub fn judge(&self, scores: &[Vec<Option<f64>>]) -> Judged {
-        let items = scores.first().map_or(0, Vec::len);
+    /// Judges so many completions by `scores`, a list for each reward with a score, or none, for each completion.
+    pub fn judge(&self, items: usize, scores: &[Vec<Option<f64>>]) -> Judged {
         let sums = self.sums(scores, items);
         let (advantages, zeros) = match self.aggregation {
             Aggregation::SumThenNormalize => self.of_sums(&sums),
@@ -142,7 +141,8 @@ mod tests {
             use crate::config::Choice;
             let scale = ScaleRewards::parse(&case.scale_rewards).unwrap();
             let aggregation = Aggregation::parse(&case.aggregation).unwrap();
-            let judged = advantage(scale, aggregation, &case.weights).judge(&case.scores);
+            let judged = advantage(scale, aggregation, &case.weights)
+                .judge(case.scores.first().map_or(0, Vec::len), &case.scores);
             close(&judged.advantages, &case.advantages);
             close(&[judged.frac_reward_zero_std], &[case.frac_reward_zero_std]);
         }
@@ -151,14 +151,16 @@ mod tests {
     #[test]
     fn equal_rewards_have_no_advantage_at_all() {
         let scores = vec![vec![Some(0.1); 4]];
-        let judged = advantage(ScaleRewards::Group, Aggregation::SumThenNormalize, &[0.3]).judge(&scores);
+        let judged = advantage(ScaleRewards::Group, Aggregation::SumThenNormalize, &[0.3])
+            .judge(scores.first().map_or(0, Vec::len), &scores);
         assert_eq!((judged.advantages, judged.frac_reward_zero_std), (vec![0.0; 4], 1.0));
     }
 
     #[test]
     fn what_no_reward_judges_has_none() {
         let scores = vec![vec![None, Some(1.0), Some(0.0), None], vec![None, None, Some(1.0), None]];
-        let judged = advantage(ScaleRewards::None, Aggregation::SumThenNormalize, &[1.0, 2.0]).judge(&scores);
+        let judged = advantage(ScaleRewards::None, Aggregation::SumThenNormalize, &[1.0, 2.0])
+            .judge(scores.first().map_or(0, Vec::len), &scores);
         assert_eq!(judged.rewards, [None, Some(1.0), Some(2.0), None]);
         assert_eq!(judged.advantages, [0.0, -0.5, 0.5, 0.0]);
     }

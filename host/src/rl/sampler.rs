@@ -208,7 +208,7 @@ impl<'a> Sampler<'a> {
         }
         let values: Vec<Vec<Option<f64>>> =
             scored.iter().map(|scored| scored.scores.iter().map(|score| score.value).collect()).collect();
-        let judged = self.sampling.advantage.judge(&values);
+        let judged = self.sampling.advantage.judge(items.len(), &values);
         let lines = self.told.lines.len();
         self.tell(step, &items, &completions, &scored, &judged);
         if let Some(played) = &played {
@@ -335,10 +335,13 @@ impl<'a> Sampler<'a> {
             metric(&format!("rewards/{name}/mean"), mean);
             metric(&format!("rewards/{name}/std"), deviation);
         }
-        let (mean, deviation) = moments(&judged.rewards);
-        metric("reward", mean);
-        metric("reward_std", deviation);
-        metric("frac_reward_zero_std", judged.frac_reward_zero_std);
+        let is_judged = !self.names.is_empty();
+        if is_judged {
+            let (mean, deviation) = moments(&judged.rewards);
+            metric("reward", mean);
+            metric("reward_std", deviation);
+            metric("frac_reward_zero_std", judged.frac_reward_zero_std);
+        }
         for (name, scored) in self.names.iter().zip(scored) {
             if let Some(errors) = scored.errors {
                 told.count(&format!("rewards/{name}/errors"), errors);
@@ -359,15 +362,18 @@ impl<'a> Sampler<'a> {
                 let Score { value, note } = &scored.scores[index];
                 rewards.insert(name.clone(), json!({ "value": value, "note": note }));
             }
-            told.lines.push(json!({
+            let mut line = json!({
                 "step": step,
                 "prompt": item.prompt,
                 "completion": item.completion,
                 "finished": item.finished,
-                "rewards": Value::Object(rewards),
-                "reward": judged.rewards[index],
-                "advantage": judged.advantages[index],
-            }));
+            });
+            if is_judged {
+                line["rewards"] = Value::Object(rewards);
+                line["reward"] = json!(judged.rewards[index]);
+                line["advantage"] = json!(judged.advantages[index]);
+            }
+            told.lines.push(line);
         }
     }
 }

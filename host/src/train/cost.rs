@@ -7,9 +7,9 @@ use engine::workload::{BatchShape, GenerationShape, Workload};
 use serde::Serialize;
 
 use super::eval::GENERATION_BATCH;
-use super::method::Method;
 use super::plan::{Data, Plan};
 use crate::check::facts::ModelFacts;
+use crate::check::teacher::TeacherFacts;
 use crate::checkpoint::export::ModelFiles;
 use crate::config::{Config, LoadedConfig};
 use crate::data::dataset::Example;
@@ -86,16 +86,18 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Of a run that is planned, in the process that planned it. `files` go into every checkpoint.
+    /// Of a run that is planned, in the process that planned it, with the model that it learns from. `files` go into every checkpoint.
     pub fn of(
         config: &Config,
         device: &Device,
         model: &ModelFacts,
+        teacher: Option<&TeacherFacts>,
         plan: &Plan,
         files: &ModelFiles<'_>,
     ) -> Result<Self, engine::EngineError> {
         let work = workload(config, plan);
-        let engine = footprint(device.profile(), &model.config, &plan.options, &work)?;
+        let teacher = teacher.map(|teacher| &teacher.config);
+        let engine = footprint(device.profile(), &model.config, &plan.options, &work, teacher)?;
         let memory = match device {
             Device::Cpu => memory(&engine, largest_read(&model.weights), plan.data.bytes()),
             Device::Cuda(..) => memory_beside_gpu(&engine, largest_read(&model.weights), plan.data.bytes()),
@@ -159,9 +161,9 @@ fn workload(config: &Config, plan: &Plan) -> Workload {
     let generated = config.num_generation_samples.map_or(usize::MAX, |count| count as usize).min(eval.len());
     let generates = !config.eval_reward_funcs.is_empty() && generated > 0;
     let eval_batch = eval_batches.reduce(BatchShape::max).filter(|_| plan.method.has_eval_loss());
-    let train = match &plan.method {
-        Method::Grpo(_, sampling) => largest_rollouts(plan, sampling),
-        _ => largest_batch(plan, &plan.data.train.iter().map(|example| shape(plan, example)).collect::<Vec<_>>()),
+    let train = match plan.method.sampling() {
+        Some(sampling) => largest_rollouts(plan, sampling),
+        None => largest_batch(plan, &plan.data.train.iter().map(|example| shape(plan, example)).collect::<Vec<_>>()),
     };
     // What the model says before training is asked of the same batches, without gradients.
     let reference = plan.method.asked().map(|_| train);
@@ -177,14 +179,11 @@ fn workload(config: &Config, plan: &Plan) -> Workload {
         longest: longest(&eval[..generated]),
         max_new_tokens: config.eval_max_new_tokens as usize,
     });
-    let of_training = match &plan.method {
-        Method::Grpo(_, sampling) => Some(GenerationShape {
-            prompts: sampling.micro_batch_size * sampling.steps_per_generation,
-            longest: sampling.episodes.map_or_else(|| longest(&plan.data.train), |limits| limits.sequence_len),
-            max_new_tokens: sampling.max_completion_length,
-        }),
-        _ => None,
-    };
+    let of_training = plan.method.sampling().map(|sampling| GenerationShape {
+        prompts: sampling.micro_batch_size * sampling.steps_per_generation,
+        longest: sampling.episodes.map_or_else(|| longest(&plan.data.train), |limits| limits.sequence_len),
+        max_new_tokens: sampling.max_completion_length,
+    });
     Workload {
         train,
         accumulates: plan.accumulation > 1,

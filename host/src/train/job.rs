@@ -25,6 +25,7 @@ use super::run::{Ending as Ended, Outcome, Run};
 use super::signal::{Signal, StopSignal};
 use super::sources::{Sources, Work};
 use crate::check::facts::ModelFacts;
+use crate::check::teacher::TeacherFacts;
 use crate::check::{plugins, rules, selection};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::directory::{hex, replace_file};
@@ -50,6 +51,8 @@ pub struct Job<'a> {
     pub plugins: &'a PluginHost,
     /// The model that it names.
     pub model: &'a ModelFacts,
+    /// The model that it learns from.
+    pub teacher: Option<TeacherFacts>,
     /// How conversations become text.
     pub template: Option<ChatTemplate>,
     /// What the run will do.
@@ -139,11 +142,12 @@ impl<'a> Job<'a> {
     ) -> Result<Self, Failure> {
         let began = Instant::now();
         let template = selection::template(loaded, model)?;
+        let teacher = TeacherFacts::read(loaded, model)?;
         let plan = Plan::new(loaded, plugins, model, template.as_ref(), false)?;
         let mut remarks = rules::check_data(loaded, plugins, model, &plan.to_json(), known);
         let on_device = Device::choose(&loaded.config).map_err(Failure::from).and_then(|device| {
             let files = model_files(loaded, model, template.as_ref());
-            let cost = Cost::of(&loaded.config, &device, model, &plan, &files)?;
+            let cost = Cost::of(&loaded.config, &device, model, teacher.as_ref(), &plan, &files)?;
             Ok((device, cost))
         });
         let (device, cost) = match on_device {
@@ -155,7 +159,7 @@ impl<'a> Job<'a> {
         };
         remarks.extend(cost.warning(&device, loaded));
         let remarks = Failure::check(remarks)?;
-        Ok(Self { loaded, plugins, model, template, plan, device, cost, remarks, began })
+        Ok(Self { loaded, plugins, model, teacher, template, plan, device, cost, remarks, began })
     }
 
     /// How long the run will take, from a step or two that are made and not kept; none where the model does not fit.
@@ -167,14 +171,14 @@ impl<'a> Job<'a> {
             return Ok(None);
         }
         let time = match &self.device {
-            Device::Cpu => self.measure_on(CpuKernels),
-            Device::Cuda(gpu, precision) => self.measure_on(Device::open(gpu, *precision)?),
+            Device::Cpu => self.measure_on(|| Ok(CpuKernels)),
+            Device::Cuda(gpu, precision) => self.measure_on(|| Device::open(gpu, *precision)),
         };
         time.map(Some)
     }
 
-    fn measure_on<K: Kernels>(&self, kernels: K) -> Result<Time, Failure> {
-        let mut trainer = self.trainer(kernels)?;
+    fn measure_on<K: Kernels>(&self, open: impl Fn() -> Result<K, Diagnostic>) -> Result<Time, Failure> {
+        let mut trainer = self.trainer(open()?, &open)?;
         self.keep_reference(&mut trainer);
         let asked = self.plan.method.asked();
         let known = asked.map(|asked| measure::reference(&self.plan, asked, &mut trainer)).transpose()?;
@@ -196,14 +200,17 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// The model, with memory for everything that the run will do.
-    fn trainer<K: Kernels>(&self, kernels: K) -> Result<Trainer<K>, Failure> {
+    /// The model, with memory for everything that the run will do. `open` opens the device once more, for a teacher.
+    fn trainer<K: Kernels>(&self, kernels: K, open: impl Fn() -> Result<K, Diagnostic>) -> Result<Trainer<K>, Failure> {
         let (config, options) = (self.model.config.clone(), self.plan.options.clone());
         let mut trainer = Trainer::on(kernels, config, &self.model.weights, options)?;
-        if let Method::Grpo(_, sampling) = &self.plan.method {
+        if let Some(sampling) = self.plan.method.sampling() {
             trainer.set_temperature(sampling.temperature)?;
         }
         trainer.reserve(&self.cost.work)?;
+        if let Some(teacher) = &self.teacher {
+            trainer.load_teacher(open()?, teacher.config.clone(), &teacher.weights(), self.cost.work.train)?;
+        }
         Ok(trainer)
     }
 
@@ -239,11 +246,14 @@ impl<'a> Job<'a> {
         directory.describe(fields, "running")?;
         let (directory, checkpoint, record) = (&mut directory, checkpoint.as_ref(), &mut record);
         let ended = match &self.device {
-            Device::Cpu => self.train(CpuKernels, settings, watch, directory, checkpoint, record, observer, stop),
-            Device::Cuda(gpu, precision) => match Device::open(gpu, *precision) {
-                Ok(kernels) => self.train(kernels, settings, watch, directory, checkpoint, record, observer, stop),
-                Err(diagnostic) => Err(diagnostic.into()),
-            },
+            Device::Cpu => {
+                let open = || Ok(CpuKernels);
+                self.train(open, settings, watch, directory, checkpoint, record, observer, stop)
+            }
+            Device::Cuda(gpu, precision) => {
+                let open = || Device::open(gpu, *precision);
+                self.train(open, settings, watch, directory, checkpoint, record, observer, stop)
+            }
         };
         ended.map_err(|mut failure| {
             if directory.is_running() {
@@ -259,7 +269,7 @@ impl<'a> Job<'a> {
     /// From the first weight that is loaded to the last that is written. `record` is kept up to date.
     fn train<K: Kernels>(
         &self,
-        kernels: K,
+        open: impl Fn() -> Result<K, Diagnostic>,
         settings: Map<String, Value>,
         watch: Watch,
         directory: &mut OutputDirectory,
@@ -269,10 +279,11 @@ impl<'a> Job<'a> {
         stop: &StopSignal,
     ) -> Result<Done, Failure> {
         let (config, plan) = (&self.loaded.config, &self.plan);
+        let kernels = open()?;
         replace_file(&directory.path().join(RESOLVED_FILE), self.loaded.to_yaml().as_bytes())?;
-        let mut trainer = self.trainer(kernels)?;
+        let mut trainer = self.trainer(kernels, open)?;
         let finished = checkpoint.map_or(0, |checkpoint| checkpoint.state.global_step);
-        let writes = matches!(plan.method, Method::Grpo(..));
+        let writes = plan.method.sampling().is_some();
         let reporter = Reporter::open(directory.path(), finished, writes, self.plugins.meters(), observer);
         let mut reporter = reporter.map_err(|source| {
             let path = directory.path().join(METRICS_FILE);
@@ -409,6 +420,10 @@ impl<'a> Job<'a> {
         for key in fixed_keys() {
             let value = all.get(&key).cloned().unwrap_or_default();
             settings.insert(key, value);
+        }
+        if let Some(teacher) = &self.teacher {
+            let digest = digest(&teacher.directory).map_err(Diagnostic::from)?;
+            settings.insert("teacher_sha256".to_owned(), hex(&digest).into());
         }
         settings.insert("data".to_owned(), self.plan.data.digest.clone().into());
         // What is frozen is not in a checkpoint: it comes out of the base model again.

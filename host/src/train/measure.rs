@@ -8,7 +8,6 @@ use engine::{Objective, Trainer};
 
 use super::asked::Asked;
 use super::coverage::Coverage;
-use super::method::Method;
 use super::plan::Plan;
 use super::reference::Reference;
 use super::run::check_coverage;
@@ -87,10 +86,10 @@ impl<K: Kernels> Work for Measuring<'_, K> {
             measured = step(1)?;
         }
         let steps = plan.total_steps as f64;
-        let share = match plan.method {
+        let share = match plan.method.sampling() {
             // Steps of samples differ by their tokens; what the model will write is not known.
-            Method::Grpo(..) => steps,
-            _ => plan.tokens() as f64 * steps / plan.steps_per_epoch as f64 / (measured.tokens as f64).max(1.0),
+            Some(_) => steps,
+            None => plan.tokens() as f64 * steps / plan.steps_per_epoch as f64 / (measured.tokens as f64).max(1.0),
         };
         let train_seconds = before + measured.seconds * share;
         Ok(Time { step_seconds: measured.seconds, train_seconds })

@@ -1,6 +1,9 @@
 //! What a run learns, as its config says (`rl`, `reward_model`): the objective, the samples that it takes, and whether it needs a reference.
 
-use engine::objective::{Cpo, CpoLoss, Grpo, GrpoLoss, Kto, KtoLoss, Orpo, PairLoss, Preference, Ratio, RewardModel};
+use engine::model::divergence::Divergence;
+use engine::objective::{
+    Cpo, CpoLoss, Distill, Grpo, GrpoLoss, Kto, KtoLoss, Orpo, PairLoss, Preference, Ratio, RewardModel,
+};
 
 use super::asked::Asked;
 use crate::config::{Config, GrpoLossType, ImportanceSamplingLevel, KtoLossType, Rl, Trl};
@@ -30,6 +33,8 @@ pub enum Method {
     Reward(RewardModel),
     /// To write what rewards like.
     Grpo(Grpo, Sampling),
+    /// To say what a teacher says where it writes itself.
+    Distill(Distill, Sampling),
 }
 
 impl Method {
@@ -73,6 +78,13 @@ impl Method {
                 let sampling = sampling(config, &trl);
                 Self::Grpo(grpo(&trl, sampling.longest()), sampling)
             }
+            Some(Rl::Distill) => {
+                let trl = config.trl.clone().unwrap_or_default();
+                let divergence = Divergence { beta: trl.beta };
+                // Every token counts, and there is no reference.
+                let sampling = Sampling { is_token_mean: false, asks_reference: false, ..sampling(config, &trl) };
+                Self::Distill(Distill { divergence }, sampling)
+            }
         }
     }
 
@@ -83,14 +95,24 @@ impl Method {
             Self::Preference(_) | Self::Cpo(_) | Self::Orpo(_) => Learns::Pairs,
             Self::Reward(_) => Learns::ScoredPairs,
             Self::Kto(_) => Learns::Unpaired,
-            Self::Grpo(_, sampling) if sampling.episodes.is_some() => Learns::Episodes,
-            Self::Grpo(_, sampling) => Learns::Prompts { completion: sampling.max_completion_length },
+            Self::Grpo(_, sampling) | Self::Distill(_, sampling) => match sampling.episodes {
+                Some(_) => Learns::Episodes,
+                None => Learns::Prompts { completion: sampling.max_completion_length },
+            },
         }
     }
 
     /// An evaluation has a loss, and not rewards alone.
     pub fn has_eval_loss(&self) -> bool {
-        !matches!(self, Self::Grpo(..))
+        self.sampling().is_none()
+    }
+
+    /// How it has the model write what it learns from, where it does.
+    pub fn sampling(&self) -> Option<&Sampling> {
+        match self {
+            Self::Grpo(_, sampling) | Self::Distill(_, sampling) => Some(sampling),
+            _ => None,
+        }
     }
 
     /// What it asks the model as it was before training.
@@ -105,7 +127,7 @@ impl Method {
 
     /// It asks the model as training began about what the model writes.
     pub fn keeps_reference(&self) -> bool {
-        matches!(self, Self::Grpo(_, sampling) if sampling.asks_reference)
+        self.sampling().is_some_and(|sampling| sampling.asks_reference)
     }
 
     /// Prompts come with answers to others too.

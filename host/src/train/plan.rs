@@ -117,7 +117,7 @@ impl Plan {
         let config = &loaded.config;
         let options = trainer_options(loaded, model)?;
         let method = Method::of(config);
-        if template.is_none() && matches!(&method, Method::Grpo(_, sampling) if sampling.episodes.is_some()) {
+        if template.is_none() && method.sampling().is_some_and(|sampling| sampling.episodes.is_some()) {
             return Err(no_template(loaded).into());
         }
         let data = data(loaded, plugins, model, template, &method, keeps_text)?;
@@ -135,15 +135,15 @@ impl Plan {
         };
         let lengths: Vec<usize> = data.train.iter().map(Example::tokens).collect();
         let accumulation = config.gradient_accumulation_steps as usize;
-        let micro_batches_per_epoch = match &method {
-            Method::Grpo(_, sampling) => {
+        let micro_batches_per_epoch = match method.sampling() {
+            Some(sampling) => {
                 let generations = sampling.generations(lengths.len());
                 if generations == 0 {
                     return Err(too_few_prompts(loaded, sampling.prompts(), lengths.len()).into());
                 }
                 (generations * sampling.micro_batches()) as u64
             }
-            _ => plan_epoch(&lengths, &packing, 0).len() as u64,
+            None => plan_epoch(&lengths, &packing, 0).len() as u64,
         };
         let steps_per_epoch = micro_batches_per_epoch.div_ceil(accumulation as u64).max(1);
         let by_epochs = (config.num_epochs * steps_per_epoch as f64).ceil().max(1.0) as u64;
@@ -361,7 +361,7 @@ fn data(
         (train, eval) = split(train, count, config.seed);
     }
     let mut digest = digest(&train);
-    if matches!(method, Method::Grpo(..)) {
+    if method.sampling().is_some() {
         // Rewards and environments see all columns of a row, and not only what its text is made of.
         let mut hasher = Sha256::new_with_prefix(digest.as_bytes());
         for example in &train {

@@ -109,6 +109,9 @@ impl<'a> Sources<'a> {
             Method::Grpo(objective, sampling) => {
                 work.work(*objective, self.sampler(sampling, position, checkpoint)?, Vec::new())
             }
+            Method::Distill(objective, sampling) => {
+                work.work(*objective, self.sampler(sampling, position, checkpoint)?, Vec::new())
+            }
         }
     }
 
@@ -140,7 +143,8 @@ impl<'a> Sources<'a> {
         let generation = GenerateOptions {
             max_new_tokens: sampling.max_completion_length,
             do_sample: true,
-            tells_entropy: true,
+            // Of a teacher's, the pass that learns tells it.
+            tells_entropy: !matches!(self.plan.method, Method::Distill(..)),
             ..self.generation_options()?
         };
         let (prompts, tokenizer) = (&self.plan.data.train[..], &self.model.tokenizer);

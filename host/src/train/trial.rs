@@ -178,6 +178,7 @@ fn reference(job: &Job<'_>, example: &Example, ends: &[u32]) -> Result<Option<It
     let written = example.tokens.completion_ids();
     let length = written.iter().rposition(|id| !ends.contains(id)).map_or(0, |last| last + 1);
     let completion = Completion {
+        entropies: Vec::new(),
         ids: written[..length].to_vec(),
         end: written.get(length).copied(),
         stopped: true,

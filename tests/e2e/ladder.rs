@@ -1,0 +1,48 @@
+//! That rewards are learned, and that nothing else is: runs of `configs/`, shortened, beside controls whose rewards are dealt out
+//! at random.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::{Project, finish, root};
+
+/// A project where the configs to copy are run.
+struct Ladder(Project);
+
+impl Ladder {
+    /// Runs a config with some keys set; returns the lines of its metrics.
+    fn run(&self, config: &str, output: &str, keys: &[&str]) -> Vec<Value> {
+        let (path, directory) = (format!("configs/{config}"), self.0.path(output));
+        let set = format!("output_dir={}", directory.display());
+        let mut arguments = vec!["train", &path, "--set", &set, "--set", "logging_steps=1"];
+        arguments.extend(keys.iter().flat_map(|key| ["--set", key]));
+        let mut command = self.0.command(&arguments);
+        command.current_dir(root().canonicalize().unwrap());
+        let outcome = finish(command.spawn().unwrap());
+        assert_eq!(outcome.status, 0, "{config}: {}", outcome.stderr);
+        lines(&directory.join("metrics.jsonl"))
+    }
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The mean reward of some steps.
+fn reward(steps: &[Value]) -> f64 {
+    steps.iter().map(|step| step["reward"].as_f64().unwrap()).sum::<f64>() / steps.len() as f64
+}
+
+#[test]
+fn letters_are_learned_from_their_reward_alone() {
+    let ladder = Ladder(Project::new());
+    for seed in ["seed=42", "seed=1", "seed=2"] {
+        let steps = ladder.run("grpo-letters.yml", seed, &[seed]);
+        let (first, last) = (reward(&steps[..3]), reward(&steps[45..]));
+        assert!(first < 0.2 && last > 0.95, "{seed}: {first} {last}");
+    }
+    let control = ladder.run("grpo-letters.yml", "control", &["trl.shuffle_rewards=true"]);
+    assert!(reward(&control[45..]) <= reward(&control[..3]) + 0.03, "{control:?}");
+}
