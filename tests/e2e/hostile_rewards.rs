@@ -164,3 +164,17 @@ fn an_evaluation_that_a_reward_ends_keeps_the_last_checkpoint() {
         assert!(project.path(&format!("out/checkpoint-{saved}/model.safetensors")).exists());
     }
 }
+
+/// What a reward says of a completion is kept with it, but not without measure.
+#[test]
+fn a_note_without_end_is_cut() {
+    let (project, plugins) = (Project::new(), guest("trapping-reward").to_str().unwrap().to_owned());
+    let reward = json!({ "name": "test:trapping-reward", "config": { "talks": true } });
+    project.write("host.yml", config("out", &reward));
+    let outcome = project.success(&["train", "host.yml", "--set", "max_steps=1", "--plugins", &plugins]);
+    assert!(!outcome.stderr.contains('\u{1b}') && !outcome.stderr.contains("\nhost: done"), "{}", outcome.stderr);
+    for line in read(&project, "out/completions.jsonl") {
+        let note = line["rewards"]["test:trapping-reward"]["note"].as_str().unwrap();
+        assert_eq!(note.chars().count(), 2001, "2000 characters, and that there were more");
+    }
+}
