@@ -93,6 +93,25 @@ fn a_run_that_a_reward_ends_keeps_its_last_checkpoint() {
     }
 }
 
+/// What the message says: with another `on_error` the run goes on, to where it would have come with it from the start.
+#[test]
+fn a_run_that_a_reward_ended_goes_on_with_another_on_error() {
+    let attack = Attack::new();
+    let project = &attack.project;
+    attack.write("ended", "panic_on", "fail");
+    project.failure(&["train", "host.yml", "--plugins", &attack.plugins]);
+    attack.write("ended", "panic_on", "skip");
+    project.success(&["train", "host.yml", "--plugins", &attack.plugins, "--resume", "auto"]);
+    attack.write("whole", "panic_on", "skip");
+    project.success(&["train", "host.yml", "--plugins", &attack.plugins]);
+    let model = |output: &str| std::fs::read(project.path(output).join("model.safetensors")).unwrap();
+    assert!(model("ended") == model("whole"));
+    // Its config is another matter.
+    attack.write("whole", "nan_on", "skip");
+    let messages = project.failure(&["train", "host.yml", "--plugins", &attack.plugins, "--resume", "auto"]);
+    assert!(messages.contains("trl"), "{messages}");
+}
+
 #[test]
 fn a_completion_that_a_reward_fails_on_is_not_judged_and_the_run_goes_on() {
     let attack = Attack::new();

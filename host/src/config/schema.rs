@@ -363,8 +363,8 @@ impl Config {
 /// `trl`: the names and defaults are those of TRL's `GRPOConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Trl {
-    /// Reward plugins: a name or `{name, config, on_error}`, as in `eval_reward_funcs`. Required without `environment`. Example:
-    /// `[exact-match, {name: length, config: {max: 80}}]`.
+    /// Reward plugins: a name or `{name, config, on_error}`, as in `eval_reward_funcs`; a run that goes on may have another
+    /// `on_error`. Required without `environment`. Example: `[exact-match, {name: length, config: {max: 80}}]`.
     pub reward_funcs: Vec<RewardRef>,
     /// What each counts. Default: 1 each.
     pub reward_weights: Vec<f64>,
