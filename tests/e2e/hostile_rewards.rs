@@ -93,6 +93,25 @@ fn a_run_that_a_reward_ends_keeps_its_last_checkpoint() {
     }
 }
 
+/// What the message says: with another `on_error` the run goes on, to where it would have come with it from the start.
+#[test]
+fn a_run_that_a_reward_ended_goes_on_with_another_on_error() {
+    let attack = Attack::new();
+    let project = &attack.project;
+    attack.write("ended", "panic_on", "fail");
+    project.failure(&["train", "host.yml", "--plugins", &attack.plugins]);
+    attack.write("ended", "panic_on", "skip");
+    project.success(&["train", "host.yml", "--plugins", &attack.plugins, "--resume", "auto"]);
+    attack.write("whole", "panic_on", "skip");
+    project.success(&["train", "host.yml", "--plugins", &attack.plugins]);
+    let model = |output: &str| std::fs::read(project.path(output).join("model.safetensors")).unwrap();
+    assert!(model("ended") == model("whole"));
+    // Its config is another matter.
+    attack.write("whole", "nan_on", "skip");
+    let messages = project.failure(&["train", "host.yml", "--plugins", &attack.plugins, "--resume", "auto"]);
+    assert!(messages.contains("trl"), "{messages}");
+}
+
 #[test]
 fn a_completion_that_a_reward_fails_on_is_not_judged_and_the_run_goes_on() {
     let attack = Attack::new();
@@ -162,5 +181,19 @@ fn an_evaluation_that_a_reward_ends_keeps_the_last_checkpoint() {
         let note = format!("note: the state of step {saved} is in `out/checkpoint-{saved}`");
         assert!(messages.contains(&note), "{messages}");
         assert!(project.path(&format!("out/checkpoint-{saved}/model.safetensors")).exists());
+    }
+}
+
+/// What a reward says of a completion is kept with it, but not without measure.
+#[test]
+fn a_note_without_end_is_cut() {
+    let (project, plugins) = (Project::new(), guest("trapping-reward").to_str().unwrap().to_owned());
+    let reward = json!({ "name": "test:trapping-reward", "config": { "talks": true } });
+    project.write("host.yml", config("out", &reward));
+    let outcome = project.success(&["train", "host.yml", "--set", "max_steps=1", "--plugins", &plugins]);
+    assert!(!outcome.stderr.contains('\u{1b}') && !outcome.stderr.contains("\nhost: done"), "{}", outcome.stderr);
+    for line in read(&project, "out/completions.jsonl") {
+        let note = line["rewards"]["test:trapping-reward"]["note"].as_str().unwrap();
+        assert_eq!(note.chars().count(), 2001, "2000 characters, and that there were more");
     }
 }

@@ -132,7 +132,7 @@ pub(crate) fn without_sizes(text: &str) -> String {
     let size = regex::Regex::new(r" +[0-9][0-9 ]*(\.[0-9])? [MG]B").unwrap();
     let time = regex::Regex::new(r"(?m)^time +[0-9.]+ (s|min|h): [0-9.]+ s").unwrap();
     let text = time.replace_all(text, "time      … s: … s");
-    let text = regex::Regex::new(r"[0-9.]+ ms each").unwrap().replace_all(&text, "… ms each").into_owned();
+    let text = regex::Regex::new(r"[0-9.]+ (ms|µs) each").unwrap().replace_all(&text, "… ms each").into_owned();
     let is_disk = |line: &str| line.starts_with("disk ");
     let hidden = |line: &str| if is_disk(line) { line.into() } else { size.replace_all(line, " … MB").into_owned() };
     text.split_inclusive('\n').map(hidden).collect()

@@ -121,7 +121,10 @@ fn reward(trial: &Trial, width: usize) -> String {
     let [mean, deviation] = trial.moments().map(number);
     let (seen, judged, errors) = (trial.seen(), trial.judged(), trial.errors());
     let failed = if errors > 0 { format!(", failed on {errors}") } else { String::new() };
-    let time = trial.seconds_each().map_or_else(String::new, |each| format!("; {:.2} ms each", 1e3 * each));
+    let time = trial.seconds_each().map_or_else(String::new, |each| match each {
+        each if each < 1e-4 => format!("; {:.0} µs each", 1e6 * each),
+        each => format!("; {:.1} ms each", 1e3 * each),
+    });
     format!(
         "          {:<width$}  mean {mean}, deviation {deviation}; {judged} of {seen} judged{failed}{time}",
         trial.name

@@ -154,11 +154,17 @@ fn list_value(value: &Value, path: String, given: &mut Vec<String>) {
 impl LoadedConfig {
     /// The config as a JSON object under Axolotl's names; keys without a value are left out.
     pub fn to_json(&self) -> Value {
-        let mut value = serde_json::to_value(&self.config).unwrap_or_default();
-        if let Value::Object(map) = &mut value {
-            map.retain(|_, value| !value.is_null());
-        }
-        value
+        as_json(&self.config)
+    }
+
+    /// The same for comparing a run with the one that goes on from it: what a failure of a reward or of the environment costs
+    /// (`on_error`) may be another, since that is how a run goes on that one of them has ended.
+    pub fn to_comparable_json(&self) -> Value {
+        let mut config = self.config.clone();
+        let rewards = config.trl.iter_mut().flat_map(|trl| &mut trl.reward_funcs);
+        rewards.for_each(|reward| reward.on_error = OnError::Fail);
+        config.environment.iter_mut().for_each(|environment| environment.on_error = OnError::Fail);
+        as_json(&config)
     }
 
     /// The same without what could not be read, for those who judge: what follows from a default in its place would mislead.
@@ -223,6 +229,14 @@ impl LoadedConfig {
     fn value_at(&self, path: &str) -> Option<Value> {
         self.to_json().pointer(&pointer(path)).cloned()
     }
+}
+
+fn as_json(config: &Config) -> Value {
+    let mut value = serde_json::to_value(config).unwrap_or_default();
+    if let Value::Object(map) = &mut value {
+        map.retain(|_, value| !value.is_null());
+    }
+    value
 }
 
 /// A config path as a JSON pointer.

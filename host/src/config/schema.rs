@@ -380,8 +380,8 @@ impl Config {
 pub struct Trl {
     /// `rl: distill`: directory of the model that is learned from, with the same vocabulary. Required there.
     pub teacher_model_name_or_path: Option<String>,
-    /// Reward plugins: a name or `{name, config, on_error}`, as in `eval_reward_funcs`. Required without `environment`. Example:
-    /// `[exact-match, {name: length, config: {max: 80}}]`.
+    /// Reward plugins: a name or `{name, config, on_error}`, as in `eval_reward_funcs`; a run that goes on may have another
+    /// `on_error`. Required without `environment`. Example: `[exact-match, {name: length, config: {max: 80}}]`.
     pub reward_funcs: Vec<RewardRef>,
     /// What each counts. Default: 1 each.
     pub reward_weights: Vec<f64>,

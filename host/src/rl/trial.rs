@@ -14,7 +14,7 @@ use crate::terminal::Safe;
 /// Completions that are judged: enough to show a column that is not the right one, and few enough for rewards that run programs.
 pub const SAMPLES: usize = 64;
 /// After this time a reward is given no more of them.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Nor after so many that it failed on.
 const FAILURES: usize = 3;
 /// Completions that a message names.
@@ -104,7 +104,7 @@ impl Trial {
         let seconds = began.elapsed().as_secs_f64();
         let mut trial = Self { name: reward.name().to_owned(), verdicts, seconds, is_penalty: false, failure };
         trial.is_penalty = match trial.best() {
-            Some(best) if best == 0.0 => trial.values().any(|value| value < 0.0) || takes_off(reward, &items, context),
+            Some(0.0) => trial.values().any(|value| value < 0.0) || takes_off(reward, &items, context),
             _ => false,
         };
         trial
@@ -165,9 +165,9 @@ impl Trial {
         found
     }
 
-    fn failed(&self, candidates: &[Candidate], what: &str) -> Option<Diagnostic> {
-        let failed = |(verdict, candidate)| match (verdict, candidate) {
-            (&Verdict::Fails(ref error), candidate) => Some((error, candidate)),
+    fn failed<'t>(&'t self, candidates: &'t [Candidate], what: &str) -> Option<Diagnostic> {
+        let failed = |(verdict, candidate): (&'t Verdict, &'t Candidate)| match (verdict, candidate) {
+            (Verdict::Fails(error), candidate) => Some((error, candidate)),
             _ => None,
         };
         let failed: Vec<(&Box<Diagnostic>, &Candidate)> =
@@ -197,9 +197,9 @@ impl Trial {
     }
 
     /// References that are worth nothing.
-    fn unrewarded(&self, candidates: &[Candidate]) -> Option<Diagnostic> {
-        let worthless = |(verdict, candidate)| match (verdict, candidate) {
-            (&Verdict::Score(value, ref note), candidate) if value <= 0.0 => Some((value, note, candidate)),
+    fn unrewarded<'t>(&'t self, candidates: &'t [Candidate]) -> Option<Diagnostic> {
+        let worthless = |(verdict, candidate): (&'t Verdict, &'t Candidate)| match (verdict, candidate) {
+            (Verdict::Score(value, note), candidate) if *value <= 0.0 => Some((*value, note, candidate)),
             _ => None,
         };
         let found: Vec<(f64, &Option<String>, &Candidate)> =

@@ -415,7 +415,7 @@ impl<'a> Job<'a> {
 
     /// What a resumed run must have in common with its checkpoint.
     fn settings(&self) -> Result<Map<String, Value>, Failure> {
-        let all = self.loaded.to_json();
+        let all = self.loaded.to_comparable_json();
         let mut settings = Map::new();
         for key in fixed_keys() {
             let value = all.get(&key).cloned().unwrap_or_default();

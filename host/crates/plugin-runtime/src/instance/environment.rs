@@ -1,10 +1,10 @@
 //! Environments.
 
 use super::failed::Call;
-use super::{Live, Origin, bound, debug_by_name};
+use super::{Live, MESSAGE, Origin, bound, debug_by_name};
 use crate::bindings::environment::exports::trainer::plugin::environment::Context as GuestContext;
 use crate::bindings::environment::{EnvironmentPlugin, EnvironmentPluginPre};
-use crate::error::PluginError;
+use crate::error::{PluginError, cut};
 use crate::json;
 use crate::kind::Kind;
 use crate::registry::PluginHost;
@@ -60,14 +60,17 @@ impl Environment {
     /// The same, without looking for the turn at fault where the call fails.
     pub fn try_step(&mut self, turns: &[Turn], context: &Context) -> Result<Vec<Outcome>, PluginError> {
         self.renew()?;
-        let outcomes = self.live.call(|store, world, handle| {
+        let mut outcomes = self.live.call(|store, world, handle| {
             world.trainer_plugin_environment().episodes().call_step(store, handle, turns, guest(context))
         })?;
         let cell = &self.live.cell;
         if outcomes.len() != turns.len() {
             return Err(cell.bad_result(&format!("gave {} answers to {} turns", outcomes.len(), turns.len())));
         }
-        for outcome in &outcomes {
+        for outcome in &mut outcomes {
+            if let Some(note) = &mut outcome.note {
+                cut(note, MESSAGE);
+            }
             self.check_state(&outcome.state)?;
             if let Some(reward) = outcome.reward.filter(|reward| !reward.is_finite()) {
                 return Err(cell.bad_result(&format!("gave the reward {reward}; a reward is a finite number")));

@@ -50,7 +50,8 @@ impl Call<'_> {
         if !matches!(error.code, "plugin::trap" | "plugin::limit" | "plugin::bad-result") {
             return error;
         }
-        let until = Instant::now() + if error.timed_out { SHORT_BUDGET } else { BUDGET };
+        let budget = if error.timed_out { SHORT_BUDGET } else { BUDGET };
+        let until = Instant::now() + budget;
         let limit = self.origin.limits.call;
         // One item that takes a quarter of what all may take is slow enough to be named.
         let limit = if error.timed_out { limit / 4 } else { limit };
@@ -61,7 +62,7 @@ impl Call<'_> {
             origin.limits.call = limit.min(left);
             Some(match again(origin, items) {
                 Ok(()) => false,
-                Err(again) if again.timed_out && !error.timed_out => return None,
+                Err(again) if again.timed_out && !(error.timed_out && is_telling(limit, left, budget)) => return None,
                 Err(again) => again.code == error.code,
             })
         };
@@ -84,6 +85,12 @@ impl Call<'_> {
         }));
         error
     }
+}
+
+/// Whether an item that took all its time is the one at fault: it had a fair share of what one item may take, or more than all
+/// those before it took together.
+fn is_telling(limit: Duration, left: Duration, budget: Duration) -> bool {
+    limit <= left || left >= budget / 2
 }
 
 /// What it takes to fail; none where there is no time left to say.
@@ -125,6 +132,14 @@ pub(super) fn row(json: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Items that each take longer than what is left are slow, and not at fault.
+    #[test]
+    fn an_item_that_had_no_time_is_not_blamed() {
+        let seconds = Duration::from_secs_f64;
+        let is_telling = |limit, left| super::is_telling(seconds(limit), seconds(left), SHORT_BUDGET);
+        assert_eq!([is_telling(7.5, 0.9), is_telling(7.5, 0.3), is_telling(0.1, 0.3)], [true, false, true]);
+    }
 
     #[test]
     fn the_least_that_fails_is_found() {

@@ -1,9 +1,9 @@
 //! Rewards.
 
 use super::failed::Call;
-use super::{Live, Origin, debug_by_name};
+use super::{Live, MESSAGE, Origin, debug_by_name};
 use crate::bindings::reward::{RewardPlugin, RewardPluginPre};
-use crate::error::{PluginError, one_line};
+use crate::error::{PluginError, cut, one_line};
 use crate::json;
 use crate::kind::Kind;
 use crate::registry::PluginHost;
@@ -48,7 +48,7 @@ impl Scorer {
             self.live = start(self.live.origin())?;
         }
         self.is_used = true;
-        let scores = self.live.call(|store, world, handle| {
+        let mut scores = self.live.call(|store, world, handle| {
             world.trainer_plugin_reward().scorer().call_score(store, handle, items, *context)
         })?;
         let cell = &self.live.cell;
@@ -61,6 +61,9 @@ impl Scorer {
             let completion = one_line(&items[index].completion, 200);
             let error = cell.bad_result(&format!("gave the score {value}; a score is a finite number"));
             return Err(error.note(format!("the completion was `{completion}`")));
+        }
+        for note in scores.iter_mut().filter_map(|score| score.note.as_mut()) {
+            cut(note, MESSAGE);
         }
         cell.rows(items.len());
         Ok(scores)
