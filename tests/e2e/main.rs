@@ -30,6 +30,7 @@ mod reward_model;
 mod rewards;
 mod run;
 mod schema;
+mod steps;
 mod strategies;
 mod support;
 mod wall;

@@ -175,6 +175,8 @@ fn keys_that_do_not_go_together() {
     insta::assert_snapshot!(told("num_labels: 2\nmodel_type: LlamaForCausalLM\n"));
     insta::assert_snapshot!(told("val_set_size: 8\neval_reward_funcs: [exact-match]\n"));
     insta::assert_snapshot!(told("process_reward_model: true\n"));
+    let more = "model_type: AutoModelForTokenClassification\ncenter_rewards_coefficient: -1\n";
+    insta::assert_snapshot!(told(more));
     project.write(
         "host.yml",
         config("center_rewards_coefficient: 0.01\nnum_labels: 1\n").replace("reward_model: true\n", ""),
