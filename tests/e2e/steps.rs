@@ -20,7 +20,7 @@ fn project(more: &str) -> Project {
     let project = Project::new();
     let row = |n: usize| {
         let step = |at: usize| {
-            let is_right = (n + at) % 3 > 0;
+            let is_right = !(n + at).is_multiple_of(3);
             (if is_right { format!("so it is {n}.") } else { format!("no idea, {at}?") }, is_right)
         };
         let (texts, labels): (Vec<String>, Vec<bool>) = (0..2 + n % 2).map(step).unzip();
