@@ -65,7 +65,7 @@ const NONE: Support = Support::No("its class has none");
 const WHOLE: Support = Support::No("its class rotates all of a head");
 const IGNORED: Support = Support::Experimental("its class has none; the keys are not looked at, as in transformers");
 const QKV: Support = Support::Experimental("query, key and value have one, whatever the file says");
-const NO_CLASS: Support = Support::No("transformers has no class of it with a head of scores");
+const NO_CLASS: Support = Support::No("transformers has no such class of it");
 const LONGROPE: Support = Support::No("its class knows LongRoPE alone");
 
 /// Every family but Phi-3.
@@ -83,6 +83,16 @@ const WITH_SCORES: Columns = {
     const COLUMNS: [Support; ARCHITECTURES.len()] = {
         let mut columns = *YES;
         (columns[9], columns[10]) = (NO_CLASS, NO_CLASS);
+        columns
+    };
+    &COLUMNS
+};
+
+/// Those whose classes with scores of tokens transformers has.
+const WITH_STEPS: Columns = {
+    const COLUMNS: [Support; ARCHITECTURES.len()] = {
+        let mut columns = *WITH_SCORES;
+        (columns[6], columns[11], columns[12]) = (NO_CLASS, NO_CLASS, NO_CLASS);
         columns
     };
     &COLUMNS
@@ -115,6 +125,7 @@ pub const FEATURES: &[Feature] = &[
     row("preferences", "learning from pairs of answers (`rl: dpo`, `ipo`, `simpo`, `cpo`, `orpo`)", Config("rl: dpo"), YES),
     row("unpaired", "learning from answers that are wanted or not (`rl: kto`)", Config("rl: kto"), YES),
     row("reward-model", "models that score texts (`reward_model: true`)", Head("reward_model: true", Classifier::Sequence), WITH_SCORES),
+    row("process-reward-model", "models that score the steps of answers (`process_reward_model: true`)", Head("process_reward_model: true", Classifier::Token), WITH_STEPS),
     row("rewards", "learning from what rewards say of completions (`rl: grpo`, `gdpo`)", Config("rl: grpo\ntrl: {reward_funcs: [exact-match]}\nmicro_batch_size: 8\nsequence_len: 512"), YES),
     row("distributed", "several devices", Config("world_size: 2"), no!("a run is one process on one machine")),
     row("streaming", "streaming datasets", Config("streaming: true"), no!("data is read whole when a run starts")),

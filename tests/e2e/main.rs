@@ -33,6 +33,7 @@ mod reward_model;
 mod rewards;
 mod run;
 mod schema;
+mod steps;
 mod strategies;
 mod support;
 mod trial;

@@ -109,7 +109,8 @@ impl ModelFacts {
             model.quantization = config.quantization();
         }
         if let Err(problem) = scored(config, &mut model) {
-            problems.push(at(problem, "reward_model"));
+            let key = if config.process_reward_model { "process_reward_model" } else { "reward_model" };
+            problems.push(at(problem, key));
         }
         let whole = model.raw.get("architectures").and_then(|names| names.get(0)).and_then(Value::as_str);
         let whole =
@@ -242,27 +243,27 @@ fn no_padding() -> Diagnostic {
 
 /// Gives the model the head of scores that the config asks for; says why it cannot have one, or has one that nobody asked for.
 fn scored(config: &Config, model: &mut ModelConfig) -> Result<(), Diagnostic> {
-    if !config.reward_model {
+    let Some((classifier, labels)) = config.scores() else {
         let Some(scores) = model.scores else { return Ok(()) };
-        let what = if scores.classifier == Classifier::Sequence { "texts" } else { "tokens" };
-        let diagnostic = Diagnostic::error("model::scores", format!("the model scores {what} and does not write"))
-            .why("`architectures` of its `config.json`: it has a head of scores and no output projection");
-        let is_reward = (scores.classifier, scores.labels) == (Classifier::Sequence, 1);
-        let help =
-            if is_reward { "write `reward_model: true`, or take a language model" } else { "take a language model" };
-        return Err(diagnostic.help(help));
-    }
-    model.score(Classifier::Sequence, 1, config.seed).map_err(|error| match error {
-        NoScores::Class(name) => {
-            Diagnostic::error("model::unsupported", format!("a `{name}` cannot be a reward model"))
-                .why("transformers has no class of that family with a head of scores, so nothing could read it")
-                .help("take a model of another family: `host doctor --capabilities` lists them")
-        }
-        NoScores::Other { .. } => {
-            Diagnostic::error("model::scores", format!("the model cannot be a reward model: {error}"))
-                .why("a reward model gives one score for a text")
-                .help("take a language model, or one with a head of one label")
-        }
+        let (what, key) = match scores.classifier {
+            Classifier::Sequence => ("texts", "reward_model"),
+            Classifier::Token => ("tokens", "process_reward_model"),
+        };
+        return Err(Diagnostic::error("model::scores", format!("the model scores {what} and does not write"))
+            .why("`architectures` of its `config.json`: it has a head of scores and no output projection")
+            .help(format!("write `{key}: true`, or take a language model")));
+    };
+    let (what, each) = match classifier {
+        Classifier::Sequence => ("a reward model", "text"),
+        Classifier::Token => ("a process reward model", "token"),
+    };
+    model.score(classifier, labels, config.seed).map_err(|error| match error {
+        NoScores::Class(name) => Diagnostic::error("model::unsupported", format!("a `{name}` cannot be {what}"))
+            .why("transformers has no class of that family with such a head of scores, so nothing could read it")
+            .help("take a model of another family: `host doctor --capabilities` lists them"),
+        NoScores::Other { .. } => Diagnostic::error("model::scores", format!("the model cannot be {what}: {error}"))
+            .why(format!("a head of this size is asked for: {labels} for each {each}"))
+            .help("take a language model, or one with such a head"),
     })
 }
 

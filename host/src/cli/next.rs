@@ -23,7 +23,7 @@ pub(super) fn commands(loaded: &LoadedConfig, plugins: &PluginHost, plan: &Plan)
     let config = &loaded.config;
     let output_dir = PathBuf::from(&config.output_dir);
     let metrics = format!("cat {}", path(&output_dir.join("metrics.jsonl")));
-    if config.reward_model {
+    if config.scores().is_some() {
         // It does not write.
         return vec![metrics];
     }

@@ -89,7 +89,7 @@ fn sample(index: usize, example: &Example, origin: &Origin) -> Value {
         fields["desirable"] = desirable.into();
     }
     for (name, tokens, written) in documents(example, origin) {
-        let document = document(tokens, written);
+        let document = document(tokens, &example.labels, written);
         match (name, document) {
             (Some(name), document) => fields[name] = document,
             (None, Value::Object(document)) => {
@@ -103,12 +103,14 @@ fn sample(index: usize, example: &Example, origin: &Origin) -> Value {
     fields
 }
 
-fn document(tokens: &TokenSample, written: &Written) -> Value {
+/// `own` are labels that stand for what is learned, in its order; without, it is the tokens themselves.
+fn document(tokens: &TokenSample, own: &[u32], written: &Written) -> Value {
+    let mut own = own.iter();
     let labels: Vec<i64> = tokens
         .ids
         .iter()
         .zip(&tokens.trained)
-        .map(|(&id, &learned)| if learned { id.into() } else { MASKED })
+        .map(|(&id, &learned)| if learned { (*own.next().unwrap_or(&id)).into() } else { MASKED })
         .collect();
     let mut fields = json!({
         "tokens": tokens.ids.len(),

@@ -101,7 +101,6 @@ const STRATEGIES: &[(&str, &str)] = &[
     ("pygmalion", "write `type: chat_template` with `field_messages: conversations` and `message_property_mappings: {content: value}`"),
     ("messages", "write `type: chat_template`"),
     ("input_output", "write a prompt-strategy plugin that gives the segments of a row: `host plugin new acme:segments --kind prompt-strategy`"),
-    ("stepwise_supervised", "models that score steps are not trained here; `reward_model: true` trains one that scores whole answers, from pairs"),
     ("bradley_terry", "pairs of answers under this name are for `reward_model: true`; write that too, with `type: bradley_terry.chat_template`"),
 ];
 /// Strategies of Axolotl whose shape an instruction with columns of its own can have.

@@ -19,7 +19,7 @@ use super::positions::join;
 use super::preference_fields::{preferences, preferences_together};
 use super::read::{Context, Section, fill, found, out_of_range, unknown_word};
 use super::schema::{Config, DatasetConfig};
-use super::score_fields::{SCORING_TYPE, scores, scores_together};
+use super::score_fields::{SCORING_TYPES, scores, scores_together};
 use super::trl_fields::{trl, trl_together};
 use super::values::{Amount, AutoBool, PluginRef};
 use crate::capabilities::ARCHITECTURES;
@@ -40,11 +40,11 @@ pub(super) const CHAT_TEMPLATES: [&str; 11] = [
     "jinja",
 ];
 /// Architectures by the names of transformers.
-pub(super) const MODEL_TYPES: [&str; ARCHITECTURES.len() + COMPOSITE_ARCHITECTURES.len() + 2] = {
-    let mut types = ["AutoModelForCausalLM"; ARCHITECTURES.len() + COMPOSITE_ARCHITECTURES.len() + 2];
-    types[types.len() - 1] = SCORING_TYPE;
+pub(super) const MODEL_TYPES: [&str; ARCHITECTURES.len() + COMPOSITE_ARCHITECTURES.len() + 3] = {
+    let mut types = ["AutoModelForCausalLM"; ARCHITECTURES.len() + COMPOSITE_ARCHITECTURES.len() + 3];
+    (types[types.len() - 1], types[types.len() - 2]) = (SCORING_TYPES[1], SCORING_TYPES[0]);
     let mut index = 0;
-    while index < types.len() - 2 {
+    while index < types.len() - 3 {
         let of_parts = index >= ARCHITECTURES.len();
         types[index] =
             if of_parts { COMPOSITE_ARCHITECTURES[index - ARCHITECTURES.len()] } else { ARCHITECTURES[index] };
@@ -235,6 +235,9 @@ fn dataset(cx: &Context<'_>, path: String, value: &Value, method: Option<&str>) 
     fill(&mut dataset.field_messages, entry.read("field_messages"));
     dataset.field_chosen = entry.read("field_chosen");
     dataset.field_rejected = entry.read("field_rejected");
+    dataset.step_separator = entry.read("step_separator");
+    dataset.max_completion_length = entry.checked("max_completion_length", "1 or more", |n: u32| n > 0);
+    fill(&mut dataset.train_on_last_step_only, entry.read("train_on_last_step_only"));
     fill(&mut dataset.field_tools, entry.read("field_tools"));
     let mappings: Option<std::collections::BTreeMap<String, String>> = entry.read("message_property_mappings");
     for (key, property) in [("message_field_role", "role"), ("message_field_content", "content")] {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use engine::architecture::config::Quantization;
+use engine::architecture::scores::Classifier;
 use engine::kernels::Packing;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -33,7 +34,8 @@ pub struct Config {
     /// Directory whose tokenizer files are used. Default: `base_model_config`.
     pub tokenizer_config: String,
     /// Architecture that the model must have, such as `LlamaForCausalLM`, or `AutoModelForCausalLM` for any;
-    /// `AutoModelForSequenceClassification` with `reward_model`. Default: any.
+    /// `AutoModelForSequenceClassification` with `reward_model`, `AutoModelForTokenClassification` with `process_reward_model`.
+    /// Default: any.
     #[schemars(schema_with = "super::json_schema::model_type")]
     pub model_type: Option<String>,
     /// Class name of the tokenizer, for Axolotl configs: whatever it says, `tokenizer.json` is what is read. Default: none.
@@ -246,7 +248,14 @@ pub struct Config {
     /// 2023, arXiv 2312.09244). Default: none. Example: `0.01`.
     #[schemars(extend("x-fixed" = true))]
     pub center_rewards_coefficient: Option<f64>,
-    /// Scores that a model gives: 1 with `reward_model`. Default: that.
+    /// Train a model that scores the steps of an answer (`AutoModelForTokenClassification` of transformers), from steps that are
+    /// right or wrong (`type: stepwise_supervised`): cross-entropy of the label at the last token of each (Lightman et al. 2023,
+    /// arXiv 2305.20050, as TRL's `PRMTrainer` has it). A language model gets a new head for that, which starts from `seed`. Not
+    /// with `rl`. Default: `false`.
+    #[schemars(extend("x-fixed" = true))]
+    pub process_reward_model: bool,
+    /// Scores that a model gives: 1 with `reward_model`; with `process_reward_model` one for each label, 2 or more. Default: 1,
+    /// or 2.
     #[schemars(extend("x-fixed" = true))]
     pub num_labels: Option<u32>,
 
@@ -492,6 +501,14 @@ impl Default for BnbConfigKwargs {
 }
 
 impl Config {
+    /// The head of scores that the model is to have, where it has one: what is scored, and the labels.
+    pub fn scores(&self) -> Option<(Classifier, usize)> {
+        if self.reward_model {
+            return Some((Classifier::Sequence, 1));
+        }
+        self.process_reward_model.then(|| (Classifier::Token, self.num_labels.unwrap_or(2) as usize))
+    }
+
     /// How the frozen linear layers are packed.
     pub fn quantization(&self) -> Option<Quantization> {
         let packing = match self.bnb_config_kwargs.bnb_4bit_quant_type {
@@ -535,6 +552,13 @@ pub struct DatasetConfig {
     pub field_chosen: Option<String>,
     /// `type: preference`: column with the worse answer. Default: that of the strategy, `rejected`.
     pub field_rejected: Option<String>,
+    /// `type: stepwise_supervised`: text behind each step, at whose last token the step is judged. Default: a line break. Example:
+    /// `'<step>'`.
+    pub step_separator: Option<String>,
+    /// `type: stepwise_supervised`: tokens that the steps of a row have at most; what is beyond is cut off. Default: none.
+    pub max_completion_length: Option<u32>,
+    /// `type: stepwise_supervised`: only the last step of a row is learned. Default: `false`.
+    pub train_on_last_step_only: bool,
     /// Conversations: column with the tool definitions. Default: `tools`.
     pub field_tools: String,
     /// Conversations: what a template calls a field → the field of a message. Default: `{role: role, content: content}`.

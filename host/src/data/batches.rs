@@ -198,6 +198,29 @@ impl Samples for ScoredPairsOf<'_> {
     }
 }
 
+/// Answers in steps with labels: the targets are these.
+#[derive(Debug, Clone, Copy)]
+pub struct StepsOf<'a>(pub &'a [Example]);
+
+impl Samples for StepsOf<'_> {
+    type Batch = Batch;
+
+    fn examples(&self) -> &[Example] {
+        self.0
+    }
+
+    fn batch(&self, samples: &[usize]) -> Batch {
+        let examples = || samples.iter().map(|&sample| &self.0[sample]);
+        let mut batch = assemble(examples().map(|example| &example.tokens));
+        let mut labels = examples().flat_map(|example| &example.labels);
+        let learned = examples().flat_map(|example| &example.tokens.trained);
+        for (target, &learned) in batch.targets.iter_mut().zip(learned) {
+            *target = if learned { labels.next().copied().unwrap_or(IGNORE) } else { IGNORE };
+        }
+        batch
+    }
+}
+
 /// All samples of a dataset, epoch by epoch.
 #[derive(Debug)]
 pub struct Epochs<S> {
@@ -241,6 +264,23 @@ mod tests {
     use crate::data::tokenize::TokenSample;
 
     #[test]
+    fn a_step_is_judged_where_it_ends() {
+        let steps = |trained: &[bool], labels: &[u32]| Example {
+            tokens: TokenSample { ids: vec![5; trained.len()], trained: trained.to_vec(), weights: None },
+            rejected: None,
+            desirable: None,
+            margin: None,
+            labels: labels.to_vec(),
+            row_json: "{}".into(),
+            origin: None,
+        };
+        let examples = [steps(&[false, true, false, true], &[1, 0]), steps(&[true, false], &[1])];
+        let batch = StepsOf(&examples).batch(&[1, 0]);
+        assert_eq!(batch.targets, [1, IGNORE, IGNORE, 1, IGNORE, 0]);
+        assert_eq!(batch.doc_lens, [2, 4]);
+    }
+
+    #[test]
     fn a_text_is_scored_at_its_last_token_that_is_no_padding() {
         let tokens = |ids: &[u32]| TokenSample { ids: ids.to_vec(), trained: vec![true; ids.len()], weights: None };
         let pair = |chosen: &[u32], rejected: &[u32], margin| Example {
@@ -248,6 +288,7 @@ mod tests {
             rejected: Some(tokens(rejected)),
             desirable: None,
             margin,
+            labels: Vec::new(),
             row_json: "{}".into(),
             origin: None,
         };

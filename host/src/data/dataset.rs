@@ -367,6 +367,7 @@ mod tests {
     use plugin_runtime::types::{Row, RowBatch, RowError, Sample, Segment, Text};
 
     use super::super::render::Learns;
+    use super::super::steps::StepFormat;
     use super::super::tokenize::{Encoder, TextBudget};
     use super::super::tokenizer::{Changes, Tokenizer};
     use super::*;
@@ -414,7 +415,13 @@ mod tests {
             keeps_text: true,
             budget: TextBudget::of(64, false),
         };
-        let making = Making { encoder, sequence_len: 64, excess: ExcessLength::Drop, learns: Learns::Texts };
+        let making = Making {
+            encoder,
+            sequence_len: 64,
+            excess: ExcessLength::Drop,
+            learns: Learns::Texts,
+            steps: StepFormat::default(),
+        };
         let prepared = |threads: usize| {
             let mut rows = Rows((0..1500).map(|row| row.to_string()).collect());
             let mut strategies: Vec<Box<dyn PromptStrategy>> =

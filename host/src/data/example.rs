@@ -16,6 +16,8 @@ pub struct Example {
     pub desirable: Option<bool>,
     /// Of a pair that is scored: by how much the chosen text is to score higher, where the row says so.
     pub margin: Option<f64>,
+    /// Of labelled steps: the labels of the tokens that are learned, in their order; empty otherwise.
+    pub labels: Vec<u32>,
     /// The row as it came, for rewards.
     pub row_json: Arc<str>,
     /// What it was made of, if the encoder keeps that.

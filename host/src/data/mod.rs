@@ -11,6 +11,7 @@ mod jinja;
 pub mod packing;
 pub mod render;
 pub mod source;
+pub mod steps;
 pub mod strategy;
 pub mod template;
 pub mod tokenize;

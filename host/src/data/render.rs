@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use plugin_runtime::PluginError;
-use plugin_runtime::types::{Preference, Sample, Segment, Text, Unpaired};
+use plugin_runtime::types::{Preference, Sample, Segment, Stepwise, Text, Unpaired};
 
 use super::example::{Example, Origin, Written};
+use super::steps::{self, StepFormat, StepsError};
 use super::strategy::PromptStrategy;
 use super::template::TemplateError;
 use super::tokenize::{Encoded, Encoder, TokenSample, TokenizeError, joined};
@@ -54,6 +55,11 @@ pub enum Learns {
     ScoredPairs,
     /// Answers that are wanted or not, each by itself.
     Unpaired,
+    /// Answers in steps with labels, of which there are so many.
+    Steps {
+        /// Labels that the model has.
+        labels: usize,
+    },
     /// Prompts; of a text, what comes before the first learned token, and the rest is what a good answer may be.
     Prompts {
         /// Tokens that the model writes at most, which must fit behind a prompt.
@@ -74,6 +80,8 @@ pub struct Making<'a> {
     pub excess: ExcessLength,
     /// What samples there must be.
     pub learns: Learns,
+    /// How labelled steps become a text.
+    pub steps: StepFormat,
 }
 
 /// What became of a row.
@@ -193,6 +201,7 @@ impl Making<'_> {
                 self.pair(pair, json, margin)
             }
             (Learns::Unpaired, Sample::Unpaired(answer)) => self.unpaired(answer, json),
+            (Learns::Steps { labels }, Sample::Stepwise(labelled)) => self.steps(labelled, json, labels),
             (Learns::Prompts { completion }, Sample::Supervised(text)) => self.prompt(text, json, completion),
             (Learns::Prompts { completion }, Sample::Prompt(text)) => self.open_prompt(text, json, completion),
             (Learns::Episodes, Sample::Supervised(text)) => self.row(self.encoder.encode(text), json),
@@ -202,6 +211,7 @@ impl Making<'_> {
                     Learns::Texts => "supervised texts",
                     Learns::Pairs => "preference pairs, as `rl` says",
                     Learns::ScoredPairs => "preference pairs, as `reward_model` says",
+                    Learns::Steps { .. } => "labelled steps, as `process_reward_model` says",
                     Learns::Unpaired => "answers that are wanted or not, as `rl` says",
                     Learns::Prompts { .. } | Learns::Episodes => "prompts, as `rl` says",
                 };
@@ -307,7 +317,7 @@ impl Making<'_> {
         let unwritten = chosen.unwritten.into_iter().chain(rejected.unwritten).collect();
         let rejected = Some(rejected.tokens);
         let (tokens, row_json) = (chosen.tokens, json.into());
-        Ok((Example { tokens, rejected, desirable: None, margin, row_json, origin }, unwritten))
+        Ok((Example { tokens, rejected, desirable: None, margin, labels: Vec::new(), row_json, origin }, unwritten))
     }
 
     fn unpaired(&self, answer: &Unpaired, json: String) -> Result<(Example, BTreeSet<String>), Left> {
@@ -317,6 +327,23 @@ impl Making<'_> {
             return Err(Left::Bad("the answer has loss weights, which answers that are judged do not have".to_owned()));
         }
         Ok((Example { desirable: Some(answer.desirable), ..example }, unwritten))
+    }
+
+    /// Labelled steps; what is cut off has no label any more.
+    fn steps(&self, labelled: &Stepwise, json: String, labels: usize) -> Result<(Example, BTreeSet<String>), Left> {
+        let found = steps::encode(&self.encoder, labelled, &self.steps, labels);
+        let (mut encoded, mut labels) = found.map_err(|error| match error {
+            StepsError::Tokenize(error) => self.left(error),
+            error => Left::Bad(error.to_string()),
+        })?;
+        let had = labels.len();
+        self.cut(&mut encoded)?;
+        labels.truncate(encoded.tokens.trained.iter().filter(|&&trained| trained).count());
+        if labels.is_empty() {
+            return Err(Left::Out(if had > 0 { Outcome::Cut } else { Outcome::Untrained(encoded.unwritten) }));
+        }
+        let (example, unwritten) = self.row(Ok(encoded), json)?;
+        Ok((Example { labels, ..example }, unwritten))
     }
 
     fn encode(&self, text: &Text) -> Result<Encoded, Left> {
@@ -340,17 +367,26 @@ impl Making<'_> {
 
     /// As much of a text as a sequence has; why it is left out, where nothing of it is learned.
     fn document(&self, text: &Text) -> Result<Document, Left> {
-        let Self { encoder, sequence_len, excess, .. } = self;
-        let Encoded { mut tokens, text: mut written, mut places, unwritten } = self.encode(text)?;
+        let mut encoded = self.encode(text)?;
+        let learned = encoded.tokens.trained_tokens();
+        self.cut(&mut encoded)?;
+        let Encoded { tokens, text: written, places, unwritten } = encoded;
+        if tokens.trained_tokens() == 0 {
+            return Err(if learned > 0 { Left::Out(Outcome::Cut) } else { self.untrained(text, unwritten) });
+        }
+        let written = self.encoder.keeps_text.then_some(Written { text: written, places });
+        Ok(Document { tokens, written, unwritten })
+    }
+
+    /// Shortens a text to what a sequence has; why it is left out, where it may not be shortened.
+    fn cut(&self, encoded: &mut Encoded) -> Result<(), Left> {
+        let Self { sequence_len, excess, .. } = self;
+        let Encoded { tokens, text, places, .. } = encoded;
         let length = tokens.ids.len();
-        let mut is_cut = false;
         if length > *sequence_len {
             match excess {
                 ExcessLength::Drop => return Err(Left::Out(Outcome::TooLong)),
-                ExcessLength::Truncate => {
-                    is_cut = tokens.trained_tokens() > 0;
-                    tokens.truncate(*sequence_len);
-                }
+                ExcessLength::Truncate => tokens.truncate(*sequence_len),
                 ExcessLength::Raise => {
                     return Err(Left::Bad(format!(
                         "it has {length} tokens, `sequence_len` is {sequence_len} and `excess_length_strategy` is raise"
@@ -358,16 +394,12 @@ impl Making<'_> {
                 }
             }
         }
-        if tokens.trained_tokens() == 0 {
-            return Err(if is_cut { Left::Out(Outcome::Cut) } else { self.untrained(text, unwritten) });
-        }
         if places.len() > tokens.ids.len() {
             // What was cut off is not what the model sees.
             places.truncate(tokens.ids.len());
-            written.truncate(written.floor_char_boundary(places.last().map_or(0, |place| place.end)));
+            text.truncate(text.floor_char_boundary(places.last().map_or(0, |place| place.end)));
         }
-        let written = encoder.keeps_text.then_some(Written { text: written, places });
-        Ok(Document { tokens, written, unwritten })
+        Ok(())
     }
 
     /// Why nothing is learned of a text.
@@ -385,7 +417,18 @@ impl Making<'_> {
 fn example(document: Document, json: String) -> (Example, BTreeSet<String>) {
     let Document { tokens, written, unwritten } = document;
     let origin = written.map(|written| Box::new(Origin { position: String::new(), written, rejected: None }));
-    (Example { tokens, rejected: None, desirable: None, margin: None, row_json: json.into(), origin }, unwritten)
+    (
+        Example {
+            tokens,
+            rejected: None,
+            desirable: None,
+            margin: None,
+            labels: Vec::new(),
+            row_json: json.into(),
+            origin,
+        },
+        unwritten,
+    )
 }
 
 /// The column `margin` of a row; none where it is absent or null.

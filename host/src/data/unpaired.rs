@@ -79,6 +79,7 @@ mod tests {
             rejected: None,
             desirable: Some(desirable),
             margin: None,
+            labels: Vec::new(),
             row_json: "{}".into(),
             origin: None,
         }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use engine::architecture::scores::Classifier;
+
 use super::run::Outcome;
 use crate::check::facts::ModelFacts;
 use crate::check::selection;
@@ -38,7 +40,11 @@ pub fn card(loaded: &LoadedConfig, total_steps: u64, outcome: &Outcome) -> Strin
     } else {
         card.push_str("library_name: transformers\n");
     }
-    let task = if config.reward_model { "text-classification" } else { "text-generation" };
+    let task = match config.scores() {
+        Some((Classifier::Sequence, _)) => "text-classification",
+        Some((Classifier::Token, _)) => "token-classification",
+        None => "text-generation",
+    };
     let _ = writeln!(card, "pipeline_tag: {task}\n---\n\n# Fine-tuned model\n");
     let what = if config.adapter.is_some() { "A LoRA adapter for" } else { "Fine-tuned from" };
     let _ = writeln!(card, "{what} `{}`, {} steps, seed {}.\n", config.base_model, total_steps, config.seed);

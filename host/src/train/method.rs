@@ -1,8 +1,9 @@
-//! What a run learns, as its config says (`rl`, `reward_model`): the objective, the samples that it takes, and whether it needs a reference.
+//! What a run learns, as its config says (`rl`, `reward_model`, `process_reward_model`): the objective, the samples that it takes, and whether it needs a reference.
 
 use engine::model::divergence::Divergence;
 use engine::objective::{
-    Cpo, CpoLoss, Distill, Grpo, GrpoLoss, Kto, KtoLoss, Orpo, PairLoss, Preference, Ratio, RewardModel,
+    Cpo, CpoLoss, Distill, Grpo, GrpoLoss, Kto, KtoLoss, LabelCrossEntropy, Orpo, PairLoss, Preference, Ratio,
+    RewardModel,
 };
 
 use super::asked::Asked;
@@ -31,6 +32,8 @@ pub enum Method {
     Kto(Kto),
     /// To score texts.
     Reward(RewardModel),
+    /// To judge the steps of answers.
+    Steps(LabelCrossEntropy),
     /// To write what rewards like.
     Grpo(Grpo, Sampling),
     /// To say what a teacher says where it writes itself.
@@ -45,7 +48,10 @@ impl Method {
             None if config.reward_model => {
                 Self::Reward(RewardModel { center: config.center_rewards_coefficient.unwrap_or(0.0) })
             }
-            None => Self::Supervised,
+            None => match config.scores() {
+                Some((_, labels)) => Self::Steps(LabelCrossEntropy { labels }),
+                None => Self::Supervised,
+            },
             Some(Rl::Dpo | Rl::Ipo) => {
                 let losses = config.dpo_loss_type.iter().filter_map(|name| PairLoss::named(name));
                 Self::Preference(Preference {
@@ -94,6 +100,7 @@ impl Method {
             Self::Supervised => Learns::Texts,
             Self::Preference(_) | Self::Cpo(_) | Self::Orpo(_) => Learns::Pairs,
             Self::Reward(_) => Learns::ScoredPairs,
+            Self::Steps(objective) => Learns::Steps { labels: objective.labels },
             Self::Kto(_) => Learns::Unpaired,
             Self::Grpo(_, sampling) | Self::Distill(_, sampling) => match sampling.episodes {
                 Some(_) => Learns::Episodes,
@@ -142,6 +149,7 @@ impl Method {
             (Self::Orpo(_), Some(rejected)) => example.tokens.ids.len() - 1 + rejected.trained_tokens(),
             // Each text is scored at one token.
             (Self::Reward(_), _) => example.documents().count(),
+            (Self::Steps(_), _) => example.labels.len(),
             _ => example.trained_tokens(),
         }
     }

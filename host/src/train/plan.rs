@@ -26,6 +26,7 @@ use crate::data::dataset::{DatasetError, Dropped, Example, ExcessLength, prepare
 use crate::data::filter::DatasetFilter;
 use crate::data::packing::{BatchOptions, plan_epoch, shuffle};
 use crate::data::render::Making;
+use crate::data::steps::StepFormat;
 use crate::data::strategy::PromptStrategy;
 use crate::data::template::ChatTemplate;
 use crate::data::tokenize::{Encoder, TextBudget};
@@ -324,21 +325,33 @@ fn data(
     let end_of_turn = selection::end_of_turn(loaded, model)?;
     let cuts = config.excess_length_strategy == ExcessLengthStrategy::Truncate;
     let budget = TextBudget::of(config.sequence_len as usize, cuts);
-    let encoder =
-        Encoder { tokenizer, template, train_on_inputs: config.train_on_inputs, end_of_turn, keeps_text, budget };
     let excess = match config.excess_length_strategy {
         ExcessLengthStrategy::Drop => ExcessLength::Drop,
         ExcessLengthStrategy::Truncate => ExcessLength::Truncate,
         ExcessLengthStrategy::Raise => ExcessLength::Raise,
     };
-    let making = Making { encoder, sequence_len: config.sequence_len as usize, excess, learns: method.learns() };
+    let making = |dataset: &DatasetConfig| {
+        let (end_of_turn, train_on_inputs) = (end_of_turn.clone(), config.train_on_inputs);
+        let format = StepFormat::default();
+        Making {
+            encoder: Encoder { tokenizer, template, train_on_inputs, end_of_turn, keeps_text, budget },
+            sequence_len: config.sequence_len as usize,
+            excess,
+            learns: method.learns(),
+            steps: StepFormat {
+                separator: dataset.step_separator.clone().unwrap_or(format.separator),
+                max_completion_length: dataset.max_completion_length.map(|most| most as usize),
+                last_only: dataset.train_on_last_step_only,
+            },
+        }
+    };
     let mut dropped = Dropped::default();
     let (mut rows, mut too_long) = (0, 0);
     let mut read =
         |key: &str, datasets: &[DatasetConfig], filters: &[FilterRef], count: bool| -> Result<Vec<Example>, Failure> {
             let mut examples = Vec::new();
             for (index, dataset) in datasets.iter().enumerate() {
-                let prepared = one(loaded, plugins, &making, dataset, &format!("{key}[{index}]"), filters)?;
+                let prepared = one(loaded, plugins, &making(dataset), dataset, &format!("{key}[{index}]"), filters)?;
                 if count {
                     rows += prepared.rows;
                     too_long += prepared.dropped.too_long.rows;
@@ -459,6 +472,9 @@ pub(super) fn digest(examples: &[Example]) -> String {
         if let Some(margin) = example.margin {
             hasher.update(margin.to_le_bytes());
         }
+        for label in &example.labels {
+            hasher.update(label.to_le_bytes());
+        }
         hasher.update((tokens.ids.len() as u64).to_le_bytes());
         for (index, (id, trained)) in tokens.ids.iter().zip(&tokens.trained).enumerate() {
             let weight = tokens.weights.as_ref().map_or(1.0, |weights| weights[index]);
@@ -483,6 +499,7 @@ mod tests {
                 rejected: None,
                 desirable: None,
                 margin: None,
+                labels: Vec::new(),
                 row_json: "{}".into(),
                 origin: None,
             })

@@ -13,7 +13,7 @@ use crate::check::facts::ModelFacts;
 use crate::check::{plugins, selection};
 use crate::checkpoint::load::Checkpoint;
 use crate::config::{LoadedConfig, RewardRef};
-use crate::data::batches::{Batches, KeptFile, PairsOf, Samples, ScoredPairsOf, Texts, WholePairsOf};
+use crate::data::batches::{Batches, KeptFile, PairsOf, Samples, ScoredPairsOf, StepsOf, Texts, WholePairsOf};
 use crate::data::cursor::Position;
 use crate::data::dataset::Example;
 use crate::data::template::ChatTemplate;
@@ -94,6 +94,9 @@ impl<'a> Sources<'a> {
             Method::Reward(objective) => {
                 let pairs = |examples| ScoredPairsOf { examples, pad: self.model.config.pad_token_id };
                 work.work(*objective, plan.epochs(pairs(train), position), self.chunks(&pairs(eval)))
+            }
+            Method::Steps(objective) => {
+                work.work(*objective, plan.epochs(StepsOf(train), position), self.chunks(&StepsOf(eval)))
             }
             Method::Preference(objective) => {
                 let reference = reference.expect(ASKED);

@@ -14,6 +14,7 @@ use host::data::dataset::{ExcessLength, prepare};
 use host::data::filter::DatasetFilter;
 use host::data::render::{Learns, Making};
 use host::data::source::Source;
+use host::data::steps::StepFormat;
 use host::data::strategy::PromptStrategy;
 use host::data::template::{ChatTemplate, built_in};
 use host::data::tokenize::{Encoder, TextBudget};
@@ -310,6 +311,8 @@ impl Stage {
             (ExcessLength::Drop, false, Learns::Texts),
             (ExcessLength::Truncate, true, Learns::Texts),
             (ExcessLength::Truncate, true, Learns::Pairs),
+            (ExcessLength::Drop, false, Learns::ScoredPairs),
+            (ExcessLength::Truncate, true, Learns::Steps { labels: 2 }),
             (ExcessLength::Drop, true, Learns::Unpaired),
             (ExcessLength::Drop, true, Learns::Prompts { completion: LENGTH / 2 }),
         ];
@@ -323,7 +326,7 @@ impl Stage {
                 budget: TextBudget::of(LENGTH, excess == ExcessLength::Truncate),
             };
             let path = Path::new("train.jsonl");
-            let making = Making { encoder, sequence_len: LENGTH, excess, learns };
+            let making = Making { encoder, sequence_len: LENGTH, excess, learns, steps: StepFormat::default() };
             let prepared = match prepare(path, &mut *source, &mut filters, &mut strategies, &making) {
                 Ok(prepared) => prepared,
                 Err(error) => {

@@ -67,7 +67,9 @@ impl Objective for RewardModel {
         // TRL tells the extremes of each batch.
         metrics.add("min_reward", all.iter().copied().fold(f64::INFINITY, f64::min));
         metrics.add("max_reward", all.iter().copied().fold(f64::NEG_INFINITY, f64::max));
-        all.iter().for_each(|score| metrics.add("mean_reward", *score));
+        for score in all {
+            metrics.add("mean_reward", score);
+        }
         loss
     }
 }
