@@ -127,6 +127,8 @@ pub const FEATURES: &[Feature] = &[
     row("reward-model", "models that score texts (`reward_model: true`)", Head("reward_model: true", Classifier::Sequence), WITH_SCORES),
     row("process-reward-model", "models that score the steps of answers (`process_reward_model: true`)", Head("process_reward_model: true", Classifier::Token), WITH_STEPS),
     row("rewards", "learning from what rewards say of completions (`rl: grpo`, `gdpo`)", Config("rl: grpo\ntrl: {reward_funcs: [exact-match]}\nmicro_batch_size: 8\nsequence_len: 512"), YES),
+    row("environments", "learning in an environment over several turns (`rl: grpo` with `environment`)", Config("rl: grpo\nmicro_batch_size: 8\nsequence_len: 512\nchat_template: chatml\nenvironment: {name: 'acme:shop', max_turns: 4}"), YES),
+    row("distillation", "learning what a teacher says where the model itself writes (`rl: distill`)", Config("rl: distill\nmicro_batch_size: 8\nsequence_len: 512\ntrl: {teacher_model_name_or_path: teacher}"), YES),
     row("distributed", "several devices", Config("world_size: 2"), no!("a run is one process on one machine")),
     row("streaming", "streaming datasets", Config("streaming: true"), no!("data is read whole when a run starts")),
     row("gqa", "grouped-query attention", Model(r#""num_key_value_heads": 2"#), YES),

@@ -158,9 +158,16 @@ fn rules_see_the_data_once_it_is_read() {
 fn the_configs_to_copy_break_no_rule() {
     let project = Project::new();
     let root = root().canonicalize().unwrap();
-    for name in
-        ["quickstart/config.yml", "lora.yml", "freeze.yml", "curated.yml", "code.yml", "dpo.yml", "grpo-sft.yml"]
-    {
+    for name in [
+        "quickstart/config.yml",
+        "lora.yml",
+        "freeze.yml",
+        "curated.yml",
+        "code.yml",
+        "dpo.yml",
+        "grpo-letters.yml",
+        "grpo-sft.yml",
+    ] {
         let path = format!("configs/{name}");
         let mut command = project.command(&["check", &path]);
         command.current_dir(&root);

@@ -64,7 +64,7 @@ impl ModelFacts {
                 overridden(model, config, &directory).map_err(|error| at(error.into(), "model_config"))
             })
         } else {
-            Err(at(missing_model(&config.base_model_config), "base_model_config"))
+            Err(at(missing_model(&config.base_model_config, "base_model"), "base_model_config"))
         };
         let tokenizer = if directory.is_dir() {
             let own = &config.special_tokens;
@@ -452,14 +452,15 @@ fn not_saved(loaded: &LoadedConfig, error: NotSaved) -> Diagnostic {
     diagnostic.at(loaded.source.nearest_place(&loaded.entry_path("lora_modules_to_save", index)))
 }
 
-pub(super) fn missing_model(name: &str) -> Diagnostic {
+/// That there is no directory of a model; `key` names it.
+pub(super) fn missing_model(name: &str, key: &str) -> Diagnostic {
     let diagnostic = Diagnostic::error("model::missing", format!("there is no model directory `{name}`"));
     if is_hub_name(name) {
         let local = format!("models/{}", name.rsplit('/').next().unwrap_or(name));
         return diagnostic.why("models are not downloaded").help(format!(
-            "if it is on the Hugging Face hub: `{}`, then `base_model: {local}`",
+            "if it is on the Hugging Face hub: `{}`, then `{key}: {local}`",
             download_model(name, &local)
         ));
     }
-    diagnostic.help("`base_model` is a directory with `config.json`, `tokenizer.json` and safetensors weights")
+    diagnostic.help(format!("`{key}` is a directory with `config.json`, `tokenizer.json` and safetensors weights"))
 }

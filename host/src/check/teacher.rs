@@ -37,7 +37,7 @@ impl TeacherFacts {
         let directory = loaded.resolve(path);
         let at = |diagnostic: Diagnostic| diagnostic.at(loaded.source.nearest_place(KEY));
         if !directory.is_dir() {
-            return Err(at(missing_model(path)));
+            return Err(at(missing_model(path, KEY)));
         }
         let mut config = ModelConfig::from_dir(&directory).map_err(|error| at(error.into()))?;
         let mut remarks = check_weights(&directory, &mut config).map_err(|error| at(error.into()))?;
