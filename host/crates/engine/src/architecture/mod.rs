@@ -4,6 +4,7 @@
 pub mod config;
 mod families;
 mod from_json;
+mod head;
 pub mod layout;
 mod read;
 mod read_rope;

@@ -4,6 +4,7 @@
 
 pub use super::config::NormKind;
 use super::config::{LayerModules, ModelConfig, TEXT_ROOT};
+use super::scores::{SCORE, Scores};
 use crate::kernels::Demands;
 
 /// The projections of a decoder layer. Families that keep several of them as one have that one instead.
@@ -306,7 +307,12 @@ pub(super) fn tensors(config: &ModelConfig, layers: usize) -> Vec<TensorSpec> {
     }
     add(Role::FinalNorm, None, format!("{root}.norm.weight"), &[h]);
     match config.scores {
-        Some(scores) => scores.tensors(h).for_each(|(role, name, shape)| add(role, None, name.into(), &shape)),
+        Some(Scores { labels, has_bias, .. }) => {
+            add(Role::Score, None, format!("{SCORE}.weight"), &[labels, h]);
+            if has_bias {
+                add(Role::ScoreBias, None, format!("{SCORE}.bias"), &[labels]);
+            }
+        }
         None if config.tie_word_embeddings => {}
         None => add(Role::Head, None, "lm_head.weight".into(), &[config.vocab_size, h]),
     }
