@@ -3,8 +3,8 @@ step, peak memory and their ratios. See README.md here.
 
 usage: grpo.py [--rounds N] [--steps N] [--completions N] [--prompt N] [--new N] [--lora]
 
-A Llama of the shape of SmolLM2-135M with random weights, which never ends a text by itself: every completion of both has all
-its tokens. One prompt a step, float32, one reward (the share of lower-case letters; here a plugin in the sandbox, there a
+A Llama of the shape of SmolLM2-135M with random weights, bfloat16 numbers as in a published checkpoint, which never ends a text
+by itself: every completion of both has all its tokens. One prompt a step, float32, one reward (the share of lower-case letters; here a plugin in the sandbox, there a
 function), AdamW.
 """
 
@@ -31,7 +31,8 @@ def make_model(directory):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
     torch.manual_seed(1)
-    LlamaForCausalLM(LlamaConfig(**SHAPE, bos_token_id=1, eos_token_id=2, pad_token_id=0)).save_pretrained(directory)
+    model = LlamaForCausalLM(LlamaConfig(**SHAPE, bos_token_id=1, eos_token_id=2, pad_token_id=0))
+    model.to(torch.bfloat16).save_pretrained(directory)
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         if (QUICKSTART / name).exists():
             shutil.copy(QUICKSTART / name, directory)
@@ -144,7 +145,7 @@ def main():
     print(f"{name}, {os.cpu_count()} cores; {versions}")
     with tempfile.TemporaryDirectory() as room:
         make_model(room)
-        make_rows(f"{room}/rows.jsonl", options.steps, options.prompt)
+        make_rows(f"{room}/rows.jsonl", options.steps * options.completions, options.prompt)
         options.room = room
         speeds, memory = [], []
         for _ in range(options.rounds):
