@@ -8,8 +8,8 @@ in either.
 import json, pathlib, random
 
 HERE = pathlib.Path(__file__).parent
-STARTS, STEPS, SHOWN = range(100), range(1, 10), 3
-EVAL, SFT = 128, 500
+STARTS, STEPS, SHOWN = range(150), range(1, 10), 3
+EVAL, SFT = 128, 750
 
 
 def row(start, step):

@@ -46,3 +46,20 @@ fn letters_are_learned_from_their_reward_alone() {
     let control = ladder.run("grpo-letters.yml", "control", &["trl.shuffle_rewards=true"]);
     assert!(reward(&control[45..]) <= reward(&control[..3]) + 0.03, "{control:?}");
 }
+
+#[test]
+fn sequences_are_learned_from_answers_that_nobody_shows() {
+    let ladder = Ladder(Project::new());
+    ladder.run("grpo-sft.yml", "sft", &["eval_strategy=no", "eval_reward_funcs=[]"]);
+    let base = format!("base_model={}", ladder.0.path("sft").display());
+    let short = [base.as_str(), "max_steps=40", "eval_strategy=no", "lr_scheduler=constant"];
+    let run = |output: &str, more: &[&str]| {
+        let steps = ladder.run("grpo.yml", output, &[&short[..], more].concat());
+        let steps: Vec<Value> = steps.into_iter().filter(|step| step["event"] == "train").collect();
+        (reward(&steps[..4]), reward(&steps[32..]))
+    };
+    let (first, last) = run("rewarded", &[]);
+    assert!(last > first + 0.2, "{first} {last}");
+    let (first, last) = run("control", &["trl.shuffle_rewards=true"]);
+    assert!(last < first + 0.03, "{first} {last}");
+}

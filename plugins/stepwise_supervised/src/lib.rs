@@ -58,7 +58,8 @@ fn step(index: usize, text: &Value, label: &Value) -> Result<Step, RowError> {
         Value::Bool(label) => Some(f32::from(u8::from(*label))),
         label => label.as_f64().map(|label| label as f32),
     };
-    let label = label.ok_or_else(|| bad_field("labels", format!("`labels[{index}]` must be true, false or a number")))?;
+    let label =
+        label.ok_or_else(|| bad_field("labels", format!("`labels[{index}]` must be true, false or a number")))?;
     Ok(Step { text: text.clone(), label })
 }
 
@@ -98,7 +99,8 @@ mod tests {
         assert_eq!(told(json!({"question": "x"})), "the row has no `prompt`; it has question");
         assert_eq!(told(json!({"prompt": 1})), "`prompt` must be a text");
         assert_eq!(told(json!({"prompt": "a", "completions": "b"})), "`completions` must be a list");
-        let row = |completions: Value, labels: Value| json!({"prompt": "a", "completions": completions, "labels": labels});
+        let row =
+            |completions: Value, labels: Value| json!({"prompt": "a", "completions": completions, "labels": labels});
         assert_eq!(told(row(json!(["b"]), json!([true, false]))), "`completions` has 1 steps, and `labels` has 2");
         assert_eq!(told(row(json!([3]), json!([true]))), "`completions[0]` must be a text");
         assert_eq!(told(row(json!(["b"]), json!(["yes"]))), "`labels[0]` must be true, false or a number");

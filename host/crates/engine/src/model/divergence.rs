@@ -200,7 +200,9 @@ impl<B> Comparison<B> {
             own_rows.chunks(self.rows * h).zip(other_rows.chunks(self.rows * wide)).enumerate()
         {
             let count = rows.len() / h;
-            [&mut logits, &mut others, &mut slopes].into_iter().for_each(|room| room.resize(count * v, 0.0));
+            for room in [&mut logits, &mut others, &mut slopes] {
+                room.resize(count * v, 0.0);
+            }
             said(own, rows, &mut self.own, &mut self.own_logits, &mut logits);
             said(other, other_rows, &mut self.other, &mut self.other_logits, &mut others);
             let each = logits.par_chunks_exact(v).zip(others.par_chunks_exact(v)).zip(slopes.par_chunks_exact_mut(v));
