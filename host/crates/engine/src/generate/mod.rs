@@ -1,11 +1,11 @@
 //! Generation: prompts in, tokens with their log-probabilities out.
 //!
-//! A fixed number of sequences grow at the same time, each in a slot of a cache of keys and values ([`decoder`]). Where one
-//! ends, the next of the queue takes its slot at once ([`schedule`]). Completions of one prompt share the reading of it.
+//! A fixed number of sequences grow at the same time, each in a slot of a cache of keys and values (`decoder`). Where one
+//! ends, the next of the queue takes its slot at once (`schedule`). Completions of one prompt share the reading of it.
 //!
 //! What a sequence becomes depends on the model, its prompt, the options and its number, and on nothing that grows beside it:
 //! on the CPU, a row of a pass gets the same bits whatever the other rows are, and a draw has random numbers of its own
-//! ([`sampling`]). For the same reason, on the CPU in f32, the log-probability of a token is the same bits as
+//! (`sampling`). For the same reason, on the CPU in f32, the log-probability of a token is the same bits as
 //! [`Trainer::outputs`](crate::Trainer::outputs) gives for it, with these exceptions:
 //! - temperature, top-k, top-p, min-p and a repetition penalty make another distribution, of which training knows nothing;
 //! - where the processor has a matrix unit (AMX), large products are summed in its own order, and those of a step of
