@@ -50,16 +50,15 @@ fn letters_are_learned_from_their_reward_alone() {
 #[test]
 fn sequences_are_learned_from_answers_that_nobody_shows() {
     let ladder = Ladder(Project::new());
-    ladder.run("grpo-sft.yml", "sft", &["eval_strategy=no", "eval_reward_funcs=[]"]);
+    ladder.run("grpo-sft.yml", "sft", &["eval_steps=1000"]);
     let base = format!("base_model={}", ladder.0.path("sft").display());
-    let short = [base.as_str(), "max_steps=40", "eval_strategy=no", "lr_scheduler=constant"];
+    let short = [base.as_str(), "max_steps=60", "eval_steps=1000", "lr_scheduler=constant"];
     let run = |output: &str, more: &[&str]| {
         let steps = ladder.run("grpo.yml", output, &[&short[..], more].concat());
         let steps: Vec<Value> = steps.into_iter().filter(|step| step["event"] == "train").collect();
-        (reward(&steps[..4]), reward(&steps[32..]))
+        (reward(&steps[..4]), reward(&steps[45..]))
     };
-    let (first, last) = run("rewarded", &[]);
-    assert!(last > first + 0.2, "{first} {last}");
-    let (first, last) = run("control", &["trl.shuffle_rewards=true"]);
-    assert!(last < first + 0.03, "{first} {last}");
+    // The same prompts come in both, so that they can be compared step by step.
+    let ((first, last), (_, control)) = (run("rewarded", &[]), run("control", &["trl.shuffle_rewards=true"]));
+    assert!(last > first + 0.1 && last > control + 0.15, "{first} {last} {control}");
 }
