@@ -108,6 +108,9 @@ fn what_cannot_be_learned_from_is_said() {
     insta::assert_snapshot!(told("  teacher_model_name_or_path: Qwen/Qwen3-8B\n  beta: 1.5\n", ""));
     insta::assert_snapshot!(told(&format!("{TEACHER}  reward_funcs: [exact-match]\n  num_generations: 4\n"), ""));
     insta::assert_snapshot!(told(TEACHER, "test_datasets: [{path: eval.jsonl, type: alpaca}]\nsample_packing: true\n"));
+    // A cut completion is as good a place to learn from as any.
+    let masked = told(&format!("{TEACHER}  mask_truncated_completions: true\n"), "");
+    assert!(masked.contains("`trl.mask_truncated_completions` is for `rl: grpo`"), "{masked}");
     // Rows of the embedding that are mere padding are tokens too.
     let path = project.path("teacher/config.json");
     let text = std::fs::read_to_string(&path).unwrap();

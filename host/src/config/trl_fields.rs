@@ -12,7 +12,7 @@ use super::values::{Aggregation, PluginRef, Rl, ScaleRewards};
 const PLAIN: [(&str, f64); 4] = [("top_p", 1.0), ("top_k", 0.0), ("min_p", 0.0), ("repetition_penalty", 1.0)];
 
 /// Keys that a teacher's distributions leave nothing to.
-const JUDGED: [&str; 13] = [
+const JUDGED: [&str; 14] = [
     "reward_funcs",
     "reward_weights",
     "num_generations",
@@ -25,6 +25,7 @@ const JUDGED: [&str; 13] = [
     "importance_sampling_level",
     "scale_rewards",
     "multi_objective_aggregation",
+    "mask_truncated_completions",
     "shuffle_rewards",
 ];
 
