@@ -10,12 +10,11 @@ use engine::architecture::rope::RopeScaling;
 use engine::architecture::scores::{Classifier, NoScores, SCORE};
 use engine::architecture::stored::NewRows;
 use engine::kernels::Packing;
-use engine::weights::twice;
-use engine::weights::{self, WeightSource, WeightsError};
+use engine::weights::WeightSource;
 use serde_json::{Value, json};
 
-use super::data_path::is_hub_name;
-use crate::commands::download_model;
+use super::model_files::{check_weights, missing_model};
+use super::teacher::TeacherFacts;
 use crate::config::{Config, LoadedConfig, join};
 use crate::data::generation::GenerationConfig;
 use crate::data::tokenizer::{Changes, SpecialTokens, Tokenizer, TokenizerError};
@@ -44,7 +43,9 @@ pub struct ModelFacts {
     pub generation: GenerationConfig,
     /// Tokens that end a text by its files and by its tokenizer.
     pub eos_token_ids: Vec<u32>,
-    /// What its files say that may surprise: warnings and notes.
+    /// The model that it learns from, where there is one and nothing is wrong with it.
+    pub teacher: Option<TeacherFacts>,
+    /// What its files say that may surprise, warnings and notes, and what is wrong with its teacher.
     pub remarks: Vec<Diagnostic>,
 }
 
@@ -180,7 +181,13 @@ impl ModelFacts {
         }
         let eos_token_ids = self::ends(&model, &generation, tokenizer.eos().as_slice());
         align(&mut model, &tokenizer);
-        Ok(Self { config: model, saved, weights: source, directory, tokenizer, generation, eos_token_ids, remarks })
+        let teacher = TeacherFacts::read(loaded, &model, &tokenizer).unwrap_or_else(|problem| {
+            remarks.push(problem);
+            None
+        });
+        remarks.extend(teacher.iter().flat_map(|teacher| teacher.remarks.iter().cloned()));
+        let (config, weights) = (model, source);
+        Ok(Self { config, saved, weights, directory, tokenizer, generation, eos_token_ids, teacher, remarks })
     }
 
     /// Tokens that end what the trained model writes: those of its files, its tokenizer's, and `end_of_turn`.
@@ -332,34 +339,6 @@ fn dynamic(loaded: &LoadedConfig, model: &ModelConfig) -> Option<Diagnostic> {
     })
 }
 
-/// Looks at the headers, and at the tensors that the config has no use for.
-pub(super) fn check_weights(directory: &Path, model: &mut ModelConfig) -> Result<Vec<Diagnostic>, WeightsError> {
-    let headers = weights::read_headers(directory)?;
-    let mut remarks = Vec::new();
-    if twice::has_own_head(&headers, model)? {
-        model.untie();
-        remarks.push(own_head());
-    }
-    weights::check_headers(directory, &headers, model)?;
-    if let Some(name) = twice::other_frequencies(&headers, model)? {
-        let message = format!("`{name}` of the weights has other frequencies than the model's `config.json` gives");
-        remarks.push(
-            Diagnostic::warning("model::rope", message)
-                .why("they are computed from `config.json`, as in transformers")
-                .help("see that `rope_theta` and `rope_scaling` in `config.json` are those of the model"),
-        );
-    }
-    Ok(remarks)
-}
-
-/// What to say of a model whose weights contradict `tie_word_embeddings`.
-pub fn own_head() -> Diagnostic {
-    let message = "`lm_head.weight` of the weights is not the embedding, though `config.json` ties the two";
-    Diagnostic::warning("model::tied", message)
-        .why("the weights hold, as in transformers 5: the head is used as it is")
-        .help("write `\"tie_word_embeddings\": false` into `config.json`")
-}
-
 /// Tokens that end a text: those of `generation_config.json`, of `config.json`, and `more`.
 pub fn ends(model: &ModelConfig, generation: &GenerationConfig, more: &[u32]) -> Vec<u32> {
     let mut ends = Vec::new();
@@ -450,17 +429,4 @@ fn not_saved(loaded: &LoadedConfig, error: NotSaved) -> Diagnostic {
     };
     let index = loaded.config.lora_modules_to_save.iter().position(|own| *own == entry).unwrap_or(0);
     diagnostic.at(loaded.source.nearest_place(&loaded.entry_path("lora_modules_to_save", index)))
-}
-
-/// That there is no directory of a model; `key` names it.
-pub(super) fn missing_model(name: &str, key: &str) -> Diagnostic {
-    let diagnostic = Diagnostic::error("model::missing", format!("there is no model directory `{name}`"));
-    if is_hub_name(name) {
-        let local = format!("models/{}", name.rsplit('/').next().unwrap_or(name));
-        return diagnostic.why("models are not downloaded").help(format!(
-            "if it is on the Hugging Face hub: `{}`, then `{key}: {local}`",
-            download_model(name, &local)
-        ));
-    }
-    diagnostic.help(format!("`{key}` is a directory with `config.json`, `tokenizer.json` and safetensors weights"))
 }

@@ -4,6 +4,7 @@ mod data_path;
 pub mod facts;
 pub mod fix;
 pub mod lock;
+pub mod model_files;
 pub mod plugins;
 pub mod ready;
 pub mod rules;
@@ -15,7 +16,6 @@ use std::path::Path;
 use plugin_runtime::PluginHost;
 
 use self::facts::ModelFacts;
-use self::teacher::TeacherFacts;
 use crate::config::{Examined, LoadedConfig, sort};
 use crate::diagnostic::Diagnostic;
 
@@ -27,10 +27,6 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost) -> (Vec<Diagnostic>, O
         Ok(model) => {
             found.extend(model.remarks.iter().cloned());
             found.extend(selection::check(loaded, &model));
-            found.extend(match TeacherFacts::read(loaded, &model) {
-                Ok(teacher) => teacher.map_or_else(Vec::new, |teacher| teacher.remarks),
-                Err(problem) => vec![problem],
-            });
             Some(model)
         }
         Err(failure) => {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use engine::architecture::config::ModelConfig;
 use engine::weights::WeightSource;
 
-use super::facts::{ModelFacts, check_weights, missing_model};
+use super::model_files::{check_weights, missing_model};
 use crate::config::LoadedConfig;
 use crate::data::tokenizer::{Changes, Tokenizer};
 use crate::diagnostic::Diagnostic;
@@ -27,11 +27,11 @@ pub struct TeacherFacts {
 }
 
 impl TeacherFacts {
-    /// Reads config, weight headers and tokenizer of the teacher of `model`; none without one.
+    /// Reads config, weight headers and tokenizer of the teacher of a model; none without one.
     ///
     /// # Errors
-    /// A model that is not there or cannot be read, or that says other tokens than `model`.
-    pub fn read(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Self>, Diagnostic> {
+    /// A teacher that is not there or cannot be read, or that says other tokens than the model.
+    pub fn read(loaded: &LoadedConfig, model: &ModelConfig, own: &Tokenizer) -> Result<Option<Self>, Diagnostic> {
         let teacher = loaded.config.trl.as_ref().and_then(|trl| trl.teacher_model_name_or_path.as_ref());
         let Some(path) = teacher else { return Ok(None) };
         let directory = loaded.resolve(path);
@@ -41,7 +41,7 @@ impl TeacherFacts {
         }
         let mut config = ModelConfig::from_dir(&directory).map_err(|error| at(error.into()))?;
         let mut remarks = check_weights(&directory, &mut config).map_err(|error| at(error.into()))?;
-        let (theirs, ours) = (config.vocab_size, model.config.vocab_size);
+        let (theirs, ours) = (config.vocab_size, model.vocab_size);
         if theirs != ours {
             let message = format!("the teacher has a vocabulary of {theirs} tokens, and the model one of {ours}");
             let why = "distributions over the same tokens are compared; rows that are mere padding count too";
@@ -50,7 +50,7 @@ impl TeacherFacts {
         }
         if directory.join("tokenizer.json").is_file() {
             let tokenizer = Tokenizer::load(&directory, &Changes::default()).map_err(|error| at(error.into()))?;
-            remarks.extend(other_tokens(&tokenizer, &model.tokenizer, ours)?);
+            remarks.extend(other_tokens(&tokenizer, own, ours).map_err(at)?);
         }
         let remarks = remarks.into_iter().map(at).collect();
         Ok(Some(Self { config, directory, remarks }))

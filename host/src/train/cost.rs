@@ -9,7 +9,6 @@ use serde::Serialize;
 use super::eval::GENERATION_BATCH;
 use super::plan::{Data, Plan};
 use crate::check::facts::ModelFacts;
-use crate::check::teacher::TeacherFacts;
 use crate::checkpoint::export::ModelFiles;
 use crate::config::{Config, LoadedConfig};
 use crate::data::dataset::Example;
@@ -86,17 +85,16 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Of a run that is planned, in the process that planned it, with the model that it learns from. `files` go into every checkpoint.
+    /// Of a run that is planned, in the process that planned it. `files` go into every checkpoint.
     pub fn of(
         config: &Config,
         device: &Device,
         model: &ModelFacts,
-        teacher: Option<&TeacherFacts>,
         plan: &Plan,
         files: &ModelFiles<'_>,
     ) -> Result<Self, engine::EngineError> {
         let work = workload(config, plan);
-        let teacher = teacher.map(|teacher| &teacher.config);
+        let teacher = model.teacher.as_ref().map(|teacher| &teacher.config);
         let engine = footprint(device.profile(), &model.config, &plan.options, &work, teacher)?;
         let memory = match device {
             Device::Cpu => memory(&engine, largest_read(&model.weights), plan.data.bytes()),

@@ -25,7 +25,6 @@ use super::run::{Ending as Ended, Outcome, Run};
 use super::signal::{Signal, StopSignal};
 use super::sources::{Sources, Work};
 use crate::check::facts::ModelFacts;
-use crate::check::teacher::TeacherFacts;
 use crate::check::{plugins, rules, selection};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::directory::{hex, replace_file};
@@ -51,8 +50,6 @@ pub struct Job<'a> {
     pub plugins: &'a PluginHost,
     /// The model that it names.
     pub model: &'a ModelFacts,
-    /// The model that it learns from.
-    pub teacher: Option<TeacherFacts>,
     /// How conversations become text.
     pub template: Option<ChatTemplate>,
     /// What the run will do.
@@ -142,12 +139,11 @@ impl<'a> Job<'a> {
     ) -> Result<Self, Failure> {
         let began = Instant::now();
         let template = selection::template(loaded, model)?;
-        let teacher = TeacherFacts::read(loaded, model)?;
         let plan = Plan::new(loaded, plugins, model, template.as_ref(), false)?;
         let mut remarks = rules::check_data(loaded, plugins, model, &plan.to_json(), known);
         let on_device = Device::choose(&loaded.config).map_err(Failure::from).and_then(|device| {
             let files = model_files(loaded, model, template.as_ref());
-            let cost = Cost::of(&loaded.config, &device, model, teacher.as_ref(), &plan, &files)?;
+            let cost = Cost::of(&loaded.config, &device, model, &plan, &files)?;
             Ok((device, cost))
         });
         let (device, cost) = match on_device {
@@ -159,7 +155,7 @@ impl<'a> Job<'a> {
         };
         remarks.extend(cost.warning(&device, loaded));
         let remarks = Failure::check(remarks)?;
-        Ok(Self { loaded, plugins, model, teacher, template, plan, device, cost, remarks, began })
+        Ok(Self { loaded, plugins, model, template, plan, device, cost, remarks, began })
     }
 
     /// How long the run will take, from a step or two that are made and not kept; none where the model does not fit.
@@ -208,7 +204,7 @@ impl<'a> Job<'a> {
             trainer.set_temperature(sampling.temperature)?;
         }
         trainer.reserve(&self.cost.work)?;
-        if let Some(teacher) = &self.teacher {
+        if let Some(teacher) = &self.model.teacher {
             trainer.load_teacher(open()?, teacher.config.clone(), &teacher.weights(), self.cost.work.train)?;
         }
         Ok(trainer)
@@ -421,7 +417,7 @@ impl<'a> Job<'a> {
             let value = all.get(&key).cloned().unwrap_or_default();
             settings.insert(key, value);
         }
-        if let Some(teacher) = &self.teacher {
+        if let Some(teacher) = &self.model.teacher {
             let digest = digest(&teacher.directory).map_err(Diagnostic::from)?;
             settings.insert("teacher_sha256".to_owned(), hex(&digest).into());
         }

@@ -22,7 +22,7 @@ use self::answers::Answers;
 use self::settings::{Sampling, Settings};
 use self::stop::Watched;
 use super::{say, show};
-use crate::check::{facts, selection};
+use crate::check::{facts, model_files, selection};
 use crate::config::{AutoBool, DeviceChoice};
 use crate::data::generation::GenerationConfig;
 use crate::data::template::{ChatTemplate, Now};
@@ -196,7 +196,7 @@ fn model_config(directory: &Path) -> Result<(ModelConfig, Vec<Diagnostic>), Fail
     let mut warnings = Vec::new();
     if twice::has_own_head(&headers, &config).map_err(Diagnostic::from)? {
         config.untie();
-        warnings.push(facts::own_head());
+        warnings.push(model_files::own_head());
     }
     Ok((config, warnings))
 }
