@@ -1,19 +1,29 @@
 //! Another model, which is asked for its distributions and never trained.
 
+use crate::adapter::lora::DropoutPass;
 use crate::kernels::Kernels;
-use crate::model::divergence::Comparison;
-use crate::model::{Model, Recompute, Workspace};
+use crate::model::divergence::{Comparison, ComparisonGradients, Divergence, Divergences};
+use crate::model::{Grads, Model, Recompute, Workspace};
 use crate::workload::BatchShape;
 use crate::{Batch, EngineError};
 
 /// The other model.
 #[derive(Debug)]
 pub(crate) struct Teacher<K: Kernels> {
-    /// Its weights.
-    pub(crate) model: Model<K>,
+    model: Model<K>,
     workspace: Workspace<K>,
     /// Room to compare what it says with what `own` says.
-    pub(crate) comparison: Comparison<K::Buffer>,
+    comparison: Comparison<K::Buffer>,
+}
+
+/// What is learned of a comparison.
+pub(crate) struct Learning<'a, 'g, B> {
+    /// What the pass drops.
+    pub(crate) dropout: DropoutPass,
+    /// Factor of the gradients.
+    pub(crate) scale: f64,
+    /// Where they go.
+    pub(crate) grads: &'a mut Grads<'g, B>,
 }
 
 impl<K: Kernels> Teacher<K> {
@@ -39,11 +49,32 @@ impl<K: Kernels> Teacher<K> {
         Ok(Self { model, workspace, comparison })
     }
 
-    /// What its output projection reads where `batch` has targets, `[targets, h]`, for logits that are divided by
-    /// `temperature`.
-    pub(crate) fn hidden(&mut self, batch: &Batch, temperature: f32) -> Result<Vec<f32>, EngineError> {
-        self.model.temperature = temperature;
-        self.model.hidden(&mut self.workspace, batch, None, false)
+    /// How far the distributions of `own` are from its own where `batch` has targets, and with `learning` the gradients of that.
+    /// `workspace` is that of `own`.
+    pub(crate) fn compare(
+        &mut self,
+        divergence: Divergence,
+        own: &Model<K>,
+        workspace: &mut Workspace<K>,
+        batch: &Batch,
+        learning: Option<Learning<'_, '_, K::Buffer>>,
+    ) -> Result<Divergences, EngineError> {
+        let Self { model, workspace: theirs, comparison } = self;
+        model.temperature = own.temperature;
+        let said = model.hidden(theirs, batch, None, false)?;
+        model.kernels.check()?;
+        let dropout = learning.as_ref().map(|learning| learning.dropout);
+        let rows = own.hidden(workspace, batch, dropout, learning.is_some())?;
+        let (ours, theirs) = ((own, &rows[..]), (&*model, &said[..]));
+        let Some(Learning { scale, grads, .. }) = learning else {
+            return Ok(comparison.compare(divergence, ours, theirs, None));
+        };
+        let mut dx = vec![0.0; rows.len()];
+        let dw = own.head_place(grads.layout).map(|place| (&mut *grads.weights, place, grads.beta));
+        let of_rows = ComparisonGradients { scale: scale as f32, dx: &mut dx, dw };
+        let found = comparison.compare(divergence, ours, theirs, Some(of_rows));
+        own.hidden_backward(workspace, batch, &dx, dropout, grads);
+        Ok(found)
     }
 
     /// Bytes of weights.

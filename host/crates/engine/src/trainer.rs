@@ -10,11 +10,11 @@ use crate::files::peft;
 use crate::kernels::cpu::CpuKernels;
 use crate::kernels::{Format, Kernels, Precision, at, at_mut};
 use crate::model::Model;
-use crate::model::divergence::{ComparisonGradients, Divergence, Divergences};
+use crate::model::divergence::{Divergence, Divergences};
 use crate::model::{Grads, MasterWeights, Recompute, Workspace};
 use crate::optim::{AdamW, AdamWConfig, Elements};
 use crate::reference::Reference;
-use crate::teacher::Teacher;
+use crate::teacher::{Learning, Teacher};
 use crate::weights::WeightSource;
 use crate::workload::{BatchShape, Workload};
 use crate::{Batch, EngineError};
@@ -408,17 +408,8 @@ impl<K: Kernels> Trainer<K> {
             if micro_batch == 0 {
                 model.kernels.clear(accumulator);
             }
-            let theirs = teacher.hidden(batch, model.temperature)?;
-            teacher.model.kernels.check()?;
-            let ours = model.hidden(workspace, batch, Some(dropout), true)?;
-            let mut dx = vec![0.0; ours.len()];
-            let place = model.head_place(grads.layout);
-            let dw = place.map(|place| (&mut *grads.weights, place, grads.beta));
-            let of_rows = ComparisonGradients { scale: scale as f32, dx: &mut dx, dw };
-            let Teacher { model: other, comparison, .. } = teacher;
-            let found = comparison.compare(divergence, (model, &ours), (other, &theirs), Some(of_rows));
-            model.hidden_backward(workspace, batch, &dx, Some(dropout), &mut grads);
-            Ok::<_, EngineError>(found)
+            let learning = Learning { dropout, scale, grads: &mut grads };
+            teacher.compare(divergence, model, workspace, batch, Some(learning))
         })?;
         *has_gradients = true;
         self.model.kernels.check()?;
@@ -433,13 +424,7 @@ impl<K: Kernels> Trainer<K> {
         let Self { model, evaluation, teacher, .. } = self;
         let teacher = teacher.as_mut().ok_or_else(no_teacher)?;
         let model = &*model;
-        let found = model.kernels.within(|| {
-            let theirs = teacher.hidden(batch, model.temperature)?;
-            teacher.model.kernels.check()?;
-            let ours = model.hidden(evaluation, batch, None, false)?;
-            let Teacher { model: other, comparison, .. } = teacher;
-            Ok::<_, EngineError>(comparison.compare(divergence, (model, &ours), (other, &theirs), None))
-        })?;
+        let found = model.kernels.within(|| teacher.compare(divergence, model, evaluation, batch, None))?;
         self.model.kernels.check()?;
         Ok(found)
     }
