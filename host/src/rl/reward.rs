@@ -12,6 +12,7 @@ use crate::config::OnError;
 use crate::data::dataset::Example;
 use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::{Diagnostic, Failure};
+use crate::terminal::Safe;
 
 /// Characters of a completion that a message shows.
 const SHOWN: usize = 200;
@@ -138,6 +139,17 @@ pub(super) fn shortened(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
+    }
+}
+
+/// That a reward judges nothing, and so is no reward; `note` is what it says of that.
+pub(super) fn abstains(message: String, note: Option<&str>) -> Diagnostic {
+    let diagnostic = Diagnostic::warning("rl::abstains", message)
+        .why("a completion that no reward judges has no advantage, and nothing is learned of it")
+        .help("see what the reward needs of a row: `host plugin inspect`, and the rows of the dataset");
+    match note {
+        Some(note) => diagnostic.note(format!("it says: {}", Safe::excerpt(note, SHOWN))),
+        None => diagnostic,
     }
 }
 

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::advantage::{Advantage, Judged, moments};
 use super::episode::{Asked, Episode, EpisodeLimits, Episodes, Played};
-use super::reward::{NamedReward, Scored, item};
+use super::reward::{NamedReward, Scored, abstains, item};
 use super::rollout::{self, Rollout};
 use crate::checkpoint::CheckpointError;
 use crate::data::batches::{Batches, KeptFile, Told};
@@ -24,7 +24,7 @@ use crate::data::cursor::Position;
 use crate::data::dataset::Example;
 use crate::data::packing::{BatchOptions, plan_epoch, shuffle};
 use crate::data::tokenizer::Tokenizer;
-use crate::diagnostic::{Diagnostic, Failure};
+use crate::diagnostic::Failure;
 
 /// How completions become steps.
 #[derive(Debug, Clone, PartialEq)]
@@ -352,7 +352,10 @@ impl<'a> Sampler<'a> {
             if !self.judges[index] {
                 // Told once: whether it ever judges is not known before the end.
                 self.judges[index] = true;
-                told.remarks.push(abstains(&self.names[index], items.len(), &scored.scores));
+                let (name, count) = (&self.names[index], items.len());
+                let message = format!("the reward `{name}` judged none of the first {count} completions");
+                let note = scored.scores.iter().find_map(|score| score.note.as_deref());
+                told.remarks.push(abstains(message, note));
             }
         }
         let room = self.sampling.logged.saturating_sub(told.lines.len());
@@ -392,19 +395,6 @@ fn texts(examples: &[&Example], completions: &[Completion], played: Option<Playe
         (ids, written)
     };
     examples.iter().zip(completions).map(text).collect()
-}
-
-/// A reward that judges nothing is no reward.
-fn abstains(name: &str, count: usize, scores: &[Score]) -> Diagnostic {
-    let message = format!("the reward `{name}` judged none of the first {count} completions");
-    let note = scores.iter().find_map(|score| score.note.as_deref());
-    let diagnostic = Diagnostic::warning("rl::abstains", message)
-        .why("a completion that no reward judges has no advantage, and nothing is learned of it")
-        .help("see what the reward needs of a row: `host plugin inspect`, and the rows of the dataset");
-    match note {
-        Some(note) => diagnostic.note(format!("it says: {note}")),
-        None => diagnostic,
-    }
 }
 
 /// Each reward on a thread of its own, a group of completions at a time.

@@ -7,7 +7,7 @@ use plugin_runtime::Cause;
 use plugin_runtime::types::{Context, Item};
 
 use super::advantage::moments;
-use super::reward::{NamedReward, is_fault_code};
+use super::reward::{NamedReward, abstains, is_fault_code};
 use crate::diagnostic::{Diagnostic, Failure, Place};
 use crate::terminal::Safe;
 
@@ -190,10 +190,7 @@ impl Trial {
             Verdict::Abstains(note) => note.as_deref(),
             _ => None,
         });
-        let diagnostic = Diagnostic::warning("rl::abstains", message)
-            .why("a completion that no reward judges has no advantage, and nothing is learned of it")
-            .help("see what the reward needs of a row: `host plugin inspect`, and the rows of the dataset");
-        note.map_or(diagnostic.clone(), |note| diagnostic.note(format!("it says: {}", Safe::excerpt(note, SHOWN))))
+        abstains(message, note)
     }
 
     /// References that are worth nothing.
