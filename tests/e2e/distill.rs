@@ -1,10 +1,8 @@
 //! Learning a teacher's distributions where the model itself writes.
 
-use std::path::Path;
-
 use serde_json::Value;
 
-use crate::support::{CONFIG, Project};
+use crate::support::{CONFIG, Project, lines};
 
 fn config(trl: &str, more: &str) -> String {
     format!(
@@ -20,11 +18,6 @@ fn project() -> Project {
     project.write("teacher.yml", CONFIG);
     project.success(&["train", "teacher.yml", "--set", "output_dir=teacher", "--set", "max_steps=40"]);
     project
-}
-
-fn lines(path: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(path).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]

@@ -15,7 +15,7 @@ use plugin_runtime::PluginError;
 use plugin_runtime::types::{Context, EpisodeStart, Message, Outcome, RowError, Turn};
 use serde_json::{Value, json};
 
-use crate::support::{Project, guest, root};
+use crate::support::{Project, guest, lines, root};
 
 const CONTEXT: Context = Context { step: 1, total_steps: 1, seed: 0 };
 
@@ -199,10 +199,6 @@ fn config(output_dir: &str, more: &str) -> String {
 
 const VOWELS: &str = "environment: {name: 'test:vowels', max_turns: 3}\n";
 
-fn lines(project: &Project, file: &str) -> Vec<Value> {
-    project.read(file).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
 /// What `test:vowels` says of a turn.
 fn worth(text: &str) -> f64 {
     let letters = text.chars().filter(char::is_ascii_alphabetic).count();
@@ -220,7 +216,7 @@ fn a_run_in_an_environment_killed_and_resumed_is_the_same_byte_for_byte() {
     }
     project.success(&["train", "whole.yml", "--plugins", plugins]);
 
-    let episodes = lines(&project, "whole/completions.jsonl");
+    let episodes = lines(&project.path("whole/completions.jsonl"));
     assert!(episodes.len() >= 8, "{}", episodes.len());
     for episode in &episodes {
         let messages = episode["messages"].as_array().unwrap();
@@ -235,7 +231,7 @@ fn a_run_in_an_environment_killed_and_resumed_is_the_same_byte_for_byte() {
         let poor = turns.iter().filter(|text| worth(text) == 0.0).count();
         assert!(poor <= 2 && (poor < 2 || worth(turns.last().unwrap()) == 0.0), "{episode}");
     }
-    let metrics = lines(&project, "whole/metrics.jsonl");
+    let metrics = lines(&project.path("whole/metrics.jsonl"));
     let first = &metrics[0];
     let turns = first["environment/mean_turns"].as_f64().unwrap();
     assert!(turns > 1.0 && turns <= 3.0, "{first}");
@@ -308,7 +304,7 @@ fn an_answer_without_end_and_a_crash_end_an_episode() {
         let environment = format!("environment: {{name: 'test:vowels', config: {{fault: {fault}}}{more}}}\n");
         project.write("host.yml", config("out", &environment));
         project.success(&["train", "host.yml", "--plugins", plugins, "--overwrite", "--set", "max_steps=2"]);
-        lines(&project, "out/metrics.jsonl")[0].clone()
+        lines(&project.path("out/metrics.jsonl"))[0].clone()
     };
     let metrics = run("long-answer", "");
     assert_eq!((&metrics["environment/mean_turns"], &metrics["completions/clipped_ratio"]), (&json!(1.0), &json!(1.0)));

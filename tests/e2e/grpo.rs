@@ -1,10 +1,8 @@
 //! Learning from rewards: groups of completions, what they are worth, and a run that goes on in the middle of a generation.
 
-use std::path::Path;
-
 use serde_json::Value;
 
-use crate::support::{CONFIG, Project, finish};
+use crate::support::{CONFIG, Project, finish, lines};
 
 /// The quickstart's rows and model; more lines of `trl`, and more keys.
 fn config(trl: &str, more: &str) -> String {
@@ -16,11 +14,6 @@ fn config(trl: &str, more: &str) -> String {
 
 /// Rewards of which each completion of a tiny model has another one.
 const LENGTH: &str = "  reward_funcs: [{name: length, config: {max: 2, falloff: 8}}]\n";
-
-fn lines(path: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(path).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
 
 fn model(project: &Project, output: &str) -> Vec<u8> {
     std::fs::read(project.path(output).join("model.safetensors")).unwrap()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::support::{CONFIG, Project, guest};
+use crate::support::{CONFIG, Project, guest, lines};
 
 /// What a reward may do, and the code of the message that it gets.
 const DEEDS: [(&str, &str); 4] = [
@@ -44,7 +44,7 @@ impl Attack {
         let (project, plugins) = (Project::new(), guest("trapping-reward").to_str().unwrap().to_owned());
         project.write("host.yml", config("good", &reward("panic_on", "no completion is this", "fail")));
         project.success(&["train", "host.yml", "--plugins", &plugins]);
-        let lines: Vec<Value> = read(&project, "good/completions.jsonl");
+        let lines: Vec<Value> = lines(&project.path("good/completions.jsonl"));
         let mut times: BTreeMap<&str, usize> = BTreeMap::new();
         for line in &lines {
             *times.entry(line["completion"].as_str().unwrap()).or_default() += 1;
@@ -64,10 +64,6 @@ impl Attack {
     fn index(&self) -> usize {
         self.completions.iter().position(|line| line["completion"] == self.completion.as_str()).unwrap()
     }
-}
-
-fn read(project: &Project, file: &str) -> Vec<Value> {
-    project.read(file).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]
@@ -121,8 +117,8 @@ fn a_completion_that_a_reward_fails_on_is_not_judged_and_the_run_goes_on() {
     for (deed, _) in DEEDS {
         attack.write(deed, deed, "skip");
         project.success(&["train", "host.yml", "--plugins", &attack.plugins]);
-        let lines = read(project, &format!("{deed}/completions.jsonl"));
-        let step: Vec<&Value> = lines.iter().filter(|line| line["step"] == 3).collect();
+        let completions = lines(&project.path(&format!("{deed}/completions.jsonl")));
+        let step: Vec<&Value> = completions.iter().filter(|line| line["step"] == 3).collect();
         let score = |line: &Value| line["rewards"]["test:trapping-reward"]["value"].clone();
         for (index, (line, good)) in step.iter().zip(&attack.completions).enumerate() {
             assert_eq!(line["completion"], good["completion"], "{deed}: the same is sampled");
@@ -141,7 +137,7 @@ fn a_completion_that_a_reward_fails_on_is_not_judged_and_the_run_goes_on() {
         let group = own.clone().filter(|&index| index != bad).map(|index| step[index]);
         let sum: f64 = group.map(|line| line["advantage"].as_f64().unwrap()).sum();
         assert!(sum.abs() < 1e-5, "{deed}: {sum}");
-        let metrics = read(project, &format!("{deed}/metrics.jsonl"));
+        let metrics = lines(&project.path(&format!("{deed}/metrics.jsonl")));
         let train: Vec<&Value> = metrics.iter().filter(|line| line["event"] == "train").collect();
         let errors: Vec<&Value> = train.iter().map(|line| &line["rewards/test:trapping-reward/errors"]).collect();
         assert_eq!(errors[..3], [&json!(0.0), &json!(0.0), &json!(1.0)], "{deed}");
@@ -157,8 +153,8 @@ fn a_completion_may_score_nothing_instead() {
     for deed in ["nan_on", "panic_on"] {
         attack.write(deed, deed, "zero");
         attack.project.success(&["train", "host.yml", "--plugins", &attack.plugins]);
-        let lines = read(&attack.project, &format!("{deed}/completions.jsonl"));
-        let line = lines.iter().filter(|line| line["step"] == 3).nth(attack.index()).unwrap();
+        let completions = lines(&attack.project.path(&format!("{deed}/completions.jsonl")));
+        let line = completions.iter().filter(|line| line["step"] == 3).nth(attack.index()).unwrap();
         assert_eq!(line["reward"], 0.0, "{deed}: {line}");
         // By length, nothing is worse.
         assert!(line["advantage"].as_f64().unwrap() < 0.0, "{deed}: {line}");
@@ -192,7 +188,7 @@ fn a_note_without_end_is_cut() {
     project.write("host.yml", config("out", &reward));
     let outcome = project.success(&["train", "host.yml", "--set", "max_steps=1", "--plugins", &plugins]);
     assert!(!outcome.stderr.contains('\u{1b}') && !outcome.stderr.contains("\nhost: done"), "{}", outcome.stderr);
-    for line in read(&project, "out/completions.jsonl") {
+    for line in lines(&project.path("out/completions.jsonl")) {
         let note = line["rewards"]["test:trapping-reward"]["note"].as_str().unwrap();
         assert_eq!(note.chars().count(), 2001, "2000 characters, and that there were more");
     }

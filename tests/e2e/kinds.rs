@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{CONFIG, Project, guest, root, without_sizes};
+use crate::support::{CONFIG, Project, guest, lines, root, without_sizes};
 
 /// Trains with `more` lines and a guest of `tests/fixtures/plugins`; the messages.
 fn failing(guest_name: &str, more: &str) -> String {
@@ -25,10 +25,6 @@ fn timeless(messages: &str) -> String {
 /// From the first message that starts with `start`.
 fn from(messages: &str, start: &str) -> String {
     messages.lines().skip_while(|line| !line.starts_with(start)).map(|line| format!("{line}\n")).collect()
-}
-
-fn lines(project: &Project, file: &str) -> Vec<Value> {
-    project.read(file).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn events(stdout: &str, kind: &str) -> Vec<Value> {
@@ -130,7 +126,7 @@ fn a_schedule_plugin_gives_the_learning_rate() {
     project.write("host.yml", format!("{text}lr_scheduler: {{name: wsd, config: {{num_decay_steps: 4}}}}\n"));
     project.success(&["train", "host.yml"]);
     let rates: Vec<f64> =
-        lines(&project, "out/metrics.jsonl").iter().map(|line| line["learning_rate"].as_f64().unwrap()).collect();
+        lines(&project.path("out/metrics.jsonl")).iter().map(|line| line["learning_rate"].as_f64().unwrap()).collect();
     // transformers 5.24.0, `get_wsd_schedule` with these numbers.
     let decay = [0.853_553_390_593_273_7, 0.5, 0.146_446_609_406_727_26];
     let factors = [0.0, 1.0 / 3.0, 2.0 / 3.0].into_iter().chain([1.0; 6]).chain(decay);

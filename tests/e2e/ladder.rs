@@ -1,11 +1,9 @@
 //! That rewards are learned, and that nothing else is: runs of `configs/`, shortened, beside controls whose rewards are dealt out
 //! at random.
 
-use std::path::Path;
-
 use serde_json::Value;
 
-use crate::support::{Project, finish, root};
+use crate::support::{Project, finish, lines, root};
 
 /// A project where the configs to copy are run.
 struct Ladder(Project);
@@ -23,11 +21,6 @@ impl Ladder {
         assert_eq!(outcome.status, 0, "{config}: {}", outcome.stderr);
         lines(&directory.join("metrics.jsonl"))
     }
-}
-
-fn lines(path: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(path).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// The mean reward of some steps.

@@ -23,12 +23,6 @@ fn project(more: &str) -> Project {
     project
 }
 
-fn metrics(project: &Project, output: &str, event: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(project.path(output).join("metrics.jsonl")).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines.filter(|line| line["event"] == event).collect()
-}
-
 fn model(project: &Project, output: &str) -> Vec<u8> {
     std::fs::read(project.path(output).join("model.safetensors")).unwrap()
 }
@@ -37,7 +31,7 @@ fn model(project: &Project, output: &str) -> Vec<u8> {
 fn pairs_are_learned_from_with_trls_metrics() {
     let project = project("val_set_size: 8\nlogging_steps: 1\n");
     project.success(&["train", "host.yml", "--set", "max_steps=12"]);
-    let train = metrics(&project, "out", "train");
+    let train = project.metrics("out", "train");
     // The model is the reference: nothing tells the answers apart before the first step.
     assert!((train[0]["loss"].as_f64().unwrap() - 2.0_f64.ln()).abs() < 1e-9, "{}", train[0]);
     assert_eq!((&train[0]["rewards/margins"], &train[0]["rewards/accuracies"]), (&json!(0.0), &json!(0.0)));
@@ -45,7 +39,7 @@ fn pairs_are_learned_from_with_trls_metrics() {
     for name in ["rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected"] {
         assert!(last[name].is_number(), "{name}: {last}");
     }
-    let eval = metrics(&project, "out", "eval");
+    let eval = project.metrics("out", "eval");
     assert!(eval[0].get("eval_perplexity").is_none());
     let accuracy = |line: &Value| line["eval_rewards/accuracies"].as_f64().unwrap();
     assert!(accuracy(&eval[0]) < 0.1 && accuracy(eval.last().unwrap()) > 0.8, "{eval:?}");
@@ -78,13 +72,13 @@ fn an_adapter_is_measured_from_the_model_below_it() {
     let lora = "adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\nlogging_steps: 1\n";
     let project = project(lora);
     project.success(&["train", "host.yml"]);
-    let train = metrics(&project, "out", "train");
+    let train = project.metrics("out", "train");
     assert!((train[0]["loss"].as_f64().unwrap() - 2.0_f64.ln()).abs() < 1e-9, "{}", train[0]);
     assert!(train.last().unwrap()["loss"].as_f64().unwrap() < 0.6, "{train:?}");
     // One that goes on from an adapter, from that.
     let more = ["--set", "lora_model_dir=out", "--set", "output_dir=more"];
     project.success(&[&["train", "host.yml"], &more[..]].concat());
-    let train = metrics(&project, "more", "train");
+    let train = project.metrics("more", "train");
     assert!((train[0]["loss"].as_f64().unwrap() - 2.0_f64.ln()).abs() < 1e-9, "{}", train[0]);
 }
 

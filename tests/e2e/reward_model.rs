@@ -27,12 +27,6 @@ fn project(more: &str) -> Project {
     project
 }
 
-fn metrics(project: &Project, output: &str, event: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(project.path(output).join("metrics.jsonl")).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines.filter(|line| line["event"] == event).collect()
-}
-
 fn parsed(project: &Project, name: &str) -> Value {
     serde_json::from_str(&project.read(name)).unwrap()
 }
@@ -42,11 +36,11 @@ fn answers_are_told_apart_and_the_model_is_a_classifier() {
     let project = project("val_set_size: 8\nlogging_steps: 1\ncenter_rewards_coefficient: 0.01\n");
     let told = project.success(&["train", "host.yml", "--set", "max_steps=16"]).stderr;
     assert!(!told.contains("host generate"), "{told}");
-    let train = metrics(&project, "out", "train");
+    let train = project.metrics("out", "train");
     for name in ["accuracy", "margin", "mean_reward", "min_reward", "max_reward"] {
         assert!(train[0][name].is_number(), "{name}: {}", train[0]);
     }
-    let eval = metrics(&project, "out", "eval");
+    let eval = project.metrics("out", "eval");
     let (first, last) = (&eval[0], eval.last().unwrap());
     assert!(first.get("eval_perplexity").is_none());
     assert!(last["eval_accuracy"].as_f64() > Some(0.9) && last["eval_margin"].as_f64() > Some(0.5), "{eval:?}");
@@ -63,7 +57,7 @@ fn answers_are_told_apart_and_the_model_is_a_classifier() {
     insta::assert_snapshot!(project.failure(&["generate", "--model", "out", "--prompt", "Hello"]));
     // It is what another run begins with, and then it knows the answers from the start.
     project.success(&["train", "host.yml", "--set", "base_model=out", "--set", "output_dir=more"]);
-    assert!(metrics(&project, "more", "eval")[0]["eval_accuracy"].as_f64() > Some(0.9));
+    assert!(project.metrics("more", "eval")[0]["eval_accuracy"].as_f64() > Some(0.9));
     project.write(
         "host.yml",
         config("")
@@ -79,7 +73,7 @@ fn an_adapter_has_its_head_beside_it() {
     let project =
         project(&format!("{LORA}val_set_size: 8\nlearning_rate: 5e-3\n").replace("learning_rate: 5e-3\n", ""));
     project.success(&["train", "host.yml", "--set", "learning_rate=1e-2", "--set", "max_steps=16"]);
-    let eval = metrics(&project, "out", "eval");
+    let eval = project.metrics("out", "eval");
     assert!(eval.last().unwrap()["eval_accuracy"].as_f64() > Some(0.9), "{eval:?}");
     let adapter = parsed(&project, "out/adapter_config.json");
     assert_eq!((&adapter["task_type"], &adapter["modules_to_save"]), (&json!("SEQ_CLS"), &json!(["score"])));
@@ -95,7 +89,7 @@ fn an_adapter_has_its_head_beside_it() {
     let more = [&more[..], &["--set", "lora_target_linear=false", "--set", "output_dir=more", "--set", "max_steps=1"]]
         .concat();
     project.success(&[&["train", "host.yml"], &more[..]].concat());
-    let merged = &metrics(&project, "more", "eval")[0];
+    let merged = &project.metrics("more", "eval")[0];
     assert!(merged["eval_accuracy"].as_f64() > Some(0.9), "{merged}");
 }
 
@@ -113,7 +107,7 @@ fn stopped_and_resumed_is_the_same_byte_for_byte() {
         let read = |output: &str| std::fs::read(project.path(output).join(file)).unwrap();
         assert!(read("whole") == read("parts"), "{lora}");
         let of_eval = |output: &str| {
-            let mut lines = metrics(&project, output, "eval");
+            let mut lines = project.metrics(output, "eval");
             for line in &mut lines {
                 line["eval_seconds"] = Value::Null;
             }
@@ -140,7 +134,7 @@ fn a_margin_keeps_answers_further_apart() {
         let row = |n: usize| json!({"input": format!("{n}"), "chosen": "yes", "rejected": "no", "margin": margin});
         project.write("pairs.jsonl", (0..8).map(|n| row(n).to_string()).collect::<Vec<_>>().join("\n"));
         project.success(&["train", "host.yml", "--set", "max_steps=1"]);
-        let line = metrics(&project, "out", "train").remove(0);
+        let line = project.metrics("out", "train").remove(0);
         std::fs::remove_dir_all(project.path("out")).unwrap();
         (line["loss"].as_f64().unwrap(), line["margin"].as_f64().unwrap())
     };

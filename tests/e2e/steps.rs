@@ -31,12 +31,6 @@ fn project(more: &str) -> Project {
     project
 }
 
-fn metrics(project: &Project, output: &str, event: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(project.path(output).join("metrics.jsonl")).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines.filter(|line| line["event"] == event).collect()
-}
-
 fn parsed(project: &Project, name: &str) -> Value {
     serde_json::from_str(&project.read(name)).unwrap()
 }
@@ -45,9 +39,9 @@ fn parsed(project: &Project, name: &str) -> Value {
 fn steps_are_told_apart_and_the_model_classifies_tokens() {
     let project = project("val_set_size: 8\nlogging_steps: 1\n");
     project.success(&["train", "host.yml", "--set", "max_steps=20"]);
-    let train = metrics(&project, "out", "train");
+    let train = project.metrics("out", "train");
     assert!(train[0]["accuracy"].is_number(), "{}", train[0]);
-    let eval = metrics(&project, "out", "eval");
+    let eval = project.metrics("out", "eval");
     assert!(eval[0].get("eval_perplexity").is_none());
     assert!(eval.last().unwrap()["eval_accuracy"].as_f64() > Some(0.9), "{eval:?}");
     let model = parsed(&project, "out/config.json");
@@ -61,7 +55,7 @@ fn steps_are_told_apart_and_the_model_classifies_tokens() {
     assert!(project.failure(&["generate", "--model", "out", "--prompt", "Hello"]).contains("model::scores"));
     // It is what another run begins with; a reward model is none.
     project.success(&["train", "host.yml", "--set", "base_model=out", "--set", "output_dir=more"]);
-    assert!(metrics(&project, "more", "eval")[0]["eval_accuracy"].as_f64() > Some(0.9));
+    assert!(project.metrics("more", "eval")[0]["eval_accuracy"].as_f64() > Some(0.9));
     let sets = ["--set", "base_model=out", "--set", "process_reward_model=false", "--set", "reward_model=true"];
     project.write(
         "host.yml",

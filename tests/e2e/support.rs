@@ -5,9 +5,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
+use serde_json::Value;
+
 /// The repository.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The lines of a file of JSON.
+pub(crate) fn lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// A config that trains for a few steps; tests add lines to it or replace some.
@@ -53,6 +61,13 @@ impl Project {
         project.write("eval.jsonl", rows("eval.jsonl", 8));
         project.write("host.yml", CONFIG);
         project
+    }
+
+    /// The lines of an output directory's `metrics.jsonl` that tell of an event.
+    pub(crate) fn metrics(&self, output: &str, event: &str) -> Vec<Value> {
+        let mut found = lines(&self.path(output).join("metrics.jsonl"));
+        found.retain(|line| line["event"] == event);
+        found
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
