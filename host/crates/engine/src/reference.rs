@@ -41,7 +41,7 @@ impl<K: Kernels> Reference<K> {
         let (as_it_was, Self { workspace, .. }) = (&*model, &mut *self);
         let said = as_it_was.kernels.within(|| {
             as_it_was.forward_pass(workspace, batch, None, false)?;
-            Ok::<_, EngineError>(workspace.outputs(&as_it_was.kernels, &as_it_was.config, batch.ids.len()))
+            Ok::<_, EngineError>(workspace.outputs(&as_it_was.kernels, &as_it_was.config, batch))
         });
         self.exchange(model);
         said

@@ -316,7 +316,7 @@ impl<K: Kernels> Trainer<K> {
                 model.kernels.clear(accumulator);
             }
             model.forward_pass(workspace, batch, Some(dropout), true)?;
-            Ok::<_, EngineError>(workspace.outputs(&model.kernels, &model.config, batch.ids.len()))
+            Ok::<_, EngineError>(workspace.outputs(&model.kernels, &model.config, batch))
         })?;
         self.model.kernels.check()?;
         Ok(TrainPass { trainer: self, dropout, outputs })
@@ -331,7 +331,7 @@ impl<K: Kernels> Trainer<K> {
         let (model, workspace) = (&self.model, &mut self.evaluation);
         let outputs = model.kernels.within(|| {
             model.forward_pass(workspace, batch, None, false)?;
-            Ok::<_, EngineError>(workspace.outputs(&model.kernels, &model.config, batch.ids.len()))
+            Ok::<_, EngineError>(workspace.outputs(&model.kernels, &model.config, batch))
         })?;
         self.model.kernels.check()?;
         Ok(outputs)

@@ -9,6 +9,9 @@ use crate::buffer::{View, ViewMut};
 /// A position whose next token is not learned.
 pub const IGNORE: u32 = u32::MAX;
 
+/// A document that continues no other.
+pub const ALONE: u32 = u32::MAX;
+
 /// `C[m, n] = alpha * op(A)[m, k] * op(B)[k, n] + beta * C`. With `beta` 0, what `C` held is ignored.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Gemm {
@@ -325,6 +328,9 @@ pub struct Rows<'a> {
     pub positions: &'a [u32],
     /// Rows of each document, in order; empty where attention goes through a cache.
     pub doc_lens: &'a [u32],
+    /// For each document another one before it, whose rows it sees before its own, or [`ALONE`]; the other is itself alone. Empty
+    /// where all are. See [`Queue::continues_documents`](crate::Queue::continues_documents).
+    pub continues: &'a [u32],
     /// What the rows are to say.
     pub targets: Option<Targets<'a>>,
     /// The rows' places in a cache.

@@ -7,6 +7,7 @@ use super::decoder::{Saved, Scratch};
 use super::pass::{LayerGrads, Pass};
 use super::rope::RopeTables;
 use super::scores::{ScorePlaces, ScoresScratch};
+use super::sharing::Sharing;
 use crate::adapter::head::{HeadPass, HeadScratch};
 use crate::adapter::lora::{DropoutPass, Lora};
 use crate::architecture::config::ModelConfig;
@@ -89,6 +90,8 @@ pub struct Workspace<K: Kernels> {
     scores: Option<ScoresScratch<K::Buffer>>,
     rope: Option<RopeTables<K::Buffer>>,
     staged: Option<K::Staged>,
+    /// What documents of the batch share.
+    sharing: Option<Sharing>,
     graphs: K::Graphs,
 }
 
@@ -318,6 +321,8 @@ impl<K: Kernels> Model<K> {
         grads: &mut Grads<'_, K::Buffer>,
     ) {
         let labels = self.config.outputs();
+        let of_rows = workspace.sharing.as_ref().map(|sharing| sharing.sum_by_row(weights, labels));
+        let weights = of_rows.as_deref().unwrap_or(weights);
         let (n, last) =
             (self.kernels.padded(weights.len() / labels), workspace.recompute.slot(self.layout.layers.len()));
         match &mut workspace.scores {
@@ -358,10 +363,11 @@ impl<K: Kernels> Model<K> {
             self.kernels.rmsnorm(self.last_norm(n), x, weight, None, normed, at_mut(root, 0));
         });
         let h = self.config.hidden_size;
-        let mut rows = vec![0.0; batch.ids.len() * h];
+        let mut rows = vec![0.0; workspace.rows(batch) * h];
         let scratch = workspace.scratch.as_ref().expect("`start` made room");
         self.kernels.download(at(&scratch.normed, 0), &mut rows);
-        let learned = batch.learned().flatten().flat_map(|row| rows[row * h..][..h].iter().copied());
+        let learned = batch.learned().flatten().map(|position| workspace.row(position));
+        let learned = learned.flat_map(|row| rows[row * h..][..h].iter().copied());
         Ok(learned.collect())
     }
 
@@ -375,10 +381,10 @@ impl<K: Kernels> Model<K> {
         dropout: Option<DropoutPass>,
         grads: &mut Grads<'_, K::Buffer>,
     ) {
-        let (n, h) = (self.kernels.padded(batch.ids.len()), self.config.hidden_size);
+        let (n, h) = (self.kernels.padded(workspace.rows(batch)), self.config.hidden_size);
         let mut all = vec![0.0; n * h];
-        for (row, gradient) in batch.learned().flatten().zip(gradients.chunks_exact(h)) {
-            all[row * h..][..h].copy_from_slice(gradient);
+        for (position, gradient) in batch.learned().flatten().zip(gradients.chunks_exact(h)) {
+            all[workspace.row(position) * h..][..h].copy_from_slice(gradient);
         }
         let scratch = workspace.scratch.as_mut().expect("`hidden` made room");
         self.kernels.upload(&all, at_mut(&mut scratch.inner, 0));
@@ -410,16 +416,36 @@ impl<K: Kernels> Model<K> {
         learns: bool,
     ) -> Result<usize, EngineError> {
         batch.validate(self.config.vocab_size, self.config.targets())?;
-        let (n, longest) = (batch.ids.len(), batch.doc_lens.iter().max().map_or(0, |&longest| longest as usize));
+        // Documents that share rows would share what is dropped of them.
+        let drops = dropout.is_some() && self.lora.as_ref().is_some_and(|lora| lora.config().dropout > 0.0);
+        let shares = !drops && self.kernels.continues_documents();
+        let sharing = shares.then(|| Sharing::of(batch, &self.config)).flatten();
+        let n = sharing.as_ref().map_or(batch.ids.len(), Sharing::len);
+        let longest = batch.doc_lens.iter().max().map_or(0, |&longest| longest as usize);
         workspace.fit(self, n, longest, learns);
         let rope = workspace.rope.as_ref().expect("`fit` made the tables");
         let document = |&len: &u32| (0..len).map(move |position| rope.row(position, len as usize));
         let positions: Vec<u32> = batch.doc_lens.iter().flat_map(document).collect();
-        let targets = Some(Targets { tokens: &batch.targets, weights, scale });
         let dropout = dropout.map_or(0, |dropout| dropout.bits());
-        let (ids, positions, doc_lens) = (&batch.ids, &positions, &batch.doc_lens);
-        let rows = Rows { ids, positions, doc_lens, targets, cached: None, dropout };
-        self.kernels.stage(rows, &mut workspace.staged);
+        let stage = |rows: Rows<'_>, targets: &[u32], weights: Option<&[f32]>, staged: &mut Option<K::Staged>| {
+            let targets = Some(Targets { tokens: targets, weights, scale });
+            self.kernels.stage(Rows { targets, cached: None, dropout, ..rows }, staged);
+        };
+        match &sharing {
+            None => {
+                let rows = Rows { ids: &batch.ids, positions: &positions, doc_lens: &batch.doc_lens, ..Rows::default() };
+                stage(rows, &batch.targets, weights, &mut workspace.staged);
+            }
+            Some(sharing) => {
+                let (doc_lens, continues) = sharing.documents();
+                let [ids, positions, targets] =
+                    [&batch.ids, &positions, &batch.targets].map(|values| sharing.by_row(values));
+                let weights = weights.map(|weights| sharing.by_row(weights));
+                let rows = Rows { ids: &ids, positions: &positions, doc_lens, continues, ..Rows::default() };
+                stage(rows, &targets, weights.as_deref(), &mut workspace.staged);
+            }
+        }
+        workspace.sharing = sharing;
         Ok(self.kernels.padded(n))
     }
 
@@ -622,6 +648,7 @@ impl<K: Kernels> Workspace<K> {
             scores: None,
             rope: None,
             staged: None,
+            sharing: None,
             graphs: K::Graphs::default(),
         }
     }
@@ -662,15 +689,31 @@ impl<K: Kernels> Workspace<K> {
         self.tokens = tokens;
     }
 
-    /// A copy of what the model said in the last pass of its first `n` rows: the log-probability of each row's target, 0 where
-    /// there is none; with a head of scores those of each row. Waits for the device.
-    pub(crate) fn outputs(&self, kernels: &K, config: &ModelConfig, n: usize) -> Vec<f32> {
-        if let Some(scores) = &self.scores {
-            return scores.outputs(kernels, config.outputs(), kernels.padded(n), n);
+    /// Rows of the last pass, which was over this batch.
+    fn rows(&self, batch: &Batch) -> usize {
+        self.sharing.as_ref().map_or(batch.ids.len(), Sharing::len)
+    }
+
+    /// The row of a position of the batch.
+    fn row(&self, position: usize) -> usize {
+        self.sharing.as_ref().map_or(position, |sharing| sharing.row(position))
+    }
+
+    /// A copy of what the model said in the last pass, which was over this batch: the log-probability of each position's target, 0
+    /// where there is none; with a head of scores those of each position. Waits for the device.
+    pub(crate) fn outputs(&self, kernels: &K, config: &ModelConfig, batch: &Batch) -> Vec<f32> {
+        let (n, labels) = (self.rows(batch), config.outputs());
+        let values = if let Some(scores) = &self.scores {
+            scores.outputs(kernels, labels, kernels.padded(n), n)
+        } else {
+            let mut values = vec![0.0; n];
+            kernels.download(at(self.log_probs.as_ref().expect("a pass made room"), 0), &mut values);
+            values
+        };
+        match &self.sharing {
+            None => values,
+            Some(sharing) => sharing.by_position(&values, labels),
         }
-        let mut values = vec![0.0; n];
-        kernels.download(at(self.log_probs.as_ref().expect("a pass made room"), 0), &mut values);
-        values
     }
 
     /// Bytes of it.

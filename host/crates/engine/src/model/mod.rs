@@ -7,5 +7,6 @@ pub mod linear;
 pub mod pass;
 pub mod rope;
 mod scores;
+mod sharing;
 
 pub use causal_lm::{Grads, MasterWeights, Model, Recompute, Workspace};

@@ -9,6 +9,7 @@ mod cache;
 pub(super) mod compact;
 pub(super) mod cross_entropy;
 mod direction;
+mod documents;
 mod elementwise;
 mod few_rows;
 pub(super) mod matmul;
@@ -100,6 +101,7 @@ pub struct CpuRows {
     ids: Vec<u32>,
     positions: Vec<u32>,
     doc_lens: Vec<u32>,
+    continues: Vec<u32>,
     targets: Vec<u32>,
     weights: Option<Vec<f32>>,
     scale: f32,
@@ -170,12 +172,17 @@ impl Queue for CpuKernels {
         rayon::scope(|_| work())
     }
 
+    fn continues_documents(&self) -> bool {
+        true
+    }
+
     fn stage(&self, rows: Rows<'_>, staged: &mut Option<CpuRows>) {
         let (targets, cached) = (rows.targets, rows.cached);
         *staged = Some(CpuRows {
             ids: rows.ids.to_vec(),
             positions: rows.positions.to_vec(),
             doc_lens: rows.doc_lens.to_vec(),
+            continues: rows.continues.to_vec(),
             targets: targets.map_or_else(Vec::new, |targets| targets.tokens.to_vec()),
             weights: targets.and_then(|targets| targets.weights).map(<[f32]>::to_vec),
             scale: targets.map_or(0.0, |targets| targets.scale),
@@ -349,7 +356,7 @@ impl TensorOps for CpuKernels {
         let n = rows.ids.len();
         let (qkv, out, lse) =
             (qkv.slice(n * shape.packed()), out.slice(n * shape.output()), lse.slice(n * shape.heads));
-        attention::forward(shape, window, &rows.doc_lens, qkv, out, lse);
+        attention::forward(shape, window, (&rows.doc_lens, &rows.continues), qkv, out, lse);
     }
 
     fn attention_backward(
@@ -368,7 +375,7 @@ impl TensorOps for CpuKernels {
             lse: attended.lse.slice(n * shape.heads),
         };
         let (dout, dqkv) = (dout.slice(n * shape.output()), dqkv.slice(n * shape.packed()));
-        attention::backward(shape, window, &rows.doc_lens, &saved, dout, dqkv);
+        attention::backward(shape, window, (&rows.doc_lens, &rows.continues), &saved, dout, dqkv);
     }
 
     fn append(&self, shape: AttentionShape, rows: &CpuRows, qkv: View<'_, CpuBuffer>, cache: CacheMut<'_, CpuBuffer>) {

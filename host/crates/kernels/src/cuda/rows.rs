@@ -430,8 +430,8 @@ mod tests {
             positions: &[0, 1, 0, 1, 2],
             doc_lens: &[2, 3],
             targets: Some(targets),
-            cached: None,
             dropout: 0x0123_4567_89ab_cdef,
+            ..Rows::default()
         };
         let (tables, words) = Tables::new(&rows, SIZES, None);
         assert_eq!(tables.n, 128);

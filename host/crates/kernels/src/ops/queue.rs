@@ -38,6 +38,11 @@ pub trait Queue: Memory {
         rows
     }
 
+    /// True if documents may continue others ([`Rows::continues`]).
+    fn continues_documents(&self) -> bool {
+        false
+    }
+
     /// Makes ready for a model, before any memory is asked for.
     ///
     /// # Errors
