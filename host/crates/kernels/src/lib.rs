@@ -14,8 +14,8 @@ pub mod rng;
 pub use buffer::{Format, Precision, View, ViewMut, at, at_mut};
 pub use error::DeviceError;
 pub use operands::{
-    Activation, AdamState, AdamStep, Attended, AttentionShape, CACHE_BLOCK, Cache, CacheMut, Cached, Demands,
-    ALONE, DropoutKey, Gemm, Head, IGNORE, LayerAttention, LossGradients, Norm, Normed, Rotation, Rows, Scaled, Segment,
+    ALONE, Activation, AdamState, AdamStep, Attended, AttentionShape, CACHE_BLOCK, Cache, CacheMut, Cached, Demands,
+    DropoutKey, Gemm, Head, IGNORE, LayerAttention, LossGradients, Norm, Normed, Rotation, Rows, Scaled, Segment,
     Targets, Totals, Usage,
 };
 pub use ops::{Kernels, Memory, OptimizerOps, Queue, TensorOps};

@@ -433,7 +433,8 @@ impl<K: Kernels> Model<K> {
         };
         match &sharing {
             None => {
-                let rows = Rows { ids: &batch.ids, positions: &positions, doc_lens: &batch.doc_lens, ..Rows::default() };
+                let rows =
+                    Rows { ids: &batch.ids, positions: &positions, doc_lens: &batch.doc_lens, ..Rows::default() };
                 stage(rows, &batch.targets, weights, &mut workspace.staged);
             }
             Some(sharing) => {

@@ -190,7 +190,7 @@ mod tests {
         let json = r#"{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "intermediate_size": 8,
             "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1, "vocab_size": 16, "rms_norm_eps": 1e-5,
             "max_position_embeddings": 64, "rope_theta": 10000.0, "tie_word_embeddings": true, "hidden_act": "silu"}"#;
-        ModelConfig::from_json(json.as_bytes()).unwrap()
+        ModelConfig::from_json(json, std::path::Path::new("config.json")).unwrap()
     }
 
     #[test]
