@@ -38,6 +38,11 @@ pub struct Rollout {
 }
 
 impl Rollout {
+    /// What stands before the first token that the model wrote.
+    pub fn prompt(&self) -> &[u32] {
+        &self.ids[..self.written.first().map_or(self.ids.len(), |part| part.start)]
+    }
+
     fn sample(&self, is_learned: bool) -> TokenSample {
         let mut trained = vec![false; self.ids.len()];
         for part in self.written.iter().filter(|_| is_learned) {

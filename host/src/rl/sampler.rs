@@ -49,6 +49,8 @@ pub struct Sampling {
     pub shuffles_rewards: bool,
     /// The loss is a mean over tokens: those of groups of equal rewards, which have nothing to tell, do not count.
     pub is_token_mean: bool,
+    /// How completions are spread over the micro-batches of a step changes nothing: those of one prompt may stand together.
+    pub keeps_groups: bool,
     /// There is a reference, and it is asked about completions.
     pub asks_reference: bool,
     /// Training says of a token exactly what sampling said, as long as no step lies between the two.
@@ -218,6 +220,12 @@ impl<'a> Sampler<'a> {
         let texts = texts(&examples, &completions, played);
         let mut rollouts = self.rollouts_of(texts, completions, &judged);
         shuffle(&mut rollouts, &mut random("order of rollouts"));
+        if self.sampling.keeps_groups {
+            // A prompt is read once for all of its completions in a micro-batch.
+            for step in rollouts.chunks_mut(self.sampling.micro_batch_size * self.sampling.accumulation) {
+                step.sort_by(|a, b| a.prompt().cmp(b.prompt()));
+            }
+        }
         if self.sampling.asks_reference {
             rollout::ask(trainer, &mut rollouts, self.sampling.micro_batch_size)?;
         }

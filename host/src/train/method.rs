@@ -201,6 +201,9 @@ fn sampling(config: &Config, trl: &Trl) -> Sampling {
         shuffles_rewards: trl.shuffle_rewards,
         is_token_mean: matches!(trl.loss_type, GrpoLossType::Dapo | GrpoLossType::Cispo),
         asks_reference: trl.beta > 0.0,
+        // `bnpo` has a mean for each micro-batch.
+        keeps_groups: trl.loss_type != GrpoLossType::Bnpo
+            && trl.steps_per_generation.is_multiple_of(config.gradient_accumulation_steps),
         // Dropout changes what training says.
         is_exact: config.lora_dropout <= 0.0,
         shuffle: config.shuffle_merged_datasets,
