@@ -15,6 +15,7 @@ pub mod directories;
 pub mod evidence;
 pub mod memory;
 pub mod quickstart;
+pub mod remote;
 pub mod report;
 pub mod rl;
 pub mod terminal;

@@ -14,6 +14,7 @@ of this repository.
 import argparse
 import collections
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -23,7 +24,8 @@ ABSENT = {"model::missing", "data::missing-file"}
 
 
 def check(host: str, config: pathlib.Path) -> list[dict]:
-    run = subprocess.run([host, "check", str(config), "--json"], capture_output=True, text=True, timeout=60)
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    run = subprocess.run([host, "check", str(config), "--json"], capture_output=True, text=True, timeout=60, env=environment)
     if run.returncode not in (0, 1):
         raise SystemExit(f"{config}: exit status {run.returncode}\n{run.stderr}")
     events = [json.loads(line) for line in run.stdout.splitlines()]

@@ -19,6 +19,9 @@ mod generate;
 mod grpo;
 mod hostile;
 mod hostile_rewards;
+mod hub;
+#[path = "../../host/crates/hub/tests/server/mod.rs"]
+mod hub_server;
 mod judged;
 mod kinds;
 mod ladder;

@@ -99,6 +99,11 @@ impl Project {
         // One cache of compiled plugins for all tests, and nothing of the user's.
         command.env("HOST_CACHE_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
         command.env("HOST_DATA_DIR", self.directory.path().join(".data"));
+        // No test asks a hub that it has not made.
+        for name in ["HF_ENDPOINT", "HF_HUB_CACHE", "HF_TOKEN", "HF_TOKEN_PATH", "SSL_CERT_FILE"] {
+            command.env_remove(name);
+        }
+        command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", self.directory.path().join(".hf"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

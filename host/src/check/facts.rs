@@ -65,7 +65,7 @@ impl ModelFacts {
                 overridden(model, config, &directory).map_err(|error| at(error.into(), "model_config"))
             })
         } else {
-            Err(at(missing_model(&config.base_model_config, "base_model"), "base_model_config"))
+            Err(at(missing_model(&loaded.elsewhere, &config.base_model_config, "base_model"), "base_model_config"))
         };
         let tokenizer = if directory.is_dir() {
             let own = &config.special_tokens;
@@ -140,7 +140,7 @@ impl ModelFacts {
             WeightSource::Random { seed: config.seed }
         } else {
             let directory = loaded.resolve(&config.base_model);
-            match check_weights(&directory, &mut model) {
+            match check_weights(&loaded.elsewhere, &directory, &mut model) {
                 Ok(found) => remarks.extend(found.into_iter().map(|remark| at(remark, "base_model"))),
                 Err(error) => problems.push(at(error.into(), "base_model")),
             }

@@ -5,12 +5,20 @@ use std::path::Path;
 use engine::architecture::config::ModelConfig;
 use engine::weights::{self, WeightsError, twice};
 
-use super::data_path::is_hub_name;
-use crate::commands::download_model;
+use crate::config::Elsewhere;
 use crate::diagnostic::Diagnostic;
 
-/// Looks at the headers, and at the tensors that the config has no use for.
-pub(super) fn check_weights(directory: &Path, model: &mut ModelConfig) -> Result<Vec<Diagnostic>, WeightsError> {
+/// Looks at the headers, and at the tensors that the config has no use for. Of weights that are not here yet, `elsewhere` has the
+/// headers: what is told by values is told once they are.
+pub(super) fn check_weights(
+    elsewhere: &Elsewhere,
+    directory: &Path,
+    model: &mut ModelConfig,
+) -> Result<Vec<Diagnostic>, WeightsError> {
+    if let Some(headers) = elsewhere.headers.get(directory) {
+        weights::check_headers(directory, headers, model)?;
+        return Ok(Vec::new());
+    }
     let headers = weights::read_headers(directory)?;
     let mut remarks = Vec::new();
     if twice::has_own_head(&headers, model)? {
@@ -38,14 +46,10 @@ pub fn own_head() -> Diagnostic {
 }
 
 /// That there is no directory of a model; `key` names it.
-pub(super) fn missing_model(name: &str, key: &str) -> Diagnostic {
-    let diagnostic = Diagnostic::error("model::missing", format!("there is no model directory `{name}`"));
-    if is_hub_name(name) {
-        let local = format!("models/{}", name.rsplit('/').next().unwrap_or(name));
-        return diagnostic.why("models are not downloaded").help(format!(
-            "if it is on the Hugging Face hub: `{}`, then `{key}: {local}`",
-            download_model(name, &local)
-        ));
+pub(super) fn missing_model(elsewhere: &Elsewhere, name: &str, key: &str) -> Diagnostic {
+    if let Some(told) = elsewhere.missing.get(name) {
+        return told.clone();
     }
+    let diagnostic = Diagnostic::error("model::missing", format!("there is no model directory `{name}`"));
     diagnostic.help(format!("`{key}` is a directory with `config.json`, `tokenizer.json` and safetensors weights"))
 }

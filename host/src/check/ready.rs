@@ -9,6 +9,7 @@ use super::plugins::{self, Grant};
 use super::{check, check_examined, lock};
 use crate::config::{self, LoadedConfig};
 use crate::diagnostic::{Diagnostic, Failure};
+use crate::remote::Remote;
 
 /// What a config and its files make, where nothing is wrong with them.
 pub struct Ready {
@@ -20,6 +21,8 @@ pub struct Ready {
     pub model: ModelFacts,
     /// Warnings and notes.
     pub remarks: Vec<Diagnostic>,
+    /// Weights that are not here yet.
+    remote: Remote,
 }
 
 impl Ready {
@@ -35,7 +38,8 @@ impl Ready {
         grants: &[Grant],
         locked: bool,
     ) -> Result<Self, Failure> {
-        let examined = config::examine(path, set);
+        let mut examined = config::examine(path, set);
+        let remote = examined.loaded.as_mut().map(Remote::find).unwrap_or_default();
         if let Some(loaded) = &examined.loaded {
             plugins::configure(loaded, grants, &mut plugins)?;
         }
@@ -43,12 +47,24 @@ impl Ready {
             return Err(Failure(check_examined(&examined, &plugins).0));
         }
         let mut loaded = examined.loaded.ok_or_else(|| Failure(examined.problems.clone()))?;
-        loaded.remarks = examined.problems;
+        loaded.remarks.extend(examined.problems);
         let (mut found, model) = check(&loaded, &plugins);
         found.extend(lock::check(&loaded, &plugins, locked));
         let mut remarks = std::mem::take(&mut loaded.remarks);
         remarks.extend(Failure::check(found)?);
         let Some(model) = model else { return Err(Failure(remarks)) };
-        Ok(Self { loaded, plugins, model, remarks })
+        Ok(Self { loaded, plugins, model, remarks, remote })
+    }
+
+    /// Brings weights that are not here yet, and looks at the model again, as it is then.
+    ///
+    /// # Errors
+    /// Why they cannot be had, and what is wrong with them.
+    pub fn bring(&mut self) -> Result<(), Failure> {
+        if !self.remote.is_complete() {
+            self.remote.bring(&mut self.loaded)?;
+            self.model = ModelFacts::read(&self.loaded)?;
+        }
+        Ok(())
     }
 }

@@ -37,10 +37,11 @@ impl TeacherFacts {
         let directory = loaded.resolve(path);
         let at = |diagnostic: Diagnostic| diagnostic.at(loaded.source.nearest_place(KEY));
         if !directory.is_dir() {
-            return Err(at(missing_model(path, KEY)));
+            return Err(at(missing_model(&loaded.elsewhere, path, KEY)));
         }
         let mut config = ModelConfig::from_dir(&directory).map_err(|error| at(error.into()))?;
-        let mut remarks = check_weights(&directory, &mut config).map_err(|error| at(error.into()))?;
+        let mut remarks =
+            check_weights(&loaded.elsewhere, &directory, &mut config).map_err(|error| at(error.into()))?;
         let (theirs, ours) = (config.vocab_size, model.vocab_size);
         if theirs != ours {
             let message = format!("the teacher has a vocabulary of {theirs} tokens, and the model one of {ours}");

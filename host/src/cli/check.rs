@@ -16,6 +16,7 @@ use crate::check::fix::{self, Fixes};
 use crate::check::{check_examined, lock, plugins};
 use crate::config::{self, Examined};
 use crate::diagnostic::{Diagnostic, Edit, ExitStatus, Failure, Severity};
+use crate::remote::Remote;
 use crate::report::{Output, emit};
 use crate::terminal::{self, Safe, print};
 use crate::train::job::Job;
@@ -153,8 +154,11 @@ struct Look {
 impl Look {
     fn new(args: &CheckArgs, path: &Path) -> Result<Self, Failure> {
         let mut plugins = open_plugins(&args.config.plugins)?;
-        let examined = config::examine(path, &args.config.set);
-        if let Some(loaded) = &examined.loaded {
+        let mut examined = config::examine(path, &args.config.set);
+        if let Some(loaded) = &mut examined.loaded {
+            // Weights stay where they are.
+            drop(Remote::find(loaded));
+            examined.problems.append(&mut loaded.remarks);
             plugins::configure(loaded, &args.config.grant, &mut plugins)?;
         }
         let (mut found, model) = check_examined(&examined, &plugins);

@@ -33,7 +33,9 @@ pub(super) struct MergeLoraArgs {
 }
 
 pub(super) fn run(args: &MergeLoraArgs) -> Result<ExitStatus, Failure> {
-    let (Ready { loaded, model, .. }, _) = ready(&args.config, false)?;
+    let (mut ready, _) = ready(&args.config, false)?;
+    ready.bring()?;
+    let Ready { loaded, model, .. } = ready;
     let output_dir = PathBuf::from(&loaded.config.output_dir);
     let adapter = args.adapter.clone().unwrap_or_else(|| output_dir.clone());
     let target = args.output.clone().unwrap_or_else(|| output_dir.join("merged"));

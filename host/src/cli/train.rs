@@ -63,7 +63,10 @@ impl TrainArgs {
 pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
     let began = Instant::now();
     let output = args.config.output();
-    let (Ready { loaded, plugins, model, remarks }, built_in) = ready(&args.config, args.locked)?;
+    let (mut ready, built_in) = ready(&args.config, args.locked)?;
+    // A dry run makes a step or two, with the weights.
+    ready.bring()?;
+    let Ready { loaded, plugins, model, remarks, .. } = ready;
     let output_dir = PathBuf::from(&loaded.config.output_dir);
     let kept = |mut failure: Failure| {
         let keep = if args.dry_run { Keep::Nothing } else { Keep::In(&output_dir) };

@@ -54,8 +54,7 @@ pub(super) const TOP: Table = &[
     // --- model and tokenizer ---
     (&["trust_remote_code"],
         NoEffect("no code of a model is ever run here; the architectures that are here need none")),
-    (&["model_revision", "revision_of_model"],
-        Instead("models are directories here; download the revision first: `hf download ORG/NAME --revision REV --local-dir DIR`")),
+    (&["model_revision"], Called("revision_of_model")),
     (&["overrides_of_model_config"], Called("model_config")),
     (&["cls_model_config", "overrides_of_model_kwargs", "model_kwargs", "model_quantization_config*", "rope_scaling"],
         Instead("other values for keys of `config.json` belong under `model_config`")),

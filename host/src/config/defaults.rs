@@ -18,6 +18,7 @@ use crate::diagnostic::{Diagnostic, Edit, Severity};
 pub(super) fn config() -> Config {
     Config {
         base_model: String::new(),
+        revision_of_model: None,
         base_model_config: String::new(),
         model_config: serde_json::Map::new(),
         tokenizer_config: String::new(),

@@ -113,6 +113,7 @@ fn model(top: &Section<'_>, config: &mut Config) {
         cx.missing("base_model", "name the model's directory: `base_model: path/to/model`");
     }
     fill(&mut config.base_model, top.file_path("base_model"));
+    config.revision_of_model = top.read("revision_of_model");
     fill(&mut config.base_model_config, top.file_path("base_model_config"));
     match top.value("model_config") {
         Some(Value::Object(values)) => config.model_config.clone_from(values),

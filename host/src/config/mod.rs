@@ -24,9 +24,10 @@ mod tree;
 mod trl_fields;
 mod values;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use engine::weights::WeightHeaders;
 use serde_json::{Map, Value};
 
 pub use self::adapter_fields::LINEAR_MODULES;
@@ -59,6 +60,21 @@ pub struct LoadedConfig {
     pub remarks: Vec<Diagnostic>,
     /// Config paths of values that could not be used: they have their defaults, which nobody chose.
     pub broken: Vec<String>,
+    /// What it names that is not on this machine.
+    pub elsewhere: Elsewhere,
+}
+
+/// Names of a config that are no paths here, once they have been looked for.
+#[derive(Debug, Default)]
+pub struct Elsewhere {
+    /// Where their files are.
+    pub directories: BTreeMap<String, PathBuf>,
+    /// The headers of weights that are not in their directory yet.
+    pub headers: BTreeMap<PathBuf, WeightHeaders>,
+    /// Why they cannot be had.
+    pub missing: BTreeMap<String, Diagnostic>,
+    /// What they were found as, for the record of a run.
+    pub pins: Vec<Value>,
 }
 
 /// A config with problems, as far as it can be read: for `host check`, which goes on to look for more.
@@ -110,7 +126,7 @@ pub fn examine(path: &Path, overrides: &[String]) -> Examined {
     list_given(&root, "", &mut given);
     let is_error = |problem: &&Diagnostic| problem.severity == Severity::Error;
     let broken = problems.iter().filter(is_error).filter_map(key_path).collect();
-    let loaded = LoadedConfig { config, source, given, remarks: Vec::new(), broken };
+    let loaded = LoadedConfig { config, source, given, remarks: Vec::new(), broken, elsewhere: Elsewhere::default() };
     Examined { loaded: Some(loaded), problems }
 }
 
@@ -192,8 +208,12 @@ impl LoadedConfig {
     }
 
     /// A path of the config as a path of the file system: as it is where that exists, otherwise beside the config file.
-    /// So a config in a folder of its own can be used from anywhere, and one in a project from the project's root.
+    /// So a config in a folder of its own can be used from anywhere, and one in a project from the project's root. What was found
+    /// elsewhere is where it was found.
     pub fn resolve(&self, path: &str) -> PathBuf {
+        if let Some(directory) = self.elsewhere.directories.get(path) {
+            return directory.clone();
+        }
         let plain = PathBuf::from(path);
         if plain.is_absolute() || plain.exists() {
             return plain;

@@ -22,9 +22,13 @@ use super::values::{
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Config {
     // --- model ---
-    /// Directory of the model: `config.json`, safetensors weights, tokenizer files. Required. Example: `models/SmolLM2-135M`.
+    /// Directory of the model: `config.json`, safetensors weights, tokenizer files; or its name on the Hugging Face hub. Required.
+    /// Example: `models/SmolLM2-135M`.
     #[schemars(extend("x-fixed" = true))]
     pub base_model: String,
+    /// Branch, tag or commit of a `base_model` of the hub. A commit means the same for ever. Default: `main`.
+    #[schemars(extend("x-fixed" = true))]
+    pub revision_of_model: Option<String>,
     /// Directory whose `config.json` is used. Default: `base_model`.
     pub base_model_config: String,
     /// Other values for keys of the model's `config.json`, in what is exported too. Default: `{}`. Example:

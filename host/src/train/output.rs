@@ -327,6 +327,7 @@ pub fn description(
         "plugins": plugins,
         "threads": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         "seed": loaded.config.seed,
+        "hub": loaded.elsewhere.pins,
     });
     if let (Value::Object(fields), Value::Object(device)) = (&mut fields, device.to_json()) {
         fields.extend(device);

@@ -241,3 +241,25 @@ fn weights_of_another_shape_are_refused() {
     std::fs::write(&path, raw.to_string()).unwrap();
     assert!(matches!(error(dir.path()), WeightsError::Shape { name, .. } if name == "model.embed_tokens.weight"));
 }
+
+#[test]
+fn the_beginning_of_a_file_tells_what_the_whole_file_does() {
+    use engine::weights::start::{FileStart, LENGTH, header_end, headers_of};
+    let directory = fixture("untied");
+    let file = directory.join("model.safetensors");
+    let whole = std::fs::read(&file).unwrap();
+    let end = header_end(&whole[..LENGTH as usize]).unwrap() as usize;
+    let start = |bytes: &[u8], size: usize| FileStart { file: file.clone(), bytes: bytes.to_vec(), size: size as u64 };
+    let found = headers_of(&[start(&whole[..end], whole.len())]).unwrap();
+    assert_eq!(found, read_headers(&directory).unwrap());
+    for broken in [
+        start(&whole[..end], whole.len() - 1),
+        start(&whole[..end - 1], whole.len()),
+        start(&whole[..4], whole.len()),
+        start(&[0xff; 64], whole.len()),
+    ] {
+        assert!(matches!(headers_of(&[broken]), Err(WeightsError::Invalid { .. })));
+    }
+    let twice = [start(&whole[..end], whole.len()), start(&whole[..end], whole.len())];
+    assert!(headers_of(&twice).unwrap_err().to_string().contains("more than one file"));
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ureq::http::uri::{PathAndQuery, Scheme};
 use ureq::http::{Response, StatusCode, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body, Error};
+use ureq::{Agent, Body, Error, Timeout};
 
 use crate::{HubError, Repository, Settings};
 
@@ -113,7 +113,10 @@ impl Client {
             let answer = match self.follow(address, range.as_deref())? {
                 Ok(answer) => answer,
                 Err(reason) => {
-                    tries.again(address, &reason)?;
+                    if reason.is_connect {
+                        tries.hurry();
+                    }
+                    tries.again(address, &reason.words)?;
                     continue;
                 }
             };
@@ -140,7 +143,7 @@ impl Client {
     }
 
     /// One try, through redirects; inside, what went wrong on the way.
-    fn follow(&self, address: &str, range: Option<&str>) -> Result<Result<Response<Body>, String>, HubError> {
+    fn follow(&self, address: &str, range: Option<&str>) -> Result<Result<Response<Body>, Failed>, HubError> {
         let invalid = |reason: &str| HubError::Invalid { address: address.to_owned(), reason: reason.to_owned() };
         let mut uri: Uri = address.parse().map_err(|_| invalid("it is no address"))?;
         for _ in 0..REDIRECTS {
@@ -154,7 +157,7 @@ impl Client {
             let answer = match request.call() {
                 Ok(answer) => answer,
                 Err(Error::Http(_) | Error::BadUri(_)) => return Err(invalid("a header cannot be sent")),
-                Err(error) => return Ok(Err(error.to_string())),
+                Err(error) => return Ok(Err(Failed::new(&error))),
             };
             let status = answer.status();
             let is_redirect = [301, 302, 303, 307, 308].contains(&status.as_u16());
@@ -198,6 +201,25 @@ impl Client {
     }
 }
 
+/// What went wrong on the way.
+struct Failed {
+    words: String,
+    /// There was no connection.
+    is_connect: bool,
+}
+
+impl Failed {
+    fn new(error: &Error) -> Self {
+        let is_refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+        let is_connect = match error {
+            Error::HostNotFound | Error::ConnectionFailed | Error::Timeout(Timeout::Connect | Timeout::Resolve) => true,
+            Error::Io(error) => is_refused(error),
+            _ => false,
+        };
+        Self { words: error.to_string(), is_connect }
+    }
+}
+
 /// Where a redirect leads: to an address of its own, or to another path of the same server. From an encrypted connection none
 /// leads to one that is not.
 fn joined(from: &Uri, to: Uri) -> Option<Uri> {
@@ -231,16 +253,24 @@ pub(crate) struct Tries {
     left: u32,
     pause: Duration,
     first: Duration,
+    has_arrived: bool,
 }
 
 impl Tries {
     fn new(pause: Duration) -> Self {
-        Self { left: TRIES, pause, first: pause }
+        Self { left: TRIES, pause, first: pause, has_arrived: false }
     }
 
     /// Something has arrived: all tries are there again.
     pub(crate) fn further(&mut self) {
-        (self.left, self.pause) = (TRIES, self.first);
+        (self.left, self.pause, self.has_arrived) = (TRIES, self.first, true);
+    }
+
+    /// A machine without a network is told so at once, but for one more try.
+    fn hurry(&mut self) {
+        if !self.has_arrived {
+            self.left = self.left.min(2);
+        }
     }
 
     /// Waits; false where it has been tried often enough.

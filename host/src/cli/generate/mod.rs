@@ -30,16 +30,17 @@ use crate::data::tokenizer::{Changes, Tokenizer};
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
 use crate::memory::largest_memory_bytes;
+use crate::remote;
 use crate::report::Output;
 use crate::report::progress::bytes;
 use crate::terminal::print_words;
 
 #[derive(Debug, Args)]
 pub(super) struct GenerateArgs {
-    /// Directory of the model
+    /// Directory of the model, or its name on the Hugging Face hub
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Directory of a LoRA adapter for it
+    /// Directory of a LoRA adapter for it, or its name on the hub
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
     /// What the model is asked; as a user's turn where the model has a chat template. Without it, --messages and --prompts,
@@ -99,22 +100,24 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitStatus, Failure> {
             .into());
     }
     let requests = requests::read(args.prompt.as_deref(), args.messages.as_deref(), args.prompts.as_deref())?;
-    let (mut config, warnings) = model_config(&args.model)?;
-    if let Some(adapter) = &args.adapter {
+    let model = place(&args.model, false)?;
+    let adapter = args.adapter.as_deref().map(|adapter| place(adapter, true)).transpose()?;
+    let (mut config, warnings) = model_config(&model)?;
+    if let Some(adapter) = &adapter {
         peft::fit(&mut config, adapter).map_err(Diagnostic::from)?;
     }
     show(&warnings, args.output());
     if config.scores.is_some() {
-        let at = args.adapter.as_ref().unwrap_or(&args.model).display();
+        let at = adapter.as_ref().unwrap_or(&model).display();
         return Err(Diagnostic::error("model::scores", format!("`{at}` scores texts and cannot write"))
             .why("it has a head of scores and no output projection")
             .help("take a language model; transformers gives the scores: `AutoModelForSequenceClassification`")
             .into());
     }
     // An adapter is trained with its own tokenizer files, which lie beside it; so does what ends its texts.
-    let beside = |name: &str| args.adapter.as_deref().filter(|adapter| adapter.join(name).is_file());
-    let with_tokenizer = beside("tokenizer.json").unwrap_or(&args.model);
-    let with_generation = beside("generation_config.json").unwrap_or(&args.model);
+    let beside = |name: &str| adapter.as_deref().filter(|adapter| adapter.join(name).is_file());
+    let with_tokenizer = beside("tokenizer.json").unwrap_or(&model);
+    let with_generation = beside("generation_config.json").unwrap_or(&model);
     let mut tokenizer = Tokenizer::load(with_tokenizer, &Changes::default())?;
     tokenizer.limit(config.vocab_size)?;
     let template = if args.raw { None } else { chat_template(&tokenizer)? };
@@ -130,13 +133,14 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitStatus, Failure> {
     }
     // Before the work, so that none is lost.
     let answers = Answers::open(args.output.as_deref(), args.output(), args.num_return_sequences)?;
+    let files = (&WeightSource::Directory(model), adapter.as_deref());
     match Device::choose_for(args.device, AutoBool::Auto)? {
         Device::Cpu => {
             within_memory(&config, &requests, &options)?;
-            complete(CpuKernels, config, args, &tokenizer, &requests, &options, answers)
+            complete(CpuKernels, config, files, args, &tokenizer, &requests, &options, answers)
         }
         Device::Cuda(gpu, precision) => {
-            complete(Device::open(&gpu, precision)?, config, args, &tokenizer, &requests, &options, answers)
+            complete(Device::open(&gpu, precision)?, config, files, args, &tokenizer, &requests, &options, answers)
         }
     }
 }
@@ -145,14 +149,14 @@ pub(super) fn run(args: &GenerateArgs) -> Result<ExitStatus, Failure> {
 fn complete<K: Kernels>(
     kernels: K,
     config: ModelConfig,
+    (weights, adapter): (&WeightSource, Option<&Path>),
     args: &GenerateArgs,
     tokenizer: &Tokenizer,
     requests: &[Request],
     options: &GenerateOptions,
     mut answers: Answers,
 ) -> Result<ExitStatus, Failure> {
-    let weights = WeightSource::Directory(args.model.clone());
-    let model = Model::on(kernels, config, &weights, args.adapter.as_deref())?;
+    let model = Model::on(kernels, config, weights, adapter)?;
     let count = requests.len() * args.num_return_sequences as usize;
     let streams = answers.is_text() && count == 1;
     let mut watched: Vec<Watched<'_>> = (0..count).map(|_| Watched::new(tokenizer, &args.stop)).collect();
@@ -181,6 +185,13 @@ fn complete<K: Kernels>(
     }
     answers.close()?;
     Ok(ExitStatus::Done)
+}
+
+/// The directory of a model or an adapter: as it is named, or of the hub.
+fn place(path: &Path, is_adapter: bool) -> Result<PathBuf, Diagnostic> {
+    let name = path.to_str().filter(|_| !path.exists());
+    let found = name.map(|name| remote::model(name, is_adapter)).transpose()?;
+    Ok(found.flatten().unwrap_or_else(|| path.to_owned()))
 }
 
 /// The model's config, as its weights have it.

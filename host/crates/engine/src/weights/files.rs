@@ -157,6 +157,30 @@ pub struct WeightHeaders {
     pub files: Vec<PathBuf>,
 }
 
+impl WeightHeaders {
+    /// A tensor of a file, as its header tells it.
+    pub(super) fn add(
+        &mut self,
+        file: &Path,
+        name: &str,
+        (dtype, shape): (Dtype, &[usize]),
+        bytes: usize,
+    ) -> Result<(), WeightsError> {
+        let header = TensorHeader {
+            name: name.to_owned(),
+            shape: shape.to_vec(),
+            dtype: format!("{dtype:?}"),
+            bytes: bytes as u64,
+            file: file.to_owned(),
+        };
+        if self.tensors.insert(name_in_model(name), header).is_some() {
+            let reason = format!("tensor `{name}` is in more than one file");
+            return Err(WeightsError::Invalid { file: file.to_owned(), reason });
+        }
+        Ok(())
+    }
+}
+
 #[derive(Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
@@ -172,17 +196,7 @@ pub fn read_headers(directory: &Path) -> Result<WeightHeaders, WeightsError> {
         let map = map(&file)?;
         let tensors = parse(&file, &map)?;
         for (name, view) in tensors.iter() {
-            let header = TensorHeader {
-                name: name.to_owned(),
-                shape: view.shape().to_vec(),
-                dtype: format!("{:?}", view.dtype()),
-                bytes: view.data().len() as u64,
-                file: file.clone(),
-            };
-            if headers.tensors.insert(name_in_model(name), header).is_some() {
-                let reason = format!("tensor `{name}` is in more than one file");
-                return Err(WeightsError::Invalid { file, reason });
-            }
+            headers.add(&file, name, (view.dtype(), view.shape()), view.data().len())?;
         }
         if let Some(name) = wanted.iter().find(|name| tensors.tensor(name).is_err()) {
             let reason = format!("the index says that `{name}` is in it, but it is not");
@@ -237,7 +251,7 @@ pub(super) fn weight_files(directory: &Path) -> Result<Vec<(PathBuf, Vec<String>
     if single.is_file() {
         return Ok(vec![(single, Vec::new())]);
     }
-    let file = directory.join("model.safetensors.index.json");
+    let file = directory.join(INDEX);
     if !file.is_file() {
         return Err(
             match ["pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "consolidated.00.pth"]
@@ -250,31 +264,44 @@ pub(super) fn weight_files(directory: &Path) -> Result<Vec<(PathBuf, Vec<String>
             },
         );
     }
-    let bad = |reason: String| WeightsError::BadIndex { file: file.clone(), reason };
-    let bytes = intake::read_inside(&file, intake::JSON_BYTES)
-        .map_err(|source| WeightsError::Read { file: file.clone(), source })?;
+    let mut files = Vec::new();
+    for (shard, tensors) in shards(&file)? {
+        let path = directory.join(&shard);
+        if !path.is_file() {
+            return Err(WeightsError::BadIndex { file, reason: format!("shard `{shard}` is missing") });
+        }
+        files.push((path, tensors));
+    }
+    Ok(files)
+}
+
+/// The file that says which tensors are in which shard.
+pub const INDEX: &str = "model.safetensors.index.json";
+
+/// The shards that an index names, each with its tensors.
+///
+/// # Errors
+/// [`WeightsError`] for an index that cannot be read, or that names what is no file beside it.
+pub fn shards(file: &Path) -> Result<BTreeMap<String, Vec<String>>, WeightsError> {
+    let bad = |reason: String| WeightsError::BadIndex { file: file.to_owned(), reason };
+    let bytes = intake::read_inside(file, intake::JSON_BYTES)
+        .map_err(|source| WeightsError::Read { file: file.to_owned(), source })?;
     let index: Index = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
     let mut shards: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (tensor, shard) in index.weight_map {
         shards.entry(shard).or_default().push(tensor);
     }
-    let mut files = Vec::with_capacity(shards.len());
-    for (shard, tensors) in shards {
+    for shard in shards.keys() {
         // A downloaded index is a stranger's text: a shard is a file beside it and nothing else.
-        let mut parts = Path::new(&shard).components();
+        let mut parts = Path::new(shard).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
             return Err(bad(format!("shard `{shard}` is not a file of this directory")));
         }
-        let path = directory.join(&shard);
-        if !path.is_file() {
-            return Err(bad(format!("shard `{shard}` is missing")));
-        }
-        files.push((path, tensors));
     }
-    if files.is_empty() {
+    if shards.is_empty() {
         return Err(bad("it names no tensor".into()));
     }
-    Ok(files)
+    Ok(shards)
 }
 
 pub(crate) fn map(file: &Path) -> Result<Mmap, WeightsError> {

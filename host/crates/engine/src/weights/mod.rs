@@ -5,10 +5,11 @@ mod complete;
 pub mod files;
 pub mod load;
 pub mod packed;
+pub mod start;
 pub mod twice;
 
 pub(crate) use complete::rows_after;
-pub use files::{TensorHeader, WeightHeaders, WeightSource, WeightsError, read_headers};
+pub use files::{INDEX, TensorHeader, WeightHeaders, WeightSource, WeightsError, read_headers, shards};
 pub(crate) use files::{map, parse, to_f32, width_of};
 pub(crate) use load::digest_files;
 pub use load::{bytes_of_others, check_headers, digest, largest_read, load};
