@@ -12,7 +12,7 @@ use std::process::{Command, exit};
 
 const TARGET: &str = "wasm32-wasip2";
 /// Bundled plugins.
-const COUNT: usize = 19;
+const COUNT: usize = 21;
 /// The one whose component lies in the repository: its interpreter takes minutes to compile, and seldom changes.
 const READY: (&str, &str) = ("code-tests", "code-tests/component/code-tests.wasm");
 /// Package and file name of each.
@@ -22,6 +22,7 @@ const PLUGINS: [&str; COUNT] = [
     "chat_template",
     "code-tests",
     "completion",
+    "csv",
     "curate",
     "exact-match",
     "format",
@@ -35,6 +36,7 @@ const PLUGINS: [&str; COUNT] = [
     "repetition",
     "reward-watch",
     "stepwise_supervised",
+    "text",
     "wsd",
 ];
 /// What the outer cargo sets for its own build and must not reach the inner one.
