@@ -146,3 +146,58 @@ fn lines_of_text_are_rows() {
     let outcome = project.success(&["preprocess", "host.yml", "--json", "--show", "9"]);
     assert_eq!(outcome.stdout.matches("\"position\":\"d.txt, line ").count(), 2, "{}", outcome.stdout);
 }
+
+#[test]
+fn parquet_files_are_rows() {
+    let project = Project::new();
+    let copy = |name: &str, to: &str| {
+        std::fs::copy(root().join("tests/fixtures/loaders").join(name), project.path(to)).unwrap();
+    };
+    copy("alpaca.parquet", "d.parquet");
+    let all: Vec<String> = (1..=6).map(|row| format!("d.parquet, row group 1, row {row}")).collect();
+    assert_eq!(positions(&project, "path: d.parquet"), all);
+    assert_eq!(positions(&project, "path: d.parquet\n    split: train[-2:]"), all[4..]);
+    assert_eq!(
+        positions(&project, "path: d.parquet\n    ds_type: {name: parquet, config: {columns: [instruction, output]}}"),
+        all
+    );
+    let shown = project.success(&["preprocess", "host.yml", "--json", "--show", "9"]).stdout;
+    assert!(shown.contains("Say rows 5.") && shown.contains("rows 0"), "{shown}");
+    std::fs::create_dir(project.path("dd")).unwrap();
+    copy("alpaca.parquet", "dd/train-00000-of-00002.parquet");
+    copy("alpaca.parquet", "dd/train-00001-of-00002.parquet");
+    copy("alpaca.parquet", "dd/test-00000-of-00001.parquet");
+    assert_eq!(positions(&project, "path: dd").len(), 12);
+    assert_eq!(positions(&project, "path: dd\n    split: train + test[:1]").len(), 13);
+    copy("nested.parquet", "dd/train-00001-of-00002.parquet");
+    let told = |path: &str| project.train_failure(|config| config.replace("train.jsonl", path));
+    insta::assert_snapshot!(told("dd"));
+    let whole = std::fs::read(project.path("d.parquet")).unwrap();
+    project.write("short.parquet", &whole[..whole.len() - 100]);
+    insta::assert_snapshot!(told("short.parquet"));
+    let mut broken = whole;
+    broken[40] ^= 0xff;
+    broken[41] ^= 0xff;
+    project.write("broken.parquet", broken);
+    insta::assert_snapshot!(told("broken.parquet"));
+    copy("brotli.parquet", "brotli.parquet");
+    insta::assert_snapshot!(told("brotli.parquet"));
+}
+
+#[test]
+fn what_save_to_disk_wrote_is_rows() {
+    let project = Project::new();
+    std::os::unix::fs::symlink(
+        root().canonicalize().unwrap().join("tests/fixtures/loaders/saved"),
+        project.path("saved"),
+    )
+    .unwrap();
+    let rows = |split: &str, file: &str, rows: std::ops::RangeInclusive<u32>| -> Vec<String> {
+        rows.map(|row| format!("saved, {split}/data-{file}.arrow row {row}")).collect()
+    };
+    let train = [rows("train", "00000-of-00002", 1..=3), rows("train", "00001-of-00002", 1..=2)].concat();
+    assert_eq!(positions(&project, "path: saved"), train);
+    assert_eq!(positions(&project, "path: saved\n    split: test[1:]"), rows("test", "00000-of-00001", 2..=3));
+    let shown = project.success(&["preprocess", "host.yml", "--json", "--show", "9"]).stdout;
+    assert!(shown.contains("Say test 2."), "{shown}");
+}

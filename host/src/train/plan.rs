@@ -482,7 +482,8 @@ fn rows(
         }
         if part.farthest().is_some_and(|farthest| farthest > count) {
             let message = format!("`{}` goes beyond `{}`, which has {rows}", part.text, dataset.path);
-            let why = format!("it selects {} rows: like `datasets`, a slice ends at the last row", range.end - range.start);
+            let why =
+                format!("it selects {} rows: like `datasets`, a slice ends at the last row", range.end - range.start);
             remarks.push(at(Diagnostic::warning("data::slice", message), "split").why(why));
         }
         total += range.end - range.start;

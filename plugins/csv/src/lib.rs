@@ -328,6 +328,29 @@ mod tests {
         assert_eq!(tabs, ["line 2 {\"q\":\"1,2\",\"a\":\"3\"}"]);
     }
 
+    /// Files that Python's `csv` wrote and reads (`tests/fixtures/loaders/make.py`).
+    #[test]
+    fn rows_are_those_of_python() {
+        let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/loaders/");
+        let file = |name: &str| std::fs::read(format!("{fixtures}{name}")).unwrap();
+        let wanted = String::from_utf8(file("table.rows.jsonl")).unwrap();
+        let wanted: Vec<Value> = wanted.lines().map(json).collect();
+        for (name, delimiter) in [("table.excel.csv", ","), ("table.unix.csv", ","), ("table.tabs.tsv", "\t")] {
+            for max_rows in [1, 50] {
+                let found = all(open(&file(name), Some(delimiter)), max_rows).unwrap();
+                assert_eq!(found.len(), wanted.len(), "{name}");
+                for (found, wanted) in found.iter().zip(&wanted) {
+                    let (position, row) = found.split_once(" {").unwrap();
+                    assert_eq!(json(&format!("{{{row}")), *wanted, "{name}, {position}");
+                }
+            }
+        }
+    }
+
+    fn json(text: &str) -> Value {
+        plugin_sdk::serde_json::from_str(text).unwrap()
+    }
+
     #[test]
     fn what_is_wrong_is_told_with_its_line() {
         assert_eq!(
@@ -357,10 +380,8 @@ mod tests {
         let text = text.concat();
         let found = all(open(format!("q,a\n{text}").as_bytes(), None), 7).unwrap();
         assert_eq!(found.len(), 50);
-        let value: Value = plugin_sdk::serde_json::from_str(
-            found[49].split_once('{').map(|(_, json)| format!("{{{json}")).unwrap().as_str(),
-        )
-        .unwrap();
+        let (_, row) = found[49].split_once('{').unwrap();
+        let value = json(&format!("{{{row}"));
         assert_eq!(value["a"].as_str().unwrap(), long.replace("\"\"", "\""));
         assert!(found[49].starts_with(&format!("line {} ", 2 + 49 * 50_001)));
     }

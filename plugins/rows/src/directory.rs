@@ -1,5 +1,7 @@
 //! The files of a directory: which hold the rows that are meant, and which are passed over and why.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use fast_glob::glob_match;
 use plugin_sdk::Error;
 
@@ -49,8 +51,17 @@ impl Listed {
             listed.data = named_files(&names, wanted, directory)?;
             return Ok(listed);
         }
-        for name in names {
-            if METADATA.contains(&file_name(&name)) {
+        let is_saved = |name: &str| {
+            let folder = &name[..name.len() - file_name(name).len()];
+            names.iter().any(|other| other.strip_prefix(folder) == Some("state.json"))
+        };
+        for name in &names {
+            // Beside data that `save_to_disk` wrote, `map` keeps what it made of it.
+            let is_cache = file_name(name).starts_with("cache-") && extension(name) == "arrow" && is_saved(name);
+            let name = name.clone();
+            if is_cache {
+                listed.others.push(name);
+            } else if METADATA.contains(&file_name(&name)) {
                 listed.metadata.push(name);
             } else if extensions.contains(&extension(&name).as_str()) {
                 listed.data.push(name);
@@ -106,6 +117,25 @@ impl Listed {
         let files = if count == 1 { "1 file is" } else { &format!("{count} files are") };
         (count > 0)
             .then(|| format!("in `{directory}`, {files} passed over: {}; rows are in {}", told.join(", "), self.ends()))
+    }
+
+    /// Shards that are not there, where names say how many there are (`train-00000-of-00003`), in words for the user.
+    pub(crate) fn incomplete(&self, directory: &str) -> Vec<String> {
+        let mut shards: BTreeMap<(&str, u64, &str), BTreeSet<u64>> = BTreeMap::new();
+        for name in &self.data {
+            let Some((before, rest)) = name.split_once("-of-") else { continue };
+            let Some((stem, index)) = before.rsplit_once('-') else { continue };
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            let (count, end) = rest.split_at(digits);
+            if let (Ok(index), Ok(count)) = (index.parse(), count.parse()) {
+                shards.entry((stem, count, end)).or_default().insert(index);
+            }
+        }
+        let missing = shards.into_iter().filter(|((_, count, _), found)| (found.len() as u64) < *count);
+        let told = |((stem, count, end), found): ((&str, u64, &str), BTreeSet<u64>)| {
+            format!("`{directory}` has {} of the {count} shards `{stem}-…-of-{count:05}{end}`", found.len())
+        };
+        missing.map(told).collect()
     }
 
     /// Why a directory without rows cannot be used.
@@ -244,6 +274,23 @@ mod tests {
         assert_eq!(listed(&["latest.jsonl", "train.jsonl"]).data, ["latest.jsonl", "train.jsonl"]);
         let own = list(&["train_sft-0.jsonl", "test_sft-0.jsonl", "gen-0.jsonl"], Some("gen"), &[]).unwrap();
         assert_eq!(own.data, ["gen-0.jsonl"]);
+    }
+
+    #[test]
+    fn what_datasets_keeps_beside_saved_data_is_none_of_it() {
+        let names = ["test/data-0.arrow", "train/cache-0a.arrow", "train/data-0.arrow", "train/state.json"];
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let listed = Listed::of(names, &["arrow"], &Selection::default(), "dd").unwrap();
+        assert_eq!(listed.data, ["train/data-0.arrow"]);
+        let names = vec!["cache-0a.arrow".to_owned()];
+        assert_eq!(Listed::of(names.clone(), &["arrow"], &Selection::default(), "dd").unwrap().data, names);
+    }
+
+    #[test]
+    fn shards_that_are_missing_are_told() {
+        let all = ["a-00000-of-00002.json", "a-00001-of-00002.json", "b-of-c.json"];
+        assert_eq!(listed(&all).incomplete("dd"), [""; 0]);
+        assert_eq!(listed(&all[1..]).incomplete("dd"), ["`dd` has 1 of the 2 shards `a-…-of-00002.json`"]);
     }
 
     #[test]

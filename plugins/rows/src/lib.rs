@@ -159,6 +159,9 @@ impl Opens {
                 if let Some(words) = listed.passed_over(&name) {
                     log::info(&words);
                 }
+                if wanted.data_files.0.is_empty() {
+                    listed.incomplete(&name).iter().for_each(|words| log::warn(words));
+                }
                 Ok(Self::Many { directory, names: listed.data })
             }
         }

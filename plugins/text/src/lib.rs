@@ -1,6 +1,7 @@
 //! Rows from lines of text: `{"text": …}` for each line, as the `text` format of `datasets` gives them. An empty line is a
 //! row with an empty text.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use plugin_sdk::loader::{BadRow, Lines, ReadAt, Row};
@@ -27,17 +28,37 @@ impl Format for Text {
         if let Some(other) = rows::other(&**file, &file.read(0, rows::HEAD), Expected::Text) {
             return Err(other);
         }
-        Ok(Box::new(TextLines(Lines::new(Rc::clone(file) as Rc<dyn ReadAt>))))
+        let lines = Lines::new(Rc::clone(file) as Rc<dyn ReadAt>);
+        Ok(Box::new(TextLines { at: lines.position(), lines, given: 0, pending: VecDeque::new() }))
     }
 }
 
-struct TextLines(Lines);
+struct TextLines {
+    lines: Lines,
+    /// Where the next row starts, and rows that were given.
+    at: u64,
+    given: u64,
+    /// Of the line that was read last, rows that were not given, and the place behind each: a `\r` alone ends one too.
+    pending: VecDeque<(Vec<u8>, u64)>,
+}
 
 impl Rows for TextLines {
     fn next(&mut self) -> Result<Option<Result<Row, BadRow>>, Error> {
-        let number = self.0.number() + 1;
-        let Some(line) = self.0.next_line()? else { return Ok(None) };
-        Ok(Some(match std::str::from_utf8(line) {
+        if self.pending.is_empty() {
+            let mut place = self.lines.position();
+            let Some(line) = self.lines.next_line()? else { return Ok(None) };
+            for part in line.split(|&byte| byte == b'\r') {
+                place += part.len() as u64 + 1;
+                self.pending.push_back((part.to_vec(), place));
+            }
+            if let Some(last) = self.pending.back_mut() {
+                last.1 = self.lines.position();
+            }
+        }
+        let Some((line, behind)) = self.pending.pop_front() else { return Ok(None) };
+        (self.at, self.given) = (behind, self.given + 1);
+        let number = self.given;
+        Ok(Some(match std::str::from_utf8(&line) {
             Ok(text) => Ok(Row { json: row(text), position: format!("line {number}") }),
             Err(error) => {
                 let byte = line.get(error.valid_up_to()).copied().unwrap_or_default();
@@ -48,11 +69,13 @@ impl Rows for TextLines {
     }
 
     fn cursor(&self) -> (u64, u64) {
-        (self.0.position(), self.0.number())
+        (self.at, self.given)
     }
 
-    fn seek(&mut self, (position, number): (u64, u64)) -> Result<(), Error> {
-        self.0.seek(position, number);
+    fn seek(&mut self, (at, given): (u64, u64)) -> Result<(), Error> {
+        self.lines.seek(at, given);
+        self.pending.clear();
+        (self.at, self.given) = (at, given);
         Ok(())
     }
 }
@@ -96,6 +119,25 @@ mod tests {
             ]
         );
         assert_eq!(rows(b""), [""; 0]);
+        // As Python reads lines.
+        assert_eq!(
+            rows(b"one\rtwo\r\nthree\n"),
+            ["line 1 {\"text\":\"one\"}", "line 2 {\"text\":\"two\"}", "line 3 {\"text\":\"three\"}"]
+        );
+    }
+
+    #[test]
+    fn a_cursor_goes_on_where_it_was() {
+        let open = || {
+            let source = Source::File(Rc::new(Memory(b"one\rtwo\r\n\nthree".to_vec())));
+            Loader::<Text>::open(Selection::default(), source).unwrap()
+        };
+        let mut whole = open();
+        for _ in 0..5 {
+            let mut again = open();
+            again.seek(&whole.cursor()).unwrap();
+            assert_eq!(format!("{:?}", again.next(1).unwrap()), format!("{:?}", whole.next(1).unwrap()));
+        }
     }
 
     #[test]
