@@ -12,16 +12,18 @@ use std::process::{Command, exit};
 
 const TARGET: &str = "wasm32-wasip2";
 /// Bundled plugins.
-const COUNT: usize = 19;
+const COUNT: usize = 23;
 /// The one whose component lies in the repository: its interpreter takes minutes to compile, and seldom changes.
 const READY: (&str, &str) = ("code-tests", "code-tests/component/code-tests.wasm");
 /// Package and file name of each.
 const PLUGINS: [&str; COUNT] = [
     "alpaca",
+    "arrow",
     "axolotl-compat",
     "chat_template",
     "code-tests",
     "completion",
+    "csv",
     "curate",
     "exact-match",
     "format",
@@ -30,13 +32,17 @@ const PLUGINS: [&str; COUNT] = [
     "length",
     "loss-watch",
     "number-match",
+    "parquet",
     "practice",
     "preference",
     "repetition",
     "reward-watch",
     "stepwise_supervised",
+    "text",
     "wsd",
 ];
+/// Plugins whose packages have `-loader` behind their names.
+const LIBRARIES: [&str; 2] = ["arrow", "parquet"];
 /// What the outer cargo sets for its own build and must not reach the inner one.
 const OUTER: [&str; 8] = [
     "RUSTFLAGS",
@@ -124,6 +130,8 @@ fn build(root: &Path, out_dir: &Path) -> [PathBuf; COUNT] {
     let mut cargo = Command::new(variable("CARGO"));
     cargo.current_dir(&plugins).args(["build", "--release", "--locked", "--quiet", "--target", TARGET]);
     cargo.arg("--target-dir").arg(&target_dir);
+    // A hash map of Arrow's is seeded when it is compiled, by chance unless this is set: plugins are to be the same bytes again.
+    cargo.env("CONST_RANDOM_SEED", "0");
     scrub(&mut cargo);
     match cargo.status() {
         Ok(status) if status.success() => {}
@@ -133,6 +141,8 @@ fn build(root: &Path, out_dir: &Path) -> [PathBuf; COUNT] {
     let release = target_dir.join(TARGET).join("release");
     PLUGINS.map(|name| match READY {
         (ready, file) if ready == name => plugins.join(file),
+        // Packages whose names are those of libraries that they use.
+        _ if LIBRARIES.contains(&name) => release.join(format!("{name}_loader.wasm")),
         _ => release.join(format!("{}.wasm", name.replace('-', "_"))),
     })
 }

@@ -15,7 +15,7 @@ fn told(edit: impl Fn(&Project), path: &str) -> String {
 
 #[test]
 fn other_formats_come_with_the_command_that_converts_them() {
-    let csv = told(|project| project.write("d.csv", "instruction,output\na,b\n"), "d.csv");
+    let csv = told(|project| project.write("d.jsonl", "instruction,output\na,b\n"), "d.jsonl");
     insta::assert_snapshot!(csv);
     let pretty = told(|project| project.write("pretty.jsonl", "{\n  \"instruction\": \"a\"\n}\n"), "pretty.jsonl");
     insta::assert_snapshot!(pretty);
@@ -44,13 +44,12 @@ fn numbers_of_python_that_are_not_finite_are_null() {
 fn files_of_a_directory_that_are_not_read_are_named_once() {
     let project = Project::new();
     fs::create_dir(project.path("dd")).unwrap();
-    for (name, text) in
-        [("a.jsonl", ROW), ("b.JSONL", ROW), ("c.csv", "a,b\n"), ("state.json", "{}"), ("d.ndjson", ROW)]
+    for (name, text) in [("a.jsonl", ROW), ("b.JSONL", ROW), ("c.md", "a,b\n"), ("state.json", "{}"), ("d.ndjson", ROW)]
     {
         project.write(&format!("dd/{name}"), text);
     }
     project.write("host.yml", CONFIG.replace("train.jsonl", "dd"));
-    let line = "plugin jsonl: in `dd`, 2 files are passed over: `c.csv`, `state.json` (which describe a dataset); rows are in .jsonl, .json, .ndjson, .jsonlines";
+    let line = "plugin jsonl: in `dd`, 2 files are passed over: `c.md`, `state.json` (which describe a dataset); rows are in .jsonl, .json, .ndjson, .jsonlines";
     for command in [&["check", "host.yml"][..], &["train", "host.yml", "--dry-run"], &["train", "host.yml"]] {
         let outcome = project.success(command);
         assert_eq!(outcome.stderr.lines().filter(|told| *told == line).count(), 1, "{}", outcome.stderr);
@@ -78,7 +77,7 @@ fn formats_and_strategies_of_axolotl_come_with_what_to_do_here() {
         project.write("host.yml", CONFIG.replace(edit, by));
         project.failure(&["check", "host.yml"])
     };
-    insta::assert_snapshot!(check("type: alpaca", "type: alpaca\n    ds_type: csv"));
+    insta::assert_snapshot!(check("type: alpaca", "type: alpaca\n    ds_type: webdataset"));
     for name in ["sharegpt", "chat_template.default", "alpaca_chat.load_qa"] {
         insta::assert_snapshot!(check("type: alpaca", &format!("type: {name}")));
     }

@@ -26,6 +26,7 @@ mod judged;
 mod kinds;
 mod ladder;
 mod library;
+mod loaders;
 mod model;
 mod next;
 mod plan;

@@ -29,11 +29,15 @@ pub(super) fn explain(diagnostic: Diagnostic, path: &str) -> Diagnostic {
             .help(help);
     }
     if path.contains(['*', '?']) || (path.contains('[') && path.contains(']')) {
-        let folder = path.split(['*', '?', '[']).next().and_then(|start| start.rsplit_once('/'));
-        let folder = folder.map_or(".", |(folder, _)| if folder.is_empty() { "/" } else { folder });
-        return diagnostic.why("`*`, `?` and `[…]` are characters of a name here, no pattern").help(format!(
-            "name the directory, whose JSON files are all read: `path: {folder}`; or write an entry for each file"
-        ));
+        let start = path.split(['*', '?', '[']).next().unwrap_or_default();
+        let (folder, files) = match start.rsplit_once('/') {
+            None => (".", path),
+            Some(("", _)) => ("/", &path[1..]),
+            Some((folder, _)) => (folder, &path[folder.len() + 1..]),
+        };
+        return diagnostic
+            .why("`*`, `?` and `[…]` are characters of a name here, no pattern")
+            .help(format!("write `path: {folder}` and `data_files: '{files}'`"));
     }
     if is_hub_name(path) {
         return diagnostic
@@ -84,8 +88,8 @@ mod tests {
 
     #[test]
     fn patterns_and_addresses_are_named() {
-        assert!(told("data/*.jsonl").contains("`path: data`"));
-        assert!(told("*.jsonl").contains("`path: .`"));
+        assert!(told("data/*.jsonl").contains("`path: data` and `data_files: '*.jsonl'`"));
+        assert!(told("*.jsonl").contains("`path: .` and"));
         assert!(
             told("https://x.org/a b.jsonl")
                 .contains("curl -L --create-dirs -o 'data/a b.jsonl' 'https://x.org/a b.jsonl'")

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::data_path::explain;
 use crate::config::{
-    Config, DatasetConfig, FilterRef, LoadedConfig, PluginPin, PluginRef, RewardRef, Scheduler, strategy_advice,
+    Config, DatasetConfig, FilterRef, LoadedConfig, PluginPin, PluginRef, RewardRef, Scheduler, TRAIN, strategy_advice,
 };
 use crate::diagnostic::{Diagnostic, Failure, escape};
 use crate::terminal::{self, Safe};
@@ -135,13 +135,11 @@ pub fn uses(loaded: &LoadedConfig) -> Vec<Use> {
     for (key, datasets) in [("datasets", &config.datasets), ("test_datasets", &config.test_datasets)] {
         for (index, dataset) in datasets.iter().enumerate() {
             let path = format!("{key}[{index}]");
-            uses.push(Use {
-                kind: Kind::DatasetLoader,
-                name: dataset.ds_type.name.clone(),
-                config_json: dataset.ds_type.config_json(),
-                path: format!("{path}.ds_type"),
-                data: Some(dataset.path.clone()),
-            });
+            // A split that is not there is told once.
+            let mut loaders: Vec<Use> =
+                dataset.split.parts.iter().map(|part| loader(dataset, &path, &part.name)).collect();
+            loaders.dedup();
+            uses.extend(loaders);
             uses.push(Use {
                 kind: Kind::PromptStrategy,
                 name: dataset.strategy.name.clone(),
@@ -165,6 +163,25 @@ pub fn uses(loaded: &LoadedConfig) -> Vec<Use> {
         uses.push(Use { kind: Kind::CompatRules, name: rule.name.clone(), config_json, path, data: None });
     }
     uses
+}
+
+/// The loader of a dataset, for one of its splits. Which files are meant it gets as keys of its own config, `split` and
+/// `data_files`, where they say more than all of `train`.
+pub fn loader(dataset: &DatasetConfig, path: &str, split: &str) -> Use {
+    let mut config = dataset.ds_type.config.clone();
+    if split != TRAIN {
+        config.entry("split").or_insert_with(|| split.into());
+    }
+    if !dataset.data_files.is_empty() {
+        config.entry("data_files").or_insert_with(|| dataset.data_files.clone().into());
+    }
+    Use {
+        kind: Kind::DatasetLoader,
+        name: dataset.ds_type.name.clone(),
+        config_json: Value::Object(config).to_string(),
+        path: format!("{path}.ds_type"),
+        data: Some(dataset.path.clone()),
+    }
 }
 
 /// The row filters of a list, in its order.

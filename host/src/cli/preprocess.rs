@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::ready::ready;
+use super::words::show;
 use super::{ConfigArgs, say};
 use crate::author::replay::{self, Keep};
 use crate::check::ready::Ready;
@@ -46,6 +47,7 @@ pub(super) fn run(args: &PreprocessArgs) -> Result<ExitStatus, Failure> {
         replay::keep(&mut failure, &plugins, Keep::Nothing);
         failure
     })?;
+    show(&plan.data.remarks, output);
     let shown = args.show.unwrap_or(0).min(plan.data.train.len());
     for (index, example) in plan.data.train.iter().take(shown).enumerate() {
         let Some(origin) = &example.origin else { continue };

@@ -150,18 +150,10 @@ pub(super) fn ds_type_advice(ds_type: &str, path: &str) -> Option<String> {
         )
     };
     let command = match ds_type {
-        "csv" | "tsv" => {
-            let delimiter = if ds_type == "tsv" { ", delimiter=\"\\t\"" } else { "" };
-            format!(
-                "python3 -c 'import csv, json, sys; [print(json.dumps(row)) for row in csv.DictReader(open(sys.argv[1], newline=\"\", encoding=\"utf-8-sig\"){delimiter})]' {from} > {to}"
-            )
-        }
-        "text" | "txt" => format!("jq -R -c '{{text: .}}' {from} > {to}"),
-        "parquet" | "arrow" | "xml" | "webdataset" | "hdf5" | "lance" => by_datasets(ds_type),
+        "xml" | "webdataset" | "hdf5" | "lance" => by_datasets(ds_type),
         _ => return None,
     };
-    let strategy = if matches!(ds_type, "text" | "txt") { ", with `type: completion`" } else { "" };
-    Some(format!("`{command}`, then `path: {to}` without `ds_type`{strategy}"))
+    Some(format!("`{command}`, then `path: {to}` without `ds_type`"))
 }
 
 #[cfg(test)]
@@ -180,10 +172,10 @@ mod tests {
 
     #[test]
     fn a_format_comes_with_the_command_that_converts_it() {
-        let advice = ds_type_advice("csv", "my data/a.b/train.csv").unwrap();
-        assert!(advice.contains("'my data/a.b/train.csv' > 'my data/a.b/train.jsonl'"), "{advice}");
-        assert!(ds_type_advice("parquet", "data.v1/train").unwrap().contains("data.v1/train data.v1/train.jsonl"));
-        assert!(ds_type_advice("csv", "a.jsonl").unwrap().contains("a.jsonl > a-rows.jsonl"));
+        let advice = ds_type_advice("xml", "my data/a.b/train.xml").unwrap();
+        assert!(advice.contains("'my data/a.b/train.xml' 'my data/a.b/train.jsonl'"), "{advice}");
+        assert!(ds_type_advice("hdf5", "data.v1/train").unwrap().contains("data.v1/train data.v1/train.jsonl"));
+        assert!(ds_type_advice("lance", "a.jsonl").unwrap().contains("a.jsonl a-rows.jsonl"));
         assert_eq!(ds_type_advice("acme", "x"), None);
     }
 }

@@ -6,6 +6,7 @@ use engine::objective::PairLoss;
 
 use super::read::Context;
 use super::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
+use super::split::Split;
 use super::trl_fields;
 use super::values::{
     Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, KtoLossType, LrScheduler, Optimizer, Patterns,
@@ -134,7 +135,10 @@ pub(super) fn dataset(path: String, strategy: PluginRef) -> DatasetConfig {
         ds_type: PluginRef::named("jsonl"),
         strategy,
         row_filters: Vec::new(),
-        split: "train".to_owned(),
+        data_files: Vec::new(),
+        split: Split::default(),
+        shards: None,
+        shards_idx: 0,
         field: None,
         field_messages: "messages".to_owned(),
         field_chosen: None,

@@ -12,6 +12,7 @@ use super::adapter_fields::{quantized_together, trained};
 use super::axolotl_keys::DATASET;
 use super::axolotl_values::ds_type_advice;
 use super::defaults;
+use super::ds_type;
 use super::plugin_fields::{
     environment, filters, plugin_ref, plugin_refs, rewards, rules_and_plugins, scheduler, strategy,
 };
@@ -20,6 +21,7 @@ use super::preference_fields::{preferences, preferences_together};
 use super::read::{Context, Section, fill, found, out_of_range, unknown_word};
 use super::schema::{Config, DatasetConfig};
 use super::score_fields::{SCORING_TYPES, scores, scores_together};
+use super::split::Split;
 use super::trl_fields::{trl, trl_together};
 use super::values::{Amount, AutoBool, PluginRef};
 use crate::capabilities::ARCHITECTURES;
@@ -204,6 +206,14 @@ fn datasets(top: &Section<'_>, key: &'static str) -> Option<Vec<DatasetConfig>> 
     Some(entries.collect())
 }
 
+/// Which rows are meant.
+fn split(entry: &Section<'_>) -> Option<Split> {
+    let text: String = entry.read("split")?;
+    let (cx, path) = (entry.cx, entry.at("split"));
+    let parsed = text.parse::<Split>().map_err(|message| cx.report(cx.error("unknown-value", &path, message)));
+    parsed.ok()
+}
+
 fn dataset(cx: &Context<'_>, path: String, value: &Value, method: Option<&str>) -> Option<DatasetConfig> {
     let entry = Section::of(cx, path, value, DATASET)?;
     let file = entry.file_path("path");
@@ -213,24 +223,26 @@ fn dataset(cx: &Context<'_>, path: String, value: &Value, method: Option<&str>) 
     let strategy = strategy(&entry, method);
     let mut dataset = defaults::dataset(file.unwrap_or_default(), strategy.unwrap_or_else(|| PluginRef::named("")));
     fill(&mut dataset.ds_type, entry.value("ds_type").and_then(|value| plugin_ref(cx, &entry.at("ds_type"), value)));
-    if dataset.ds_type.name == "json" {
-        "jsonl".clone_into(&mut dataset.ds_type.name);
+    fill(&mut dataset.data_files, entry.read("data_files"));
+    if entry.value("ds_type").is_none() {
+        dataset.ds_type = PluginRef::named(ds_type::of_names(&dataset.path, &dataset.data_files));
     }
+    ds_type::to_plugin(&mut dataset.ds_type);
     if let Some(advice) = ds_type_advice(&dataset.ds_type.name, &dataset.path) {
-        let message = format!("`ds_type: {}` is not supported; rows are read from JSON lines", dataset.ds_type.name);
+        let message = format!("`ds_type: {}` is not supported", dataset.ds_type.name);
         cx.report(cx.error("unsupported-value", &entry.at("ds_type"), message).help(advice));
         // So that no loader looks for JSON in it.
         dataset.ds_type.name.clear();
     }
     fill(&mut dataset.row_filters, filters(&entry, "row_filters"));
-    fill(&mut dataset.split, entry.read("split"));
-    if dataset.split != "train" {
-        let split = entry.at("split");
-        let message = format!("a file has no split `{}`", dataset.split);
-        cx.report(
-            cx.error("unsupported-value", &split, message)
-                .help("write `split: train`, and name the file of the split in `path`"),
-        );
+    fill(&mut dataset.split, split(&entry));
+    dataset.shards = entry.checked("shards", "1 or more", |n: u32| n > 0);
+    fill(&mut dataset.shards_idx, entry.read("shards_idx"));
+    let shards = dataset.shards.unwrap_or(1);
+    if dataset.shards_idx >= shards {
+        let message = format!("`shards_idx` must be less than `shards`, found `{}`", dataset.shards_idx);
+        let help = format!("shards are counted from 0: the last of {shards} is {}", shards - 1);
+        cx.report(cx.error("out-of-range", &entry.at("shards_idx"), message).help(help));
     }
     dataset.field = entry.read("field");
     fill(&mut dataset.field_messages, entry.read("field_messages"));

@@ -104,8 +104,11 @@ pub(super) fn max_steps(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "integer", "minimum": -1 })
 }
 
+/// Parts of a split, with `+` between them.
+const SPLIT: &str = r"^[\w.]+(\[(-?[0-9_]+%?)?:(-?[0-9_]+%?)?\])?(\(\w+\))?(\s*\+\s*[\w.]+(\[(-?[0-9_]+%?)?:(-?[0-9_]+%?)?\])?(\(\w+\))?)*$";
+
 pub(super) fn split(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "const": "train" })
+    json_schema!({ "type": "string", "pattern": SPLIT })
 }
 
 /// A list of plugins, each by its name alone or with more beside it.
@@ -369,6 +372,7 @@ mod tests {
             "rules: [acme:house, {name: axolotl-compat, severity: {D16: off}}]",
             "plugins: [{name: a:b, limits: {call_ms: 3}, grants: {read: [x]}}]",
             "test_datasets: [{path: a, ds_type: {name: a:b, config: {x: 1}}, type: {field_output: o, format: '{instruction}'}}]",
+            "test_datasets: [{path: a, type: alpaca, split: 'train[:10%] + train[-1_000:]', shards: 3}]",
             "flash_attention: true\nload_in_4bit: false\nwandb_project:\n",
             "liger_rope: true",
             "peft_use_rslora: true\npeft_use_dora: true",
@@ -396,6 +400,7 @@ mod tests {
             "peft_use_qalora: true",
             "test_datasets: [{path: a}]",
             "test_datasets: [{path: a, type: alpaca, feild: b}]",
+            "test_datasets: [{path: a, type: alpaca, split: 'train[1%]'}]",
             "eval_reward_funcs: [{name: a, on_eror: zero}]",
             "plugins: [{limits: {}}]",
         ] {

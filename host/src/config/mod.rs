@@ -5,6 +5,7 @@ mod adapter_fields;
 mod axolotl_keys;
 mod axolotl_values;
 mod defaults;
+mod ds_type;
 mod edit;
 mod fields;
 pub mod json_schema;
@@ -20,6 +21,7 @@ mod read;
 mod schema;
 mod score_fields;
 mod source;
+mod split;
 mod tree;
 mod trl_fields;
 mod values;
@@ -39,6 +41,7 @@ pub use self::positions::{is_within, join, join_index};
 pub use self::preference_types::{PREFERENCE, preference_names, preference_shape, preference_strategy};
 pub use self::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens, Trl};
 pub use self::source::{ConfigSource, FILE_LIMIT};
+pub use self::split::{Slice, Split, TRAIN};
 pub use self::values::{
     Adapter, Aggregation, Amount, AutoBool, Cadence, Choice, DeviceChoice, EnvironmentRef, ExcessLengthStrategy,
     FilterRef, GrpoLossType, ImportanceSamplingLevel, KtoLossType, LrScheduler, OnError, Optimizer, Patterns,
@@ -115,7 +118,7 @@ pub fn examine(path: &Path, overrides: &[String]) -> Examined {
         }
     }
     let cx = read::Context::new(&source);
-    let config = fields::read(&cx, &root);
+    let mut config = fields::read(&cx, &root);
     // A value that is not finite was told when the file was parsed and stands as null here: it is not missing as well.
     let told: BTreeSet<String> = problems.iter().filter_map(key_path).collect();
     problems.extend(cx.into_problems().into_iter().filter(|problem| {
@@ -126,6 +129,7 @@ pub fn examine(path: &Path, overrides: &[String]) -> Examined {
     list_given(&root, "", &mut given);
     let is_error = |problem: &&Diagnostic| problem.severity == Severity::Error;
     let broken = problems.iter().filter(is_error).filter_map(key_path).collect();
+    ds_type::of_directories(&mut config, &given, &source);
     let loaded = LoadedConfig { config, source, given, remarks: Vec::new(), broken, elsewhere: Elsewhere::default() };
     Examined { loaded: Some(loaded), problems }
 }
@@ -207,19 +211,10 @@ impl LoadedConfig {
         serde_yaml::to_string(&self.to_json()).unwrap_or_default()
     }
 
-    /// A path of the config as a path of the file system: as it is where that exists, otherwise beside the config file.
-    /// So a config in a folder of its own can be used from anywhere, and one in a project from the project's root. What was found
-    /// elsewhere is where it was found.
+    /// A path of the config as a path of the file system: [`ConfigSource::resolve`]. What was found elsewhere is where it was
+    /// found.
     pub fn resolve(&self, path: &str) -> PathBuf {
-        if let Some(directory) = self.elsewhere.directories.get(path) {
-            return directory.clone();
-        }
-        let plain = PathBuf::from(path);
-        if plain.is_absolute() || plain.exists() {
-            return plain;
-        }
-        let beside = self.source.path.parent().map(|folder| folder.join(&plain));
-        beside.filter(|beside| beside.exists()).unwrap_or(plain)
+        self.elsewhere.directories.get(path).cloned().unwrap_or_else(|| self.source.resolve(path))
     }
 
     /// True if the user wrote this path or something inside it.

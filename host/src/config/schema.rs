@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::preference_types::PREFERENCE;
+use super::split::Split;
 use super::values::{
     Adapter, Aggregation, Amount, AutoBool, Cadence, DeviceChoice, EnvironmentRef, ExcessLengthStrategy, FilterRef,
     GrpoLossType, ImportanceSamplingLevel, KtoLossType, Optimizer, Patterns, PluginPin, PluginRef, QuantType,
@@ -530,12 +531,16 @@ impl Config {
 /// One entry of `datasets` or `test_datasets`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct DatasetConfig {
-    /// The file or directory, as the loader plugin understands it. Required. `jsonl` reads all .jsonl, .json and .ndjson files
-    /// of a directory; where one of them has `train` in its name, those with `test` or `validation` in theirs are passed over.
-    /// Example: `data/train.jsonl`.
+    /// The file or directory, as the loader plugin understands it. Required. Of a directory, all files of the loader's format
+    /// are read, in the order of their names; where one of them has `train` in its path, those with `test` or `validation` in
+    /// theirs are passed over. Files that gzip or zstd has packed are read as what they hold. Example: `data/train.jsonl`.
     pub path: String,
-    /// Loader plugin. Default: `jsonl`; `json` is the same.
+    /// Loader plugin: `json` (one object per line, or one list), `csv`, `tsv`, `text`, `parquet`, `arrow`, or one of your own.
+    /// Default: by the extension of `path`, or of most files in it; `json` where that says nothing.
     pub ds_type: PluginRef,
+    /// Only these files of a directory: a name or a list of names, each with `*`, `?`, `[…]` and `**` for more than one.
+    /// Default: all. Example: `['2024/*.jsonl', extra.jsonl.gz]`.
+    pub data_files: Vec<String>,
     /// Prompt-strategy plugin: a name, `{name: acme:dialogue, config: {…}}`, or Axolotl's inline shape
     /// (`{field_instruction: …, format: …}`), which is `alpaca` with that config. Required.
     #[serde(rename = "type")]
@@ -545,9 +550,17 @@ pub struct DatasetConfig {
     /// `datasets` only. Default: none. Example: `[acme:polite]`.
     #[schemars(schema_with = "super::json_schema::plugins::<FilterRef>")]
     pub row_filters: Vec<FilterRef>,
-    /// Split of the dataset: only `train`, which a file has. Default: `train`.
+    /// Split of the dataset, and the rows of it that are meant, as `datasets` of Hugging Face reads them: `train[:1%]`,
+    /// `train[100:200]`, `train[-10%:]`, `validation`, `train[:500]+test`. A file is `train`; of a directory, words in the paths
+    /// of files say of which split they are. Percent go to the closest row, and a boundary behind the last row is the last
+    /// row. Default: `train`.
     #[schemars(schema_with = "super::json_schema::split")]
-    pub split: String,
+    pub split: Split,
+    /// Only one of so many parts of those rows, which are even and drawn at random with `seed`: that of `shards_idx`. Default:
+    /// all rows. Example: `10`.
+    pub shards: Option<u32>,
+    /// Which of the `shards`, counted from 0. Default: `0`.
+    pub shards_idx: u32,
     /// `type: completion`: column with the text. Default: `text`.
     pub field: Option<String>,
     /// Conversations: column with the messages. Default: `messages`.

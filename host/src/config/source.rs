@@ -27,6 +27,17 @@ pub struct ConfigSource {
 }
 
 impl ConfigSource {
+    /// A path of the config as a path of the file system: as it is where that exists, otherwise beside the config file.
+    /// So a config in a folder of its own can be used from anywhere, and one in a project from the project's root.
+    pub fn resolve(&self, path: &str) -> PathBuf {
+        let plain = PathBuf::from(path);
+        if plain.is_absolute() || plain.exists() {
+            return plain;
+        }
+        let beside = self.path.parent().map(|folder| folder.join(&plain));
+        beside.filter(|beside| beside.exists()).unwrap_or(plain)
+    }
+
     /// The text of a config file, or the one message about why it cannot be read.
     pub(super) fn read(path: &Path) -> Result<String, Diagnostic> {
         let shown = path.display();

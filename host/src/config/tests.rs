@@ -236,7 +236,7 @@ datasets:
   - path: a.jsonl
     typ: alpaca
     learning_rate: 3
-    split: test
+    split: test[
   - alpaca
 type: alpaca
 seed: 2
@@ -266,7 +266,7 @@ seed: 2
     25:5 error config::missing-key `datasets[0].type` is missing
     26:5 error config::unknown-key unknown key `datasets[0].typ`
     27:5 error config::unknown-key unknown key `datasets[0].learning_rate`
-    28:12 error config::unsupported-value a file has no split `test`
+    28:12 error config::unknown-value `test[` is no split: write it like `train`, `train[:1%]` or `train[100:200]`
     29:5 error config::wrong-type `datasets[1]` must be a mapping, found the string `alpaca`
     30:1 error config::unknown-key unknown key `type`
     31:1 error config::duplicate-key `seed` is set twice

@@ -10,6 +10,7 @@ pub mod generation;
 mod jinja;
 pub mod packing;
 pub mod render;
+pub mod slices;
 pub mod source;
 pub mod steps;
 pub mod strategy;

@@ -141,6 +141,7 @@ impl<'a> Job<'a> {
         let template = selection::template(loaded, model)?;
         let plan = Plan::new(loaded, plugins, model, template.as_ref(), false)?;
         let mut remarks = rules::check_data(loaded, plugins, model, &plan.to_json(), known);
+        remarks.extend(plan.data.remarks.iter().cloned());
         let on_device = Device::choose(&loaded.config).map_err(Failure::from).and_then(|device| {
             let files = model_files(loaded, model, template.as_ref());
             let cost = Cost::of(&loaded.config, &device, model, &plan, &files)?;

@@ -6,15 +6,15 @@ use std::collections::BTreeSet;
 use engine::optim::AdamWConfig;
 use engine::rng::Philox;
 use engine::{Trainable, TrainerOptions};
-use plugin_runtime::PluginHost;
 use plugin_runtime::types::ScheduleRun;
+use plugin_runtime::{PluginError, PluginHost};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::method::Method;
 use super::schedule::{Schedule, Shape};
 use crate::check::facts::ModelFacts;
-use crate::check::plugins::{SCHEDULE_STEPS, Use, filters, locate, scheduler, strategy_config};
+use crate::check::plugins::{SCHEDULE_STEPS, Use, filters, loader, locate, scheduler, strategy_config};
 use crate::check::selection;
 use crate::checkpoint::directory::hex;
 use crate::config::{
@@ -26,6 +26,8 @@ use crate::data::dataset::{DatasetError, Dropped, Example, ExcessLength, prepare
 use crate::data::filter::DatasetFilter;
 use crate::data::packing::{BatchOptions, plan_epoch, shuffle};
 use crate::data::render::Making;
+use crate::data::slices::{Shard, Slices, count};
+use crate::data::source::Source;
 use crate::data::steps::StepFormat;
 use crate::data::strategy::PromptStrategy;
 use crate::data::template::ChatTemplate;
@@ -50,6 +52,8 @@ pub struct Data {
     pub dropped: Dropped,
     /// Digest of all training tokens and what of them is learned.
     pub digest: String,
+    /// Warnings about the data.
+    pub remarks: Vec<Diagnostic>,
 }
 
 /// When something happens.
@@ -346,12 +350,13 @@ fn data(
         }
     };
     let mut dropped = Dropped::default();
-    let (mut rows, mut too_long) = (0, 0);
+    let (mut rows, mut too_long, mut remarks) = (0, 0, Vec::new());
     let mut read =
         |key: &str, datasets: &[DatasetConfig], filters: &[FilterRef], count: bool| -> Result<Vec<Example>, Failure> {
             let mut examples = Vec::new();
             for (index, dataset) in datasets.iter().enumerate() {
-                let prepared = one(loaded, plugins, &making(dataset), dataset, &format!("{key}[{index}]"), filters)?;
+                let prepared =
+                    one(loaded, plugins, &making(dataset), dataset, &format!("{key}[{index}]"), filters, &mut remarks)?;
                 if count {
                     rows += prepared.rows;
                     too_long += prepared.dropped.too_long.rows;
@@ -383,7 +388,7 @@ fn data(
         }
         digest = hex(&hasher.finalize());
     }
-    Ok(Data { train, eval, rows, too_long, dropped, digest })
+    Ok(Data { train, eval, rows, too_long, dropped, digest, remarks })
 }
 
 fn one(
@@ -393,17 +398,10 @@ fn one(
     dataset: &DatasetConfig,
     path: &str,
     common: &[FilterRef],
+    remarks: &mut Vec<Diagnostic>,
 ) -> Result<crate::data::dataset::Prepared, Failure> {
     let file = loaded.resolve(&dataset.path);
-    let loader = Use {
-        kind: plugin_runtime::Kind::DatasetLoader,
-        name: dataset.ds_type.name.clone(),
-        config_json: dataset.ds_type.config_json(),
-        path: format!("{path}.ds_type"),
-        data: Some(dataset.path.clone()),
-    };
-    let mut source =
-        plugins.loader(&loader.name, &loader.config_json, &file).map_err(|error| locate(loaded, &loader, error))?;
+    let mut source = rows(loaded, plugins, dataset, path, remarks)?;
     let mut uses = filters(loaded, "row_filters", common);
     uses.extend(filters(loaded, &format!("{path}.row_filters"), &dataset.row_filters));
     let mut started: Vec<DatasetFilter> = Vec::new();
@@ -427,7 +425,7 @@ fn one(
             .map_err(|error| locate(loaded, &strategy, error))?;
         strategies.push(Box::new(instance));
     }
-    prepare(&file, &mut source, &mut started, &mut strategies, making).map_err(|error| {
+    prepare(&file, &mut *source, &mut started, &mut strategies, making).map_err(|error| {
         let filter_place = match error {
             DatasetError::Filter { index, error } => return locate(loaded, &uses[index], error).into(),
             DatasetError::NoScores { index, .. } => {
@@ -446,6 +444,59 @@ fn one(
         }
         failure
     })
+}
+
+/// The rows of a dataset that its `split` and `shards` mean.
+fn rows(
+    loaded: &LoadedConfig,
+    plugins: &PluginHost,
+    dataset: &DatasetConfig,
+    entry: &str,
+    remarks: &mut Vec<Diagnostic>,
+) -> Result<Box<dyn Source>, Failure> {
+    let file = loaded.resolve(&dataset.path);
+    let at = |diagnostic: Diagnostic, key: &str| diagnostic.at(loaded.source.nearest_place(&format!("{entry}.{key}")));
+    let (mut sources, mut total): (Vec<(Box<dyn Source>, _)>, u64) = (Vec::new(), 0);
+    for part in &dataset.split.parts {
+        let used = loader(dataset, entry, &part.name);
+        let open = || plugins.loader(&used.name, &used.config_json, &file);
+        let failed = |error: PluginError| Failure::from(locate(loaded, &used, error));
+        let mut source = open().map_err(failed)?;
+        if part.is_whole() && dataset.shards.is_none() {
+            sources.push((Box::new(source), 0..u64::MAX));
+            continue;
+        }
+        let count = match source.len().map_err(failed)? {
+            Some(count) => count,
+            None => {
+                let enough = part.enough().filter(|_| dataset.shards.is_none());
+                count(&mut open().map_err(failed)?, enough).map_err(failed)?
+            }
+        };
+        let range = part.of(count);
+        let rows = if count == 1 { "1 row".to_owned() } else { format!("{count} rows") };
+        if range.is_empty() && count > 0 {
+            let message = format!("`{}` selects no row of `{}`, which has {rows}", part.text, dataset.path);
+            let help = "name more: `split: train[:100]`, or `split: train` for all of them";
+            return Err(at(Diagnostic::error("data::empty", message), "split").help(help).into());
+        }
+        if part.farthest().is_some_and(|farthest| farthest > count) {
+            let message = format!("`{}` goes beyond `{}`, which has {rows}", part.text, dataset.path);
+            let why =
+                format!("it selects {} rows: like `datasets`, a slice ends at the last row", range.end - range.start);
+            remarks.push(at(Diagnostic::warning("data::slice", message), "split").why(why));
+        }
+        total += range.end - range.start;
+        sources.push((Box::new(source), range));
+    }
+    let source = Box::new(Slices::new(sources));
+    let Some(shards) = dataset.shards else { return Ok(source) };
+    let shard = Shard::new(source, total, shards.into(), dataset.shards_idx.into(), loaded.config.seed);
+    if shard.rows() == 0 && total > 0 {
+        let message = format!("shard {} of {shards} has no row: there are {total}", dataset.shards_idx);
+        return Err(at(Diagnostic::error("data::empty", message), "shards").help("lower `shards`").into());
+    }
+    Ok(Box::new(shard))
 }
 
 /// Takes `count` samples out at random; both parts keep their order.

@@ -1,193 +1,100 @@
-//! Rows from JSON lines: one object per line. A directory gives the rows of all its JSON files, and names the files that
-//! it passes over.
+//! Rows from JSON lines: one object per line. A directory gives the rows of all its JSON files.
 //!
 //! A file that starts with `[` is one JSON list of rows, as `json` datasets on the Hugging Face hub often are. `NaN` and
 //! `Infinity`, which Python's `json` writes, are read as `null`. Any other format is named.
 
-mod directory;
-mod formats;
 mod nan;
-mod shell;
 mod whole;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use plugin_sdk::loader::{BadRow, Batch, DatasetLoader, Files, Lines, ReadAt, Row, RowError, Source};
-use plugin_sdk::{Error, NoConfig, log};
+use plugin_sdk::Error;
+use plugin_sdk::loader::{BadRow, Lines, ReadAt, Row, RowError};
+use rows::{Expected, File, Format, Loader, Rows, Selection};
 use serde::de::IgnoredAny;
 
-/// The loader.
-pub struct Jsonl {
-    files: Box<dyn Opens>,
-    /// The file that is being read.
-    file: usize,
-    rows: Option<Rows>,
-}
+/// JSON lines, or one list.
+pub struct Jsonl;
 
-enum Rows {
-    Lines(Lines),
-    List { rows: VecDeque<String>, given: u64 },
-}
+impl Format for Jsonl {
+    type Config = Selection;
 
-/// The files that there are, by number.
-trait Opens {
-    fn count(&self) -> usize;
-    fn open(&self, index: usize) -> Result<Rc<dyn ReadAt>, Error>;
-    /// What stands before a position in messages: the file's name where there are several.
-    fn prefix(&self, index: usize) -> String;
-}
+    const EXTENSIONS: &'static [&'static str] = &["jsonl", "json", "ndjson", "jsonlines"];
 
-struct One(Rc<dyn ReadAt>);
-
-impl Opens for One {
-    fn count(&self) -> usize {
-        1
+    fn selection(config: &Selection) -> Selection {
+        config.clone()
     }
 
-    fn open(&self, _index: usize) -> Result<Rc<dyn ReadAt>, Error> {
-        Ok(Rc::clone(&self.0))
+    fn new(_config: Selection) -> Result<Self, Error> {
+        Ok(Self)
     }
 
-    fn prefix(&self, _index: usize) -> String {
-        String::new()
-    }
-}
-
-struct Many {
-    directory: Rc<dyn Files>,
-    names: Vec<String>,
-}
-
-impl Opens for Many {
-    fn count(&self) -> usize {
-        self.names.len()
-    }
-
-    fn open(&self, index: usize) -> Result<Rc<dyn ReadAt>, Error> {
-        self.directory.open(&self.names[index]).map_err(Error::Failed)
-    }
-
-    fn prefix(&self, index: usize) -> String {
-        format!("{} ", self.names[index])
-    }
-}
-
-impl DatasetLoader for Jsonl {
-    type Config = NoConfig;
-
-    fn open(_config: NoConfig, source: Source) -> Result<Self, Error> {
-        let files: Box<dyn Opens> = match source {
-            Source::File(file) => Box::new(One(file)),
-            Source::Directory(directory) => {
-                let listed = directory::Listed::of(directory.list().map_err(Error::Failed)?);
-                if listed.data.is_empty() {
-                    return Err(listed.no_data(&directory.name()));
-                }
-                if let Some(words) = listed.passed_over(&directory.name()) {
-                    log::info(&words);
-                }
-                Box::new(Many { directory, names: listed.data })
-            }
-        };
-        Ok(Self { files, file: 0, rows: None })
-    }
-
-    fn next(&mut self, max_rows: u32) -> Result<Batch, Error> {
-        let mut rows = Vec::new();
-        while rows.len() < max_rows as usize {
-            match self.row()? {
-                Some(row) => rows.push(row),
-                None => return Ok(Batch { rows, done: true }),
-            }
-        }
-        Ok(Batch { rows, done: false })
-    }
-
-    fn cursor(&self) -> Vec<u8> {
-        let (place, number) = match &self.rows {
-            None => (0, 0),
-            Some(Rows::Lines(lines)) => (lines.position(), lines.number()),
-            Some(Rows::List { given, .. }) => (0, *given),
-        };
-        [self.file as u64, place, number].iter().flat_map(|word| word.to_le_bytes()).collect()
-    }
-
-    fn seek(&mut self, cursor: &[u8]) -> Result<(), Error> {
-        let words: Vec<u64> =
-            cursor.chunks_exact(8).filter_map(|word| Some(u64::from_le_bytes(word.try_into().ok()?))).collect();
-        let &[file, place, number] = words.as_slice() else {
-            return Err("this is not a cursor of the jsonl loader".into());
-        };
-        (self.file, self.rows) = (file as usize, None);
-        if number == 0 || self.file >= self.files.count() {
-            return Ok(());
-        }
-        let mut rows = self.start()?;
-        match &mut rows {
-            Rows::Lines(lines) => lines.seek(place, number),
-            Rows::List { rows, given } => {
-                rows.drain(..rows.len().min(number as usize));
-                *given = number;
-            }
-        }
-        self.rows = Some(rows);
-        Ok(())
-    }
-}
-
-impl Jsonl {
-    fn start(&self) -> Result<Rows, Error> {
-        let file = self.files.open(self.file)?;
-        let head = file.read(0, formats::HEAD);
-        if let Some(other) = formats::other(&*file, &head) {
+    fn open(&self, file: &Rc<File>) -> Result<Box<dyn Rows>, Error> {
+        let head = file.read(0, rows::HEAD);
+        if let Some(other) = rows::other(&**file, &head, Expected::Json) {
             return Err(other);
         }
         let first = head.iter().find(|byte| !byte.is_ascii_whitespace() && !matches!(byte, 0xef | 0xbb | 0xbf));
         match first {
-            Some(b'[') => Ok(Rows::List { rows: whole::list(&*file)?, given: 0 }),
-            Some(b'{') => match whole::object(&file)? {
+            Some(b'[') => Ok(Box::new(Entries { rows: whole::list(file)?, given: 0 })),
+            Some(b'{') => match whole::object(file)? {
                 Some(error) => Err(error),
-                None => Ok(Rows::Lines(Lines::new(file))),
+                None => Ok(Box::new(JsonLines(Lines::new(Rc::clone(file) as Rc<dyn ReadAt>)))),
             },
-            _ => Ok(Rows::Lines(Lines::new(file))),
+            _ => Ok(Box::new(JsonLines(Lines::new(Rc::clone(file) as Rc<dyn ReadAt>)))),
         }
-    }
-
-    /// The next row that is not blank.
-    fn row(&mut self) -> Result<Option<Result<Row, BadRow>>, Error> {
-        while self.file < self.files.count() {
-            let mut rows = match self.rows.take() {
-                Some(rows) => rows,
-                None => self.start()?,
-            };
-            let prefix = self.files.prefix(self.file);
-            let next = match &mut rows {
-                Rows::List { rows, given } => rows.pop_front().map(|json| {
-                    *given += 1;
-                    row(json.as_bytes(), &format!("{prefix}entry {given}"))
-                }),
-                Rows::Lines(lines) => next_line(lines, &prefix)?,
-            };
-            if next.is_some() {
-                self.rows = Some(rows);
-                return Ok(next);
-            }
-            self.file += 1;
-        }
-        Ok(None)
     }
 }
 
-fn next_line(lines: &mut Lines, prefix: &str) -> Result<Option<Result<Row, BadRow>>, Error> {
-    loop {
-        let number = lines.number() + 1;
-        match lines.next_line()? {
-            None => return Ok(None),
-            Some(line) if line.iter().all(u8::is_ascii_whitespace) => {}
-            Some(line) => return Ok(Some(row(line, &format!("{prefix}line {number}")))),
+struct JsonLines(Lines);
+
+impl Rows for JsonLines {
+    /// The next row that is not blank.
+    fn next(&mut self) -> Result<Option<Result<Row, BadRow>>, Error> {
+        loop {
+            let number = self.0.number() + 1;
+            match self.0.next_line()? {
+                None => return Ok(None),
+                Some(line) if line.iter().all(u8::is_ascii_whitespace) => {}
+                Some(line) => return Ok(Some(row(line, &format!("line {number}")))),
+            }
         }
+    }
+
+    fn cursor(&self) -> (u64, u64) {
+        (self.0.position(), self.0.number())
+    }
+
+    fn seek(&mut self, (position, number): (u64, u64)) -> Result<(), Error> {
+        self.0.seek(position, number);
+        Ok(())
+    }
+}
+
+/// The entries of a list.
+struct Entries {
+    rows: VecDeque<String>,
+    given: u64,
+}
+
+impl Rows for Entries {
+    fn next(&mut self) -> Result<Option<Result<Row, BadRow>>, Error> {
+        Ok(self.rows.pop_front().map(|json| {
+            self.given += 1;
+            row(json.as_bytes(), &format!("entry {}", self.given))
+        }))
+    }
+
+    fn cursor(&self) -> (u64, u64) {
+        (0, self.given)
+    }
+
+    fn seek(&mut self, (_, given): (u64, u64)) -> Result<(), Error> {
+        self.rows.drain(..self.rows.len().min(given as usize));
+        self.given = given;
+        Ok(())
     }
 }
 
@@ -243,23 +150,23 @@ fn likely_cause(text: &str, error: &serde_json::Error) -> String {
 }
 
 plugin_sdk::register_dataset_loader!(
-    Jsonl,
+    Loader<Jsonl>,
     name: "jsonl",
     description: "Rows from JSON lines (one object per line), or from a file with one JSON list",
 );
 
 #[cfg(test)]
 mod tests {
-    use plugin_sdk::loader::{Memory, MemoryFiles};
+    use plugin_sdk::loader::{DatasetLoader as _, Memory, MemoryFiles, Source};
 
     use super::*;
 
-    fn open(bytes: &[u8]) -> Jsonl {
-        Jsonl::open(NoConfig {}, Source::File(Rc::new(Memory(bytes.to_vec())))).unwrap()
+    fn open(bytes: &[u8]) -> Loader<Jsonl> {
+        Loader::open(Selection::default(), Source::File(Rc::new(Memory(bytes.to_vec())))).unwrap()
     }
 
     /// `position json` or `position! message`, one a row.
-    fn rows(loader: &mut Jsonl, max_rows: u32) -> Vec<String> {
+    fn rows(loader: &mut Loader<Jsonl>, max_rows: u32) -> Vec<String> {
         let mut all = Vec::new();
         loop {
             let batch = loader.next(max_rows).unwrap();
@@ -318,7 +225,7 @@ mod tests {
     #[test]
     fn other_formats_are_named() {
         assert!(error(b"PAR1....").contains("parquet"));
-        assert!(error(&[0x1f, 0x8b, 8]).contains("gzip -dc"));
+        assert!(error(&[0x1f, 0x8b, 8]).contains("is cut short"));
     }
 
     #[test]
@@ -373,12 +280,14 @@ mod tests {
         for (name, text) in [("b.JSONL", "{\"b\":1}\n"), ("a/c.json", "[{\"c\":1},{\"c\":2}]"), ("notes.txt", "no")] {
             files.0.insert(name.to_owned(), text.as_bytes().to_vec());
         }
-        let mut loader = Jsonl::open(NoConfig {}, Source::Directory(Rc::new(files))).unwrap();
+        let mut loader = Loader::<Jsonl>::open(Selection::default(), Source::Directory(Rc::new(files))).unwrap();
         assert_eq!(
             rows(&mut loader, 2),
             ["a/c.json entry 1 {\"c\":1}", "a/c.json entry 2 {\"c\":2}", "b.JSONL line 1 {\"b\":1}"]
         );
-        assert!(Jsonl::open(NoConfig {}, Source::Directory(Rc::new(MemoryFiles::default()))).is_err());
+        assert!(
+            Loader::<Jsonl>::open(Selection::default(), Source::Directory(Rc::new(MemoryFiles::default()))).is_err()
+        );
     }
 
     #[test]

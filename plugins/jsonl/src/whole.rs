@@ -6,10 +6,11 @@ use std::rc::Rc;
 
 use plugin_sdk::Error;
 use plugin_sdk::loader::{Lines, ReadAt};
+use rows::File;
+use rows::shell::{converted, quoted};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::shell::{converted, quoted};
 use crate::{nan, reason};
 
 /// Bytes that a file of one value may have: it is read at once.
@@ -31,15 +32,14 @@ const LISTS: [&str; 12] = [
 ];
 
 /// The rows of a file that is one list.
-pub(crate) fn list(file: &dyn ReadAt) -> Result<VecDeque<String>, Error> {
+pub(crate) fn list(file: &File) -> Result<VecDeque<String>, Error> {
     let name = file.name();
-    if file.len() > LIMIT {
+    let Some(bytes) = file.all(LIMIT)? else {
         return Err(Error::failed_with_help(
             format!("`{name}` is one JSON list of more than {} MiB, which would be read at once", LIMIT >> 20),
             format!("write one object per line: `{}`", jq("'.[]'", &name)),
         ));
-    }
-    let bytes = all(file);
+    };
     let rows = |text: &str| -> Result<VecDeque<String>, serde_json::Error> {
         let rows: Vec<&RawValue> = serde_json::from_str(text)?;
         Ok(rows.into_iter().map(|row| row.get().to_owned()).collect())
@@ -75,8 +75,8 @@ fn wrong(name: &str, error: &serde_json::Error) -> Error {
 
 /// What is wrong with a file that starts with `{`, where its first object takes several lines, or is all there is and
 /// holds the rows. None: it is JSON lines, or broken at a place that its lines tell.
-pub(crate) fn object(file: &Rc<dyn ReadAt>) -> Result<Option<Error>, Error> {
-    let mut lines = Lines::new(Rc::clone(file));
+pub(crate) fn object(file: &Rc<File>) -> Result<Option<Error>, Error> {
+    let mut lines = Lines::new(Rc::clone(file) as Rc<dyn ReadAt>);
     let mut first = Vec::new();
     while first.iter().all(u8::is_ascii_whitespace) {
         match lines.next_line()? {
@@ -98,9 +98,8 @@ pub(crate) fn object(file: &Rc<dyn ReadAt>) -> Result<Option<Error>, Error> {
         }
         Some(Err(())) => Ok(None),
         // The first line ends inside of a value.
-        None if file.len() > LIMIT => Ok(None),
         None => {
-            let bytes = all(&**file);
+            let Some(bytes) = file.all(LIMIT)? else { return Ok(None) };
             let text = String::from_utf8_lossy(&bytes);
             let text = text.trim_start_matches('\u{feff}');
             let Some(Ok((value, end))) = parse(text) else { return Ok(None) };
@@ -158,13 +157,11 @@ fn rows_of(value: &Value) -> Option<&str> {
 }
 
 fn jq(filter: &str, name: &str) -> String {
-    format!("jq -c {filter} {} > {}", quoted(name), quoted(&converted(name)))
-}
-
-fn all(file: &dyn ReadAt) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while (bytes.len() as u64) < file.len() {
-        bytes.extend(file.read(bytes.len() as u64, 1 << 20));
+    let to = quoted(&converted(name));
+    let packed =
+        [("gz", "gzip"), ("zst", "zstd")].into_iter().find(|(extension, _)| name.ends_with(&format!(".{extension}")));
+    match packed {
+        Some((_, command)) => format!("{command} -dc {} | jq -c {filter} > {to}", quoted(name)),
+        None => format!("jq -c {filter} {} > {to}", quoted(name)),
     }
-    bytes
 }

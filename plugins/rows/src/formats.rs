@@ -1,12 +1,14 @@
-//! What a file is that holds no JSON lines: told from its first bytes, with the command that makes JSON lines of it.
+//! What a file is that is not what a loader expects: told from its first bytes, with the loader that reads it, or the
+//! command that makes JSON lines of it.
 
 use plugin_sdk::Error;
 use plugin_sdk::loader::ReadAt;
 
+use crate::extension;
 use crate::shell::{converted, quoted};
 
 /// Bytes at the start of a file that are looked at.
-pub(crate) const HEAD: u32 = 1 << 16;
+pub const HEAD: u32 = 1 << 16;
 /// Characters of a file that a message shows.
 const SHOWN: usize = 24;
 
@@ -23,17 +25,15 @@ use Way::{Command, Words};
 /// Where a format has its mark, the mark, its name, the way out.
 #[rustfmt::skip]
 const BINARY: &[(usize, &[u8], &str, Way)] = &[
-    (0, b"PAR1", "a parquet file", Command(PARQUET)),
-    (0, b"ARROW1", "an Arrow file", Command(ARROW)),
-    (0, b"\xff\xff\xff\xff", "an Arrow stream", Command(ARROW)),
+    (0, b"PAR1", "a parquet file", Words("write `ds_type: parquet`")),
+    (0, b"ARROW1", "an Arrow file", Words("write `ds_type: arrow`")),
+    (0, b"\xff\xff\xff\xff", "an Arrow stream", Words("write `ds_type: arrow`")),
     (0, b"FEA1", "a Feather file", Command("python3 -c 'import pandas, sys; pandas.read_feather(sys.argv[1]).to_json(sys.argv[2], orient=\"records\", lines=True)' IN OUT")),
     (0, b"ORC", "an ORC file", Command("python3 -c 'import pandas, sys; pandas.read_orc(sys.argv[1]).to_json(sys.argv[2], orient=\"records\", lines=True)' IN OUT")),
     (0, b"Obj\x01", "an Avro file", Command("python3 -c 'import fastavro, json, sys; [print(json.dumps(row)) for row in fastavro.reader(open(sys.argv[1], \"rb\"))]' IN > OUT")),
     (0, b"SQLite format 3\0", "an SQLite database", Command("sqlite3 -json IN 'SELECT * FROM my_table' | jq -c '.[]' > OUT")),
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file", Command("python3 -c 'import pandas, sys; pandas.read_hdf(sys.argv[1]).to_json(sys.argv[2], orient=\"records\", lines=True)' IN OUT")),
     (0, b"\x93NUMPY", "a NumPy array", Words("rows are JSON objects; an array of numbers has no texts")),
-    (0, b"\x1f\x8b", "compressed (gzip)", Command("gzip -dc IN > OUT")),
-    (0, b"\x28\xb5\x2f\xfd", "compressed (zstd)", Command("zstd -dc IN > OUT")),
     (0, b"\xfd7zXZ\0", "compressed (xz)", Command("xz -dc IN > OUT")),
     (0, b"BZh", "compressed (bzip2)", Command("bzip2 -dc IN > OUT")),
     (0, b"\x04\x22\x4d\x18", "compressed (lz4)", Command("lz4 -dc IN > OUT")),
@@ -49,21 +49,44 @@ const BINARY: &[(usize, &[u8], &str, Way)] = &[
     (0, b"{\\rtf", "an RTF document", Words("save it as plain text first, and write it as JSON lines")),
 ];
 
-const PARQUET: &str =
-    "python3 -c 'import datasets, sys; datasets.Dataset.from_parquet(sys.argv[1]).to_json(sys.argv[2])' IN OUT";
-const ARROW: &str =
-    "python3 -c 'import datasets, sys; datasets.Dataset.from_file(sys.argv[1]).to_json(sys.argv[2])' IN OUT";
 const WRONG_FILE: &str = "name the file with the rows in `path`";
 
-/// Why a file that starts with these bytes has no rows; none where it may be JSON.
-pub(crate) fn other(file: &dyn ReadAt, head: &[u8]) -> Option<Error> {
+/// What a loader reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// JSON lines, or a list.
+    Json,
+    /// A table in text.
+    Csv,
+    /// Lines of text.
+    Text,
+    /// A parquet file.
+    Parquet,
+    /// An Arrow file or stream.
+    Arrow,
+}
+
+impl Expected {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Json => "JSON lines",
+            Self::Csv => "CSV",
+            Self::Text => "text",
+            Self::Parquet => "parquet",
+            Self::Arrow => "an Arrow file",
+        }
+    }
+}
+
+/// Why a file that starts with these bytes has no rows of the expected format; none where it may have.
+pub fn other(file: &dyn ReadAt, head: &[u8], expected: Expected) -> Option<Error> {
     let name = file.name();
     let told = |what: &str, way: &Way| {
         let help = match way {
             Command(command) => command_for(command, &name),
             Words(words) => (*words).to_owned(),
         };
-        Some(Error::failed_with_help(format!("`{name}` is {what}, not JSON lines"), help))
+        Some(Error::failed_with_help(format!("`{name}` is {what}, not {}", expected.words()), help))
     };
     if let Some((_, _, what, way)) =
         BINARY.iter().find(|(at, mark, ..)| head.get(*at..).is_some_and(|head| head.starts_with(mark)))
@@ -96,6 +119,20 @@ pub(crate) fn other(file: &dyn ReadAt, head: &[u8]) -> Option<Error> {
     if lower.starts_with("<!doctype html") || lower.starts_with("<html") {
         return told("a web page", &Words("it was saved instead of the file behind it; download that one again"));
     }
+    match expected {
+        Expected::Text => return None,
+        Expected::Csv => {
+            let is_json = text.starts_with("{\"") || text.starts_with("[{");
+            return is_json.then(|| told("JSON", &Words("write `ds_type: json`"))).flatten();
+        }
+        Expected::Parquet | Expected::Arrow if text.starts_with(['{', '[']) => {
+            return told("JSON", &Words("write `ds_type: json`"));
+        }
+        Expected::Parquet | Expected::Arrow => {
+            return told("text", &Words("`ds_type` names another format; `csv` and `text` are text"));
+        }
+        Expected::Json => {}
+    }
     if text.starts_with('<') {
         return told("XML", &Words("write its rows as JSON, one object per line"));
     }
@@ -108,22 +145,24 @@ pub(crate) fn other(file: &dyn ReadAt, head: &[u8]) -> Option<Error> {
         return None;
     }
     match separator {
-        Some('\t') => told("a TSV file (columns with tabs between them)", &Command(TSV)),
-        Some(';') => told("a CSV file (with `;` between its columns)", &Command(SEMICOLONS)),
-        Some(_) => told("a CSV file", &Command(CSV)),
+        Some('\t') => told("a TSV file (columns with tabs between them)", &Words("write `ds_type: tsv`")),
+        Some(';') => told(
+            "a CSV file (with `;` between its columns)",
+            &Words("write `ds_type: {name: csv, config: {delimiter: ';'}}`"),
+        ),
+        Some(_) => told("a CSV file", &Words("write `ds_type: csv`")),
         None if is_yaml(text, &name) => told("YAML", &Command(YAML)),
         None => {
             let start: String = text.lines().next().unwrap_or_default().chars().take(SHOWN).collect();
             let message = format!("`{name}` holds no JSON lines: it starts with `{start}`");
-            let command = command_for("jq -R -c '{text: .}' IN > OUT", &name);
-            Some(Error::failed_with_help(message, format!("of a text with a row on each line: `{command}`")))
+            Some(Error::failed_with_help(
+                message,
+                "if each line of it is a row of text: `ds_type: text`, with `type: completion`",
+            ))
         }
     }
 }
 
-const CSV: &str = "python3 -c 'import csv, json, sys; [print(json.dumps(row)) for row in csv.DictReader(open(sys.argv[1], newline=\"\", encoding=\"utf-8-sig\"))]' IN > OUT";
-const SEMICOLONS: &str = "python3 -c 'import csv, json, sys; [print(json.dumps(row)) for row in csv.DictReader(open(sys.argv[1], newline=\"\", encoding=\"utf-8-sig\"), delimiter=\";\")]' IN > OUT";
-const TSV: &str = "python3 -c 'import csv, json, sys; [print(json.dumps(row)) for row in csv.DictReader(open(sys.argv[1], newline=\"\", encoding=\"utf-8-sig\"), delimiter=\"\\t\")]' IN > OUT";
 const YAML: &str = "python3 -c 'import json, sys, yaml; [print(json.dumps(row)) for row in yaml.safe_load(open(sys.argv[1]))]' IN > OUT";
 
 /// A command with the file in place of `IN`, and the one for its rows in place of `OUT`.
@@ -192,12 +231,6 @@ fn is_yaml(text: &str, name: &str) -> bool {
     matches!(extension(name).as_str(), "yml" | "yaml") || text.starts_with("---\n") || text.starts_with("- ")
 }
 
-/// Without the dot, in small letters; empty where there is none.
-pub(crate) fn extension(name: &str) -> String {
-    let file = name.rsplit('/').next().unwrap_or(name);
-    file.rsplit_once('.').map_or_else(String::new, |(_, extension)| extension.to_lowercase())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,7 +252,7 @@ mod tests {
     }
 
     fn told(name: &'static str, head: &[u8]) -> String {
-        match other(&Named(name), head) {
+        match other(&Named(name), head, Expected::Json) {
             None => String::new(),
             Some(Error::Failed(message)) => message,
             Some(other) => panic!("{other:?}"),
@@ -239,8 +272,6 @@ mod tests {
             (b"PAR1....".to_vec(), "a parquet file"),
             (b"ARROW1\0\0".to_vec(), "an Arrow file"),
             (b"\xff\xff\xff\xff\x10\x02".to_vec(), "an Arrow stream"),
-            (b"\x1f\x8b\x08".to_vec(), "compressed (gzip)"),
-            (b"\x28\xb5\x2f\xfd".to_vec(), "compressed (zstd)"),
             (b"\xfd7zXZ\0".to_vec(), "compressed (xz)"),
             (b"BZh9".to_vec(), "compressed (bzip2)"),
             (b"PK\x03\x04\x14".to_vec(), "a zip archive"),
@@ -286,8 +317,9 @@ mod tests {
 
     #[test]
     fn the_command_names_the_file_and_another_one_for_the_rows() {
-        assert!(told("my data/d.csv", b"q\na\n").ends_with(" 'my data/d.csv' > 'my data/d.jsonl'"));
+        assert!(told("my data/d.csv", b"q\na\n").ends_with("\nhelp: write `ds_type: csv`"));
+        assert!(told("my data/d.yml", b"- a: 1\n").ends_with(" 'my data/d.yml' > 'my data/d.jsonl'"));
         assert!(told("d.jsonl", b"BZh9").ends_with("\nhelp: bzip2 -dc d.jsonl > d-rows.jsonl"));
-        assert!(told("d.jsonl.zst", b"\x28\xb5\x2f\xfd").ends_with("zstd -dc d.jsonl.zst > d.jsonl"));
+        assert!(told("d.jsonl.lz4", b"\x04\x22\x4d\x18").ends_with("lz4 -dc d.jsonl.lz4 > d.jsonl"));
     }
 }
