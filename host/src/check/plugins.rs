@@ -142,13 +142,15 @@ pub fn uses(loaded: &LoadedConfig) -> Vec<Use> {
                 path: format!("{path}.ds_type"),
                 data: Some(dataset.path.clone()),
             });
-            uses.push(Use {
-                kind: Kind::PromptStrategy,
-                name: dataset.strategy.name.clone(),
-                config_json: strategy_config(loaded, dataset, &path),
-                path: format!("{path}.type"),
-                data: None,
-            });
+            if !dataset.is_tokenized() {
+                uses.push(Use {
+                    kind: Kind::PromptStrategy,
+                    name: dataset.strategy.name.clone(),
+                    config_json: strategy_config(loaded, dataset, &path),
+                    path: format!("{path}.type"),
+                    data: None,
+                });
+            }
             uses.extend(filters(loaded, &format!("{path}.row_filters"), &dataset.row_filters));
         }
     }
@@ -343,7 +345,7 @@ pub fn locate(loaded: &LoadedConfig, used: &Use, error: PluginError) -> Diagnost
     if let (Kind::PromptStrategy, "plugin::unknown", Some(advice)) =
         (used.kind, diagnostic.code.as_str(), strategy_advice(&used.name))
     {
-        diagnostic.help = Some(advice.to_owned());
+        diagnostic.help = Some(advice);
     }
     let entry = used.path.rsplit_once('.').map_or(used.path.as_str(), |(entry, _)| entry);
     let place = match inner {

@@ -20,6 +20,7 @@ mod read;
 mod schema;
 mod score_fields;
 mod source;
+mod supervised_types;
 mod tree;
 mod trl_fields;
 mod values;
@@ -38,6 +39,7 @@ pub use self::positions::{is_within, join, join_index};
 pub use self::preference_types::{PREFERENCE, preference_names, preference_shape, preference_strategy};
 pub use self::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens, Trl};
 pub use self::source::{ConfigSource, FILE_LIMIT};
+pub use self::supervised_types::supervised_strategy;
 pub use self::values::{
     Adapter, Aggregation, Amount, AutoBool, Cadence, Choice, DeviceChoice, EnvironmentRef, ExcessLengthStrategy,
     FilterRef, GrpoLossType, ImportanceSamplingLevel, KtoLossType, LrScheduler, OnError, Optimizer, Patterns,

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::preference_types::PREFERENCE;
+use super::supervised_types::TOKENIZED;
 use super::values::{
     Adapter, Aggregation, Amount, AutoBool, Cadence, DeviceChoice, EnvironmentRef, ExcessLengthStrategy, FilterRef,
     GrpoLossType, ImportanceSamplingLevel, KtoLossType, Optimizer, Patterns, PluginPin, PluginRef, QuantType,
@@ -533,7 +534,9 @@ pub struct DatasetConfig {
     /// Loader plugin. Default: `jsonl`; `json` is the same.
     pub ds_type: PluginRef,
     /// Prompt-strategy plugin: a name, `{name: acme:dialogue, config: {…}}`, or Axolotl's inline shape
-    /// (`{field_instruction: …, format: …}`), which is `alpaca` with that config. Required.
+    /// (`{field_instruction: …, format: …}`), which is `alpaca` with that config. Axolotl's names (`alpaca_chat.load_qa`, `gpteacher:chat`,
+    /// `sharegpt` …) are plugins with a config. An empty `type`, or `tokenized`, is for rows that are tokens already
+    /// (`input_ids`, `labels`, `attention_mask`). Required.
     #[serde(rename = "type")]
     #[schemars(schema_with = "super::json_schema::strategy")]
     pub strategy: PluginRef,
@@ -584,6 +587,11 @@ pub struct DatasetConfig {
 }
 
 impl DatasetConfig {
+    /// Rows are tokens already; the strategy is no plugin.
+    pub fn is_tokenized(&self) -> bool {
+        self.strategy.name == TOKENIZED
+    }
+
     /// Whether rows become conversations, as far as the bundled strategies go: those need a chat template.
     pub fn has_conversations(&self) -> bool {
         let format = self.strategy.config.get("format").and_then(|format| format.as_str());
