@@ -225,7 +225,7 @@ pub fn names(loaded: &LoadedConfig) -> Vec<String> {
 /// A strategy's config: what the user wrote for it, and the conversation keys of the dataset, which Axolotl has beside
 /// `type`. A strategy other than `chat_template` gets those only where they were written.
 pub fn strategy_config(loaded: &LoadedConfig, dataset: &DatasetConfig, path: &str) -> String {
-    const KEYS: [&str; 12] = [
+    const KEYS: [&str; 15] = [
         "field",
         "field_messages",
         "field_chosen",
@@ -236,6 +236,9 @@ pub fn strategy_config(loaded: &LoadedConfig, dataset: &DatasetConfig, path: &st
         "roles_to_train",
         "train_on_eos",
         "drop_system_message",
+        "field_thinking",
+        "template_thinking_key",
+        "split_thinking",
         "message_field_training",
         "message_field_training_detail",
     ];

@@ -4,37 +4,6 @@ use super::preference_types::preference_names;
 use super::supervised_types::{styles, supervised_names};
 use crate::commands::word;
 
-/// Chat templates that Axolotl has by name and that are not built in here.
-const CHAT_TEMPLATES: [&str; 27] = [
-    "aya",
-    "cohere",
-    "command_a",
-    "command_a_rag",
-    "command_a_tool_use",
-    "deepseek_v2",
-    "deepseek_v3",
-    "exaone",
-    "exaone4",
-    "falcon_h1",
-    "gemma3n",
-    "gemma4",
-    "gemma4_unified",
-    "jamba",
-    "llama3_2_vision",
-    "llama4",
-    "llava",
-    "metharme",
-    "mistral_v1",
-    "mistral_v2v3",
-    "mistral_v3_tekken",
-    "mistral_v7_tekken",
-    "nemotron_h",
-    "phi_4",
-    "pixtral",
-    "qwen2_vl",
-    "qwen3_5",
-];
-
 /// Values that Axolotl takes for a key and we do not, with what to write instead.
 pub(super) fn value_advice(key: &str, word: &str) -> Option<&'static str> {
     match (key, word) {
@@ -67,12 +36,6 @@ pub(super) fn value_advice(key: &str, word: &str) -> Option<&'static str> {
         }
         ("gradient_checkpointing", "offload" | "offload_disk" | "unsloth") => {
             Some("write `gradient_checkpointing: true`")
-        }
-        ("chat_template", word) if CHAT_TEMPLATES.contains(&word) => Some(
-            "the models that use it bring it along: write `chat_template: tokenizer_default`, or `jinja` with `chat_template_jinja`",
-        ),
-        ("chat_template", word) if word.starts_with("tokenizer_default_fallback_") => {
-            Some("write `chat_template: tokenizer_default`, or the name of the fallback if the model has no template")
         }
         _ => None,
     }

@@ -578,6 +578,17 @@ pub struct DatasetConfig {
     pub roles_to_train: Vec<String>,
     /// Conversations: which end-of-turn tokens are learned: `all`, `turn`, `last` or `none`. Default: `turn`.
     pub train_on_eos: TrainOnEos,
+    /// Conversations: Axolotl's other name of `train_on_eos`; here one rule is for all tokens that end a turn. A loaded config
+    /// has none.
+    #[serde(skip_serializing)]
+    pub train_on_eot: Option<TrainOnEos>,
+    /// Conversations: field of a message with what was thought before its content. Default: `reasoning_content`.
+    pub field_thinking: Option<String>,
+    /// Conversations: what the template calls that field. Default: `reasoning_content`.
+    pub template_thinking_key: Option<String>,
+    /// Conversations: an assistant's content that begins with its thoughts (`<think>…</think>`, `<reasoning>…</reasoning>`) is
+    /// split in the two. Default: `false`.
+    pub split_thinking: bool,
     /// Conversations: leave the data's system messages out. Default: `false`.
     pub drop_system_message: bool,
     /// Conversations: field of a message that says whether it is learned (`true` or `false`). Default: none.
