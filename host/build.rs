@@ -12,7 +12,7 @@ use std::process::{Command, exit};
 
 const TARGET: &str = "wasm32-wasip2";
 /// Bundled plugins.
-const COUNT: usize = 23;
+const COUNT: usize = 25;
 /// The one whose component lies in the repository: its interpreter takes minutes to compile, and seldom changes.
 const READY: (&str, &str) = ("code-tests", "code-tests/component/code-tests.wasm");
 /// Package and file name of each.
@@ -25,8 +25,10 @@ const PLUGINS: [&str; COUNT] = [
     "completion",
     "csv",
     "curate",
+    "dialogue",
     "exact-match",
     "format",
+    "input_output",
     "json-schema",
     "jsonl",
     "length",

@@ -9,6 +9,7 @@ mod manifest;
 
 pub mod environment;
 pub mod filter;
+pub mod format;
 pub mod health;
 pub mod loader;
 pub mod reward;

@@ -50,6 +50,17 @@ pub fn learn(text: impl Into<String>) -> Segment {
     Segment { text: text.into(), train: true, weight: None }
 }
 
+/// A mark between two pieces of text that are tokenized apart, as a prompt and its answer are when the model is used; at the
+/// start or the end of a text: no special token there.
+pub fn apart() -> Segment {
+    Segment { text: String::new(), train: false, weight: Some(0.0) }
+}
+
+/// The end-of-text token, which is learned, wherever it stands. What follows is tokenized apart from what is before it.
+pub fn end_of_text() -> Segment {
+    Segment { text: String::new(), train: true, weight: Some(0.0) }
+}
+
 /// A row error about one column.
 pub fn bad_field(field: &str, message: impl Into<String>) -> RowError {
     RowError { message: message.into(), field: Some(field.to_owned()) }

@@ -77,8 +77,9 @@ fn formats_and_strategies_of_axolotl_come_with_what_to_do_here() {
         project.write("host.yml", CONFIG.replace(edit, by));
         project.failure(&["check", "host.yml"])
     };
-    insta::assert_snapshot!(check("type: alpaca", "type: alpaca\n    ds_type: webdataset"));
-    for name in ["sharegpt", "chat_template.default", "alpaca_chat.load_qa"] {
+    insta::assert_snapshot!(check("type: alpaca", "type: alpaca
+    ds_type: webdataset"));
+    for name in ["sharegpt.load_role", "chat_template.default", "alpaca_chat:load_qa", "oasst:acme"] {
         insta::assert_snapshot!(check("type: alpaca", &format!("type: {name}")));
     }
 }
@@ -86,7 +87,7 @@ fn formats_and_strategies_of_axolotl_come_with_what_to_do_here() {
 #[test]
 fn a_template_that_is_not_built_in_is_refused_in_one_message() {
     let project = Project::new();
-    project.write("host.yml", format!("{}chat_template: deepseek_v3\n", CONFIG.replace("alpaca", "chat_template")));
+    project.write("host.yml", format!("{}chat_template: deepseek_v9\n", CONFIG.replace("alpaca", "chat_template")));
     insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
 }
 

@@ -1,5 +1,6 @@
 //! The bundled strategy of preference data in the real sandbox, by Axolotl's names.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use host::check::plugins;
@@ -69,4 +70,94 @@ fn a_config_that_cannot_work_is_underlined() {
     insta::assert_snapshot!(told("{prompt_format: 'Q: {question}'}"));
     insta::assert_snapshot!(told("{format: chatml, field_chosen: 'chosen[x]'}"));
     insta::assert_snapshot!(told("{field_choosen: good}"));
+}
+
+/// A project whose model has this tokenizer of the fixture.
+fn with_tokenizer(name: &str) -> Project {
+    let project = Project::new();
+    if name != "quickstart" {
+        project.own_model();
+        for file in ["tokenizer.json", "tokenizer_config.json"] {
+            let from = root().join("tests/fixtures/strategies").join(name).join(file);
+            std::fs::copy(from, project.path("model").join(file)).unwrap();
+        }
+    }
+    project
+}
+
+/// Ids and labels of a sample. Nothing tells the model of the first token, whatever its label is.
+type Tokens = (Vec<i64>, Vec<i64>);
+
+fn tokens(ids: Vec<i64>, mut labels: Vec<i64>) -> Tokens {
+    labels[0] = -100;
+    (ids, labels)
+}
+
+/// A sample of the fixture: ids, and ranges of what is learned.
+fn unpacked(sample: &Value) -> Tokens {
+    let ids: Vec<i64> = serde_json::from_value(sample["ids"].clone()).unwrap();
+    let learned: Vec<(usize, usize)> = serde_json::from_value(sample["learned"].clone()).unwrap();
+    let mut labels = vec![-100; ids.len()];
+    for (start, end) in learned {
+        labels[start..end].copy_from_slice(&ids[start..end]);
+    }
+    tokens(ids, labels)
+}
+
+/// The samples, by the line of their row.
+fn samples(project: &Project) -> BTreeMap<usize, Vec<Tokens>> {
+    let shown = project.success(&["preprocess", "host.yml", "--show", "1000", "--json"]).stdout;
+    let events = shown.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let mut samples: BTreeMap<usize, Vec<Tokens>> = BTreeMap::new();
+    for event in events.filter(|event| event["event"] == "sample") {
+        let position = event["position"].as_str().unwrap();
+        let line = position.split("line ").nth(1).unwrap().split(',').next().unwrap().parse().unwrap();
+        let list = |key: &str| serde_json::from_value(event[key].clone()).unwrap();
+        samples.entry(line).or_default().push(tokens(list("input_ids"), list("labels")));
+    }
+    samples
+}
+
+/// What Axolotl's own code makes of the same rows, token by token.
+#[test]
+fn tokens_and_labels_are_axolotls() {
+    let text = std::fs::read_to_string(root().join("tests/fixtures/strategies/supervised.json")).unwrap();
+    let fixture: Value = serde_json::from_str(&text).unwrap();
+    let (mut compared, mut failed, mut wrong) = (0, 0, Vec::new());
+    for group in fixture["groups"].as_array().unwrap() {
+        let project = with_tokenizer(group["tokenizer"].as_str().unwrap());
+        let mut config = serde_json::json!({
+            "base_model": "model", "datasets": [group["dataset"]], "sequence_len": 4096, "micro_batch_size": 1,
+            "learning_rate": 1e-3, "max_steps": 1, "output_dir": "out",
+            "rules": [{"name": "practice", "severity": {"H4": "off"}}],
+        });
+        config["datasets"][0]["path"] = "train.jsonl".into();
+        config.as_object_mut().unwrap().extend(group["more"].as_object().unwrap().clone());
+        project.write("host.yml", config.to_string());
+        let rows = group["rows"].as_array().unwrap();
+        let (good, bad): (Vec<&Value>, Vec<&Value>) = rows.iter().partition(|row| row.get("fails").is_none());
+        for row in bad {
+            project.write("train.jsonl", row["row"].to_string());
+            let told = project.failure(&["preprocess", "host.yml"]);
+            assert!(told.contains("error["), "{row}: {told}");
+            failed += 1;
+        }
+        if good.is_empty() {
+            continue;
+        }
+        project.write("train.jsonl", good.iter().map(|row| row["row"].to_string() + "\n").collect::<String>());
+        let mut found = samples(&project);
+        for (index, row) in good.iter().enumerate() {
+            let expected = row["samples"].as_array().unwrap().iter().map(unpacked);
+            let expected: Vec<_> =
+                expected.filter(|(_, labels)| labels[1..].iter().any(|label| *label != -100)).collect();
+            let found = found.remove(&(index + 1)).unwrap_or_default();
+            if found != expected {
+                wrong.push(format!("{config}\n{}\nfound    {found:?}\nexpected {expected:?}", row["row"]));
+            }
+            compared += expected.len();
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {compared} differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(compared > 600 && failed > 30, "{compared} {failed}");
 }

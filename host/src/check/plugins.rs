@@ -140,13 +140,15 @@ pub fn uses(loaded: &LoadedConfig) -> Vec<Use> {
                 dataset.split.parts.iter().map(|part| loader(dataset, &path, &part.name)).collect();
             loaders.dedup();
             uses.extend(loaders);
-            uses.push(Use {
-                kind: Kind::PromptStrategy,
-                name: dataset.strategy.name.clone(),
-                config_json: strategy_config(loaded, dataset, &path),
-                path: format!("{path}.type"),
-                data: None,
-            });
+            if !dataset.is_tokenized() {
+                uses.push(Use {
+                    kind: Kind::PromptStrategy,
+                    name: dataset.strategy.name.clone(),
+                    config_json: strategy_config(loaded, dataset, &path),
+                    path: format!("{path}.type"),
+                    data: None,
+                });
+            }
             uses.extend(filters(loaded, &format!("{path}.row_filters"), &dataset.row_filters));
         }
     }
@@ -240,7 +242,7 @@ pub fn names(loaded: &LoadedConfig) -> Vec<String> {
 /// A strategy's config: what the user wrote for it, and the conversation keys of the dataset, which Axolotl has beside
 /// `type`. A strategy other than `chat_template` gets those only where they were written.
 pub fn strategy_config(loaded: &LoadedConfig, dataset: &DatasetConfig, path: &str) -> String {
-    const KEYS: [&str; 12] = [
+    const KEYS: [&str; 15] = [
         "field",
         "field_messages",
         "field_chosen",
@@ -251,6 +253,9 @@ pub fn strategy_config(loaded: &LoadedConfig, dataset: &DatasetConfig, path: &st
         "roles_to_train",
         "train_on_eos",
         "drop_system_message",
+        "field_thinking",
+        "template_thinking_key",
+        "split_thinking",
         "message_field_training",
         "message_field_training_detail",
     ];
@@ -360,7 +365,7 @@ pub fn locate(loaded: &LoadedConfig, used: &Use, error: PluginError) -> Diagnost
     if let (Kind::PromptStrategy, "plugin::unknown", Some(advice)) =
         (used.kind, diagnostic.code.as_str(), strategy_advice(&used.name))
     {
-        diagnostic.help = Some(advice.to_owned());
+        diagnostic.help = Some(advice);
     }
     let entry = used.path.rsplit_once('.').map_or(used.path.as_str(), |(entry, _)| entry);
     let place = match inner {

@@ -307,7 +307,13 @@ pub fn template(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Chat
             }
             None => None,
         },
-        name => built_in(name).map(ToOwned::to_owned),
+        name => match name.strip_prefix("tokenizer_default_fallback_") {
+            Some(_) if tokenizer.chat_template().is_some() => {
+                return Ok(ChatTemplate::own(tokenizer, now).map_err(invalid)?);
+            }
+            Some(name) => built_in(name).map(ToOwned::to_owned),
+            None => built_in(name).map(ToOwned::to_owned),
+        },
     };
     let Some(source) = source else { return Ok(None) };
     Ok(Some(ChatTemplate::new(&source, &tokenizer.special_tokens(), now).map_err(invalid)?))

@@ -1,38 +1,8 @@
 //! Values that Axolotl takes for a key and this trainer does not, with what to write instead.
 
 use super::preference_types::preference_names;
+use super::supervised_types::{styles, supervised_names};
 use crate::commands::word;
-
-/// Chat templates that Axolotl has by name and that are not built in here.
-const CHAT_TEMPLATES: [&str; 27] = [
-    "aya",
-    "cohere",
-    "command_a",
-    "command_a_rag",
-    "command_a_tool_use",
-    "deepseek_v2",
-    "deepseek_v3",
-    "exaone",
-    "exaone4",
-    "falcon_h1",
-    "gemma3n",
-    "gemma4",
-    "gemma4_unified",
-    "jamba",
-    "llama3_2_vision",
-    "llama4",
-    "llava",
-    "metharme",
-    "mistral_v1",
-    "mistral_v2v3",
-    "mistral_v3_tekken",
-    "mistral_v7_tekken",
-    "nemotron_h",
-    "phi_4",
-    "pixtral",
-    "qwen2_vl",
-    "qwen3_5",
-];
 
 /// Values that Axolotl takes for a key and we do not, with what to write instead.
 pub(super) fn value_advice(key: &str, word: &str) -> Option<&'static str> {
@@ -67,12 +37,6 @@ pub(super) fn value_advice(key: &str, word: &str) -> Option<&'static str> {
         ("gradient_checkpointing", "offload" | "offload_disk" | "unsloth") => {
             Some("write `gradient_checkpointing: true`")
         }
-        ("chat_template", word) if CHAT_TEMPLATES.contains(&word) => Some(
-            "the models that use it bring it along: write `chat_template: tokenizer_default`, or `jinja` with `chat_template_jinja`",
-        ),
-        ("chat_template", word) if word.starts_with("tokenizer_default_fallback_") => {
-            Some("write `chat_template: tokenizer_default`, or the name of the fallback if the model has no template")
-        }
         _ => None,
     }
 }
@@ -81,61 +45,42 @@ pub(super) fn value_advice(key: &str, word: &str) -> Option<&'static str> {
 /// name, or the part of it before a `.` or `:`, counts.
 #[rustfmt::skip]
 const STRATEGIES: &[(&str, &str)] = &[
-    ("sharegpt", "write `type: chat_template` with `field_messages: conversations` and `message_property_mappings: {role: from, content: value}`"),
+    ("sharegpt", "write `type: sharegpt`"),
     ("chat_template", "write `type: chat_template`; pairs of answers are for `rl: dpo`"),
-    ("alpaca_chat.load_qa", "write `type: {field_instruction: question, field_output: answer, no_input_format: \"USER: {instruction}\\nASSISTANT:\"}`; Axolotl's sentence before it is `system_prompt` with `system_format: \"SYSTEM: {system}\\n\"`"),
-    ("alpaca_chat.load_camel_ai", "write `type: {field_instruction: message_1, field_output: message_2, no_input_format: \"USER: {instruction}\\nASSISTANT:\"}`; Axolotl's sentence before it is `system_prompt` with `system_format: \"SYSTEM: {system}\\n\"`"),
-    ("alpaca_chat.load_no_prompt", "write `type: {format: \"USER: {instruction}\\n{input}\\nASSISTANT:\", no_input_format: \"USER: {instruction}\\nASSISTANT:\"}`"),
-    ("alpaca_chat", "write `type: {format: \"USER: {instruction}\\n{input}\\nASSISTANT:\", no_input_format: \"USER: {instruction}\\nASSISTANT:\"}`; Axolotl's sentence before it is `system_prompt` with `system_format: \"SYSTEM: {system}\\n\"`"),
-    ("alpaca_instruct.load_no_prompt", "write `type: {format: \"### Instruction:\\n{instruction}\\n\\n### Input:\\n{input}\\n\\n### Response:\\n\", no_input_format: \"### Instruction:\\n{instruction}\\n\\n### Response:\\n\"}`"),
-    ("alpaca_instruct", "write `type: alpaca`"),
-    ("alpaca_w_system.load_open_orca_chatml", "write `type: {field_instruction: question, field_output: response, field_system: system_prompt, system_format: \"<|im_start|>system\\n{system}<|im_end|>\\n\", no_input_format: \"<|im_start|>user\\n{instruction}<|im_end|>\\n<|im_start|>assistant\\n\"}`"),
-    ("alpaca_w_system.load_open_orca", "write `type: {field_instruction: question, field_output: response, field_system: system_prompt, system_format: \"### System:\\n{system}\\n\", no_input_format: \"### Human:\\n{instruction}\\n### Assistant:\\n\"}`"),
-    ("alpaca_w_system.load_instruct", "write `type: {system_format: \"{system}\\n\\n\", format: \"### Instruction:\\n{instruction}\\n\\n### Input:\\n{input}\\n\\n### Response:\\n\", no_input_format: \"### Instruction:\\n{instruction}\\n\\n### Response:\\n\"}`"),
-    ("alpaca_w_system", "write `type: {system_format: \"SYSTEM: {system}\\n\", format: \"USER: {instruction}\\n{input}\\nASSISTANT:\", no_input_format: \"USER: {instruction}\\nASSISTANT:\"}`"),
-    ("gpteacher", "write `type: {name: alpaca, config: {field_output: response}}`"),
-    ("summarizetldr", "write `type: {field_instruction: article, field_output: summary, no_input_format: \"USER: Summarize the following article as a TL;DR.\\n{instruction}\\nASSISTANT:\"}`"),
-    ("pretrain", "write `type: completion`"),
-    ("llama2_chat", "write `type: chat_template` with `field_messages: conversations` and `message_property_mappings: {role: from, content: value}`"),
-    ("metharme", "write `type: chat_template`, or the shape of a prompt: `type: {field_instruction: prompt, field_output: generation, no_input_format: \"{instruction}\"}`"),
-    ("pygmalion", "write `type: chat_template` with `field_messages: conversations` and `message_property_mappings: {content: value}`"),
     ("messages", "write `type: chat_template`"),
-    ("input_output", "write a prompt-strategy plugin that gives the segments of a row: `host plugin new acme:segments --kind prompt-strategy`"),
     ("bradley_terry", "pairs of answers under this name are for `reward_model: true`; write that too, with `type: bradley_terry.chat_template`"),
-];
-/// Strategies of Axolotl whose shape an instruction with columns of its own can have.
-const SHAPES: [&str; 10] = [
-    "alpaca",
-    "reflection",
-    "explainchoice",
-    "concisechoice",
-    "jeopardy",
-    "oasst",
-    "context_qa",
-    "creative_acr",
-    "orcamini",
-    "nomic",
 ];
 /// That which only a plugin can be.
 const SYNTHETIC: &str = "_synthetic";
 
 /// What to write instead of a prompt strategy that Axolotl has and no plugin here provides.
-pub fn strategy_advice(name: &str) -> Option<&'static str> {
+pub fn strategy_advice(name: &str) -> Option<String> {
     let family = name.split(['.', ':']).next().unwrap_or(name);
     // Axolotl's way of writing a function of a module, and the one that people try.
     let dotted = name.replace(':', ".");
+    if supervised_names(family).any(|known| known == dotted) {
+        return Some(format!("write `type: {dotted}`"));
+    }
+    let styles = styles(family);
+    if !styles.is_empty() {
+        return Some(format!(
+            "write `type: {family}`, alone or with a style: `{family}:{}`",
+            styles.join(&format!("`, `{family}:"))
+        ));
+    }
+    let known: Vec<&str> = supervised_names(family).collect();
+    if !known.is_empty() {
+        return Some(format!("write `type: {}`", known.join("`, `")));
+    }
     let exact = STRATEGIES.iter().find(|(known, _)| *known == dotted);
     if let Some((_, advice)) = exact.or_else(|| STRATEGIES.iter().find(|(known, _)| *known == family)) {
-        return Some(*advice);
-    }
-    if SHAPES.contains(&family) {
-        return Some("write the shape under `type`: `type: {field_instruction: …, field_output: …, format: …}`");
+        return Some((*advice).to_owned());
     }
     if preference_names("dpo").iter().any(|name| *name == dotted || name.starts_with(&format!("{family}."))) {
-        return Some("pairs of answers are for `rl: dpo`, under which the name is known; write that too");
+        return Some("pairs of answers are for `rl: dpo`, under which the name is known; write that too".to_owned());
     }
     (family == SYNTHETIC)
-        .then_some("a prompt-strategy plugin can do this: see `plugin-sdk/README.md`, then `--plugins DIR`")
+        .then(|| "a prompt-strategy plugin can do this: see `plugin-sdk/README.md`, then `--plugins DIR`".to_owned())
 }
 
 /// What makes JSON lines of a file in a format that `datasets` reads for Axolotl and no loader here does.
@@ -162,11 +107,15 @@ mod tests {
 
     #[test]
     fn strategies_have_their_own_advice_or_that_of_their_family() {
-        assert!(strategy_advice("alpaca_chat.load_qa").unwrap().contains("field_instruction: question"));
-        assert!(strategy_advice("alpaca_chat:load_qa").unwrap().contains("field_instruction: question"));
-        assert!(strategy_advice("alpaca_chat.load_no_prompt").unwrap().contains("USER: {instruction}"));
+        let advice = |name: &str| strategy_advice(name).unwrap();
+        assert_eq!(advice("alpaca_chat:load_qa"), "write `type: alpaca_chat.load_qa`");
+        assert_eq!(
+            advice("oasst:acme"),
+            "write `type: oasst`, alone or with a style: `oasst:instruct`, `oasst:chat`, `oasst:chatml`, `oasst:phi`"
+        );
+        assert!(advice("context_qa.load_v3").starts_with("write `type: context_qa`, `context_qa.load`, "));
         assert!(strategy_advice("chat_template.default").unwrap().contains("`type: chat_template`"));
-        assert!(strategy_advice("sharegpt.load_role").unwrap().contains("from"));
+        assert!(strategy_advice("sharegpt.load_role").unwrap().contains("`type: sharegpt`"));
         assert_eq!(strategy_advice("dialogue"), None);
     }
 

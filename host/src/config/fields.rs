@@ -23,12 +23,12 @@ use super::schema::{Config, DatasetConfig};
 use super::score_fields::{SCORING_TYPES, scores, scores_together};
 use super::split::Split;
 use super::trl_fields::{trl, trl_together};
-use super::values::{Amount, AutoBool, PluginRef};
+use super::values::{Amount, AutoBool, PluginRef, TrainOnEos};
 use crate::capabilities::ARCHITECTURES;
 use crate::diagnostic::{Diagnostic, Edit, Severity};
 
 /// Chat templates by name.
-pub(super) const CHAT_TEMPLATES: [&str; 11] = [
+pub(super) const CHAT_TEMPLATES: [&str; 38] = [
     "tokenizer_default",
     "chatml",
     "llama3",
@@ -39,8 +39,37 @@ pub(super) const CHAT_TEMPLATES: [&str; 11] = [
     "phi_35",
     "qwen_25",
     "qwen3",
+    "aya",
+    "cohere",
+    "command_a",
+    "command_a_rag",
+    "command_a_tool_use",
+    "deepseek_v2",
+    "deepseek_v3",
+    "exaone",
+    "exaone4",
+    "falcon_h1",
+    "gemma3n",
+    "gemma4",
+    "gemma4_unified",
+    "jamba",
+    "llama3_2_vision",
+    "llama4",
+    "llava",
+    "metharme",
+    "mistral_v1",
+    "mistral_v2v3",
+    "mistral_v3_tekken",
+    "mistral_v7_tekken",
+    "nemotron_h",
+    "phi_4",
+    "pixtral",
+    "qwen2_vl",
+    "qwen3_5",
     "jinja",
 ];
+/// In front of the name of a template for models without one of their own.
+pub(super) const FALLBACK: &str = "tokenizer_default_fallback_";
 /// Architectures by the names of transformers.
 pub(super) const MODEL_TYPES: [&str; ARCHITECTURES.len() + COMPOSITE_ARCHITECTURES.len() + 3] = {
     let mut types = ["AutoModelForCausalLM"; ARCHITECTURES.len() + COMPOSITE_ARCHITECTURES.len() + 3];
@@ -270,6 +299,21 @@ fn dataset(cx: &Context<'_>, path: String, value: &Value, method: Option<&str>) 
     dataset.roles = entry.read("roles");
     fill(&mut dataset.roles_to_train, entry.read("roles_to_train"));
     fill(&mut dataset.train_on_eos, entry.choice("train_on_eos"));
+    if let Some(eot) = entry.choice::<TrainOnEos>("train_on_eot") {
+        if entry.has("train_on_eos") && dataset.train_on_eos != eot {
+            let message = "`train_on_eos` and `train_on_eot` are different";
+            let diagnostic = cx.error("conflict", &entry.at("train_on_eot"), message);
+            cx.report(
+                diagnostic
+                    .why("one rule is for all tokens that end a turn: the end-of-text token and those of `eot_tokens`")
+                    .help("write one of the two"),
+            );
+        }
+        dataset.train_on_eos = eot;
+    }
+    dataset.field_thinking = entry.read("field_thinking");
+    dataset.template_thinking_key = entry.read("template_thinking_key");
+    fill(&mut dataset.split_thinking, entry.read("split_thinking"));
     fill(&mut dataset.drop_system_message, entry.read("drop_system_message"));
     dataset.message_field_training = entry.read("message_field_training");
     dataset.message_field_training_detail = entry.read("message_field_training_detail");
@@ -325,7 +369,14 @@ fn new_tokens(top: &Section<'_>, config: &mut Config) {
 
 fn chat(top: &Section<'_>, config: &mut Config) {
     let cx = top.cx;
-    fill(&mut config.chat_template, word_of(top, "chat_template", &CHAT_TEMPLATES));
+    let fallback = |value: &str| {
+        let name = value.strip_prefix(FALLBACK).filter(|name| CHAT_TEMPLATES.contains(name));
+        name.is_some_and(|name| !matches!(name, "tokenizer_default" | "jinja"))
+    };
+    match top.value("chat_template").and_then(Value::as_str) {
+        Some(value) if fallback(value) => value.clone_into(&mut config.chat_template),
+        _ => fill(&mut config.chat_template, word_of(top, "chat_template", &CHAT_TEMPLATES)),
+    }
     config.chat_template_jinja = top.read("chat_template_jinja");
     config.default_system_message = top.read("default_system_message");
     fill(&mut config.eot_tokens, top.read("eot_tokens"));

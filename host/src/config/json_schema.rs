@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::adapter_fields::{HEAD, LINEAR_MODULES};
 use super::axolotl_keys::{DATASET, Lack, TOP, Table};
 use super::defaults;
-use super::fields::{ADAMW_IN_LESS, CHAT_TEMPLATES, MODEL_TYPES};
+use super::fields::{ADAMW_IN_LESS, CHAT_TEMPLATES, FALLBACK, MODEL_TYPES};
 use super::schema::Config;
 
 /// Where the schema says that it comes from.
@@ -93,7 +93,7 @@ pub(super) fn pair_losses(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn chat_template(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "enum": CHAT_TEMPLATES })
+    json_schema!({ "anyOf": [{ "enum": CHAT_TEMPLATES.as_slice() }, { "type": "string", "pattern": format!("^{FALLBACK}") }] })
 }
 
 pub(super) fn model_type(_: &mut SchemaGenerator) -> Schema {

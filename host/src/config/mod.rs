@@ -22,6 +22,7 @@ mod schema;
 mod score_fields;
 mod source;
 mod split;
+mod supervised_types;
 mod tree;
 mod trl_fields;
 mod values;
@@ -42,6 +43,7 @@ pub use self::preference_types::{PREFERENCE, preference_names, preference_shape,
 pub use self::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens, Trl};
 pub use self::source::{ConfigSource, FILE_LIMIT};
 pub use self::split::{Slice, Split, TRAIN};
+pub use self::supervised_types::supervised_strategy;
 pub use self::values::{
     Adapter, Aggregation, Amount, AutoBool, Cadence, Choice, DeviceChoice, EnvironmentRef, ExcessLengthStrategy,
     FilterRef, GrpoLossType, ImportanceSamplingLevel, KtoLossType, LrScheduler, OnError, Optimizer, Patterns,

@@ -6,6 +6,7 @@ use super::axolotl_values;
 use super::preference_types::{preference_shape, preference_strategy};
 use super::read::{Context, Section, fill, found, unknown_word};
 use super::schema::Config;
+use super::supervised_types::{Named, TOKENIZED, supervised_strategy};
 use super::values::{
     Choice, EnvironmentRef, FilterRef, LrScheduler, OnError, PluginGrants, PluginLimits, PluginPin, PluginRef,
     RewardRef, RuleRef, RuleSeverity, Scheduler,
@@ -20,13 +21,24 @@ const SCHEDULES: [&str; 1] = ["wsd"];
 pub(super) fn strategy(entry: &Section<'_>, method: Option<&str>) -> Option<PluginRef> {
     let cx = entry.cx;
     let path = entry.at("type");
+    if entry.is_empty("type") {
+        return Some(PluginRef::named(TOKENIZED));
+    }
     let Some(value) = entry.value("type") else {
-        cx.missing(&path, "say how a row becomes a prompt: `type: alpaca` or `type: chat_template`");
+        cx.missing(
+            &path,
+            "say how a row becomes a prompt: `type: alpaca` or `type: chat_template`; rows that are tokens already have a `type:` with nothing behind it",
+        );
         return None;
     };
     if value.as_object().is_none_or(|shape| shape.contains_key("name") || shape.is_empty()) {
-        let named = value.as_str().zip(method).and_then(|(name, method)| preference_strategy(method, name));
-        let Some((plugin, mut config)) = named else { return plugin_ref(cx, &path, value) };
+        let Some((plugin, mut config)) = value.as_str().and_then(|name| named(cx, &path, name, method)) else {
+            let plugin = plugin_ref(cx, &path, value)?;
+            if plugin.name == TOKENIZED && !plugin.config.is_empty() {
+                cx.report(cx.error("bad-value", &path, format!("`{TOKENIZED}` has no config")));
+            }
+            return Some(plugin);
+        };
         // What the dataset says beside `type` goes over what the name stands for.
         config.retain(|key, _| !entry.has(key));
         return Some(PluginRef { name: plugin.to_owned(), config });
@@ -64,6 +76,19 @@ pub(super) fn strategy(entry: &Section<'_>, method: Option<&str>) -> Option<Plug
     default(&mut strategy, "format", "{instruction} {input} ");
     default(&mut strategy, "no_input_format", "{instruction} ");
     Some(strategy)
+}
+
+/// A name of Axolotl's as a plugin with its config.
+fn named(cx: &Context<'_>, path: &str, name: &str, method: Option<&str>) -> Option<(&'static str, Map<String, Value>)> {
+    if let Some(preference) = method.and_then(|method| preference_strategy(method, name)) {
+        return Some(preference);
+    }
+    let Named { plugin, config, note } = supervised_strategy(name)?;
+    if let Some(note) = note {
+        let message = format!("`type: {name}` is `type: {plugin}` here");
+        cx.report(Diagnostic { severity: Severity::Note, ..cx.error("read-as", path, message) }.why(note));
+    }
+    Some((plugin, config))
 }
 
 pub(super) fn plugin_refs(section: &Section<'_>, key: &'static str) -> Option<Vec<PluginRef>> {
@@ -207,7 +232,7 @@ fn plugin_name(cx: &Context<'_>, path: &str, name: &str) -> bool {
     }
     let diagnostic = cx.error("bad-plugin-name", path, format!("`{name}` is not the name of a plugin"));
     let help = axolotl_values::strategy_advice(name)
-        .unwrap_or("bundled plugins have bare names (`alpaca`), others `namespace:name`");
+        .unwrap_or_else(|| "bundled plugins have bare names (`alpaca`), others `namespace:name`".to_owned());
     cx.report(diagnostic.help(help));
     false
 }

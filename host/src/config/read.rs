@@ -349,6 +349,15 @@ impl<'a> Section<'a> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
+    /// The user wrote the key, and nothing behind it.
+    pub(super) fn is_empty(&self, key: &'static str) -> bool {
+        let is_empty = self.map.get(key).is_some_and(Value::is_null);
+        if is_empty && !self.known.borrow().contains(&key) {
+            self.known.borrow_mut().push(key);
+        }
+        is_empty
+    }
+
     /// The user wrote it; to be read by somebody else.
     pub(super) fn has(&self, key: &str) -> bool {
         self.map.get(key).is_some_and(|value| !value.is_null())

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::preference_types::PREFERENCE;
 use super::split::Split;
+use super::supervised_types::TOKENIZED;
 use super::values::{
     Adapter, Aggregation, Amount, AutoBool, Cadence, DeviceChoice, EnvironmentRef, ExcessLengthStrategy, FilterRef,
     GrpoLossType, ImportanceSamplingLevel, KtoLossType, Optimizer, Patterns, PluginPin, PluginRef, QuantType,
@@ -542,7 +543,9 @@ pub struct DatasetConfig {
     /// Default: all. Example: `['2024/*.jsonl', extra.jsonl.gz]`.
     pub data_files: Vec<String>,
     /// Prompt-strategy plugin: a name, `{name: acme:dialogue, config: {…}}`, or Axolotl's inline shape
-    /// (`{field_instruction: …, format: …}`), which is `alpaca` with that config. Required.
+    /// (`{field_instruction: …, format: …}`), which is `alpaca` with that config. Axolotl's names (`alpaca_chat.load_qa`, `gpteacher:chat`,
+    /// `sharegpt` …) are plugins with a config. An empty `type`, or `tokenized`, is for rows that are tokens already
+    /// (`input_ids`, `labels`, `attention_mask`). Required.
     #[serde(rename = "type")]
     #[schemars(schema_with = "super::json_schema::strategy")]
     pub strategy: PluginRef,
@@ -592,6 +595,17 @@ pub struct DatasetConfig {
     pub roles_to_train: Vec<String>,
     /// Conversations: which end-of-turn tokens are learned: `all`, `turn`, `last` or `none`. Default: `turn`.
     pub train_on_eos: TrainOnEos,
+    /// Conversations: Axolotl's other name of `train_on_eos`; here one rule is for all tokens that end a turn. A loaded config
+    /// has none.
+    #[serde(skip_serializing)]
+    pub train_on_eot: Option<TrainOnEos>,
+    /// Conversations: field of a message with what was thought before its content. Default: `reasoning_content`.
+    pub field_thinking: Option<String>,
+    /// Conversations: what the template calls that field. Default: `reasoning_content`.
+    pub template_thinking_key: Option<String>,
+    /// Conversations: an assistant's content that begins with its thoughts (`<think>…</think>`, `<reasoning>…</reasoning>`) is
+    /// split in the two. Default: `false`.
+    pub split_thinking: bool,
     /// Conversations: leave the data's system messages out. Default: `false`.
     pub drop_system_message: bool,
     /// Conversations: field of a message that says whether it is learned (`true` or `false`). Default: none.
@@ -601,6 +615,11 @@ pub struct DatasetConfig {
 }
 
 impl DatasetConfig {
+    /// Rows are tokens already; the strategy is no plugin.
+    pub fn is_tokenized(&self) -> bool {
+        self.strategy.name == TOKENIZED
+    }
+
     /// Whether rows become conversations, as far as the bundled strategies go: those need a chat template.
     pub fn has_conversations(&self) -> bool {
         let format = self.strategy.config.get("format").and_then(|format| format.as_str());

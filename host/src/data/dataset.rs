@@ -268,6 +268,15 @@ pub fn prepare(
                 }
                 prepared.examples.push(*example);
             }
+            Outcome::Pieces(pieces) => {
+                let count = pieces.len();
+                for (index, mut piece) in pieces.into_iter().enumerate() {
+                    if let Some(origin) = &mut piece.origin {
+                        origin.position = format!("{}, piece {} of {count}", position(), index + 1);
+                    }
+                    prepared.examples.push(piece);
+                }
+            }
             Outcome::TooLong => dropped.too_long.row(position),
             Outcome::Cut => dropped.cut.row(position),
             Outcome::NoTurn(roles) => {
@@ -368,6 +377,7 @@ mod tests {
 
     use super::super::render::Learns;
     use super::super::steps::StepFormat;
+    use super::super::strategy::Made;
     use super::super::tokenize::{Encoder, TextBudget};
     use super::super::tokenizer::{Changes, Tokenizer};
     use super::*;
@@ -393,11 +403,11 @@ mod tests {
             Ok(())
         }
 
-        fn render(&mut self, rows: &[String]) -> Result<Vec<Result<Option<Sample>, RowError>>, PluginError> {
+        fn render(&mut self, rows: &[String]) -> Result<Vec<Result<Option<Made>, RowError>>, PluginError> {
             let render = |row: &String| {
                 self.0 += 1;
                 let segment = Segment { text: format!("{row} {}", self.0), train: true, weight: None };
-                Ok(Some(Sample::Supervised(Text::Segments(vec![segment]))))
+                Ok(Some(Made::Sample(Sample::Supervised(Text::Segments(vec![segment])))))
             };
             Ok(rows.iter().map(render).collect())
         }

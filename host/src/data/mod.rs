@@ -16,5 +16,6 @@ pub mod steps;
 pub mod strategy;
 pub mod template;
 pub mod tokenize;
+pub mod tokenized;
 pub mod tokenizer;
 pub mod unpaired;

@@ -1,17 +1,18 @@
 //! Rows to examples: prompt strategies on all cores, then template and tokenizer.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use plugin_runtime::PluginError;
 use plugin_runtime::types::{Preference, Sample, Segment, Stepwise, Text, Unpaired};
 
 use super::example::{Example, Origin, Written};
 use super::steps::{self, StepFormat, StepsError};
-use super::strategy::PromptStrategy;
+use super::strategy::{Made, PromptStrategy};
 use super::template::TemplateError;
-use super::tokenize::{Encoded, Encoder, TokenSample, TokenizeError, joined};
+use super::tokenize::{Encoded, Encoder, TokenSample, TokenizeError, is_plain, joined};
 
 /// Rows asked of a source at a time, and given to a strategy at a time.
 pub(super) const BATCH: u32 = 256;
@@ -88,6 +89,8 @@ pub struct Making<'a> {
 pub(super) enum Outcome {
     /// A sample, and the roles of messages that the chat template left out of it.
     Example(Box<Example>, BTreeSet<String>),
+    /// The samples of a text that is longer than a sequence, and has no prompt: its pieces.
+    Pieces(Vec<Example>),
     /// It has more tokens than may be.
     TooLong,
     /// What is learned of it lies behind where it was cut.
@@ -168,7 +171,10 @@ fn render_piece(
             Outcome::Bad(BadRow { position: position.clone(), message, field })
         };
         let outcome = match sample {
-            Ok(Some(sample)) => making.outcome(&sample, json).unwrap_or_else(|message| bad(message, None)),
+            Ok(Some(Made::Sample(sample))) => {
+                making.outcome(&sample, json).unwrap_or_else(|message| bad(message, None))
+            }
+            Ok(Some(Made::Tokens(tokens))) => making.tokens(tokens, json).unwrap_or_else(|message| bad(message, None)),
             Ok(None) => Outcome::Skipped,
             Err(error) => bad(error.message, error.field),
         };
@@ -194,7 +200,10 @@ impl Making<'_> {
     /// What a sample becomes; in words what is wrong with it.
     fn outcome(&self, sample: &Sample, json: String) -> Result<Outcome, String> {
         let example = match (self.learns, sample) {
-            (Learns::Texts, Sample::Supervised(text)) => self.text(text, json),
+            (Learns::Texts, Sample::Supervised(text)) => match is_plain(text) {
+                Some(segments) => return self.pieces(segments, &json.into()),
+                None => self.text(text, json),
+            },
             (Learns::Pairs, Sample::Preference(pair)) => self.pair(pair, json, None),
             (Learns::ScoredPairs, Sample::Preference(pair)) => {
                 let margin = margin(&json)?;
@@ -206,18 +215,47 @@ impl Making<'_> {
             (Learns::Prompts { completion }, Sample::Prompt(text)) => self.open_prompt(text, json, completion),
             (Learns::Episodes, Sample::Supervised(text)) => self.row(self.encoder.encode(text), json),
             (Learns::Episodes, Sample::Prompt(text)) => self.row(self.encoder.encode_prompt(text), json),
-            (learns, other) => {
-                let wanted = match learns {
-                    Learns::Texts => "supervised texts",
-                    Learns::Pairs => "preference pairs, as `rl` says",
-                    Learns::ScoredPairs => "preference pairs, as `reward_model` says",
-                    Learns::Steps { .. } => "labelled steps, as `process_reward_model` says",
-                    Learns::Unpaired => "answers that are wanted or not, as `rl` says",
-                    Learns::Prompts { .. } | Learns::Episodes => "prompts, as `rl` says",
-                };
-                return Err(format!("the prompt strategy gave {}, but this run learns from {wanted}", kind(other)));
-            }
+            (_, other) => return Err(self.other_kind(kind(other))),
         };
+        Self::made(example)
+    }
+
+    /// What tokens become.
+    fn tokens(&self, tokens: TokenSample, json: String) -> Result<Outcome, String> {
+        if self.learns != Learns::Texts {
+            return Err(self.other_kind("tokens"));
+        }
+        let tokenizer = self.encoder.tokenizer;
+        tokens.ids.iter().try_for_each(|&id| tokenizer.check(id)).map_err(|error| error.to_string())?;
+        let (mut text, mut places) = (String::new(), Vec::new());
+        for &id in tokens.ids.iter().filter(|_| self.encoder.keeps_text) {
+            let start = text.len();
+            text += &tokenizer.piece(id);
+            places.push(start..text.len());
+        }
+        let learned = tokens.trained_tokens();
+        let mut encoded = Encoded { tokens, text, places, unwritten: BTreeSet::new() };
+        let left = self.cut(&mut encoded).err().or_else(|| {
+            let is_cut = learned > 0;
+            let outcome = || if is_cut { Outcome::Cut } else { Outcome::Untrained(BTreeSet::new()) };
+            (encoded.tokens.trained_tokens() == 0).then(|| Left::Out(outcome()))
+        });
+        Self::made(left.map_or_else(|| self.row(Ok(encoded), json), Err))
+    }
+
+    fn other_kind(&self, given: &str) -> String {
+        let wanted = match self.learns {
+            Learns::Texts => "supervised texts",
+            Learns::Pairs => "preference pairs, as `rl` says",
+            Learns::ScoredPairs => "preference pairs, as `reward_model` says",
+            Learns::Steps { .. } => "labelled steps, as `process_reward_model` says",
+            Learns::Unpaired => "answers that are wanted or not, as `rl` says",
+            Learns::Prompts { .. } | Learns::Episodes => "prompts, as `rl` says",
+        };
+        format!("the prompt strategy gave {given}, but this run learns from {wanted}")
+    }
+
+    fn made(example: Result<(Example, BTreeSet<String>), Left>) -> Result<Outcome, String> {
         match example {
             Ok((example, unwritten)) => Ok(Outcome::Example(Box::new(example), unwritten)),
             Err(Left::Out(outcome)) => Ok(outcome),
@@ -227,6 +265,30 @@ impl Making<'_> {
 
     fn text(&self, text: &Text, json: String) -> Result<(Example, BTreeSet<String>), Left> {
         Ok(example(self.document(text)?, json))
+    }
+
+    /// A text of which all is learned, in as many samples as it takes.
+    fn pieces(&self, segments: &[Segment], json: &Arc<str>) -> Result<Outcome, String> {
+        let encoded = match self.encoder.encode_plain(segments) {
+            Ok(encoded) => encoded,
+            Err(TokenizeError::Empty) => return Ok(Outcome::Untrained(BTreeSet::new())),
+            Err(error) => return Err(error.to_string()),
+        };
+        let Encoded { tokens, text, places, .. } = encoded;
+        let piece = |from: usize| {
+            let range = from..(from + self.sequence_len).min(tokens.ids.len());
+            let written = self.encoder.keeps_text.then(|| part_of(&text, &places[range.clone()]));
+            let document = Document { tokens: tokens.part(range), written, unwritten: BTreeSet::new() };
+            example(document, Arc::clone(json)).0
+        };
+        let pieces = (0..tokens.ids.len()).step_by(self.sequence_len).map(piece);
+        // A last piece of one token has nothing to predict it from.
+        let mut pieces: Vec<Example> = pieces.filter(|piece| piece.tokens.trained_tokens() > 0).collect();
+        Ok(match pieces.len() {
+            0 => Outcome::Untrained(BTreeSet::new()),
+            1 => Outcome::Example(Box::new(pieces.remove(0)), BTreeSet::new()),
+            _ => Outcome::Pieces(pieces),
+        })
     }
 
     /// The prompt of a text that has an answer.
@@ -414,7 +476,7 @@ impl Making<'_> {
 }
 
 /// A sample of one text, and the roles of messages that the chat template left out of it.
-fn example(document: Document, json: String) -> (Example, BTreeSet<String>) {
+fn example(document: Document, json: impl Into<Arc<str>>) -> (Example, BTreeSet<String>) {
     let Document { tokens, written, unwritten } = document;
     let origin = written.map(|written| Box::new(Origin { position: String::new(), written, rejected: None }));
     (
@@ -429,6 +491,14 @@ fn example(document: Document, json: String) -> (Example, BTreeSet<String>) {
         },
         unwritten,
     )
+}
+
+/// The part of a text that some tokens stand for.
+fn part_of(text: &str, places: &[Range<usize>]) -> Written {
+    let start = text.floor_char_boundary(places.iter().map(|place| place.start).min().unwrap_or(0));
+    let end = text.ceil_char_boundary(places.iter().map(|place| place.end).max().unwrap_or(0));
+    let places = places.iter().map(|place| place.start - start..place.end - start).collect();
+    Written { text: text[start..end.max(start)].to_owned(), places }
 }
 
 /// The column `margin` of a row; none where it is absent or null.

@@ -13,6 +13,9 @@ use plugin_runtime::types::{Conversation, Message, Segment, Text, TrainSpan};
 use super::template::{ChatTemplate, TemplateError, Turn};
 use super::tokenizer::{Affixes, Token, Tokenizer, TokenizerError};
 
+/// Bytes that a text may have that is cut in pieces.
+const PLAIN_LIMIT: usize = 16 << 20;
+
 /// Why a sample could not become tokens.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizeError {
@@ -47,6 +50,14 @@ pub enum TokenizeError {
         /// Bytes.
         bytes: usize,
     },
+    /// More text than is cut in pieces.
+    #[error(
+        "it has {bytes} bytes of text; a text that is learned in pieces has {PLAIN_LIMIT} at most, so split the row"
+    )]
+    TooMuchText {
+        /// Bytes.
+        bytes: usize,
+    },
     /// A prompt of one kind and an answer of the other.
     #[error("the prompt is {prompt}, but the answer is {answer}")]
     Mixed {
@@ -76,6 +87,15 @@ impl TokenSample {
     pub fn trained_tokens(&self) -> usize {
         let weighs = |index: usize| self.weights.as_ref().is_none_or(|weights| weights[index] > 0.0);
         (1..self.trained.len()).filter(|&index| self.trained[index] && weighs(index)).count()
+    }
+
+    /// Some of its tokens.
+    pub fn part(&self, range: Range<usize>) -> Self {
+        Self {
+            ids: self.ids[range.clone()].to_vec(),
+            trained: self.trained[range.clone()].to_vec(),
+            weights: self.weights.as_ref().map(|weights| weights[range].to_vec()),
+        }
     }
 
     /// Shortens to `length` tokens.
@@ -160,6 +180,15 @@ pub struct Encoded {
     pub unwritten: BTreeSet<String>,
 }
 
+impl Encoded {
+    /// Adds a token that stands for no text.
+    fn add(&mut self, id: u32, train: bool, weight: f32) {
+        let at = self.tokens.ids.len();
+        push(&mut self.tokens, at, id, train, weight);
+        self.places.push(self.text.len()..self.text.len());
+    }
+}
+
 /// A part of a text and how it is learned.
 #[derive(Debug, Clone, PartialEq)]
 struct Part {
@@ -193,7 +222,8 @@ impl Encoder<'_> {
         let mut places = places(&tokens);
         let mut ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
         let prefix = &self.tokenizer.affixes().prefix;
-        if matches!(text, Text::Segments(_)) && !ids.starts_with(prefix) {
+        let has_prefix = |segments: &Vec<Segment>| !segments.first().is_some_and(is_mark);
+        if matches!(text, Text::Segments(segments) if has_prefix(segments)) && !ids.starts_with(prefix) {
             ids.splice(0..0, prefix.iter().copied());
             places.splice(0..0, std::iter::repeat_n(0..0, prefix.len()));
         }
@@ -205,57 +235,110 @@ impl Encoder<'_> {
     }
 
     fn encode_segments(&self, segments: &[Segment]) -> Result<Encoded, TokenizeError> {
+        self.encode_pieces(segments, self.budget)
+    }
+
+    /// A text of which all is learned, of which nothing is left out: one that is longer than a sequence is cut in pieces.
+    pub fn encode_plain(&self, segments: &[Segment]) -> Result<Encoded, TokenizeError> {
+        let bytes = segments.iter().map(|segment| segment.text.len()).sum();
+        if bytes > PLAIN_LIMIT {
+            return Err(TokenizeError::TooMuchText { bytes });
+        }
+        self.encode_pieces(segments, TextBudget { bytes: PLAIN_LIMIT, cuts: false })
+    }
+
+    /// The texts between marks are tokenized one by one.
+    fn encode_pieces(&self, segments: &[Segment], budget: TextBudget) -> Result<Encoded, TokenizeError> {
+        if let Some(weight) = segments.iter().filter_map(|segment| segment.weight).find(|weight| !is_weight(*weight)) {
+            return Err(TokenizeError::BadWeight { weight });
+        }
+        let bytes: usize = segments.iter().map(|segment| segment.text.len()).sum();
+        if bytes == 0 {
+            return Err(TokenizeError::Empty);
+        }
+        if bytes > budget.bytes && !budget.cuts {
+            return Err(TokenizeError::TooLong { bytes });
+        }
+        let mut encoded = Encoded {
+            tokens: TokenSample { ids: Vec::new(), trained: Vec::new(), weights: None },
+            text: String::new(),
+            places: Vec::new(),
+            unwritten: BTreeSet::new(),
+        };
+        let Affixes { prefix, suffix } = self.tokenizer.affixes();
+        let mut rest = segments;
+        let mut is_cut = false;
+        while !rest.is_empty() && !is_cut {
+            let length = rest.iter().position(is_mark).unwrap_or(rest.len());
+            let (piece, behind) = rest.split_at(length);
+            is_cut = self.add_piece(&mut encoded, piece, budget)?;
+            rest = behind;
+            let mut ends = behind.iter().take_while(|segment| is_mark(segment)).peekable();
+            // A text that ends with the token has the first of them.
+            let mut has_end = encoded.tokens.ids.last().copied() == self.tokenizer.eos();
+            while let Some(mark) = ends.next_if(|_| !is_cut) {
+                if let Some(eos) = self.tokenizer.eos().filter(|_| mark.train && !std::mem::take(&mut has_end)) {
+                    encoded.add(eos, true, 1.0);
+                }
+                rest = &rest[1..];
+            }
+        }
+        if !segments.first().is_some_and(is_mark) && !encoded.tokens.ids.starts_with(prefix) {
+            for (at, &id) in prefix.iter().enumerate() {
+                push(&mut encoded.tokens, at, id, self.train_on_inputs, 1.0);
+            }
+            encoded.places.splice(0..0, std::iter::repeat_n(0..0, prefix.len()));
+        }
+        if is_cut || segments.last().is_some_and(is_mark) {
+            return Ok(encoded);
+        }
+        // The end of a text that is learned is learned too: the model must know when to stop.
+        let (train, weight) = segments
+            .iter()
+            .rev()
+            .find(|segment| !segment.text.is_empty())
+            .map_or((false, 1.0), |last| (last.train || self.train_on_inputs, last.weight.unwrap_or(1.0)));
+        if !suffix.is_empty() && !encoded.tokens.ids.ends_with(suffix) {
+            suffix.iter().for_each(|&id| encoded.add(id, train, weight));
+        }
+        if let Some(eos) = self.tokenizer.eos().filter(|_| train)
+            && encoded.tokens.ids.last() != Some(&eos)
+        {
+            encoded.add(eos, true, weight);
+        }
+        Ok(encoded)
+    }
+
+    /// Adds the tokens of a text, as much of it as the budget has; true if that is not all.
+    fn add_piece(
+        &self,
+        encoded: &mut Encoded,
+        segments: &[Segment],
+        budget: TextBudget,
+    ) -> Result<bool, TokenizeError> {
         let mut text = String::new();
         let mut parts = Vec::with_capacity(segments.len());
         for segment in segments {
             let start = text.len();
             text.push_str(&segment.text);
             let train = segment.train || self.train_on_inputs;
-            let weight = segment.weight.unwrap_or(1.0);
-            if !(weight.is_finite() && weight >= 0.0) {
-                return Err(TokenizeError::BadWeight { weight });
-            }
-            parts.push(Part { bytes: start..text.len(), train, weight });
+            parts.push(Part { bytes: start..text.len(), train, weight: segment.weight.unwrap_or(1.0) });
         }
+        let budget = TextBudget { bytes: budget.bytes - encoded.text.len().min(budget.bytes), ..budget };
+        let is_cut = budget.apply(&mut text)?;
         if text.is_empty() {
-            return Err(TokenizeError::Empty);
+            return Ok(is_cut);
         }
-        let is_cut = self.budget.apply(&mut text)?;
         let tokens = self.tokenizer.encode(&text)?;
-        let mut places = places(&tokens);
-        let mut sample = mask(&tokens, &parts);
-        let Affixes { prefix, suffix } = self.tokenizer.affixes();
-        if !sample.ids.starts_with(prefix) {
-            for (at, &id) in prefix.iter().enumerate() {
-                push(&mut sample, at, id, self.train_on_inputs, 1.0);
-            }
-            places.splice(0..0, std::iter::repeat_n(0..0, prefix.len()));
+        let (offset, masked) = (encoded.text.len(), mask(&tokens, &parts));
+        for (index, token) in tokens.iter().enumerate() {
+            let weight = masked.weights.as_ref().map_or(1.0, |weights| weights[index]);
+            let at = encoded.tokens.ids.len();
+            push(&mut encoded.tokens, at, token.id, masked.trained[index], weight);
+            encoded.places.push(token.start + offset..token.end + offset);
         }
-        if is_cut {
-            places.resize(sample.ids.len(), text.len()..text.len());
-            return Ok(Encoded { tokens: sample, text, places, unwritten: BTreeSet::new() });
-        }
-        // The end of a text that is learned is learned too: the model must know when to stop.
-        let (train, weight) = parts
-            .iter()
-            .rev()
-            .find(|part| !part.bytes.is_empty())
-            .map_or((false, 1.0), |part| (part.train, part.weight));
-        if !suffix.is_empty() && !sample.ids.ends_with(suffix) {
-            for &id in suffix {
-                let at = sample.ids.len();
-                push(&mut sample, at, id, train, weight);
-                places.push(text.len()..text.len());
-            }
-        }
-        if let Some(eos) = self.tokenizer.eos().filter(|_| train)
-            && sample.ids.last() != Some(&eos)
-        {
-            let at = sample.ids.len();
-            push(&mut sample, at, eos, true, weight);
-        }
-        places.resize(sample.ids.len(), text.len()..text.len());
-        Ok(Encoded { tokens: sample, text, places, unwritten: BTreeSet::new() })
+        encoded.text.push_str(&text);
+        Ok(is_cut)
     }
 
     fn encode_conversation(&self, conversation: &Conversation) -> Result<Encoded, TokenizeError> {
@@ -349,6 +432,21 @@ fn words(text: &Text) -> &'static str {
         Text::Segments(_) => "a text",
         Text::Conversation(_) => "a conversation",
     }
+}
+
+/// A segment without a text that weighs nothing: a mark, as the plugin API has it.
+fn is_mark(segment: &Segment) -> bool {
+    segment.text.is_empty() && segment.weight.is_some_and(|weight| weight == 0.0)
+}
+
+/// A text of segments that are all learned, without marks: there is no prompt, and it can be cut anywhere.
+pub fn is_plain(text: &Text) -> Option<&[Segment]> {
+    let Text::Segments(segments) = text else { return None };
+    segments.iter().all(|segment| segment.train && !is_mark(segment)).then_some(segments)
+}
+
+fn is_weight(weight: f32) -> bool {
+    weight.is_finite() && weight >= 0.0
 }
 
 /// What of a message is learned.

@@ -32,6 +32,7 @@ use crate::data::steps::StepFormat;
 use crate::data::strategy::PromptStrategy;
 use crate::data::template::ChatTemplate;
 use crate::data::tokenize::{Encoder, TextBudget};
+use crate::data::tokenized::Tokenized;
 use crate::diagnostic::{Diagnostic, Failure};
 
 /// RNG stream of the split of training and evaluation rows.
@@ -420,6 +421,10 @@ fn one(
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut strategies: Vec<Box<dyn PromptStrategy>> = Vec::new();
     for _ in 0..threads {
+        if dataset.is_tokenized() {
+            strategies.push(Box::new(Tokenized));
+            continue;
+        }
         let instance = plugins
             .strategy(&strategy.name, &strategy.config_json)
             .map_err(|error| locate(loaded, &strategy, error))?;

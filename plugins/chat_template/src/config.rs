@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use plugin_sdk::Error;
 use serde::Deserialize;
 
+/// What a template calls an assistant's thoughts, and the data too.
+const THINKING: &str = "reasoning_content";
+
 /// What can be set.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -23,6 +26,12 @@ pub struct Config {
     pub(crate) roles_to_train: Vec<String>,
     /// Which end-of-turn tokens are learned.
     pub(crate) train_on_eos: TrainOnEos,
+    /// Field of a message with what was thought before its content.
+    pub(crate) field_thinking: Option<String>,
+    /// What the template calls that field.
+    pub(crate) template_thinking_key: Option<String>,
+    /// Split an assistant's content that begins with its thoughts.
+    pub(crate) split_thinking: bool,
     /// Leave the system message of a conversation out.
     pub(crate) drop_system_message: bool,
     /// A system message for conversations without one.
@@ -56,6 +65,9 @@ impl Default for Config {
             roles: None,
             roles_to_train: vec!["assistant".to_owned()],
             train_on_eos: TrainOnEos::Turn,
+            field_thinking: None,
+            template_thinking_key: None,
+            split_thinking: false,
             drop_system_message: false,
             default_system_message: None,
             message_field_training: None,
@@ -81,6 +93,21 @@ impl Config {
             }
         }
         Ok(roles)
+    }
+
+    /// What the template calls an assistant's thoughts.
+    pub(crate) fn thinking_key(&self) -> &str {
+        self.template_thinking_key.as_deref().unwrap_or(THINKING)
+    }
+
+    /// The template's name → the data's name of all fields of a message but role and content.
+    pub(crate) fn other_fields(&self) -> Vec<(String, String)> {
+        let mut fields = self.message_property_mappings.clone();
+        let thinking = self.field_thinking.as_deref().unwrap_or(THINKING);
+        if thinking != self.thinking_key() {
+            fields.entry(self.thinking_key().to_owned()).or_insert_with(|| thinking.to_owned());
+        }
+        fields.into_iter().filter(|(name, _)| !matches!(name.as_str(), "role" | "content")).collect()
     }
 
     /// What the data calls a field of a message.

@@ -35,14 +35,12 @@ impl PromptStrategy for ChatTemplate {
 
     fn new(config: Config) -> Result<Self, Error> {
         let roles = config.role_names()?;
-        let mappings = config.message_property_mappings.iter();
-        let other_fields = mappings.filter(|(name, _)| !matches!(name.as_str(), "role" | "content"));
         Ok(Self {
             // `roles_to_train` may use either name of a role.
             roles_to_train: config.roles_to_train.iter().map(|role| roles.get(role).unwrap_or(role).clone()).collect(),
             role_field: config.mapped("role"),
             content_field: config.mapped("content"),
-            other_fields: other_fields.map(|(name, field)| (name.clone(), field.clone())).collect(),
+            other_fields: config.other_fields(),
             roles,
             config,
         })
@@ -160,6 +158,16 @@ impl ChatTemplate {
             }
             (None, None) => None,
         };
+        let mut content = content;
+        if self.config.split_thinking && role == "assistant" {
+            if let Some((thoughts, said)) = split(&content) {
+                if details.is_some() {
+                    return Err("`split_thinking` takes characters away that parts of the content count".to_owned());
+                }
+                message.insert(self.config.thinking_key().to_owned(), Value::String(thoughts));
+                content = said;
+            }
+        }
         let by_parts = details.as_ref().map(|details: &Vec<Detail>| !details.is_empty());
         let train = own.or(by_parts).unwrap_or_else(|| self.roles_to_train.contains(&role));
         let spans = if train { spans(&details.unwrap_or_default(), &content)? } else { Vec::new() };
@@ -170,7 +178,9 @@ impl ChatTemplate {
 
     /// A message without a content says something all the same: it calls a tool, or thinks.
     fn says_more(&self, message: &Map<String, Value>) -> bool {
-        let reasoning = self.config.mapped("reasoning_content");
+        let key = self.config.thinking_key();
+        let reasoning =
+            self.other_fields.iter().find(|(name, _)| name == key).map_or(key, |(_, field)| field).to_owned();
         message.iter().any(|(name, value)| match value {
             Value::Array(list) => !list.is_empty(),
             Value::Object(map) => !map.is_empty(),
@@ -196,15 +206,31 @@ impl ChatTemplate {
                 }
             }
         }
-        if let Some(Value::Array(parts)) = message.get("reasoning_content") {
-            let (text, details) = joined(parts, "reasoning_content")?;
+        let key = self.config.thinking_key();
+        if let Some(Value::Array(parts)) = message.get(key) {
+            let (text, details) = joined(parts, key)?;
             if details.is_some() {
-                return Err("parts of `reasoning_content` cannot be learned one by one".to_owned());
+                return Err(format!("parts of `{key}` cannot be learned one by one"));
             }
-            message.insert("reasoning_content".to_owned(), Value::String(text));
+            message.insert(key.to_owned(), Value::String(text));
         }
         Ok((!message.is_empty()).then(|| Value::Object(message).to_string()))
     }
+}
+
+/// The thoughts at the start of a content, and what is said then, by the marks that data has for them.
+fn split(content: &str) -> Option<(String, String)> {
+    const THOUGHTS: [[&str; 2]; 3] =
+        [["<think>", "</think>"], ["<reasoning>", "</reasoning>"], ["<|begin_of_thought|>", "<|end_of_thought|>"]];
+    const SAID: [&str; 2] = ["<|begin_of_solution|>", "<|end_of_solution|>"];
+    let between = |text: &str, [start, end]: [&str; 2]| {
+        let from = text.find(start)? + start.len();
+        let to = text.find(end).filter(|to| *to >= from)?;
+        Some((text[from..to].trim().to_owned(), to + end.len()))
+    };
+    let (thoughts, behind) = THOUGHTS.iter().find_map(|marks| between(content, *marks))?;
+    let rest = content[behind..].trim_start();
+    Some((thoughts, between(rest, SAID).map_or_else(|| rest.to_owned(), |(said, _)| said)))
 }
 
 /// Takes a field that is named in the config, if it is named and there.

@@ -183,3 +183,38 @@ fn configs_that_cannot_work_are_refused() {
     let new = |config: Value| ChatTemplate::new(serde_json::from_value(config).unwrap()).err();
     assert!(matches!(new(json!({"roles": {"user": ["x"], "assistant": ["x"]}})), Some(Error::Config { .. })));
 }
+
+#[test]
+fn thoughts_go_by_the_templates_name() {
+    let row = json!({"messages": [{"role": "assistant", "content": "a", "thoughts": "t"}]});
+    let config = json!({"field_thinking": "thoughts", "template_thinking_key": "thinking"});
+    let found = render(config, row.clone()).unwrap();
+    assert_eq!(found.messages[0].extra_json.as_deref(), Some(r#"{"thinking":"t"}"#));
+    let found = render(json!({"field_thinking": "thoughts"}), row.clone()).unwrap();
+    assert_eq!(found.messages[0].extra_json.as_deref(), Some(r#"{"reasoning_content":"t"}"#));
+    let mapped = json!({"message_property_mappings": {"thinking": "thoughts"}, "template_thinking_key": "thinking"});
+    assert_eq!(render(mapped, row).unwrap().messages[0].extra_json.as_deref(), Some(r#"{"thinking":"t"}"#));
+}
+
+#[test]
+fn thoughts_are_split_from_a_content() {
+    let one = |role: &str, content: &str| {
+        let row = json!({"messages": [{"role": role, "content": content}]});
+        let message = render(json!({"split_thinking": true}), row).unwrap().messages.remove(0);
+        (message.content, message.extra_json)
+    };
+    let thought = |text: &str| Some(format!(r#"{{"reasoning_content":"{text}"}}"#));
+    assert_eq!(one("assistant", "<think>\nhm\n</think>\n\nYes. "), ("Yes. ".to_owned(), thought("hm")));
+    assert_eq!(one("gpt", "<reasoning>x</reasoning>y"), ("y".to_owned(), thought("x")));
+    let both = "<|begin_of_thought|>x<|end_of_thought|>\n<|begin_of_solution|> y <|end_of_solution|>z";
+    assert_eq!(one("assistant", both), ("y".to_owned(), thought("x")));
+    for (role, content) in [("user", "<think>a</think>b"), ("assistant", "</think>a<think>"), ("assistant", "<think>a")]
+    {
+        assert_eq!(one(role, content), (content.to_owned(), None));
+    }
+    let config = json!({"split_thinking": true, "message_field_training_detail": "d"});
+    let detail = json!([{"begin_offset": 0, "end_offset": 1, "train": true}]);
+    let row = json!({"messages": [{"role": "assistant", "content": "<think>a</think>b", "d": detail}]});
+    let told = render(config, row).unwrap_err().message;
+    assert_eq!(told, "message 1: `split_thinking` takes characters away that parts of the content count");
+}

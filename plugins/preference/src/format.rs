@@ -41,67 +41,28 @@ pub(crate) const fn turns(format: Format) -> Option<&'static Turns> {
 
 /// A text with names in braces, read as Python's `str.format` reads it.
 #[derive(Debug)]
-pub(crate) struct Pattern {
-    pieces: Vec<Piece>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Piece {
-    Text(String),
-    Name(&'static str),
-}
+pub(crate) struct Pattern(plugin_sdk::format::Format);
 
 impl Pattern {
     /// Reads the format of a key that may have these names; without one, or with an empty one, it is the first name.
     pub(crate) fn new(key: &str, format: Option<&String>, names: &[&'static str]) -> Result<Self, Error> {
-        let Some(format) = format.filter(|format| !format.is_empty()) else {
-            return Ok(Self { pieces: vec![Piece::Name(names[0])] });
-        };
-        let pieces = pieces(format, names).map_err(|message| {
+        let alone = format!("{{{}}}", names[0]);
+        let format = format.filter(|format| !format.is_empty()).unwrap_or(&alone);
+        let pattern = plugin_sdk::format::Format::of(format, names).map_err(|message| {
             Error::config_with_help(key, format!("`{key}`: {message}"), "write `{{` and `}}` for braces of the text")
         })?;
-        if !pieces.contains(&Piece::Name(names[0])) {
+        if !pattern.has(names[0]) {
             let message = format!("`{key}` has no `{{{}}}`, so it would be the same for every row", names[0]);
             return Err(Error::config(key, message));
         }
-        Ok(Self { pieces })
+        Ok(Self(pattern))
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.pieces.iter().any(|piece| matches!(piece, Piece::Name(own) if *own == name))
+        self.0.has(name)
     }
 
     pub(crate) fn fill(&self, value: impl Fn(&str) -> String) -> String {
-        self.pieces.iter().fold(String::new(), |text, piece| match piece {
-            Piece::Text(own) => text + own,
-            Piece::Name(name) => text + &value(name),
-        })
+        self.0.fill(value)
     }
-}
-
-fn pieces(format: &str, names: &[&'static str]) -> Result<Vec<Piece>, String> {
-    let mut pieces = Vec::new();
-    let (mut text, mut rest) = (String::new(), format);
-    while let Some(at) = rest.find(['{', '}']) {
-        let (before, from) = rest.split_at(at);
-        text.push_str(before);
-        if let Some(after) = from.strip_prefix("{{").or_else(|| from.strip_prefix("}}")) {
-            text.push_str(&from[..1]);
-            rest = after;
-            continue;
-        }
-        let Some((name, after)) = from.strip_prefix('{').and_then(|inside| inside.split_once('}')) else {
-            return Err(format!("a single `{}`", &from[..1]));
-        };
-        let Some(known) = names.iter().find(|known| **known == name) else {
-            let known: Vec<String> = names.iter().map(|name| format!("`{{{name}}}`")).collect();
-            return Err(format!("`{{{name}}}` is not one of {}", known.join(", ")));
-        };
-        pieces.extend((!text.is_empty()).then(|| Piece::Text(std::mem::take(&mut text))));
-        pieces.push(Piece::Name(known));
-        rest = after;
-    }
-    text.push_str(rest);
-    pieces.extend((!text.is_empty()).then_some(Piece::Text(text)));
-    Ok(pieces)
 }

@@ -1,4 +1,5 @@
-//! Templates that `chat_template` names.
+//! Templates that `chat_template` names: those of Axolotl 0.19. The files in `axolotl` are its own, byte for byte; where they
+//! come from stands beside them.
 
 /// A template by the name that `chat_template` uses.
 pub fn built_in(name: &str) -> Option<&'static str> {
@@ -12,6 +13,32 @@ pub fn built_in(name: &str) -> Option<&'static str> {
         "phi_35" => Some(PHI_35),
         "qwen_25" => Some(QWEN_25),
         "qwen3" => Some(QWEN3),
+        "aya" => Some(include_str!("axolotl/aya.jinja")),
+        "cohere" => Some(include_str!("axolotl/cohere.jinja")),
+        "command_a" => Some(include_str!("axolotl/command_a.jinja")),
+        "command_a_rag" => Some(include_str!("axolotl/command_a_rag.jinja")),
+        "command_a_tool_use" => Some(include_str!("axolotl/command_a_tool_use.jinja")),
+        "deepseek_v2" => Some(include_str!("axolotl/deepseek_v2.jinja")),
+        "deepseek_v3" => Some(include_str!("axolotl/deepseek_v3.jinja")),
+        "exaone" => Some(include_str!("axolotl/exaone.jinja")),
+        "exaone4" => Some(include_str!("axolotl/exaone4.jinja")),
+        "falcon_h1" => Some(include_str!("axolotl/falcon_h1.jinja")),
+        "gemma3n" => Some(include_str!("axolotl/gemma3n.jinja")),
+        "gemma4" | "gemma4_unified" => Some(include_str!("axolotl/gemma4.jinja")),
+        "jamba" => Some(include_str!("axolotl/jamba.jinja")),
+        "llama3_2_vision" => Some(include_str!("axolotl/llama3_2_vision.jinja")),
+        "llama4" => Some(include_str!("axolotl/llama4.jinja")),
+        "llava" => Some(include_str!("axolotl/llava.jinja")),
+        "metharme" => Some(include_str!("axolotl/metharme.jinja")),
+        "mistral_v1" => Some(include_str!("axolotl/mistral_v1.jinja")),
+        "mistral_v2v3" => Some(include_str!("axolotl/mistral_v2v3.jinja")),
+        "mistral_v3_tekken" => Some(include_str!("axolotl/mistral_v3_tekken.jinja")),
+        "mistral_v7_tekken" => Some(include_str!("axolotl/mistral_v7_tekken.jinja")),
+        "nemotron_h" => Some(include_str!("axolotl/nemotron_h.jinja")),
+        "phi_4" => Some(include_str!("axolotl/phi_4.jinja")),
+        "pixtral" => Some(include_str!("axolotl/pixtral.jinja")),
+        "qwen2_vl" => Some(include_str!("axolotl/qwen2_vl.jinja")),
+        "qwen3_5" => Some(include_str!("axolotl/qwen3_5.jinja")),
         _ => None,
     }
 }

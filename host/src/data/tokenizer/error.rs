@@ -55,6 +55,12 @@ pub enum TokenizerError {
         /// Rows of the embedding.
         rows: usize,
     },
+    /// An id that is no token.
+    #[error("the tokenizer has no token {id}")]
+    NoToken {
+        /// The id.
+        id: u32,
+    },
     /// The tokenizer failed on a text.
     #[error("the tokenizer failed: {0}")]
     Encode(String),

@@ -244,6 +244,17 @@ impl Tokenizer {
         }
     }
 
+    /// A token of this tokenizer, for which the model has a row.
+    ///
+    /// # Errors
+    /// [`TokenizerError::NoToken`] or [`TokenizerError::NoRow`].
+    pub fn check(&self, id: u32) -> Result<(), TokenizerError> {
+        if self.inner.id_to_token(id).is_none() {
+            return Err(TokenizerError::NoToken { id });
+        }
+        self.check_row(id)
+    }
+
     /// Encodes a text as it is; special tokens written in it become their ids, none is added.
     pub fn encode(&self, text: &str) -> Result<Vec<Token>, TokenizerError> {
         if self.slow.load(Ordering::Relaxed) >= SLOW {
