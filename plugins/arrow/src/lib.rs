@@ -1,6 +1,7 @@
 //! Rows from Arrow's files and streams, as `save_to_disk` of `datasets` writes them: one record batch after another.
 
 mod messages;
+mod widths;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -18,6 +19,7 @@ use plugin_sdk::loader::{BadRow, ReadAt, Row};
 use rows::{File, Format, Loader, Rows, Selection};
 
 use crate::messages::{Kind, Messages};
+use crate::widths::{fit, widths};
 
 /// Tables of columns.
 pub struct Arrow {
@@ -63,6 +65,8 @@ struct Table {
     name: String,
     messages: Messages,
     schema: SchemaRef,
+    /// What its buffers are multiples of.
+    widths: Vec<u64>,
     /// Values of dictionaries, by their ids.
     dictionaries: HashMap<i64, ArrayRef>,
     /// Numbers of the columns that are read, and the columns.
@@ -82,6 +86,7 @@ impl Table {
             messages: Messages::new(file)?,
             name,
             schema: Arc::new(Schema::empty()),
+            widths: Vec::new(),
             dictionaries: HashMap::new(),
             chosen: Vec::new(),
             fields: Fields::empty(),
@@ -100,6 +105,7 @@ impl Table {
         let schema = Arc::new(try_fb_to_schema(schema).map_err(|error| table.failed(&error))?);
         table.chosen = choose(schema.fields(), wanted, &table.name)?;
         table.fields = table.chosen.iter().map(|&index| Arc::clone(&schema.fields()[index])).collect();
+        table.widths = widths(schema.fields());
         table.schema = schema;
         Ok(table)
     }
@@ -118,6 +124,9 @@ impl Table {
             let body = || Ok::<_, Error>(Buffer::from(self.messages.body(&message)?));
             match (message.kind, head.header_as_record_batch(), head.header_as_dictionary_batch()) {
                 (Kind::Rows(count), Some(batch), _) => {
+                    if !fit(batch, &self.widths) {
+                        return Err(self.broken("it has a buffer of a length that its type does not have"));
+                    }
                     let (schema, chosen) = (Arc::clone(&self.schema), Some(self.chosen.as_slice()));
                     let batch = read_record_batch(&body()?, batch, schema, &self.dictionaries, chosen, &head.version())
                         .map_err(|error| self.failed(&error))?;
