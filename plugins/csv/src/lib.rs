@@ -10,7 +10,7 @@ use std::rc::Rc;
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 use plugin_sdk::Error;
 use plugin_sdk::loader::{BadRow, ReadAt, Row};
-use plugin_sdk::serde_json::Value;
+use plugin_sdk::serde_json::{Value, to_writer};
 use rows::{DataFiles, Expected, File, Format, Loader, Rows, Selection, bad, extension};
 use serde::Deserialize;
 
@@ -236,15 +236,17 @@ impl Rows for Table {
             let message = format!("it has {values}, and the header names {} columns", self.keys.len());
             return Ok(Some(Err(bad(message, position))));
         }
-        let mut json = String::with_capacity(self.ends[record.count - 1] + self.keys.len() * 16);
+        let mut json = Vec::with_capacity(self.ends[record.count - 1] + self.keys.len() * 16);
         for ((key, column), field) in self.keys.iter().zip(&self.columns).zip(record.fields(self)) {
             let Ok(text) = std::str::from_utf8(field) else {
                 return Ok(Some(Err(bad(format!("column `{}` is not UTF-8", shown(column)), position))));
             };
-            json.push_str(key);
-            json.push_str(&Value::from(text).to_string());
+            json.extend_from_slice(key.as_bytes());
+            // Writing to a vector does not fail.
+            let _ = to_writer(&mut json, text);
         }
-        json.push('}');
+        json.push(b'}');
+        let json = String::from_utf8(json).map_err(|_| Error::Failed(format!("{position} is not UTF-8")))?;
         Ok(Some(Ok(Row { json, position })))
     }
 
