@@ -35,6 +35,7 @@ pub(super) fn config() -> Config {
         tf32: AutoBool::Auto,
         float32: false,
         datasets: Vec::new(),
+        pretraining_dataset: None,
         row_filters: Vec::new(),
         test_datasets: Vec::new(),
         val_set_size: Amount::Count(0),
