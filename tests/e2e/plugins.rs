@@ -105,7 +105,7 @@ fn a_strangers_strategy_is_used_by_name() {
     insta::assert_snapshot!(project.failure(&["check", "host.yml", "--plugins", plugins]));
 
     let listed = project.success(&["plugin", "list", "--plugins", plugins, "--json"]).stdout;
-    assert_eq!(listed.lines().count(), 24);
+    assert_eq!(listed.lines().count(), 26);
     let inspected = project.success(&["plugin", "inspect", "acme:reverse", "--plugins", plugins]).stdout;
     assert!(
         inspected.contains("kind         prompt-strategy")

@@ -8,7 +8,7 @@ use host::config::{preference_shape, preference_strategy};
 use plugin_runtime::types::{Preference, Sample, Text, Unpaired};
 use serde_json::{Map, Value};
 
-use crate::support::{Project, root};
+use crate::support::{CONFIG, Project, root};
 
 fn segments(text: &Text) -> Option<String> {
     match text {
@@ -160,4 +160,62 @@ fn tokens_and_labels_are_axolotls() {
     }
     assert!(wrong.is_empty(), "{} of {compared} differ:\n{}", wrong.len(), wrong.join("\n"));
     assert!(compared > 600 && failed > 30, "{compared} {failed}");
+}
+
+/// What `check` says of the config with other lines for the dataset's `type`.
+fn checked(lines: &str) -> String {
+    let project = Project::new();
+    project
+        .write("train.jsonl", r#"{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}"#);
+    project.write("host.yml", CONFIG.replace("type: alpaca\n", lines));
+    project.host(&["check", "host.yml"]).stderr
+}
+
+#[test]
+fn names_and_keys_that_are_read_as_others_are_told() {
+    insta::assert_snapshot!(checked("type: sharegpt\nchat_template: chatml\n"));
+    insta::assert_snapshot!(checked("type: pretrain\n"));
+    let both = "type: chat_template\n    train_on_eos: turn\n    train_on_eot: all\nchat_template: chatml\n";
+    insta::assert_snapshot!(checked(both));
+    insta::assert_snapshot!(checked("type: {name: tokenized, config: {field: ids}}\n"));
+    insta::assert_snapshot!(checked("type: creative_acr.load_revise\n"));
+}
+
+#[test]
+fn rows_of_tokens_must_be_tokens_of_this_model() {
+    let project = Project::new();
+    project.write("host.yml", CONFIG.replace("type: alpaca\n", "type:\n"));
+    let told = |row: &str| {
+        project.write("train.jsonl", row);
+        project.failure(&["preprocess", "host.yml"])
+    };
+    insta::assert_snapshot!(told(r#"{"input_ids": [1, 40, 1152], "labels": [-100, 40, 1152]}"#));
+    insta::assert_snapshot!(told(r#"{"input_ids": [1, 40], "labels": [-100, 41], "attention_mask": [1, 1]}"#));
+    insta::assert_snapshot!(told(r#"{"instruction": "a", "output": "b"}"#));
+    project.write("train.jsonl", r#"{"input_ids": [1, 40, 50], "labels": [-100, 40, 50]}"#);
+    let shown = project.success(&["preprocess", "host.yml", "--show", "1"]).stdout;
+    assert!(shown.contains("3 tokens, 2 learned"), "{shown}");
+    project.success(&["train", "host.yml"]);
+}
+
+#[test]
+fn a_long_text_is_learned_in_pieces() {
+    let project = Project::new();
+    let lines = "pretraining_dataset:\n  - path: train.jsonl\n    text_column: story\n    type: pretrain\n";
+    let config = CONFIG.replace("datasets:\n  - path: train.jsonl\n    type: alpaca\n", lines);
+    project.write("host.yml", config.replace("sequence_len: 128", "sequence_len: 16"));
+    project.write("train.jsonl", format!(r#"{{"story": "{}"}}"#, "word by word ".repeat(20)));
+    let outcome = project.success(&["preprocess", "host.yml", "--show", "9", "--json"]);
+    let events: Vec<Value> = outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let pieces: Vec<&Value> = events.iter().filter(|event| event["event"] == "sample").collect();
+    let text: String = pieces.iter().map(|piece| piece["text"].as_str().unwrap()).collect();
+    assert_eq!(text, "word by word ".repeat(20));
+    assert_eq!(pieces[1]["position"], format!("train.jsonl, line 1, piece 2 of {}", pieces.len()));
+    let ids = |piece: &Value| piece["input_ids"].as_array().unwrap().clone();
+    assert!(pieces[..pieces.len() - 1].iter().all(|piece| ids(piece).len() == 16));
+    // One beginning and one end, as of the row.
+    let all: Vec<Value> = pieces.iter().flat_map(|piece| ids(piece)).collect();
+    assert_eq!(all.iter().filter(|id| **id == 1 || **id == 2).count(), 2);
+    let notes = project.host(&["check", "host.yml"]).stderr;
+    assert!(notes.contains("`pretraining_dataset` is read as `datasets` with `type: completion`"), "{notes}");
 }

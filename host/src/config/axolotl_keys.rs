@@ -61,15 +61,17 @@ pub(super) const TOP: Table = &[
     (&["tokenizer_legacy", "tokenizer_use_mistral_common", "processor_*", "image_*", "shrink_embeddings", "fix_untrained_tokens", "embeddings_skip_upcast"],
         Instead("the tokenizer is used as its files are; new tokens belong under `tokens`")),
 
-    (&["expert_*", "experts_implementation", "dense_mixer", "dsv4_*", "gemma4_*", "llama4_*", "moe_*", "use_scattermoe", "use_sonicmoe", "use_dsv4_kernels", "use_glm_dsa_kernels"],
+    (&["expert_*", "dense_mixer", "dsv4_*", "gemma4_*", "llama4_*", "moe_*", "use_dsv4_kernels", "use_glm_dsa_kernels"],
         Instead("models of experts are not here (`host doctor --capabilities`); delete the line")),
+    (&["experts_implementation", "quantize_moe_experts", "use_scattermoe", "use_sonicmoe"],
+        NoEffect("it is for models of experts, which are refused by their `config.json`; other models have nothing that it is about")),
     (&["ple_cpu_offload"],
         Instead("models with an embedding per layer are not here (`host doctor --capabilities`); delete the line")),
     (&["scaling_softmax_*"],
         Instead("attention is as the model was trained; delete the line")),
 
     // --- precision and weights in few bits ---
-    (&["gptq", "gptq_*", "quantization", "qat", "quantize_moe_experts", "use_onebitllms"],
+    (&["gptq", "gptq_*", "quantization", "qat", "use_onebitllms"],
         Instead("frozen weights are quantized as bitsandbytes does it: `load_in_4bit: true` or `load_in_8bit: true` with an adapter")),
     (&["nvfp4_*", "nonexpert_quantization", "llmcompressor", "save_compressed", "qlora_sharded_model_loading"],
         Instead("delete the line, and compress the finished model with other tools")),
@@ -93,12 +95,14 @@ pub(super) const TOP: Table = &[
         Instead("write `sample_packing: true` with `sequence_len`")),
     (&["role_boundaries"],
         Instead("write `datasets[].roles_to_train` and `eot_tokens`")),
-    (&["pretraining_dataset", "preprocess_iterable", "pretrain_multipack_buffer_size", "streaming", "streaming_*", "pretraining_sample_concatenation", "skip_prepare_dataset"],
+    (&["preprocess_iterable", "pretrain_multipack_buffer_size", "streaming", "streaming_*", "pretraining_sample_concatenation", "skip_prepare_dataset"],
         Instead("list files under `datasets`; streaming is not here")),
     (&["dataset_exact_deduplication", "dataset_shard_num", "dataset_shard_idx", "num_dataset_shards_to_save", "curriculum_sampling", "shuffle_before_merging_datasets", "min_sample_len", "max_prompt_len", "eval_sequence_len", "use_pose", "pose_*", "chat_template_kwargs"],
         Instead("prepare the data file that way; what is in `datasets` is trained as it is")),
-    (&["push_dataset_to_hub", "hf_use_auth_token", "hub_*", "push_to_hub_*"],
-        Instead("nothing is uploaded; after the run: `hf upload ORG/NAME OUTPUT_DIR`")),
+    (&["hub_*", "push_to_hub_*"],
+        NoEffect("nothing is uploaded; after the run: `hf upload ORG/NAME OUTPUT_DIR`")),
+    (&["push_dataset_to_hub", "hf_use_auth_token"],
+        Instead("nothing is uploaded, and nothing needs a token; delete the line")),
 
     // --- optimization ---
     (&["embedding_lr", "embedding_lr_scale", "lr_groups", "optim_args", "optim_target_modules", "adam_beta3", "adam_epsilon2", "dion_*", "qgalore_*", "neftune_noise_alpha", "noisy_embedding_alpha", "lr_scheduler_kwargs", "lr_quadratic_warmup", "cosine_constant_lr_ratio", "lr_div_factor", "log_sweep_*"],

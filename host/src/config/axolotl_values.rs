@@ -48,8 +48,11 @@ const STRATEGIES: &[(&str, &str)] = &[
     ("sharegpt", "write `type: sharegpt`"),
     ("chat_template", "write `type: chat_template`; pairs of answers are for `rl: dpo`"),
     ("messages", "write `type: chat_template`"),
+    ("creative_acr.load_critique", YAML),
+    ("creative_acr.load_revise", YAML),
     ("bradley_terry", "pairs of answers under this name are for `reward_model: true`; write that too, with `type: bradley_terry.chat_template`"),
 ];
+const YAML: &str = "its texts hold scores as Python's YAML writes them, which no plugin here does; put them into a column, and write `type: {field_instruction: …, field_output: …, format: …}`";
 /// That which only a plugin can be.
 const SYNTHETIC: &str = "_synthetic";
 
@@ -58,6 +61,11 @@ pub fn strategy_advice(name: &str) -> Option<String> {
     let family = name.split(['.', ':']).next().unwrap_or(name);
     // Axolotl's way of writing a function of a module, and the one that people try.
     let dotted = name.replace(':', ".");
+    let said =
+        |wanted: &str| STRATEGIES.iter().find(|(known, _)| *known == wanted).map(|(_, advice)| (*advice).to_owned());
+    if let Some(advice) = said(&dotted) {
+        return Some(advice);
+    }
     if supervised_names(family).any(|known| known == dotted) {
         return Some(format!("write `type: {dotted}`"));
     }
@@ -72,9 +80,8 @@ pub fn strategy_advice(name: &str) -> Option<String> {
     if !known.is_empty() {
         return Some(format!("write `type: {}`", known.join("`, `")));
     }
-    let exact = STRATEGIES.iter().find(|(known, _)| *known == dotted);
-    if let Some((_, advice)) = exact.or_else(|| STRATEGIES.iter().find(|(known, _)| *known == family)) {
-        return Some((*advice).to_owned());
+    if let Some(advice) = said(family) {
+        return Some(advice);
     }
     if preference_names("dpo").iter().any(|name| *name == dotted || name.starts_with(&format!("{family}."))) {
         return Some("pairs of answers are for `rl: dpo`, under which the name is known; write that too".to_owned());
@@ -113,6 +120,7 @@ mod tests {
             advice("oasst:acme"),
             "write `type: oasst`, alone or with a style: `oasst:instruct`, `oasst:chat`, `oasst:chatml`, `oasst:phi`"
         );
+        assert!(advice("creative_acr.load_critique").starts_with("its texts hold scores"));
         assert!(advice("context_qa.load_v3").starts_with("write `type: context_qa`, `context_qa.load`, "));
         assert!(strategy_advice("chat_template.default").unwrap().contains("`type: chat_template`"));
         assert!(strategy_advice("sharegpt.load_role").unwrap().contains("`type: sharegpt`"));

@@ -37,6 +37,7 @@ pub(super) fn config() -> Config {
         tf32: AutoBool::Auto,
         float32: false,
         datasets: Vec::new(),
+        pretraining_dataset: None,
         row_filters: Vec::new(),
         test_datasets: Vec::new(),
         val_set_size: Amount::Count(0),

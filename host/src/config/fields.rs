@@ -203,7 +203,10 @@ fn precision(cx: &Context<'_>, config: &Config) {
 fn data(top: &Section<'_>, config: &mut Config) {
     let cx = top.cx;
     fill(&mut config.datasets, datasets(top, "datasets"));
-    if top.value("datasets").is_none_or(|value| matches!(value, Value::Array(list) if list.is_empty())) {
+    let pretraining = pretraining(top);
+    if let Some(pretraining) = pretraining {
+        config.datasets.extend(pretraining);
+    } else if top.value("datasets").is_none_or(|value| matches!(value, Value::Array(list) if list.is_empty())) {
         cx.missing("datasets", "name what to train on: `datasets: [{path: data/train.jsonl, type: alpaca}]`");
     }
     fill(&mut config.row_filters, filters(top, "row_filters"));
@@ -218,6 +221,48 @@ fn data(top: &Section<'_>, config: &mut Config) {
     fill(&mut config.eval_sample_packing, top.read("eval_sample_packing"));
     fill(&mut config.train_on_inputs, top.read("train_on_inputs"));
     fill(&mut config.shuffle_merged_datasets, top.read("shuffle_merged_datasets"));
+}
+
+/// `pretraining_dataset`, Axolotl's way to stream plain texts: entries of `datasets` with `type: completion`.
+fn pretraining(top: &Section<'_>) -> Option<Vec<DatasetConfig>> {
+    const KEY: &str = "pretraining_dataset";
+    let (cx, value) = (top.cx, top.value(KEY)?);
+    if top.value("datasets").is_some() {
+        let diagnostic = cx.error("conflict", KEY, format!("`{KEY}` and `datasets` are both set"));
+        cx.report(diagnostic.help("name all files under `datasets`; `type: completion` is for plain texts"));
+        return Some(Vec::new());
+    }
+    let note = cx.error("read-as", KEY, format!("`{KEY}` is read as `datasets` with `type: completion`"));
+    cx.report(Diagnostic { severity: Severity::Note, ..note }.why("data is read as a whole; nothing is streamed"));
+    let texts = |file: String, field: Option<String>| {
+        let mut strategy = PluginRef::named("completion");
+        strategy.config.extend(field.map(|field| ("field".to_owned(), field.into())));
+        defaults::dataset(file, strategy)
+    };
+    if value.is_string() {
+        return Some(top.file_path(KEY).map(|file| texts(file, None)).into_iter().collect());
+    }
+    let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+    let entry = |(index, value)| {
+        let path = if top.value(KEY)?.is_array() { format!("{KEY}[{index}]") } else { KEY.to_owned() };
+        let entry = Section::of(cx, path, value, DATASET)?;
+        if entry.value("path").is_none() {
+            cx.missing(&entry.at("path"), "name the file: `path: data/train.jsonl`");
+        }
+        for (key, words) in [("type", &["pretrain", "completion"][..]), ("split", &["train"])] {
+            if let Some(word) = entry.read::<String>(key).filter(|word| !words.contains(&word.as_str())) {
+                unknown_word(cx, &entry.at(key), &word, words.iter().copied());
+            }
+        }
+        if entry.read::<u64>("skip").is_some_and(|rows| rows > 0) {
+            let message = "rows cannot be passed over";
+            cx.report(cx.error("unsupported-value", &entry.at("skip"), message).help("cut them off the file"));
+        }
+        let (file, field) = (entry.file_path("path"), entry.read("text_column"));
+        entry.finish(|_| None);
+        file.map(|file| texts(file, field))
+    };
+    Some(list.iter().enumerate().filter_map(entry).collect())
 }
 
 fn datasets(top: &Section<'_>, key: &'static str) -> Option<Vec<DatasetConfig>> {

@@ -302,6 +302,11 @@ fn axolotl_plugin(cx: &Context<'_>, path: &str, class: &str) -> Diagnostic {
         return Diagnostic { severity: Severity::Note, ..cx.error("no-effect", path, message) }
             .why("norms, adapters and the loss are fused here without asking");
     }
+    if part == "swanlab" {
+        let message = format!("Axolotl's `{class}` has no effect here");
+        return Diagnostic { severity: Severity::Note, ..cx.error("no-effect", path, message) }
+            .why("nothing is sent anywhere: metrics are in `OUTPUT_DIR/metrics.jsonl`, one JSON object a line");
+    }
     cx.error("unsupported-value", path, format!("Axolotl's `{class}` is Python, which is never run here"))
         .help("delete the line; `host plugin list` shows the plugins that are here")
 }

@@ -86,6 +86,10 @@ pub struct Config {
     // --- data ---
     /// What is trained on; at least one entry.
     pub datasets: Vec<DatasetConfig>,
+    /// Axolotl's key for plain texts, in place of `datasets`: a file, or a list of `{path, text_column}`; it is read as
+    /// `datasets` with `type: completion`. A loaded config has none.
+    #[serde(skip_serializing)]
+    pub pretraining_dataset: Option<serde_json::Value>,
     /// Ours. Row-filter plugins for every entry of `datasets`, in this order: a name or `{name, config, min_score}`. What
     /// they leave out is counted by reason; rows with a score below `min_score` are left out too. Default: none.
     /// Example: `[{name: curate, config: {min_chars: 20}, min_score: 0.5}]`.
@@ -99,7 +103,8 @@ pub struct Config {
     /// Longest sample, in tokens; with packing also the length of a packed row. Default: `512`.
     #[schemars(extend("x-fixed" = true))]
     pub sequence_len: u32,
-    /// What happens to a longer sample: `drop`, `truncate` or `raise`. Default: `drop`.
+    /// What happens to a longer sample: `drop`, `truncate` or `raise`. A text that is learned as a whole (`completion`) is cut in
+    /// pieces instead, as in Axolotl. Default: `drop`.
     pub excess_length_strategy: ExcessLengthStrategy,
     /// Several samples in one row, each with its own positions and attention. Default: `false`.
     #[schemars(extend("x-fixed" = true))]
@@ -113,8 +118,9 @@ pub struct Config {
     pub shuffle_merged_datasets: bool,
 
     // --- chat ---
-    /// Chat template: `tokenizer_default` (the model's own), `chatml`, `llama3`, `alpaca`, or `jinja` with
-    /// `chat_template_jinja`. Default: `tokenizer_default`.
+    /// Chat template: `tokenizer_default` (the model's own), one of Axolotl's by name, or `jinja` with `chat_template_jinja`.
+    /// `tokenizer_default_fallback_NAME` is the model's own, and that name for a model without one. Default:
+    /// `tokenizer_default`.
     #[schemars(schema_with = "super::json_schema::chat_template")]
     pub chat_template: String,
     /// The template itself, or the path of a file that holds it. Default: none.

@@ -14,7 +14,7 @@ use super::template::{ChatTemplate, TemplateError, Turn};
 use super::tokenizer::{Affixes, Token, Tokenizer, TokenizerError};
 
 /// Bytes that a text may have that is cut in pieces.
-const PLAIN_LIMIT: usize = 16 << 20;
+const PLAIN_LIMIT: usize = 8 << 20;
 
 /// Why a sample could not become tokens.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +90,7 @@ impl TokenSample {
     }
 
     /// Some of its tokens.
+    #[must_use]
     pub fn part(&self, range: Range<usize>) -> Self {
         Self {
             ids: self.ids[range.clone()].to_vec(),
@@ -299,7 +300,9 @@ impl Encoder<'_> {
             .find(|segment| !segment.text.is_empty())
             .map_or((false, 1.0), |last| (last.train || self.train_on_inputs, last.weight.unwrap_or(1.0)));
         if !suffix.is_empty() && !encoded.tokens.ids.ends_with(suffix) {
-            suffix.iter().for_each(|&id| encoded.add(id, train, weight));
+            for &id in suffix {
+                encoded.add(id, train, weight);
+            }
         }
         if let Some(eos) = self.tokenizer.eos().filter(|_| train)
             && encoded.tokens.ids.last() != Some(&eos)
@@ -551,6 +554,79 @@ mod tests {
         assert_eq!(from_token(&[], &(6..10)), 6..10);
         let part = Part { bytes: from_token(&tokens, &(6..10)), train: true, weight: 1.0 };
         assert_eq!(mask(&tokens, &[part]).trained, [false, false, false, true, true]);
+    }
+
+    fn segment(text: &str, train: bool) -> Segment {
+        Segment { text: text.to_owned(), train, weight: None }
+    }
+
+    fn mark(train: bool) -> Segment {
+        Segment { text: String::new(), train, weight: Some(0.0) }
+    }
+
+    /// Texts of the tokens, those that are learned in brackets.
+    fn encoded(segments: &[Segment], budget: TextBudget) -> Result<Vec<String>, TokenizeError> {
+        let model = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/quickstart/model");
+        let tokenizer = Tokenizer::load(&model, &super::super::tokenizer::Changes::default()).unwrap();
+        let encoder = Encoder {
+            tokenizer: &tokenizer,
+            template: None,
+            train_on_inputs: false,
+            end_of_turn: Vec::new(),
+            keeps_text: false,
+            budget,
+        };
+        let Encoded { tokens, text, places, .. } = encoder.encode(&Text::Segments(segments.to_vec()))?;
+        assert_eq!((tokens.ids.len(), tokens.ids.len()), (places.len(), tokens.trained.len()));
+        let shown = tokens.ids.iter().zip(&tokens.trained).zip(&places).map(|((&id, &train), place)| {
+            let piece = tokenizer.piece(id);
+            let own = &text[place.clone()];
+            assert!(own.is_empty() || own == piece, "{own:?} {piece:?}");
+            if train { format!("[{piece}]") } else { piece }
+        });
+        Ok(shown.collect())
+    }
+
+    const WIDE: TextBudget = TextBudget { bytes: 1000, cuts: false };
+
+    #[test]
+    fn texts_are_tokenized_apart_at_marks() {
+        // Together, the space is part of the answer's first token, which begins in the prompt and is not learned.
+        let (prompt, answer) = (segment("Say ", false), segment("the", true));
+        let together = encoded(&[prompt.clone(), answer.clone()], WIDE).unwrap();
+        assert_eq!(together, ["<s>", "Say", " the", "[</s>]"]);
+        let apart = encoded(&[prompt, mark(false), answer.clone()], WIDE).unwrap();
+        let (prompt, answer_tokens) = apart.split_at(3);
+        assert_eq!(prompt.concat(), "<s>Say ");
+        assert_eq!(answer_tokens.concat().replace(['[', ']'], ""), "the</s>");
+        assert!(answer_tokens.iter().all(|token| token.starts_with('[')), "{apart:?}");
+        // At the ends: nothing is added.
+        let bare = encoded(&[mark(false), answer, mark(false)], WIDE).unwrap();
+        assert_eq!(bare.concat().replace(['[', ']'], ""), "the");
+    }
+
+    #[test]
+    fn a_learned_mark_is_the_end_of_text() {
+        let ends = |text: &str, marks: usize| {
+            let mut segments = vec![segment(text, true)];
+            segments.extend((0..marks).map(|_| mark(true)));
+            encoded(&segments, WIDE).unwrap().iter().filter(|token| *token == "[</s>]").count()
+        };
+        assert_eq!((ends("the", 0), ends("the", 1), ends("the", 3)), (1, 1, 3));
+        assert_eq!((ends("the</s>", 0), ends("the</s>", 1), ends("the</s>", 3)), (1, 1, 3));
+        let middle = encoded(&[segment("a", true), mark(true), segment("b", false)], WIDE).unwrap();
+        assert_eq!(middle, ["<s>", "[a]", "[</s>]", "b"]);
+    }
+
+    #[test]
+    fn marks_alone_are_no_text_and_a_budget_counts_all_pieces() {
+        assert!(matches!(encoded(&[mark(true), mark(false)], WIDE), Err(TokenizeError::Empty)));
+        let pieces = [segment("aaaa", false), mark(false), segment("bbbb", true), mark(true)];
+        let few = |cuts| TextBudget { bytes: 6, cuts };
+        assert!(matches!(encoded(&pieces, few(false)), Err(TokenizeError::TooLong { bytes: 8 })));
+        assert_eq!(encoded(&pieces, few(true)).unwrap().concat().replace(['[', ']'], ""), "<s>aaaabb");
+        let heavy = Segment { weight: Some(f32::NAN), ..segment("a", true) };
+        assert!(matches!(encoded(&[heavy], WIDE), Err(TokenizeError::BadWeight { .. })));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 /// What can be set.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "keys of a config, each by itself")]
 pub struct Config {
     /// How instruction and input are written: `instruct`, which is Alpaca's own, `chat`, `chatml` or `phi`.
     pub(crate) style: Style,
@@ -15,8 +16,7 @@ pub struct Config {
     /// The instruction, made of several columns: `{column}` stands for each.
     pub(crate) instruction_format: Option<String>,
     /// Column with the input; null: there is none. Default: `input`.
-    #[serde(deserialize_with = "given")]
-    pub(crate) field_input: Option<Option<String>>,
+    pub(crate) field_input: Setting,
     /// Column with a list of choices, which are the input, one a line.
     pub(crate) field_choices: Option<String>,
     /// Rows without an input column are bad rows.
@@ -27,8 +27,7 @@ pub struct Config {
     pub(crate) output_format: Option<String>,
     /// Column with a system prompt for its row; null: there is none. Default: `system` beside a `format` or another system
     /// key, else none: Axolotl's plain `alpaca` does not look at it.
-    #[serde(deserialize_with = "given")]
-    pub(crate) field_system: Option<Option<String>>,
+    pub(crate) field_system: Setting,
     /// Rows without a system column are bad rows.
     pub(crate) needs_system: bool,
     /// A system prompt without a text is written too.
@@ -50,9 +49,33 @@ pub struct Config {
     pub(crate) ends: Option<usize>,
 }
 
-/// Tells a key with null from one that is not there.
-fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
+/// A column, where null is something else than no key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Setting {
+    /// The key is not there.
+    #[default]
+    Unset,
+    /// Null: there is no such column.
+    Nothing,
+    /// Its name.
+    Column(String),
+}
+
+impl<'de> Deserialize<'de> for Setting {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Option::deserialize(deserializer)?.map_or(Self::Nothing, Self::Column))
+    }
+}
+
+impl Setting {
+    /// The column; `default` where the key is not there.
+    pub(crate) fn or(&self, default: Option<&str>) -> Option<String> {
+        match self {
+            Self::Unset => default.map(ToOwned::to_owned),
+            Self::Nothing => None,
+            Self::Column(name) => Some(name.clone()),
+        }
+    }
 }
 
 /// One column, or several.
@@ -113,11 +136,9 @@ impl Config {
     }
 
     pub(crate) fn formats(&self) -> Result<Formats, Error> {
-        let [with_input, without_input, system] = match self.has_own_format() {
-            // What Axolotl fills in where a shape gives some of the formats only (`prompt_strategies/user_defined.py`).
-            true => ["{instruction} {input} ", "{instruction} ", "{system}"],
-            false => self.style.formats(),
-        };
+        // What Axolotl fills in where a shape gives some of the formats only (`prompt_strategies/user_defined.py`).
+        let own = ["{instruction} {input} ", "{instruction} ", "{system}"];
+        let [with_input, without_input, system] = if self.has_own_format() { own } else { self.style.formats() };
         let read = |key: &str, own: &Option<String>, default: &str, names: &[&str]| {
             let format = format(key, own.as_deref().unwrap_or(default), Some(names))?;
             if !format.has(names[0]) {

@@ -97,9 +97,9 @@ impl PromptStrategy for Alpaca {
         Ok(Self {
             formats,
             instruction,
-            input: config.field_input.clone().unwrap_or_else(|| Some("input".to_owned())),
+            input: config.field_input.or(Some("input")),
             output: source("output_format", config.output_format.as_ref(), output)?,
-            system: config.field_system.clone().unwrap_or_else(|| has_system.then(|| "system".to_owned())),
+            system: config.field_system.or(has_system.then_some("system")),
             sentences,
             is_alpacas,
             config,
@@ -142,9 +142,8 @@ impl Alpaca {
         }
         let input = input.text("").ok()?.unwrap_or_default();
         let system = match (&self.system, &system) {
-            (None, _) => System::Missing,
             (Some(_), Column::Missing) if self.config.needs_system => return None,
-            (Some(_), Column::Missing) => System::Missing,
+            (None, _) | (Some(_), Column::Missing) => System::Missing,
             (Some(_), system) => System::Text(system.text("").ok()?.unwrap_or_default()),
         };
         Some(self.sample(instruction, input, system, output))

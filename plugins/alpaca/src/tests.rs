@@ -162,7 +162,7 @@ fn formats_are_read_as_python_reads_them() {
         let config: Config = serde_json::from_value(json!({key: format})).unwrap();
         match Alpaca::new(config).err() {
             Some(Error::Config { path, message: told, .. }) => {
-                assert_eq!((path.as_str(), told.as_str()), (key, message))
+                assert_eq!((path.as_str(), told.as_str()), (key, message));
             }
             other => panic!("{key}: {other:?}"),
         }

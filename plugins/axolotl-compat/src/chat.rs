@@ -35,7 +35,35 @@ pub(crate) const RULES: &[Rule] = &[
 ];
 
 /// The bundled templates that end a turn with a token of their own, whatever the tokenizer's `eos_token` is.
-const ENDS: [(&str, &str); 2] = [("chatml", "<|im_end|>"), ("llama3", "<|eot_id|>")];
+const ENDS: [(&str, &str); 27] = [
+    ("chatml", "<|im_end|>"),
+    ("llama3", "<|eot_id|>"),
+    ("llama3_2_vision", "<|eot_id|>"),
+    ("llama4", "<|eot|>"),
+    ("gemma", "<end_of_turn>"),
+    ("gemma3", "<end_of_turn>"),
+    ("gemma3n", "<end_of_turn>"),
+    ("gemma4", "<turn|>"),
+    ("gemma4_unified", "<turn|>"),
+    ("cohere", "<|END_OF_TURN_TOKEN|>"),
+    ("aya", "<|END_OF_TURN_TOKEN|>"),
+    ("command_a", "<|END_OF_TURN_TOKEN|>"),
+    ("command_a_rag", "<|END_OF_TURN_TOKEN|>"),
+    ("command_a_tool_use", "<|END_OF_TURN_TOKEN|>"),
+    ("phi_3", "<|end|>"),
+    ("phi_35", "<|end|>"),
+    ("phi_4", "<|im_end|>"),
+    ("deepseek_v3", "<｜end▁of▁sentence｜>"),
+    ("jamba", "<|eom|>"),
+    ("qwen_25", "<|im_end|>"),
+    ("qwen3", "<|im_end|>"),
+    ("qwen3_5", "<|im_end|>"),
+    ("qwen2_vl", "<|im_end|>"),
+    ("falcon_h1", "<|im_end|>"),
+    ("nemotron_h", "<|im_end|>"),
+    ("exaone", "[|endofturn|]"),
+    ("exaone4", "[|endofturn|]"),
+];
 
 /// The first dataset of conversations.
 fn conversations(facts: &Facts) -> Option<String> {
