@@ -77,8 +77,11 @@ fn formats_and_strategies_of_axolotl_come_with_what_to_do_here() {
         project.write("host.yml", CONFIG.replace(edit, by));
         project.failure(&["check", "host.yml"])
     };
-    insta::assert_snapshot!(check("type: alpaca", "type: alpaca
-    ds_type: webdataset"));
+    insta::assert_snapshot!(check(
+        "type: alpaca",
+        "type: alpaca
+    ds_type: webdataset"
+    ));
     for name in ["sharegpt.load_role", "chat_template.default", "alpaca_chat:load_qa", "oasst:acme"] {
         insta::assert_snapshot!(check("type: alpaca", &format!("type: {name}")));
     }

@@ -15,7 +15,7 @@ use host::data::filter::DatasetFilter;
 use host::data::render::{Learns, Making};
 use host::data::source::Source;
 use host::data::steps::StepFormat;
-use host::data::strategy::PromptStrategy;
+use host::data::strategy::{Made, PromptStrategy};
 use host::data::template::{ChatTemplate, built_in};
 use host::data::tokenize::{Encoder, TextBudget};
 use host::data::tokenizer::{Changes, Tokenizer};
@@ -281,9 +281,10 @@ impl PromptStrategy for Plain {
         Ok(())
     }
 
-    fn render(&mut self, rows: &[String]) -> Result<Vec<Result<Option<Sample>, RowError>>, PluginError> {
+    fn render(&mut self, rows: &[String]) -> Result<Vec<Result<Option<Made>, RowError>>, PluginError> {
         let learn = |row: &String| Segment { text: row.clone(), train: true, weight: None };
-        Ok(rows.iter().map(|row| Ok(Some(Sample::Supervised(Text::Segments(vec![learn(row)]))))).collect())
+        let made = |row| Made::Sample(Sample::Supervised(Text::Segments(vec![learn(row)])));
+        Ok(rows.iter().map(|row| Ok(Some(made(row)))).collect())
     }
 }
 

@@ -209,7 +209,7 @@ mod tests {
         let weights: Vec<f32> = (0..12).map(|index| index as f32).collect();
         let sums = sharing.sum_by_row(&weights, 1);
         assert_eq!(sums, [0.0, 1.0, 2.0 + 7.0, 3.0 + 8.0, 4.0, 5.0, 9.0, 10.0, 11.0, 6.0]);
-        assert_eq!(sharing.by_position(&sums, 1)[7], 9.0);
+        assert_eq!(sharing.by_position(&sums, 1)[7..8], [9.0]);
         let learned = Batch { targets: batch.ids.clone(), ..batch };
         assert!(Sharing::of(&learned, &config()).is_none());
     }

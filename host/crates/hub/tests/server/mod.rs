@@ -154,13 +154,6 @@ impl Repositories {
             None => part(request, content),
         }
     }
-
-    /// The content of a file that a hub has led elsewhere for.
-    pub(crate) fn content(&self, request: &Request) -> Option<&Vec<u8>> {
-        let path = request.path.trim_start_matches('/');
-        let (name, file) = path.match_indices('/').nth(2).map(|(at, _)| (&path[..at], &path[at + 1..]))?;
-        self.0.get(name)?.get(file)
-    }
 }
 
 /// Files that the hub keeps apart.
