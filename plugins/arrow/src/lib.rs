@@ -16,7 +16,7 @@ use arrow_schema::{ArrowError, Fields, Schema, SchemaRef};
 use columns::{BatchRows, ColumnsConfig, choose, fits};
 use plugin_sdk::Error;
 use plugin_sdk::loader::{BadRow, ReadAt, Row};
-use rows::{File, Format, Loader, Rows, Selection};
+use rows::{File, Format, Rows, Selection};
 
 use crate::messages::{Kind, Messages};
 use crate::widths::{fit, widths};
@@ -189,7 +189,7 @@ impl Rows for Table {
 }
 
 plugin_sdk::register_dataset_loader!(
-    Loader<Arrow>,
+    rows::Loader<Arrow>,
     name: "arrow",
     description: "Rows from Arrow files and streams, as `save_to_disk` of `datasets` writes them",
 );

@@ -3,6 +3,8 @@
 use plugin_sdk::loader::{DatasetLoader as _, Memory, Source};
 use serde_json::Value;
 
+use rows::Loader;
+
 use super::*;
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/loaders/");

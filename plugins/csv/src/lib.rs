@@ -11,7 +11,7 @@ use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 use plugin_sdk::Error;
 use plugin_sdk::loader::{BadRow, ReadAt, Row};
 use plugin_sdk::serde_json::{Value, to_writer};
-use rows::{DataFiles, Expected, File, Format, Loader, Rows, Selection, bad, extension};
+use rows::{DataFiles, Expected, File, Format, Rows, Selection, bad, extension};
 use serde::Deserialize;
 
 use crate::quotes::Quotes;
@@ -269,7 +269,7 @@ fn shown(name: &str) -> String {
 }
 
 plugin_sdk::register_dataset_loader!(
-    Loader<Csv>,
+    rows::Loader<Csv>,
     name: "csv",
     description: "Rows from CSV and TSV files, each value as the text that it is",
 );
@@ -277,6 +277,8 @@ plugin_sdk::register_dataset_loader!(
 #[cfg(test)]
 mod tests {
     use plugin_sdk::loader::{DatasetLoader as _, Memory, MemoryFiles, Source};
+
+    use rows::Loader;
 
     use super::*;
 

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use plugin_sdk::Error;
 use plugin_sdk::loader::{BadRow, Lines, ReadAt, Row, RowError};
-use rows::{Expected, File, Format, Loader, Rows, Selection};
+use rows::{Expected, File, Format, Rows, Selection};
 use serde::de::IgnoredAny;
 
 /// JSON lines, or one list.
@@ -150,7 +150,7 @@ fn likely_cause(text: &str, error: &serde_json::Error) -> String {
 }
 
 plugin_sdk::register_dataset_loader!(
-    Loader<Jsonl>,
+    rows::Loader<Jsonl>,
     name: "jsonl",
     description: "Rows from JSON lines (one object per line), or from a file with one JSON list",
 );
@@ -158,6 +158,8 @@ plugin_sdk::register_dataset_loader!(
 #[cfg(test)]
 mod tests {
     use plugin_sdk::loader::{DatasetLoader as _, Memory, MemoryFiles, Source};
+
+    use rows::Loader;
 
     use super::*;
 

@@ -20,7 +20,7 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataR
 use plugin_sdk::Error;
 use plugin_sdk::loader::{BadRow, Memory, ReadAt, Row};
 use rows::shell::quoted;
-use rows::{Expected, File, Format, HEAD, Loader, Rows, Selection, other};
+use rows::{Expected, File, Format, HEAD, Rows, Selection, other};
 
 use crate::groups::{Group, check, row_count};
 use crate::pages::lend;
@@ -250,7 +250,7 @@ impl Rows for Table {
 }
 
 plugin_sdk::register_dataset_loader!(
-    Loader<Parquet>,
+    rows::Loader<Parquet>,
     name: "parquet",
     description: "Rows from parquet files",
 );

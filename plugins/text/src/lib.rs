@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use plugin_sdk::loader::{BadRow, Lines, ReadAt, Row};
 use plugin_sdk::{Error, serde_json};
-use rows::{Expected, File, Format, Loader, Rows, Selection, bad};
+use rows::{Expected, File, Format, Rows, Selection, bad};
 
 /// Lines of text.
 pub struct Text;
@@ -85,7 +85,7 @@ fn row(text: &str) -> String {
 }
 
 plugin_sdk::register_dataset_loader!(
-    Loader<Text>,
+    rows::Loader<Text>,
     name: "text",
     description: "Rows from text: one for each line, its text in the column `text`",
 );
@@ -93,6 +93,8 @@ plugin_sdk::register_dataset_loader!(
 #[cfg(test)]
 mod tests {
     use plugin_sdk::loader::{DatasetLoader as _, Memory, Source};
+
+    use rows::Loader;
 
     use super::*;
 
