@@ -23,6 +23,8 @@ class Strategy {
       if (answer === "") return { tag: "ok", val: undefined };
       const segments = [
         { text: `${this.#ask}${question}\nAnswer: `, train: false },
+        // A mark: prompt and answer are tokenized apart, as they are when the model is used, so that no token is of both.
+        { text: "", train: false, weight: 0 },
         { text: answer, train: true },
       ];
       return { tag: "ok", val: { tag: "supervised", val: { tag: "segments", val: segments } } };

@@ -30,5 +30,6 @@ class Strategy:
         if answer == "":
             return Ok(None)
         prompt = f"{self.ask}{question}\nAnswer: "
-        segments = [Segment(prompt, False, None), Segment(answer, True, None)]
+        # The mark between them: they are tokenized apart, as they are when the model is used, so that no token is of both.
+        segments = [Segment(prompt, False, None), Segment("", False, 0.0), Segment(answer, True, None)]
         return Ok(Sample_Supervised(Text_Segments(segments)))

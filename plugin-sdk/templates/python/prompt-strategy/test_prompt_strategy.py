@@ -9,7 +9,7 @@ class Questions(unittest.TestCase):
         segments = result.value.value.value
         self.assertEqual(
             [(segment.text, segment.train) for segment in segments],
-            [("Question: 1+1?\nAnswer: ", False), ("2", True)],
+            [("Question: 1+1?\nAnswer: ", False), ("", False), ("2", True)],
         )
 
 

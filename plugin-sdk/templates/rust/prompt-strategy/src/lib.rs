@@ -1,7 +1,7 @@
 //! Rows with a question and an answer: the model reads the question and learns to write the answer.
 
 use plugin_sdk::Error;
-use plugin_sdk::strategy::{PromptStrategy, RowError, Sample, Text, bad_field, learn, read};
+use plugin_sdk::strategy::{PromptStrategy, RowError, Sample, Text, apart, bad_field, learn, read};
 use serde::Deserialize;
 
 /// What users can set. `config.schema.json` says the same to the host, which holds their config against it.
@@ -44,7 +44,8 @@ impl PromptStrategy for Strategy {
             return Ok(None); // left out on purpose
         }
         let prompt = format!("{}{}\nAnswer: ", self.config.ask, row.question);
-        Ok(Some(Sample::Supervised(Text::Segments(vec![read(prompt), learn(row.answer)]))))
+        // Tokenized apart, as they are when the model is used: no token is of both.
+        Ok(Some(Sample::Supervised(Text::Segments(vec![read(prompt), apart(), learn(row.answer)]))))
     }
 }
 
@@ -63,7 +64,7 @@ mod tests {
     fn only_the_answer_is_learned() {
         let strategy = Strategy::new(Config::default()).unwrap();
         let row = Row { question: "1+1?".to_owned(), answer: "2".to_owned() };
-        let wanted = Text::Segments(vec![read("Question: 1+1?\nAnswer: "), learn("2")]);
+        let wanted = Text::Segments(vec![read("Question: 1+1?\nAnswer: "), apart(), learn("2")]);
         assert_eq!(strategy.render(row).unwrap(), Some(Sample::Supervised(wanted)));
     }
 }
