@@ -56,15 +56,19 @@ impl Ready {
         Ok(Self { loaded, plugins, model, remarks, remote })
     }
 
-    /// Brings weights that are not here yet, and looks at the model again, as it is then.
+    /// Brings weights that are not here yet, and looks at the model again, as it is then. Returns what that has brought to light.
     ///
     /// # Errors
     /// Why they cannot be had, and what is wrong with them.
-    pub fn bring(&mut self) -> Result<(), Failure> {
-        if !self.remote.is_complete() {
-            self.remote.bring(&mut self.loaded)?;
-            self.model = ModelFacts::read(&self.loaded)?;
+    pub fn bring(&mut self) -> Result<Vec<Diagnostic>, Failure> {
+        if self.remote.is_complete() {
+            return Ok(Vec::new());
         }
-        Ok(())
+        self.remote.bring(&mut self.loaded)?;
+        let before = std::mem::replace(&mut self.model, ModelFacts::read(&self.loaded)?);
+        let is_new = |remark: &&Diagnostic| !before.remarks.contains(remark);
+        let remarks = Failure::check(self.model.remarks.iter().filter(is_new).cloned().collect())?;
+        self.remarks.extend(remarks.iter().cloned());
+        Ok(remarks)
     }
 }

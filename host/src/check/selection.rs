@@ -184,6 +184,11 @@ fn start(loaded: &LoadedConfig, model: &ModelFacts, wanted: &LoraConfig) -> Vec<
     let directory = loaded.resolve(adapter);
     let base = &loaded.config.base_model;
     let place = loaded.source.nearest_place("lora_model_dir");
+    if let Some(told) = loaded.elsewhere.missing.get(adapter) {
+        return vec![
+            Diagnostic { message: told.message.replace("model directory", "adapter"), ..told.clone() }.at(place),
+        ];
+    }
     let last = |path: &str| path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_lowercase();
     let other = peft::base_model(&directory).filter(|of| last(of) != last(base));
     let other = other.map(|of| format!("the adapter says that it is of `{of}`; `base_model` is `{base}`"));

@@ -11,7 +11,7 @@ use engine::weights::WeightSource;
 use serde_json::json;
 
 use super::ready::ready;
-use super::{ConfigArgs, say};
+use super::{ConfigArgs, say, show};
 use crate::check::ready::Ready;
 use crate::check::selection;
 use crate::checkpoint::directory::{PendingDirectory, is_ours};
@@ -34,7 +34,7 @@ pub(super) struct MergeLoraArgs {
 
 pub(super) fn run(args: &MergeLoraArgs) -> Result<ExitStatus, Failure> {
     let (mut ready, _) = ready(&args.config, false)?;
-    ready.bring()?;
+    show(&ready.bring()?, args.config.output());
     let Ready { loaded, model, .. } = ready;
     let output_dir = PathBuf::from(&loaded.config.output_dir);
     let adapter = args.adapter.clone().unwrap_or_else(|| output_dir.clone());

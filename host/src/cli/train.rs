@@ -65,7 +65,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
     let output = args.config.output();
     let (mut ready, built_in) = ready(&args.config, args.locked)?;
     // A dry run makes a step or two, with the weights.
-    ready.bring()?;
+    show(&ready.bring()?, output);
     let Ready { loaded, plugins, model, remarks, .. } = ready;
     let output_dir = PathBuf::from(&loaded.config.output_dir);
     let kept = |mut failure: Failure| {
