@@ -72,7 +72,7 @@ fn pipes_and_links_of_a_data_directory_stay_closed() {
 #[test]
 fn results_of_a_strategy_take_no_more_than_a_sequence_needs() {
     let directory = guest("hostile");
-    for (deed, more) in [("many-segments", ""), ("long-text", ""), ("many-turns", "chat_template: chatml\n")] {
+    for (deed, more) in [("long-text", ""), ("many-turns", "chat_template: chatml\n")] {
         let project = Project::new();
         project.write("train.jsonl", "{\"instruction\": \"i\", \"input\": \"\", \"output\": \"o\"}\n".repeat(4));
         project.write("host.yml", strategy(deed, more));
@@ -83,6 +83,14 @@ fn results_of_a_strategy_take_no_more_than_a_sequence_needs() {
         project.write("host.yml", strategy(deed, &format!("{more}excess_length_strategy: truncate\n")));
         project.success(&["train", "host.yml", "--dry-run", "--plugins", directory.to_str().unwrap()]);
     }
+    // A text that is learned as a whole is cut in pieces, none of which is left out: four of 100 000 words.
+    let project = Project::new();
+    project.write("train.jsonl", "{\"instruction\": \"i\", \"input\": \"\", \"output\": \"o\"}\n".repeat(4));
+    project.write("host.yml", strategy("many-segments", ""));
+    let start = Instant::now();
+    let told = project.success(&["train", "host.yml", "--dry-run", "--plugins", directory.to_str().unwrap()]);
+    assert!(told.stderr.contains("800 012 tokens"), "{}", told.stderr);
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -28,7 +28,8 @@ pub struct Config {
     /// Example: `models/SmolLM2-135M`.
     #[schemars(extend("x-fixed" = true))]
     pub base_model: String,
-    /// Branch, tag or commit of a `base_model` of the hub. A commit means the same for ever. Default: `main`.
+    /// Branch, tag or commit of a `base_model` of the hub. A commit means the same for ever. Default: none, which is the branch
+    /// `main`.
     #[schemars(extend("x-fixed" = true))]
     pub revision_of_model: Option<String>,
     /// Directory whose `config.json` is used. Default: `base_model`.

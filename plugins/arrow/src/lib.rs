@@ -19,7 +19,7 @@ use plugin_sdk::loader::{BadRow, ReadAt, Row};
 use rows::{File, Format, Rows, Selection};
 
 use crate::messages::{Kind, Messages};
-use crate::widths::{fit, widths};
+use crate::widths::{fit, widths, widths_of_values};
 
 /// Tables of columns.
 pub struct Arrow {
@@ -125,7 +125,9 @@ impl Table {
             match (message.kind, head.header_as_record_batch(), head.header_as_dictionary_batch()) {
                 (Kind::Rows(count), Some(batch), _) => {
                     if !fit(batch, &self.widths) {
-                        return Err(self.broken("it has a buffer of a length that its type does not have"));
+                        return Err(
+                            self.broken("it has a buffer at a place or of a length that its type does not have")
+                        );
                     }
                     let (schema, chosen) = (Arc::clone(&self.schema), Some(self.chosen.as_slice()));
                     let batch = read_record_batch(&body()?, batch, schema, &self.dictionaries, chosen, &head.version())
@@ -136,6 +138,17 @@ impl Table {
                     return Ok(Some(BatchRows::new(batch)));
                 }
                 (Kind::Dictionary, _, Some(dictionary)) => {
+                    #[expect(
+                        deprecated,
+                        reason = "the only way from a dictionary to the type of its values, as the reader itself goes"
+                    )]
+                    let columns = self.schema.fields_with_dict_id(dictionary.id());
+                    let widths = columns.first().map(|column| widths_of_values(column.data_type())).unwrap_or_default();
+                    if dictionary.data().is_some_and(|values| !fit(values, &widths)) {
+                        return Err(self.broken(
+                            "a dictionary has a buffer at a place or of a length that its type does not have",
+                        ));
+                    }
                     let body = body()?;
                     let read =
                         read_dictionary(&body, dictionary, &self.schema, &mut self.dictionaries, &head.version());

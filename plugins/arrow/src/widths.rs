@@ -15,6 +15,15 @@ pub(crate) fn widths(fields: &Fields) -> Vec<u64> {
     widths
 }
 
+/// The same of the values of a dictionary, by a column that uses it.
+pub(crate) fn widths_of_values(column: &DataType) -> Vec<u64> {
+    let mut widths = Vec::new();
+    if let DataType::Dictionary(_, values) = column {
+        add(values, &mut widths);
+    }
+    widths
+}
+
 fn add(kind: &DataType, widths: &mut Vec<u64>) -> bool {
     // The first is which rows have a value.
     match kind {
@@ -59,9 +68,15 @@ fn add(kind: &DataType, widths: &mut Vec<u64>) -> bool {
     }
 }
 
-/// True if the buffers of a batch are as many bytes as their types allow.
+/// What buffers begin at multiples of, by the format.
+const ALIGNMENT: i64 = 8;
+
+/// True if the buffers of a batch begin where they may and are as many bytes as their types allow.
 pub(crate) fn fit(batch: RecordBatch<'_>, widths: &[u64]) -> bool {
     batch.buffers().is_none_or(|buffers| {
+        if buffers.iter().any(|buffer| buffer.offset() % ALIGNMENT != 0) {
+            return false;
+        }
         let sizes = buffers.iter().map(|buffer| u64::try_from(buffer.length()).unwrap_or(u64::MAX));
         sizes.zip(widths).all(|(size, width)| size % width == 0)
     })
