@@ -1,5 +1,7 @@
 //! What `datasets[].path` is that names nothing on this machine: a name of the Hugging Face hub, a pattern, an address.
 
+use hub::{Kind, Repository};
+
 use crate::commands::{download_dataset, word};
 use crate::diagnostic::Diagnostic;
 
@@ -53,16 +55,10 @@ fn download(name: &str) -> String {
     format!("if it is on the Hugging Face hub: `{}`, then `path: {local}`", download_dataset(name, &local))
 }
 
-/// `tatsu-lab/alpaca`: two parts of letters that the hub allows, and no file's extension.
-pub(super) fn is_hub_name(path: &str) -> bool {
-    let parts: Vec<&str> = path.split('/').collect();
-    let is_part = |part: &&str| {
-        !part.is_empty()
-            && !part.starts_with(['.', '-'])
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
+/// `tatsu-lab/alpaca`: a name as the hub has them, and no file's extension.
+fn is_hub_name(path: &str) -> bool {
     let extension = path.rsplit_once('.').map_or(String::new(), |(_, extension)| extension.to_lowercase());
-    parts.len() == 2 && parts.iter().all(is_part) && !FILES.contains(&extension.as_str())
+    Repository::new(Kind::Dataset, path).is_some() && !FILES.contains(&extension.as_str())
 }
 
 #[cfg(test)]
