@@ -7,25 +7,13 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::hub_server::{COMMIT, Reply, Repositories, Server};
-use crate::support::{Outcome, Project, finish};
-
-const CONFIG: &str = "\
-base_model: org/tiny
-datasets:
-  - path: train.jsonl
-    type: alpaca
-sequence_len: 128
-micro_batch_size: 4
-learning_rate: 1e-3
-max_steps: 2
-output_dir: out
-";
+use crate::support::{CONFIG, Outcome, Project, finish};
 
 /// A project whose model is on a hub alone.
 fn project() -> Project {
     let project = Project::new();
     fs::remove_file(project.path("model")).unwrap();
-    project.write("host.yml", CONFIG);
+    project.write("host.yml", CONFIG.replace("base_model: model", "base_model: org/tiny"));
     project
 }
 
@@ -168,4 +156,11 @@ fn a_hub_that_is_away_is_done_without() {
     let outcome = finish(command.spawn().unwrap());
     assert_eq!(outcome.status, 0, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("warning[hub::unreachable]"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_revision_of_a_directory_is_told_to_have_no_effect() {
+    let project = Project::new();
+    let checked = project.success(&["check", "host.yml", "--set", "revision_of_model=v1"]);
+    assert!(checked.stderr.contains("warning[hub::revision]"), "{}", checked.stderr);
 }

@@ -42,6 +42,14 @@ struct Left {
     directory: PathBuf,
 }
 
+impl Left {
+    fn bring(&self, hub: &Hub) -> Result<(), HubError> {
+        let files: Vec<&RemoteFile> = self.files.iter().filter_map(|name| self.listing.file(name)).collect();
+        let told = Told::new(&self.repository);
+        hub.fetch(&self.repository, &self.revision, &self.listing, &files, &told).map(drop)
+    }
+}
+
 /// A name of the config that may be a model of the hub.
 struct Named {
     key: &'static str,
@@ -64,6 +72,11 @@ impl Remote {
     /// they cannot be had.
     pub fn find(loaded: &mut LoadedConfig) -> Self {
         let mut remote = Self::default();
+        if loaded.config.revision_of_model.is_some() && loaded.resolve(&loaded.config.base_model).exists() {
+            let message = "`revision_of_model` has no effect: `base_model` is a directory here";
+            let remark = Diagnostic::warning("hub::revision", message).help("delete the line");
+            loaded.remarks.push(remark.at(loaded.source.nearest_place("revision_of_model")));
+        }
         for named in named(&loaded.config) {
             let is_known = loaded.elsewhere.directories.contains_key(&named.name);
             if is_known || loaded.resolve(&named.name).exists() {
@@ -111,13 +124,11 @@ impl Remote {
     /// Why it cannot be had.
     pub fn bring(&mut self, loaded: &mut LoadedConfig) -> Result<(), Failure> {
         for left in std::mem::take(&mut self.left) {
-            let Left { key, repository, revision, listing, files, directory } = left;
-            let hub = self.hub().map_err(|error| words::failed(error, repository.name()))?;
-            let files: Vec<&RemoteFile> = files.iter().filter_map(|name| listing.file(name)).collect();
-            let told = Told::new(&repository);
-            hub.fetch(&repository, &revision, &listing, &files, &told)
-                .map_err(|error| words::failed(error, repository.name()).at(loaded.source.nearest_place(key)))?;
-            loaded.elsewhere.headers.remove(&directory);
+            let brought = self.hub().and_then(|hub| left.bring(hub));
+            brought.map_err(|error| {
+                words::failed(error, left.repository.name()).at(loaded.source.nearest_place(left.key))
+            })?;
+            loaded.elsewhere.headers.remove(&left.directory);
         }
         Ok(())
     }
@@ -134,10 +145,8 @@ pub fn model(name: &str, is_adapter: bool) -> Result<Option<PathBuf>, Diagnostic
     let uses = if is_adapter { Uses::Adapter } else { Uses::Weights };
     let named = Named { key: "", name: name.to_owned(), revision: None, uses };
     let Found { directory, left, .. } = find(&hub, &named, &repository)?;
-    if let Some((_, Left { revision, listing, files, .. })) = left {
-        let files: Vec<&RemoteFile> = files.iter().filter_map(|name| listing.file(name)).collect();
-        let told = Told::new(&repository);
-        hub.fetch(&repository, &revision, &listing, &files, &told).map_err(|error| words::failed(error, name))?;
+    if let Some((_, left)) = left {
+        left.bring(&hub).map_err(|error| words::failed(error, name))?;
     }
     Ok(Some(directory))
 }
