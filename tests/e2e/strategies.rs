@@ -218,4 +218,8 @@ fn a_long_text_is_learned_in_pieces() {
     assert_eq!(all.iter().filter(|id| **id == 1 || **id == 2).count(), 2);
     let notes = project.host(&["check", "host.yml"]).stderr;
     assert!(notes.contains("`pretraining_dataset` is read as `datasets` with `type: completion`"), "{notes}");
+    // Its extension says which loader reads it, as in `datasets`.
+    project.write("corpus.txt", "word by word\n".repeat(20));
+    project.write("host.yml", config.replace(lines, "pretraining_dataset: corpus.txt\n"));
+    project.success(&["preprocess", "host.yml"]);
 }

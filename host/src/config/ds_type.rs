@@ -29,9 +29,16 @@ const FILES: usize = 1000;
 const DEPTH: usize = 8;
 
 /// The loader by the names of files, without looking at any.
-pub(super) fn of_names(path: &str, data_files: &[String]) -> &'static str {
+pub(super) fn of_names(path: &str, data_files: &[String]) -> PluginRef {
     let name = data_files.first().map_or(path, String::as_str);
-    of_name(name).unwrap_or(JSON)
+    plugin(of_name(name).unwrap_or(JSON))
+}
+
+/// The plugin of a loader's name.
+fn plugin(loader: &str) -> PluginRef {
+    let mut plugin = PluginRef::named(loader);
+    to_plugin(&mut plugin);
+    plugin
 }
 
 fn of_name(path: &str) -> Option<&'static str> {
@@ -62,8 +69,7 @@ pub(super) fn of_directories(config: &mut Config, given: &[String], source: &Con
                 continue;
             }
             if let Some(loader) = of_directory(&source.resolve(&dataset.path)) {
-                dataset.ds_type = PluginRef::named(loader);
-                to_plugin(&mut dataset.ds_type);
+                dataset.ds_type = plugin(loader);
             }
         }
     }
@@ -118,9 +124,9 @@ mod tests {
             ("notes.txt", "text"),
             ("tatsu-lab/alpaca", "json"),
         ] {
-            assert_eq!(of_names(path, &[]), loader, "{path}");
+            assert_eq!(of_names(path, &[]), plugin(loader), "{path}");
         }
-        assert_eq!(of_names("data", &["*.arrow".to_owned()]), "arrow");
+        assert_eq!(of_names("data", &["*.arrow".to_owned()]), plugin("arrow"));
     }
 
     #[test]

@@ -237,7 +237,8 @@ fn pretraining(top: &Section<'_>) -> Option<Vec<DatasetConfig>> {
     let texts = |file: String, field: Option<String>| {
         let mut strategy = PluginRef::named("completion");
         strategy.config.extend(field.map(|field| ("field".to_owned(), field.into())));
-        defaults::dataset(file, strategy)
+        let ds_type = ds_type::of_names(&file, &[]);
+        DatasetConfig { ds_type, ..defaults::dataset(file, strategy) }
     };
     if value.is_string() {
         return Some(top.file_path(KEY).map(|file| texts(file, None)).into_iter().collect());
@@ -296,10 +297,10 @@ fn dataset(cx: &Context<'_>, path: String, value: &Value, method: Option<&str>) 
     }
     let strategy = strategy(&entry, method);
     let mut dataset = defaults::dataset(file.unwrap_or_default(), strategy.unwrap_or_else(|| PluginRef::named("")));
-    fill(&mut dataset.ds_type, entry.value("ds_type").and_then(|value| plugin_ref(cx, &entry.at("ds_type"), value)));
     fill(&mut dataset.data_files, entry.read("data_files"));
-    if entry.value("ds_type").is_none() {
-        dataset.ds_type = PluginRef::named(ds_type::of_names(&dataset.path, &dataset.data_files));
+    match entry.value("ds_type") {
+        Some(value) => fill(&mut dataset.ds_type, plugin_ref(cx, &entry.at("ds_type"), value)),
+        None => dataset.ds_type = ds_type::of_names(&dataset.path, &dataset.data_files),
     }
     ds_type::to_plugin(&mut dataset.ds_type);
     if let Some(advice) = ds_type_advice(&dataset.ds_type.name, &dataset.path) {
