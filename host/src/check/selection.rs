@@ -185,9 +185,7 @@ fn start(loaded: &LoadedConfig, model: &ModelFacts, wanted: &LoraConfig) -> Vec<
     let base = &loaded.config.base_model;
     let place = loaded.source.nearest_place("lora_model_dir");
     if let Some(told) = loaded.elsewhere.missing.get(adapter) {
-        return vec![
-            Diagnostic { message: told.message.replace("model directory", "adapter"), ..told.clone() }.at(place),
-        ];
+        return vec![told.clone().at(place)];
     }
     let last = |path: &str| path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_lowercase();
     let other = peft::base_model(&directory).filter(|of| last(of) != last(base));
@@ -312,13 +310,13 @@ pub fn template(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Chat
             }
             None => None,
         },
-        name => match name.strip_prefix("tokenizer_default_fallback_") {
-            Some(_) if tokenizer.chat_template().is_some() => {
+        name => {
+            let fallback = name.strip_prefix("tokenizer_default_fallback_");
+            if fallback.is_some() && tokenizer.chat_template().is_some() {
                 return Ok(ChatTemplate::own(tokenizer, now).map_err(invalid)?);
             }
-            Some(name) => built_in(name).map(ToOwned::to_owned),
-            None => built_in(name).map(ToOwned::to_owned),
-        },
+            built_in(fallback.unwrap_or(name)).map(ToOwned::to_owned)
+        }
     };
     let Some(source) = source else { return Ok(None) };
     Ok(Some(ChatTemplate::new(&source, &tokenizer.special_tokens(), now).map_err(invalid)?))

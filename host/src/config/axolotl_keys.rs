@@ -101,8 +101,10 @@ pub(super) const TOP: Table = &[
         Instead("prepare the data file that way; what is in `datasets` is trained as it is")),
     (&["hub_*", "push_to_hub_*"],
         NoEffect("nothing is uploaded; after the run: `hf upload ORG/NAME OUTPUT_DIR`")),
-    (&["push_dataset_to_hub", "hf_use_auth_token"],
-        Instead("nothing is uploaded, and nothing needs a token; delete the line")),
+    (&["push_dataset_to_hub"],
+        Instead("nothing is uploaded; delete the line")),
+    (&["hf_use_auth_token"],
+        Instead("the token of `HF_TOKEN`, or of `hf auth login`, is used wherever the hub is asked; delete the line")),
 
     // --- optimization ---
     (&["embedding_lr", "embedding_lr_scale", "lr_groups", "optim_args", "optim_target_modules", "adam_beta3", "adam_epsilon2", "dion_*", "qgalore_*", "neftune_noise_alpha", "noisy_embedding_alpha", "lr_scheduler_kwargs", "lr_quadratic_warmup", "cosine_constant_lr_ratio", "lr_div_factor", "log_sweep_*"],
@@ -210,7 +212,7 @@ pub(super) const TRL: Table = &[
     (&["max_prompt_length"],
         Instead("prompts have at most `sequence_len` less `trl.max_completion_length` tokens")),
     (&["teacher_model_revision", "teacher_model_init_kwargs"],
-        Instead("the teacher is a directory, `teacher_model_name_or_path`; delete the line")),
+        Instead("the teacher is `teacher_model_name_or_path`, a directory or the branch `main` of a model of the hub; delete the line")),
     (&["reward_processing_classes", "reward_model_path"],
         Instead("rewards are plugins: `reward_funcs`")),
 ];
