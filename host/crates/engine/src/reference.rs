@@ -27,7 +27,7 @@ impl<K: Kernels> Reference<K> {
             copy
         };
         let mut workspace = Workspace::new(Recompute::none(&model.config));
-        workspace.fit(model, shape.tokens, shape.longest, false);
+        model.make_room(&mut workspace, shape.tokens, shape.longest, false);
         Self {
             params: (!model.is_frozen).then(|| copy(&model.params, model.layout.len)),
             adapter: model.lora.as_ref().map(|lora| copy(&lora.params, lora.len())),

@@ -44,7 +44,7 @@ impl<K: Kernels> Teacher<K> {
             return wrong("with a teacher, the output projection cannot have an adapter".into());
         }
         let mut workspace = Workspace::new(Recompute::none(&model.config));
-        workspace.fit(&model, shape.tokens, shape.longest, false);
+        model.make_room(&mut workspace, shape.tokens, shape.longest, false);
         let comparison = Comparison::alloc(own, &model);
         Ok(Self { model, workspace, comparison })
     }

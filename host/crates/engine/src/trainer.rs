@@ -272,9 +272,9 @@ impl<K: Kernels> Trainer<K> {
     /// [`EngineError::Device`] where the device has no room.
     pub fn reserve(&mut self, work: &Workload) -> Result<(), EngineError> {
         let Self { model, workspace, evaluation, .. } = self;
-        workspace.fit(model, work.train.tokens, work.train.longest, true);
+        model.make_room(workspace, work.train.tokens, work.train.longest, true);
         if let Some(eval) = work.eval {
-            evaluation.fit(model, eval.tokens, eval.longest, false);
+            model.make_room(evaluation, eval.tokens, eval.longest, false);
         }
         Ok(model.kernels.check()?)
     }

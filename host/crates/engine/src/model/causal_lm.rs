@@ -8,6 +8,7 @@ use super::pass::{LayerGrads, Pass};
 use super::rope::RopeTables;
 use super::scores::{ScorePlaces, ScoresScratch};
 use super::sharing::Sharing;
+use super::workspace::Workspace;
 use crate::adapter::head::{HeadPass, HeadScratch};
 use crate::adapter::lora::{DropoutPass, Lora};
 use crate::architecture::config::ModelConfig;
@@ -58,41 +59,6 @@ impl<B> MasterWeights<B> {
         let found = self.places.binary_search_by_key(&slot, |&(index, _)| index).ok()?;
         Some(self.places[found].1)
     }
-}
-
-/// The recompute policy: what of a forward pass is kept for its backward pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Recompute {
-    /// The first layer that has a backward pass; the number of layers for none.
-    pub from: usize,
-    /// Remember only each layer's input and compute the rest again (Chen et al., "Training deep nets with sublinear
-    /// memory cost").
-    pub checkpoint: bool,
-}
-
-/// The activations of one batch; the memory is kept from batch to batch.
-#[derive(Debug)]
-pub struct Workspace<K: Kernels> {
-    recompute: Recompute,
-    tokens: usize,
-    positions: usize,
-    /// Inputs of the layers that are remembered; the two first also serve the layers that are not.
-    inputs: Vec<K::Buffer>,
-    saved: Vec<Saved<K::Buffer>>,
-    scratch: Option<Scratch<K::Buffer>>,
-    dx: Option<K::Buffer>,
-    head_root: Option<K::Buffer>,
-    /// Log-probability of each row's target, `[tokens]`.
-    log_probs: Option<K::Buffer>,
-    /// For an adapter of the output projection.
-    head: Option<HeadScratch<K::Buffer>>,
-    /// For a head of scores.
-    scores: Option<ScoresScratch<K::Buffer>>,
-    rope: Option<RopeTables<K::Buffer>>,
-    staged: Option<K::Staged>,
-    /// What documents of the batch share.
-    sharing: Option<Sharing>,
-    graphs: K::Graphs,
 }
 
 /// Where gradients go.
@@ -405,6 +371,43 @@ impl<K: Kernels> Model<K> {
         if self.config.scores.is_some() { Err(EngineError::Options { reason }) } else { Ok(()) }
     }
 
+    /// Makes room in a workspace for a batch of `tokens` with positions below `positions`, if there is less; `learns` says whether there
+    /// will be gradients.
+    pub(crate) fn make_room(&self, workspace: &mut Workspace<K>, tokens: usize, positions: usize, learns: bool) {
+        let (kernels, config) = (&self.kernels, &self.config);
+        if positions > workspace.positions {
+            workspace.positions = positions.next_multiple_of(128);
+            workspace.graphs = K::Graphs::default();
+            workspace.rope = Some(RopeTables::new(kernels, config, workspace.positions));
+        }
+        let tokens = kernels.padded(tokens);
+        if tokens <= workspace.tokens {
+            return;
+        }
+        // What there was goes first, so that both are never there together.
+        workspace.graphs = K::Graphs::default();
+        workspace.inputs.clear();
+        workspace.saved.clear();
+        (workspace.scratch, workspace.dx, workspace.head_root, workspace.log_probs) = (None, None, None, None);
+        (workspace.head, workspace.scores) = (None, None);
+        let (layers, h) = (config.num_hidden_layers, config.hidden_size);
+        let remembered = layers - workspace.recompute.from.min(layers);
+        workspace.inputs = (0..2 + remembered).map(|_| kernels.alloc(Format::Working, tokens * h)).collect();
+        let saved = if workspace.recompute.checkpoint { 1 } else { remembered.max(1) };
+        workspace.saved = (0..saved).map(|_| Saved::alloc(kernels, config, tokens, self.lora.as_ref())).collect();
+        workspace.scratch = Some(Scratch::alloc(kernels, config, tokens, self.lora.as_ref()));
+        workspace.dx = Some(kernels.alloc(Format::Working, tokens * h));
+        workspace.head_root = Some(kernels.alloc(Format::F32, tokens));
+        workspace.scores = ScoresScratch::alloc(kernels, config, tokens);
+        workspace.log_probs = workspace.scores.is_none().then(|| kernels.alloc(Format::F32, tokens));
+        workspace.head = self
+            .lora
+            .as_ref()
+            .filter(|lora| lora.head().is_some())
+            .map(|lora| HeadScratch::alloc(kernels, config, lora, &self.params, self.layout.head, tokens, learns));
+        workspace.tokens = tokens;
+    }
+
     /// Makes room for a batch and stages it; returns the rows of its pass.
     fn start(
         &self,
@@ -422,8 +425,8 @@ impl<K: Kernels> Model<K> {
         let sharing = shares.then(|| Sharing::of(batch, &self.config)).flatten();
         let n = sharing.as_ref().map_or(batch.ids.len(), Sharing::len);
         let longest = batch.doc_lens.iter().max().map_or(0, |&longest| longest as usize);
-        workspace.fit(self, n, longest, learns);
-        let rope = workspace.rope.as_ref().expect("`fit` made the tables");
+        self.make_room(workspace, n, longest, learns);
+        let rope = workspace.rope.as_ref().expect("`make_room` made the tables");
         let document = |&len: &u32| (0..len).map(move |position| rope.row(position, len as usize));
         let positions: Vec<u32> = batch.doc_lens.iter().flat_map(document).collect();
         let dropout = dropout.map_or(0, |dropout| dropout.bits());
@@ -612,120 +615,6 @@ impl<K: Kernels> Model<K> {
             }
             self.kernels.embed_backward(h, rows, at(dx, 0), at_mut(grads.weights, place));
         }
-    }
-}
-
-impl Recompute {
-    /// Of a pass without a backward pass.
-    pub fn none(config: &ModelConfig) -> Self {
-        Self { from: config.num_hidden_layers, checkpoint: false }
-    }
-
-    /// Which of the inputs holds that of `layer`. Below the first remembered layer two take turns.
-    fn slot(self, layer: usize) -> usize {
-        if layer <= self.from { layer % 2 } else { 2 + layer - self.from - 1 }
-    }
-
-    /// Which of the saved activations are those of `layer`.
-    fn place(self, layer: usize) -> usize {
-        if self.checkpoint || layer < self.from { 0 } else { layer - self.from }
-    }
-}
-
-impl<K: Kernels> Workspace<K> {
-    /// A workspace without memory; the first batch takes it.
-    pub fn new(recompute: Recompute) -> Self {
-        Self {
-            recompute,
-            tokens: 0,
-            positions: 0,
-            inputs: Vec::new(),
-            saved: Vec::new(),
-            scratch: None,
-            dx: None,
-            head_root: None,
-            log_probs: None,
-            head: None,
-            scores: None,
-            rope: None,
-            staged: None,
-            sharing: None,
-            graphs: K::Graphs::default(),
-        }
-    }
-
-    /// Makes room for a batch of `tokens` with positions below `positions`, if there is less; `learns` says whether there
-    /// will be gradients.
-    pub(crate) fn fit(&mut self, model: &Model<K>, tokens: usize, positions: usize, learns: bool) {
-        let (kernels, config) = (&model.kernels, &model.config);
-        if positions > self.positions {
-            self.positions = positions.next_multiple_of(128);
-            self.graphs = K::Graphs::default();
-            self.rope = Some(RopeTables::new(kernels, config, self.positions));
-        }
-        let tokens = kernels.padded(tokens);
-        if tokens <= self.tokens {
-            return;
-        }
-        // What there was goes first, so that both are never there together.
-        self.graphs = K::Graphs::default();
-        self.inputs.clear();
-        self.saved.clear();
-        (self.scratch, self.dx, self.head_root, self.log_probs) = (None, None, None, None);
-        (self.head, self.scores) = (None, None);
-        let (layers, h) = (config.num_hidden_layers, config.hidden_size);
-        let remembered = layers - self.recompute.from.min(layers);
-        self.inputs = (0..2 + remembered).map(|_| kernels.alloc(Format::Working, tokens * h)).collect();
-        let saved = if self.recompute.checkpoint { 1 } else { remembered.max(1) };
-        self.saved = (0..saved).map(|_| Saved::alloc(kernels, config, tokens, model.lora.as_ref())).collect();
-        self.scratch = Some(Scratch::alloc(kernels, config, tokens, model.lora.as_ref()));
-        self.dx = Some(kernels.alloc(Format::Working, tokens * h));
-        self.head_root = Some(kernels.alloc(Format::F32, tokens));
-        self.scores = ScoresScratch::alloc(kernels, config, tokens);
-        self.log_probs = self.scores.is_none().then(|| kernels.alloc(Format::F32, tokens));
-        self.head =
-            model.lora.as_ref().filter(|lora| lora.head().is_some()).map(|lora| {
-                HeadScratch::alloc(kernels, config, lora, &model.params, model.layout.head, tokens, learns)
-            });
-        self.tokens = tokens;
-    }
-
-    /// Rows of the last pass, which was over this batch.
-    fn rows(&self, batch: &Batch) -> usize {
-        self.sharing.as_ref().map_or(batch.ids.len(), Sharing::len)
-    }
-
-    /// The row of a position of the batch.
-    fn row(&self, position: usize) -> usize {
-        self.sharing.as_ref().map_or(position, |sharing| sharing.row(position))
-    }
-
-    /// A copy of what the model said in the last pass, which was over this batch: the log-probability of each position's target, 0
-    /// where there is none; with a head of scores those of each position. Waits for the device.
-    pub(crate) fn outputs(&self, kernels: &K, config: &ModelConfig, batch: &Batch) -> Vec<f32> {
-        let (n, labels) = (self.rows(batch), config.outputs());
-        let values = if let Some(scores) = &self.scores {
-            scores.outputs(kernels, labels, kernels.padded(n), n)
-        } else {
-            let mut values = vec![0.0; n];
-            kernels.download(at(self.log_probs.as_ref().expect("a pass made room"), 0), &mut values);
-            values
-        };
-        match &self.sharing {
-            None => values,
-            Some(sharing) => sharing.by_position(&values, labels),
-        }
-    }
-
-    /// Bytes of it.
-    pub fn bytes(&self, kernels: &K) -> u64 {
-        let saved = self.saved.iter().flat_map(Saved::buffers);
-        let scratch = self.scratch.iter().flat_map(Scratch::buffers);
-        let single = [&self.dx, &self.head_root, &self.log_probs].into_iter().flatten();
-        let rope = self.rope.iter().map(RopeTables::buffer);
-        let scores = self.scores.iter().flat_map(ScoresScratch::buffers);
-        let all = self.inputs.iter().chain(saved).chain(scratch).chain(single).chain(rope).chain(scores);
-        all.map(|buffer| kernels.bytes(buffer)).sum::<u64>() + self.head.as_ref().map_or(0, |head| head.bytes(kernels))
     }
 }
 

@@ -8,5 +8,7 @@ pub mod pass;
 pub mod rope;
 mod scores;
 mod sharing;
+mod workspace;
 
-pub use causal_lm::{Grads, MasterWeights, Model, Recompute, Workspace};
+pub use causal_lm::{Grads, MasterWeights, Model};
+pub use workspace::{Recompute, Workspace};
