@@ -18,5 +18,6 @@ pub mod quickstart;
 pub mod remote;
 pub mod report;
 pub mod rl;
+pub mod samples;
 pub mod terminal;
 pub mod train;

@@ -7,7 +7,7 @@ use engine::workload::{BatchShape, GenerationShape, Workload};
 use serde::Serialize;
 
 use super::eval::GENERATION_BATCH;
-use super::plan::{Data, Plan};
+use super::plan::Plan;
 use crate::check::facts::ModelFacts;
 use crate::checkpoint::export::ModelFiles;
 use crate::config::{Config, LoadedConfig};
@@ -20,6 +20,7 @@ use crate::diagnostic::{Diagnostic, Failure, Severity};
 use crate::memory::{available_memory_bytes, largest_memory_bytes, peak_memory_bytes, resident_memory_bytes};
 use crate::report::progress::{bytes, whole};
 use crate::rl::sampler::Sampling;
+use crate::samples::Data;
 
 /// Samples whose batches are looked at, over all epochs, and at least one epoch: a batch that is much larger hardly comes
 /// after so many.

@@ -10,13 +10,14 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use super::asked::Asked;
-use super::plan::{Plan, digest};
+use super::plan::Plan;
 use super::signal::StopSignal;
 use crate::checkpoint::CheckpointError;
 use crate::data::batches::KeptFile;
 use crate::data::cursor::{Cursor, Position};
 use crate::data::dataset::Example;
 use crate::diagnostic::Failure;
+use crate::samples::digest;
 
 /// The file of a checkpoint that has it.
 pub const REFERENCE_FILE: &str = "reference.safetensors";
