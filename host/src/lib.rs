@@ -11,6 +11,7 @@ pub mod config;
 pub mod data;
 pub mod device;
 pub mod diagnostic;
+pub mod digest;
 pub mod directories;
 pub mod evidence;
 pub mod memory;

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::directory::{hex, replace_file};
+use crate::checkpoint::directory::replace_file;
 use crate::diagnostic::{Diagnostic, Failure};
+use crate::digest::hex;
 
 /// Where the files lie in the repository; the config names them by this path.
 const ROOT: &str = "configs/quickstart";

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::CheckpointError;
+use crate::digest::hex;
 
 /// Name of the manifest inside a directory.
 pub const MANIFEST: &str = "manifest.json";
@@ -267,15 +268,6 @@ fn digest(file: &mut File) -> std::io::Result<FileRecord> {
         hasher.update(&buffer[..read]);
     }
     Ok(FileRecord { bytes, sha256: hex(&hasher.finalize()) })
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        use std::fmt::Write as _;
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What a user is likely to want after a run, as commands that can be pasted.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use plugin_runtime::PluginHost;
 use plugin_runtime::types::{Conversation, Message, Sample, Text};
@@ -64,13 +65,10 @@ fn example(loaded: &LoadedConfig, plugins: &PluginHost, plan: &Plan) -> Option<A
     let config = &loaded.config;
     let tested: &[DatasetConfig] = if plan.data.eval.is_empty() { &[] } else { &config.test_datasets };
     let examples = if plan.data.eval.is_empty() { &plan.data.train } else { &plan.data.eval };
-    let examples = &examples[..examples.len().min(ROWS)];
-    let length = |row: &str| row.len();
-    let row = examples
-        .iter()
-        .map(|example| &example.row_json)
-        .find(|row| length(row) <= SHORT)
-        .or_else(|| examples.iter().map(|example| &example.row_json).min_by_key(|row| length(row)))?;
+    // The row of a piece of a longer text is not known.
+    let rows = examples.iter().take(ROWS).filter_map(|example| Some(example.ok()?.row_json));
+    let rows: Vec<Arc<str>> = rows.filter(|row| &**row != "{}").collect();
+    let row = rows.iter().find(|row| row.len() <= SHORT).or_else(|| rows.iter().min_by_key(|row| row.len()))?;
     let datasets = [("test_datasets", tested), ("datasets", &config.datasets[..])];
     // Which of the datasets the row is of is not known: the first strategy that makes a text of it.
     datasets.into_iter().flat_map(|(key, datasets)| datasets.iter().enumerate().map(move |at| (key, at))).find_map(

@@ -36,8 +36,8 @@ pub(super) fn describe(
                 "rows": plan.data.rows,
                 "dropped": plan.data.dropped.reasons(),
                 "row_filters": plan.data.dropped.filters.iter().map(FilterReport::to_json).collect::<Vec<_>>(),
-                "tokens": plan.tokens(),
-                "trained_tokens": plan.trained_tokens(),
+                "tokens": plan.tokens,
+                "trained_tokens": plan.trained_tokens,
                 "warmup_steps": plan.schedule.warmup_steps,
                 "parameters": model.parameters(),
                 "trainable_parameters": cost.trainable_parameters,
@@ -76,8 +76,8 @@ fn run(loaded: &LoadedConfig, model: &ModelFacts, plan: &Plan, cost: &Cost) -> V
             "data      {} samples of {} rows, {} tokens, {} of them learned",
             whole(plan.data.train.len() as f64),
             whole(plan.data.rows as f64),
-            whole(plan.tokens() as f64),
-            whole(plan.trained_tokens() as f64)
+            whole(plan.tokens as f64),
+            whole(plan.trained_tokens as f64)
         ),
         format!("eval      {} samples", whole(plan.data.eval.len() as f64)),
         format!(

@@ -11,13 +11,16 @@ use super::{ConfigArgs, say};
 use crate::author::replay::{self, Keep};
 use crate::check::ready::Ready;
 use crate::check::selection;
-use crate::data::dataset::{Example, LeftOut, Origin, Written};
+use crate::data::dataset::{Example, Origin, Written};
+use crate::data::dropped::LeftOut;
 use crate::data::packing::plan_epoch;
+use crate::data::store::Sizes;
 use crate::data::tokenize::TokenSample;
 use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::{ExitStatus, Failure};
 use crate::report::progress::whole;
 use crate::report::{Output, emit};
+use crate::samples::{Origin as SampleOrigin, Preparing};
 use crate::terminal::{Safe, print};
 use crate::train::plan::Plan;
 
@@ -43,13 +46,21 @@ pub(super) fn run(args: &PreprocessArgs) -> Result<ExitStatus, Failure> {
     let output = args.config.output();
     let (Ready { loaded, plugins, model, .. }, _) = ready(&args.config, args.locked)?;
     let template = selection::template(&loaded, &model)?;
-    let plan = Plan::new(&loaded, &plugins, &model, template.as_ref(), true).map_err(|mut failure| {
+    let kept = |mut failure: Failure| {
         replay::keep(&mut failure, &plugins, Keep::Nothing);
         failure
-    })?;
+    };
+    let plan = Plan::new(&loaded, &plugins, &model, template.as_ref()).map_err(kept)?;
     show(&plan.data.remarks, output);
-    let shown = args.show.unwrap_or(0).min(plan.data.train.len());
-    for (index, example) in plan.data.train.iter().take(shown).enumerate() {
+    let preparing = Preparing {
+        loaded: &loaded,
+        plugins: &plugins,
+        model: &model,
+        template: template.as_ref(),
+        learns: plan.method.learns(),
+    };
+    let shown = preparing.shown(&plan.data, args.show.unwrap_or(0)).map_err(kept)?;
+    for (index, example) in shown.iter().enumerate() {
         let Some(origin) = &example.origin else { continue };
         match output {
             Output::Json => emit("sample", sample(index, example, origin)),
@@ -70,7 +81,7 @@ pub(super) fn run(args: &PreprocessArgs) -> Result<ExitStatus, Failure> {
             }
         }
     }
-    summary(&plan, output);
+    summary(&plan, output)?;
     Ok(ExitStatus::Done)
 }
 
@@ -128,7 +139,7 @@ fn document(tokens: &TokenSample, own: &[u32], written: &Written) -> Value {
 }
 
 fn heading(index: usize, plan: &Plan, example: &Example, origin: &Origin) -> String {
-    let (tokens, learned) = (example.tokens(), plan.method.trained_tokens(example));
+    let (tokens, learned) = (example.tokens(), plan.method.trained_tokens(&Sizes::of(example)));
     let all = plan.data.train.len();
     let position = &origin.position;
     let label = example.desirable.map_or("", |desirable| if desirable { "; wanted" } else { "; not wanted" });
@@ -212,19 +223,19 @@ fn push_line(out: &mut Safe, start: &str, text: &str, learned: bool) {
     out.push(&Safe::text("\n"));
 }
 
-fn summary(plan: &Plan, output: Output) {
-    let lengths: Vec<usize> = plan.data.train.iter().map(Example::tokens).collect();
-    let mut sorted = lengths.clone();
-    sorted.sort_unstable();
-    let (shortest, longest) = (sorted.first().copied().unwrap_or(0), sorted.last().copied().unwrap_or(0));
-    let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0);
+fn summary(plan: &Plan, output: Output) -> Result<(), Failure> {
+    let lengths = plan.data.train.lengths()?;
     let batches = &plan.packing;
     let packing = batches.sample_packing.then(|| {
-        let filled: usize = lengths.iter().sum();
+        let filled: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
         let count = plan_epoch(&lengths, batches, 0).len();
         let room = count * batches.micro_batch_size * batches.sequence_len;
         (count, filled as f64 / room.max(1) as f64)
     });
+    let mut sorted = lengths;
+    sorted.sort_unstable();
+    let (shortest, longest) = (sorted.first().copied().unwrap_or(0), sorted.last().copied().unwrap_or(0));
+    let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0);
     let left_out = plan.data.dropped.reasons();
     match output {
         Output::Json => emit(
@@ -233,14 +244,15 @@ fn summary(plan: &Plan, output: Output) {
                 "rows": plan.data.rows,
                 "samples": plan.data.train.len(),
                 "eval_samples": plan.data.eval.len(),
-                "tokens": plan.tokens(),
-                "trained_tokens": plan.trained_tokens(),
+                "tokens": plan.tokens,
+                "trained_tokens": plan.trained_tokens,
                 "shortest": shortest,
                 "median": median,
                 "longest": longest,
                 "packing_efficiency": packing.map(|(_, share)| share),
                 "micro_batches": packing.map(|(count, _)| count),
                 "dropped": left_out,
+                "kept": plan.data.origins.iter().map(origin_json).collect::<Vec<_>>(),
             }),
         ),
         Output::Human => {
@@ -248,8 +260,8 @@ fn summary(plan: &Plan, output: Output) {
                 "samples   {} of {} rows, {} tokens, {} of them learned; {} more for evaluation",
                 whole(plan.data.train.len() as f64),
                 whole(plan.data.rows as f64),
-                whole(plan.tokens() as f64),
-                whole(plan.trained_tokens() as f64),
+                whole(plan.tokens as f64),
+                whole(plan.trained_tokens as f64),
                 whole(plan.data.eval.len() as f64),
             ));
             say(&format!(
@@ -266,8 +278,32 @@ fn summary(plan: &Plan, output: Output) {
             for left_out in &left_out {
                 say(&format!("left out  {}", with_first(left_out)));
             }
-            say("nothing was kept: a run prepares its samples itself");
+            for (dataset, origin) in &plan.data.origins {
+                say(&format!("kept      {dataset}: {}", origin_words(origin)));
+            }
         }
+    }
+    Ok(())
+}
+
+fn origin_json((dataset, origin): &(String, SampleOrigin)) -> Value {
+    let (path, is_made, changed) = match origin {
+        SampleOrigin::Kept(path) => (Some(path), false, &[][..]),
+        SampleOrigin::Made(path, changed) => (Some(path), true, &changed[..]),
+        SampleOrigin::NotKept => (None, true, &[][..]),
+    };
+    json!({ "dataset": dataset, "path": path, "made": is_made, "changed": changed })
+}
+
+fn origin_words(origin: &SampleOrigin) -> String {
+    match origin {
+        SampleOrigin::Kept(path) => format!("made before, in {}", path.display()),
+        SampleOrigin::Made(path, changed) if changed.is_empty() => format!("in {}", path.display()),
+        SampleOrigin::Made(path, changed) => {
+            let changed: Vec<String> = changed.iter().map(|name| format!("`{name}`")).collect();
+            format!("in {}; made anew, because {} changed", path.display(), changed.join(", "))
+        }
+        SampleOrigin::NotKept => "nowhere: there is no cache directory; name one in `dataset_prepared_path`".to_owned(),
     }
 }
 

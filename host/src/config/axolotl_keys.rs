@@ -36,7 +36,7 @@ pub(super) const TOP: Table = &[
         NoEffect("attention is exact and never crosses from one sample into another, whatever it is called")),
     (&["pad_to_sequence_len", "pad_to_multiple_of", "group_by_length", "batch_flattening", "remove_unused_columns", "sample_packing_group_size", "sample_packing_bin_size", "sample_packing_sequentially", "sample_packing_mp_start_method", "multipack_real_batches", "pretrain_multipack_attn"],
         NoEffect("batches have no padding here: samples are laid end to end and keep their own positions")),
-    (&["dataset_prepared_path", "dataset_num_proc", "dataset_processes", "dataset_keep_in_memory", "resources_per_worker", "dataloader_*"],
+    (&["dataset_num_proc", "dataset_processes", "dataset_keep_in_memory", "resources_per_worker", "dataloader_*"],
         NoEffect("data is read and tokenized on all cores when a run starts")),
     (&["low_cpu_mem_usage", "gc_steps", "gc_collect_steps", "torch_empty_cache_steps", "is_llama_derived_model", "is_mistral_derived_model", "is_falcon_derived_model", "is_qwen_derived_model", "type_of_model", "tokenizer_save_jinja_files", "total_num_tokens", "total_supervised_tokens", "fp32_norm_classes", "torchdistx_path", "tokenizer_use_fast", "save_safetensors", "strict", "use_kernels"],
         NoEffect("this is how it works here")),

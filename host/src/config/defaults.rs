@@ -66,6 +66,7 @@ pub(super) fn config() -> Config {
         lora_rank_pattern: Patterns::default(),
         lora_alpha_pattern: Patterns::default(),
         lora_modules_to_save: Vec::new(),
+        dataset_prepared_path: None,
         lora_model_dir: None,
         peft_layers_to_transform: None,
         unfrozen_parameters: Vec::new(),

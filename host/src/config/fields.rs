@@ -534,6 +534,7 @@ fn cadence(top: &Section<'_>, config: &mut Config) {
     config.saves_per_epoch = each_epoch("saves_per_epoch");
     fill(&mut config.save_strategy, top.choice("save_strategy"));
     config.save_total_limit = top.checked("save_total_limit", "1 or more", |n: u32| n > 0);
+    config.dataset_prepared_path = top.file_path("dataset_prepared_path");
     fill(&mut config.output_dir, top.file_path("output_dir"));
     if config.output_dir.trim() != config.output_dir || config.output_dir.contains(plugin_runtime::is_hidden) {
         let diagnostic = top.cx.error(

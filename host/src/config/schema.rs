@@ -188,6 +188,9 @@ pub struct Config {
     /// by itself. Default: `[]`. Example: `[embed_tokens, lm_head]`.
     #[schemars(extend("x-fixed" = true))]
     pub lora_modules_to_save: Vec<String>,
+    /// Directory of the samples that are kept, so that a run with the same data, tokenizer, plugins and settings does not make them
+    /// again. Default: one in the user's cache. Example: `last_run_prepared`.
+    pub dataset_prepared_path: Option<String>,
     /// Directory of an adapter in PEFT's form that training starts from, instead of a fresh one: of the same modules, ranks and
     /// scales as this config says.
     pub lora_model_dir: Option<String>,

@@ -11,6 +11,8 @@ use serde_json::Value;
 use super::cursor::{Cursor, Position};
 use super::dataset::Example;
 use super::packing::{BatchOptions, assemble};
+use super::set::Set;
+use super::store::StoreError;
 use crate::diagnostic::{Diagnostic, Failure};
 
 /// A source of steps. The same position, with the same config, data and weights, gives the same steps from there on.
@@ -90,7 +92,7 @@ pub trait Samples {
     type Batch: AsRef<Batch>;
 
     /// All of them.
-    fn examples(&self) -> &[Example];
+    fn set(&self) -> &Set;
 
     /// What a checkpoint must keep of what was found out about them.
     fn kept(&self) -> Vec<KeptFile> {
@@ -98,28 +100,34 @@ pub trait Samples {
     }
 
     /// Some as one batch, by their numbers.
-    fn batch(&self, samples: &[usize]) -> Self::Batch;
+    ///
+    /// # Errors
+    /// Samples that cannot be read.
+    fn batch(&self, samples: &[usize]) -> Result<Self::Batch, StoreError>;
 
     /// All in their order, so many a batch.
-    fn chunks(&self, size: usize) -> Vec<Self::Batch> {
-        let all: Vec<usize> = (0..self.examples().len()).collect();
+    ///
+    /// # Errors
+    /// Samples that cannot be read.
+    fn chunks(&self, size: usize) -> Result<Vec<Self::Batch>, StoreError> {
+        let all: Vec<usize> = (0..self.set().len()).collect();
         all.chunks(size.max(1)).map(|samples| self.batch(samples)).collect()
     }
 }
 
 /// Texts.
 #[derive(Debug, Clone, Copy)]
-pub struct Texts<'a>(pub &'a [Example]);
+pub struct Texts<'a>(pub &'a Set);
 
 impl Samples for Texts<'_> {
     type Batch = Batch;
 
-    fn examples(&self) -> &[Example] {
+    fn set(&self) -> &Set {
         self.0
     }
 
-    fn batch(&self, samples: &[usize]) -> Batch {
-        assemble(samples.iter().map(|&sample| &self.0[sample].tokens))
+    fn batch(&self, samples: &[usize]) -> Result<Batch, StoreError> {
+        Ok(assemble(self.0.some(samples)?.iter().map(|example| &example.tokens)))
     }
 }
 
@@ -127,7 +135,7 @@ impl Samples for Texts<'_> {
 #[derive(Debug, Clone, Copy)]
 pub struct PairsOf<'a> {
     /// The pairs.
-    pub examples: &'a [Example],
+    pub set: &'a Set,
     /// What the reference says of them; none for an objective that has none.
     pub reference: Option<&'a [[f64; 2]]>,
     /// The same for a checkpoint.
@@ -137,34 +145,34 @@ pub struct PairsOf<'a> {
 impl Samples for PairsOf<'_> {
     type Batch = Pairs;
 
-    fn examples(&self) -> &[Example] {
-        self.examples
+    fn set(&self) -> &Set {
+        self.set
     }
 
     fn kept(&self) -> Vec<KeptFile> {
         self.kept.into_iter().cloned().collect()
     }
 
-    fn batch(&self, samples: &[usize]) -> Pairs {
-        let batch = assemble(samples.iter().flat_map(|&sample| self.examples[sample].documents()));
+    fn batch(&self, samples: &[usize]) -> Result<Pairs, StoreError> {
+        let batch = assemble(self.set.some(samples)?.iter().flat_map(Example::documents));
         let reference = self.reference.map(|reference| samples.iter().flat_map(|&sample| reference[sample]).collect());
-        Pairs { batch, reference: reference.unwrap_or_default() }
+        Ok(Pairs { batch, reference: reference.unwrap_or_default() })
     }
 }
 
 /// Pairs of answers, the chosen texts of which are learned whole.
 #[derive(Debug, Clone, Copy)]
-pub struct WholePairsOf<'a>(pub &'a [Example]);
+pub struct WholePairsOf<'a>(pub &'a Set);
 
 impl Samples for WholePairsOf<'_> {
     type Batch = WholePairs;
 
-    fn examples(&self) -> &[Example] {
+    fn set(&self) -> &Set {
         self.0
     }
 
-    fn batch(&self, samples: &[usize]) -> WholePairs {
-        WholePairs::of_answers(assemble(samples.iter().flat_map(|&sample| self.0[sample].documents())))
+    fn batch(&self, samples: &[usize]) -> Result<WholePairs, StoreError> {
+        Ok(WholePairs::of_answers(assemble(self.0.some(samples)?.iter().flat_map(Example::documents))))
     }
 }
 
@@ -172,7 +180,7 @@ impl Samples for WholePairsOf<'_> {
 #[derive(Debug, Clone, Copy)]
 pub struct ScoredPairsOf<'a> {
     /// The pairs.
-    pub examples: &'a [Example],
+    pub set: &'a Set,
     /// The token with which texts are filled: a text is scored at its last other one, as transformers finds it.
     pub pad: Option<u32>,
 }
@@ -180,44 +188,44 @@ pub struct ScoredPairsOf<'a> {
 impl Samples for ScoredPairsOf<'_> {
     type Batch = ScoredPairs;
 
-    fn examples(&self) -> &[Example] {
-        self.examples
+    fn set(&self) -> &Set {
+        self.set
     }
 
-    fn batch(&self, samples: &[usize]) -> ScoredPairs {
-        let mut batch = assemble(samples.iter().flat_map(|&sample| self.examples[sample].documents()));
+    fn batch(&self, samples: &[usize]) -> Result<ScoredPairs, StoreError> {
+        let examples = self.set.some(samples)?;
+        let mut batch = assemble(examples.iter().flat_map(Example::documents));
         batch.targets.fill(IGNORE);
         for document in batch.documents().collect::<Vec<_>>() {
             let last = batch.ids[document.clone()].iter().rposition(|&id| Some(id) != self.pad);
             // Of nothing but padding, transformers takes the first.
             batch.targets[document.start + last.unwrap_or(0)] = 0;
         }
-        let margins: Vec<f64> =
-            samples.iter().map(|&sample| self.examples[sample].margin.unwrap_or_default()).collect();
-        ScoredPairs { batch, margins }
+        let margins: Vec<f64> = examples.iter().map(|example| example.margin.unwrap_or_default()).collect();
+        Ok(ScoredPairs { batch, margins })
     }
 }
 
 /// Answers in steps with labels: the targets are these.
 #[derive(Debug, Clone, Copy)]
-pub struct StepsOf<'a>(pub &'a [Example]);
+pub struct StepsOf<'a>(pub &'a Set);
 
 impl Samples for StepsOf<'_> {
     type Batch = Batch;
 
-    fn examples(&self) -> &[Example] {
+    fn set(&self) -> &Set {
         self.0
     }
 
-    fn batch(&self, samples: &[usize]) -> Batch {
-        let examples = || samples.iter().map(|&sample| &self.0[sample]);
-        let mut batch = assemble(examples().map(|example| &example.tokens));
-        let mut labels = examples().flat_map(|example| &example.labels);
-        let learned = examples().flat_map(|example| &example.tokens.trained);
+    fn batch(&self, samples: &[usize]) -> Result<Batch, StoreError> {
+        let examples = self.0.some(samples)?;
+        let mut batch = assemble(examples.iter().map(|example| &example.tokens));
+        let mut labels = examples.iter().flat_map(|example| &example.labels);
+        let learned = examples.iter().flat_map(|example| &example.tokens.trained);
         for (target, &learned) in batch.targets.iter_mut().zip(learned) {
             *target = if learned { labels.next().copied().unwrap_or(IGNORE) } else { IGNORE };
         }
-        batch
+        Ok(batch)
     }
 }
 
@@ -231,9 +239,12 @@ pub struct Epochs<S> {
 
 impl<S: Samples> Epochs<S> {
     /// Steps of up to `accumulation` micro-batches, from `position` on.
-    pub fn new(samples: S, options: BatchOptions, accumulation: usize, position: Position) -> Self {
-        let lengths = samples.examples().iter().map(Example::tokens).collect();
-        Self { samples, cursor: Cursor::new(lengths, options, position), accumulation }
+    ///
+    /// # Errors
+    /// Samples that cannot be read.
+    pub fn new(samples: S, options: BatchOptions, accumulation: usize, position: Position) -> Result<Self, StoreError> {
+        let lengths = samples.set().lengths()?;
+        Ok(Self { samples, cursor: Cursor::new(lengths, options, position), accumulation })
     }
 }
 
@@ -242,7 +253,7 @@ impl<S: Samples> Batches for Epochs<S> {
 
     fn next_step<K: Kernels>(&mut self, _: &mut Trainer<K>) -> Result<Vec<S::Batch>, Failure> {
         let steps = self.cursor.next_step(self.accumulation);
-        Ok(steps.iter().map(|samples| self.samples.batch(samples)).collect())
+        Ok(steps.iter().map(|samples| self.samples.batch(samples)).collect::<Result<_, _>>()?)
     }
 
     fn position(&self) -> Position {
@@ -275,7 +286,7 @@ mod tests {
             origin: None,
         };
         let examples = [steps(&[false, true, false, true], &[1, 0]), steps(&[true, false], &[1])];
-        let batch = StepsOf(&examples).batch(&[1, 0]);
+        let batch = StepsOf(&Set::of(&examples).unwrap()).batch(&[1, 0]).unwrap();
         assert_eq!(batch.targets, [1, IGNORE, IGNORE, 1, IGNORE, 0]);
         assert_eq!(batch.doc_lens, [2, 4]);
     }
@@ -294,7 +305,7 @@ mod tests {
         };
         let examples = [pair(&[5, 6, 2], &[5, 2, 7, 2, 2], None), pair(&[2, 2], &[9], Some(0.5))];
         let places = |pad| {
-            let pairs = ScoredPairsOf { examples: &examples, pad }.batch(&[0, 1]);
+            let pairs = ScoredPairsOf { set: &Set::of(&examples).unwrap(), pad }.batch(&[0, 1]).unwrap();
             assert_eq!(pairs.margins, [0.0, 0.5]);
             pairs.batch.learned().flatten().collect::<Vec<_>>()
         };

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::packing::{BatchOptions, plan_epoch};
+use super::packing::{BatchOptions, EpochPlan, plan_epoch};
 
 /// A place in the data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,16 +17,16 @@ pub struct Position {
 /// Walks through the epochs.
 #[derive(Debug)]
 pub struct Cursor {
-    lengths: Vec<usize>,
+    lengths: Vec<u32>,
     options: BatchOptions,
     position: Position,
-    plan: Vec<Vec<usize>>,
+    plan: EpochPlan,
 }
 
 impl Cursor {
     /// Starts at `position`; `lengths` are the tokens of each sample. What must stay together, as the answers of a pair, is
     /// one sample.
-    pub fn new(lengths: Vec<usize>, options: BatchOptions, position: Position) -> Self {
+    pub fn new(lengths: Vec<u32>, options: BatchOptions, position: Position) -> Self {
         let plan = plan_epoch(&lengths, &options, position.epoch);
         Self { lengths, options, position, plan }
     }
@@ -39,7 +39,7 @@ impl Cursor {
             self.plan = plan_epoch(&self.lengths, &self.options, self.position.epoch);
         }
         let end = (self.position.micro_batch + count.max(1)).min(self.plan.len());
-        let step = self.plan[self.position.micro_batch..end].to_vec();
+        let step = (self.position.micro_batch..end).map(|index| self.plan.batch(index)).collect();
         self.position.micro_batch = end;
         step
     }

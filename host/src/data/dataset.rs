@@ -1,175 +1,27 @@
 //! One dataset: rows from its source, past its filters in their order, through its strategy on all cores, into tokens.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError, mpsc};
 
 use plugin_runtime::PluginError;
 
+use super::dropped::Dropped;
 use super::filter::{DatasetFilter, FilterReport};
-use super::render::{BATCH, Making, Outcome, Row, render};
+use super::render::{BATCH, Making, Outcome, Row, render_piece};
 use super::source::Source;
+use super::store::{Builder, Frame, StoreError};
 use super::strategy::PromptStrategy;
 
 pub use super::example::{Example, Origin, Written};
 pub use super::render::{BadRow, ExcessLength};
 
-/// Bad rows that are listed before the rest is only counted; so many roles too.
+/// Bad rows that are listed before the rest is only counted.
 const SHOWN: usize = 5;
 /// Bad rows after which nothing more is read.
 const BAD_ROWS: u64 = 10_000;
-/// Characters of a role's name that are shown.
-const ROLE_LENGTH: usize = 40;
-
-/// How many rows were left out for a reason, and which was the first of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Count {
-    /// How many.
-    pub rows: u64,
-    /// What a person finds the first by.
-    pub first: Option<String>,
-}
-
-impl Count {
-    fn row(&mut self, position: impl FnOnce() -> String) {
-        self.rows += 1;
-        if self.first.is_none() {
-            self.first = Some(position());
-        }
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.rows += other.rows;
-        if self.first.is_none() {
-            self.first.clone_from(&other.first);
-        }
-    }
-}
-
-/// Rows that did not become examples, by reason, and what was seen in all.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Dropped {
-    /// What each row filter did, in the order in which they ran.
-    pub filters: Vec<FilterReport>,
-    /// More tokens than `sequence_len`.
-    pub too_long: Count,
-    /// What is learned of them lies behind `sequence_len`, where they were cut.
-    pub cut: Count,
-    /// No message of theirs is to be learned, with the roles that they have.
-    pub no_turn: (Count, Roles),
-    /// Nothing in them is learned, for another reason.
-    pub untrained: Count,
-    /// Pairs whose answers are the same.
-    pub equal: Count,
-    /// Rows, of those that are used too, with messages that the chat template does not write, and their roles.
-    pub unwritten: (Count, Roles),
-    /// The strategy gave nothing for them, on purpose.
-    pub skipped: Count,
-}
-
-/// Names of roles that data has, as many as are told.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Roles(BTreeSet<String>);
-
-impl Extend<String> for Roles {
-    fn extend<T: IntoIterator<Item = String>>(&mut self, roles: T) {
-        for role in roles {
-            if self.0.len() < SHOWN {
-                self.0.insert(role.chars().take(ROLE_LENGTH).collect());
-            }
-        }
-    }
-}
-
-impl std::fmt::Display for Roles {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let all: Vec<String> = self.0.iter().map(|role| format!("`{role}`")).collect();
-        write!(f, "{}", all.join(", "))
-    }
-}
-
-/// Rows that were left out for one reason.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct LeftOut {
-    /// In words.
-    pub reason: String,
-    /// How many.
-    pub rows: u64,
-    /// The row filter that did it, if one did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub plugin: Option<String>,
-    /// What a person finds the first of them by, where that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub first: Option<String>,
-}
-
-impl std::fmt::Display for LeftOut {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}: {}", self.rows, if self.rows == 1 { "row" } else { "rows" }, self.reason)?;
-        self.plugin.as_ref().map_or(Ok(()), |plugin| write!(f, " ({plugin})"))
-    }
-}
-
-impl Dropped {
-    /// Reasons with a count above zero, in words: those of the filters first.
-    pub fn reasons(&self) -> Vec<LeftOut> {
-        let of_filter = |filter: &FilterReport| {
-            let plugin = Some(filter.plugin.clone());
-            let left_out = move |(reason, rows)| LeftOut { reason, rows, plugin: plugin.clone(), first: None };
-            filter.reasons().into_iter().map(left_out)
-        };
-        let own = [
-            ("longer than `sequence_len`".to_owned(), &self.too_long),
-            ("cut to `sequence_len` tokens, none of which is learned".to_owned(), &self.cut),
-            (format!("no message has a role that is learned; the roles are {}", self.no_turn.1), &self.no_turn.0),
-            ("no token to learn".to_owned(), &self.untrained),
-            ("the chosen and the rejected answer are the same".to_owned(), &self.equal),
-            ("left out by the prompt strategy".to_owned(), &self.skipped),
-            (
-                format!("the chat template leaves out the content of messages with the role {}", self.unwritten.1),
-                &self.unwritten.0,
-            ),
-        ];
-        let own = own.into_iter().filter(|(_, count)| count.rows > 0).map(|(reason, count)| LeftOut {
-            reason,
-            rows: count.rows,
-            plugin: None,
-            first: count.first.clone(),
-        });
-        self.filters.iter().flat_map(of_filter).chain(own).collect()
-    }
-
-    /// Counts a row with messages that the chat template does not write.
-    fn unwritten(&mut self, roles: BTreeSet<String>, position: impl FnOnce() -> String) {
-        if !roles.is_empty() {
-            self.unwritten.0.row(position);
-            self.unwritten.1.extend(roles);
-        }
-    }
-
-    /// Adds another dataset's counts.
-    pub fn add(&mut self, other: &Self) {
-        for report in &other.filters {
-            match self.filters.iter_mut().find(|known| known.path == report.path) {
-                Some(known) => known.add(report),
-                None => self.filters.push(report.clone()),
-            }
-        }
-        let counts = [
-            (&mut self.too_long, &other.too_long),
-            (&mut self.cut, &other.cut),
-            (&mut self.no_turn.0, &other.no_turn.0),
-            (&mut self.untrained, &other.untrained),
-            (&mut self.equal, &other.equal),
-            (&mut self.skipped, &other.skipped),
-            (&mut self.unwritten.0, &other.unwritten.0),
-        ];
-        for (own, other) in counts {
-            own.add(other);
-        }
-        self.no_turn.1.extend(other.no_turn.1.0.iter().cloned());
-        self.unwritten.1.extend(other.unwritten.1.0.iter().cloned());
-    }
-}
 
 /// Why a dataset could not be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -177,6 +29,9 @@ pub enum DatasetError {
     /// A plugin failed.
     #[error(transparent)]
     Plugin(#[from] PluginError),
+    /// The samples cannot be kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Rows that cannot be used: the first few, and how many there are.
     #[error("{total} bad rows in `{path}`", path = path.display())]
     BadRows {
@@ -227,38 +82,219 @@ pub enum DatasetError {
     },
 }
 
-/// What a dataset became.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Prepared {
+/// A piece of a dataset: what some rows that follow one another became.
+#[derive(Debug, Default)]
+pub struct Piece {
     /// In the order of the rows.
     pub examples: Vec<Example>,
-    /// Rows that were read.
-    pub rows: u64,
-    /// Rows left out.
+    /// Rows that did not become samples.
     pub dropped: Dropped,
+    /// Rows that cannot be used.
+    bad: Vec<BadRow>,
 }
 
-/// Reads all of `source`, asks `filters` one after another, and makes examples of the rest with `strategies` (one per thread).
-pub fn prepare(
+/// Where samples go.
+pub trait Sink: Sync {
+    /// A piece as it is handed over.
+    type Made: Send;
+
+    /// Pieces that are there already: they are not made again.
+    fn pieces(&self) -> usize;
+
+    /// Samples that are there.
+    fn samples(&self) -> usize;
+
+    /// Rows that became none.
+    fn dropped(&self) -> &Dropped;
+
+    /// Makes a piece ready to be handed over; on any thread.
+    fn make(piece: Piece) -> Self::Made;
+
+    /// Takes the next piece, in order. Nothing more is made after a break.
+    ///
+    /// # Errors
+    /// Samples that cannot be kept.
+    fn add(&mut self, made: Self::Made) -> Result<ControlFlow<()>, StoreError>;
+}
+
+/// A store takes all of them.
+impl Sink for Builder {
+    type Made = (Frame, Dropped);
+
+    fn pieces(&self) -> usize {
+        Self::pieces(self)
+    }
+
+    fn samples(&self) -> usize {
+        self.len()
+    }
+
+    fn dropped(&self) -> &Dropped {
+        Self::dropped(self)
+    }
+
+    fn make(piece: Piece) -> Self::Made {
+        (Frame::new(&piece.examples, &piece.dropped), piece.dropped)
+    }
+
+    fn add(&mut self, (frame, dropped): Self::Made) -> Result<ControlFlow<()>, StoreError> {
+        Self::add(self, &frame, &dropped)?;
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// The first samples, in memory.
+#[derive(Debug)]
+pub struct First {
+    /// Those that there are.
+    pub examples: Vec<Example>,
+    /// So many are enough.
+    pub enough: usize,
+    pieces: usize,
+    dropped: Dropped,
+}
+
+impl First {
+    /// Of so many.
+    pub fn new(enough: usize) -> Self {
+        Self { examples: Vec::new(), enough, pieces: 0, dropped: Dropped::default() }
+    }
+}
+
+impl Sink for First {
+    type Made = Piece;
+
+    fn pieces(&self) -> usize {
+        self.pieces
+    }
+
+    fn samples(&self) -> usize {
+        self.examples.len()
+    }
+
+    fn dropped(&self) -> &Dropped {
+        &self.dropped
+    }
+
+    fn make(piece: Piece) -> Piece {
+        piece
+    }
+
+    fn add(&mut self, piece: Piece) -> Result<ControlFlow<()>, StoreError> {
+        self.pieces += 1;
+        self.dropped.add(&piece.dropped);
+        self.examples.extend(piece.examples);
+        let is_enough = self.examples.len() >= self.enough;
+        Ok(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+}
+
+/// What was read of a dataset, and what filters did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Prepared {
+    /// Rows that were read.
+    pub rows: u64,
+    /// What each row filter did, in the order in which they ran.
+    pub filters: Vec<FilterReport>,
+}
+
+/// A piece that was made, and the rows of it that cannot be used; why a strategy failed; or how a thread panicked.
+type Finished<M> = (usize, std::thread::Result<Result<(M, Vec<BadRow>), PluginError>>);
+
+/// Reads `source`, asks `filters` one after another, and makes samples of the rest with `strategies`, each on a thread of its own.
+/// Few rows are in memory at a time. The rows that stay are made into samples in pieces whose size does not depend on the
+/// number of threads, and the pieces go to `sink` in their order.
+///
+/// # Errors
+/// A plugin that fails, rows that cannot be used, and no sample in the end.
+pub fn prepare<S: Sink>(
     path: &Path,
     source: &mut dyn Source,
     filters: &mut [DatasetFilter],
     strategies: &mut [Box<dyn PromptStrategy>],
     making: &Making<'_>,
+    sink: &mut S,
 ) -> Result<Prepared, DatasetError> {
-    let mut bad = BadRows { path: path.to_owned(), rows: Vec::new(), total: 0 };
-    let mut rows = read(source, &mut bad)?;
-    if rows.is_empty() && bad.total == 0 {
+    let mut unreadable = BadRows { path: path.to_owned(), rows: Vec::new(), total: 0 };
+    let mut unusable = BadRows { path: path.to_owned(), rows: Vec::new(), total: 0 };
+    let ahead = 4 * strategies.len().max(1);
+    let mut feed = Feed::new(path, source, filters);
+    let (first, mut next) = (sink.pieces(), sink.pieces());
+    let (to_do, work) = mpsc::channel::<(usize, Vec<Row>)>();
+    let (finished, results) = mpsc::channel::<Finished<S::Made>>();
+    let work = Mutex::new(work);
+    std::thread::scope(|scope| -> Result<(), DatasetError> {
+        // Dropped at the end of this closure, however it ends: then the threads have nothing left to do.
+        let to_do = to_do;
+        for strategy in strategies {
+            let (work, finished) = (&work, finished.clone());
+            scope.spawn(move || {
+                loop {
+                    let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok((index, rows)) = next else { break };
+                    let make = || {
+                        let mut piece = piece(path, rows, strategy.as_mut(), making)?;
+                        let bad = std::mem::take(&mut piece.bad);
+                        Ok((S::make(piece), bad))
+                    };
+                    // Nothing is used of what a panic leaves: it goes on where the others wait for the piece.
+                    let made = catch_unwind(AssertUnwindSafe(make));
+                    if finished.send((index, made)).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(finished);
+        let (mut given, mut early) = (0, BTreeMap::new());
+        loop {
+            while given < next + ahead
+                && let Some(rows) = feed.piece(&mut unreadable)?
+            {
+                if given >= first {
+                    to_do.send((given, rows)).expect("the threads wait for it");
+                }
+                given += 1;
+            }
+            if given <= next {
+                return Ok(());
+            }
+            let (index, made) = results.recv().expect("the threads live as long as there is work");
+            early.insert(index, made.unwrap_or_else(|panic| resume_unwind(panic)));
+            while let Some(made) = early.remove(&next) {
+                let (made, bad) = made?;
+                for row in bad {
+                    unusable.add(row);
+                }
+                next += 1;
+                if sink.add(made)?.is_break() {
+                    return Ok(());
+                }
+            }
+        }
+    })?;
+    let Feed { rows, reports, .. } = feed;
+    if rows == 0 && unreadable.total == 0 {
         return Err(DatasetError::Empty { path: path.to_owned() });
     }
-    let mut prepared = Prepared { rows: rows.len() as u64, ..Prepared::default() };
-    for (index, filter) in filters.iter_mut().enumerate() {
-        let (kept, report) = judge(path, rows, filter, index)?;
-        rows = kept;
-        prepared.dropped.filters.push(report);
+    unreadable.with(unusable).check()?;
+    if sink.samples() == 0 {
+        let dropped = Dropped { filters: reports, ..sink.dropped().clone() };
+        return Err(DatasetError::NothingLeft { path: path.to_owned(), rows, dropped });
     }
-    for (outcome, row) in render(rows, strategies, making)? {
-        let dropped = &mut prepared.dropped;
+    Ok(Prepared { rows, filters: reports })
+}
+
+/// What some rows become.
+fn piece(
+    path: &Path,
+    rows: Vec<Row>,
+    strategy: &mut dyn PromptStrategy,
+    making: &Making<'_>,
+) -> Result<Piece, PluginError> {
+    let mut made = Piece::default();
+    for (outcome, row) in render_piece(rows, strategy, making)? {
+        let Piece { examples, dropped, bad } = &mut made;
         let position = || found_by(path, &row);
         match outcome {
             Outcome::Example(mut example, unwritten) => {
@@ -266,7 +302,7 @@ pub fn prepare(
                 if let Some(origin) = &mut example.origin {
                     origin.position = position();
                 }
-                prepared.examples.push(*example);
+                examples.push(*example);
             }
             Outcome::Pieces(pieces) => {
                 let count = pieces.len();
@@ -274,7 +310,7 @@ pub fn prepare(
                     if let Some(origin) = &mut piece.origin {
                         origin.position = format!("{}, piece {} of {count}", position(), index + 1);
                     }
-                    prepared.examples.push(piece);
+                    examples.push(piece);
                 }
             }
             Outcome::TooLong => dropped.too_long.row(position),
@@ -289,59 +325,82 @@ pub fn prepare(
             }
             Outcome::Equal => dropped.equal.row(position),
             Outcome::Skipped => dropped.skipped.row(position),
-            Outcome::Bad(row) => bad.add(row),
+            Outcome::Bad(row) => bad.push(row),
         }
     }
-    bad.check()?;
-    if prepared.examples.is_empty() {
-        let (rows, dropped) = (prepared.rows, prepared.dropped);
-        return Err(DatasetError::NothingLeft { path: path.to_owned(), rows, dropped });
-    }
-    Ok(prepared)
+    Ok(made)
 }
 
-fn read(source: &mut dyn Source, bad: &mut BadRows) -> Result<Vec<Row>, DatasetError> {
-    let mut rows = Vec::new();
-    loop {
-        let batch = source.next(BATCH)?;
-        for row in batch.rows {
-            match row {
-                Ok(row) => rows.push(Row { json: row.json, position: row.position }),
-                Err(row) => {
-                    bad.add(BadRow { position: row.position, message: row.error.message, field: row.error.field });
+/// The rows that filters leave, in pieces.
+struct Feed<'a> {
+    path: &'a Path,
+    source: &'a mut dyn Source,
+    filters: &'a mut [DatasetFilter],
+    reports: Vec<FilterReport>,
+    /// Rows that were read.
+    rows: u64,
+    /// Rows that passed, and are no piece yet.
+    passed: VecDeque<Row>,
+    is_done: bool,
+}
+
+impl<'a> Feed<'a> {
+    fn new(path: &'a Path, source: &'a mut dyn Source, filters: &'a mut [DatasetFilter]) -> Self {
+        let reports = filters.iter().map(FilterReport::new).collect();
+        Self { path, source, filters, reports, rows: 0, passed: VecDeque::new(), is_done: false }
+    }
+
+    /// The next piece: the last one may be smaller, and behind it there is none.
+    fn piece(&mut self, bad: &mut BadRows) -> Result<Option<Vec<Row>>, DatasetError> {
+        while !self.is_done && self.passed.len() < BATCH as usize {
+            let batch = self.source.next(BATCH)?;
+            self.is_done = batch.done;
+            let mut rows = Vec::with_capacity(batch.rows.len());
+            for row in batch.rows {
+                match row {
+                    Ok(row) => rows.push(Row { json: row.json, position: row.position }),
+                    Err(row) => {
+                        bad.add(BadRow { position: row.position, message: row.error.message, field: row.error.field });
+                    }
                 }
             }
+            self.is_done |= bad.total > BAD_ROWS;
+            self.rows += rows.len() as u64;
+            for index in 0..self.filters.len() {
+                rows = self.judge(rows, index)?;
+            }
+            self.passed.extend(rows);
+            if self.is_done {
+                self.check_scores()?;
+            }
         }
-        if batch.done || bad.total > BAD_ROWS {
+        let count = self.passed.len().min(BATCH as usize);
+        Ok((count > 0).then(|| self.passed.drain(..count).collect()))
+    }
+
+    /// The rows that a filter keeps. It sees them in their order.
+    fn judge(&mut self, rows: Vec<Row>, index: usize) -> Result<Vec<Row>, DatasetError> {
+        if rows.is_empty() {
             return Ok(rows);
         }
-    }
-}
-
-/// The rows that a filter keeps. It sees them in their order.
-fn judge(
-    path: &Path,
-    rows: Vec<Row>,
-    filter: &mut DatasetFilter,
-    index: usize,
-) -> Result<(Vec<Row>, FilterReport), DatasetError> {
-    let mut report = FilterReport::new(filter);
-    let mut kept = Vec::with_capacity(rows.len());
-    let mut rows = rows.into_iter().peekable();
-    while rows.peek().is_some() {
-        let (jsons, positions): (Vec<_>, Vec<_>) =
-            rows.by_ref().take(BATCH as usize).map(|row| (row.json, row.position)).unzip();
-        let stays = filter
-            .judge(&jsons, &mut report)
+        let (jsons, positions): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| (row.json, row.position)).unzip();
+        let stays = self.filters[index]
+            .judge(&jsons, &mut self.reports[index])
             .map_err(|error| DatasetError::Filter { index, error: error.at_row(&positions) })?;
         let judged = jsons.into_iter().zip(positions).zip(stays);
-        kept.extend(judged.filter_map(|((json, position), stays)| stays.then_some(Row { json, position })));
+        Ok(judged.filter_map(|((json, position), stays)| stays.then_some(Row { json, position })).collect())
     }
-    if let Some(min_score) = filter.min_score.filter(|_| report.kept > 0 && report.mean_score().is_none()) {
-        let (plugin, path, rows) = (report.plugin, path.to_owned(), report.rows);
-        return Err(DatasetError::NoScores { index, plugin, min_score, path, rows });
+
+    /// A score is asked of a filter that gave none.
+    fn check_scores(&self) -> Result<(), DatasetError> {
+        for (index, (filter, report)) in self.filters.iter().zip(&self.reports).enumerate() {
+            if let Some(min_score) = filter.min_score.filter(|_| report.kept > 0 && report.mean_score().is_none()) {
+                let (plugin, path, rows) = (report.plugin.clone(), self.path.to_owned(), report.rows);
+                return Err(DatasetError::NoScores { index, plugin, min_score, path, rows });
+            }
+        }
+        Ok(())
     }
-    Ok((kept, report))
 }
 
 /// What a person finds a row by.
@@ -361,6 +420,14 @@ impl BadRows {
         if self.rows.len() < SHOWN {
             self.rows.push(row);
         }
+    }
+
+    /// With those that were found later.
+    fn with(mut self, later: Self) -> Self {
+        self.total += later.total;
+        self.rows.extend(later.rows);
+        self.rows.truncate(SHOWN);
+        self
     }
 
     fn check(self) -> Result<(), DatasetError> {
@@ -436,14 +503,15 @@ mod tests {
             let mut rows = Rows((0..1500).map(|row| row.to_string()).collect());
             let mut strategies: Vec<Box<dyn PromptStrategy>> =
                 (0..threads).map(|_| Box::<Remembers>::default() as _).collect();
-            let path = Path::new("rows");
-            prepare(path, &mut rows, &mut [], &mut strategies, &making).unwrap()
+            let mut first = First::new(usize::MAX);
+            prepare(Path::new("rows"), &mut rows, &mut [], &mut strategies, &making, &mut first).unwrap();
+            first
         };
         let one = prepared(1);
         assert_eq!(one.examples.len(), 1500);
         let text = |index: usize| one.examples[index].origin.as_ref().unwrap().written.text.as_str();
         assert_eq!((text(255), text(256), text(1499)), ("255 256", "256 1", "1499 220"));
-        assert_eq!(prepared(2), one);
-        assert_eq!(prepared(5), one);
+        assert_eq!(prepared(2).examples, one.examples);
+        assert_eq!(prepared(5).examples, one.examples);
     }
 }

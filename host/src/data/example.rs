@@ -18,7 +18,7 @@ pub struct Example {
     pub margin: Option<f64>,
     /// Of labelled steps: the labels of the tokens that are learned, in their order; empty otherwise.
     pub labels: Vec<u32>,
-    /// The row as it came, for rewards.
+    /// The row as it came, for rewards; `{}` for a piece of a longer text.
     pub row_json: Arc<str>,
     /// What it was made of, if the encoder keeps that.
     pub origin: Option<Box<Origin>>,

@@ -5,11 +5,12 @@ use std::path::{Component, Path, PathBuf};
 
 use super::dataset::{BadRow, DatasetError};
 use super::generation::GenerationError;
+use super::store::StoreError;
 use super::template::TemplateError;
 use super::tokenizer::TokenizerError;
 use crate::diagnostic::{Diagnostic, Failure, Place, fails_as_diagnostic};
 
-fails_as_diagnostic!(TokenizerError, GenerationError, TemplateError);
+fails_as_diagnostic!(TokenizerError, GenerationError, TemplateError, StoreError);
 
 impl From<TokenizerError> for Diagnostic {
     fn from(error: TokenizerError) -> Self {
@@ -43,10 +44,29 @@ impl From<TemplateError> for Diagnostic {
     }
 }
 
+impl From<StoreError> for Diagnostic {
+    fn from(error: StoreError) -> Self {
+        let diagnostic = Self::error("data::store", error.to_string());
+        match &error {
+            StoreError::Write { path, .. } if path.parent() == Some(&std::env::temp_dir()) => {
+                diagnostic.help("make room there, or name another directory in `TMPDIR`")
+            }
+            StoreError::Write { .. } => {
+                diagnostic.help("make room there, or name another directory: `dataset_prepared_path: DIRECTORY`")
+            }
+            StoreError::Read { path, .. } | StoreError::Damaged { path, .. } => {
+                let directory = path.parent().unwrap_or(path);
+                diagnostic.help(format!("delete `{}`: the samples are made anew then", directory.display()))
+            }
+        }
+    }
+}
+
 impl From<DatasetError> for Failure {
     /// A dataset that cannot be used; bad rows each with its place in the file.
     fn from(error: DatasetError) -> Self {
         match error {
+            DatasetError::Store(error) => error.into(),
             DatasetError::Plugin(error) | DatasetError::Filter { error, .. } => error.into(),
             DatasetError::NoScores { ref plugin, .. } => Diagnostic::error("data::no-scores", error.to_string())
                 .why("rows without a score are kept, so `min_score` would do nothing")

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use plugin_runtime::PluginError;
 use plugin_runtime::types::Verdict;
+use serde::{Deserialize, Serialize};
 
 /// Reasons of one filter that are counted apart; the rest is counted together.
 const REASONS: usize = 20;
@@ -42,7 +43,7 @@ impl DatasetFilter {
 }
 
 /// What one filter did.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FilterReport {
     /// Name of the plugin.
     pub plugin: String,

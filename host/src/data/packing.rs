@@ -27,31 +27,78 @@ pub struct BatchOptions {
     pub seed: u64,
 }
 
-/// Micro-batches of one epoch, as sample numbers.
-pub fn plan_epoch(lengths: &[usize], options: &BatchOptions, epoch: u64) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..lengths.len()).collect();
+/// The micro-batches of one epoch, as sample numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EpochPlan {
+    samples: Vec<u32>,
+    /// Where each micro-batch ends.
+    ends: Vec<u32>,
+}
+
+impl EpochPlan {
+    fn add(&mut self, batch: impl IntoIterator<Item = u32>) {
+        self.samples.extend(batch);
+        self.ends.push(self.samples.len() as u32);
+    }
+
+    /// Micro-batches.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// True without any.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Leaves the first ones.
+    pub fn truncate(&mut self, batches: usize) {
+        self.ends.truncate(batches);
+        self.samples.truncate(self.ends.last().map_or(0, |&end| end as usize));
+    }
+
+    /// The samples of a micro-batch; it must be there.
+    pub fn batch(&self, index: usize) -> Vec<usize> {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
+        self.samples[start..self.ends[index] as usize].iter().map(|&sample| sample as usize).collect()
+    }
+
+    /// All of them, in their order.
+    pub fn batches(&self) -> impl Iterator<Item = Vec<usize>> + '_ {
+        (0..self.len()).map(|index| self.batch(index))
+    }
+}
+
+/// Micro-batches of one epoch of samples that have so many tokens.
+pub fn plan_epoch(lengths: &[u32], options: &BatchOptions, epoch: u64) -> EpochPlan {
+    let mut order: Vec<u32> = (0..lengths.len() as u32).collect();
     let mut rng = Philox::new(options.seed, SHUFFLE_STREAM ^ (epoch << 32));
     if options.shuffle {
         shuffle(&mut order, &mut rng);
     }
     if !options.sample_packing {
-        return order.chunks(options.micro_batch_size).map(<[usize]>::to_vec).collect();
+        let all = order.len() as u32;
+        let size = options.micro_batch_size as u32;
+        let ends = (0..all).step_by(size as usize).map(|start| all.min(start.saturating_add(size))).collect();
+        return EpochPlan { samples: order, ends };
     }
     let mut bins = pack(&order, lengths, options.sequence_len);
     if options.shuffle {
         shuffle(&mut bins, &mut rng);
     }
-    bins.chunks(options.micro_batch_size).map(<[Vec<usize>]>::concat).collect()
+    let mut plan = EpochPlan::default();
+    bins.chunks(options.micro_batch_size).for_each(|bins| plan.add(bins.iter().flatten().copied()));
+    plan
 }
 
 /// Best-fit decreasing: the longest sample first, each into the fullest bin that still takes it. Ties keep `order`.
-fn pack(order: &[usize], lengths: &[usize], capacity: usize) -> Vec<Vec<usize>> {
+fn pack(order: &[u32], lengths: &[u32], capacity: usize) -> Vec<Vec<u32>> {
     let mut by_length = order.to_vec();
-    by_length.sort_by_key(|&sample| std::cmp::Reverse(lengths[sample]));
-    let mut bins: Vec<Vec<usize>> = Vec::new();
+    by_length.sort_by_key(|&sample| std::cmp::Reverse(lengths[sample as usize]));
+    let mut bins: Vec<Vec<u32>> = Vec::new();
     let mut open: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for sample in by_length {
-        let length = lengths[sample];
+        let length = lengths[sample as usize] as usize;
         let fit = open.range(length..).next().map(|(&room, _)| room);
         let (bin, room) = match fit {
             Some(room) => {
@@ -121,10 +168,10 @@ mod tests {
         let lengths = vec![3; 101];
         let (first, second) = (plan_epoch(&lengths, &options(false), 0), plan_epoch(&lengths, &options(false), 1));
         for plan in [&first, &second] {
-            let mut seen = plan.concat();
+            let mut seen: Vec<usize> = plan.batches().flatten().collect();
             seen.sort_unstable();
             assert_eq!(seen, (0..101).collect::<Vec<_>>());
-            assert!(plan[..50].iter().all(|batch| batch.len() == 2));
+            assert!(plan.batches().take(50).all(|batch| batch.len() == 2));
         }
         assert_ne!(first, second);
         assert_eq!(first, plan_epoch(&lengths, &options(false), 0));
@@ -133,11 +180,11 @@ mod tests {
     #[test]
     fn packing_fills_bins_and_never_overfills_them() {
         let lengths = [7, 3, 5, 5, 2, 9, 1, 4, 6];
-        let order: Vec<usize> = (0..lengths.len()).collect();
+        let order: Vec<u32> = (0..lengths.len() as u32).collect();
         let bins = pack(&order, &lengths, 10);
-        let fill: Vec<usize> = bins.iter().map(|bin| bin.iter().map(|&sample| lengths[sample]).sum()).collect();
+        let fill: Vec<u32> = bins.iter().map(|bin| bin.iter().map(|&sample| lengths[sample as usize]).sum()).collect();
         assert!(fill.iter().all(|&tokens| tokens <= 10), "{fill:?}");
-        assert_eq!(fill.iter().sum::<usize>(), 42);
+        assert_eq!(fill.iter().sum::<u32>(), 42);
         assert_eq!(bins.len(), 5);
     }
 

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use plugin_runtime::PluginError;
 use plugin_runtime::types::{Preference, Sample, Segment, Stepwise, Text, Unpaired};
@@ -110,54 +109,8 @@ pub(super) enum Outcome {
 /// What a row became, and what a person finds it by in its dataset.
 pub(super) type Rendered = (Outcome, String);
 
-/// Gives the rows to the strategies, each on a thread of its own, in pieces whose size does not depend on how many there are;
-/// a strategy begins anew with each. So what a row becomes depends on its piece alone. The order of the rows is kept.
-pub(super) fn render(
-    rows: Vec<Row>,
-    strategies: &mut [Box<dyn PromptStrategy>],
-    making: &Making<'_>,
-) -> Result<Vec<Rendered>, PluginError> {
-    let pieces = rows.len().div_ceil(BATCH as usize);
-    let rows = Mutex::new((0, rows.into_iter()));
-    let next = || {
-        let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
-        let piece: Vec<Row> = rows.1.by_ref().take(BATCH as usize).collect();
-        rows.0 += 1;
-        (!piece.is_empty()).then(|| (rows.0 - 1, piece))
-    };
-    // Of several failures the one of the first piece is told, whichever was met first.
-    let failed = AtomicUsize::new(usize::MAX);
-    let work = &|strategy: &mut dyn PromptStrategy| {
-        let mut done = Vec::new();
-        while let Some((index, piece)) = next() {
-            if index > failed.load(Ordering::Relaxed) {
-                break;
-            }
-            let result = render_piece(piece, strategy, making);
-            if result.is_err() {
-                failed.fetch_min(index, Ordering::Relaxed);
-            }
-            done.push((index, result));
-        }
-        done
-    };
-    let mut results = Vec::with_capacity(pieces);
-    std::thread::scope(|scope| {
-        let workers: Vec<_> =
-            strategies.iter_mut().map(|strategy| scope.spawn(move || work(strategy.as_mut()))).collect();
-        for worker in workers {
-            results.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        }
-    });
-    results.sort_unstable_by_key(|(index, _)| *index);
-    let mut outcomes = Vec::new();
-    for (_, result) in results {
-        outcomes.extend(result?);
-    }
-    Ok(outcomes)
-}
-
-fn render_piece(
+/// What a piece of the rows becomes. A strategy begins anew with it, so that it depends on nothing else.
+pub(super) fn render_piece(
     rows: Vec<Row>,
     strategy: &mut dyn PromptStrategy,
     making: &Making<'_>,
@@ -287,7 +240,14 @@ impl Making<'_> {
         Ok(match pieces.len() {
             0 => Outcome::Untrained(BTreeSet::new()),
             1 => Outcome::Example(Box::new(pieces.remove(0)), BTreeSet::new()),
-            _ => Outcome::Pieces(pieces),
+            _ => {
+                // The row of a long text is not kept once for each of its pieces.
+                let none: Arc<str> = "{}".into();
+                for piece in &mut pieces {
+                    piece.row_json = Arc::clone(&none);
+                }
+                Outcome::Pieces(pieces)
+            }
         })
     }
 

@@ -13,9 +13,11 @@ use std::ops::Range;
 
 use plugin_runtime::types::{Conversation, Message};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::jinja;
 use super::tokenizer::Tokenizer;
+use crate::digest::hex;
 
 pub use super::jinja::Now;
 pub use built_in::built_in;
@@ -60,6 +62,7 @@ pub enum TemplateError {
 #[derive(Debug)]
 pub struct ChatTemplate {
     source: String,
+    now: Now,
     template: jinja::Template,
     /// Special tokens by the names that templates have for them.
     special_tokens: BTreeMap<String, Value>,
@@ -97,6 +100,7 @@ impl ChatTemplate {
         let template = jinja::Template::new(source, now).map_err(|error| TemplateError::Syntax(error.to_string()))?;
         Ok(Self {
             source: jinja::with_line_ends(source),
+            now,
             template,
             special_tokens: special_tokens.iter().map(|(name, token)| (name.clone(), token.as_str().into())).collect(),
             with_tools: None,
@@ -116,6 +120,20 @@ impl ChatTemplate {
     /// The template for this conversation.
     fn of(&self, conversation: &Conversation) -> &Self {
         self.with_tools.as_deref().filter(|_| conversation.tools_json.is_some()).unwrap_or(self)
+    }
+
+    /// SHA-256 of all that the text of a conversation depends on beside the conversation.
+    pub fn digest(&self) -> String {
+        let mut hasher = Sha256::new();
+        for template in std::iter::once(self).chain(self.with_tools.as_deref()) {
+            hasher.update((template.source.len() as u64).to_le_bytes());
+            hasher.update(&template.source);
+            hasher.update(format!("{:?}", template.special_tokens));
+            if template.source.contains("strftime_now") {
+                hasher.update(template.now.0.to_le_bytes());
+            }
+        }
+        hex(&hasher.finalize())
     }
 
     /// The template's text with `\n` for every line end, as transformers reads it too.

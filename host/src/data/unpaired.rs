@@ -4,29 +4,34 @@
 use engine::objective::Unpaired;
 
 use super::batches::{KeptFile, Samples};
-use super::dataset::Example;
 use super::packing::assemble;
+use super::set::Set;
+use super::store::StoreError;
 use super::tokenize::TokenSample;
 
 /// A prompt with the answer to the sample before it; the first with that to the last. TRL does so within each batch of a fixed
 /// order; here it is done once for all samples, so that an epoch may have an order of its own.
-pub fn mismatched(examples: &[Example], sample: usize, sequence_len: usize) -> TokenSample {
-    let other = &examples[sample.checked_sub(1).unwrap_or(examples.len() - 1)].tokens;
-    let (prompt, start) = (examples[sample].tokens.prompt_ids(), other.prompt_ids().len());
+///
+/// # Errors
+/// Samples that cannot be read.
+pub fn mismatched(set: &Set, sample: usize, sequence_len: usize) -> Result<TokenSample, StoreError> {
+    let other = set.get(sample.checked_sub(1).unwrap_or(set.len() - 1))?.tokens;
+    let own = set.get(sample)?.tokens;
+    let (prompt, start) = (own.prompt_ids(), other.prompt_ids().len());
     let mut tokens = TokenSample {
         ids: [prompt, &other.ids[start..]].concat(),
         trained: [&vec![false; prompt.len()], &other.trained[start..]].concat(),
         weights: None,
     };
     tokens.truncate(sequence_len);
-    tokens
+    Ok(tokens)
 }
 
 /// Answers that are wanted or not.
 #[derive(Debug, Clone, Copy)]
 pub struct UnpairedOf<'a> {
     /// The answers.
-    pub examples: &'a [Example],
+    pub set: &'a Set,
     /// Tokens that a document has at most.
     pub sequence_len: usize,
     /// What the reference says: of each sample one number, or with `is_mismatched` one more.
@@ -40,34 +45,36 @@ pub struct UnpairedOf<'a> {
 impl Samples for UnpairedOf<'_> {
     type Batch = Unpaired;
 
-    fn examples(&self) -> &[Example] {
-        self.examples
+    fn set(&self) -> &Set {
+        self.set
     }
 
     fn kept(&self) -> Vec<KeptFile> {
         self.kept.into_iter().cloned().collect()
     }
 
-    fn batch(&self, samples: &[usize]) -> Unpaired {
+    fn batch(&self, samples: &[usize]) -> Result<Unpaired, StoreError> {
+        let examples = self.set.some(samples)?;
         let width = 1 + usize::from(self.is_mismatched);
         let said = |column: usize| samples.iter().map(|&sample| self.reference[sample * width + column]).collect();
         let mut answers = Unpaired {
-            batch: assemble(samples.iter().map(|&sample| &self.examples[sample].tokens)),
-            desirable: samples.iter().map(|&sample| self.examples[sample].desirable == Some(true)).collect(),
+            batch: assemble(examples.iter().map(|example| &example.tokens)),
+            desirable: examples.iter().map(|example| example.desirable == Some(true)).collect(),
             reference: said(0),
             ..Unpaired::default()
         };
         if self.is_mismatched {
-            let others = samples.iter().map(|&sample| mismatched(self.examples, sample, self.sequence_len));
-            answers.mismatched = assemble(&others.collect::<Vec<_>>());
+            let others = samples.iter().map(|&sample| mismatched(self.set, sample, self.sequence_len));
+            answers.mismatched = assemble(&others.collect::<Result<Vec<_>, _>>()?);
             answers.mismatched_reference = said(1);
         }
-        answers
+        Ok(answers)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::example::Example;
     use super::*;
 
     fn example(prompt: &[u32], answer: &[u32], desirable: bool) -> Example {
@@ -87,23 +94,23 @@ mod tests {
 
     #[test]
     fn a_prompt_gets_the_answer_to_the_one_before() {
-        let examples = [example(&[1, 2], &[3], true), example(&[4], &[5, 6], false), example(&[7], &[8, 9], true)];
-        let ids = |sample| mismatched(&examples, sample, 4).ids;
+        let set = [example(&[1, 2], &[3], true), example(&[4], &[5, 6], false), example(&[7], &[8, 9], true)];
+        let set = Set::of(&set).unwrap();
+        let ids = |sample| mismatched(&set, sample, 4).unwrap().ids;
         assert_eq!([ids(0), ids(1), ids(2)], [vec![1, 2, 8, 9], vec![4, 3], vec![7, 5, 6]]);
-        assert_eq!(mismatched(&examples, 0, 3).trained, [false, false, true]);
+        assert_eq!(mismatched(&set, 0, 3).unwrap().trained, [false, false, true]);
     }
 
     #[test]
     fn a_batch_has_both_answers_and_what_the_reference_says_of_each() {
-        let examples = [example(&[1, 2], &[3], true), example(&[4], &[5, 6], false)];
+        let set = Set::of(&[example(&[1, 2], &[3], true), example(&[4], &[5, 6], false)]).unwrap();
         let reference = [-1.0, -2.0, -3.0, -4.0];
-        let all =
-            UnpairedOf { examples: &examples, sequence_len: 8, reference: &reference, is_mismatched: true, kept: None };
-        let batch = all.batch(&[1, 0]);
+        let all = UnpairedOf { set: &set, sequence_len: 8, reference: &reference, is_mismatched: true, kept: None };
+        let batch = all.batch(&[1, 0]).unwrap();
         assert_eq!((batch.batch.ids, batch.mismatched.ids), (vec![4, 5, 6, 1, 2, 3], vec![4, 3, 1, 2, 5, 6]));
         assert_eq!((batch.desirable, batch.reference), (vec![false, true], vec![-3.0, -1.0]));
         assert_eq!(batch.mismatched_reference, [-4.0, -2.0]);
-        let plain = UnpairedOf { reference: &reference[..2], is_mismatched: false, ..all }.batch(&[1]);
+        let plain = UnpairedOf { reference: &reference[..2], is_mismatched: false, ..all }.batch(&[1]).unwrap();
         assert_eq!((plain.reference, plain.mismatched.ids.len()), (vec![-2.0], 0));
     }
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::directory::hex;
 use crate::config::{Config, DatasetConfig, Scheduler};
 use crate::device::Device;
 use crate::diagnostic::Failure;
+use crate::digest::hex;
 
 /// Version of the format.
 pub const VERSION: u32 = 1;

@@ -7,7 +7,7 @@ use engine::kernels::Usage;
 
 use super::metrics::{EvalRecord, PluginCost};
 use super::progress::whole;
-use crate::data::dataset::LeftOut;
+use crate::data::dropped::LeftOut;
 use crate::data::filter::FilterReport;
 
 /// A kind of finding of a run-health plugin.

@@ -22,7 +22,8 @@ use crate::checkpoint::CheckpointError;
 use crate::data::batches::{Batches, KeptFile, Told};
 use crate::data::cursor::Position;
 use crate::data::dataset::Example;
-use crate::data::packing::{BatchOptions, plan_epoch, shuffle};
+use crate::data::packing::{BatchOptions, EpochPlan, plan_epoch, shuffle};
+use crate::data::set::Set;
 use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::Failure;
 
@@ -87,7 +88,7 @@ impl Sampling {
     }
 
     /// The prompts of each generation of an epoch.
-    fn plan(&self, prompts: usize, epoch: u64) -> Vec<Vec<usize>> {
+    fn plan(&self, prompts: usize, epoch: u64) -> EpochPlan {
         let options = BatchOptions {
             micro_batch_size: self.prompts(),
             sequence_len: 0,
@@ -104,7 +105,7 @@ impl Sampling {
 /// A source of steps of what the model writes.
 pub struct Sampler<'a> {
     sampling: Sampling,
-    prompts: &'a [Example],
+    prompts: &'a Set,
     tokenizer: &'a Tokenizer,
     generation: GenerateOptions,
     rewards: Vec<NamedReward>,
@@ -113,7 +114,7 @@ pub struct Sampler<'a> {
     names: Vec<String>,
     total_steps: u64,
     position: Position,
-    plan: Vec<Vec<usize>>,
+    plan: EpochPlan,
     /// The completions of the present generation, in the order in which they are learned from.
     rollouts: Vec<Rollout>,
     /// Optimizer steps that were done when they were sampled; none where that was before a checkpoint.
@@ -130,7 +131,7 @@ impl<'a> Sampler<'a> {
     /// A checkpoint that lacks what it must have.
     pub fn new(
         sampling: Sampling,
-        prompts: &'a [Example],
+        prompts: &'a Set,
         tokenizer: &'a Tokenizer,
         generation: GenerateOptions,
         rewards: Vec<NamedReward>,
@@ -189,15 +190,15 @@ impl<'a> Sampler<'a> {
         let seed = self.sampling.seed;
         let random = move |name: &str| Philox::new(seed, stream_of(name) ^ number);
         let options = GenerateOptions { seed: random("rollout").next_u64(), ..self.generation.clone() };
-        let (group, prompts) = (self.sampling.advantage.group, self.plan[index].clone());
-        let examples: Vec<&Example> =
-            prompts.iter().flat_map(|&prompt| std::iter::repeat_n(&self.prompts[prompt], group)).collect();
+        let (group, prompts) = (self.sampling.advantage.group, self.plan.batch(index));
+        let asked = self.prompts.some(&prompts)?;
+        let examples: Vec<&Example> = asked.iter().flat_map(|example| std::iter::repeat_n(example, group)).collect();
         let step = trainer.optimizer_step() + 1;
         let context = Context { step, total_steps: self.total_steps, seed: self.sampling.seed };
-        let played = self.play(trainer, &prompts, &options, &context, number)?;
+        let played = self.play(trainer, &asked, &options, &context, number)?;
         let completions = match &played {
             Some(played) => played.episodes.iter().map(Episode::completion).collect(),
-            None => self.complete(trainer, &prompts, &options)?,
+            None => self.complete(trainer, &asked, &options)?,
         };
         let items = self.items(&examples, &completions, played.as_ref())?;
         let mut scored = score(&mut self.rewards, &items, group, context)?;
@@ -238,12 +239,11 @@ impl<'a> Sampler<'a> {
     fn complete<K: Kernels>(
         &self,
         trainer: &Trainer<K>,
-        prompts: &[usize],
+        prompts: &[Example],
         options: &GenerateOptions,
     ) -> Result<Vec<Completion>, Failure> {
         let completions = self.sampling.advantage.group;
-        let request =
-            |&prompt: &usize| Request { prompt: self.prompts[prompt].tokens.prompt_ids().to_vec(), completions };
+        let request = |prompt: &Example| Request { prompt: prompt.tokens.prompt_ids().to_vec(), completions };
         let requests: Vec<Request> = prompts.iter().map(request).collect();
         Ok(generate(trainer.model(), &requests, options, &mut unobserved)?)
     }
@@ -252,13 +252,13 @@ impl<'a> Sampler<'a> {
     fn play<K: Kernels>(
         &mut self,
         trainer: &Trainer<K>,
-        prompts: &[usize],
+        prompts: &[Example],
         options: &GenerateOptions,
         context: &Context,
         number: u64,
     ) -> Result<Option<Played>, Failure> {
         let Some(episodes) = &mut self.episodes else { return Ok(None) };
-        let rows: Vec<String> = prompts.iter().map(|&prompt| self.prompts[prompt].row_json.to_string()).collect();
+        let rows: Vec<String> = prompts.iter().map(|prompt| prompt.row_json.to_string()).collect();
         let seed = self.sampling.seed;
         let mut complete = |asked: &Asked| -> Result<Vec<Completion>, Failure> {
             let Asked { turn, requests, rooms } = asked;

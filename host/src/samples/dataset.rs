@@ -1,61 +1,90 @@
 //! One dataset of a config: its plugins started, its rows made into samples.
 
-use plugin_runtime::PluginHost;
+use std::path::PathBuf;
+
+use plugin_runtime::{Kind, PluginHost};
 
 use super::rows::rows;
-use crate::check::plugins::{Use, filters, locate, strategy_config};
-use crate::config::{DatasetConfig, FilterRef, LoadedConfig};
-use crate::data::dataset::{DatasetError, Prepared, prepare};
+use crate::check::plugins::{Use, filters, loader, locate, strategy_config};
+use crate::config::{DatasetConfig, FilterRef, LoadedConfig, TRAIN};
+use crate::data::dataset::{DatasetError, Prepared, Sink, prepare};
 use crate::data::filter::DatasetFilter;
 use crate::data::render::Making;
 use crate::data::strategy::PromptStrategy;
 use crate::data::tokenized::Tokenized;
 use crate::diagnostic::{Diagnostic, Failure};
 
-pub(super) fn one(
-    loaded: &LoadedConfig,
-    plugins: &PluginHost,
-    making: &Making<'_>,
-    dataset: &DatasetConfig,
-    path: &str,
-    common: &[FilterRef],
-    remarks: &mut Vec<Diagnostic>,
-) -> Result<Prepared, Failure> {
-    let file = loaded.resolve(&dataset.path);
-    let mut source = rows(loaded, plugins, dataset, path, remarks)?;
-    let mut uses = filters(loaded, "row_filters", common);
-    uses.extend(filters(loaded, &format!("{path}.row_filters"), &dataset.row_filters));
-    let mut started: Vec<DatasetFilter> = Vec::new();
-    for (used, config) in uses.iter().zip(common.iter().chain(&dataset.row_filters)) {
-        let filter = plugins.filter(&used.name, &used.config_json).map_err(|error| locate(loaded, used, error))?;
-        let (plugin, path, min_score) = (used.name.clone(), used.path.clone(), config.min_score);
-        started.push(DatasetFilter { plugin, path, min_score, filter: Box::new(filter) });
+/// A dataset of a config, and what its rows are to become.
+pub(super) struct Dataset<'a> {
+    pub(super) loaded: &'a LoadedConfig,
+    pub(super) plugins: &'a PluginHost,
+    pub(super) config: &'a DatasetConfig,
+    /// Its place in the config (`datasets[0]`).
+    pub(super) entry: String,
+    /// Filters that it has in common with others.
+    pub(super) common: &'a [FilterRef],
+    pub(super) making: Making<'a>,
+}
+
+impl Dataset<'_> {
+    /// Where it is.
+    pub(super) fn path(&self) -> PathBuf {
+        self.loaded.resolve(&self.config.path)
     }
-    let strategy = Use {
-        kind: plugin_runtime::Kind::PromptStrategy,
-        name: dataset.strategy.name.clone(),
-        config_json: strategy_config(loaded, dataset, path),
-        path: format!("{path}.type"),
-        data: None,
-    };
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut strategies: Vec<Box<dyn PromptStrategy>> = Vec::new();
-    for _ in 0..threads {
-        if dataset.is_tokenized() {
-            strategies.push(Box::new(Tokenized));
-            continue;
+
+    /// The loader of all of it, its filters, its prompt strategy.
+    pub(super) fn uses(&self) -> (Use, Vec<Use>, Use) {
+        let mut uses = filters(self.loaded, "row_filters", self.common);
+        uses.extend(filters(self.loaded, &format!("{}.row_filters", self.entry), &self.config.row_filters));
+        let strategy = Use {
+            kind: Kind::PromptStrategy,
+            name: self.config.strategy.name.clone(),
+            config_json: strategy_config(self.loaded, self.config, &self.entry),
+            path: format!("{}.type", self.entry),
+            data: None,
+        };
+        (loader(self.config, &self.entry, TRAIN), uses, strategy)
+    }
+
+    /// The least scores of its filters, in the order of those.
+    pub(super) fn min_scores(&self) -> impl Iterator<Item = Option<f64>> {
+        self.common.iter().chain(&self.config.row_filters).map(|filter| filter.min_score)
+    }
+
+    /// Makes its rows into samples, which go to `sink`. What is remarkable about its rows comes with it.
+    pub(super) fn make(&self, sink: &mut impl Sink) -> Result<(Prepared, Vec<Diagnostic>), Failure> {
+        let (loaded, plugins) = (self.loaded, self.plugins);
+        let mut remarks = Vec::new();
+        let mut source = rows(loaded, plugins, self.config, &self.entry, &mut remarks)?;
+        let (_, uses, strategy) = self.uses();
+        let mut started: Vec<DatasetFilter> = Vec::new();
+        for (used, min_score) in uses.iter().zip(self.min_scores()) {
+            let filter = plugins.filter(&used.name, &used.config_json).map_err(|error| locate(loaded, used, error))?;
+            let (plugin, path) = (used.name.clone(), used.path.clone());
+            started.push(DatasetFilter { plugin, path, min_score, filter: Box::new(filter) });
         }
-        let instance = plugins
-            .strategy(&strategy.name, &strategy.config_json)
-            .map_err(|error| locate(loaded, &strategy, error))?;
-        strategies.push(Box::new(instance));
-    }
-    prepare(&file, &mut *source, &mut started, &mut strategies, making).map_err(|error| {
-        let filter_place = match error {
-            DatasetError::Filter { index, error } => return locate(loaded, &uses[index], error).into(),
-            DatasetError::NoScores { index, .. } => {
-                loaded.source.nearest_place(&format!("{}.min_score", uses[index].path))
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let mut strategies: Vec<Box<dyn PromptStrategy>> = Vec::new();
+        for _ in 0..threads {
+            if self.config.is_tokenized() {
+                strategies.push(Box::new(Tokenized));
+                continue;
             }
+            let instance = plugins
+                .strategy(&strategy.name, &strategy.config_json)
+                .map_err(|error| locate(loaded, &strategy, error))?;
+            strategies.push(Box::new(instance));
+        }
+        let prepared = prepare(&self.path(), &mut *source, &mut started, &mut strategies, &self.making, sink);
+        let prepared = prepared.map_err(|error| self.located(error, &uses, &strategy))?;
+        Ok((prepared, remarks))
+    }
+
+    fn located(&self, error: DatasetError, uses: &[Use], strategy: &Use) -> Failure {
+        let source = &self.loaded.source;
+        let filter_place = match error {
+            DatasetError::Filter { index, error } => return locate(self.loaded, &uses[index], error).into(),
+            DatasetError::NoScores { index, .. } => source.nearest_place(&format!("{}.min_score", uses[index].path)),
             _ => None,
         };
         let mut failure = Failure::from(error);
@@ -64,9 +93,9 @@ pub(super) fn one(
                 diagnostic.place.clone_from(&filter_place);
                 continue;
             }
-            let key = if diagnostic.plugin.as_deref() == Some(&strategy.name) { &strategy.path } else { path };
-            diagnostic.place = loaded.source.nearest_place(key);
+            let key = if diagnostic.plugin.as_deref() == Some(&strategy.name) { &strategy.path } else { &self.entry };
+            diagnostic.place = source.nearest_place(key);
         }
         failure
-    })
+    }
 }

@@ -1,27 +1,36 @@
-//! The samples of a run: what the datasets of a config become.
+//! The samples of a run: what the datasets of a config become. They are made once and kept on disk, so that a run reads what it
+//! needs, and another one makes nothing again.
 
 mod dataset;
+mod kept;
+mod key;
 pub mod rows;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use engine::rng::Philox;
 use plugin_runtime::PluginHost;
-use sha2::{Digest, Sha256};
 
-use self::dataset::one;
+use self::dataset::Dataset;
+use self::key::Key;
 use crate::check::facts::ModelFacts;
 use crate::check::selection;
-use crate::checkpoint::directory::hex;
 use crate::config::{DatasetConfig, ExcessLengthStrategy, FilterRef, LoadedConfig};
-use crate::data::dataset::{Dropped, Example, ExcessLength};
+use crate::data::dataset::{Example, ExcessLength, First};
+use crate::data::dropped::Dropped;
 use crate::data::packing::shuffle;
 use crate::data::render::{Learns, Making};
+use crate::data::set::Set;
 use crate::data::steps::StepFormat;
 use crate::data::template::ChatTemplate;
 use crate::data::tokenize::{Encoder, TextBudget};
 use crate::diagnostic::{Diagnostic, Failure};
 
+pub use self::kept::Origin;
+
+/// The keys of datasets.
+const TRAINED: &str = "datasets";
+const TESTED: &str = "test_datasets";
 /// RNG stream of the split of training and evaluation rows.
 const SPLIT_STREAM: u64 = 0x7370_6c69;
 
@@ -29,167 +38,169 @@ const SPLIT_STREAM: u64 = 0x7370_6c69;
 #[derive(Debug)]
 pub struct Data {
     /// Trained on, in the order of the files.
-    pub train: Vec<Example>,
+    pub train: Set,
     /// Evaluated on.
-    pub eval: Vec<Example>,
+    pub eval: Set,
     /// Rows read for training.
     pub rows: u64,
     /// Of those, the ones that have more tokens than `sequence_len` and were left out.
     pub too_long: u64,
     /// Rows left out, both sets together.
     pub dropped: Dropped,
-    /// Digest of all training tokens and what of them is learned.
+    /// Digest of the training samples: of tokens, and what of them is learned; of rows too, where rewards see them.
     pub digest: String,
     /// Warnings about the data.
     pub remarks: Vec<Diagnostic>,
+    /// Where the samples of each dataset come from, by its place in the config (`datasets[0]`).
+    pub origins: Vec<(String, Origin)>,
 }
 
-/// Prepares all datasets of a config. `learns` says what samples there must be; with `keeps_text`, each has the text that it was
-/// made of.
-///
-/// # Errors
-/// What is wrong with the data.
-pub fn samples(
-    loaded: &LoadedConfig,
-    plugins: &PluginHost,
-    model: &ModelFacts,
-    template: Option<&ChatTemplate>,
-    learns: Learns,
-    keeps_text: bool,
-) -> Result<Data, Failure> {
-    let config = &loaded.config;
-    let tokenizer = &model.tokenizer;
-    let end_of_turn = selection::end_of_turn(loaded, model)?;
-    let cuts = config.excess_length_strategy == ExcessLengthStrategy::Truncate;
-    let budget = TextBudget::of(config.sequence_len as usize, cuts);
-    let excess = match config.excess_length_strategy {
-        ExcessLengthStrategy::Drop => ExcessLength::Drop,
-        ExcessLengthStrategy::Truncate => ExcessLength::Truncate,
-        ExcessLengthStrategy::Raise => ExcessLength::Raise,
-    };
-    let making = |dataset: &DatasetConfig| {
-        let (end_of_turn, train_on_inputs) = (end_of_turn.clone(), config.train_on_inputs);
+/// What samples are made with.
+#[derive(Clone, Copy)]
+pub struct Preparing<'a> {
+    /// The config.
+    pub loaded: &'a LoadedConfig,
+    /// The plugins that it names, among others.
+    pub plugins: &'a PluginHost,
+    /// The model that it names.
+    pub model: &'a ModelFacts,
+    /// How conversations become text.
+    pub template: Option<&'a ChatTemplate>,
+    /// What samples there must be.
+    pub learns: Learns,
+}
+
+impl<'a> Preparing<'a> {
+    /// The samples of all datasets: those that were kept, and those that had to be made.
+    ///
+    /// # Errors
+    /// What is wrong with the data, and a disk that is full.
+    pub fn samples(&self) -> Result<Data, Failure> {
+        let (loaded, config) = (self.loaded, &self.loaded.config);
+        let root = kept::place(loaded)?;
+        // Rewards and environments see all columns of a row, and not only what its text is made of.
+        let with_rows = matches!(self.learns, Learns::Prompts { .. } | Learns::Episodes);
+        let mut data = Data {
+            train: Set::default(),
+            eval: Set::default(),
+            rows: 0,
+            too_long: 0,
+            dropped: Dropped::default(),
+            digest: String::new(),
+            remarks: Vec::new(),
+            origins: Vec::new(),
+        };
+        let mut all = |key: &str, datasets: &'a [DatasetConfig]| -> Result<Set, Failure> {
+            let mut stores = Vec::new();
+            for (index, dataset) in datasets.iter().enumerate() {
+                let dataset = self.dataset(key, index, dataset, false)?;
+                let kept = kept::samples(&dataset, Key::of(&dataset, self.model)?, root.as_deref(), with_rows)?;
+                if key == TRAINED {
+                    data.rows += kept.rows;
+                    data.too_long += kept.dropped.too_long.rows;
+                }
+                data.dropped.add(&kept.dropped);
+                data.remarks.extend(kept.remarks);
+                data.origins.push((dataset.entry, kept.origin));
+                stores.push(kept.store);
+            }
+            Ok(Set::new(stores))
+        };
+        let (mut train, mut eval) = (all(TRAINED, &config.datasets)?, all(TESTED, &config.test_datasets)?);
+        if !config.val_set_size.is_zero() {
+            let count = config.val_set_size.of(train.len() as u64) as usize;
+            if count >= train.len() {
+                let message = format!("`val_set_size` takes {count} of {} rows; none is left to train on", train.len());
+                return Err(Diagnostic::error("config::out-of-range", message)
+                    .at(loaded.source.nearest_place("val_set_size"))
+                    .into());
+            }
+            let (trained, held) = split(train.len(), count, config.seed);
+            (train, eval) = (train.choose(trained), train.choose(held));
+        }
+        Ok(Data { digest: train.digest(), train, eval, ..data })
+    }
+
+    /// The first samples of the training set with the texts that they were made of.
+    ///
+    /// # Errors
+    /// What is wrong with the data.
+    pub fn shown(&self, data: &Data, count: usize) -> Result<Vec<Example>, Failure> {
+        let places: Vec<(usize, usize)> =
+            (0..count.min(data.train.len())).map(|sample| data.train.place(sample)).collect();
+        let mut last: BTreeMap<usize, usize> = BTreeMap::new();
+        for &(dataset, sample) in &places {
+            last.insert(dataset, sample);
+        }
+        let mut made: BTreeMap<usize, Vec<Example>> = BTreeMap::new();
+        for (index, last) in last {
+            let mut first = First::new(last + 1);
+            self.dataset(TRAINED, index, &self.loaded.config.datasets[index], true)?.make(&mut first)?;
+            made.insert(index, first.examples);
+        }
+        let shown = places.iter().filter_map(|(dataset, sample)| made.get(dataset)?.get(*sample).cloned());
+        Ok(shown.collect())
+    }
+
+    fn dataset(
+        &self,
+        key: &str,
+        index: usize,
+        dataset: &'a DatasetConfig,
+        keeps_text: bool,
+    ) -> Result<Dataset<'a>, Failure> {
+        let (config, entry) = (&self.loaded.config, format!("{key}[{index}]"));
+        let cuts = config.excess_length_strategy == ExcessLengthStrategy::Truncate;
         let format = StepFormat::default();
-        Making {
-            encoder: Encoder { tokenizer, template, train_on_inputs, end_of_turn, keeps_text, budget },
+        let making = Making {
+            encoder: Encoder {
+                tokenizer: &self.model.tokenizer,
+                template: self.template,
+                train_on_inputs: config.train_on_inputs,
+                end_of_turn: selection::end_of_turn(self.loaded, self.model)?,
+                keeps_text,
+                budget: TextBudget::of(config.sequence_len as usize, cuts),
+            },
             sequence_len: config.sequence_len as usize,
-            excess,
-            learns,
+            excess: match config.excess_length_strategy {
+                ExcessLengthStrategy::Drop => ExcessLength::Drop,
+                ExcessLengthStrategy::Truncate => ExcessLength::Truncate,
+                ExcessLengthStrategy::Raise => ExcessLength::Raise,
+            },
+            learns: self.learns,
             steps: StepFormat {
                 separator: dataset.step_separator.clone().unwrap_or(format.separator),
                 max_completion_length: dataset.max_completion_length.map(|most| most as usize),
                 last_only: dataset.train_on_last_step_only,
             },
-        }
-    };
-    let mut dropped = Dropped::default();
-    let (mut rows, mut too_long, mut remarks) = (0, 0, Vec::new());
-    let mut read =
-        |key: &str, datasets: &[DatasetConfig], filters: &[FilterRef], count: bool| -> Result<Vec<Example>, Failure> {
-            let mut examples = Vec::new();
-            for (index, dataset) in datasets.iter().enumerate() {
-                let prepared =
-                    one(loaded, plugins, &making(dataset), dataset, &format!("{key}[{index}]"), filters, &mut remarks)?;
-                if count {
-                    rows += prepared.rows;
-                    too_long += prepared.dropped.too_long.rows;
-                }
-                dropped.add(&prepared.dropped);
-                examples.extend(prepared.examples);
-            }
-            Ok(examples)
         };
-    let mut train = read("datasets", &config.datasets, &config.row_filters, true)?;
-    let mut eval = read("test_datasets", &config.test_datasets, &[], false)?;
-    if !config.val_set_size.is_zero() {
-        let count = config.val_set_size.of(train.len() as u64) as usize;
-        if count >= train.len() {
-            let message = format!("`val_set_size` takes {count} of {} rows; none is left to train on", train.len());
-            return Err(Diagnostic::error("config::out-of-range", message)
-                .at(loaded.source.nearest_place("val_set_size"))
-                .into());
-        }
-        (train, eval) = split(train, count, config.seed);
+        let common: &[FilterRef] = if key == TRAINED { &config.row_filters } else { &[] };
+        Ok(Dataset { loaded: self.loaded, plugins: self.plugins, config: dataset, entry, common, making })
     }
-    let mut digest = digest(&train);
-    if matches!(learns, Learns::Prompts { .. } | Learns::Episodes) {
-        // Rewards and environments see all columns of a row, and not only what its text is made of.
-        let mut hasher = Sha256::new_with_prefix(digest.as_bytes());
-        for example in &train {
-            hasher.update((example.row_json.len() as u64).to_le_bytes());
-            hasher.update(example.row_json.as_bytes());
-        }
-        digest = hex(&hasher.finalize());
-    }
-    Ok(Data { train, eval, rows, too_long, dropped, digest, remarks })
 }
 
-/// Takes `count` samples out at random; both parts keep their order.
-fn split(examples: Vec<Example>, count: usize, seed: u64) -> (Vec<Example>, Vec<Example>) {
-    let mut order: Vec<usize> = (0..examples.len()).collect();
+/// Takes `count` of so many samples out at random; both parts keep their order.
+fn split(all: usize, count: usize, seed: u64) -> (Vec<u32>, Vec<u32>) {
+    let mut order: Vec<u32> = (0..all as u32).collect();
     shuffle(&mut order, &mut Philox::new(seed, SPLIT_STREAM));
-    let held: BTreeSet<usize> = order.into_iter().take(count).collect();
-    let (mut train, mut eval) = (Vec::new(), Vec::new());
-    for (index, example) in examples.into_iter().enumerate() {
-        if held.contains(&index) { eval.push(example) } else { train.push(example) }
-    }
-    (train, eval)
-}
-
-/// Digest of all tokens and of what of them is learned.
-pub fn digest(examples: &[Example]) -> String {
-    let mut hasher = Sha256::new();
-    for (example, tokens) in
-        examples.iter().flat_map(|example| example.documents().map(move |tokens| (example, tokens)))
-    {
-        if let Some(desirable) = example.desirable {
-            hasher.update([u8::from(desirable)]);
-        }
-        if let Some(margin) = example.margin {
-            hasher.update(margin.to_le_bytes());
-        }
-        for label in &example.labels {
-            hasher.update(label.to_le_bytes());
-        }
-        hasher.update((tokens.ids.len() as u64).to_le_bytes());
-        for (index, (id, trained)) in tokens.ids.iter().zip(&tokens.trained).enumerate() {
-            let weight = tokens.weights.as_ref().map_or(1.0, |weights| weights[index]);
-            hasher.update(id.to_le_bytes());
-            hasher.update([u8::from(*trained)]);
-            hasher.update(weight.to_le_bytes());
-        }
-    }
-    hex(&hasher.finalize())
+    let mut is_held = vec![false; all];
+    order.into_iter().take(count).for_each(|sample| is_held[sample as usize] = true);
+    (0..all as u32).partition(|&sample| !is_held[sample as usize])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::tokenize::TokenSample;
-
-    fn examples(count: u32) -> Vec<Example> {
-        let tokens = |id| TokenSample { ids: vec![id], trained: vec![true], weights: None };
-        (0..count)
-            .map(|id| Example {
-                tokens: tokens(id),
-                rejected: None,
-                desirable: None,
-                margin: None,
-                labels: Vec::new(),
-                row_json: "{}".into(),
-                origin: None,
-            })
-            .collect()
-    }
 
     #[test]
     fn a_split_takes_the_asked_count_and_loses_nothing() {
-        let ids = |examples: &[Example]| examples.iter().map(|example| example.tokens.ids[0]).collect::<Vec<_>>();
-        let (train, eval) = split(examples(100), 7, 3);
+        let (train, eval) = split(100, 7, 3);
         assert_eq!((train.len(), eval.len()), (93, 7));
-        assert!(ids(&train).is_sorted() && ids(&eval).is_sorted());
-        let (_, again) = split(examples(100), 7, 3);
-        assert_eq!(ids(&eval), ids(&again));
-        assert_ne!(ids(&eval), ids(&split(examples(100), 7, 4).1));
+        assert!(train.is_sorted() && eval.is_sorted());
+        let mut all = [train, eval.clone()].concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..100).collect::<Vec<u32>>());
+        assert_eq!(eval, split(100, 7, 3).1);
+        assert_ne!(eval, split(100, 7, 4).1);
     }
 }

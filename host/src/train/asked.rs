@@ -1,12 +1,14 @@
 //! What the model is asked about a sample before it is trained.
 
+use engine::Trainer;
 use engine::kernels::Kernels;
 use engine::objective::document_log_probs;
-use engine::{EngineError, Trainer};
 
 use crate::data::dataset::Example;
 use crate::data::packing::assemble;
+use crate::data::set::Set;
 use crate::data::unpaired::mismatched;
+use crate::diagnostic::Failure;
 
 /// What the reference is asked about a sample: the sum of the log-probabilities of which answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,16 +40,17 @@ impl Asked {
     pub(super) fn ask<K: Kernels>(
         self,
         trainer: &mut Trainer<K>,
-        examples: &[Example],
+        set: &Set,
         samples: &[usize],
         sequence_len: usize,
-    ) -> Result<Vec<f64>, EngineError> {
-        let batch = assemble(samples.iter().flat_map(|&sample| examples[sample].documents()));
+    ) -> Result<Vec<f64>, Failure> {
+        let batch = assemble(set.some(samples)?.iter().flat_map(Example::documents));
         let own = document_log_probs(trainer, &batch)?;
         if self != Self::AnswerAndMismatched {
             return Ok(own);
         }
-        let others: Vec<_> = samples.iter().map(|&sample| mismatched(examples, sample, sequence_len)).collect();
+        let others = samples.iter().map(|&sample| mismatched(set, sample, sequence_len));
+        let others: Vec<_> = others.collect::<Result<_, _>>()?;
         let others = document_log_probs(trainer, &assemble(&others))?;
         Ok(own.into_iter().zip(others).flat_map(<[f64; 2]>::from).collect())
     }

@@ -11,9 +11,9 @@ use super::plan::Plan;
 use crate::check::facts::ModelFacts;
 use crate::checkpoint::export::ModelFiles;
 use crate::config::{Config, LoadedConfig};
-use crate::data::dataset::Example;
 use crate::data::packing::plan_epoch;
-use crate::data::tokenize::TokenSample;
+use crate::data::set::Set;
+use crate::data::store::{Sizes, StoreError};
 use crate::data::unpaired::mismatched;
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, Failure, Severity};
@@ -27,6 +27,8 @@ use crate::samples::Data;
 const LOOKED_AT: usize = 4_000_000;
 /// And so many epochs at most.
 const EPOCHS: usize = 64;
+/// Bytes of a sample in memory: its length, its place in an epoch, and its shape while the run is planned.
+const OF_SAMPLE: usize = 24;
 /// What the program takes where the system does not say.
 const PROGRAM: u64 = 48 << 20;
 
@@ -93,13 +95,14 @@ impl Cost {
         model: &ModelFacts,
         plan: &Plan,
         files: &ModelFiles<'_>,
-    ) -> Result<Self, engine::EngineError> {
-        let work = workload(config, plan);
+    ) -> Result<Self, Failure> {
+        let work = workload(config, plan)?;
+        let data = data_bytes(&plan.data)?;
         let teacher = model.teacher.as_ref().map(|teacher| &teacher.config);
         let engine = footprint(device.profile(), &model.config, &plan.options, &work, teacher)?;
         let memory = match device {
-            Device::Cpu => memory(&engine, largest_read(&model.weights), plan.data.bytes()),
-            Device::Cuda(..) => memory_beside_gpu(&engine, largest_read(&model.weights), plan.data.bytes()),
+            Device::Cpu => memory(&engine, largest_read(&model.weights), data),
+            Device::Cuda(..) => memory_beside_gpu(&engine, largest_read(&model.weights), data),
         };
         // An adapter is saved without the model.
         let others = if plan.options.lora.is_none() { bytes_of_others(&model.weights, &model.config) } else { 0 };
@@ -153,104 +156,126 @@ impl Memory {
     }
 }
 
-fn workload(config: &Config, plan: &Plan) -> Workload {
+fn workload(config: &Config, plan: &Plan) -> Result<Workload, StoreError> {
     let eval = &plan.data.eval;
     let eval_size = plan.eval_batch_size;
-    let eval_batches = eval.chunks(eval_size).map(|batch| together(batch.iter().map(|example| shape(plan, example))));
+    let eval_shapes = shapes(plan, eval)?;
+    let eval_batches = eval_shapes.chunks(eval_size).map(together);
     let generated = config.num_generation_samples.map_or(usize::MAX, |count| count as usize).min(eval.len());
     let generates = !config.eval_reward_funcs.is_empty() && generated > 0;
     let eval_batch = eval_batches.reduce(BatchShape::max).filter(|_| plan.method.has_eval_loss());
     let train = match plan.method.sampling() {
-        Some(sampling) => largest_rollouts(plan, sampling),
-        None => largest_batch(plan, &plan.data.train.iter().map(|example| shape(plan, example)).collect::<Vec<_>>()),
+        Some(sampling) => largest_rollouts(plan, sampling)?,
+        None => largest_batch(plan, &shapes(plan, &plan.data.train)?)?,
     };
     // What the model says before training is asked of the same batches, without gradients.
     let reference = plan.method.asked().map(|_| train);
-    let mismatched = plan.method.is_mismatched().then(|| {
-        let of_eval = mismatched_shapes(plan, eval);
-        let of_eval = of_eval.chunks(eval_size).map(|batch| together(batch.iter().copied()));
-        of_eval.fold(largest_batch(plan, &mismatched_shapes(plan, &plan.data.train)), BatchShape::max)
-    });
-    let longest =
-        |examples: &[Example]| examples.iter().map(|example| example.tokens.prompt_ids().len()).max().unwrap_or(0);
-    let of_eval = generates.then(|| GenerationShape {
-        prompts: generated.min(GENERATION_BATCH),
-        longest: longest(&eval[..generated]),
-        max_new_tokens: config.eval_max_new_tokens as usize,
-    });
-    let of_training = plan.method.sampling().map(|sampling| GenerationShape {
-        prompts: sampling.micro_batch_size * sampling.steps_per_generation,
-        longest: sampling.episodes.map_or_else(|| longest(&plan.data.train), |limits| limits.sequence_len),
-        max_new_tokens: sampling.max_completion_length,
-    });
-    Workload {
+    let mut mismatched = None;
+    if plan.method.is_mismatched() {
+        let of_train = largest_batch(plan, &mismatched_shapes(plan, &plan.data.train)?)?;
+        let of_eval = mismatched_shapes(plan, eval)?;
+        mismatched = Some(of_eval.chunks(eval_size).map(together).fold(of_train, BatchShape::max));
+    }
+    let longest = |set: &Set, count: usize| -> Result<usize, StoreError> {
+        set.sizes().take(count).try_fold(0, |longest, sizes| Ok(longest.max(sizes?.prompt as usize)))
+    };
+    let of_eval = if generates {
+        Some(GenerationShape {
+            prompts: generated.min(GENERATION_BATCH),
+            longest: longest(eval, generated)?,
+            max_new_tokens: config.eval_max_new_tokens as usize,
+        })
+    } else {
+        None
+    };
+    let of_training = match plan.method.sampling() {
+        Some(sampling) => Some(GenerationShape {
+            prompts: sampling.micro_batch_size * sampling.steps_per_generation,
+            longest: match sampling.episodes {
+                Some(limits) => limits.sequence_len,
+                None => longest(&plan.data.train, usize::MAX)?,
+            },
+            max_new_tokens: sampling.max_completion_length,
+        }),
+        None => None,
+    };
+    Ok(Workload {
         train,
         accumulates: plan.accumulation > 1,
         reference: plan.method.keeps_reference().then_some(train),
         eval: eval_batch.into_iter().chain(reference).chain(mismatched).reduce(BatchShape::max),
         generation: of_eval.into_iter().chain(of_training).reduce(GenerationShape::max),
-    }
+    })
 }
 
-/// A sample in a pass of training.
-fn shape(plan: &Plan, example: &Example) -> BatchShape {
-    BatchShape {
-        tokens: example.tokens(),
-        targets: plan.method.trained_tokens(example),
-        longest: example.documents().map(|tokens| tokens.ids.len()).max().unwrap_or(0),
-    }
+/// Samples, each by itself in a pass of training.
+fn shapes(plan: &Plan, set: &Set) -> Result<Vec<Shape>, StoreError> {
+    let shape = |sizes: Sizes| Shape {
+        tokens: sizes.tokens() as u32,
+        targets: plan.method.trained_tokens(&sizes) as u32,
+        longest: sizes.longest() as u32,
+    };
+    set.sizes().map(|sizes| sizes.map(shape)).collect()
 }
 
 /// The samples with answers to others.
-fn mismatched_shapes(plan: &Plan, examples: &[Example]) -> Vec<BatchShape> {
+fn mismatched_shapes(plan: &Plan, set: &Set) -> Result<Vec<Shape>, StoreError> {
     let one = |sample: usize| {
-        let tokens = mismatched(examples, sample, plan.packing.sequence_len);
-        let length = tokens.ids.len();
-        BatchShape { tokens: length, targets: tokens.trained_tokens(), longest: length }
+        let tokens = mismatched(set, sample, plan.packing.sequence_len)?;
+        let length = tokens.ids.len() as u32;
+        Ok(Shape { tokens: length, targets: tokens.trained_tokens() as u32, longest: length })
     };
-    (0..examples.len()).map(one).collect()
+    (0..set.len()).map(one).collect()
+}
+
+/// The shape of one sample; there may be many.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    tokens: u32,
+    targets: u32,
+    longest: u32,
 }
 
 /// Samples in one pass.
-fn together(shapes: impl Iterator<Item = BatchShape>) -> BatchShape {
-    shapes.fold(BatchShape::default(), |sum, one| BatchShape {
-        tokens: sum.tokens + one.tokens,
-        targets: sum.targets + one.targets,
-        longest: sum.longest.max(one.longest),
+fn together<'s>(shapes: impl IntoIterator<Item = &'s Shape>) -> BatchShape {
+    shapes.into_iter().fold(BatchShape::default(), |sum, one| BatchShape {
+        tokens: sum.tokens + one.tokens as usize,
+        targets: sum.targets + one.targets as usize,
+        longest: sum.longest.max(one.longest as usize),
     })
 }
 
 /// The largest micro-batch of completions that there could be: of the longest prompts, each completion as long as it may be.
-fn largest_rollouts(plan: &Plan, sampling: &Sampling) -> BatchShape {
+fn largest_rollouts(plan: &Plan, sampling: &Sampling) -> Result<BatchShape, StoreError> {
     if let Some(limits) = sampling.episodes {
         let longest = limits.sequence_len;
         let texts = sampling.micro_batch_size;
-        return BatchShape { tokens: texts * longest, targets: texts * sampling.longest(), longest };
+        return Ok(BatchShape { tokens: texts * longest, targets: texts * sampling.longest(), longest });
     }
-    let mut prompts: Vec<usize> = plan.data.train.iter().map(|example| example.tokens.prompt_ids().len()).collect();
+    let prompts = plan.data.train.sizes().map(|sizes| sizes.map(|sizes| sizes.prompt));
+    let mut prompts: Vec<u32> = prompts.collect::<Result<_, _>>()?;
     prompts.sort_unstable_by_key(|length| std::cmp::Reverse(*length));
     let (group, completion) = (sampling.advantage.group, sampling.max_completion_length);
-    let longest = prompts.iter().flat_map(|length| std::iter::repeat_n(*length, group));
+    let longest = prompts.iter().flat_map(|length| std::iter::repeat_n(*length as usize, group));
     let tokens = longest.take(sampling.micro_batch_size).map(|prompt| prompt + completion).sum();
     let targets = sampling.micro_batch_size * completion;
-    BatchShape { tokens, targets, longest: prompts.first().copied().unwrap_or(0) + completion }
+    Ok(BatchShape { tokens, targets, longest: prompts.first().map_or(0, |&longest| longest as usize) + completion })
 }
 
 /// The largest micro-batch of the run, in each size; `shapes` are those of its samples.
-fn largest_batch(plan: &Plan, shapes: &[BatchShape]) -> BatchShape {
-    let train = &plan.data.train;
-    let lengths: Vec<usize> = train.iter().map(Example::tokens).collect();
+fn largest_batch(plan: &Plan, shapes: &[Shape]) -> Result<BatchShape, StoreError> {
+    let lengths = plan.data.train.lengths()?;
     let epochs = plan.total_steps.div_ceil(plan.steps_per_epoch);
     let looked_at = (LOOKED_AT / lengths.len().max(1)).clamp(1, EPOCHS) as u64;
     let mut largest = BatchShape::default();
     for epoch in 0..epochs.min(looked_at) {
         let steps = (plan.total_steps - epoch * plan.steps_per_epoch).min(plan.steps_per_epoch) as usize;
         let batches = plan_epoch(&lengths, &plan.packing, epoch);
-        for batch in batches.iter().take(steps * plan.accumulation) {
-            largest = largest.max(together(batch.iter().map(|&sample| shapes[sample])));
+        for batch in batches.batches().take(steps * plan.accumulation) {
+            largest = largest.max(together(batch.iter().map(|&sample| &shapes[sample])));
         }
     }
-    largest
+    Ok(largest)
 }
 
 /// What this process has beside the data.
@@ -346,19 +371,11 @@ fn words_of(part: &str) -> &'static str {
     }
 }
 
-impl Data {
-    /// Bytes of all samples.
-    pub fn bytes(&self) -> u64 {
-        let one = |example: &Example| {
-            let of = |tokens: &TokenSample| {
-                let weights = tokens.weights.as_ref().map_or(0, |weights| size_of_val(weights.as_slice()));
-                size_of_val(tokens.ids.as_slice()) + size_of_val(tokens.trained.as_slice()) + weights
-            };
-            let own: usize = example.documents().map(of).sum();
-            (size_of::<Example>() + own + example.row_json.len()) as u64
-        };
-        self.train.iter().chain(&self.eval).map(one).sum()
-    }
+/// Bytes that what is known of samples takes in memory, beside their files: sizes and places of all, and the batches of an
+/// evaluation.
+fn data_bytes(data: &Data) -> Result<u64, StoreError> {
+    let eval: u64 = data.eval.lengths()?.iter().map(|&tokens| u64::from(tokens) * 8).sum();
+    Ok(((data.train.len() + data.eval.len()) * OF_SAMPLE) as u64 + eval)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use engine::kernels::Kernels;
 use engine::objective::{Objective, evaluate};
 use plugin_runtime::types::{Context, Item};
 
-use crate::data::dataset::Example;
+use crate::data::set::Set;
 use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::Failure;
 use crate::report::metrics::EvalRecord;
@@ -22,7 +22,7 @@ pub(super) const GENERATION_BATCH: usize = 64;
 /// What is evaluated, and how.
 pub struct Evaluation<'a, B> {
     /// The evaluation set.
-    pub examples: &'a [Example],
+    pub set: &'a Set,
     /// The same for the objective.
     pub batches: Vec<B>,
     /// The loss is a mean per token.
@@ -106,8 +106,9 @@ impl<B> Evaluation<'_, B> {
         let mut sums: BTreeMap<String, (f64, u64)> = BTreeMap::new();
         let mut errors: BTreeMap<String, f64> = BTreeMap::new();
         let (mut shown, mut extremes) = (None, None);
-        let examples = &self.examples[..self.generated.min(self.examples.len())];
-        for examples in examples.chunks(GENERATION_BATCH) {
+        let samples: Vec<usize> = (0..self.generated.min(self.set.len())).collect();
+        for samples in samples.chunks(GENERATION_BATCH) {
+            let examples = self.set.some(samples)?;
             let requests = Request::one_each(examples.iter().map(|example| example.tokens.prompt_ids().to_vec()));
             let completions = generate(trainer.model(), &requests, &self.generation, &mut unobserved)?;
             let items = examples.iter().zip(&completions);

@@ -27,7 +27,7 @@ use super::sources::{Sources, Work};
 use crate::check::facts::ModelFacts;
 use crate::check::{plugins, rules, selection};
 use crate::checkpoint::CheckpointError;
-use crate::checkpoint::directory::{hex, replace_file};
+use crate::checkpoint::directory::replace_file;
 use crate::checkpoint::load::{ADAPTER_DIGEST, BASE_DIGEST, Checkpoint};
 use crate::checkpoint::owned::{METRICS_FILE, RESOLVED_FILE};
 use crate::config::LoadedConfig;
@@ -36,6 +36,7 @@ use crate::data::batches::Batches;
 use crate::data::template::ChatTemplate;
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, Failure};
+use crate::digest::hex;
 use crate::evidence::{Ending, Record, Setup};
 use crate::memory::peak_memory_bytes;
 use crate::report::metrics::{self, PluginCost};
@@ -139,7 +140,7 @@ impl<'a> Job<'a> {
     ) -> Result<Self, Failure> {
         let began = Instant::now();
         let template = selection::template(loaded, model)?;
-        let plan = Plan::new(loaded, plugins, model, template.as_ref(), false)?;
+        let plan = Plan::new(loaded, plugins, model, template.as_ref())?;
         let mut remarks = rules::check_data(loaded, plugins, model, &plan.to_json(), known);
         remarks.extend(plan.data.remarks.iter().cloned());
         let on_device = Device::choose(&loaded.config).map_err(Failure::from).and_then(|device| {
@@ -292,8 +293,8 @@ impl<'a> Job<'a> {
             reference = Some(checkpoint.map(read).transpose()?.unwrap_or_else(|| Reference::unknown(plan, asked)));
         }
         // The reference is the model as training begins, also where training goes on.
-        let is_known = |reference: &Reference| reference.is_complete(plan);
-        let is_asked = plan.method.keeps_reference() || !reference.as_ref().is_none_or(is_known);
+        let is_known = reference.as_ref().map_or(Ok(true), |reference| reference.is_complete(plan))?;
+        let is_asked = plan.method.keeps_reference() || !is_known;
         if let Some(adapter) = &config.lora_model_dir
             && (checkpoint.is_none() || is_asked)
         {
@@ -455,7 +456,7 @@ impl<'a> Job<'a> {
             return Ok(None);
         }
         Ok(Some(Evaluation {
-            examples: &self.plan.data.eval,
+            set: &self.plan.data.eval,
             batches,
             is_per_token: self.plan.method == Method::Supervised,
             rewards: self.sources().rewards(plugins::rewards(self.loaded), &config.eval_reward_funcs)?,
@@ -475,8 +476,8 @@ impl<'a> Job<'a> {
             trainable_parameters: trainer.trainable_parameters(),
             total_parameters: trainer.total_parameters(),
             samples: self.plan.data.train.len() as u64,
-            tokens: self.plan.tokens(),
-            trained_tokens: self.plan.trained_tokens(),
+            tokens: self.plan.tokens,
+            trained_tokens: self.plan.trained_tokens,
             architecture: self.model.config.architecture.clone(),
         }
     }

@@ -15,7 +15,6 @@ use super::signal::StopSignal;
 use super::sources::Work;
 use super::step::{StepOutcome, longest_context, train_step};
 use crate::data::batches::Batches;
-use crate::data::dataset::Example;
 use crate::diagnostic::Failure;
 
 /// The first step also touches memory for the first time; a second one is made if that did not take longer than this.
@@ -41,16 +40,18 @@ pub(super) fn reference<K: Kernels>(
     reference.eval.fill(0.0);
     let began = Instant::now();
     reference.complete(trainer, plan, 2, &StopSignal::default(), &mut |_, _| {})?;
-    let known = plan.data.train.iter().enumerate().filter(|(sample, _)| reference.knows(*sample));
-    let known: usize = known.map(|(_, example)| example.tokens()).sum();
-    let per_token = began.elapsed().as_secs_f64() / known.max(1) as f64;
+    let seconds = began.elapsed().as_secs_f64();
+    let lengths = plan.data.train.lengths()?;
+    let known = lengths.iter().enumerate().filter(|(sample, _)| reference.knows(*sample));
+    let known: u32 = known.map(|(_, tokens)| tokens).sum();
+    let per_token = seconds / f64::from(known.max(1));
     let seen = (plan.total_steps as f64 / plan.steps_per_epoch as f64).min(1.0);
-    let seconds = per_token * (tokens(&plan.data.train) as f64 * seen + tokens(&plan.data.eval) as f64);
+    let seconds = per_token * (tokens(&lengths) as f64 * seen + tokens(&plan.data.eval.lengths()?) as f64);
     Ok((reference, seconds))
 }
 
-fn tokens(examples: &[Example]) -> usize {
-    examples.iter().map(Example::tokens).sum()
+fn tokens(lengths: &[u32]) -> u64 {
+    lengths.iter().map(|&tokens| u64::from(tokens)).sum()
 }
 
 /// A step or two, to be made and forgotten. The trainer is of no use afterwards.
@@ -89,7 +90,7 @@ impl<K: Kernels> Work for Measuring<'_, K> {
         let share = match plan.method.sampling() {
             // Steps of samples differ by their tokens; what the model will write is not known.
             Some(_) => steps,
-            None => plan.tokens() as f64 * steps / plan.steps_per_epoch as f64 / (measured.tokens as f64).max(1.0),
+            None => plan.tokens as f64 * steps / plan.steps_per_epoch as f64 / (measured.tokens as f64).max(1.0),
         };
         let train_seconds = before + measured.seconds * share;
         Ok(Time { step_seconds: measured.seconds, train_seconds })

@@ -8,8 +8,8 @@ use engine::objective::{
 
 use super::asked::Asked;
 use crate::config::{Config, GrpoLossType, ImportanceSamplingLevel, KtoLossType, Rl, Trl};
-use crate::data::dataset::Example;
 use crate::data::render::Learns;
+use crate::data::store::Sizes;
 use crate::rl::advantage::Advantage;
 use crate::rl::episode::EpisodeLimits;
 use crate::rl::sampler::Sampling;
@@ -143,15 +143,17 @@ impl Method {
     }
 
     /// Tokens of a sample that are learned.
-    pub fn trained_tokens(&self, example: &Example) -> usize {
-        match (self, &example.rejected) {
+    pub fn trained_tokens(&self, sample: &Sizes) -> usize {
+        let Sizes { first, rejected, learned, rejected_learned, labels, .. } = *sample;
+        let tokens = match self {
             // The chosen text is learned with its prompt; nothing is before its first token.
-            (Self::Orpo(_), Some(rejected)) => example.tokens.ids.len() - 1 + rejected.trained_tokens(),
+            Self::Orpo(_) if rejected > 0 => first - 1 + rejected_learned,
             // Each text is scored at one token.
-            (Self::Reward(_), _) => example.documents().count(),
-            (Self::Steps(_), _) => example.labels.len(),
-            _ => example.trained_tokens(),
-        }
+            Self::Reward(_) => 1 + u32::from(rejected > 0),
+            Self::Steps(_) => labels,
+            _ => learned + rejected_learned,
+        };
+        tokens as usize
     }
 }
 

@@ -322,7 +322,7 @@ pub fn description(
         "plugin_api": plugin_runtime::API,
         "git_commit": git_commit(),
         "config": loaded.source.path.display().to_string(),
-        "config_sha256": crate::checkpoint::directory::hex(&Sha256::digest(config.as_bytes())),
+        "config_sha256": crate::digest::hex(&Sha256::digest(config.as_bytes())),
         "data_sha256": data_digest,
         "plugins": plugins,
         "threads": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),

@@ -17,11 +17,11 @@ use crate::check::selection;
 use crate::config::{Adapter, Cadence, LoadedConfig, LrScheduler, Scheduler};
 use crate::data::batches::{Epochs, Samples};
 use crate::data::cursor::Position;
-use crate::data::dataset::Example;
 use crate::data::packing::{BatchOptions, plan_epoch};
+use crate::data::store::StoreError;
 use crate::data::template::ChatTemplate;
 use crate::diagnostic::{Diagnostic, Failure};
-use crate::samples::{Data, samples};
+use crate::samples::{Data, Preparing};
 
 /// When something happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,12 @@ impl Every {
 pub struct Plan {
     /// The samples.
     pub data: Data,
+    /// Tokens of the training set.
+    pub tokens: u64,
+    /// Of those, the ones that are learned.
+    pub trained_tokens: u64,
+    /// Tokens of its longest text.
+    pub longest: usize,
     /// How they form micro-batches.
     pub packing: BatchOptions,
     /// Micro-batches per optimizer step.
@@ -78,13 +84,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Prepares the data and decides the rest. With `keeps_text`, each sample has the text that it was made of.
+    /// Prepares the data and decides the rest.
     pub fn new(
         loaded: &LoadedConfig,
         plugins: &PluginHost,
         model: &ModelFacts,
         template: Option<&ChatTemplate>,
-        keeps_text: bool,
     ) -> Result<Self, Failure> {
         let config = &loaded.config;
         let options = trainer_options(loaded, model)?;
@@ -92,7 +97,7 @@ impl Plan {
         if template.is_none() && method.sampling().is_some_and(|sampling| sampling.episodes.is_some()) {
             return Err(no_template(loaded).into());
         }
-        let data = samples(loaded, plugins, model, template, method.learns(), keeps_text)?;
+        let data = Preparing { loaded, plugins, model, template, learns: method.learns() }.samples()?;
         if method.is_mismatched()
             && let Some(alone) = alone(loaded, &data)
         {
@@ -105,7 +110,7 @@ impl Plan {
             shuffle: config.shuffle_merged_datasets,
             seed: config.seed,
         };
-        let lengths: Vec<usize> = data.train.iter().map(Example::tokens).collect();
+        let lengths = data.train.lengths()?;
         let accumulation = config.gradient_accumulation_steps as usize;
         let micro_batches_per_epoch = match method.sampling() {
             Some(sampling) => {
@@ -141,8 +146,18 @@ impl Plan {
             every(config.eval_strategy, config.eval_steps, config.evals_per_epoch, logging)
         };
         let save = every(config.save_strategy, config.save_steps, config.saves_per_epoch, 500);
+        let (mut tokens, mut trained_tokens, mut longest) = (0, 0, 0);
+        for sizes in data.train.sizes() {
+            let sizes = sizes?;
+            tokens += sizes.tokens() as u64;
+            trained_tokens += method.trained_tokens(&sizes) as u64;
+            longest = longest.max(sizes.longest());
+        }
         Ok(Self {
             data,
+            tokens,
+            trained_tokens,
+            longest,
             packing,
             accumulation,
             micro_batches_per_epoch,
@@ -160,7 +175,10 @@ impl Plan {
     }
 
     /// The steps of the training set's samples, from `position` on.
-    pub fn epochs<S: Samples>(&self, samples: S, position: Position) -> Epochs<S> {
+    ///
+    /// # Errors
+    /// Samples that cannot be read.
+    pub fn epochs<S: Samples>(&self, samples: S, position: Position) -> Result<Epochs<S>, StoreError> {
         Epochs::new(samples, self.packing.clone(), self.accumulation, position)
     }
 
@@ -170,24 +188,14 @@ impl Plan {
             "rows": self.data.rows,
             "samples": self.data.train.len(),
             "eval_samples": self.data.eval.len(),
-            "tokens": self.tokens(),
-            "trained_tokens": self.trained_tokens(),
-            "longest": self.data.train.iter().flat_map(Example::documents).map(|document| document.ids.len()).max(),
+            "tokens": self.tokens,
+            "trained_tokens": self.trained_tokens,
+            "longest": self.longest,
             "too_long": self.data.too_long,
             "micro_batches_per_epoch": self.micro_batches_per_epoch,
             "steps_per_epoch": self.steps_per_epoch,
             "total_steps": self.total_steps,
         })
-    }
-
-    /// Tokens of the training set.
-    pub fn tokens(&self) -> u64 {
-        self.data.train.iter().map(|example| example.tokens() as u64).sum()
-    }
-
-    /// Tokens of the training set that are learned.
-    pub fn trained_tokens(&self) -> u64 {
-        self.data.train.iter().map(|example| self.method.trained_tokens(example) as u64).sum()
     }
 }
 

@@ -15,9 +15,9 @@ use super::signal::StopSignal;
 use crate::checkpoint::CheckpointError;
 use crate::data::batches::KeptFile;
 use crate::data::cursor::{Cursor, Position};
-use crate::data::dataset::Example;
+use crate::data::set::Set;
+use crate::data::store::StoreError;
 use crate::diagnostic::Failure;
-use crate::samples::digest;
 
 /// The file of a checkpoint that has it.
 pub const REFERENCE_FILE: &str = "reference.safetensors";
@@ -39,13 +39,17 @@ pub struct Reference {
 impl Reference {
     /// Nothing is known yet.
     pub fn unknown(plan: &Plan, asked: Asked) -> Self {
-        let none = |examples: &[Example]| vec![f64::NAN; examples.len() * asked.width()];
+        let none = |set: &Set| vec![f64::NAN; set.len() * asked.width()];
         Self { asked, train: none(&plan.data.train), eval: none(&plan.data.eval) }
     }
 
     /// All that the run sees is known.
-    pub fn is_complete(&self, plan: &Plan) -> bool {
-        self.needed(plan, plan.total_steps).is_empty() && self.eval.iter().all(|number| !number.is_nan())
+    ///
+    /// # Errors
+    /// Samples that cannot be read.
+    pub fn is_complete(&self, plan: &Plan) -> Result<bool, StoreError> {
+        let needed = self.needed(plan, plan.total_steps)?;
+        Ok(needed.is_empty() && self.eval.iter().all(|number| !number.is_nan()))
     }
 
     /// It has been asked about this sample of the training set.
@@ -68,13 +72,13 @@ impl Reference {
     ) -> Result<(), Failure> {
         let (train, eval) = (&plan.data.train, &plan.data.eval);
         let (asked, width) = (self.asked, self.asked.width());
-        let needed = self.needed(plan, steps);
+        let needed = self.needed(plan, steps)?;
         let of_eval: Vec<usize> = (0..eval.len()).filter(|&sample| self.eval[sample * width].is_nan()).collect();
         let of_eval = of_eval.chunks(plan.eval_batch_size).map(<[usize]>::to_vec);
         let sets = [(train, &mut self.train, needed), (eval, &mut self.eval, of_eval.collect())];
         let all: u64 = sets.iter().flat_map(|(.., batches)| batches).map(|batch| batch.len() as u64).sum();
         let (mut done, mut told_of) = (0, 0);
-        for (examples, values, batches) in sets {
+        for (set, values, batches) in sets {
             for samples in batches {
                 if stop.received().is_some() {
                     return Ok(());
@@ -84,7 +88,7 @@ impl Reference {
                     told(done, all);
                     told_of = done;
                 }
-                let said = asked.ask(trainer, examples, &samples, plan.packing.sequence_len)?;
+                let said = asked.ask(trainer, set, &samples, plan.packing.sequence_len)?;
                 for (&sample, numbers) in samples.iter().zip(said.chunks(width)) {
                     values[sample * width..][..width].copy_from_slice(numbers);
                 }
@@ -95,8 +99,8 @@ impl Reference {
     }
 
     /// Batches of the samples that are not known and that the first `steps` steps see, as training puts them together.
-    fn needed(&self, plan: &Plan, steps: u64) -> Vec<Vec<usize>> {
-        let lengths = plan.data.train.iter().map(Example::tokens).collect();
+    fn needed(&self, plan: &Plan, steps: u64) -> Result<Vec<Vec<usize>>, StoreError> {
+        let lengths = plan.data.train.lengths()?;
         let mut cursor = Cursor::new(lengths, plan.packing.clone(), Position::default());
         let mut known: Vec<bool> = (0..plan.data.train.len()).map(|sample| self.knows(sample)).collect();
         let mut batches = Vec::new();
@@ -109,12 +113,12 @@ impl Reference {
                 }
             }
         }
-        batches
+        Ok(batches)
     }
 
     /// As a file of a checkpoint of `plan`.
     pub fn file(&self, plan: &Plan) -> KeptFile {
-        let eval_digest = digest(&plan.data.eval);
+        let eval_digest = plan.data.eval.digest();
         let width = self.asked.width();
         let column = |numbers: &[f64], index: usize| -> Vec<u8> {
             numbers.chunks(width).flat_map(|sample| sample[index].to_le_bytes()).collect()
@@ -161,7 +165,7 @@ impl Reference {
         let train = set("train", plan.data.train.len())?;
         let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| corrupt(error.to_string()))?;
         let then = metadata.metadata().as_ref().and_then(|metadata| metadata.get(EVAL_DIGEST));
-        let is_same = then.is_some_and(|then| *then == digest(&plan.data.eval));
+        let is_same = then.is_some_and(|then| *then == plan.data.eval.digest());
         let eval = if is_same { set("eval", plan.data.eval.len())? } else { Self::unknown(plan, asked).eval };
         Ok(Self { asked, train, eval })
     }

@@ -15,7 +15,8 @@ use crate::checkpoint::load::Checkpoint;
 use crate::config::{LoadedConfig, RewardRef};
 use crate::data::batches::{Batches, KeptFile, PairsOf, Samples, ScoredPairsOf, StepsOf, Texts, WholePairsOf};
 use crate::data::cursor::Position;
-use crate::data::dataset::Example;
+use crate::data::set::Set;
+use crate::data::store::StoreError;
 use crate::data::template::ChatTemplate;
 use crate::data::tokenize::{Encoder, TextBudget};
 use crate::data::unpaired::UnpairedOf;
@@ -75,39 +76,39 @@ impl<'a> Sources<'a> {
         work: W,
     ) -> Result<W::Done, Failure> {
         let plan = self.plan;
-        let (train, eval) = (&plan.data.train[..], &plan.data.eval[..]);
+        let (train, eval) = (&plan.data.train, &plan.data.eval);
         let position = checkpoint.map_or_else(Position::default, |checkpoint| checkpoint.state.position);
         let kept = reference.map(|reference| reference.file(plan));
         let kept = kept.as_ref();
         match &plan.method {
             Method::Supervised => {
-                work.work(CrossEntropy, plan.epochs(Texts(train), position), self.chunks(&Texts(eval)))
+                work.work(CrossEntropy, plan.epochs(Texts(train), position)?, self.chunks(&Texts(eval))?)
             }
             Method::Cpo(objective) => {
-                let pairs = |examples| PairsOf { examples, reference: None, kept: None };
-                work.work(objective.clone(), plan.epochs(pairs(train), position), self.chunks(&pairs(eval)))
+                let pairs = |set| PairsOf { set, reference: None, kept: None };
+                work.work(objective.clone(), plan.epochs(pairs(train), position)?, self.chunks(&pairs(eval))?)
             }
             Method::Orpo(objective) => {
-                let batches = plan.epochs(WholePairsOf(train), position);
-                work.work(objective.clone(), batches, self.chunks(&WholePairsOf(eval)))
+                let batches = plan.epochs(WholePairsOf(train), position)?;
+                work.work(objective.clone(), batches, self.chunks(&WholePairsOf(eval))?)
             }
             Method::Reward(objective) => {
-                let pairs = |examples| ScoredPairsOf { examples, pad: self.model.config.pad_token_id };
-                work.work(*objective, plan.epochs(pairs(train), position), self.chunks(&pairs(eval)))
+                let pairs = |set| ScoredPairsOf { set, pad: self.model.config.pad_token_id };
+                work.work(*objective, plan.epochs(pairs(train), position)?, self.chunks(&pairs(eval))?)
             }
             Method::Steps(objective) => {
-                work.work(*objective, plan.epochs(StepsOf(train), position), self.chunks(&StepsOf(eval)))
+                work.work(*objective, plan.epochs(StepsOf(train), position)?, self.chunks(&StepsOf(eval))?)
             }
             Method::Preference(objective) => {
                 let reference = reference.expect(ASKED);
-                let pairs = |examples, reference| PairsOf { examples, reference: Some(reference), kept };
-                let batches = plan.epochs(pairs(train, reference.train.as_chunks().0), position);
-                work.work(objective.clone(), batches, self.chunks(&pairs(eval, reference.eval.as_chunks().0)))
+                let pairs = |set, reference| PairsOf { set, reference: Some(reference), kept };
+                let batches = plan.epochs(pairs(train, reference.train.as_chunks().0), position)?;
+                work.work(objective.clone(), batches, self.chunks(&pairs(eval, reference.eval.as_chunks().0))?)
             }
             Method::Kto(objective) => {
                 let reference = reference.expect(ASKED);
-                let batches = plan.epochs(self.unpaired(train, &reference.train, kept), position);
-                work.work(objective.clone(), batches, self.chunks(&self.unpaired(eval, &reference.eval, kept)))
+                let batches = plan.epochs(self.unpaired(train, &reference.train, kept), position)?;
+                work.work(objective.clone(), batches, self.chunks(&self.unpaired(eval, &reference.eval, kept))?)
             }
             Method::Grpo(objective, sampling) => {
                 work.work(*objective, self.sampler(sampling, position, checkpoint)?, Vec::new())
@@ -119,18 +120,13 @@ impl<'a> Sources<'a> {
     }
 
     /// Answers that are wanted or not, with what the reference says of them.
-    fn unpaired<'s>(
-        &self,
-        examples: &'s [Example],
-        reference: &'s [f64],
-        kept: Option<&'s KeptFile>,
-    ) -> UnpairedOf<'s> {
+    fn unpaired<'s>(&self, set: &'s Set, reference: &'s [f64], kept: Option<&'s KeptFile>) -> UnpairedOf<'s> {
         let (sequence_len, is_mismatched) = (self.plan.packing.sequence_len, self.plan.method.is_mismatched());
-        UnpairedOf { examples, sequence_len, reference, is_mismatched, kept }
+        UnpairedOf { set, sequence_len, reference, is_mismatched, kept }
     }
 
     /// The batches of an evaluation.
-    fn chunks<S: Samples>(&self, samples: &S) -> Vec<S::Batch> {
+    fn chunks<S: Samples>(&self, samples: &S) -> Result<Vec<S::Batch>, StoreError> {
         samples.chunks(self.plan.eval_batch_size)
     }
 
@@ -150,7 +146,7 @@ impl<'a> Sources<'a> {
             tells_entropy: !matches!(self.plan.method, Method::Distill(..)),
             ..self.generation_options()?
         };
-        let (prompts, tokenizer) = (&self.plan.data.train[..], &self.model.tokenizer);
+        let (prompts, tokenizer) = (&self.plan.data.train, &self.model.tokenizer);
         let from = checkpoint.map(|checkpoint| checkpoint.path.as_path());
         // A matrix unit sums large products, such as those of training, in an order of its own.
         let is_exact = sampling.is_exact && *self.device == Device::Cpu && !instructions().contains(&"AMX");

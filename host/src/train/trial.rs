@@ -12,6 +12,7 @@ use super::job::Job;
 use crate::check::{plugins, selection};
 use crate::config::{OnError, RewardRef};
 use crate::data::dataset::Example;
+use crate::data::set::Set;
 use crate::diagnostic::{Diagnostic, Failure};
 use crate::rl::given::{self, Given};
 use crate::rl::reward::item;
@@ -131,7 +132,7 @@ pub fn try_rewards(job: &Job<'_>, completions: Option<&Path>) -> Result<Vec<Trie
 fn gather(
     job: &Job<'_>,
     key: &'static str,
-    samples: &[Example],
+    samples: &Set,
     given: Option<&[Given]>,
 ) -> Result<(Tried, Vec<Candidate>), Failure> {
     let mut tried = Tried {
@@ -147,7 +148,7 @@ fn gather(
     if let Some(given) = given {
         let of_prompts = by_prompt(job, samples, given)?;
         for given in given {
-            let sample = given.prompt.as_deref().and_then(|prompt| of_prompts.get(prompt).copied().flatten());
+            let sample = given.prompt.as_deref().and_then(|prompt| of_prompts.get(prompt).and_then(Option::as_ref));
             tried.without_sample += usize::from(sample.is_none());
             candidates.push(candidate(job, given, sample)?);
         }
@@ -157,7 +158,7 @@ fn gather(
         tried.on = On::References;
         let ends = job.model.end_tokens(&selection::end_of_turn(job.loaded, job.model)?);
         for (index, example) in samples.iter().take(SAMPLES).enumerate() {
-            match reference(job, example, &ends)? {
+            match reference(job, &example?, &ends)? {
                 Some(item) => candidates.push(Candidate { item, position: format!("sample {}", index + 1) }),
                 None => tried.without_reference += 1,
             }
@@ -189,18 +190,19 @@ fn reference(job: &Job<'_>, example: &Example, ends: &[u32]) -> Result<Option<It
 }
 
 /// The samples that given completions are about.
-fn by_prompt<'s, 'g>(
+fn by_prompt<'g>(
     job: &Job<'_>,
-    samples: &'s [Example],
+    samples: &Set,
     given: &'g [Given],
-) -> Result<HashMap<&'g str, Option<&'s Example>>, Failure> {
-    let mut found: HashMap<&str, Option<&Example>> =
+) -> Result<HashMap<&'g str, Option<Example>>, Failure> {
+    let mut found: HashMap<&str, Option<Example>> =
         given.iter().filter_map(|given| Some((given.prompt.as_deref()?, None))).collect();
     let mut left = found.len();
-    for example in samples {
+    for example in samples.iter() {
         if left == 0 {
             break;
         }
+        let example = example?;
         let prompt = job.model.tokenizer.decode(example.tokens.prompt_ids()).map_err(Diagnostic::from)?;
         if let Some(slot @ None) = found.get_mut(prompt.as_str()) {
             *slot = Some(example);

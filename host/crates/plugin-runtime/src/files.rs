@@ -8,10 +8,15 @@ use std::path::Path;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _};
 
+use sha2::{Digest, Sha256};
+
 use crate::error::PluginError;
+use crate::manifest::hex;
 
 /// Files that one directory may list.
 const LIST_LIMIT: usize = 100_000;
+/// Bytes that are hashed at a time.
+const HASHED: usize = 1 << 20;
 /// Directories inside one another.
 const DEPTH_LIMIT: usize = 32;
 
@@ -46,6 +51,13 @@ impl ByteSource {
             }
         })?;
         Ok(bytes)
+    }
+
+    fn hash(&self, hasher: &mut Sha256) -> Result<(), String> {
+        for start in (0..self.len).step_by(HASHED) {
+            hasher.update(self.read(start, HASHED as u32)?);
+        }
+        Ok(())
     }
 }
 
@@ -109,6 +121,15 @@ impl Directory {
     }
 }
 
+/// SHA-256 of the file or directory that a dataset's `path` names: of all that its loader can read, names and bytes.
+///
+/// # Errors
+/// What cannot be read.
+pub fn data_digest(path: &Path) -> Result<String, PluginError> {
+    let digest = Opened::open(path)?.digest();
+    digest.map_err(|error| PluginError::new("data::unreadable", error))
+}
+
 /// What a dataset's `path` named.
 #[derive(Debug)]
 pub(crate) enum Opened {
@@ -143,6 +164,24 @@ impl Opened {
 }
 
 impl Opened {
+    /// SHA-256 of all that a guest can read through it: names and bytes.
+    fn digest(&self) -> Result<String, String> {
+        let mut hasher = Sha256::new();
+        match self {
+            Self::File(file) => file.hash(&mut hasher)?,
+            Self::Directory(directory) => {
+                for name in directory.list()? {
+                    let file = directory.open(&name)?;
+                    hasher.update((name.len() as u64).to_le_bytes());
+                    hasher.update(&name);
+                    hasher.update(file.len.to_le_bytes());
+                    file.hash(&mut hasher)?;
+                }
+            }
+        }
+        Ok(hex(&hasher.finalize()))
+    }
+
     /// Bytes of all files that a guest can read through it.
     pub(crate) fn bytes(&self) -> u64 {
         match self {

@@ -26,6 +26,7 @@ pub mod types;
 
 pub use compile::{CompilerCommand, compile_main};
 pub use error::{Cause, FailedCall, PluginError, is_hidden};
+pub use files::data_digest;
 pub use instance::{Checker, Curve, Environment, Filter, Loader, Monitor, Scorer, Strategy};
 pub use kind::{Description, Kind, Start};
 pub use limits::Limits;
