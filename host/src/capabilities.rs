@@ -130,7 +130,7 @@ pub const FEATURES: &[Feature] = &[
     row("environments", "learning in an environment over several turns (`rl: grpo` with `environment`)", Config("rl: grpo\nmicro_batch_size: 8\nsequence_len: 512\nchat_template: chatml\nenvironment: {name: 'acme:shop', max_turns: 4}"), YES),
     row("distillation", "learning what a teacher says where the model itself writes (`rl: distill`)", Config("rl: distill\nmicro_batch_size: 8\nsequence_len: 512\ntrl: {teacher_model_name_or_path: teacher}"), YES),
     row("distributed", "several devices", Config("world_size: 2"), no!("a run is one process on one machine")),
-    row("streaming", "streaming datasets", Config("streaming: true"), no!("data is read whole when a run starts")),
+    row("streaming", "streaming datasets", Config("streaming: true"), no!("rows are read once, made into samples and kept on disk before a run starts")),
     row("gqa", "grouped-query attention", Model(r#""num_key_value_heads": 2"#), YES),
     row("tied", "output projection tied to the embedding", Model(r#""tie_word_embeddings": true"#), YES),
     row("rope-linear", "linear RoPE scaling", Model(r#""rope_scaling": {"rope_type": "linear", "factor": 2.0}"#), WITHOUT_PHI3),

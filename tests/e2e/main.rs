@@ -38,6 +38,7 @@ mod rewards;
 mod run;
 mod schema;
 mod steps;
+mod store;
 mod strategies;
 mod support;
 mod trial;

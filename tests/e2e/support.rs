@@ -1,6 +1,7 @@
 //! A project directory with the quickstart's model, and the program run in it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -57,6 +58,12 @@ impl Project {
             let text = fs::read_to_string(root().join("configs/quickstart").join(file)).unwrap();
             text.split_inclusive('\n').take(count).collect()
         };
+        // One cache of compiled plugins for all tests; samples are kept for each by itself.
+        let compiled = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache/plugins");
+        fs::create_dir_all(&compiled).unwrap();
+        fs::set_permissions(&compiled, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::create_dir(project.path(".cache")).unwrap();
+        std::os::unix::fs::symlink(compiled, project.path(".cache/plugins")).unwrap();
         project.write("train.jsonl", rows("train.jsonl", 48));
         project.write("eval.jsonl", rows("eval.jsonl", 8));
         project.write("host.yml", CONFIG);
@@ -96,8 +103,8 @@ impl Project {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
         command.current_dir(self.directory.path()).args(arguments);
-        // One cache of compiled plugins for all tests, and nothing of the user's.
-        command.env("HOST_CACHE_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
+        // Nothing of the user's.
+        command.env("HOST_CACHE_DIR", self.directory.path().join(".cache"));
         command.env("HOST_DATA_DIR", self.directory.path().join(".data"));
         // No test asks a hub that it has not made.
         for name in ["HF_ENDPOINT", "HF_HUB_CACHE", "HF_TOKEN", "HF_TOKEN_PATH", "SSL_CERT_FILE"] {

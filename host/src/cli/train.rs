@@ -77,7 +77,16 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
     show(&job.remarks, output);
     if args.dry_run {
         let time = job.measure()?;
-        describe(&loaded, &model, &job.plan, &job.cost, time, &[], output, "nothing was kept or written (--dry-run)");
+        describe(
+            &loaded,
+            &model,
+            &job.plan,
+            &job.cost,
+            time,
+            &[],
+            output,
+            "nothing was trained; the samples are kept for the run (--dry-run)",
+        );
         return Ok(ExitStatus::Done);
     }
     let stop = StopSignal::install()

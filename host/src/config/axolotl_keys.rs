@@ -96,7 +96,7 @@ pub(super) const TOP: Table = &[
     (&["role_boundaries"],
         Instead("write `datasets[].roles_to_train` and `eot_tokens`")),
     (&["preprocess_iterable", "pretrain_multipack_buffer_size", "streaming", "streaming_*", "pretraining_sample_concatenation", "skip_prepare_dataset"],
-        Instead("list files under `datasets`; streaming is not here")),
+        Instead("list files under `datasets`: samples are kept on disk, so memory does not grow with rows")),
     (&["dataset_exact_deduplication", "dataset_shard_num", "dataset_shard_idx", "num_dataset_shards_to_save", "curriculum_sampling", "shuffle_before_merging_datasets", "min_sample_len", "max_prompt_len", "eval_sequence_len", "use_pose", "pose_*", "chat_template_kwargs"],
         Instead("prepare the data file that way; what is in `datasets` is trained as it is")),
     (&["hub_*", "push_to_hub_*"],

@@ -30,6 +30,8 @@ const LOOKED_AT: usize = 1000;
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
     key: Key,
+    /// Where the data was.
+    data: PathBuf,
     samples: usize,
     bytes: u64,
     digest: String,
@@ -109,7 +111,7 @@ pub(super) fn samples(dataset: &Dataset<'_>, key: Key, root: Option<&Path>, with
     DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(|source| unwritten(&directory, source))?;
     // Whatever a note says that was not believed.
     let _ = fs::remove_file(directory.join(NOTE));
-    let changed = changed(root, &key);
+    let changed = changed(root, &key, &data_of(dataset));
     let builder = Builder::open(&directory, with_rows)?;
     let kept = make(dataset, key, builder, Some((&directory, changed)));
     if kept.is_err() {
@@ -151,6 +153,7 @@ fn make(
     };
     let note = Note {
         key,
+        data: data_of(dataset),
         samples: store.len(),
         bytes: store.bytes(),
         digest: store.digest().to_owned(),
@@ -164,6 +167,12 @@ fn make(
     Ok(Kept { store, rows, dropped: note.dropped, remarks, origin })
 }
 
+/// Where the data is, whatever the directory that it was named from.
+fn data_of(dataset: &Dataset<'_>) -> PathBuf {
+    let path = dataset.path();
+    fs::canonicalize(&path).unwrap_or(path)
+}
+
 /// Whole or not at all.
 fn write_note(path: &Path, note: &Note) -> std::io::Result<()> {
     let directory = path.parent().unwrap_or(path);
@@ -175,10 +184,10 @@ fn write_note(path: &Path, note: &Note) -> std::io::Result<()> {
 }
 
 /// What is not as it was when samples of the same data were made last.
-fn changed(root: &Path, key: &Key) -> Vec<String> {
+fn changed(root: &Path, key: &Key, data: &Path) -> Vec<String> {
     let entries = fs::read_dir(root).into_iter().flatten().flatten().take(LOOKED_AT);
     let of_same_data = entries.filter_map(|entry| {
-        let note = read_note(&entry.path()).filter(|note| note.key.is_of_same_data(key))?;
+        let note = read_note(&entry.path()).filter(|note| note.data == data)?;
         let used = fs::metadata(entry.path().join(NOTE)).ok()?.modified().ok()?;
         Some((used, note.key))
     });

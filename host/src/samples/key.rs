@@ -20,8 +20,6 @@ use crate::digest::hex;
 const TOKENIZER_LIMIT: u64 = 1 << 30;
 /// Ends of the names of files that a tokenizer is made of.
 const TOKENIZER_FILES: [&str; 4] = ["json", "jinja", "model", "txt"];
-/// The key of the data's path: by it, earlier samples of the same data are found.
-const PATH: &str = "path";
 
 /// Everything that the samples of a dataset depend on, by the name that a user knows it by.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,7 +53,7 @@ impl Key {
         let steps = &making.steps;
         let parts = [
             ("program", program()),
-            (PATH, path.display().to_string().into()),
+            ("path", path.display().to_string().into()),
             ("data", data.into()),
             ("split", json!(config.split.to_string())),
             ("shards", json!([config.shards, config.shards_idx, seed])),
@@ -78,11 +76,6 @@ impl Key {
     pub(super) fn digest(&self) -> String {
         let text = serde_json::to_string(&self.0).expect("names and values are plain");
         hex(&Sha256::digest(text))
-    }
-
-    /// It is of the same data as another, if not of the same bytes.
-    pub(super) fn is_of_same_data(&self, other: &Self) -> bool {
-        self.0.get(PATH) == other.0.get(PATH)
     }
 
     /// The names of what differs.
@@ -131,13 +124,13 @@ mod tests {
     #[test]
     fn what_changed_is_named() {
         let key = |length: u32, data: &str| {
-            let parts = [(PATH, json!("a")), ("sequence_len", json!(length)), ("data", json!(data))];
+            let parts = [("path", json!("a")), ("sequence_len", json!(length)), ("data", json!(data))];
             Key(parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
         };
         let (old, new) = (key(8, "x"), key(16, "y"));
         assert_eq!(new.changes(&old), ["data", "sequence_len"]);
         assert_ne!(old.digest(), new.digest());
         assert_eq!(old.digest(), key(8, "x").digest());
-        assert!(old.is_of_same_data(&new) && old.changes(&old).is_empty());
+        assert!(old.changes(&old).is_empty());
     }
 }
