@@ -21,7 +21,7 @@ pub(super) fn one(
     common: &[FilterRef],
     remarks: &mut Vec<Diagnostic>,
 ) -> Result<Prepared, Failure> {
-    let file = loaded.resolve(&dataset.path);
+    let file = loaded.data_path(path, &dataset.path);
     let mut source = rows(loaded, plugins, dataset, path, remarks)?;
     let mut uses = filters(loaded, "row_filters", common);
     uses.extend(filters(loaded, &format!("{path}.row_filters"), &dataset.row_filters));
