@@ -121,15 +121,15 @@ fn a_config_and_a_slice_of_it_are_read_by_name() {
     assert_eq!(shown.status, 0, "{}", shown.stderr);
     assert_eq!(fetched(&server), ["README.md", "small/a1.jsonl", "small/a[1].jsonl"]);
     // Rows 30 and on of both are the last ten of the second, in the order of names.
+    assert!(shown.stdout.contains("\"rows\":10,"), "{}", shown.stdout);
     let first = String::from_utf8(rows(90, 1)).unwrap();
     let first: Value = serde_json::from_str(first.trim()).unwrap();
     assert!(shown.stdout.contains(&serde_json::to_string(&first["output"]).unwrap()[1..9]), "{}", shown.stdout);
+    assert!(shown.stdout.contains("a[1].jsonl line 11"), "{}", shown.stdout);
 
     // A plan knows the rows, so it brings them; tests have their own split.
-    project.write(
-        "host.yml",
-        config("\n    split: train[:50%]\ntest_datasets: [{path: org/data, split: test, type: alpaca}]\n#"),
-    );
+    let tests = "test_datasets: [{path: org/data, split: test, type: alpaca}]\n";
+    project.write("host.yml", config("\n    split: train[:50%]") + tests);
     let planned = run(&project, &server, &["check", "host.yml", "--plan"]);
     assert_eq!(planned.status, 0, "{}", planned.stderr);
     assert!(!planned.stderr.contains("hub::data"), "{}", planned.stderr);

@@ -203,10 +203,14 @@ impl Known {
             let script = self.names.iter().find(|name| is_script(name)).filter(|_| is_silent);
             match (&unchosen, script) {
                 (Unchosen::NoRows { .. }, Some(script)) => ("path", words::script(&self.repository, script, CONVERTED)),
-                _ => words::unchosen(unchosen, &self.repository, &page),
+                _ => match words::unchosen(unchosen, &self.repository, &page) {
+                    // Patterns of the card have no place in the config.
+                    ("data_files", diagnostic) if wanted.data_files.is_empty() => ("path", diagnostic),
+                    told => told,
+                },
             }
         })?;
-        let left = self.left(hub, &chosen).map_err(|error| ("path", words::failed(error, &self.repository)))?;
+        let left = self.left(hub, &chosen).map_err(|told| ("path", told))?;
         let mut remarks: Vec<Diagnostic> = self.remark.clone().into_iter().collect();
         remarks.extend(words::left_out(&self.repository, &chosen.left_out));
         let all = chosen.splits.iter().flat_map(|(_, files)| files);
@@ -219,7 +223,7 @@ impl Known {
     }
 
     /// What of the files is not here.
-    fn left(&self, hub: &Hub, chosen: &Chosen) -> Result<Option<LeftFiles>, HubError> {
+    fn left(&self, hub: &Hub, chosen: &Chosen) -> Result<Option<LeftFiles>, Diagnostic> {
         // Without a listing, they are from the cache.
         let Some(listing) = &self.listing else { return Ok(None) };
         let is_here = |file: &RemoteFile| {
@@ -229,13 +233,14 @@ impl Known {
         let all = chosen.splits.iter().flat_map(|(_, files)| files).filter_map(|name| listing.file(name));
         let missing: Vec<&RemoteFile> = all.filter(|file| !is_here(file)).collect();
         let Some(first) = missing.iter().find(|file| file.size > 0).or(missing.first()) else { return Ok(None) };
+        let files: Vec<String> = missing.iter().map(|file| file.name.clone()).collect();
         if hub.is_offline() {
-            return Err(HubError::Offline { repository: self.repository.to_string() });
+            return Err(words::not_cached(&self.repository, &files));
         }
         if first.size > 0 {
-            hub.first_bytes(&self.repository, listing, first, 1)?;
+            let asked = hub.first_bytes(&self.repository, listing, first, 1);
+            asked.map_err(|error| words::failed(error, &self.repository))?;
         }
-        let files = missing.iter().map(|file| file.name.clone()).collect();
         let (repository, revision) = (self.repository.clone(), self.revision.clone());
         Ok(Some(LeftFiles { repository, revision, listing: listing.clone(), files }))
     }

@@ -78,10 +78,16 @@ pub(super) fn no_weights(repository: &Repository, page: &str, missing: NoWeights
 /// What is said of a card that cannot be read.
 pub(super) fn bad_card(repository: &Repository, page: &str, reason: String) -> Diagnostic {
     let message = format!("the card of `{repository}` does not say which files are meant");
-    let help = format!(
-        "see {page}; `data_files` names files in its place, once its card can be read, or `revision` another state"
-    );
+    let help = format!("see {page}; `revision` names another state of it");
     Diagnostic::error("hub::card", message).why(reason).help(help)
+}
+
+/// What is said without a network of files that are not in the cache.
+pub(super) fn not_cached(repository: &Repository, files: &[String]) -> Diagnostic {
+    let count = if files.len() == 1 { "1 file".to_owned() } else { format!("{} files", files.len()) };
+    let message = format!("{count} of `{repository}` cannot be fetched: `HF_HUB_OFFLINE` is set");
+    let why = format!("not in the cache: {}", listed(files));
+    Diagnostic::error("data::missing-file", message).why(why).help("fetch it once without `HF_HUB_OFFLINE`")
 }
 
 /// What is said of a dataset that is a script.
