@@ -171,11 +171,10 @@ fn what_a_dataset_does_not_have_is_said() {
 #[test]
 fn a_dataset_that_cannot_be_had_is_said() {
     let all = Repositories::default().with("datasets/org/data", files(CARD));
-    let server =
-        Server::new(move |request| match request.path.contains("/data/") && request.path.contains("/resolve/") {
-            true => Reply::new(401, "").header("x-error-code", "GatedRepo"),
-            false => all.answer(request, None),
-        });
+    let server = Server::new(move |request| {
+        let is_data = request.path.contains("/resolve/") && request.path.contains("/data/");
+        if is_data { Reply::new(401, "").header("x-error-code", "GatedRepo") } else { all.answer(request, None) }
+    });
     insta::assert_snapshot!("gated_dataset", failure(&project(""), &server, &["check", "host.yml"]));
     let said = |reply: Reply| {
         let server = Server::new(move |_| reply.clone());
