@@ -57,11 +57,6 @@ pub fn generate(model: &Path, adapter: Option<&Path>) -> String {
     format!("host generate --model {}{adapter}", path(model))
 }
 
-/// What brings a dataset of the Hugging Face hub into a directory.
-pub fn download_dataset(name: &str, directory: &str) -> String {
-    format!("hf download {} --repo-type dataset --local-dir {}", word(name), word(directory))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -43,11 +43,11 @@ fn command(project: &Project, server: &Server, arguments: &[&str]) -> Command {
     command
 }
 
-fn run(project: &Project, server: &Server, arguments: &[&str]) -> Outcome {
+pub(crate) fn run(project: &Project, server: &Server, arguments: &[&str]) -> Outcome {
     finish(command(project, server, arguments).spawn().unwrap())
 }
 
-fn failure(project: &Project, server: &Server, arguments: &[&str]) -> String {
+pub(crate) fn failure(project: &Project, server: &Server, arguments: &[&str]) -> String {
     let outcome = run(project, server, arguments);
     assert_eq!(outcome.status, 1, "{}{}", outcome.stdout, outcome.stderr);
     outcome.stderr.replace(&server.address, "http://hub")

@@ -20,6 +20,7 @@ mod grpo;
 mod hostile;
 mod hostile_rewards;
 mod hub;
+mod hub_datasets;
 #[path = "../../host/crates/hub/tests/server/mod.rs"]
 mod hub_server;
 mod judged;

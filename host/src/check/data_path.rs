@@ -1,13 +1,7 @@
-//! What `datasets[].path` is that names nothing on this machine: a name of the Hugging Face hub, a pattern, an address.
+//! What `datasets[].path` is that names nothing on this machine and on the hub: a pattern, an address.
 
-use hub::{Kind, Repository};
-
-use crate::commands::{download_dataset, word};
+use crate::commands::word;
 use crate::diagnostic::Diagnostic;
-
-/// Extensions of files: a name with one is no name of the hub.
-const FILES: [&str; 14] =
-    ["jsonl", "json", "ndjson", "csv", "tsv", "parquet", "arrow", "txt", "gz", "zst", "zip", "xz", "yml", "yaml"];
 
 /// Says of a missing file what its path seems to be.
 pub(super) fn explain(diagnostic: Diagnostic, path: &str) -> Diagnostic {
@@ -22,7 +16,7 @@ pub(super) fn explain(diagnostic: Diagnostic, path: &str) -> Diagnostic {
             "hf" => {
                 let name = rest.strip_prefix("datasets/").unwrap_or(rest);
                 let name: Vec<&str> = name.split('/').take(2).collect();
-                download(&name.join("/"))
+                format!("write `path: {}`, the name of the dataset", name.join("/"))
             }
             _ => "download it first, and name the file here".to_owned(),
         };
@@ -41,24 +35,7 @@ pub(super) fn explain(diagnostic: Diagnostic, path: &str) -> Diagnostic {
             .why("`*`, `?` and `[…]` are characters of a name here, no pattern")
             .help(format!("write `path: {folder}` and `data_files: '{files}'`"));
     }
-    if is_hub_name(path) {
-        return diagnostic
-            .why("datasets are not downloaded; a name of the Hugging Face hub is a path here")
-            .help(download(path));
-    }
     diagnostic
-}
-
-/// The command that downloads, and what to write then.
-fn download(name: &str) -> String {
-    let local = format!("data/{}", name.rsplit('/').next().unwrap_or(name));
-    format!("if it is on the Hugging Face hub: `{}`, then `path: {local}`", download_dataset(name, &local))
-}
-
-/// `tatsu-lab/alpaca`: a name as the hub has them, and no file's extension.
-fn is_hub_name(path: &str) -> bool {
-    let extension = path.rsplit_once('.').map_or(String::new(), |(_, extension)| extension.to_lowercase());
-    Repository::new(Kind::Dataset, path).is_some() && !FILES.contains(&extension.as_str())
 }
 
 #[cfg(test)]
@@ -72,11 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_the_hub_come_with_the_command_that_downloads_them() {
-        for name in ["tatsu-lab/alpaca", "teknium/OpenHermes-2.5", "HuggingFaceH4/ultrachat_200k"] {
-            let told = told(name);
-            assert!(told.contains(&format!("hf download {name} --repo-type dataset --local-dir data/")), "{told}");
-        }
+    fn paths_that_are_plain_stay_as_they_are() {
         for path in ["data/train.jsonl", "train", "./a/b", "../data/train", "/abs/x", "a/b/c", "my data/x"] {
             assert!(told(path).ends_with("\nas it was"), "{path}");
         }
@@ -90,8 +63,6 @@ mod tests {
             told("https://x.org/a b.jsonl")
                 .contains("curl -L --create-dirs -o 'data/a b.jsonl' 'https://x.org/a b.jsonl'")
         );
-        assert!(
-            told("hf://datasets/tatsu-lab/alpaca/x.json").contains("hf download tatsu-lab/alpaca --repo-type dataset")
-        );
+        assert!(told("hf://datasets/tatsu-lab/alpaca/x.json").contains("write `path: tatsu-lab/alpaca`"));
     }
 }

@@ -125,7 +125,18 @@ pub struct Use {
     /// Config path of the reference.
     pub path: String,
     /// Loaders: the data.
-    pub data: Option<String>,
+    pub data: Option<Data>,
+}
+
+/// What a loader reads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Data {
+    /// As the config names it.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// The entry of the config: `datasets[0]`.
+    pub entry: String,
 }
 
 /// Every plugin that a config names, in the order of the keys.
@@ -137,7 +148,7 @@ pub fn uses(loaded: &LoadedConfig) -> Vec<Use> {
             let path = format!("{key}[{index}]");
             // A split that is not there is told once.
             let mut loaders: Vec<Use> =
-                dataset.split.parts.iter().map(|part| loader(dataset, &path, &part.name)).collect();
+                dataset.split.parts.iter().map(|part| loader(loaded, dataset, &path, &part.name)).collect();
             loaders.dedup();
             uses.extend(loaders);
             if !dataset.is_tokenized() {
@@ -168,22 +179,36 @@ pub fn uses(loaded: &LoadedConfig) -> Vec<Use> {
 }
 
 /// The loader of a dataset, for one of its splits. Which files are meant it gets as keys of its own config, `split` and
-/// `data_files`, where they say more than all of `train`.
-pub fn loader(dataset: &DatasetConfig, path: &str, split: &str) -> Use {
+/// `data_files`, where they say more than all of `train`. Those of a dataset of the hub are chosen already: it gets their names.
+pub fn loader(loaded: &LoadedConfig, dataset: &DatasetConfig, entry: &str, split: &str) -> Use {
     let mut config = dataset.ds_type.config.clone();
-    if split != TRAIN {
-        config.entry("split").or_insert_with(|| split.into());
+    let of_hub = loaded.elsewhere.data.get(entry).and_then(|data| data.as_ref().ok()?.splits.get(split));
+    if let Some(files) = of_hub {
+        let names: Vec<String> = files.iter().map(|name| exactly(name)).collect();
+        config.insert("data_files".to_owned(), names.into());
+    } else {
+        if split != TRAIN {
+            config.entry("split").or_insert_with(|| split.into());
+        }
+        if !dataset.data_files.is_empty() {
+            config.entry("data_files").or_insert_with(|| dataset.data_files.clone().into());
+        }
     }
-    if !dataset.data_files.is_empty() {
-        config.entry("data_files").or_insert_with(|| dataset.data_files.clone().into());
-    }
+    let data =
+        Data { name: dataset.path.clone(), path: loaded.data_path(entry, &dataset.path), entry: entry.to_owned() };
     Use {
         kind: Kind::DatasetLoader,
         name: dataset.ds_type.name.clone(),
         config_json: Value::Object(config).to_string(),
-        path: format!("{path}.ds_type"),
-        data: Some(dataset.path.clone()),
+        path: format!("{entry}.ds_type"),
+        data: Some(data),
     }
+}
+
+/// A name as a pattern that means it alone, as loaders read patterns.
+fn exactly(name: &str) -> String {
+    let one = |c: char| if r"*?[]{}!\".contains(c) { format!("\\{c}") } else { c.to_string() };
+    name.chars().map(one).collect()
 }
 
 /// The row filters of a list, in its order.
@@ -294,6 +319,16 @@ pub fn check(loaded: &LoadedConfig, plugins: &PluginHost) -> Vec<Diagnostic> {
             found.extend(problems);
             continue;
         }
+        // What of the hub cannot be had is told once; what is not here yet cannot be looked at.
+        match used.data.as_ref().and_then(|data| loaded.elsewhere.data.get(&data.entry)) {
+            Some(Err(told)) if found.contains(told) => continue,
+            Some(Err(told)) => {
+                found.push(told.clone());
+                continue;
+            }
+            Some(Ok(data)) if !data.is_here => continue,
+            _ => {}
+        }
         let created = start(loaded, plugins, &used);
         if let Err(error) = created {
             let mut diagnostic = locate(loaded, &used, error);
@@ -320,7 +355,7 @@ fn start(loaded: &LoadedConfig, plugins: &PluginHost, used: &Use) -> Result<(), 
     let (name, config_json) = (&used.name, &used.config_json);
     match used.kind {
         Kind::DatasetLoader => {
-            let data = loaded.resolve(used.data.as_deref().unwrap_or_default());
+            let data = used.data.as_ref().map(|data| data.path.clone()).unwrap_or_default();
             plugins.loader(name, config_json, &data).map(drop)
         }
         Kind::PromptStrategy => plugins.strategy(name, config_json).map(drop),
@@ -359,7 +394,7 @@ pub fn locate(loaded: &LoadedConfig, used: &Use, error: PluginError) -> Diagnost
     let is_data = error.code.starts_with("data::");
     let mut diagnostic = Diagnostic::from(error);
     match &used.data {
-        Some(data) if diagnostic.code == "data::missing-file" => diagnostic = explain(diagnostic, data),
+        Some(data) if diagnostic.code == "data::missing-file" => diagnostic = explain(diagnostic, &data.name),
         _ => {}
     }
     if let (Kind::PromptStrategy, "plugin::unknown", Some(advice)) =

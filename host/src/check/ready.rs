@@ -21,7 +21,7 @@ pub struct Ready {
     pub model: ModelFacts,
     /// Warnings and notes.
     pub remarks: Vec<Diagnostic>,
-    /// Weights that are not here yet.
+    /// Weights and rows that are not here yet.
     remote: Remote,
 }
 
@@ -54,6 +54,14 @@ impl Ready {
         remarks.extend(Failure::check(found)?);
         let Some(model) = model else { return Err(Failure(remarks)) };
         Ok(Self { loaded, plugins, model, remarks, remote })
+    }
+
+    /// Brings the rows of datasets that are not here yet.
+    ///
+    /// # Errors
+    /// Why they cannot be had.
+    pub fn bring_data(&mut self) -> Result<(), Failure> {
+        self.remote.bring_data(&mut self.loaded)
     }
 
     /// Brings weights that are not here yet, and looks at the model again, as it is then. Returns what that has brought to light.

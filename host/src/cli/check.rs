@@ -68,8 +68,16 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
         fixes.mended.iter().for_each(|&index| tell(&look.found[index], &path, output));
         look = Look::new(args, &path)?;
     }
-    let Look { examined, plugins, model, mut found } = look;
-    let is_sound = !found.iter().any(|found| found.severity == Severity::Error);
+    let Look { mut examined, mut remote, plugins, model, mut found } = look;
+    let is_error = |found: &Diagnostic| found.severity == Severity::Error;
+    if let Some(loaded) = &mut examined.loaded {
+        // A plan knows of every row; weights stay where they are.
+        if args.plan && !found.iter().any(is_error) {
+            remote.bring_data(loaded).unwrap_or_else(|failure| found.extend(failure.0));
+        }
+        found.extend(remote.notes(loaded));
+    }
+    let is_sound = !found.iter().any(is_error);
     let sound = examined.loaded.as_ref().zip(model.as_ref()).filter(|_| args.plan && is_sound);
     let planned = sound.and_then(|(loaded, model)| {
         let planned = Job::new(loaded, &plugins, model, &found).map_err(|mut failure| {
@@ -146,6 +154,7 @@ fn agreed(difference: &str) -> bool {
 /// A config as it now stands in its file, and everything that is found in it.
 struct Look {
     examined: Examined,
+    remote: Remote,
     plugins: PluginHost,
     model: Option<ModelFacts>,
     found: Vec<Diagnostic>,
@@ -155,15 +164,14 @@ impl Look {
     fn new(args: &CheckArgs, path: &Path) -> Result<Self, Failure> {
         let mut plugins = open_plugins(&args.config.plugins)?;
         let mut examined = config::examine(path, &args.config.set);
+        let remote = examined.loaded.as_mut().map(Remote::find).unwrap_or_default();
         if let Some(loaded) = &mut examined.loaded {
-            // Weights stay where they are.
-            drop(Remote::find(loaded));
             examined.problems.append(&mut loaded.remarks);
             plugins::configure(loaded, &args.config.grant, &mut plugins)?;
         }
         let (mut found, model) = check_examined(&examined, &plugins);
         found.extend(examined.loaded.iter().flat_map(|loaded| lock::check(loaded, &plugins, args.locked)));
-        Ok(Self { examined, plugins, model, found })
+        Ok(Self { examined, remote, plugins, model, found })
     }
 }
 

@@ -44,7 +44,9 @@ pub(super) struct PreprocessArgs {
 
 pub(super) fn run(args: &PreprocessArgs) -> Result<ExitStatus, Failure> {
     let output = args.config.output();
-    let (Ready { loaded, plugins, model, .. }, _) = ready(&args.config, args.locked)?;
+    let (mut ready, _) = ready(&args.config, args.locked)?;
+    ready.bring_data()?;
+    let Ready { loaded, plugins, model, .. } = ready;
     let template = selection::template(&loaded, &model)?;
     let kept = |mut failure: Failure| {
         replay::keep(&mut failure, &plugins, Keep::Nothing);

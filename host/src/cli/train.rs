@@ -64,6 +64,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
     let began = Instant::now();
     let output = args.config.output();
     let (mut ready, built_in) = ready(&args.config, args.locked)?;
+    ready.bring_data()?;
     // A dry run makes a step or two, with the weights.
     show(&ready.bring()?, output);
     let Ready { loaded, plugins, model, remarks, .. } = ready;

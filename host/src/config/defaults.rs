@@ -138,6 +138,8 @@ pub(super) fn dataset(path: String, strategy: PluginRef) -> DatasetConfig {
         strategy,
         row_filters: Vec::new(),
         data_files: Vec::new(),
+        name: None,
+        revision: None,
         split: Split::default(),
         shards: None,
         shards_idx: 0,

@@ -35,7 +35,7 @@ pub(super) fn of_names(path: &str, data_files: &[String]) -> PluginRef {
 }
 
 /// The plugin of a loader's name.
-fn plugin(loader: &str) -> PluginRef {
+pub fn plugin(loader: &str) -> PluginRef {
     let mut plugin = PluginRef::named(loader);
     to_plugin(&mut plugin);
     plugin

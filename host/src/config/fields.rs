@@ -234,14 +234,14 @@ fn pretraining(top: &Section<'_>) -> Option<Vec<DatasetConfig>> {
     }
     let note = cx.error("read-as", KEY, format!("`{KEY}` is read as `datasets` with `type: completion`"));
     cx.report(Diagnostic { severity: Severity::Note, ..note }.why("data is read as a whole; nothing is streamed"));
-    let texts = |file: String, field: Option<String>| {
+    let texts = |file: String, field: Option<String>, data_files: Vec<String>| {
         let mut strategy = PluginRef::named("completion");
         strategy.config.extend(field.map(|field| ("field".to_owned(), field.into())));
-        let ds_type = ds_type::of_names(&file, &[]);
-        DatasetConfig { ds_type, ..defaults::dataset(file, strategy) }
+        let ds_type = ds_type::of_names(&file, &data_files);
+        DatasetConfig { ds_type, data_files, ..defaults::dataset(file, strategy) }
     };
     if value.is_string() {
-        return Some(top.file_path(KEY).map(|file| texts(file, None)).into_iter().collect());
+        return Some(top.file_path(KEY).map(|file| texts(file, None, Vec::new())).into_iter().collect());
     }
     let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
     let entry = |(index, value)| {
@@ -250,18 +250,19 @@ fn pretraining(top: &Section<'_>) -> Option<Vec<DatasetConfig>> {
         if entry.value("path").is_none() {
             cx.missing(&entry.at("path"), "name the file: `path: data/train.jsonl`");
         }
-        for (key, words) in [("type", &["pretrain", "completion"][..]), ("split", &["train"])] {
-            if let Some(word) = entry.read::<String>(key).filter(|word| !words.contains(&word.as_str())) {
-                unknown_word(cx, &entry.at(key), &word, words.iter().copied());
-            }
+        let words = ["pretrain", "completion"];
+        if let Some(word) = entry.read::<String>("type").filter(|word| !words.contains(&word.as_str())) {
+            unknown_word(cx, &entry.at("type"), &word, words.iter().copied());
         }
         if entry.read::<u64>("skip").is_some_and(|rows| rows > 0) {
             let message = "rows cannot be passed over";
             cx.report(cx.error("unsupported-value", &entry.at("skip"), message).help("cut them off the file"));
         }
         let (file, field) = (entry.file_path("path"), entry.read("text_column"));
+        let data_files = entry.read("data_files").unwrap_or_default();
+        let (name, revision, split) = (entry.read("name"), entry.read("revision"), split(&entry).unwrap_or_default());
         entry.finish(|_| None);
-        file.map(|file| texts(file, field))
+        file.map(|file| DatasetConfig { name, revision, split, ..texts(file, field, data_files) })
     };
     Some(list.iter().enumerate().filter_map(entry).collect())
 }
@@ -298,6 +299,8 @@ fn dataset(cx: &Context<'_>, path: String, value: &Value, method: Option<&str>) 
     let strategy = strategy(&entry, method);
     let mut dataset = defaults::dataset(file.unwrap_or_default(), strategy.unwrap_or_else(|| PluginRef::named("")));
     fill(&mut dataset.data_files, entry.read("data_files"));
+    dataset.name = entry.read("name");
+    dataset.revision = entry.read("revision");
     match entry.value("ds_type") {
         Some(value) => fill(&mut dataset.ds_type, plugin_ref(cx, &entry.at("ds_type"), value)),
         None => dataset.ds_type = ds_type::of_names(&dataset.path, &dataset.data_files),

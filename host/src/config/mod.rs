@@ -35,6 +35,7 @@ use serde_json::{Map, Value};
 
 pub use self::adapter_fields::LINEAR_MODULES;
 pub use self::axolotl_values::strategy_advice;
+pub use self::ds_type::plugin as loader_named;
 pub use self::edit::{EditError, edit};
 pub use self::names::{nearest, one_of};
 pub use self::patterns::pattern;
@@ -80,6 +81,19 @@ pub struct Elsewhere {
     pub missing: BTreeMap<String, Diagnostic>,
     /// What they were found as, for the record of a run.
     pub pins: Vec<Value>,
+    /// Of entries whose `path` is a dataset of the hub, by their config path (`datasets[0]`): its files, or why there are none.
+    pub data: BTreeMap<String, Result<HubData, Diagnostic>>,
+}
+
+/// The files of a dataset of the hub that an entry of the config means.
+#[derive(Debug, Clone)]
+pub struct HubData {
+    /// Where they are, or will be.
+    pub directory: PathBuf,
+    /// Names of the files of each split, in the order in which they are read.
+    pub splits: BTreeMap<String, Vec<String>>,
+    /// False until all of them are there.
+    pub is_here: bool,
 }
 
 /// A config with problems, as far as it can be read: for `host check`, which goes on to look for more.
@@ -217,6 +231,14 @@ impl LoadedConfig {
     /// found.
     pub fn resolve(&self, path: &str) -> PathBuf {
         self.elsewhere.directories.get(path).cloned().unwrap_or_else(|| self.source.resolve(path))
+    }
+
+    /// Where the data of an entry (`datasets[0]`) with this `path` is.
+    pub fn data_path(&self, entry: &str, path: &str) -> PathBuf {
+        match self.elsewhere.data.get(entry) {
+            Some(Ok(data)) => data.directory.clone(),
+            _ => self.source.resolve(path),
+        }
     }
 
     /// True if the user wrote this path or something inside it.

@@ -542,15 +542,23 @@ impl Config {
 /// One entry of `datasets` or `test_datasets`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct DatasetConfig {
-    /// The file or directory, as the loader plugin understands it. Required. Of a directory, all files of the loader's format
-    /// are read, in the order of their names; where one of them has `train` in its path, those with `test` or `validation` in
-    /// theirs are passed over. Files that gzip or zstd has packed are read as what they hold. Example: `data/train.jsonl`.
+    /// The file or directory, as the loader plugin understands it, or the name of a dataset on the Hugging Face hub
+    /// (`tatsu-lab/alpaca`). Required. Of a directory, all files of the loader's format are read, in the order of their names;
+    /// where one of them has `train` in its path, those with `test` or `validation` in theirs are passed over. Of a dataset of
+    /// the hub, the files are read that `datasets` of Hugging Face would read. Files that gzip or zstd has packed are read as
+    /// what they hold. Example: `data/train.jsonl`.
     pub path: String,
+    /// Of a dataset of the hub: its config, which other pages call a subset. Default: the only one, or the one that the
+    /// dataset says is its default. Example: `en`.
+    pub name: Option<String>,
+    /// Of a dataset of the hub: a branch, a tag or a commit. `run.json` has the commit that it meant. Default: `main`. Example:
+    /// `refs/convert/parquet`.
+    pub revision: Option<String>,
     /// Loader plugin: `json` (one object per line, or one list), `csv`, `tsv`, `text`, `parquet`, `arrow`, or one of your own.
     /// Default: by the extension of `path`, or of most files in it; `json` where that says nothing.
     pub ds_type: PluginRef,
-    /// Only these files of a directory: a name or a list of names, each with `*`, `?`, `[…]` and `**` for more than one.
-    /// Default: all. Example: `['2024/*.jsonl', extra.jsonl.gz]`.
+    /// Only these files of a directory or of a dataset of the hub: a name or a list of names, each with `*`, `?`, `[…]` and `**`
+    /// for more than one. Of the hub, they are the split `train`. Default: all. Example: `['2024/*.jsonl', extra.jsonl.gz]`.
     pub data_files: Vec<String>,
     /// Prompt-strategy plugin: a name, `{name: acme:dialogue, config: {…}}`, or Axolotl's inline shape
     /// (`{field_instruction: …, format: …}`), which is `alpaca` with that config. Axolotl's names (`alpaca_chat.load_qa`, `gpteacher:chat`,

@@ -1,77 +1,51 @@
 //! What a config names that is not on this machine but on the Hugging Face hub: found before a check, brought before a run.
 //!
-//! A check reads small files and the headers of weights; the weights come when they are to be used. Files that a config needs are
-//! chosen by name: safetensors, JSON, templates. Nothing else of a repository is ever fetched.
+//! A check reads small files, the headers of weights and the cards of datasets; weights and data come when they are to be used.
+//! Files that a config needs are chosen by name: safetensors, JSON, templates, files with rows. Nothing else of a repository is
+//! ever fetched.
 
+mod card;
+mod choice;
+mod datasets;
 mod files;
+mod glob;
+mod models;
 mod progress;
 mod words;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use engine::weights::start::{FileStart, LENGTH, header_end, headers_of};
-use engine::weights::{WeightHeaders, WeightsError};
-use hub::{Hub, HubError, Kind, Listing, RemoteFile, Repository, Settings};
+use hub::{Hub, HubError, Kind, MAIN, Repository, Settings};
 use serde_json::json;
 
-use self::files::{ADAPTER_WEIGHTS, Uses, is_small, weights_of};
-use self::progress::Told;
-use crate::config::{Config, LoadedConfig};
+use self::datasets::{Known, LeftFiles};
+use self::files::Uses;
+use self::models::{Found, Left, Named, find, named};
+use crate::config::{HubData, LoadedConfig, loader_named};
 use crate::diagnostic::{Diagnostic, Failure, Severity};
+use crate::report::progress::bytes;
 
-/// What the hub's default branch is called.
-const MAIN: &str = "main";
-/// Bytes of a weight file that are asked for first: most headers fit.
-const START: u64 = 1 << 18;
-
-/// Models of a config that are on the hub, as far as their weights are not here yet.
+/// Models and datasets of a config that are on the hub, as far as their weights and rows are not here yet.
 #[derive(Debug, Default)]
 pub struct Remote {
     hub: Option<Hub>,
     left: Vec<Left>,
-}
-
-/// Weights that are still to be brought.
-#[derive(Debug)]
-struct Left {
-    key: &'static str,
-    repository: Repository,
-    revision: String,
-    listing: Listing,
-    files: Vec<String>,
-    directory: PathBuf,
-}
-
-impl Left {
-    fn bring(&self, hub: &Hub) -> Result<(), HubError> {
-        let files: Vec<&RemoteFile> = self.files.iter().filter_map(|name| self.listing.file(name)).collect();
-        let told = Told::new(&self.repository);
-        hub.fetch(&self.repository, &self.revision, &self.listing, &files, &told).map(drop)
-    }
-}
-
-/// A name of the config that may be a model of the hub.
-struct Named {
-    key: &'static str,
-    name: String,
-    revision: Option<String>,
-    uses: Uses,
-}
-
-/// What was found of a model.
-struct Found {
-    commit: String,
-    directory: PathBuf,
-    /// The headers of weights that are not here, and what is left to bring.
-    left: Option<(WeightHeaders, Left)>,
-    remark: Option<Diagnostic>,
+    /// By the entry of the config.
+    left_data: Vec<(String, LeftFiles)>,
 }
 
 impl Remote {
-    /// Finds the models that a config names and that are no directories here, and notes in the config where they are, or why
-    /// they cannot be had.
+    /// Finds the models and datasets that a config names and that are no paths here, and notes in the config where they are, or
+    /// why they cannot be had.
     pub fn find(loaded: &mut LoadedConfig) -> Self {
         let mut remote = Self::default();
+        remote.find_models(loaded);
+        remote.find_datasets(loaded);
+        remote
+    }
+
+    fn find_models(&mut self, loaded: &mut LoadedConfig) {
         if loaded.config.revision_of_model.is_some() && loaded.resolve(&loaded.config.base_model).exists() {
             let message = "`revision_of_model` has no effect: `base_model` is a directory here";
             let remark = Diagnostic::warning("hub::revision", message).help("delete the line");
@@ -83,9 +57,9 @@ impl Remote {
                 continue;
             }
             let Some(repository) = Repository::new(Kind::Model, &named.name) else { continue };
-            let found = match remote.hub() {
+            let found = match self.hub() {
                 Ok(hub) => find(hub, &named, &repository),
-                Err(error) => Err(words::failed(error, &named.name)),
+                Err(error) => Err(words::failed(error, &repository)),
             };
             let Named { key, name, revision, .. } = named;
             match found {
@@ -96,14 +70,60 @@ impl Remote {
                     loaded.remarks.extend(remark.map(|remark| remark.at(loaded.source.nearest_place(key))));
                     if let Some((headers, left)) = left {
                         loaded.elsewhere.headers.insert(directory.clone(), headers);
-                        remote.left.push(left);
+                        self.left.push(left);
                     }
                     loaded.elsewhere.directories.insert(name, directory);
                 }
                 Err(diagnostic) => drop(loaded.elsewhere.missing.insert(name, diagnostic)),
             }
         }
-        remote
+    }
+
+    fn find_datasets(&mut self, loaded: &mut LoadedConfig) {
+        let (datasets, tests) = (loaded.config.datasets.clone(), loaded.config.test_datasets.clone());
+        let mut known: BTreeMap<(String, Option<String>), Result<Known, Diagnostic>> = BTreeMap::new();
+        for (is_test, all) in [(false, datasets), (true, tests)] {
+            for (index, dataset) in all.iter().enumerate() {
+                let entry = format!("{}[{index}]", if is_test { "test_datasets" } else { "datasets" });
+                if loaded.source.resolve(&dataset.path).exists() {
+                    loaded.remarks.extend(datasets::without_effect(loaded, &entry, dataset));
+                    continue;
+                }
+                let Some(repository) = datasets::repository(&dataset.path) else { continue };
+                let is_given = loaded.is_given(&format!("{entry}.ds_type"));
+                let found = match self.hub() {
+                    Ok(hub) => {
+                        let known = known.entry((dataset.path.clone(), dataset.revision.clone()));
+                        let revision = dataset.revision.as_deref();
+                        let known = known.or_insert_with(|| datasets::find(hub, &repository, revision));
+                        known.as_ref().map_err(|told| ("path", told.clone())).and_then(|known| {
+                            let wanted = datasets::wanted(dataset, is_given);
+                            Ok((known.pin(&format!("{entry}.path")), known.files(hub, &wanted)?))
+                        })
+                    }
+                    Err(error) => Err(("path", words::failed(error, &repository))),
+                };
+                let at = |diagnostic: Diagnostic, key: &str| {
+                    diagnostic.at(loaded.source.nearest_place(&format!("{entry}.{key}")))
+                };
+                let data = match found {
+                    Ok((pin, files)) => {
+                        loaded.remarks.extend(files.remarks.into_iter().map(|remark| at(remark, "path")));
+                        loaded.elsewhere.pins.push(pin);
+                        if let Some(ds_type) = files.ds_type {
+                            let config = &mut loaded.config;
+                            let all = if is_test { &mut config.test_datasets } else { &mut config.datasets };
+                            all[index].ds_type = loader_named(ds_type);
+                        }
+                        let is_here = files.left.is_none();
+                        self.left_data.extend(files.left.map(|left| (entry.clone(), left)));
+                        Ok(HubData { directory: files.directory, splits: files.splits, is_here })
+                    }
+                    Err((key, diagnostic)) => Err(at(diagnostic, key)),
+                };
+                loaded.elsewhere.data.insert(entry, data);
+            }
+        }
     }
 
     fn hub(&mut self) -> Result<&Hub, HubError> {
@@ -118,16 +138,47 @@ impl Remote {
         self.left.is_empty()
     }
 
-    /// Brings what is left.
+    /// What a check cannot look at, since it is not here yet.
+    pub fn notes(&self, loaded: &LoadedConfig) -> Vec<Diagnostic> {
+        let note = |(entry, left): &(String, LeftFiles)| {
+            let (count, size) = left.size();
+            let files = if count == 1 { "1 file".to_owned() } else { format!("{count} files") };
+            let message =
+                format!("rows of `{}` are not looked at: {files} ({}) are not here yet", left.repository, bytes(size));
+            let help = "`host train` and `host preprocess` fetch them, and `host check --plan`";
+            let note = Diagnostic::new(Severity::Note, "hub::data", message).help(help);
+            note.at(loaded.source.nearest_place(&format!("{entry}.path")))
+        };
+        self.left_data.iter().map(note).collect()
+    }
+
+    /// Brings the rows that are left.
+    ///
+    /// # Errors
+    /// Why they cannot be had.
+    pub fn bring_data(&mut self, loaded: &mut LoadedConfig) -> Result<(), Failure> {
+        for (entry, left) in std::mem::take(&mut self.left_data) {
+            let brought = self.hub().and_then(|hub| left.bring(hub));
+            brought.map_err(|error| {
+                let place = loaded.source.nearest_place(&format!("{entry}.path"));
+                words::failed(error, &left.repository).at(place)
+            })?;
+            if let Some(Ok(data)) = loaded.elsewhere.data.get_mut(&entry) {
+                data.is_here = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the weights that are left.
     ///
     /// # Errors
     /// Why it cannot be had.
     pub fn bring(&mut self, loaded: &mut LoadedConfig) -> Result<(), Failure> {
         for left in std::mem::take(&mut self.left) {
             let brought = self.hub().and_then(|hub| left.bring(hub));
-            brought.map_err(|error| {
-                words::failed(error, left.repository.name()).at(loaded.source.nearest_place(left.key))
-            })?;
+            brought
+                .map_err(|error| words::failed(error, &left.repository).at(loaded.source.nearest_place(left.key)))?;
             loaded.elsewhere.headers.remove(&left.directory);
         }
         Ok(())
@@ -141,98 +192,12 @@ impl Remote {
 pub fn model(name: &str, is_adapter: bool) -> Result<Option<PathBuf>, Diagnostic> {
     let Some(repository) = Repository::new(Kind::Model, name) else { return Ok(None) };
     let hub = Settings::from_variables(|name| std::env::var_os(name)).and_then(Hub::new);
-    let hub = hub.map_err(|error| words::failed(error, name))?;
+    let hub = hub.map_err(|error| words::failed(error, &repository))?;
     let uses = if is_adapter { Uses::Adapter } else { Uses::Weights };
     let named = Named { key: "", name: name.to_owned(), revision: None, uses };
     let Found { directory, left, .. } = find(&hub, &named, &repository)?;
     if let Some((_, left)) = left {
-        left.bring(&hub).map_err(|error| words::failed(error, name))?;
+        left.bring(&hub).map_err(|error| words::failed(error, &repository))?;
     }
     Ok(Some(directory))
-}
-
-/// The names of a config that may be of the hub, each once.
-fn named(config: &Config) -> Vec<Named> {
-    let teacher = config.trl.as_ref().and_then(|trl| trl.teacher_model_name_or_path.as_deref());
-    let weights = if config.reinit_weights { Uses::Files } else { Uses::Weights };
-    let all = [
-        ("base_model", Some(config.base_model.as_str()), weights),
-        ("base_model_config", Some(config.base_model_config.as_str()), Uses::Files),
-        ("tokenizer_config", Some(config.tokenizer_config.as_str()), Uses::Files),
-        ("trl.teacher_model_name_or_path", teacher, Uses::Weights),
-        ("lora_model_dir", config.lora_model_dir.as_deref(), Uses::Adapter),
-    ];
-    let mut names: Vec<Named> = Vec::new();
-    for (key, name, uses) in all {
-        let Some(name) = name.filter(|name| !name.is_empty()) else { continue };
-        if let Some(known) = names.iter_mut().find(|known| known.name == name) {
-            known.uses = known.uses.max(uses);
-            continue;
-        }
-        let revision = config.revision_of_model.clone().filter(|_| name == config.base_model);
-        names.push(Named { key, name: name.to_owned(), revision, uses });
-    }
-    names
-}
-
-/// Finds a model, and brings what a check reads of it.
-fn find(hub: &Hub, named: &Named, repository: &Repository) -> Result<Found, Diagnostic> {
-    let revision = named.revision.as_deref().unwrap_or(MAIN);
-    let failed = |error| words::failed(error, &named.name);
-    let cached = hub.cached(repository, revision).map_err(failed)?;
-    let cached = cached.filter(|(_, directory)| files::is_complete(directory, named.uses));
-    // A commit means the same for ever; without a network, whatever the revision meant last.
-    if let Some((commit, directory)) = cached.clone().filter(|(commit, _)| hub.is_offline() || commit == revision) {
-        return Ok(Found { commit, directory, left: None, remark: None });
-    }
-    let listing = match (hub.list(repository, revision), cached) {
-        (Ok(listing), _) => listing,
-        (Err(error @ HubError::Unreachable { .. }), Some((commit, directory))) => {
-            let message = format!("`{repository}` is taken from the cache: {error}");
-            let remark = Diagnostic::new(Severity::Warning, "hub::unreachable", message);
-            let help = format!("`revision_of_model: {commit}` says so, and asks nobody; `HF_HUB_OFFLINE=1` neither");
-            return Ok(Found { commit, directory, left: None, remark: Some(remark.help(help)) });
-        }
-        (Err(error), _) => return Err(failed(error)),
-    };
-    let small: Vec<&RemoteFile> = listing
-        .files
-        .iter()
-        .filter(|file| is_small(&file.name) || (file.name == ADAPTER_WEIGHTS && named.uses == Uses::Adapter))
-        .collect();
-    let told = Told::new(repository);
-    let directory = hub.fetch(repository, revision, &listing, &small, &told).map_err(failed)?;
-    let commit = listing.commit.clone();
-    if named.uses != Uses::Weights || files::is_complete(&directory, Uses::Weights) {
-        return Ok(Found { commit, directory, left: None, remark: None });
-    }
-    let files = weights_of(&directory, &listing)
-        .map_err(|missing| words::no_weights(repository, &hub.page(repository), missing))?;
-    let mut starts = Vec::with_capacity(files.len());
-    for file in &files {
-        let Some(remote) = listing.file(file) else {
-            return Err(failed(HubError::NoFile { repository: repository.to_string(), file: file.clone() }));
-        };
-        starts.push(start(hub, repository, &listing, remote, directory.join(file)).map_err(failed)?);
-    }
-    let headers = headers_of(&starts).map_err(|error: WeightsError| Diagnostic::from(error))?;
-    let (repository, revision) = (repository.clone(), revision.to_owned());
-    let left = Left { key: named.key, repository, revision, listing, files, directory: directory.clone() };
-    Ok(Found { commit, directory, left: Some((headers, left)), remark: None })
-}
-
-/// The beginning of a weight file, with its header.
-fn start(
-    hub: &Hub,
-    repository: &Repository,
-    listing: &Listing,
-    remote: &RemoteFile,
-    file: PathBuf,
-) -> Result<FileStart, HubError> {
-    let mut bytes = hub.first_bytes(repository, listing, remote, START)?;
-    let end = bytes.get(..LENGTH as usize).and_then(header_end).unwrap_or(0);
-    if end > bytes.len() as u64 {
-        bytes = hub.first_bytes(repository, listing, remote, end)?;
-    }
-    Ok(FileStart { file, bytes, size: remote.size })
 }

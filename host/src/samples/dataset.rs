@@ -6,7 +6,7 @@ use plugin_runtime::{Kind, PluginHost};
 
 use super::rows::rows;
 use crate::check::plugins::{Use, filters, loader, locate, strategy_config};
-use crate::config::{DatasetConfig, FilterRef, LoadedConfig, TRAIN};
+use crate::config::{DatasetConfig, FilterRef, LoadedConfig};
 use crate::data::dataset::{DatasetError, Prepared, Sink, prepare};
 use crate::data::filter::DatasetFilter;
 use crate::data::render::Making;
@@ -29,11 +29,11 @@ pub(super) struct Dataset<'a> {
 impl Dataset<'_> {
     /// Where it is.
     pub(super) fn path(&self) -> PathBuf {
-        self.loaded.resolve(&self.config.path)
+        self.loaded.data_path(&self.entry, &self.config.path)
     }
 
-    /// The loader of all of it, its filters, its prompt strategy.
-    pub(super) fn uses(&self) -> (Use, Vec<Use>, Use) {
+    /// The loaders of its splits, its filters, its prompt strategy.
+    pub(super) fn uses(&self) -> (Vec<Use>, Vec<Use>, Use) {
         let mut uses = filters(self.loaded, "row_filters", self.common);
         uses.extend(filters(self.loaded, &format!("{}.row_filters", self.entry), &self.config.row_filters));
         let strategy = Use {
@@ -43,7 +43,9 @@ impl Dataset<'_> {
             path: format!("{}.type", self.entry),
             data: None,
         };
-        (loader(self.config, &self.entry, TRAIN), uses, strategy)
+        let parts = self.config.split.parts.iter();
+        let loaders = parts.map(|part| loader(self.loaded, self.config, &self.entry, &part.name)).collect();
+        (loaders, uses, strategy)
     }
 
     /// The least scores of its filters, in the order of those.

@@ -31,9 +31,9 @@ impl Key {
     /// # Errors
     /// Data that cannot be read.
     pub(super) fn of(dataset: &Dataset<'_>, model: &ModelFacts) -> Result<Self, Failure> {
-        let (loader, filters, strategy) = dataset.uses();
+        let (loaders, filters, strategy) = dataset.uses();
         let (path, config, all) = (dataset.path(), dataset.config, &dataset.loaded.config);
-        let data = data_digest(&path).map_err(|error| locate(dataset.loaded, &loader, error))?;
+        let data = data_digest(&path).map_err(|error| locate(dataset.loaded, &loaders[0], error))?;
         let plugin = |used: &Use| {
             let sha256 = dataset.plugins.get(&used.name).map(|plugin| &plugin.inspection.sha256);
             json!({ "name": used.name, "sha256": sha256, "config": used.config_json })
@@ -57,7 +57,7 @@ impl Key {
             ("data", data.into()),
             ("split", json!(config.split.to_string())),
             ("shards", json!([config.shards, config.shards_idx, seed])),
-            ("ds_type", plugin(&loader)),
+            ("ds_type", loaders.iter().map(plugin).collect()),
             ("row_filters", filters.into()),
             ("type", plugin(&strategy)),
             ("tokenizer", tokenizer.into()),

@@ -19,11 +19,11 @@ pub fn rows(
     entry: &str,
     remarks: &mut Vec<Diagnostic>,
 ) -> Result<Box<dyn Source>, Failure> {
-    let file = loaded.resolve(&dataset.path);
+    let file = loaded.data_path(entry, &dataset.path);
     let at = |diagnostic: Diagnostic, key: &str| diagnostic.at(loaded.source.nearest_place(&format!("{entry}.{key}")));
     let (mut sources, mut total): (Vec<(Box<dyn Source>, _)>, u64) = (Vec::new(), 0);
     for part in &dataset.split.parts {
-        let used = loader(dataset, entry, &part.name);
+        let used = loader(loaded, dataset, entry, &part.name);
         let open = || plugins.loader(&used.name, &used.config_json, &file);
         let failed = |error: PluginError| Failure::from(locate(loaded, &used, error));
         let mut source = open().map_err(failed)?;

@@ -12,6 +12,10 @@ use crate::digest::Expected;
 use crate::name::{check_revision, is_commit};
 use crate::{Hub, HubError, RemoteFile, Repository};
 
+/// Files of a snapshot, and folders inside one another.
+const FILES: usize = 200_000;
+const DEPTH: usize = 32;
+
 impl Hub {
     /// The folder of a repository.
     pub(crate) fn folder(&self, repository: &Repository) -> PathBuf {
@@ -46,14 +50,33 @@ impl Hub {
         if is_commit(revision) {
             return Ok(());
         }
-        let path = self.folder(repository).join("refs").join(revision);
-        let folder = path.parent().unwrap_or(&path);
-        create(folder)?;
-        let written = NamedTempFile::new_in(folder).and_then(|file| {
-            fs::write(file.path(), commit)?;
-            file.persist(&path).map_err(|error| error.error)
-        });
-        written.map(drop).map_err(HubError::cache(path))
+        write(&self.folder(repository).join("refs").join(revision), commit.as_bytes())
+    }
+
+    /// Keeps what the hub says that a commit has. Which files of a dataset are meant depends on those that nobody fetches.
+    pub(crate) fn keep_listing(&self, repository: &Repository, commit: &str, answer: &[u8]) -> Result<(), HubError> {
+        let path = self.listing_file(repository, commit);
+        if path.is_file() { Ok(()) } else { write(&path, answer) }
+    }
+
+    /// What was kept of it, up to `limit` bytes.
+    pub(crate) fn kept_listing(&self, repository: &Repository, commit: &str, limit: u64) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        fs::File::open(self.listing_file(repository, commit)).ok()?.take(limit).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    /// Beside `.no_exist` of `huggingface_hub`, which passes over what it does not know there.
+    fn listing_file(&self, repository: &Repository, commit: &str) -> PathBuf {
+        self.folder(repository).join(".listings").join(format!("{commit}.json"))
+    }
+
+    /// The files of a commit that are there, by name.
+    pub fn snapshot_files(&self, repository: &Repository, commit: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        list(&self.snapshot(repository, commit), "", 0, &mut names);
+        names.sort_unstable();
+        names
     }
 
     /// Where the content of a file is kept.
@@ -97,6 +120,33 @@ impl Hub {
             return Err(HubError::Room { cache: cache.clone(), needed, free });
         }
         Ok(())
+    }
+}
+
+/// Writes a small file, whole or not at all.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), HubError> {
+    let folder = path.parent().unwrap_or(path);
+    create(folder)?;
+    let written = NamedTempFile::new_in(folder).and_then(|file| {
+        fs::write(file.path(), bytes)?;
+        file.persist(path).map_err(|error| error.error)
+    });
+    written.map(drop).map_err(HubError::cache(path))
+}
+
+/// The files below a folder, which are links to their content.
+fn list(folder: &Path, prefix: &str, depth: usize, names: &mut Vec<String>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let (path, name) = (entry.path(), format!("{prefix}{name}"));
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            if depth < DEPTH {
+                list(&path, &format!("{name}/"), depth + 1, names);
+            }
+        } else if path.is_file() && names.len() < FILES {
+            names.push(name);
+        }
     }
 }
 

@@ -19,7 +19,7 @@ mod settings;
 pub use download::Progress;
 pub use error::HubError;
 pub use listing::{Listing, RemoteFile};
-pub use name::{Kind, Repository};
+pub use name::{Kind, MAIN, Repository};
 pub use settings::Settings;
 
 /// A hub, and the cache of what came from it.

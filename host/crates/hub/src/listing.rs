@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::client::Question;
 use crate::digest::Expected;
 use crate::name::{check_revision, encode, is_commit, is_inside};
-use crate::{Hub, HubError, Repository};
+use crate::{Hub, HubError, Kind, Repository};
 
 /// Bytes of a listing.
 const LISTING: u64 = 64 << 20;
@@ -74,7 +74,17 @@ impl Hub {
         let (address, page) = (self.client.address(&path), self.page(repository));
         let question = Question { repository, revision, file: None, page: &page };
         let bytes = self.client.get(&address, question, LISTING)?;
-        read(&bytes).map_err(|reason| HubError::Invalid { address, reason })
+        let listing = read(&bytes).map_err(|reason| HubError::Invalid { address, reason })?;
+        if repository.kind() == Kind::Dataset {
+            self.keep_listing(repository, &listing.commit, &bytes)?;
+        }
+        Ok(listing)
+    }
+
+    /// What a dataset has at a commit, as the hub said when it was last asked; none where it has not been.
+    pub fn listed(&self, repository: &Repository, commit: &str) -> Option<Listing> {
+        let listing = read(&self.kept_listing(repository, commit, LISTING)?).ok()?;
+        Some(listing).filter(|listing| listing.commit == commit)
     }
 }
 

@@ -11,6 +11,9 @@ const FILE_LENGTH: usize = 1024;
 /// Characters of a revision's name.
 const REVISION_LENGTH: usize = 255;
 
+/// What the hub's default branch is called.
+pub const MAIN: &str = "main";
+
 /// What a repository holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {

@@ -274,3 +274,24 @@ fn the_beginning_of_a_file_comes_without_the_rest() {
     assert_eq!(server.requests()[1].range(), Some((0, Some(7))));
     assert!(kept(cache.path()).is_empty());
 }
+
+#[test]
+fn what_a_dataset_has_at_a_commit_is_known_without_asking_again() {
+    let files = [("train.csv", b"a\n1\n".to_vec()), ("test/x.csv", b"a\n2\n".to_vec())];
+    let all =
+        Repositories::default().with("datasets/org/rows", files.map(|(name, content)| (name.to_owned(), content)));
+    let server = Server::new(move |request| all.answer(request, None));
+    let cache = tempfile::tempdir().unwrap();
+    let (hub, repository) = (open(&server, cache.path()), Repository::new(Kind::Dataset, "org/rows").unwrap());
+    assert_eq!(hub.listed(&repository, COMMIT), None);
+    let listing = hub.list(&repository, "main").unwrap();
+    assert_eq!(hub.listed(&repository, COMMIT), Some(listing.clone()));
+    let train = listing.file("train.csv").unwrap();
+    hub.fetch(&repository, "main", &listing, &[train], &Told::default()).unwrap();
+    assert_eq!(hub.snapshot_files(&repository, COMMIT), ["train.csv"]);
+
+    // What was kept is a stranger's, too.
+    let kept = cache.path().join("datasets--org--rows/.listings").join(format!("{COMMIT}.json"));
+    fs::write(&kept, fs::read_to_string(&kept).unwrap().replace("test/x.csv", "../x.csv")).unwrap();
+    assert_eq!(hub.listed(&repository, COMMIT), None);
+}

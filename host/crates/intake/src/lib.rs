@@ -58,7 +58,7 @@ pub fn open_inside(path: &Path) -> Result<File> {
 }
 
 /// The repository of the hub's cache that a snapshot lies in (`models--…/snapshots/…`), and the snapshot's path below it.
-fn hub_repository(directory: &Path) -> Option<(PathBuf, PathBuf)> {
+pub fn hub_repository(directory: &Path) -> Option<(PathBuf, PathBuf)> {
     let directory = directory.canonicalize().ok()?;
     let snapshots = directory.parent()?;
     let repository = snapshots.parent()?;

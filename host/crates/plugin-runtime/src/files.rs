@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, Metadata, MetadataExt as _, OpenOptions, OpenOptionsExt as _};
@@ -66,7 +66,10 @@ impl ByteSource {
 #[expect(unreachable_pub, reason = "the generated bindings name it in public items")]
 pub struct Directory {
     name: String,
-    dir: Dir,
+    /// Nothing outside of it is opened.
+    root: Dir,
+    /// Where it lies in `root`: a snapshot of the hub's cache is links to files elsewhere in its repository.
+    below: PathBuf,
     /// Granted beside the data: a file there that has other names too (a hard link) may be one from outside, and is refused.
     is_grant: bool,
 }
@@ -74,12 +77,20 @@ pub struct Directory {
 impl Directory {
     /// Opens a directory that the user granted to a plugin.
     pub(crate) fn granted(path: &Path) -> io::Result<Self> {
-        let dir = Dir::open_ambient_dir(path, ambient_authority())?;
-        Ok(Self { name: path.display().to_string(), dir, is_grant: true })
+        let root = Dir::open_ambient_dir(path, ambient_authority())?;
+        Ok(Self { name: path.display().to_string(), root, below: PathBuf::from("."), is_grant: true })
+    }
+
+    /// Opens a directory that the user named as data.
+    fn of_data(path: &Path) -> io::Result<Self> {
+        let (root, below) = intake::hub_repository(path).unwrap_or_else(|| (path.to_owned(), PathBuf::from(".")));
+        let root = Dir::open_ambient_dir(root, ambient_authority())?;
+        Ok(Self { name: path.display().to_string(), root, below, is_grant: false })
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { name: self.name.clone(), dir: self.dir.try_clone()?, is_grant: self.is_grant })
+        let (name, below) = (self.name.clone(), self.below.clone());
+        Ok(Self { name, root: self.root.try_clone()?, below, is_grant: self.is_grant })
     }
 }
 
@@ -91,14 +102,14 @@ impl Directory {
     /// Bytes of all files that a guest can read through it. What cannot be listed counts nothing: no guest gets it either.
     pub(crate) fn bytes(&self) -> u64 {
         let mut files = Vec::new();
-        let _ = walk(&self.dir, self.is_grant, "", 0, &mut files);
-        files.iter().filter_map(|file| Some(self.dir.metadata(file).ok()?.len())).sum()
+        let _ = self.walk("", 0, &mut files);
+        files.iter().filter_map(|file| Some(self.root.metadata(self.below.join(file)).ok()?.len())).sum()
     }
 
     /// Paths of all files below it that a guest may open, in the order of their names. The error is a line for the guest.
     pub(crate) fn list(&self) -> Result<Vec<String>, String> {
         let mut files = Vec::new();
-        walk(&self.dir, self.is_grant, "", 0, &mut files)?;
+        self.walk("", 0, &mut files)?;
         files.sort_unstable();
         Ok(files)
     }
@@ -109,7 +120,12 @@ impl Directory {
         // Without waiting: a pipe that nobody writes to would hold the call for ever.
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-        let opened = self.dir.open_with(path, &options).and_then(|file| Ok((file.metadata()?, file.into_std())));
+        // Its root may be larger than it is.
+        if !Path::new(path).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+            return Err(format!("`{name}` cannot be opened: it is no path inside of the directory"));
+        }
+        let opened = self.root.open_with(self.below.join(path), &options);
+        let opened = opened.and_then(|file| Ok((file.metadata()?, file.into_std())));
         match opened {
             Ok((metadata, _)) if stays_closed(self.is_grant, &metadata) => Err(format!(
                 "`{name}` has other names too (a hard link); such files of a granted directory stay closed"
@@ -118,6 +134,34 @@ impl Directory {
             Ok(_) => Err(format!("`{name}` is not a file")),
             Err(error) => Err(format!("`{name}` cannot be opened: {error}")),
         }
+    }
+
+    /// The files below `prefix`.
+    fn walk(&self, prefix: &str, depth: usize, files: &mut Vec<String>) -> Result<(), String> {
+        if depth > DEPTH_LIMIT {
+            return Err(format!("directories lie more than {DEPTH_LIMIT} deep at `{prefix}`"));
+        }
+        for entry in self.root.read_dir(self.below.join(prefix)).map_err(|error| format!("`{prefix}`: {error}"))? {
+            let entry = entry.map_err(|error| format!("`{prefix}`: {error}"))?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if name.starts_with('.') {
+                continue;
+            }
+            let path = format!("{prefix}{name}");
+            // Follows a link, and fails for one that leads out of the root: those are left out.
+            let Ok(metadata) = self.root.metadata(self.below.join(&path)) else { continue };
+            if metadata.is_file() {
+                if !stays_closed(self.is_grant, &metadata) {
+                    files.push(path);
+                }
+            } else if metadata.is_dir() && !entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+                self.walk(&format!("{path}/"), depth + 1, files)?;
+            }
+            if files.len() > LIST_LIMIT {
+                return Err(format!("more than {LIST_LIMIT} files"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -151,8 +195,7 @@ impl Opened {
         };
         let metadata = std::fs::metadata(path).map_err(|error| failed(&error))?;
         if metadata.is_dir() {
-            let dir = Dir::open_ambient_dir(path, ambient_authority()).map_err(|error| failed(&error))?;
-            return Ok(Self::Directory(Directory { name, dir, is_grant: false }));
+            return Directory::of_data(path).map(Self::Directory).map_err(|error| failed(&error));
         }
         if !metadata.is_file() {
             return Err(PluginError::new("data::unreadable", format!("`{name}` is neither a file nor a directory"))
@@ -196,34 +239,6 @@ fn stays_closed(is_grant: bool, metadata: &Metadata) -> bool {
     is_grant && metadata.is_file() && metadata.nlink() > 1
 }
 
-fn walk(dir: &Dir, is_grant: bool, prefix: &str, depth: usize, files: &mut Vec<String>) -> Result<(), String> {
-    if depth > DEPTH_LIMIT {
-        return Err(format!("directories lie more than {DEPTH_LIMIT} deep at `{prefix}`"));
-    }
-    for entry in dir.entries().map_err(|error| format!("`{prefix}`: {error}"))? {
-        let entry = entry.map_err(|error| format!("`{prefix}`: {error}"))?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        if name.starts_with('.') {
-            continue;
-        }
-        // Follows a link, and fails for one that leads out of the directory: those are left out.
-        let Ok(metadata) = dir.metadata(&name) else { continue };
-        let path = format!("{prefix}{name}");
-        if metadata.is_file() {
-            if !stays_closed(is_grant, &metadata) {
-                files.push(path);
-            }
-        } else if metadata.is_dir() && !entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
-            let inner = entry.open_dir().map_err(|error| format!("`{path}`: {error}"))?;
-            walk(&inner, is_grant, &format!("{path}/"), depth + 1, files)?;
-        }
-        if files.len() > LIST_LIMIT {
-            return Err(format!("more than {LIST_LIMIT} files"));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,12 +256,28 @@ mod tests {
         std::os::unix::fs::symlink("a.jsonl", data.join("in.jsonl")).unwrap();
         std::os::unix::fs::symlink(".", data.join("loop")).unwrap();
         let Opened::Directory(directory) = Opened::open(&data).unwrap() else { panic!("it is a directory") };
-        let mut files = Vec::new();
-        walk(&directory.dir, false, "", 0, &mut files).unwrap();
-        files.sort_unstable();
-        assert_eq!(files, ["a.jsonl", "b.jsonl", "in.jsonl", "sub/c.jsonl"]);
+        assert_eq!(directory.list().unwrap(), ["a.jsonl", "b.jsonl", "in.jsonl", "sub/c.jsonl"]);
         for path in ["../secret", "/etc/passwd", "out.jsonl", "sub/../../secret"] {
-            assert!(directory.dir.open(path).is_err(), "{path} was opened");
+            assert!(directory.open(path).is_err(), "{path} was opened");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_of_the_hub_is_read_through_its_links() {
+        let root = tempfile::tempdir().unwrap();
+        let repository = root.path().join("datasets--org--name");
+        let snapshot = repository.join("snapshots/0123");
+        std::fs::create_dir_all(snapshot.join("data")).unwrap();
+        std::fs::create_dir(repository.join("blobs")).unwrap();
+        std::fs::write(repository.join("blobs/abcd"), "{}").unwrap();
+        std::fs::write(root.path().join("secret"), "s").unwrap();
+        std::os::unix::fs::symlink("../../../blobs/abcd", snapshot.join("data/train.jsonl")).unwrap();
+        std::os::unix::fs::symlink("../../../secret", snapshot.join("out.jsonl")).unwrap();
+        let Opened::Directory(directory) = Opened::open(&snapshot).unwrap() else { panic!("it is a directory") };
+        assert_eq!(directory.list().unwrap(), ["data/train.jsonl"]);
+        assert_eq!(directory.open("data/train.jsonl").unwrap().read(0, 9).unwrap(), b"{}");
+        for path in ["out.jsonl", "../../blobs/abcd", "/etc/passwd"] {
+            assert!(directory.open(path).is_err(), "{path} was opened");
         }
     }
 

@@ -84,7 +84,8 @@ fn serve(stream: TcpStream, asked: &Mutex<Vec<Request>>, answer: &dyn Fn(&Reques
         if reader.read_line(&mut line)? == 0 {
             return Ok(());
         }
-        let path = line.split(' ').nth(1).unwrap_or_default().replace("%20", " ");
+        let path =
+            line.split(' ').nth(1).unwrap_or_default().replace("%20", " ").replace("%5B", "[").replace("%5D", "]");
         let mut headers = BTreeMap::new();
         loop {
             let mut line = String::new();
