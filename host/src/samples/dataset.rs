@@ -2,11 +2,10 @@
 
 use plugin_runtime::PluginHost;
 
-use super::rows::rows;
-use crate::check::plugins::{Use, filters, locate, strategy_config};
+use super::rows::{row_filters, rows};
+use crate::check::plugins::{Use, locate, strategy_config};
 use crate::config::{DatasetConfig, FilterRef, LoadedConfig};
 use crate::data::dataset::{DatasetError, Prepared, prepare};
-use crate::data::filter::DatasetFilter;
 use crate::data::render::Making;
 use crate::data::strategy::PromptStrategy;
 use crate::data::tokenized::Tokenized;
@@ -23,14 +22,7 @@ pub(super) fn one(
 ) -> Result<Prepared, Failure> {
     let file = loaded.resolve(&dataset.path);
     let mut source = rows(loaded, plugins, dataset, path, remarks)?;
-    let mut uses = filters(loaded, "row_filters", common);
-    uses.extend(filters(loaded, &format!("{path}.row_filters"), &dataset.row_filters));
-    let mut started: Vec<DatasetFilter> = Vec::new();
-    for (used, config) in uses.iter().zip(common.iter().chain(&dataset.row_filters)) {
-        let filter = plugins.filter(&used.name, &used.config_json).map_err(|error| locate(loaded, used, error))?;
-        let (plugin, path, min_score) = (used.name.clone(), used.path.clone(), config.min_score);
-        started.push(DatasetFilter { plugin, path, min_score, filter: Box::new(filter) });
-    }
+    let (uses, mut started) = row_filters(loaded, plugins, dataset, path, common)?;
     let strategy = Use {
         kind: plugin_runtime::Kind::PromptStrategy,
         name: dataset.strategy.name.clone(),

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use self::dataset::one;
 use crate::check::facts::ModelFacts;
-use crate::check::selection;
+use crate::check::{curation, selection};
 use crate::checkpoint::directory::hex;
 use crate::config::{DatasetConfig, ExcessLengthStrategy, FilterRef, LoadedConfig};
 use crate::data::dataset::{Dropped, Example, ExcessLength};
@@ -57,6 +57,7 @@ pub fn samples(
     learns: Learns,
     keeps_text: bool,
 ) -> Result<Data, Failure> {
+    curation::refuse(loaded)?;
     let config = &loaded.config;
     let tokenizer = &model.tokenizer;
     let end_of_turn = selection::end_of_turn(loaded, model)?;
