@@ -194,9 +194,10 @@ fn broken_rule(rules: &Heuristics, measures: &Measures) -> Option<(u8, f64)> {
 
 /// The key of a rule, and what a broken one says of the text.
 pub(super) fn rule(number: u8, value: f32) -> (&'static str, String) {
+    let words = || if value > 1.0 || value < 1.0 { format!("{value} words") } else { "1 word".to_owned() };
     match number {
-        0 => ("min_words", format!("{value} words")),
-        1 => ("max_words", format!("{value} words")),
+        0 => ("min_words", words()),
+        1 => ("max_words", words()),
         2 => ("max_mean_word_length", format!("words of {value:.1} characters on average")),
         3 => ("max_symbol_ratio", format!("{value:.2} `#` and ellipses for each word")),
         4 => ("max_duplicate_lines", format!("{:.0} % of its lines stand there before", 100.0 * value)),
