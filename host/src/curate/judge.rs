@@ -16,7 +16,7 @@ use crate::check::plugins::AGAINST;
 use crate::config::{Curation, Heuristics, LoadedConfig, rows_of};
 use crate::data::filter::FilterReport;
 use crate::data::packing::shuffle;
-use crate::diagnostic::{Diagnostic, Failure};
+use crate::diagnostic::{Diagnostic, Failure, Severity};
 
 /// RNG streams of the draw and of the control; other rooms use other numbers.
 const KEEP_STREAM: u64 = 0x6b65_6570;
@@ -171,6 +171,13 @@ fn evaluation(
         let why = format!("they have fewer than {} words", ::curation::SHORTEST);
         remarks.push(remark.at(loaded.source.nearest_place("curation.decontaminate")).why(why));
     }
+    if evaluation.common() > 0 {
+        let message =
+            format!("{} runs of words stand in many rows of the evaluation and were passed over", evaluation.common());
+        let note = Diagnostic::new(Severity::Note, "curation::common-words", message);
+        let why = "what many of them begin with says nothing of any of them";
+        remarks.push(note.at(loaded.source.nearest_place("curation.decontaminate")).why(why));
+    }
     Ok((Some(evaluation), names))
 }
 
@@ -194,7 +201,7 @@ fn broken_rule(rules: &Heuristics, measures: &Measures) -> Option<(u8, f64)> {
 
 /// The key of a rule, and what a broken one says of the text.
 pub(super) fn rule(number: u8, value: f32) -> (&'static str, String) {
-    let words = || if value > 1.0 || value < 1.0 { format!("{value} words") } else { "1 word".to_owned() };
+    let words = || format!("{value} {}", if value as u64 == 1 { "word" } else { "words" });
     match number {
         0 => ("min_words", words()),
         1 => ("max_words", words()),

@@ -6,6 +6,7 @@
 //! a page, and two configs to train with (`configs.rs`).
 
 mod configs;
+mod curated;
 mod judge;
 mod page;
 mod passes;
@@ -13,17 +14,17 @@ mod text;
 mod verdict;
 mod write;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use plugin_runtime::PluginHost;
-use serde_json::{Value, json};
+use serde_json::json;
 
+pub use self::curated::Curated;
 use self::judge::judge;
-use self::verdict::Reason;
+pub use self::verdict::Reason;
 use crate::check::curation::TRAIN_FILE;
 use crate::checkpoint::directory::{self, PendingDirectory};
 use crate::config::LoadedConfig;
-use crate::data::filter::FilterReport;
 use crate::diagnostic::{Diagnostic, Failure};
 
 /// The config of the control.
@@ -32,42 +33,6 @@ const CONTROL_FILE: &str = "control.yml";
 const PAGE_FILE: &str = "index.html";
 /// What was done, for programs; also what tells a directory of this command from others.
 const RECORD_FILE: &str = "curation.json";
-
-/// What came of a curation.
-#[derive(Debug)]
-pub struct Curated {
-    /// Rows that were read and passed the row filters.
-    pub rows: u64,
-    /// Of those, the ones that are kept.
-    pub kept: u64,
-    /// Rows left out by each reason, in the order in which they are looked for.
-    pub dropped: Vec<(Reason, u64)>,
-    /// What the row filters of the config did before.
-    pub filters: Vec<FilterReport>,
-    /// Where the files are.
-    pub directory: PathBuf,
-    /// Config of the rows that are kept, and of the control.
-    pub configs: [PathBuf; 2],
-    /// What may surprise.
-    pub remarks: Vec<Diagnostic>,
-}
-
-impl Curated {
-    /// For programs.
-    pub fn to_json(&self) -> Value {
-        let dropped: serde_json::Map<String, Value> =
-            self.dropped.iter().map(|(reason, rows)| (reason.name().to_owned(), json!(rows))).collect();
-        json!({
-            "rows": self.rows,
-            "kept": self.kept,
-            "dropped": dropped,
-            "row_filters": self.filters.iter().map(FilterReport::to_json).collect::<Vec<_>>(),
-            "directory": self.directory.display().to_string(),
-            "train": self.configs[0].display().to_string(),
-            "control": self.configs[1].display().to_string(),
-        })
-    }
-}
 
 /// Curates the datasets of a config into a directory. `command` is what trains with a config, for the page.
 ///

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::Curated;
+use super::curated::Curated;
 use super::judge::{Judged, rule};
 use super::verdict::{Reason, Verdict};
 use super::write::{Sample, Samples, repeated};

@@ -16,6 +16,5 @@ pub use self::clusters::{Cluster, Edge, clusters};
 pub use self::contamination::{Contamination, Evaluation, SHORTEST};
 pub use self::exact::{Digest, digest};
 pub use self::heuristics::{Measures, measure};
-pub use self::near::{Banding, FLOOR, NearDuplicates, Options};
-pub use self::shingles::jaccard;
-pub use self::words::{Words, count};
+pub use self::near::{FLOOR, NearDuplicates, Options};
+pub use self::words::Words;

@@ -44,18 +44,18 @@ pub struct Options {
 
 /// Bands of so many permutations each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Banding {
+struct Banding {
     /// How many.
-    pub bands: usize,
+    bands: usize,
     /// Permutations of each.
-    pub rows: usize,
+    rows: usize,
 }
 
 impl Banding {
     /// The banding with the least weighted error around a threshold, as datasketch chooses it
     /// (<https://ekzhu.com/datasketch/lsh.html>): the area of pairs below it that become candidates, and of those above that do
     /// not.
-    pub fn choose(threshold: f64, permutations: usize) -> Self {
+    fn choose(threshold: f64, permutations: usize) -> Self {
         let all = (1..=permutations).map(|rows| Self { bands: permutations / rows, rows });
         let error = |banding: &Self| {
             let needless = integral(0.0, threshold, |s| banding.probability(s));
@@ -67,7 +67,7 @@ impl Banding {
     }
 
     /// How likely a pair of this similarity becomes a candidate.
-    pub fn probability(&self, similarity: f64) -> f64 {
+    fn probability(&self, similarity: f64) -> f64 {
         1.0 - (1.0 - similarity.powi(self.rows as i32)).powi(self.bands as i32)
     }
 }
@@ -122,11 +122,6 @@ impl NearDuplicates {
         }
     }
 
-    /// How candidates are found.
-    pub fn banding(&self) -> Banding {
-        self.banding
-    }
-
     /// Adds a text under a number of the caller's; numbers must ascend. A text without words has no duplicates.
     pub fn push(&mut self, row: u32, words: &Words) {
         if words.is_empty() {
@@ -149,7 +144,8 @@ impl NearDuplicates {
     }
 
     /// How much two texts have in common; none where one of them was not added.
-    pub fn similarity(&self, a: u32, b: u32) -> Option<f32> {
+    #[cfg(test)]
+    fn similarity(&self, a: u32, b: u32) -> Option<f32> {
         let index = |row| self.rows.binary_search(&row).ok();
         Some(similarity(self.sketch(index(a)?), self.sketch(index(b)?), self.options.permutations))
     }

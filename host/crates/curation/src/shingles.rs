@@ -1,8 +1,6 @@
 //! Shingles: what two texts have in common is the share of runs of `n` words that both have (Broder 1997, "On the
 //! resemblance and containment of documents"). A text of fewer words is one shingle.
 
-use std::collections::BTreeSet;
-
 use crate::hash;
 use crate::words::Words;
 
@@ -22,7 +20,9 @@ pub(crate) fn hashes(words: &Words, n: usize, of_words: &mut Vec<u64>, out: &mut
 }
 
 /// The exact Jaccard similarity of two texts' shingles, words compared as words. Two texts without words are alike.
-pub fn jaccard(a: &Words, b: &Words, n: usize) -> f64 {
+#[cfg(test)]
+pub(crate) fn jaccard(a: &Words, b: &Words, n: usize) -> f64 {
+    use std::collections::BTreeSet;
     fn set(words: &Words, n: usize) -> BTreeSet<Vec<&str>> {
         let all: Vec<&str> = words.iter().collect();
         let n = n.clamp(1, all.len().max(1));

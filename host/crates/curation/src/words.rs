@@ -123,13 +123,6 @@ impl Words {
     }
 }
 
-/// How many words a text has.
-pub fn count(text: &str) -> usize {
-    let mut words = Words::new();
-    words.read(text);
-    words.len()
-}
-
 fn first(text: &str, at: usize) -> char {
     text[at..].chars().next().expect("it is within the text")
 }
