@@ -51,7 +51,7 @@ pub(super) fn page(
         let _ = write!(
             page,
             "<section>\n<h2>{}</h2>\n<p>{} {}</p>\n",
-            capital(reason.words()),
+            capital(&spoken(*reason)),
             plural(*count, "row"),
             about(*reason)
         );
@@ -77,7 +77,7 @@ fn counts(curated: &Curated) -> String {
     };
     line("kept", curated.kept, "kept");
     for (reason, count) in &curated.dropped {
-        line(reason.words(), *count, "out");
+        line(&spoken(*reason), *count, "out");
     }
     out += "</table>\n";
     for filter in &curated.filters {
@@ -263,8 +263,12 @@ fn html(text: &str) -> String {
     out
 }
 
+fn spoken(reason: Reason) -> String {
+    reason.words().replace("`keep`", "<code>keep</code>")
+}
+
 fn capital(words: &str) -> String {
-    let mut all = html(words).replace("`keep`", "<code>keep</code>");
+    let mut all = words.to_owned();
     if let Some(first) = all.get_mut(..1) {
         first.make_ascii_uppercase();
     }

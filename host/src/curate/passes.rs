@@ -13,6 +13,8 @@ use crate::samples::rows::{row_filters, rows};
 
 /// Bad rows that are told.
 const SHOWN: usize = 5;
+/// Bad rows after which nothing more is read.
+const BAD_ROWS: u64 = 10_000;
 /// Rows that are numbered.
 const MOST: u64 = u32::MAX as u64;
 
@@ -119,7 +121,7 @@ fn of_dataset(
             take(Row { index: pass.rows as u32, dataset: number, json, value, position })?;
             pass.rows += 1;
         }
-        if batch.done {
+        if batch.done || total > BAD_ROWS {
             break;
         }
     }
