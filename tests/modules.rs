@@ -11,8 +11,14 @@ use std::path::Path;
 use proc_macro2::{TokenStream, TokenTree};
 
 /// The crates whose modules are checked, by directory.
-const CRATES: [&str; 5] =
-    ["host", "host/crates/engine", "host/crates/intake", "host/crates/kernels", "host/crates/plugin-runtime"];
+const CRATES: [&str; 6] = [
+    "host",
+    "host/crates/curation",
+    "host/crates/engine",
+    "host/crates/intake",
+    "host/crates/kernels",
+    "host/crates/plugin-runtime",
+];
 
 /// `["data", "tokenizer"]` is the module `crate::data::tokenizer`, or an item `tokenizer` of `crate::data`.
 type Names = Vec<String>;

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod curate;
 pub mod data;
 pub mod device;
 pub mod diagnostic;

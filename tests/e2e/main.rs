@@ -7,6 +7,7 @@ mod broken;
 mod code;
 mod config;
 mod craft;
+mod curate;
 mod data;
 mod device;
 mod distill;

@@ -13,7 +13,8 @@ use serde_json::{Map, Value};
 
 use super::data_path::explain;
 use crate::config::{
-    Config, DatasetConfig, FilterRef, LoadedConfig, PluginPin, PluginRef, RewardRef, Scheduler, TRAIN, strategy_advice,
+    Config, DatasetConfig, FilterRef, LoadedConfig, PluginPin, PluginRef, RewardRef, Scheduler, TRAIN, rows_of,
+    strategy_advice,
 };
 use crate::diagnostic::{Diagnostic, Failure, escape};
 use crate::terminal::{self, Safe};
@@ -113,6 +114,9 @@ impl std::str::FromStr for Grant {
     }
 }
 
+/// Files of an evaluation that rows are not to have anything of.
+pub const AGAINST: &str = "curation.decontaminate.against";
+
 /// One use of a plugin in a config.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Use {
@@ -164,6 +168,11 @@ pub fn uses(loaded: &LoadedConfig) -> Vec<Use> {
         }
     }
     uses.extend(filters(loaded, "row_filters", &config.row_filters));
+    let evaluations = config.curation.iter().flat_map(|curation| &curation.decontaminate).flat_map(|of| &of.against);
+    for (index, file) in evaluations.enumerate() {
+        let path = loaded.entry_path(AGAINST, index);
+        uses.push(Use { path: path.clone(), ..loader(loaded, &rows_of(file), &path, TRAIN) });
+    }
     uses.extend(scheduler(loaded));
     uses.extend(rewards(loaded));
     uses.extend(learned_rewards(loaded));

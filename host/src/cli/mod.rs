@@ -3,6 +3,7 @@
 
 mod check;
 mod config_args;
+mod curate;
 mod doctor;
 mod evidence;
 mod generate;
@@ -45,6 +46,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Look at the samples of a config as the model will see them
     Preprocess(preprocess::PreprocessArgs),
+    /// Leave out rows that repeat others or an evaluation, with a random control of the same size
+    Curate(curate::CurateArgs),
     /// Put the adapter of a run into the weights of its base model
     MergeLora(merge_lora::MergeLoraArgs),
     /// Let a model write
@@ -76,6 +79,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Train(args) => (args.config.output(), train::run(&args)),
         Command::Check(args) => (args.config.output(), check::run(&args)),
         Command::Preprocess(args) => (args.config.output(), preprocess::run(&args)),
+        Command::Curate(args) => (args.config.output(), curate::run(&args)),
         Command::MergeLora(args) => (args.config.output(), merge_lora::run(&args)),
         Command::Generate(args) => (args.output(), generate::run(&args)),
         Command::Completions { shell } => {

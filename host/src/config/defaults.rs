@@ -39,6 +39,7 @@ pub(super) fn config() -> Config {
         datasets: Vec::new(),
         pretraining_dataset: None,
         row_filters: Vec::new(),
+        curation: None,
         test_datasets: Vec::new(),
         val_set_size: Amount::Count(0),
         sequence_len: 512,

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::schema::Config;
+use super::defaults;
+use super::schema::{Config, DatasetConfig};
 use super::source::ConfigSource;
 use super::values::PluginRef;
 
@@ -61,6 +62,12 @@ pub(super) fn to_plugin(ds_type: &mut PluginRef) {
 }
 
 /// Sets the loaders of directories by the files that they have, as `datasets` does.
+/// A file of rows that is named outside of `datasets`, to be read as an entry of it would be.
+pub fn rows_of(path: &str) -> DatasetConfig {
+    let ds_type = of_names(path, &[]);
+    DatasetConfig { ds_type, ..defaults::dataset(path.to_owned(), PluginRef::named("")) }
+}
+
 pub(super) fn of_directories(config: &mut Config, given: &[String], source: &ConfigSource) {
     for (key, datasets) in [("datasets", &mut config.datasets), ("test_datasets", &mut config.test_datasets)] {
         for (index, dataset) in datasets.iter_mut().enumerate() {

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::adapter_fields::{quantized_together, trained};
 use super::axolotl_keys::DATASET;
 use super::axolotl_values::ds_type_advice;
+use super::curation_fields::curation;
 use super::defaults;
 use super::ds_type;
 use super::plugin_fields::{
@@ -115,6 +116,7 @@ pub(super) fn read(cx: &Context<'_>, root: &Map<String, Value>) -> Config {
     let top = Section::top(cx, root);
     model(&top, &mut config);
     data(&top, &mut config);
+    curation(&top, &mut config);
     chat(&top, &mut config);
     trained(&top, &mut config);
     preferences(&top, &mut config);

@@ -111,6 +111,12 @@ pub(super) fn split(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": SPLIT })
 }
 
+/// A mapping, or `true` for its defaults and `false` for none.
+pub(super) fn or_switch<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    let whole = generator.subschema_for::<T>();
+    json_schema!({ "anyOf": [{ "type": "boolean" }, whole] })
+}
+
 /// A list of plugins, each by its name alone or with more beside it.
 pub(super) fn plugins<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     let whole = generator.subschema_for::<T>();

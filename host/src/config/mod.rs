@@ -4,6 +4,8 @@
 mod adapter_fields;
 mod axolotl_keys;
 mod axolotl_values;
+mod curation;
+mod curation_fields;
 mod defaults;
 mod ds_type;
 mod edit;
@@ -35,7 +37,9 @@ use serde_json::{Map, Value};
 
 pub use self::adapter_fields::LINEAR_MODULES;
 pub use self::axolotl_values::strategy_advice;
+pub use self::curation::{Curation, Decontaminate, Heuristics, NearDuplicates};
 pub use self::ds_type::plugin as loader_named;
+pub use self::ds_type::rows_of;
 pub use self::edit::{EditError, edit};
 pub use self::names::{nearest, one_of};
 pub use self::patterns::pattern;
@@ -222,6 +226,27 @@ impl LoadedConfig {
         all
     }
 
+    /// The config as the user wrote it, with values as they were read and what follows from them: keys that were not written
+    /// are there where their value is not the default. Of an entry of `datasets`, what was written of it.
+    pub fn to_given_json(&self) -> Map<String, Value> {
+        let defaults = as_json(&defaults::config());
+        let Value::Object(mut all) = self.to_json() else { return Map::new() };
+        all.retain(|key, value| self.is_given(key) || defaults.get(key) != Some(value));
+        for key in ["datasets", "test_datasets"] {
+            let Some(Value::Array(entries)) = all.get_mut(key) else { continue };
+            for (index, entry) in entries.iter_mut().enumerate() {
+                let Value::Object(entry) = entry else { continue };
+                let path = join_index(key, index);
+                entry.retain(|key, _| {
+                    matches!(key.as_str(), "path" | "type")
+                        || self.is_given(&join(&path, key))
+                        || is_renamed(self, &path, key)
+                });
+            }
+        }
+        all
+    }
+
     /// The config as run, as a config file again: every default filled in.
     pub fn to_yaml(&self) -> String {
         serde_yaml::to_string(&self.to_json()).unwrap_or_default()
@@ -268,6 +293,16 @@ impl LoadedConfig {
     fn value_at(&self, path: &str) -> Option<Value> {
         self.to_json().pointer(&pointer(path)).cloned()
     }
+}
+
+/// True if older names of a key of a dataset were written, which a loaded config has no more.
+fn is_renamed(loaded: &LoadedConfig, entry: &str, key: &str) -> bool {
+    let old: &[&str] = match key {
+        "message_property_mappings" => &["message_field_role", "message_field_content"],
+        "train_on_eos" => &["train_on_eot"],
+        _ => &[],
+    };
+    old.iter().any(|old| loaded.is_given(&join(entry, old)))
 }
 
 fn as_json(config: &Config) -> Value {

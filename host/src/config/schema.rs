@@ -11,6 +11,7 @@ use engine::kernels::Packing;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::curation::Curation;
 use super::preference_types::PREFERENCE;
 use super::split::Split;
 use super::supervised_types::TOKENIZED;
@@ -97,6 +98,13 @@ pub struct Config {
     #[schemars(extend("x-fixed" = true))]
     #[schemars(schema_with = "super::json_schema::plugins::<FilterRef>")]
     pub row_filters: Vec<FilterRef>,
+    /// Ours. What `host curate` leaves out of `datasets`: duplicates (`exact_duplicates`, `near_duplicates: {threshold, ngram,
+    /// permutations}`), rows that an evaluation has too (`decontaminate: {against, ngram}`, beside `test_datasets`), rows by
+    /// what they look like (`heuristics: {min_words, max_words, max_mean_word_length, max_symbol_ratio, max_duplicate_lines,
+    /// max_repeated_ngrams, drop_lorem_ipsum}`), and all but a random part of the rest (`keep`); `text` names the columns that
+    /// are compared. It writes configs that train on what is kept and on a random control of the same size; this config itself
+    /// is not trained then. Default: none. Example: `{near_duplicates: {threshold: 0.7}, decontaminate: {against: [eval.jsonl]}}`.
+    pub curation: Option<Curation>,
     /// What is evaluated on; not together with `val_set_size`. Default: none.
     pub test_datasets: Vec<DatasetConfig>,
     /// Part of `datasets` kept back for evaluation: a share (`0.05`) or a number of rows (`200`). Default: `0`.

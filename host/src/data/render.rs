@@ -14,7 +14,7 @@ use super::template::TemplateError;
 use super::tokenize::{Encoded, Encoder, TokenSample, TokenizeError, is_plain, joined};
 
 /// Rows asked of a source at a time, and given to a strategy at a time.
-pub(super) const BATCH: u32 = 256;
+pub const BATCH: u32 = 256;
 
 /// What to do with a sample longer than `sequence_len` (`excess_length_strategy`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

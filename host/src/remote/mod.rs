@@ -45,6 +45,13 @@ impl Remote {
         remote
     }
 
+    /// The same of datasets alone.
+    pub fn find_data(loaded: &mut LoadedConfig) -> Self {
+        let mut remote = Self::default();
+        remote.find_datasets(loaded);
+        remote
+    }
+
     fn find_models(&mut self, loaded: &mut LoadedConfig) {
         if loaded.config.revision_of_model.is_some() && loaded.resolve(&loaded.config.base_model).exists() {
             let message = "`revision_of_model` has no effect: `base_model` is a directory here";

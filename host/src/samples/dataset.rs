@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use plugin_runtime::{Kind, PluginHost};
 
-use super::rows::rows;
+use super::rows::{row_filters, rows};
 use crate::check::plugins::{Use, filters, loader, locate, strategy_config};
 use crate::config::{DatasetConfig, FilterRef, LoadedConfig};
 use crate::data::dataset::{DatasetError, Prepared, Sink, prepare};
-use crate::data::filter::DatasetFilter;
 use crate::data::render::Making;
 use crate::data::strategy::PromptStrategy;
 use crate::data::tokenized::Tokenized;
@@ -59,12 +58,7 @@ impl Dataset<'_> {
         let mut remarks = Vec::new();
         let mut source = rows(loaded, plugins, self.config, &self.entry, &mut remarks)?;
         let (_, uses, strategy) = self.uses();
-        let mut started: Vec<DatasetFilter> = Vec::new();
-        for (used, min_score) in uses.iter().zip(self.min_scores()) {
-            let filter = plugins.filter(&used.name, &used.config_json).map_err(|error| locate(loaded, used, error))?;
-            let (plugin, path) = (used.name.clone(), used.path.clone());
-            started.push(DatasetFilter { plugin, path, min_score, filter: Box::new(filter) });
-        }
+        let (_, mut started) = row_filters(loaded, plugins, self.config, &self.entry, self.common)?;
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let mut strategies: Vec<Box<dyn PromptStrategy>> = Vec::new();
         for _ in 0..threads {

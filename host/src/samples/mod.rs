@@ -14,7 +14,7 @@ use plugin_runtime::PluginHost;
 use self::dataset::Dataset;
 use self::key::Key;
 use crate::check::facts::ModelFacts;
-use crate::check::selection;
+use crate::check::{curation, selection};
 use crate::config::{DatasetConfig, ExcessLengthStrategy, FilterRef, LoadedConfig};
 use crate::data::dataset::{Example, ExcessLength, First};
 use crate::data::dropped::Dropped;
@@ -76,6 +76,7 @@ impl<'a> Preparing<'a> {
     /// # Errors
     /// What is wrong with the data, and a disk that is full.
     pub fn samples(&self) -> Result<Data, Failure> {
+        curation::refuse(self.loaded)?;
         let (loaded, config) = (self.loaded, &self.loaded.config);
         let root = kept::place(loaded)?;
         // Rewards and environments see all columns of a row, and not only what its text is made of.

@@ -2,8 +2,9 @@
 
 use plugin_runtime::{PluginError, PluginHost};
 
-use crate::check::plugins::{loader, locate};
-use crate::config::{DatasetConfig, LoadedConfig};
+use crate::check::plugins::{Use, filters, loader, locate};
+use crate::config::{DatasetConfig, FilterRef, LoadedConfig};
+use crate::data::filter::DatasetFilter;
 use crate::data::slices::{Shard, Slices, count};
 use crate::data::source::Source;
 use crate::diagnostic::{Diagnostic, Failure};
@@ -62,4 +63,26 @@ pub fn rows(
         return Err(at(Diagnostic::error("data::empty", message), "shards").help("lower `shards`").into());
     }
     Ok(Box::new(shard))
+}
+
+/// The row filters of a dataset, started for it, in their order: those of the top level (`common`), then its own.
+///
+/// # Errors
+/// One of them does not start.
+pub fn row_filters(
+    loaded: &LoadedConfig,
+    plugins: &PluginHost,
+    dataset: &DatasetConfig,
+    entry: &str,
+    common: &[FilterRef],
+) -> Result<(Vec<Use>, Vec<DatasetFilter>), Failure> {
+    let mut uses = filters(loaded, "row_filters", common);
+    uses.extend(filters(loaded, &format!("{entry}.row_filters"), &dataset.row_filters));
+    let mut started: Vec<DatasetFilter> = Vec::new();
+    for (used, config) in uses.iter().zip(common.iter().chain(&dataset.row_filters)) {
+        let filter = plugins.filter(&used.name, &used.config_json).map_err(|error| locate(loaded, used, error))?;
+        let (plugin, path, min_score) = (used.name.clone(), used.path.clone(), config.min_score);
+        started.push(DatasetFilter { plugin, path, min_score, filter: Box::new(filter) });
+    }
+    Ok((uses, started))
 }

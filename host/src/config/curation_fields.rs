@@ -1,0 +1,121 @@
+//! How the config's section `curation` is read.
+
+use serde_json::Value;
+
+use super::curation::{Curation, Decontaminate, Heuristics, NearDuplicates};
+use super::read::{Context, Section, fill};
+use super::schema::Config;
+use super::values::Amount;
+
+/// Words of a shingle or a run, at most.
+const NGRAM: u32 = 100;
+/// Permutations, at least and at most.
+const PERMUTATIONS: std::ops::RangeInclusive<u32> = 16..=1024;
+/// Words of the shortest run that decontamination looks for.
+const SHORTEST: u32 = curation::SHORTEST as u32;
+
+/// Reads the section.
+pub(super) fn curation(top: &Section<'_>, config: &mut Config) {
+    let Some(section) = top.value("curation").and_then(|value| Section::of(top.cx, "curation", value, &[])) else {
+        return;
+    };
+    let (cx, mut curation) = (top.cx, Curation::default());
+    fill(&mut curation.exact_duplicates, section.read("exact_duplicates"));
+    match switched(&section, "near_duplicates") {
+        Switch::Default => {}
+        Switch::Is(is_on) => curation.near_duplicates = is_on.then(NearDuplicates::default),
+        Switch::Section(section) => curation.near_duplicates = Some(near_duplicates(section)),
+    }
+    match switched(&section, "decontaminate") {
+        Switch::Default => {}
+        Switch::Is(is_on) => curation.decontaminate = is_on.then(Decontaminate::default),
+        Switch::Section(section) => curation.decontaminate = Some(decontaminate(section)),
+    }
+    let named = section.value("heuristics").and_then(|value| Section::of(cx, "curation.heuristics", value, &[]));
+    curation.heuristics = named.map(heuristics);
+    let amount = "1 or more, or a share between 0 and 1";
+    curation.keep = section.checked("keep", amount, |amount: Amount| !amount.is_zero());
+    fill(&mut curation.text, section.read("text"));
+    section.finish(|_| None);
+    together(cx, config, &curation);
+    config.curation = Some(curation);
+}
+
+/// A key that is a mapping, or `true` or `false`.
+enum Switch<'a> {
+    Default,
+    Is(bool),
+    Section(Section<'a>),
+}
+
+fn switched<'a>(section: &Section<'a>, key: &'static str) -> Switch<'a> {
+    let path = section.at(key);
+    match section.value(key) {
+        Some(Value::Bool(is_on)) => Switch::Is(*is_on),
+        Some(value @ Value::Object(_)) => {
+            Section::of(section.cx, path, value, &[]).map_or(Switch::Default, Switch::Section)
+        }
+        Some(other) => {
+            section.cx.wrong_type(&path, "a mapping, `true` or `false`", other);
+            Switch::Default
+        }
+        None => Switch::Default,
+    }
+}
+
+fn near_duplicates(section: Section<'_>) -> NearDuplicates {
+    let mut near = NearDuplicates::default();
+    let threshold = section.checked("threshold", "from 0.1 to 1", |n: f64| (0.1..=1.0).contains(&n));
+    fill(&mut near.threshold, threshold);
+    fill(&mut near.ngram, section.checked("ngram", "from 1 to 100", |n: u32| (1..=NGRAM).contains(&n)));
+    let permutations = section.checked("permutations", "from 16 to 1024", |n: u32| PERMUTATIONS.contains(&n));
+    fill(&mut near.permutations, permutations);
+    section.finish(|_| None);
+    near
+}
+
+fn decontaminate(section: Section<'_>) -> Decontaminate {
+    let mut decontaminate = Decontaminate::default();
+    fill(&mut decontaminate.against, section.read("against"));
+    let ngram = section.checked("ngram", "from 5 to 100", |n: u32| (SHORTEST..=NGRAM).contains(&n));
+    fill(&mut decontaminate.ngram, ngram);
+    section.finish(|_| None);
+    decontaminate
+}
+
+fn heuristics(section: Section<'_>) -> Heuristics {
+    let positive = |key| section.checked(key, "above 0", |n: f64| n > 0.0 && n.is_finite());
+    let share = |key| section.checked(key, "from 0 to 1", |n: f64| (0.0..=1.0).contains(&n));
+    let heuristics = Heuristics {
+        min_words: section.read("min_words"),
+        max_words: section.checked("max_words", "1 or more", |n: u32| n > 0),
+        max_mean_word_length: positive("max_mean_word_length"),
+        max_symbol_ratio: section.checked("max_symbol_ratio", "0 or more", |n: f64| n >= 0.0 && n.is_finite()),
+        max_duplicate_lines: share("max_duplicate_lines"),
+        max_repeated_ngrams: share("max_repeated_ngrams"),
+        drop_lorem_ipsum: section.read("drop_lorem_ipsum").unwrap_or(false),
+    };
+    section.finish(|_| None);
+    heuristics
+}
+
+/// What means nothing together.
+fn together(cx: &Context<'_>, config: &Config, curation: &Curation) {
+    let against = curation.decontaminate.as_ref().map(|decontaminate| decontaminate.against.len());
+    if against == Some(0) && config.test_datasets.is_empty() {
+        let message = "`curation.decontaminate` has no evaluation to look for";
+        let help = "name its files: `against: [eval.jsonl]`, or set `test_datasets`";
+        cx.report(cx.error("missing-key", "curation.decontaminate", message).help(help));
+    }
+    if let Some(Heuristics { min_words: Some(least), max_words: Some(most), .. }) = &curation.heuristics
+        && least > most
+    {
+        let message = format!("`min_words` is {least} and `max_words` is {most}: no row has both");
+        cx.report(cx.error("conflict", "curation.heuristics.min_words", message).help("exchange the two"));
+    }
+    let is_idle = Curation { exact_duplicates: false, near_duplicates: None, text: Vec::new(), ..Curation::default() };
+    if (Curation { text: Vec::new(), ..curation.clone() }) == is_idle {
+        let message = "`curation` leaves nothing out: all of it is switched off";
+        cx.report(cx.error("conflict", "curation", message).help("delete the section, or switch something on"));
+    }
+}
