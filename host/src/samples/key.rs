@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use plugin_runtime::data_digest;
+use plugin_runtime::{PluginInfo, data_digest};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -38,6 +38,9 @@ impl Key {
             let sha256 = dataset.plugins.get(&used.name).map(|plugin| &plugin.inspection.sha256);
             json!({ "name": used.name, "sha256": sha256, "config": used.config_json })
         };
+        // Directories that it may read beside the data.
+        let granted = dataset.plugins.get(&loaders[0].name).map(PluginInfo::granted_digest).transpose();
+        let granted = granted.map_err(|error| locate(dataset.loaded, &loaders[0], error))?.flatten();
         let filters: Vec<Value> = filters
             .iter()
             .zip(dataset.min_scores())
@@ -55,6 +58,7 @@ impl Key {
             ("program", program()),
             ("path", path.display().to_string().into()),
             ("data", data.into()),
+            ("grants", json!(granted)),
             ("split", json!(config.split.to_string())),
             ("shards", json!([config.shards, config.shards_idx, seed])),
             ("ds_type", loaders.iter().map(plugin).collect()),

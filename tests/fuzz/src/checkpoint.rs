@@ -8,10 +8,11 @@ use engine::architecture::config::ModelConfig;
 use engine::optim::AdamWConfig;
 use engine::weights::WeightSource;
 use engine::{Trainable, Trainer, TrainerOptions};
-use host::checkpoint::directory::{FileRecord, Manifest, hex};
+use host::checkpoint::directory::{FileRecord, Manifest};
 use host::checkpoint::load::{Checkpoint, newest};
 use host::data::cursor::Cursor;
 use host::data::packing::BatchOptions;
+use host::digest::hex;
 use serde_json::Map;
 use sha2::{Digest as _, Sha256};
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use host::check::fix::Fixes;
 use host::check::rules::diagnostic;
 use host::config::{Config, LoadedConfig, RuleRef, load};
-use host::data::dataset::{ExcessLength, prepare};
+use host::data::dataset::{ExcessLength, First, Sink, prepare};
+use host::data::dropped::Dropped;
 use host::data::filter::DatasetFilter;
 use host::data::render::{Learns, Making};
 use host::data::source::Source;
@@ -328,18 +329,20 @@ impl Stage {
             };
             let path = Path::new("train.jsonl");
             let making = Making { encoder, sequence_len: LENGTH, excess, learns, steps: StepFormat::default() };
-            let prepared = match prepare(path, &mut *source, &mut filters, &mut strategies, &making) {
+            let mut first = First::new(usize::MAX);
+            let prepared = match prepare(path, &mut *source, &mut filters, &mut strategies, &making, &mut first) {
                 Ok(prepared) => prepared,
                 Err(error) => {
                     all_told(&Failure::from(error));
                     continue;
                 }
             };
-            for left_out in prepared.dropped.reasons() {
+            let dropped = Dropped { filters: prepared.filters, ..first.dropped().clone() };
+            for left_out in dropped.reasons() {
                 readable(&Diagnostic::warning("data::dropped", left_out.to_string()));
             }
             let has_answer = !matches!(learns, Learns::Prompts { .. });
-            for example in &prepared.examples {
+            for example in &first.examples {
                 for tokens in example.documents() {
                     let length = tokens.ids.len();
                     assert!(length == tokens.trained.len(), "{tokens:?}");

@@ -174,6 +174,23 @@ pub fn data_digest(path: &Path) -> Result<String, PluginError> {
     digest.map_err(|error| PluginError::new("data::unreadable", error))
 }
 
+/// SHA-256 of all files of some directories that a guest can read: names and bytes. The error is a line for the user.
+pub(crate) fn digest_of(directories: &[Directory]) -> Result<String, String> {
+    let mut hasher = Sha256::new();
+    for directory in directories {
+        let names = directory.list()?;
+        hasher.update((names.len() as u64).to_le_bytes());
+        for name in names {
+            let file = directory.open(&name)?;
+            hasher.update((name.len() as u64).to_le_bytes());
+            hasher.update(&name);
+            hasher.update(file.len.to_le_bytes());
+            file.hash(&mut hasher)?;
+        }
+    }
+    Ok(hex(&hasher.finalize()))
+}
+
 /// What a dataset's `path` named.
 #[derive(Debug)]
 pub(crate) enum Opened {
@@ -209,20 +226,14 @@ impl Opened {
 impl Opened {
     /// SHA-256 of all that a guest can read through it: names and bytes.
     fn digest(&self) -> Result<String, String> {
-        let mut hasher = Sha256::new();
         match self {
-            Self::File(file) => file.hash(&mut hasher)?,
-            Self::Directory(directory) => {
-                for name in directory.list()? {
-                    let file = directory.open(&name)?;
-                    hasher.update((name.len() as u64).to_le_bytes());
-                    hasher.update(&name);
-                    hasher.update(file.len.to_le_bytes());
-                    file.hash(&mut hasher)?;
-                }
+            Self::File(file) => {
+                let mut hasher = Sha256::new();
+                file.hash(&mut hasher)?;
+                Ok(hex(&hasher.finalize()))
             }
+            Self::Directory(directory) => digest_of(std::slice::from_ref(directory)),
         }
-        Ok(hex(&hasher.finalize()))
     }
 
     /// Bytes of all files that a guest can read through it.

@@ -9,7 +9,7 @@ use wasmtime::component::Component;
 use crate::cache::Cache;
 use crate::compile::{CompilerCommand, apart};
 use crate::error::PluginError;
-use crate::files::Directory;
+use crate::files::{Directory, digest_of};
 use crate::kind::Kind;
 use crate::limits::Limits;
 use crate::manifest::{Inspection, Source, inspect, read_file};
@@ -71,6 +71,18 @@ impl PluginInfo {
     /// True if it asks for directories beside its data.
     pub fn needs_grants(&self) -> bool {
         self.inspection.needs_grants()
+    }
+
+    /// SHA-256 of all that it can read in the directories that it is granted; none without any.
+    ///
+    /// # Errors
+    /// A directory that cannot be read.
+    pub fn granted_digest(&self) -> Result<Option<String>, PluginError> {
+        if self.grants.is_empty() {
+            return Ok(None);
+        }
+        let failed = |error: String| PluginError::new("plugin::grant", error).plugin(self.name());
+        digest_of(&self.open_grants()?).map(Some).map_err(failed)
     }
 
     /// The directories that it is granted, opened.
