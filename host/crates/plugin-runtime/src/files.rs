@@ -124,6 +124,10 @@ impl Directory {
         if !Path::new(path).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
             return Err(format!("`{name}` cannot be opened: it is no path inside of the directory"));
         }
+        // What is not listed is not read: kept samples are known by the files that are.
+        if path.split('/').any(|part| part.starts_with('.') && part != ".") {
+            return Err(format!("`{name}` is hidden; such files are not read"));
+        }
         let opened = self.root.open_with(self.below.join(path), &options);
         let opened = opened.and_then(|file| Ok((file.metadata()?, file.into_std())));
         match opened {
@@ -268,7 +272,7 @@ mod tests {
         std::os::unix::fs::symlink(".", data.join("loop")).unwrap();
         let Opened::Directory(directory) = Opened::open(&data).unwrap() else { panic!("it is a directory") };
         assert_eq!(directory.list().unwrap(), ["a.jsonl", "b.jsonl", "in.jsonl", "sub/c.jsonl"]);
-        for path in ["../secret", "/etc/passwd", "out.jsonl", "sub/../../secret"] {
+        for path in ["../secret", "/etc/passwd", "out.jsonl", "sub/../../secret", ".hidden"] {
             assert!(directory.open(path).is_err(), "{path} was opened");
         }
     }
