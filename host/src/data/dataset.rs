@@ -224,8 +224,8 @@ pub fn prepare<S: Sink>(
     let (finished, results) = mpsc::channel::<Finished<S::Made>>();
     let work = Mutex::new(work);
     std::thread::scope(|scope| -> Result<(), DatasetError> {
-        // Dropped at the end of this closure, however it ends: then the threads have nothing left to do.
-        let to_do = to_do;
+        // Dropped at the end of this closure, however it ends: then the threads finish what they are at, and stop.
+        let (to_do, results) = (to_do, results);
         for strategy in strategies {
             let (work, finished) = (&work, finished.clone());
             scope.spawn(move || {
@@ -267,7 +267,8 @@ pub fn prepare<S: Sink>(
                     unusable.add(row);
                 }
                 next += 1;
-                if sink.add(made)?.is_break() {
+                // From the first piece with a bad row on nothing is kept: whoever goes on after a kill must meet that row again.
+                if unusable.total == 0 && sink.add(made)?.is_break() {
                     return Ok(());
                 }
             }
@@ -478,6 +479,42 @@ mod tests {
             };
             Ok(rows.iter().map(render).collect())
         }
+    }
+
+    /// Cannot use one of the rows.
+    struct Refuses(&'static str);
+
+    impl PromptStrategy for Refuses {
+        fn begin(&mut self) -> Result<(), PluginError> {
+            Ok(())
+        }
+
+        fn render(&mut self, rows: &[String]) -> Result<Vec<Result<Option<Made>, RowError>>, PluginError> {
+            let bad = || RowError { message: "bad".to_owned(), field: None };
+            Ok(rows.iter().map(|row| if row == self.0 { Err(bad()) } else { Ok(None) }).collect())
+        }
+    }
+
+    #[test]
+    fn no_piece_is_kept_from_the_first_with_a_bad_row_on() {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/quickstart/model");
+        let tokenizer = Tokenizer::load(&model, &Changes::default()).unwrap();
+        let encoder = Encoder {
+            tokenizer: &tokenizer,
+            template: None,
+            train_on_inputs: false,
+            end_of_turn: Vec::new(),
+            keeps_text: false,
+            budget: TextBudget::of(64, false),
+        };
+        let (excess, learns) = (ExcessLength::Drop, Learns::Texts);
+        let making = Making { encoder, sequence_len: 64, excess, learns, steps: StepFormat::default() };
+        let mut rows = Rows((0..1500).map(|row| row.to_string()).collect());
+        let mut strategies: Vec<Box<dyn PromptStrategy>> = vec![Box::new(Refuses("600"))];
+        let mut builder = Builder::unnamed(false).unwrap();
+        let error = prepare(Path::new("rows"), &mut rows, &mut [], &mut strategies, &making, &mut builder);
+        assert!(matches!(error, Err(DatasetError::BadRows { total: 1, .. })), "{error:?}");
+        assert_eq!(builder.pieces(), 2);
     }
 
     #[test]
