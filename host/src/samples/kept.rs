@@ -13,7 +13,7 @@ use super::dataset::Dataset;
 use super::key::Key;
 use crate::config::LoadedConfig;
 use crate::data::dropped::Dropped;
-use crate::data::store::{Builder, Store, StoreError};
+use crate::data::store::{Builder, Store, StoreError, is_store};
 use crate::diagnostic::{Diagnostic, Failure};
 use crate::directories;
 
@@ -202,11 +202,8 @@ fn delete_unused(root: &Path) {
         let note = path.join(NOTE);
         let used = fs::metadata(&note).or_else(|_| fs::metadata(&path)).and_then(|metadata| metadata.modified());
         let is_unused = used.is_ok_and(|used| used.elapsed().is_ok_and(|elapsed| elapsed > UNUSED));
-        // Only what this program made: a directory that is called as a key is.
-        let is_own = entry.file_name().to_str().is_some_and(|name| {
-            name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-        });
-        if is_own && is_unused && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        // Other programs keep theirs under such names too.
+        if is_unused && entry.file_type().is_ok_and(|kind| kind.is_dir()) && is_store(&path) {
             let _ = fs::remove_dir_all(&path);
         }
     }
@@ -232,5 +229,29 @@ impl Remark {
             Some(key) => diagnostic.at(loaded.source.nearest_place(&key)),
             None => diagnostic,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_own_samples_that_nobody_used_are_deleted() {
+        let root = tempfile::tempdir().unwrap();
+        let make = |name: &str, is_own: bool, age: Duration| {
+            let directory = root.path().join(name);
+            fs::create_dir(&directory).unwrap();
+            if is_own {
+                drop(Builder::open(&directory, false).unwrap());
+            }
+            File::open(&directory).unwrap().set_modified(SystemTime::now() - age).unwrap();
+        };
+        make("old", true, 2 * UNUSED);
+        make("new", true, UNUSED / 2);
+        make("0123456789abcdef0123456789abcdef", false, 2 * UNUSED);
+        delete_unused(root.path());
+        assert!(!root.path().join("old").exists() && root.path().join("new").exists());
+        assert!(root.path().join("0123456789abcdef0123456789abcdef").exists(), "it is of another program");
     }
 }

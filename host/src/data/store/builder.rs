@@ -103,6 +103,13 @@ impl Frame {
     }
 }
 
+/// True for a directory with samples that this program wrote, all of them or not.
+pub fn is_store(directory: &Path) -> bool {
+    let mut start = [0; START.len()];
+    let file = intake::open(&directory.join(SAMPLES_FILE));
+    file.and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == START
+}
+
 /// A store that is being written.
 #[derive(Debug)]
 pub struct Builder {

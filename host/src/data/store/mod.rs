@@ -11,7 +11,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-pub use self::builder::{Builder, Frame};
+pub use self::builder::{Builder, Frame, is_store};
 pub use self::record::Sizes;
 use super::example::Example;
 
