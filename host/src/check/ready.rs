@@ -6,7 +6,7 @@ use plugin_runtime::PluginHost;
 
 use super::facts::ModelFacts;
 use super::plugins::{self, Grant};
-use super::{check, check_examined, lock};
+use super::{check, check_examined, curation, lock};
 use crate::config::{self, LoadedConfig};
 use crate::diagnostic::{Diagnostic, Failure};
 use crate::remote::Remote;
@@ -59,8 +59,9 @@ impl Ready {
     /// Brings the rows of datasets that are not here yet.
     ///
     /// # Errors
-    /// Why they cannot be had.
+    /// Why they cannot be had, and rows that are to be curated first.
     pub fn bring_data(&mut self) -> Result<(), Failure> {
+        curation::refuse(&self.loaded)?;
         self.remote.bring_data(&mut self.loaded)
     }
 

@@ -11,6 +11,7 @@ use super::plan::describe;
 use super::plugin_host::open_plugins;
 use super::words::{say, show};
 use crate::author::replay::{self, Keep};
+use crate::check::curation;
 use crate::check::facts::ModelFacts;
 use crate::check::fix::{self, Fixes};
 use crate::check::{check_examined, lock, plugins};
@@ -72,7 +73,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitStatus, Failure> {
     let is_error = |found: &Diagnostic| found.severity == Severity::Error;
     if let Some(loaded) = &mut examined.loaded {
         // A plan knows of every row; weights stay where they are.
-        if args.plan && !found.iter().any(is_error) {
+        if args.plan && !found.iter().any(is_error) && curation::refuse(loaded).is_ok() {
             remote.bring_data(loaded).unwrap_or_else(|failure| found.extend(failure.0));
         }
         found.extend(remote.notes(loaded));

@@ -10,7 +10,6 @@ use super::plan::describe;
 use super::ready::ready;
 use super::{ConfigArgs, next, say, show};
 use crate::author::replay::{self, Keep};
-use crate::check::curation;
 use crate::check::ready::Ready;
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
@@ -66,8 +65,6 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
     let output = args.config.output();
     let (mut ready, built_in) = ready(&args.config, args.locked)?;
     ready.bring_data()?;
-    // Before weights are brought.
-    curation::refuse(&ready.loaded)?;
     // A dry run makes a step or two, with the weights.
     show(&ready.bring()?, output);
     let Ready { loaded, plugins, model, remarks, .. } = ready;
