@@ -20,7 +20,7 @@ use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::{ExitStatus, Failure};
 use crate::report::progress::whole;
 use crate::report::{Output, emit};
-use crate::samples::{Origin as SampleOrigin, Preparing};
+use crate::samples::{Preparing, StoreOrigin};
 use crate::terminal::{Safe, print};
 use crate::train::plan::Plan;
 
@@ -288,24 +288,24 @@ fn summary(plan: &Plan, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn origin_json((dataset, origin): &(String, SampleOrigin)) -> Value {
+fn origin_json((dataset, origin): &(String, StoreOrigin)) -> Value {
     let (path, is_made, changed) = match origin {
-        SampleOrigin::Kept(path) => (Some(path), false, &[][..]),
-        SampleOrigin::Made(path, changed) => (Some(path), true, &changed[..]),
-        SampleOrigin::NotKept => (None, true, &[][..]),
+        StoreOrigin::Kept(path) => (Some(path), false, &[][..]),
+        StoreOrigin::Made(path, changed) => (Some(path), true, &changed[..]),
+        StoreOrigin::NotKept => (None, true, &[][..]),
     };
     json!({ "dataset": dataset, "path": path, "made": is_made, "changed": changed })
 }
 
-fn origin_words(origin: &SampleOrigin) -> String {
+fn origin_words(origin: &StoreOrigin) -> String {
     match origin {
-        SampleOrigin::Kept(path) => format!("made before, in {}", path.display()),
-        SampleOrigin::Made(path, changed) if changed.is_empty() => format!("in {}", path.display()),
-        SampleOrigin::Made(path, changed) => {
+        StoreOrigin::Kept(path) => format!("made before, in {}", path.display()),
+        StoreOrigin::Made(path, changed) if changed.is_empty() => format!("in {}", path.display()),
+        StoreOrigin::Made(path, changed) => {
             let changed: Vec<String> = changed.iter().map(|name| format!("`{name}`")).collect();
             format!("in {}; made anew, because {} changed", path.display(), changed.join(", "))
         }
-        SampleOrigin::NotKept => "nowhere: there is no cache directory; name one in `dataset_prepared_path`".to_owned(),
+        StoreOrigin::NotKept => "nowhere: there is no cache directory; name one in `dataset_prepared_path`".to_owned(),
     }
 }
 

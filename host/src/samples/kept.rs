@@ -52,7 +52,7 @@ struct Remark {
 
 /// Where the samples of a dataset come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum StoreOrigin {
     /// They were kept in this directory.
     Kept(PathBuf),
     /// They were made now, and are kept there; what has changed since samples of the same data were made.
@@ -68,7 +68,7 @@ pub(super) struct Kept {
     pub(super) rows: u64,
     pub(super) dropped: Dropped,
     pub(super) remarks: Vec<Diagnostic>,
-    pub(super) origin: Origin,
+    pub(super) origin: StoreOrigin,
 }
 
 /// The directory of kept samples: that of the config, or one in the user's cache; none where there is no cache.
@@ -130,7 +130,7 @@ fn find(dataset: &Dataset<'_>, key: &Key, directory: &Path) -> Option<Kept> {
     let file = OpenOptions::new().write(true).open(directory.join(NOTE));
     let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
     let remarks = note.remarks.into_iter().map(|remark| remark.diagnostic(dataset.loaded)).collect();
-    let origin = Origin::Kept(directory.to_owned());
+    let origin = StoreOrigin::Kept(directory.to_owned());
     Some(Kept { store, rows: note.rows, dropped: note.dropped, remarks, origin })
 }
 
@@ -149,7 +149,7 @@ fn make(
     let store = builder.finish()?;
     let rows = prepared.rows;
     let Some((directory, changed)) = directory else {
-        return Ok(Kept { store, rows, dropped, remarks, origin: Origin::NotKept });
+        return Ok(Kept { store, rows, dropped, remarks, origin: StoreOrigin::NotKept });
     };
     let note = Note {
         key,
@@ -163,7 +163,7 @@ fn make(
     };
     let path = directory.join(NOTE);
     write_note(&path, &note).map_err(|source| StoreError::Write { path, source })?;
-    let origin = Origin::Made(directory.to_owned(), changed);
+    let origin = StoreOrigin::Made(directory.to_owned(), changed);
     Ok(Kept { store, rows, dropped: note.dropped, remarks, origin })
 }
 

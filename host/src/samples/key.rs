@@ -26,11 +26,11 @@ const TOKENIZER_FILES: [&str; 4] = ["json", "jinja", "model", "txt"];
 pub(super) struct Key(BTreeMap<String, Value>);
 
 impl Key {
-    /// That of a dataset.
+    /// That of a dataset; `tokenizer` is the digest of the tokenizer's files.
     ///
     /// # Errors
     /// Data that cannot be read.
-    pub(super) fn of(dataset: &Dataset<'_>, model: &ModelFacts) -> Result<Self, Failure> {
+    pub(super) fn of(dataset: &Dataset<'_>, model: &ModelFacts, tokenizer: &str) -> Result<Self, Failure> {
         let (loaders, filters, strategy) = dataset.uses();
         let (path, config, all) = (dataset.path(), dataset.config, &dataset.loaded.config);
         let data = data_digest(&path).map_err(|error| locate(dataset.loaded, &loaders[0], error))?;
@@ -48,7 +48,6 @@ impl Key {
             .collect();
         let making = &dataset.making;
         let template = making.encoder.template.map(crate::data::template::ChatTemplate::digest);
-        let tokenizer = directory_digest(model.tokenizer.directory())?;
         // The shards of a dataset are drawn with the seed.
         let seed = config.shards.map(|_| all.seed);
         let learned =
@@ -97,7 +96,7 @@ fn program() -> Value {
 }
 
 /// SHA-256 of the files of a directory that a tokenizer may be made of: names and bytes.
-fn directory_digest(directory: &Path) -> Result<String, Diagnostic> {
+pub(super) fn tokenizer_digest(directory: &Path) -> Result<String, Diagnostic> {
     let unreadable = |path: &Path, error: &std::io::Error| {
         Diagnostic::error("tokenizer::unreadable", format!("`{}` cannot be read: {error}", path.display()))
     };

@@ -12,7 +12,7 @@ use engine::rng::Philox;
 use plugin_runtime::PluginHost;
 
 use self::dataset::Dataset;
-use self::key::Key;
+use self::key::{Key, tokenizer_digest};
 use crate::check::facts::ModelFacts;
 use crate::check::{curation, selection};
 use crate::config::{DatasetConfig, ExcessLengthStrategy, FilterRef, LoadedConfig};
@@ -26,7 +26,7 @@ use crate::data::template::ChatTemplate;
 use crate::data::tokenize::{Encoder, TextBudget};
 use crate::diagnostic::{Diagnostic, Failure};
 
-pub use self::kept::Origin;
+pub use self::kept::StoreOrigin;
 
 /// The keys of datasets.
 const TRAINED: &str = "datasets";
@@ -52,7 +52,7 @@ pub struct Data {
     /// Warnings about the data.
     pub remarks: Vec<Diagnostic>,
     /// Where the samples of each dataset come from, by its place in the config (`datasets[0]`).
-    pub origins: Vec<(String, Origin)>,
+    pub origins: Vec<(String, StoreOrigin)>,
 }
 
 /// What samples are made with.
@@ -79,6 +79,7 @@ impl<'a> Preparing<'a> {
         curation::refuse(self.loaded)?;
         let (loaded, config) = (self.loaded, &self.loaded.config);
         let root = kept::place(loaded)?;
+        let tokenizer = tokenizer_digest(self.model.tokenizer.directory())?;
         // Rewards and environments see all columns of a row, and not only what its text is made of.
         let with_rows = matches!(self.learns, Learns::Prompts { .. } | Learns::Episodes);
         let mut data = Data {
@@ -95,7 +96,8 @@ impl<'a> Preparing<'a> {
             let mut stores = Vec::new();
             for (index, dataset) in datasets.iter().enumerate() {
                 let dataset = self.dataset(key, index, dataset, false)?;
-                let kept = kept::samples(&dataset, Key::of(&dataset, self.model)?, root.as_deref(), with_rows)?;
+                let kept =
+                    kept::samples(&dataset, Key::of(&dataset, self.model, &tokenizer)?, root.as_deref(), with_rows)?;
                 if key == TRAINED {
                     data.rows += kept.rows;
                     data.too_long += kept.dropped.too_long.rows;

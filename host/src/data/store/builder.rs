@@ -57,23 +57,21 @@ impl Frame {
         frame
     }
 
-    /// Everything behind the header.
-    fn payload(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
-        let entries = self.entries.iter().flat_map(|entry| entry.to_bytes()).collect();
-        [self.dropped.clone(), entries].into_iter()
-    }
-
-    fn header(&self) -> [u8; HEADER] {
+    /// Its bytes before those of the samples.
+    fn head(&self) -> Vec<u8> {
+        let mut rest = self.dropped.clone();
+        rest.extend(self.entries.iter().flat_map(|entry| entry.to_bytes()));
         let mut hasher = crc32fast::Hasher::new();
-        self.payload().for_each(|part| hasher.update(&part));
+        hasher.update(&rest);
         hasher.update(&self.body);
-        let mut header = [0; HEADER];
-        header[..4].copy_from_slice(&FRAME.to_le_bytes());
-        header[4..8].copy_from_slice(&(self.entries.len() as u32).to_le_bytes());
-        header[8..12].copy_from_slice(&(self.dropped.len() as u32).to_le_bytes());
-        header[12..20].copy_from_slice(&(self.body.len() as u64).to_le_bytes());
-        header[20..].copy_from_slice(&hasher.finalize().to_le_bytes());
-        header
+        let mut head = Vec::with_capacity(HEADER + rest.len());
+        head.extend(FRAME.to_le_bytes());
+        head.extend((self.entries.len() as u32).to_le_bytes());
+        head.extend((self.dropped.len() as u32).to_le_bytes());
+        head.extend((self.body.len() as u64).to_le_bytes());
+        head.extend(hasher.finalize().to_le_bytes());
+        head.extend(rest);
+        head
     }
 
     /// The next frame of a file; none where there is no whole one.
@@ -238,10 +236,7 @@ impl Builder {
     /// A full disk, and whatever else writing meets.
     pub fn add(&mut self, frame: &Frame, dropped: &Dropped) -> Result<(), StoreError> {
         let mut write = || -> std::io::Result<()> {
-            self.samples.write_all(&frame.header())?;
-            for part in frame.payload() {
-                self.samples.write_all(&part)?;
-            }
+            self.samples.write_all(&frame.head())?;
             self.samples.write_all(&frame.body)?;
             self.account(frame)
         };
