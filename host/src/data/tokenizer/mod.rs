@@ -13,6 +13,7 @@ use self::added::Replaced;
 use self::error::read;
 use self::names::{read_names, set};
 use self::patterns::{Bounded, within};
+use self::words::Words;
 
 pub use self::error::TokenizerError;
 pub use self::post_processor::Affixes;
@@ -23,6 +24,8 @@ mod error;
 mod names;
 mod patterns;
 mod post_processor;
+mod split;
+mod words;
 
 /// Texts that a tokenizer may fail on: each may have taken its whole time.
 const SLOW: u32 = 16;
@@ -68,6 +71,8 @@ pub struct Token {
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: Bounded,
+    /// Where texts can be encoded word by word.
+    words: Option<Words>,
     directory: PathBuf,
     bos: Option<u32>,
     eos: Option<u32>,
@@ -217,6 +222,7 @@ impl Tokenizer {
             skipped,
             rows: None,
             remarks,
+            words: Words::of(&inner),
             inner,
             slow: AtomicU32::new(0),
         })
@@ -260,18 +266,24 @@ impl Tokenizer {
         if self.slow.load(Ordering::Relaxed) >= SLOW {
             return Err(TokenizerError::Encode(format!("it failed on {SLOW} texts, so no more are tried")));
         }
-        let encoding = budget::guarded(|| within(text.len(), || self.inner.encode(text, false))).ok_or_else(failed)?;
-        let encoding = encoding.map_err(|reason| {
+        let tokens = budget::guarded(|| within(text.len(), || self.tokens(text))).ok_or_else(failed)?;
+        let tokens = tokens.map_err(|reason| {
             self.slow.fetch_add(1, Ordering::Relaxed);
             TokenizerError::Encode(reason)
         })?;
-        encoding.get_ids().iter().try_for_each(|&id| self.check_row(id))?;
-        Ok(encoding
-            .get_ids()
-            .iter()
-            .zip(encoding.get_offsets())
-            .map(|(&id, &(start, end))| Token { id, start, end })
-            .collect())
+        tokens.iter().try_for_each(|token| self.check_row(token.id))?;
+        Ok(tokens)
+    }
+
+    fn tokens(&self, text: &str) -> tokenizers::Result<Vec<Token>> {
+        if let Some(words) = &self.words
+            && let Some(tokens) = words.encode(&self.inner, text)?
+        {
+            return Ok(tokens);
+        }
+        let encoding = self.inner.encode(text, false)?;
+        let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
+        Ok(tokens.map(|(&id, &(start, end))| Token { id, start, end }).collect())
     }
 
     /// What stands around a plain text. `add_bos_token` and `add_eos_token` have no say: transformers 5 drops both where

@@ -68,9 +68,57 @@ fn within_time<T>(time: Duration, work: impl FnOnce() -> tokenizers::Result<T>) 
 pub(super) struct Expression(Regex);
 
 impl Expression {
-    fn new(pattern: &str) -> Result<Self, String> {
+    pub(super) fn new(pattern: &str) -> Result<Self, String> {
         let built = RegexBuilder::new(pattern).backtrack_limit(STEPS).build();
         built.map(Self).map_err(|error| format!("its pattern `{pattern}` is none: {error}"))
+    }
+
+    /// As it is written.
+    pub(super) fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// Gives each match with its place, one after another.
+    ///
+    /// # Errors
+    /// It takes too many steps, or too long.
+    pub(super) fn find(&self, inside: &str, each: &mut impl FnMut(usize, usize)) -> Result<(), String> {
+        let mut clock = self.clock();
+        for found in self.0.find_iter(inside) {
+            let found = found.map_err(|error| format!("its pattern `{}` fails: {error}", self.as_str()))?;
+            clock.tick()?;
+            each(found.start(), found.end());
+        }
+        Ok(())
+    }
+
+    /// What its matches in a text take, from now on.
+    pub(super) fn clock(&self) -> Clock<'_> {
+        let (until, time) = WORK.with_borrow(|work| (work.until, work.time));
+        Clock { expression: self, until, time, matches: 0 }
+    }
+}
+
+/// Looks at the time that the matches of an expression take.
+pub(super) struct Clock<'a> {
+    expression: &'a Expression,
+    until: Option<Instant>,
+    time: Duration,
+    matches: usize,
+}
+
+impl Clock<'_> {
+    /// There was a match.
+    ///
+    /// # Errors
+    /// The text has taken its time.
+    pub(super) fn tick(&mut self) -> Result<(), String> {
+        self.matches += 1;
+        if self.matches.is_multiple_of(LOOKS) && self.until.is_some_and(|until| Instant::now() > until) {
+            let pattern = self.expression.as_str();
+            return Err(format!("its pattern `{pattern}` takes longer than {:?}", self.time));
+        }
+        Ok(())
     }
 }
 
@@ -83,19 +131,15 @@ impl Pattern for &Expression {
         if inside.is_empty() {
             return Ok(vec![((0, 0), false)]);
         }
-        let (until, time) = WORK.with_borrow(|work| (work.until, work.time));
         let (mut parts, mut end) = (Vec::with_capacity(inside.len()), 0);
-        for (count, found) in self.0.find_iter(inside).enumerate() {
-            let found = found.map_err(|error| fail(format!("its pattern `{}` fails: {error}", self.0.as_str())))?;
-            if count % LOOKS == LOOKS - 1 && until.is_some_and(|until| Instant::now() > until) {
-                return Err(fail(format!("its pattern `{}` takes longer than {time:?}", self.0.as_str())));
+        self.find(inside, &mut |start, stop| {
+            if end != start {
+                parts.push(((end, start), false));
             }
-            if end != found.start() {
-                parts.push(((end, found.start()), false));
-            }
-            parts.push(((found.start(), found.end()), true));
-            end = found.end();
-        }
+            parts.push(((start, stop), true));
+            end = stop;
+        })
+        .map_err(fail)?;
         if end != inside.len() {
             parts.push(((end, inside.len()), false));
         }
