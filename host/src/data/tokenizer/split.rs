@@ -6,7 +6,7 @@
 
 use regex_automata::meta::{Cache, Regex};
 use regex_automata::util::syntax;
-use regex_automata::{Input, PatternID};
+use regex_automata::{Anchored, Input, PatternID};
 use tokenizers::SplitDelimiterBehavior;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 
@@ -147,7 +147,15 @@ impl Matcher {
         let (Some(quick), Some(cache)) = (&self.quick, cache) else { return self.slow.find(text, each) };
         let mut input = Input::new(text);
         let mut clock = self.slow.clock();
-        while let Some(found) = quick.search_with(cache, &input) {
+        loop {
+            // The next match begins here as a rule, and then needs no search backwards for its beginning.
+            input.set_anchored(Anchored::Yes);
+            let mut found = quick.search_with(cache, &input);
+            if found.is_none() {
+                input.set_anchored(Anchored::No);
+                found = quick.search_with(cache, &input);
+            }
+            let Some(found) = found else { return Ok(()) };
             clock.tick()?;
             let mut end = found.end();
             if found.pattern() == PatternID::must(1) && end < text.len() {
@@ -159,7 +167,6 @@ impl Matcher {
             each(found.start(), end);
             input.set_start(end);
         }
-        Ok(())
     }
 }
 

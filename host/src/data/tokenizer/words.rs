@@ -8,13 +8,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use daachorse::{DoubleArrayAhoCorasick, DoubleArrayAhoCorasickBuilder, MatchKind};
 use regex_automata::meta::Cache;
 use tokenizers::normalizers::NormalizerWrapper;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, Model, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+use tokenizers::{AddedToken, Model};
 
 use super::Token;
 use super::patterns::{Bounded, BoundedNormalizer};
@@ -59,14 +58,31 @@ enum Added {
     Other,
 }
 
-/// The words that a thread has met.
+/// What a thread encodes with.
 struct Kept {
     caches: Vec<Option<Cache>>,
-    words: HashMap<Box<str>, Range<u32>>,
-    /// Tokens of all words. Their places are in their words.
-    tokens: Vec<Token>,
     /// Parts of the text, before a rule and after it.
     parts: [Vec<(usize, usize)>; 2],
+    met: Met,
+}
+
+/// The words that a thread has met.
+#[derive(Default)]
+struct Met {
+    /// Words by their bytes and their length, where both fit.
+    short: HashMap<u128, Known>,
+    long: HashMap<Box<str>, Known>,
+    /// Tokens of words that have not one each. Their places are in their words.
+    tokens: Vec<Token>,
+}
+
+/// The tokens of a word.
+#[derive(Debug, Clone, Copy)]
+enum Known {
+    /// One for all of it.
+    One(u32),
+    /// The first of them and the one behind the last.
+    More(u32, u32),
 }
 
 impl fmt::Debug for Words {
@@ -179,7 +195,7 @@ enum Piece {
 impl Kept {
     fn new(rules: &[Rule]) -> Self {
         let caches = rules.iter().map(Rule::cache).collect();
-        Self { caches, words: HashMap::new(), tokens: Vec::new(), parts: Default::default() }
+        Self { caches, parts: Default::default(), met: Met::default() }
     }
 
     /// False where the library must make the tokens.
@@ -191,10 +207,10 @@ impl Kept {
         base: usize,
         into: &mut Vec<Token>,
     ) -> tokenizers::Result<bool> {
-        let [parts, cut] = &mut self.parts;
+        let Self { caches, parts: [parts, cut], met } = self;
         parts.clear();
         parts.push((0, text.len()));
-        for (rule, cache) in rules.iter().zip(&mut self.caches) {
+        for (rule, cache) in rules.iter().zip(caches) {
             cut.clear();
             for &(start, end) in &*parts {
                 rule.cut(&text[start..end], cache.as_mut(), &mut |from, to| cut.push((start + from, start + to)))?;
@@ -202,33 +218,63 @@ impl Kept {
             std::mem::swap(parts, cut);
         }
         for &(start, end) in &*parts {
-            let word = &text[start..end];
-            let place = base + start;
-            let known = self.words.get(word).cloned();
-            let own = match known {
+            let (word, place) = (&text[start..end], base + start);
+            let short = packed(word);
+            let known = match short {
+                Some(short) => met.short.get(&short).copied(),
+                None => met.long.get(word).copied(),
+            };
+            let known = match known {
                 Some(known) => known,
                 None => {
-                    let Some(encoded) = encode_word(tokenizer, word)? else { return Ok(false) };
+                    let Some(tokens) = encode_word(tokenizer, word)? else { return Ok(false) };
                     if word.len() > WORD {
-                        into.extend(encoded.into_iter().map(|token| token.at(place)));
+                        into.extend(tokens.iter().map(|token| token.at(place)));
                         continue;
                     }
-                    if self.words.len() == WORDS {
-                        self.words.clear();
-                        self.tokens.clear();
-                    }
-                    let first = self.tokens.len() as u32;
-                    self.tokens.extend(encoded);
-                    let own = first..self.tokens.len() as u32;
-                    self.words.insert(word.into(), own.clone());
-                    own
+                    met.keep(word, short, &tokens)
                 }
             };
-            let own = &self.tokens[own.start as usize..own.end as usize];
-            into.extend(own.iter().map(|token| token.at(place)));
+            match known {
+                Known::One(id) => into.push(Token { id, start: place, end: base + end }),
+                Known::More(first, end) => {
+                    into.extend(met.tokens[first as usize..end as usize].iter().map(|token| token.at(place)));
+                }
+            }
         }
         Ok(true)
     }
+}
+
+impl Met {
+    fn keep(&mut self, word: &str, short: Option<u128>, tokens: &[Token]) -> Known {
+        if self.short.len() + self.long.len() == WORDS {
+            self.short.clear();
+            self.long.clear();
+            self.tokens.clear();
+        }
+        let known = match *tokens {
+            [Token { id, start: 0, end }] if end == word.len() => Known::One(id),
+            _ => {
+                let first = self.tokens.len() as u32;
+                self.tokens.extend_from_slice(tokens);
+                Known::More(first, self.tokens.len() as u32)
+            }
+        };
+        match short {
+            Some(short) => self.short.insert(short, known),
+            None => self.long.insert(word.into(), known),
+        };
+        known
+    }
+}
+
+/// The bytes of a short word and their number.
+fn packed(word: &str) -> Option<u128> {
+    let mut bytes = [0; 16];
+    bytes[..15].get_mut(..word.len())?.copy_from_slice(word.as_bytes());
+    bytes[15] = word.len() as u8;
+    Some(u128::from_le_bytes(bytes))
 }
 
 impl Token {
@@ -242,18 +288,42 @@ impl Token {
 /// on what is around it.
 fn encode_word(tokenizer: &Bounded, word: &str) -> tokenizers::Result<Option<Vec<Token>>> {
     let model = tokenizer.get_model();
-    let mut pieces = PreTokenizedString::from(word);
-    ByteLevel::new(false, false, false).pre_tokenize(&mut pieces)?;
-    let has = |byte: char| model.token_to_id(byte.encode_utf8(&mut [0; 4])).is_some();
-    if !pieces.get_splits(OffsetReferential::Original, OffsetType::Byte).iter().all(|(word, ..)| word.chars().all(has))
-    {
-        return Ok(None);
+    // Each byte is written as a character; `places` has the byte for each byte of it.
+    let (mut written, mut places) = (String::with_capacity(2 * word.len()), Vec::with_capacity(2 * word.len() + 1));
+    for (place, byte) in word.bytes().enumerate() {
+        let character = CHARACTERS[usize::from(byte)];
+        if model.token_to_id(character.encode_utf8(&mut [0; 4])).is_none() {
+            return Ok(None);
+        }
+        written.push(character);
+        places.resize(written.len(), place);
     }
-    pieces.tokenize(|piece| model.tokenize(piece.get()))?;
-    let encoded = pieces.into_encoding(None, 0, OffsetType::Byte)?;
-    let tokens = encoded.get_ids().iter().zip(encoded.get_offsets());
-    Ok(Some(tokens.map(|(&id, &(start, end))| Token { id, start, end }).collect()))
+    places.push(word.len());
+    let tokens = model.tokenize(&written)?;
+    // A token of some bytes of a character stands for all of it.
+    let place =
+        |(start, end): (usize, usize)| (word.floor_char_boundary(places[start]), word.ceil_char_boundary(places[end]));
+    Ok(Some(
+        tokens
+            .into_iter()
+            .map(|token| (token.id, place(token.offsets)))
+            .map(|(id, (start, end))| Token { id, start, end })
+            .collect(),
+    ))
 }
+
+/// The character that stands for each byte in a vocabulary (GPT-2's `bytes_to_unicode`): its own where that can be seen.
+static CHARACTERS: LazyLock<[char; 256]> = LazyLock::new(|| {
+    let mut next = 256_u32;
+    std::array::from_fn(|byte| {
+        let own = char::from(byte as u8);
+        if matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff) {
+            return own;
+        }
+        next += 1;
+        char::from_u32(next - 1).unwrap_or(own)
+    })
+});
 
 /// Whether every character of a text is one that normalization (NFC) leaves as it is, whatever is beside it. Some others are
 /// left too.
@@ -292,11 +362,10 @@ const ALONE: [Range<char>; 24] = [
 
 #[cfg(test)]
 mod tests {
-    use std::sync::LazyLock;
-
     use proptest::prelude::*;
     use serde_json::{Value, json};
     use tokenizers::normalizers::NFC;
+    use tokenizers::pre_tokenizers::byte_level::ByteLevel;
     use tokenizers::{NormalizedString, Normalizer};
 
     use super::*;
@@ -425,7 +494,10 @@ mod tests {
         }
         let kept = words.kept.lock().unwrap();
         assert_eq!(kept.len(), 1, "one thread was at work");
-        assert!(kept[0].words.len() <= WORDS && kept[0].words.keys().all(|word| word.len() <= WORD));
+        assert!(
+            kept[0].met.short.len() + kept[0].met.long.len() <= WORDS
+                && kept[0].met.long.keys().all(|word| word.len() <= WORD)
+        );
     }
 
     proptest! {
