@@ -71,6 +71,48 @@ fn shards_are_all_rows_once_and_the_same_ones_again() {
     insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
 }
 
+/// Losses of steps of a run with these entries of `datasets`, its rows in their order.
+fn losses(project: &Project, entries: &str, more: &str) -> Vec<f64> {
+    let datasets = CONFIG.replace("  - path: train.jsonl\n    type: alpaca\n", entries);
+    let rest = "logging_steps: 1\nshuffle_merged_datasets: false\n";
+    project.write("host.yml", format!("{}{rest}{more}", datasets.replace("max_steps: 4\n", "")));
+    project.success(&["train", "host.yml", "--overwrite"]);
+    let metrics = project.read("out/metrics.jsonl");
+    let of = |line: &str| serde_json::from_str::<Value>(line).unwrap()["loss"].as_f64();
+    metrics.lines().filter_map(of).collect()
+}
+
+#[test]
+fn a_weight_is_how_often_rows_are_seen_in_an_epoch() {
+    let project = Project::new();
+    let all = project.read("train.jsonl");
+    let (first, second) = all.split_at(all.lines().take(6).map(|line| line.len() + 1).sum());
+    let second: String = second.lines().take(12).map(|line| format!("{line}\n")).collect();
+    project.write("a.jsonl", first);
+    project.write("b.jsonl", &second);
+    project.write("twice.jsonl", format!("{first}{first}{second}"));
+    let weighted = "  - path: a.jsonl\n    type: alpaca\n    weight: 2\n  - path: b.jsonl\n    type: alpaca\n";
+    let twice = losses(&project, "  - path: twice.jsonl\n    type: alpaca\n", "");
+    assert_eq!(twice.len(), 6);
+    assert_eq!(losses(&project, weighted, ""), twice);
+    // Another third each epoch: after three of them every row was seen.
+    let third = weighted.replace("weight: 2", "weight: 0.3333");
+    assert_eq!(losses(&project, &third, "num_epochs: 3\n").len(), 4 * 3);
+    insta::assert_snapshot!(project.success(&["train", "host.yml", "--dry-run"]).stderr.split("memory").next().unwrap());
+}
+
+#[test]
+fn a_weight_that_means_nothing_is_told() {
+    let project = Project::new();
+    let tested = "test_datasets:\n  - path: eval.jsonl\n    type: alpaca\n    weight: 2\n";
+    project.write("host.yml", format!("{}{tested}", CONFIG.replace("type: alpaca", "type: alpaca\n    weight: 0")));
+    insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
+    project.write("host.yml", CONFIG.replace("type: alpaca", "type: alpaca\n    weight: 0.5") + "save_steps: 2\n");
+    project.success(&["train", "host.yml"]);
+    let other = ["--set", "datasets[0].weight=2", "--set", "max_steps=6"];
+    insta::assert_snapshot!(project.failure(&[&["train", "host.yml", "--resume", "out/checkpoint-2"], &other[..]].concat()));
+}
+
 #[test]
 fn packed_files_are_read_as_what_they_hold() {
     let project = Project::new();

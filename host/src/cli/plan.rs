@@ -33,6 +33,7 @@ pub(super) fn describe(
                 "steps_per_epoch": plan.steps_per_epoch,
                 "samples": plan.data.train.len(),
                 "eval_samples": plan.data.eval.len(),
+                "epoch_samples": plan.epoch_samples,
                 "rows": plan.data.rows,
                 "dropped": plan.data.dropped.reasons(),
                 "row_filters": plan.data.dropped.filters.iter().map(FilterReport::to_json).collect::<Vec<_>>(),
@@ -79,6 +80,7 @@ fn run(loaded: &LoadedConfig, model: &ModelFacts, plan: &Plan, cost: &Cost) -> V
             whole(plan.tokens as f64),
             whole(plan.trained_tokens as f64)
         ),
+        mixed(plan).map_or_else(String::new, |words| format!("an epoch  {words}")),
         format!("eval      {} samples", whole(plan.data.eval.len() as f64)),
         format!(
             "steps     {} of {batch} samples, {} an epoch, {} of warm-up",
@@ -86,10 +88,23 @@ fn run(loaded: &LoadedConfig, model: &ModelFacts, plan: &Plan, cost: &Cost) -> V
         ),
         format!("output    {}", loaded.config.output_dir),
     ];
+    lines.retain(|line| !line.is_empty());
     let dropped = &plan.data.dropped;
     lines.extend(dropped.filters.iter().map(|filter| format!("filter    {}: {}", filter.plugin, filter.words())));
     lines.extend(dropped.reasons().iter().map(|left_out| format!("left out  {left_out}")));
     lines
+}
+
+/// How often the samples of each dataset are seen, where that is not once.
+pub(super) fn mixed(plan: &Plan) -> Option<String> {
+    let mix = &plan.packing.mix;
+    (!mix.is_even()).then(|| {
+        let of = |(index, samples, seen)| {
+            format!("{} from the {} of datasets[{index}]", whole(seen as f64), whole(f64::from(samples)))
+        };
+        let each: Vec<String> = mix.datasets().map(of).collect();
+        format!("{} samples: {}", whole(plan.epoch_samples as f64), each.join(", "))
+    })
 }
 
 /// What each reward made of what it was tried on.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::plan::mixed;
 use super::ready::ready;
 use super::words::show;
 use super::{ConfigArgs, say};
@@ -229,8 +230,9 @@ fn summary(plan: &Plan, output: Output) -> Result<(), Failure> {
     let lengths = plan.data.train.lengths()?;
     let batches = &plan.packing;
     let packing = batches.sample_packing.then(|| {
-        let filled: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
-        let count = plan_epoch(&lengths, batches, 0).len();
+        let epoch = plan_epoch(&lengths, batches, 0);
+        let filled: u64 = epoch.batches().flatten().map(|sample| u64::from(lengths[sample])).sum();
+        let count = epoch.len();
         let room = count * batches.micro_batch_size * batches.sequence_len;
         (count, filled as f64 / room.max(1) as f64)
     });
@@ -246,6 +248,7 @@ fn summary(plan: &Plan, output: Output) -> Result<(), Failure> {
                 "rows": plan.data.rows,
                 "samples": plan.data.train.len(),
                 "eval_samples": plan.data.eval.len(),
+                "epoch_samples": plan.epoch_samples,
                 "tokens": plan.tokens,
                 "trained_tokens": plan.trained_tokens,
                 "shortest": shortest,
@@ -276,6 +279,9 @@ fn summary(plan: &Plan, output: Output) -> Result<(), Failure> {
                     "packing   {:.1} % of {count} micro-batches of {size} x {length} tokens are filled",
                     100.0 * share
                 ));
+            }
+            if let Some(words) = mixed(plan) {
+                say(&format!("an epoch  {words}"));
             }
             for left_out in &left_out {
                 say(&format!("left out  {}", with_first(left_out)));

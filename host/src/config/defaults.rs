@@ -144,6 +144,7 @@ pub(super) fn dataset(path: String, strategy: PluginRef) -> DatasetConfig {
         split: Split::default(),
         shards: None,
         shards_idx: 0,
+        weight: 1.0,
         field: None,
         field_messages: "messages".to_owned(),
         field_chosen: None,

@@ -324,6 +324,12 @@ fn dataset(cx: &Context<'_>, path: String, value: &Value, method: Option<&str>) 
         let help = format!("shards are counted from 0: the last of {shards} is {}", shards - 1);
         cx.report(cx.error("out-of-range", &entry.at("shards_idx"), message).help(help));
     }
+    let weight = entry.checked("weight", "above 0 and at most 1000", |weight: f64| weight > 0.0 && weight <= 1000.0);
+    if let Some(weight) = weight.filter(|weight| *weight != 1.0 && entry.at("weight").starts_with("test_")) {
+        let message = format!("`weight: {weight}` has no meaning here: an evaluation sees each sample once");
+        cx.report(cx.error("conflict", &entry.at("weight"), message).help("delete the line"));
+    }
+    fill(&mut dataset.weight, weight);
     dataset.field = entry.read("field");
     fill(&mut dataset.field_messages, entry.read("field_messages"));
     dataset.field_chosen = entry.read("field_chosen");

@@ -590,6 +590,9 @@ pub struct DatasetConfig {
     pub shards: Option<u32>,
     /// Which of the `shards`, counted from 0. Default: `0`.
     pub shards_idx: u32,
+    /// Ours. How often each sample is seen in an epoch: `2` is twice; `0.25` is a quarter of the samples, another one each epoch,
+    /// so that all have been seen after four. Of `datasets` only. Default: `1`. Example: `0.25`.
+    pub weight: f64,
     /// `type: completion`: column with the text. Default: `text`.
     pub field: Option<String>,
     /// Conversations: column with the messages. Default: `messages`.

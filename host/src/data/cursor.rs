@@ -63,16 +63,23 @@ impl Cursor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::mix::Mix;
 
     #[test]
     fn a_restored_cursor_gives_the_same_steps_across_epochs() {
-        let options =
-            BatchOptions { micro_batch_size: 2, sequence_len: 16, sample_packing: false, shuffle: true, seed: 1 };
-        let mut whole = Cursor::new(vec![4; 11], options.clone(), Position::default());
+        let options = BatchOptions {
+            micro_batch_size: 2,
+            sequence_len: 16,
+            sample_packing: false,
+            shuffle: true,
+            mix: Mix::new([(4, 0.5), (9, 1.0)]),
+            seed: 1,
+        };
+        let mut whole = Cursor::new(vec![4; 13], options.clone(), Position::default());
         let steps: Vec<_> = (0..9).map(|_| (whole.position(), whole.next_step(4))).collect();
         assert_eq!(steps.iter().map(|(_, step)| step.len()).collect::<Vec<_>>(), [4, 2, 4, 2, 4, 2, 4, 2, 4]);
         for (position, expected) in &steps {
-            let mut restored = Cursor::new(vec![4; 11], options.clone(), *position);
+            let mut restored = Cursor::new(vec![4; 13], options.clone(), *position);
             assert_eq!(&restored.next_step(4), expected);
         }
     }

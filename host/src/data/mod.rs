@@ -9,6 +9,7 @@ mod failure;
 pub mod filter;
 pub mod generation;
 mod jinja;
+pub mod mix;
 pub mod packing;
 pub mod render;
 pub mod set;

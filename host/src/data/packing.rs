@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use engine::rng::Philox;
 use engine::{Batch, IGNORE};
 
+use super::mix::Mix;
 use super::tokenize::TokenSample;
 
 /// RNG stream of epoch shuffles; other rooms use other numbers.
 const SHUFFLE_STREAM: u64 = 0x7368_7566;
 
 /// How samples are put together.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BatchOptions {
     /// Samples (or bins) per micro-batch.
     pub micro_batch_size: usize,
@@ -23,6 +24,8 @@ pub struct BatchOptions {
     pub sample_packing: bool,
     /// New order each epoch.
     pub shuffle: bool,
+    /// How often samples are seen.
+    pub mix: Mix,
     /// Of the run.
     pub seed: u64,
 }
@@ -71,7 +74,7 @@ impl EpochPlan {
 
 /// Micro-batches of one epoch of samples that have so many tokens.
 pub fn plan_epoch(lengths: &[u32], options: &BatchOptions, epoch: u64) -> EpochPlan {
-    let mut order: Vec<u32> = (0..lengths.len() as u32).collect();
+    let mut order = options.mix.order(lengths.len(), options.seed, epoch);
     let mut rng = Philox::new(options.seed, SHUFFLE_STREAM ^ (epoch << 32));
     if options.shuffle {
         shuffle(&mut order, &mut rng);
@@ -156,7 +159,14 @@ mod tests {
     use super::*;
 
     fn options(sample_packing: bool) -> BatchOptions {
-        BatchOptions { micro_batch_size: 2, sequence_len: 10, sample_packing, shuffle: true, seed: 7 }
+        BatchOptions {
+            micro_batch_size: 2,
+            sequence_len: 10,
+            sample_packing,
+            shuffle: true,
+            mix: Mix::default(),
+            seed: 7,
+        }
     }
 
     fn sample(ids: &[u32], trained: &[bool]) -> TokenSample {
@@ -175,6 +185,16 @@ mod tests {
         }
         assert_ne!(first, second);
         assert_eq!(first, plan_epoch(&lengths, &options(false), 0));
+    }
+
+    #[test]
+    fn samples_that_count_twice_are_packed_twice() {
+        let options = BatchOptions { mix: Mix::new([(4, 2.0), (6, 1.0)]), ..options(true) };
+        let plan = plan_epoch(&[3; 10], &options, 0);
+        let mut seen: Vec<usize> = plan.batches().flatten().collect();
+        assert!(!seen.is_sorted());
+        seen.sort_unstable();
+        assert_eq!(seen, [0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::dropped::Dropped;
 use super::example::Example;
+use super::mix::Mix;
 use super::store::{Builder, Frame, Sizes, Store, StoreError};
 use crate::digest::hex;
 
@@ -15,12 +16,20 @@ pub struct Set {
     stores: Arc<[Store]>,
     /// Which of all samples, in their order; all of them without.
     chosen: Option<Arc<[u32]>>,
+    /// What samples count, by their stores; 1 for the stores behind the last.
+    weights: Arc<[f64]>,
 }
 
 impl Set {
     /// All samples of some stores.
     pub fn new(stores: Vec<Store>) -> Self {
-        Self { stores: stores.into(), chosen: None }
+        Self { stores: stores.into(), ..Self::default() }
+    }
+
+    /// The same, of which those of each store count as much as `weights` says.
+    #[must_use]
+    pub fn weighted(self, weights: Vec<f64>) -> Self {
+        Self { weights: weights.into(), ..self }
     }
 
     /// Samples that are in memory, in a file without a name.
@@ -37,7 +46,7 @@ impl Set {
     /// Some of its samples, by their numbers; of one that is all of its stores.
     #[must_use]
     pub fn choose(&self, samples: Vec<u32>) -> Self {
-        Self { stores: Arc::clone(&self.stores), chosen: Some(samples.into()) }
+        Self { chosen: Some(samples.into()), ..self.clone() }
     }
 
     /// How many there are.
@@ -104,6 +113,17 @@ impl Set {
         self.sizes().map(|sizes| sizes.map(|sizes| sizes.tokens() as u32)).collect()
     }
 
+    /// How often they are seen in an epoch.
+    pub fn mix(&self) -> Mix {
+        let mut counts: Vec<usize> = self.stores.iter().map(Store::len).collect();
+        if self.chosen.is_some() {
+            counts.fill(0);
+            (0..self.len()).for_each(|sample| counts[self.place(sample).0] += 1);
+        }
+        let weights = self.weights.iter().copied().chain(std::iter::repeat(1.0));
+        Mix::new(counts.into_iter().zip(weights))
+    }
+
     /// SHA-256 of its samples and their order.
     pub fn digest(&self) -> String {
         let mut hasher = Sha256::new();
@@ -148,5 +168,8 @@ mod tests {
         let lengths: Vec<usize> = some.iter().map(|example| example.unwrap().tokens.ids.len()).collect();
         assert_eq!(lengths, [1, 3, 4, 7]);
         assert_eq!((some.place(2), some.len()), ((2, 0), 4));
+        assert!(all.mix().is_even() && some.mix().is_even());
+        let weighted = all.weighted(vec![2.0]).choose(vec![0, 2, 3, 6]);
+        assert_eq!(weighted.mix().order(4, 0, 0), [0, 1, 0, 1, 2, 3]);
     }
 }

@@ -88,16 +88,19 @@ impl Sampling {
     }
 
     /// The prompts of each generation of an epoch.
-    fn plan(&self, prompts: usize, epoch: u64) -> EpochPlan {
+    fn plan(&self, prompts: &Set, epoch: u64) -> EpochPlan {
+        let mix = prompts.mix();
+        let seen = mix.samples(prompts.len()) as usize;
         let options = BatchOptions {
             micro_batch_size: self.prompts(),
             sequence_len: 0,
             sample_packing: false,
             shuffle: self.shuffle,
+            mix,
             seed: self.seed,
         };
-        let mut plan = plan_epoch(&vec![1; prompts], &options, epoch);
-        plan.truncate(self.generations(prompts));
+        let mut plan = plan_epoch(&vec![1; prompts.len()], &options, epoch);
+        plan.truncate(self.generations(seen));
         plan
     }
 }
@@ -140,7 +143,7 @@ impl<'a> Sampler<'a> {
         position: Position,
         from: Option<&Path>,
     ) -> Result<Self, CheckpointError> {
-        let plan = sampling.plan(prompts.len(), position.epoch);
+        let plan = sampling.plan(prompts, position.epoch);
         let own = rewards.iter().map(|reward| reward.name().to_owned());
         let names: Vec<String> = own.chain(episodes.as_ref().map(|episodes| episodes.name.clone())).collect();
         let judges = vec![false; names.len()];
@@ -432,7 +435,7 @@ impl Batches for Sampler<'_> {
         let (per_generation, size) = (self.sampling.micro_batches(), self.sampling.micro_batch_size);
         if self.position.micro_batch >= self.plan.len() * per_generation {
             self.position = Position { epoch: self.position.epoch + 1, micro_batch: 0 };
-            self.plan = self.sampling.plan(self.prompts.len(), self.position.epoch);
+            self.plan = self.sampling.plan(self.prompts, self.position.epoch);
         }
         let mut step: Vec<(Vec<Rollout>, bool)> = Vec::new();
         // Steps do not cross epochs.

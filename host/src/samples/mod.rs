@@ -107,7 +107,7 @@ impl<'a> Preparing<'a> {
                 data.origins.push((dataset.entry, kept.origin));
                 stores.push(kept.store);
             }
-            Ok(Set::new(stores))
+            Ok(Set::new(stores).weighted(datasets.iter().map(|dataset| dataset.weight).collect()))
         };
         let (mut train, mut eval) = (all(TRAINED, &config.datasets)?, all(TESTED, &config.test_datasets)?);
         if !config.val_set_size.is_zero() {

@@ -424,6 +424,10 @@ impl<'a> Job<'a> {
             settings.insert("teacher_sha256".to_owned(), hex(&digest).into());
         }
         settings.insert("data".to_owned(), self.plan.data.digest.clone().into());
+        if !self.plan.packing.mix.is_even() {
+            let weights: Vec<f64> = self.loaded.config.datasets.iter().map(|dataset| dataset.weight).collect();
+            settings.insert("datasets[].weight".to_owned(), weights.into());
+        }
         // What is frozen is not in a checkpoint: it comes out of the base model again.
         let has_frozen = self.plan.options.lora.is_some() || self.plan.options.trainable != Trainable::All;
         let keeps_reference = self.plan.method.keeps_reference();

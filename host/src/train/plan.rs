@@ -53,6 +53,10 @@ pub struct Plan {
     pub tokens: u64,
     /// Of those, the ones that are learned.
     pub trained_tokens: u64,
+    /// Samples that an epoch sees.
+    pub epoch_samples: u64,
+    /// Tokens that an epoch sees.
+    pub epoch_tokens: u64,
     /// Tokens of its longest text.
     pub longest: usize,
     /// How they form micro-batches.
@@ -108,15 +112,23 @@ impl Plan {
             sequence_len: config.sequence_len as usize,
             sample_packing: config.sample_packing,
             shuffle: config.shuffle_merged_datasets,
+            mix: data.train.mix(),
             seed: config.seed,
         };
         let lengths = data.train.lengths()?;
+        let epoch_samples = packing.mix.samples(lengths.len());
+        if epoch_samples > u64::from(u32::MAX) {
+            let message = format!("an epoch would see {epoch_samples} samples; the most is {}", u32::MAX);
+            let place = loaded.source.nearest_place("datasets");
+            let help = "lower the `weight` of datasets, and raise `num_epochs`";
+            return Err(Diagnostic::error("config::out-of-range", message).at(place).help(help).into());
+        }
         let accumulation = config.gradient_accumulation_steps as usize;
         let micro_batches_per_epoch = match method.sampling() {
             Some(sampling) => {
-                let generations = sampling.generations(lengths.len());
+                let generations = sampling.generations(epoch_samples as usize);
                 if generations == 0 {
-                    return Err(too_few_prompts(loaded, sampling.prompts(), lengths.len()).into());
+                    return Err(too_few_prompts(loaded, sampling.prompts(), epoch_samples as usize).into());
                 }
                 (generations * sampling.micro_batches()) as u64
             }
@@ -146,10 +158,12 @@ impl Plan {
             every(config.eval_strategy, config.eval_steps, config.evals_per_epoch, logging)
         };
         let save = every(config.save_strategy, config.save_steps, config.saves_per_epoch, 500);
-        let (mut tokens, mut trained_tokens, mut longest) = (0, 0, 0);
-        for sizes in data.train.sizes() {
+        let (mut tokens, mut trained_tokens, mut longest, mut epoch_tokens) = (0, 0, 0, 0.0);
+        let times = packing.mix.times().chain(std::iter::repeat(1.0));
+        for (sizes, times) in data.train.sizes().zip(times) {
             let sizes = sizes?;
             tokens += sizes.tokens() as u64;
+            epoch_tokens += sizes.tokens() as f64 * times;
             trained_tokens += method.trained_tokens(&sizes) as u64;
             longest = longest.max(sizes.longest());
         }
@@ -157,6 +171,8 @@ impl Plan {
             data,
             tokens,
             trained_tokens,
+            epoch_samples,
+            epoch_tokens: epoch_tokens.round() as u64,
             longest,
             packing,
             accumulation,
@@ -190,6 +206,7 @@ impl Plan {
             "eval_samples": self.data.eval.len(),
             "tokens": self.tokens,
             "trained_tokens": self.trained_tokens,
+            "epoch_samples": self.epoch_samples,
             "longest": self.longest,
             "too_long": self.data.too_long,
             "micro_batches_per_epoch": self.micro_batches_per_epoch,

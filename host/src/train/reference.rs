@@ -104,8 +104,12 @@ impl Reference {
         let mut cursor = Cursor::new(lengths, plan.packing.clone(), Position::default());
         let mut known: Vec<bool> = (0..plan.data.train.len()).map(|sample| self.knows(sample)).collect();
         let mut batches = Vec::new();
-        // An epoch has every sample.
-        for _ in 0..steps.min(plan.steps_per_epoch) {
+        // An epoch has every sample, unless some count less than once.
+        let steps = if plan.packing.mix.is_even() { steps.min(plan.steps_per_epoch) } else { steps };
+        for _ in 0..steps {
+            if known.iter().all(|&known| known) {
+                break;
+            }
             for mut samples in cursor.next_step(plan.accumulation) {
                 samples.retain(|&sample| !std::mem::replace(&mut known[sample], true));
                 if !samples.is_empty() {
