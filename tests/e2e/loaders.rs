@@ -98,7 +98,9 @@ fn a_weight_is_how_often_rows_are_seen_in_an_epoch() {
     // Another third each epoch: after three of them every row was seen.
     let third = weighted.replace("weight: 2", "weight: 0.3333");
     assert_eq!(losses(&project, &third, "num_epochs: 3\n").len(), 4 * 3);
-    insta::assert_snapshot!(project.success(&["train", "host.yml", "--dry-run"]).stderr.split("memory").next().unwrap());
+    insta::assert_snapshot!(
+        project.success(&["train", "host.yml", "--dry-run"]).stderr.split("memory").next().unwrap()
+    );
 }
 
 #[test]
@@ -110,7 +112,9 @@ fn a_weight_that_means_nothing_is_told() {
     project.write("host.yml", CONFIG.replace("type: alpaca", "type: alpaca\n    weight: 0.5") + "save_steps: 2\n");
     project.success(&["train", "host.yml"]);
     let other = ["--set", "datasets[0].weight=2", "--set", "max_steps=6"];
-    insta::assert_snapshot!(project.failure(&[&["train", "host.yml", "--resume", "out/checkpoint-2"], &other[..]].concat()));
+    insta::assert_snapshot!(
+        project.failure(&[&["train", "host.yml", "--resume", "out/checkpoint-2"], &other[..]].concat())
+    );
 }
 
 #[test]

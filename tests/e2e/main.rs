@@ -42,6 +42,7 @@ mod schema;
 mod steps;
 mod store;
 mod strategies;
+mod stream;
 mod support;
 mod trial;
 mod wall;

@@ -34,6 +34,7 @@ pub(super) fn describe(
                 "samples": plan.data.train.len(),
                 "eval_samples": plan.data.eval.len(),
                 "epoch_samples": plan.epoch_samples,
+                "streaming": plan.streams,
                 "rows": plan.data.rows,
                 "dropped": plan.data.dropped.reasons(),
                 "row_filters": plan.data.dropped.filters.iter().map(FilterReport::to_json).collect::<Vec<_>>(),
@@ -74,7 +75,8 @@ fn run(loaded: &LoadedConfig, model: &ModelFacts, plan: &Plan, cost: &Cost) -> V
             whole(cost.total_parameters as f64)
         ),
         format!(
-            "data      {} samples of {} rows, {} tokens, {} of them learned",
+            "data      {}{} samples of {} rows, {} tokens, {} of them learned",
+            if plan.streams { "a stream, at first " } else { "" },
             whole(plan.data.train.len() as f64),
             whole(plan.data.rows as f64),
             whole(plan.tokens as f64),

@@ -249,6 +249,7 @@ fn summary(plan: &Plan, output: Output) -> Result<(), Failure> {
                 "samples": plan.data.train.len(),
                 "eval_samples": plan.data.eval.len(),
                 "epoch_samples": plan.epoch_samples,
+                "streaming": plan.streams,
                 "tokens": plan.tokens,
                 "trained_tokens": plan.trained_tokens,
                 "shortest": shortest,
@@ -269,6 +270,11 @@ fn summary(plan: &Plan, output: Output) -> Result<(), Failure> {
                 whole(plan.trained_tokens as f64),
                 whole(plan.data.eval.len() as f64),
             ));
+            if plan.streams {
+                say(
+                    "stream    these are the first window of a stream; what is behind it is looked at when the run comes to it",
+                );
+            }
             say(&format!(
                 "lengths   {shortest} to {longest} tokens, the median is {median}; `sequence_len` is {}",
                 batches.sequence_len

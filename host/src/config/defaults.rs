@@ -40,6 +40,8 @@ pub(super) fn config() -> Config {
         pretraining_dataset: None,
         row_filters: Vec::new(),
         curation: None,
+        streaming: false,
+        streaming_multipack_buffer_size: 10_000,
         test_datasets: Vec::new(),
         val_set_size: Amount::Count(0),
         sequence_len: 512,

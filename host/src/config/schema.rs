@@ -105,6 +105,14 @@ pub struct Config {
     /// are compared. It writes configs that train on what is kept and on a random control of the same size; this config itself
     /// is not trained then. Default: none. Example: `{near_duplicates: {threshold: 0.7}, decontaminate: {against: [eval.jsonl]}}`.
     pub curation: Option<Curation>,
+    /// Make samples of `datasets` while the run learns from them, and keep none of them on disk; the run begins at once. Rows come in
+    /// their order, and are shuffled and packed within windows of `streaming_multipack_buffer_size`. One dataset; needs
+    /// `max_steps`; not with `val_set_size`, `rl` and the like. Default: `false`.
+    #[schemars(extend("x-fixed" = true))]
+    pub streaming: bool,
+    /// Rows of a window of a stream, rounded up to whole 256; two windows and a part of a third are in memory. Default: `10000`.
+    #[schemars(extend("x-fixed" = true))]
+    pub streaming_multipack_buffer_size: u32,
     /// What is evaluated on; not together with `val_set_size`. Default: none.
     pub test_datasets: Vec<DatasetConfig>,
     /// Part of `datasets` kept back for evaluation: a share (`0.05`) or a number of rows (`200`). Default: `0`.

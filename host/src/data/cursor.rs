@@ -10,8 +10,16 @@ use super::packing::{BatchOptions, EpochPlan, plan_epoch};
 pub struct Position {
     /// Finished epochs.
     pub epoch: u64,
-    /// Micro-batches of this epoch that were used.
+    /// Windows of this epoch that are over, where its samples are a stream.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub window: u64,
+    /// Micro-batches of this epoch, or of its window, that were used.
     pub micro_batch: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Walks through the epochs.
@@ -35,7 +43,7 @@ impl Cursor {
     /// transformers' Trainer.
     pub fn next_step(&mut self, count: usize) -> Vec<Vec<usize>> {
         if self.position.micro_batch >= self.plan.len() {
-            self.position = Position { epoch: self.position.epoch.saturating_add(1), micro_batch: 0 };
+            self.position = Position { epoch: self.position.epoch.saturating_add(1), ..Position::default() };
             self.plan = plan_epoch(&self.lengths, &self.options, self.position.epoch);
         }
         let end = (self.position.micro_batch + count.max(1)).min(self.plan.len());

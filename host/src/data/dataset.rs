@@ -94,7 +94,7 @@ pub struct Piece {
 }
 
 /// Where samples go.
-pub trait Sink: Sync {
+pub trait Sink {
     /// A piece as it is handed over.
     type Made: Send;
 
@@ -106,6 +106,12 @@ pub trait Sink: Sync {
 
     /// Rows that became none.
     fn dropped(&self) -> &Dropped;
+
+    /// Rows that cannot be used are looked for behind the first, so that they are told together; else they matter when it is their
+    /// turn.
+    fn looks_further(&self) -> bool {
+        true
+    }
 
     /// Makes a piece ready to be handed over; on any thread.
     fn make(piece: Piece) -> Self::Made;
@@ -223,7 +229,7 @@ pub fn prepare<S: Sink>(
     let (to_do, work) = mpsc::channel::<(usize, Vec<Row>)>();
     let (finished, results) = mpsc::channel::<Finished<S::Made>>();
     let work = Mutex::new(work);
-    std::thread::scope(|scope| -> Result<(), DatasetError> {
+    let is_enough = std::thread::scope(|scope| -> Result<bool, DatasetError> {
         // Dropped at the end of this closure, however it ends: then the threads finish what they are at, and stop.
         let (to_do, results) = (to_do, results);
         for strategy in strategies {
@@ -251,13 +257,18 @@ pub fn prepare<S: Sink>(
             while given < next + ahead
                 && let Some(rows) = feed.piece(&mut unreadable)?
             {
+                if unreadable.total > 0 && !sink.looks_further() {
+                    feed.is_done = true;
+                    feed.passed.clear();
+                    break;
+                }
                 if given >= first {
                     to_do.send((given, rows)).expect("the threads wait for it");
                 }
                 given += 1;
             }
             if given <= next {
-                return Ok(());
+                return Ok(false);
             }
             let (index, made) = results.recv().expect("the threads live as long as there is work");
             early.insert(index, made.unwrap_or_else(|panic| resume_unwind(panic)));
@@ -269,12 +280,18 @@ pub fn prepare<S: Sink>(
                 next += 1;
                 // From the first piece with a bad row on nothing is kept: whoever goes on after a kill must meet that row again.
                 if unusable.total == 0 && sink.add(made)?.is_break() {
-                    return Ok(());
+                    return Ok(true);
                 }
+            }
+            if unusable.total > 0 && !sink.looks_further() {
+                return Ok(false);
             }
         }
     })?;
     let Feed { rows, reports, .. } = feed;
+    if is_enough && !sink.looks_further() {
+        return Ok(Prepared { rows, filters: reports });
+    }
     if rows == 0 && unreadable.total == 0 {
         return Err(DatasetError::Empty { path: path.to_owned() });
     }

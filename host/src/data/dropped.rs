@@ -129,6 +129,12 @@ impl Dropped {
         self.filters.iter().flat_map(of_filter).chain(own).collect()
     }
 
+    /// Rows that became no sample, by other reasons than a filter's.
+    pub fn rows(&self) -> u64 {
+        let Self { too_long, cut, no_turn, untrained, equal, skipped, .. } = self;
+        [too_long, cut, &no_turn.0, untrained, equal, skipped].iter().map(|count| count.rows).sum()
+    }
+
     /// Counts a row with messages that the chat template does not write.
     pub(super) fn unwritten(&mut self, roles: BTreeSet<String>, position: impl FnOnce() -> String) {
         if !roles.is_empty() {

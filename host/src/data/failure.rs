@@ -80,7 +80,7 @@ impl From<DatasetError> for Failure {
                     if total > shown {
                         last.notes.push(format!("{} more rows of `{}` are bad", total - shown, path.display()));
                     }
-                    last.help = Some("mend or delete the rows; nothing was trained".to_owned());
+                    last.help = Some("mend or delete the rows".to_owned());
                 }
                 Self(all)
             }

@@ -63,6 +63,7 @@ fn opening(start: &Start) -> String {
     let [trained, all] = [start.trainable_parameters, start.total_parameters].map(|count| whole(count as f64));
     let [samples, tokens, learned] =
         [start.samples, start.tokens, start.trained_tokens].map(|count| whole(count as f64));
+    let samples = if start.streaming { format!("a stream, at first {samples}") } else { samples };
     format!(
         "{}: {trained} of {all} parameters trained; {samples} samples, {tokens} tokens ({learned} learned); {} steps{from}",
         start.architecture, start.total_steps

@@ -44,8 +44,10 @@ pub struct Start {
     pub trainable_parameters: u64,
     /// Elements of model and adapter.
     pub total_parameters: u64,
-    /// Samples of the training set.
+    /// Samples of the training set; of a stream, of its first window.
     pub samples: u64,
+    /// They are a stream.
+    pub streaming: bool,
     /// Their tokens.
     pub tokens: u64,
     /// Of those, the ones that are learned.

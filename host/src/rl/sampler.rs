@@ -434,7 +434,7 @@ impl Batches for Sampler<'_> {
     fn next_step<K: Kernels>(&mut self, trainer: &mut Trainer<K>) -> Result<Vec<Rollouts>, Failure> {
         let (per_generation, size) = (self.sampling.micro_batches(), self.sampling.micro_batch_size);
         if self.position.micro_batch >= self.plan.len() * per_generation {
-            self.position = Position { epoch: self.position.epoch + 1, micro_batch: 0 };
+            self.position = Position { epoch: self.position.epoch + 1, ..Position::default() };
             self.plan = self.sampling.plan(self.prompts, self.position.epoch);
         }
         let mut step: Vec<(Vec<Rollout>, bool)> = Vec::new();

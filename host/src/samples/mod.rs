@@ -5,8 +5,10 @@ mod dataset;
 mod kept;
 mod key;
 pub mod rows;
+pub mod stream;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use engine::rng::Philox;
 use plugin_runtime::PluginHost;
@@ -27,6 +29,7 @@ use crate::data::tokenize::{Encoder, TextBudget};
 use crate::diagnostic::{Diagnostic, Failure};
 
 pub use self::kept::StoreOrigin;
+use self::stream::Window;
 
 /// The keys of datasets.
 const TRAINED: &str = "datasets";
@@ -37,7 +40,7 @@ const SPLIT_STREAM: u64 = 0x7370_6c69;
 /// The samples of a run.
 #[derive(Debug)]
 pub struct Data {
-    /// Trained on, in the order of the files.
+    /// Trained on, in the order of the files. Of a stream, the first window.
     pub train: Set,
     /// Evaluated on.
     pub eval: Set,
@@ -92,6 +95,7 @@ impl<'a> Preparing<'a> {
             remarks: Vec::new(),
             origins: Vec::new(),
         };
+        let stream = if config.streaming { Some(self.first_window(&mut data)?) } else { None };
         let mut all = |key: &str, datasets: &'a [DatasetConfig]| -> Result<Set, Failure> {
             let mut stores = Vec::new();
             for (index, dataset) in datasets.iter().enumerate() {
@@ -109,7 +113,8 @@ impl<'a> Preparing<'a> {
             }
             Ok(Set::new(stores).weighted(datasets.iter().map(|dataset| dataset.weight).collect()))
         };
-        let (mut train, mut eval) = (all(TRAINED, &config.datasets)?, all(TESTED, &config.test_datasets)?);
+        let train = stream.map_or_else(|| all(TRAINED, &config.datasets), Ok);
+        let (mut train, mut eval) = (train?, all(TESTED, &config.test_datasets)?);
         if !config.val_set_size.is_zero() {
             let count = config.val_set_size.of(train.len() as u64) as usize;
             if count >= train.len() {
@@ -122,6 +127,28 @@ impl<'a> Preparing<'a> {
             (train, eval) = (train.choose(trained), train.choose(held));
         }
         Ok(Data { digest: train.digest(), train, eval, ..data })
+    }
+
+    /// The samples that a stream begins with, kept nowhere; what there is to say of their rows is added to `data`.
+    fn first_window(&self, data: &mut Data) -> Result<Set, Failure> {
+        let mut first = Window::default();
+        let (prepared, remarks) = self.windows(0, 0, &mut |window| {
+            first = window;
+            ControlFlow::Break(())
+        })?;
+        if first.examples.is_empty() {
+            let size = self.loaded.config.streaming_multipack_buffer_size;
+            let reasons: Vec<String> = first.dropped.reasons().iter().map(ToString::to_string).collect();
+            return Err(Diagnostic::error("data::nothing-left", format!("none of the first {size} rows can be used"))
+                .at(self.loaded.source.nearest_place("datasets[0]"))
+                .why(reasons.join("; "))
+                .into());
+        }
+        data.rows += prepared.rows;
+        data.too_long += first.dropped.too_long.rows;
+        data.dropped.add(&Dropped { filters: prepared.filters, ..first.dropped });
+        data.remarks.extend(remarks);
+        Ok(Set::of(&first.examples)?)
     }
 
     /// The first samples of the training set with the texts that they were made of.

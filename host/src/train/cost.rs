@@ -264,6 +264,12 @@ fn largest_rollouts(plan: &Plan, sampling: &Sampling) -> Result<BatchShape, Stor
 
 /// The largest micro-batch of the run, in each size; `shapes` are those of its samples.
 fn largest_batch(plan: &Plan, shapes: &[Shape]) -> Result<BatchShape, StoreError> {
+    if plan.streams {
+        // What comes later is not known.
+        let longest = plan.packing.sequence_len;
+        let tokens = plan.packing.micro_batch_size * longest;
+        return Ok(BatchShape { tokens, targets: tokens, longest });
+    }
     let lengths = plan.data.train.lengths()?;
     let epochs = plan.total_steps.div_ceil(plan.steps_per_epoch);
     let looked_at = (LOOKED_AT / lengths.len().max(1)).clamp(1, EPOCHS) as u64;

@@ -480,6 +480,7 @@ impl<'a> Job<'a> {
             trainable_parameters: trainer.trainable_parameters(),
             total_parameters: trainer.total_parameters(),
             samples: self.plan.data.train.len() as u64,
+            streaming: self.plan.streams,
             tokens: self.plan.tokens,
             trained_tokens: self.plan.trained_tokens,
             architecture: self.model.config.architecture.clone(),

@@ -90,6 +90,8 @@ impl<K: Kernels> Work for Measuring<'_, K> {
         let share = match plan.method.sampling() {
             // Steps of samples differ by their tokens; what the model will write is not known.
             Some(_) => steps,
+            // All windows are taken to be like the first.
+            None if plan.streams => steps,
             None => plan.epoch_tokens as f64 * steps / plan.steps_per_epoch as f64 / (measured.tokens as f64).max(1.0),
         };
         let train_seconds = before + measured.seconds * share;

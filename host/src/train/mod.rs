@@ -18,4 +18,5 @@ pub mod schedule;
 pub mod signal;
 pub mod sources;
 pub mod step;
+mod stream;
 pub mod trial;

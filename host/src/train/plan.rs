@@ -49,6 +49,8 @@ impl Every {
 pub struct Plan {
     /// The samples.
     pub data: Data,
+    /// They are a stream: `data` has its first window, and an epoch is taken to be as long as the run.
+    pub streams: bool,
     /// Tokens of the training set.
     pub tokens: u64,
     /// Of those, the ones that are learned.
@@ -132,6 +134,7 @@ impl Plan {
                 }
                 (generations * sampling.micro_batches()) as u64
             }
+            None if config.streaming => config.max_steps.unwrap_or(1).saturating_mul(accumulation as u64),
             None => plan_epoch(&lengths, &packing, 0).len() as u64,
         };
         let steps_per_epoch = micro_batches_per_epoch.div_ceil(accumulation as u64).max(1);
@@ -169,6 +172,7 @@ impl Plan {
         }
         Ok(Self {
             data,
+            streams: config.streaming,
             tokens,
             trained_tokens,
             epoch_samples,
@@ -202,6 +206,7 @@ impl Plan {
     pub fn to_json(&self) -> Value {
         json!({
             "rows": self.data.rows,
+            "streaming": self.streams,
             "samples": self.data.train.len(),
             "eval_samples": self.data.eval.len(),
             "tokens": self.tokens,

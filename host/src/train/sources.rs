@@ -9,6 +9,7 @@ use plugin_runtime::PluginHost;
 use super::method::Method;
 use super::plan::Plan;
 use super::reference::Reference;
+use super::stream;
 use crate::check::facts::ModelFacts;
 use crate::check::{plugins, selection};
 use crate::checkpoint::load::Checkpoint;
@@ -25,6 +26,7 @@ use crate::diagnostic::Failure;
 use crate::rl::episode::Episodes;
 use crate::rl::reward::NamedReward;
 use crate::rl::sampler::{Sampler, Sampling};
+use crate::samples::Preparing;
 
 /// Why there is a reference.
 const ASKED: &str = "whoever gives a method its samples has asked the reference what the method asks";
@@ -81,6 +83,12 @@ impl<'a> Sources<'a> {
         let kept = reference.map(|reference| reference.file(plan));
         let kept = kept.as_ref();
         match &plan.method {
+            Method::Supervised if plan.streams => {
+                let Self { loaded, plugins, model, template, .. } = *self;
+                let preparing = Preparing { loaded, plugins, model, template, learns: plan.method.learns() };
+                let eval = self.chunks(&Texts(eval))?;
+                stream::give(preparing, &plan.packing, plan.accumulation, position, eval, work)
+            }
             Method::Supervised => {
                 work.work(CrossEntropy, plan.epochs(Texts(train), position)?, self.chunks(&Texts(eval))?)
             }
