@@ -4,6 +4,7 @@
 mod dataset;
 mod kept;
 mod key;
+mod maker;
 pub mod rows;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use crate::data::tokenize::{Encoder, TextBudget};
 use crate::diagnostic::{Diagnostic, Failure};
 
 pub use self::kept::StoreOrigin;
+pub use self::maker::{Maker, NoSample};
 
 /// The keys of datasets.
 const TRAINED: &str = "datasets";
@@ -122,6 +124,14 @@ impl<'a> Preparing<'a> {
             (train, eval) = (train.choose(trained), train.choose(held));
         }
         Ok(Data { digest: train.digest(), train, eval, ..data })
+    }
+
+    /// What makes rows of a dataset of `datasets` into samples, one after another.
+    ///
+    /// # Errors
+    /// Its prompt strategy does not start.
+    pub fn maker(&self, dataset: usize) -> Result<Maker<'a>, Failure> {
+        Maker::new(self.dataset(TRAINED, dataset, &self.loaded.config.datasets[dataset], false)?)
     }
 
     /// The first samples of the training set with the texts that they were made of.
