@@ -8,6 +8,7 @@ mod code;
 mod config;
 mod craft;
 mod curate;
+mod curate_scores;
 mod data;
 mod device;
 mod distill;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::commands::path;
-use crate::config::LoadedConfig;
+use crate::config::{Config, LoadedConfig, ScoreBy};
 use crate::diagnostic::{Diagnostic, Failure};
 
 /// Refuses a config whose rows are still to be curated: to train on all of them is not what it says.
@@ -21,6 +21,12 @@ pub fn refuse(loaded: &LoadedConfig) -> Result<(), Failure> {
         .why("`curation` is applied by a command of its own, which shows what it leaves out")
         .help(format!("`host curate {config}`, then `host train {curated}`; or delete `curation`"))
         .into())
+}
+
+/// True if rows are scored by what the base model says of them.
+pub fn asks_model(config: &Config) -> bool {
+    let score = config.curation.as_ref().and_then(|curation| curation.score.as_ref());
+    score.is_some_and(|score| score.by != ScoreBy::Words)
 }
 
 /// The config that is written for the rows that are kept.

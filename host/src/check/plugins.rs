@@ -117,6 +117,9 @@ impl std::str::FromStr for Grant {
 /// Files of an evaluation that rows are not to have anything of.
 pub const AGAINST: &str = "curation.decontaminate.against";
 
+/// Files of rows that the rows are to be near to.
+pub const LIKE: &str = "curation.score.like";
+
 /// One use of a plugin in a config.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Use {
@@ -168,10 +171,14 @@ pub fn uses(loaded: &LoadedConfig) -> Vec<Use> {
         }
     }
     uses.extend(filters(loaded, "row_filters", &config.row_filters));
-    let evaluations = config.curation.iter().flat_map(|curation| &curation.decontaminate).flat_map(|of| &of.against);
-    for (index, file) in evaluations.enumerate() {
-        let path = loaded.entry_path(AGAINST, index);
-        uses.push(Use { path: path.clone(), ..loader(loaded, &rows_of(file), &path, TRAIN) });
+    let curation = config.curation.as_ref();
+    let against = curation.and_then(|curation| curation.decontaminate.as_ref()).map(|of| &of.against);
+    let like = curation.and_then(|curation| curation.score.as_ref()).map(|score| &score.like);
+    for (key, files) in [(AGAINST, against), (LIKE, like)] {
+        for (index, file) in files.into_iter().flatten().enumerate() {
+            let path = loaded.entry_path(key, index);
+            uses.push(Use { path: path.clone(), ..loader(loaded, &rows_of(file), &path, TRAIN) });
+        }
     }
     uses.extend(scheduler(loaded));
     uses.extend(rewards(loaded));

@@ -62,6 +62,14 @@ impl Ready {
     /// Why they cannot be had, and rows that are to be curated first.
     pub fn bring_data(&mut self) -> Result<(), Failure> {
         curation::refuse(&self.loaded)?;
+        self.bring_rows()
+    }
+
+    /// The same of rows that are to be curated.
+    ///
+    /// # Errors
+    /// Why they cannot be had.
+    pub fn bring_rows(&mut self) -> Result<(), Failure> {
         self.remote.bring_data(&mut self.loaded)
     }
 

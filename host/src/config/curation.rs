@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
-use super::values::Amount;
+use super::values::{Amount, Prefer, ScoreBy};
 
 /// `curation`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -21,7 +21,10 @@ pub struct Curation {
     pub decontaminate: Option<Decontaminate>,
     /// Leave out rows by what their text looks like. Default: none.
     pub heuristics: Option<Heuristics>,
-    /// Keep so many of the rows that are left (`1000`), or a share of them (`0.5`), drawn at random with `seed`. Default: all.
+    /// Score the rows that are left, so that `keep` chooses by the scores. Default: none.
+    pub score: Option<Score>,
+    /// Keep so many of the rows that are left (`1000`), or a share of them (`0.5`): those that `score.prefer` says, or drawn at
+    /// random with `seed`. Default: all.
     pub keep: Option<Amount>,
     /// Columns that are compared and measured. Default: all texts of a row, wherever they stand in it.
     pub text: Vec<String>,
@@ -67,6 +70,21 @@ pub struct Heuristics {
     pub drop_lorem_ipsum: bool,
 }
 
+/// `curation.score`: a number for each row that the other steps leave. Scores by a model are kept in the cache directory.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Score {
+    /// What is measured.
+    pub by: ScoreBy,
+    /// Which rows `curation.keep` keeps. Default: none, rows are only measured.
+    pub prefer: Option<Prefer>,
+    /// `by: judge`: what the model is asked, with `{{ row }}` in the place of the row's text. The answer is a digit from 1 to 5.
+    /// Default: a question for the educational value.
+    pub prompt: Option<String>,
+    /// `by: similarity`: files of rows that the rows are to be near to, read like `datasets[].path`, with the `type` of the first
+    /// dataset. Default: none. Example: `[targets.jsonl]`.
+    pub like: Vec<String>,
+}
+
 impl Default for Curation {
     fn default() -> Self {
         Self {
@@ -74,6 +92,7 @@ impl Default for Curation {
             near_duplicates: Some(NearDuplicates::default()),
             decontaminate: None,
             heuristics: None,
+            score: None,
             keep: None,
             text: Vec::new(),
         }

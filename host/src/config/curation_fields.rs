@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::curation::{Curation, Decontaminate, Heuristics, NearDuplicates};
+use super::curation::{Curation, Decontaminate, Heuristics, NearDuplicates, Score};
 use super::read::{Context, Section, fill};
 use super::schema::Config;
-use super::values::Amount;
+use super::values::{Amount, ScoreBy};
 
 /// Words of a shingle or a run, at most.
 const NGRAM: u32 = 100;
@@ -13,6 +13,9 @@ const NGRAM: u32 = 100;
 const PERMUTATIONS: std::ops::RangeInclusive<u32> = 16..=1024;
 /// Words of the shortest run that decontamination looks for.
 const SHORTEST: u32 = curation::SHORTEST as u32;
+
+/// What stands for a row's text in the prompt of a judge.
+pub const ROW: &str = "{{ row }}";
 
 /// Reads the section.
 pub(super) fn curation(top: &Section<'_>, config: &mut Config) {
@@ -33,6 +36,8 @@ pub(super) fn curation(top: &Section<'_>, config: &mut Config) {
     }
     let named = section.value("heuristics").and_then(|value| Section::of(cx, "curation.heuristics", value, &[]));
     curation.heuristics = named.map(heuristics);
+    let named = section.value("score").and_then(|value| Section::of(cx, "curation.score", value, &[]));
+    curation.score = named.and_then(|named| score(named, section.value("keep").is_some()));
     let amount = "1 or more, or a share between 0 and 1";
     curation.keep = section.checked("keep", amount, |amount: Amount| !amount.is_zero());
     fill(&mut curation.text, section.read("text"));
@@ -97,6 +102,78 @@ fn heuristics(section: Section<'_>) -> Heuristics {
     };
     section.finish(|_| None);
     heuristics
+}
+
+/// `chooses` says whether rows are kept by the scores.
+fn score(section: Section<'_>, chooses: bool) -> Option<Score> {
+    let cx = section.cx;
+    let by: Option<ScoreBy> = section.choice("by");
+    if section.value("by").is_none() {
+        cx.missing("curation.score.by", "say what is measured: `by: perplexity`");
+    }
+    let (prefer, prompt) = (section.choice("prefer"), section.read::<String>("prompt"));
+    let like: Vec<String> = section.read("like").unwrap_or_default();
+    match (section.value("prefer"), chooses) {
+        (Some(_), false) => {
+            let message = "`prefer` chooses nothing without `curation.keep`";
+            let help = "say how many rows stay: `keep: 0.5`; or delete `prefer`, and rows are only measured";
+            cx.report(cx.error("missing-key", "curation.score.prefer", message).help(help));
+        }
+        (None, true) => {
+            let message = "`curation.keep` keeps rows, and `score` does not say which";
+            let help = "write `prefer: low`, `prefer: high` or `prefer: spread`; or delete `score`, and rows are drawn";
+            cx.report(cx.error("missing-key", "curation.score", message).help(help));
+        }
+        _ => {}
+    }
+    if prompt.as_ref().is_some_and(|prompt| !prompt.contains(ROW)) {
+        let message = format!("the prompt has no `{ROW}`, so the judge would not see the row");
+        let help = format!("write `{ROW}` where the text of the row belongs");
+        cx.report(cx.error("missing-key", "curation.score.prompt", message).help(help));
+    }
+    section.finish(|_| None);
+    let by = by?;
+    for (key, is_given, owner) in
+        [("prompt", prompt.is_some(), ScoreBy::Judge), ("like", !like.is_empty(), ScoreBy::Similarity)]
+    {
+        if is_given && by != owner {
+            let message = format!("`{key}` means nothing with `by: {}`", by.name());
+            let help = format!("delete it, or write `by: {}`", owner.name());
+            cx.report(cx.error("conflict", &format!("curation.score.{key}"), message).help(help));
+        }
+    }
+    if by == ScoreBy::Similarity && like.is_empty() {
+        let help = "name files of rows that the rows are to be near to: `like: [targets.jsonl]`";
+        cx.missing("curation.score.like", help);
+    }
+    Some(Score { by, prefer, prompt, like })
+}
+
+/// What of the whole config does not go with the scores.
+pub(super) fn scores_of_rows_together(cx: &Context<'_>, config: &Config) {
+    let Some(score) = config.curation.as_ref().and_then(|curation| curation.score.as_ref()) else { return };
+    let by = score.by.name();
+    let conflict = |message: String, help: &str| {
+        cx.report(cx.error("conflict", "curation.score.by", message).help(help));
+    };
+    if score.by == ScoreBy::Words {
+        return;
+    }
+    if config.reinit_weights {
+        let message = format!("`by: {by}` asks the base model, and `reinit_weights` leaves nothing of it");
+        conflict(message, "delete `reinit_weights`, or write `by: words`");
+    }
+    let other = match (config.scores().is_some(), config.rl) {
+        (true, _) => Some(if config.reward_model { "reward_model" } else { "process_reward_model" }),
+        // A judge is given the text of a row, whatever is learned of it.
+        (false, Some(_)) if score.by != ScoreBy::Judge => Some("rl"),
+        _ => None,
+    };
+    if let Some(key) = other {
+        let message = format!("`by: {by}` is for texts that the model learns to write, and not with `{key}`");
+        let help = if key == "rl" { "write `by: judge` or `by: words`" } else { "write `by: words`" };
+        conflict(message, help);
+    }
 }
 
 /// What means nothing together.

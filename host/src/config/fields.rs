@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::adapter_fields::{quantized_together, trained};
 use super::axolotl_keys::DATASET;
 use super::axolotl_values::ds_type_advice;
-use super::curation_fields::curation;
+use super::curation_fields::{curation, scores_of_rows_together};
 use super::defaults;
 use super::ds_type;
 use super::plugin_fields::{
@@ -577,6 +577,7 @@ fn together(cx: &Context<'_>, config: &Config, is_given: impl Fn(&str) -> bool) 
     quantized_together(cx, config, &is_given);
     preferences_together(cx, config, &is_given);
     scores_together(cx, config, &is_given);
+    scores_of_rows_together(cx, config);
     trl_together(cx, config);
     stream_together(cx, config, &is_given);
     let has_targets = !config.lora_target_modules.is_empty() || config.lora_target_linear;

@@ -37,7 +37,8 @@ use serde_json::{Map, Value};
 
 pub use self::adapter_fields::LINEAR_MODULES;
 pub use self::axolotl_values::strategy_advice;
-pub use self::curation::{Curation, Decontaminate, Heuristics, NearDuplicates};
+pub use self::curation::{Curation, Decontaminate, Heuristics, NearDuplicates, Score};
+pub use self::curation_fields::ROW;
 pub use self::ds_type::plugin as loader_named;
 pub use self::ds_type::rows_of;
 pub use self::edit::{EditError, edit};
@@ -52,8 +53,8 @@ pub use self::supervised_types::supervised_strategy;
 pub use self::values::{
     Adapter, Aggregation, Amount, AutoBool, Cadence, Choice, DeviceChoice, EnvironmentRef, ExcessLengthStrategy,
     FilterRef, GrpoLossType, ImportanceSamplingLevel, KtoLossType, LrScheduler, OnError, Optimizer, Patterns,
-    PluginGrants, PluginLimits, PluginPin, PluginRef, RewardRef, Rl, RuleRef, RuleSeverity, ScaleRewards, Scheduler,
-    TargetModules, TrainOnEos,
+    PluginGrants, PluginLimits, PluginPin, PluginRef, Prefer, RewardRef, Rl, RuleRef, RuleSeverity, ScaleRewards,
+    Scheduler, ScoreBy, TargetModules, TrainOnEos,
 };
 use crate::diagnostic::{Diagnostic, Failure, Severity};
 

@@ -87,6 +87,37 @@ impl Rl {
 }
 
 choice! {
+    /// `curation.score.by`: what is measured of a row.
+    ScoreBy {
+        /// `exp` of the mean negative log-likelihood of the tokens that would be learned, under the base model.
+        Perplexity = "perplexity",
+        /// The share of the tokens that would be learned which the base model finds most likely itself, given the right ones
+        /// before them.
+        Accuracy = "accuracy",
+        /// The digit from 1 to 5 that the base model answers to `prompt`, as an expectation over its probabilities (Liu et al.
+        /// 2023, arXiv 2303.16634).
+        Judge = "judge",
+        /// RDS+ (Ivison et al. 2025, arXiv 2503.01807): the cosine similarity to the nearest row of `like`, between means of the
+        /// base model's last hidden states, weighted by their positions.
+        Similarity = "similarity",
+        /// The number of words, which takes no model: the baseline.
+        Words = "words",
+    }
+}
+
+choice! {
+    /// `curation.score.prefer`: which rows `curation.keep` keeps.
+    Prefer {
+        /// Those with the lowest scores.
+        Low = "low",
+        /// Those with the highest scores.
+        High = "high",
+        /// As many from each tenth of the rows by their scores, drawn at random with `seed`.
+        Spread = "spread",
+    }
+}
+
+choice! {
     /// `kto_loss_type`: what an answer is held against.
     KtoLossType {
         /// How far the model is from where it began.

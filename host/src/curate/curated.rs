@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::verdict::Reason;
+use crate::config::ScoreBy;
 use crate::data::filter::FilterReport;
 use crate::diagnostic::Diagnostic;
+use crate::report::progress::whole;
 
 /// What came of a curation.
 #[derive(Debug)]
@@ -17,6 +19,8 @@ pub struct Curated {
     pub kept: u64,
     /// Rows left out by each reason, in the order in which they are looked for.
     pub dropped: Vec<(Reason, u64)>,
+    /// What was scored.
+    pub scored: Option<Scored>,
     /// What the row filters of the config did before.
     pub filters: Vec<FilterReport>,
     /// Where the files are.
@@ -25,6 +29,49 @@ pub struct Curated {
     pub configs: [PathBuf; 2],
     /// What may surprise.
     pub remarks: Vec<Diagnostic>,
+}
+
+/// What was scored, and how.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scored {
+    /// What was measured.
+    pub by: ScoreBy,
+    /// Rows that have a score.
+    pub rows: u64,
+    /// Of those, the ones that the model was asked about now; what it said of the others was kept.
+    pub asked: u64,
+    /// The lowest score, the one in the middle and the highest.
+    pub range: [f64; 3],
+}
+
+/// A score with as many digits as tell something.
+pub(super) fn rounded(score: f64) -> String {
+    match score.abs() {
+        100.0.. => whole(score),
+        10.0.. => format!("{score:.1}"),
+        _ => format!("{score:.3}"),
+    }
+}
+
+impl Scored {
+    /// For people: the lowest score to the highest, and the one in the middle.
+    pub fn range_words(&self) -> String {
+        let [lowest, median, highest] = self.range.map(rounded);
+        format!("{lowest} to {highest}, {median} in the middle")
+    }
+
+    /// For programs.
+    pub fn to_json(&self) -> Value {
+        let [lowest, median, highest] = self.range;
+        json!({
+            "by": self.by,
+            "rows": self.rows,
+            "asked": self.asked,
+            "lowest": lowest,
+            "median": median,
+            "highest": highest,
+        })
+    }
 }
 
 impl Curated {
@@ -36,6 +83,7 @@ impl Curated {
             "rows": self.rows,
             "kept": self.kept,
             "dropped": dropped,
+            "score": self.scored.as_ref().map(Scored::to_json),
             "row_filters": self.filters.iter().map(FilterReport::to_json).collect::<Vec<_>>(),
             "directory": self.directory.display().to_string(),
             "train": self.configs[0].display().to_string(),

@@ -1,7 +1,7 @@
 //! The first pass: what becomes of each row.
 //!
 //! The first reason counts: what the text looks like, then evaluations, then exact duplicates, then near ones among those that
-//! are left, then the draw. A row without text is not compared with others.
+//! are left, then the score or the draw. A row without text is not compared with others.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -10,6 +10,8 @@ use engine::rng::Philox;
 use plugin_runtime::PluginHost;
 
 use super::passes::each;
+use super::score::{BaseModel, Scores, score};
+use super::select::select;
 use super::text::text_of;
 use super::verdict::{Reason, Verdict};
 use crate::check::plugins::AGAINST;
@@ -18,8 +20,7 @@ use crate::data::filter::FilterReport;
 use crate::data::packing::shuffle;
 use crate::diagnostic::{Diagnostic, Failure, Severity};
 
-/// RNG streams of the draw and of the control; other rooms use other numbers.
-const KEEP_STREAM: u64 = 0x6b65_6570;
+/// RNG stream of the control; other rooms use other numbers.
 const CONTROL_STREAM: u64 = 0x636f_6e74;
 /// Thresholds that the page has a line for, beside the config's own.
 const THRESHOLDS: [f64; 7] = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0];
@@ -33,6 +34,8 @@ pub(super) struct Judged {
     pub(super) lengths: Vec<u32>,
     /// True for the rows of the control.
     pub(super) control: Vec<bool>,
+    /// Scores of the rows that the steps before left.
+    pub(super) scores: Option<Scores>,
     /// What rows have of evaluations; verdicts count in it.
     pub(super) contaminations: Vec<Contamination>,
     /// What a person finds the evaluation's rows by.
@@ -58,8 +61,14 @@ impl Judged {
     }
 }
 
-/// Reads all rows and judges them.
-pub(super) fn judge(loaded: &LoadedConfig, plugins: &PluginHost, curation: &Curation) -> Result<Judged, Failure> {
+/// Reads all rows and judges them. `told` hears how many are scored, of how many.
+pub(super) fn judge(
+    loaded: &LoadedConfig,
+    plugins: &PluginHost,
+    curation: &Curation,
+    base: Option<BaseModel<'_>>,
+    told: &mut dyn FnMut(u64, u64),
+) -> Result<Judged, Failure> {
     let config = &loaded.config;
     let mut remarks = Vec::new();
     let (mut evaluation, names) = evaluation(loaded, plugins, curation, &mut remarks)?;
@@ -124,10 +133,18 @@ pub(super) fn judge(loaded: &LoadedConfig, plugins: &PluginHost, curation: &Cura
         let dropped = |at| clusters(&edges, at).iter().map(|cluster| cluster.others.len() as u64).sum();
         thresholds = all.into_iter().map(|at| (at, dropped(at))).collect();
     }
-    draw(loaded, curation, &mut verdicts);
+    let scores = match &curation.score {
+        Some(by) => Some(score(loaded, plugins, (curation, by), base, &lengths, &mut verdicts, told)?),
+        None => None,
+    };
+    if let Some(keep) = curation.keep {
+        let prefer = curation.score.as_ref().and_then(|score| score.prefer);
+        select(keep, scores.as_ref().zip(prefer), config.seed, &mut verdicts);
+    }
     let control = control(&verdicts, config.seed);
     let (evaluation, filters) = (names, pass.filters);
-    let judged = Judged { verdicts, lengths, control, contaminations, evaluation, thresholds, filters, remarks };
+    let judged =
+        Judged { verdicts, lengths, control, scores, contaminations, evaluation, thresholds, filters, remarks };
     if judged.kept() == 0 {
         return Err(nothing_left(&judged));
     }
@@ -223,15 +240,6 @@ fn missing_columns(loaded: &LoadedConfig, curation: &Curation, seen: &BTreeSet<S
             .help("name a column that the rows have, or delete the line: then all texts of a row are compared")
     });
     Failure::check(problems.collect()).map(drop)
-}
-
-/// Leaves out what is not drawn for `keep`.
-fn draw(loaded: &LoadedConfig, curation: &Curation, verdicts: &mut [Verdict]) {
-    let Some(keep) = curation.keep else { return };
-    let mut left: Vec<usize> = (0..verdicts.len()).filter(|&row| verdicts[row] == Verdict::Kept).collect();
-    let count = usize::try_from(keep.of(left.len() as u64)).unwrap_or(usize::MAX);
-    shuffle(&mut left, &mut Philox::new(loaded.config.seed, KEEP_STREAM));
-    left.into_iter().skip(count).for_each(|row| verdicts[row] = Verdict::NotDrawn);
 }
 
 /// As many rows as are kept, drawn from all of them.

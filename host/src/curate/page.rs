@@ -3,11 +3,12 @@
 
 use std::fmt::Write as _;
 
-use super::curated::Curated;
+use super::curated::{Curated, rounded};
 use super::judge::{Judged, rule};
+use super::score::Scores;
 use super::verdict::{Reason, Verdict};
 use super::write::{Sample, Samples, repeated};
-use crate::config::{Curation, LoadedConfig};
+use crate::config::{Curation, LoadedConfig, Prefer, ScoreBy};
 use crate::diagnostic::escape;
 use crate::report::progress::whole;
 
@@ -46,6 +47,7 @@ pub(super) fn page(
     page += &next(loaded, curated, commands);
     page += &lengths(judged);
     page += &thresholds(curation, judged);
+    page += &scores(curation, judged, samples);
     for (reason, rows) in &samples.of {
         let Some((_, count)) = curated.dropped.iter().find(|(known, _)| known == reason) else { continue };
         let _ = write!(
@@ -106,6 +108,16 @@ fn next(loaded: &LoadedConfig, curated: &Curated, commands: &[String; 2]) -> Str
     out + "</section>\n"
 }
 
+/// A bar of a histogram.
+struct Bin {
+    all: u64,
+    kept: u64,
+    /// Where it begins.
+    start: String,
+    /// What is in it.
+    range: String,
+}
+
 /// Rows by their words, in bins that grow by half an octave.
 fn lengths(judged: &Judged) -> String {
     let bin = |words: u32| (2.0 * f64::from(words + 1).log2()).floor() as usize;
@@ -117,37 +129,126 @@ fn lengths(judged: &Judged) -> String {
         all[bin(*words)] += 1;
         kept[bin(*words)] += u64::from(*verdict == Verdict::Kept);
     }
-    // Bins that no whole number falls into.
-    let bins: Vec<usize> = (least..=most).filter(|&bin| start(bin) < start(bin + 1)).collect();
-    let top = all.iter().copied().max().unwrap_or(1).max(1) as f64;
-    let (height, width) = (150.0, 640.0 / bins.len().max(1) as f64);
-    let mut out = String::from(
+    // Bins that no whole number falls into are left out.
+    let bins = (least..=most).filter(|&bin| start(bin) < start(bin + 1)).map(|bin| Bin {
+        all: all[bin],
+        kept: kept[bin],
+        start: start(bin).to_string(),
+        range: format!("{} to {} words", start(bin), start(bin + 1) - 1),
+    });
+    let bins: Vec<Bin> = bins.collect();
+    format!(
         "<section>\n<h2>Lengths</h2>\n<p>Rows by their number of words: <span class=\"key all\"></span> all, <span class=\"key kept\"></span> kept.</p>\n\
-         <svg viewBox=\"0 0 660 190\" role=\"img\" aria-label=\"Histogram of lengths before and after\">\n",
-    );
+         {}</section>\n",
+        histogram(&bins, "Histogram of lengths before and after")
+    )
+}
+
+fn histogram(bins: &[Bin], label: &str) -> String {
+    let top = bins.iter().map(|bin| bin.all).max().unwrap_or(1).max(1) as f64;
+    let (height, width) = (150.0, 640.0 / bins.len().max(1) as f64);
+    let mut out = format!("<svg viewBox=\"0 0 660 190\" role=\"img\" aria-label=\"{label}\">\n");
     let labelled = bins.len().div_ceil(12);
-    for (place, &bin) in bins.iter().enumerate() {
+    for (place, bin) in bins.iter().enumerate() {
         let x = 10.0 + width * place as f64;
-        for (count, class) in [(all[bin], "all"), (kept[bin], "kept")] {
+        for (count, class) in [(bin.all, "all"), (bin.kept, "kept")] {
             let tall = height * count as f64 / top;
             let _ = writeln!(
                 out,
-                "<rect class=\"{class}\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{tall:.1}\"><title>{} to {} words: {} of {} rows kept</title></rect>",
+                "<rect class=\"{class}\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{tall:.1}\"><title>{}: {} of {} rows kept</title></rect>",
                 x + 1.0,
                 10.0 + height - tall,
                 (width - 2.0).max(1.0),
-                start(bin),
-                start(bin + 1) - 1,
-                kept[bin],
-                all[bin]
+                bin.range,
+                bin.kept,
+                bin.all
             );
         }
         if place % labelled == 0 {
-            let _ = writeln!(out, "<text x=\"{x:.1}\" y=\"178\">{}</text>", start(bin));
+            let _ = writeln!(out, "<text x=\"{x:.1}\" y=\"178\">{}</text>", bin.start);
         }
     }
-    let _ = writeln!(out, "<line x1=\"10\" x2=\"650\" y1=\"{0}\" y2=\"{0}\"/>\n</svg>\n</section>", 10.0 + height);
+    let _ = writeln!(out, "<line x1=\"10\" x2=\"650\" y1=\"{0}\" y2=\"{0}\"/>\n</svg>", 10.0 + height);
     out
+}
+
+/// How the scores lie, and rows from both ends and the middle of them.
+fn scores(curation: &Curation, judged: &Judged, samples: &Samples) -> String {
+    let Some(scores) = &judged.scores else { return String::new() };
+    let chosen = match curation.score.as_ref().and_then(|score| score.prefer) {
+        None => "Nothing was chosen by them.",
+        Some(Prefer::Low) => "Rows with low scores were chosen.",
+        Some(Prefer::High) => "Rows with high scores were chosen.",
+        Some(Prefer::Spread) => "As many rows were chosen from each tenth of them.",
+    };
+    let mut out = format!(
+        "<section>\n<h2>Scores</h2>\n<p>{} {chosen} Rows by their score: <span class=\"key all\"></span> all that were left to \
+         choose from, <span class=\"key kept\"></span> kept.</p>\n{}",
+        measured(scores.by),
+        histogram(&bins(scores, &judged.verdicts), "Histogram of scores before and after")
+    );
+    for (title, rows) in ["Lowest", "In the middle", "Highest"].into_iter().zip(&samples.scored) {
+        if rows.is_empty() {
+            continue;
+        }
+        let _ = writeln!(out, "<h3>{title}</h3>");
+        for &row in rows {
+            let Some(sample) = samples.texts.get(&row) else { continue };
+            let label = if judged.verdicts[row as usize] == Verdict::Kept { "kept" } else { "left out" };
+            let score = scores.of[row as usize].map(rounded).unwrap_or_default();
+            let shown = cut(&sample.text);
+            let card = card(label, sample, &format!("<b>{score}</b>\n{shown}"));
+            let _ = write!(out, "<article>\n{card}</article>\n");
+        }
+    }
+    out + "</section>\n"
+}
+
+/// What the scores are.
+fn measured(by: ScoreBy) -> &'static str {
+    match by {
+        ScoreBy::Perplexity => {
+            "The score is the perplexity of the tokens that would be learned, under the base model before training."
+        }
+        ScoreBy::Accuracy => {
+            "The score is the share of the tokens that would be learned which the base model finds most likely itself, given the \
+             right ones before them: low is difficult."
+        }
+        ScoreBy::Judge => {
+            "The score is the digit from 1 to 5 that the base model answers when it is asked about a row, as an expectation over its \
+             probabilities. A small or untuned model says little by it."
+        }
+        ScoreBy::Similarity => {
+            "The score is the cosine similarity to the nearest row of <code>like</code>, between means of the base model's last \
+             hidden states that are weighted by their positions (RDS+, <a href=\"https://arxiv.org/abs/2503.01807\">2503.01807</a>)."
+        }
+        ScoreBy::Words => "The score is the number of words: the baseline that others must beat.",
+    }
+}
+
+/// Scores in bins that are as wide as each other; those that are ratios grow by as much.
+fn bins(scores: &Scores, verdicts: &[Verdict]) -> Vec<Bin> {
+    const BINS: usize = 24;
+    let grows = matches!(scores.by, ScoreBy::Perplexity | ScoreBy::Words);
+    let [scale, back]: [fn(f64) -> f64; 2] =
+        if grows { [f64::ln_1p, f64::exp_m1] } else { [|score| score, |score| score] };
+    let rows = || scores.of.iter().zip(verdicts).filter_map(|(score, verdict)| Some((scale((*score)?), *verdict)));
+    let least = rows().map(|(score, _)| score).fold(f64::INFINITY, f64::min);
+    let most = rows().map(|(score, _)| score).fold(f64::NEG_INFINITY, f64::max);
+    if least > most {
+        return Vec::new();
+    }
+    let width = (most - least) / BINS as f64;
+    let start = |bin: usize| rounded(back(least + width * bin as f64));
+    let new = |bin| Bin { all: 0, kept: 0, start: start(bin), range: format!("{} to {}", start(bin), start(bin + 1)) };
+    let mut bins: Vec<Bin> = (0..BINS).map(new).collect();
+    for (score, verdict) in rows() {
+        // All in the first where there is one score alone.
+        let bin = &mut bins[(((score - least) / width) as usize).min(BINS - 1)];
+        bin.all += 1;
+        bin.kept += u64::from(verdict == Verdict::Kept);
+    }
+    bins
 }
 
 fn thresholds(curation: &Curation, judged: &Judged) -> String {
@@ -179,6 +280,8 @@ fn about(reason: Reason) -> &'static str {
             "have most of their runs of words in common with another row. Some of them, each beside the row that it is most like; \
              those that were closest to staying come first:"
         }
+        Reason::NoScore => "could not be scored. Some of them:",
+        Reason::Score => "were left and not chosen by their score. Some of them:",
         Reason::NotDrawn => "were left and not drawn. Some of them:",
     }
 }
@@ -199,6 +302,13 @@ fn sample(judged: &Judged, samples: &Samples, row: u32) -> String {
                 html(&judged.evaluation[found.text as usize])
             );
             (title, marked(&own.text, found.span.clone()))
+        }
+        Verdict::NoScore(why) => {
+            (html(why.words()).replace("`sequence_len`", "<code>sequence_len</code>"), cut(&own.text))
+        }
+        Verdict::Score => {
+            let score = judged.scores.as_ref().and_then(|scores| scores.of[row as usize]);
+            (score.map(rounded).unwrap_or_default(), cut(&own.text))
         }
         Verdict::NearDuplicate(_, _, similarity) => (format!("{:.0} % in common", 100.0 * similarity), cut(&own.text)),
         _ => (String::new(), cut(&own.text)),

@@ -148,3 +148,12 @@ fn of_dataset(
     }
     Ok(())
 }
+
+/// The data is not what it was in an earlier pass.
+pub(super) fn changed(loaded: &LoadedConfig) -> Failure {
+    Diagnostic::error("curation::changed", "the data changed while it was read")
+        .at(loaded.source.nearest_place("datasets"))
+        .why("it is read more than once, and had other rows another time; nothing was written")
+        .help("run the command again once nothing writes to it")
+        .into()
+}

@@ -1,5 +1,7 @@
 //! What becomes of a row, and why.
 
+use crate::samples::NoSample;
+
 /// Why rows are left out, in the order in which it is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
@@ -11,14 +13,25 @@ pub enum Reason {
     ExactDuplicate,
     /// An earlier row has nearly the same words.
     NearDuplicate,
+    /// It has no sample that could be scored.
+    NoScore,
+    /// Others have better scores.
+    Score,
     /// It was not drawn for `keep`.
     NotDrawn,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Heuristic, Self::Contaminated, Self::ExactDuplicate, Self::NearDuplicate, Self::NotDrawn];
+    pub const ALL: [Self; 7] = [
+        Self::Heuristic,
+        Self::Contaminated,
+        Self::ExactDuplicate,
+        Self::NearDuplicate,
+        Self::NoScore,
+        Self::Score,
+        Self::NotDrawn,
+    ];
 
     /// For programs.
     pub fn name(self) -> &'static str {
@@ -27,6 +40,8 @@ impl Reason {
             Self::Contaminated => "contaminated",
             Self::ExactDuplicate => "exact_duplicate",
             Self::NearDuplicate => "near_duplicate",
+            Self::NoScore => "no_score",
+            Self::Score => "score",
             Self::NotDrawn => "not_drawn",
         }
     }
@@ -38,6 +53,8 @@ impl Reason {
             Self::Contaminated => "seen in an evaluation",
             Self::ExactDuplicate => "exact duplicates",
             Self::NearDuplicate => "near duplicates",
+            Self::NoScore => "nothing to score",
+            Self::Score => "not chosen by their score",
             Self::NotDrawn => "not drawn for `keep`",
         }
     }
@@ -56,8 +73,34 @@ pub(super) enum Verdict {
     ExactDuplicate(u32),
     /// The row of its cluster that is kept, the row that it is most like, and how much.
     NearDuplicate(u32, u32, f32),
+    /// It has no score, and why.
+    NoScore(NoScore),
+    /// It was not chosen by its score.
+    Score,
     /// It was not drawn.
     NotDrawn,
+}
+
+/// Why a row has no score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoScore {
+    /// It has no sample.
+    NoSample(NoSample),
+    /// It is too long to be asked about.
+    LongQuestion,
+    /// What the model says of it is no finite number.
+    NotFinite,
+}
+
+impl NoScore {
+    /// For people.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::NoSample(why) => why.words(),
+            Self::LongQuestion => "the prompt with its text is longer than `sequence_len`",
+            Self::NotFinite => "what the model says of it is no finite number",
+        }
+    }
 }
 
 impl Verdict {
@@ -69,6 +112,8 @@ impl Verdict {
             Self::Contaminated(_) => Some(Reason::Contaminated),
             Self::ExactDuplicate(_) => Some(Reason::ExactDuplicate),
             Self::NearDuplicate(..) => Some(Reason::NearDuplicate),
+            Self::NoScore(_) => Some(Reason::NoScore),
+            Self::Score => Some(Reason::Score),
             Self::NotDrawn => Some(Reason::NotDrawn),
         }
     }

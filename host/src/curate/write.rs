@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::configs::Groups;
 use super::judge::{Judged, rule};
-use super::passes::each;
+use super::passes::{changed, each};
+use super::score::Scores;
 use super::text::text_of;
 use super::verdict::{Reason, Verdict};
 use crate::config::{Curation, LoadedConfig};
@@ -18,6 +19,8 @@ use crate::diagnostic::{Diagnostic, Failure};
 
 /// Rows of each reason that the page shows.
 const SHOWN: usize = 6;
+/// Rows with the lowest scores that the page shows; as many with those in the middle, and with the highest.
+const SCORED: usize = 4;
 
 /// A row as the page shows it.
 #[derive(Debug, Clone)]
@@ -33,6 +36,8 @@ pub(super) struct Sample {
 pub(super) struct Samples {
     /// Some rows of each reason.
     pub(super) of: Vec<(Reason, Vec<u32>)>,
+    /// Rows with the lowest scores, with those in the middle, and with the highest, in this order.
+    pub(super) scored: [Vec<u32>; 3],
     /// Their texts, and those of the rows that they repeat.
     pub(super) texts: BTreeMap<u32, Sample>,
 }
@@ -47,11 +52,11 @@ pub(super) fn rows(
     directory: &Path,
 ) -> Result<Samples, Failure> {
     let of = Reason::ALL.into_iter().map(|reason| (reason, chosen(judged, reason)));
-    let mut samples = Samples { of: of.collect(), texts: BTreeMap::new() };
-    let shown: BTreeSet<u32> = samples
-        .of
-        .iter()
-        .flat_map(|(_, rows)| rows)
+    let scored = judged.scores.as_ref().map(extremes).unwrap_or_default();
+    let mut samples = Samples { of: of.collect(), scored, texts: BTreeMap::new() };
+    let of_reasons = samples.of.iter().flat_map(|(_, rows)| rows);
+    let shown: BTreeSet<u32> = of_reasons
+        .chain(samples.scored.iter().flatten())
         .flat_map(|&row| [Some(row), repeated(judged.verdicts[row as usize])])
         .flatten()
         .collect();
@@ -85,6 +90,9 @@ pub(super) fn rows(
         if let Some(reason) = verdict.reason() {
             let at = |row: u32| json!({ "row": row, "position": positions.get(&row) });
             let mut line = json!({ "row": row.index, "position": position(), "reason": reason.name() });
+            if let Some(score) = judged.scores.as_ref().and_then(|scores| scores.of[index]) {
+                line["score"] = score.into();
+            }
             match verdict {
                 Verdict::Heuristic(number, value) => {
                     let (key, words) = rule(number, value);
@@ -102,7 +110,8 @@ pub(super) fn rows(
                     line["most_like"] = at(like);
                     line["similarity"] = rounded(similarity);
                 }
-                Verdict::Kept | Verdict::NotDrawn => {}
+                Verdict::NoScore(why) => line["because"] = why.words().into(),
+                Verdict::Kept | Verdict::Score | Verdict::NotDrawn => {}
             }
             writeln!(dropped, "{line}").map_err(failed)?;
         }
@@ -144,6 +153,17 @@ fn rounded(similarity: f32) -> Value {
     json!((f64::from(similarity) * 1000.0).round() / 1000.0)
 }
 
+/// Rows with the lowest scores, with those in the middle, and with the highest; none twice.
+fn extremes(scores: &Scores) -> [Vec<u32>; 3] {
+    let mut rows: Vec<(f64, u32)> =
+        scores.of.iter().zip(0..).filter_map(|(score, row)| Some(((*score)?, row))).collect();
+    rows.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    let count = SCORED.min(rows.len() / 3);
+    let middle = (rows.len() - count) / 2;
+    let part = |from: usize| rows[from..from + count].iter().map(|&(_, row)| row).collect();
+    [part(0), part(middle), part(rows.len() - count)]
+}
+
 /// Some rows of a reason, from all over the data. Of near duplicates half are those that were closest to staying.
 fn chosen(judged: &Judged, reason: Reason) -> Vec<u32> {
     let mut all: Vec<u32> = (0..judged.verdicts.len() as u32)
@@ -169,12 +189,4 @@ fn chosen(judged: &Judged, reason: Reason) -> Vec<u32> {
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
     Diagnostic::error("io::write", format!("`{}` cannot be written", path.display())).why(error.to_string()).into()
-}
-
-fn changed(loaded: &LoadedConfig) -> Failure {
-    Diagnostic::error("curation::changed", "the data changed while it was read")
-        .at(loaded.source.nearest_place("datasets"))
-        .why("it is read twice, and had other rows the second time; nothing was written")
-        .help("run the command again once nothing writes to it")
-        .into()
 }

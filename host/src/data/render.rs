@@ -39,9 +39,9 @@ pub struct BadRow {
 }
 
 /// A row as its loader gave it.
-pub(super) struct Row {
-    pub(super) json: String,
-    pub(super) position: String,
+pub(crate) struct Row {
+    pub(crate) json: String,
+    pub(crate) position: String,
 }
 
 /// What kind of samples a run learns from.
@@ -85,7 +85,7 @@ pub struct Making<'a> {
 }
 
 /// What became of a row.
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// A sample, and the roles of messages that the chat template left out of it.
     Example(Box<Example>, BTreeSet<String>),
     /// The samples of a text that is longer than a sequence, and has no prompt: its pieces.
@@ -107,10 +107,10 @@ pub(super) enum Outcome {
 }
 
 /// What a row became, and what a person finds it by in its dataset.
-pub(super) type Rendered = (Outcome, String);
+pub(crate) type Rendered = (Outcome, String);
 
 /// What a piece of the rows becomes. A strategy begins anew with it, so that it depends on nothing else.
-pub(super) fn render_piece(
+pub(crate) fn render_piece(
     rows: Vec<Row>,
     strategy: &mut dyn PromptStrategy,
     making: &Making<'_>,

@@ -85,8 +85,12 @@ pub struct TokenSample {
 impl TokenSample {
     /// Tokens that are learned: with a weight above zero. The first token of a text has nothing before it to be predicted from.
     pub fn trained_tokens(&self) -> usize {
-        let weighs = |index: usize| self.weights.as_ref().is_none_or(|weights| weights[index] > 0.0);
-        (1..self.trained.len()).filter(|&index| self.trained[index] && weighs(index)).count()
+        (0..self.trained.len()).filter(|&index| self.is_learned(index)).count()
+    }
+
+    /// True for a token of [`Self::trained_tokens`].
+    pub fn is_learned(&self, index: usize) -> bool {
+        index > 0 && self.trained[index] && self.weights.as_ref().is_none_or(|weights| weights[index] > 0.0)
     }
 
     /// Some of its tokens.

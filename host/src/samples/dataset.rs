@@ -60,23 +60,22 @@ impl Dataset<'_> {
         let (_, uses, strategy) = self.uses();
         let (_, mut started) = row_filters(loaded, plugins, self.config, &self.entry, self.common)?;
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let mut strategies: Vec<Box<dyn PromptStrategy>> = Vec::new();
-        for _ in 0..threads {
-            if self.config.is_tokenized() {
-                strategies.push(Box::new(Tokenized));
-                continue;
-            }
-            let instance = plugins
-                .strategy(&strategy.name, &strategy.config_json)
-                .map_err(|error| locate(loaded, &strategy, error))?;
-            strategies.push(Box::new(instance));
-        }
+        let mut strategies = (0..threads).map(|_| self.strategy(&strategy)).collect::<Result<Vec<_>, _>>()?;
         let prepared = prepare(&self.path(), &mut *source, &mut started, &mut strategies, &self.making, sink);
         let prepared = prepared.map_err(|error| self.located(error, &uses, &strategy))?;
         Ok((prepared, remarks))
     }
 
-    fn located(&self, error: DatasetError, uses: &[Use], strategy: &Use) -> Failure {
+    /// Starts its prompt strategy once.
+    pub(super) fn strategy(&self, used: &Use) -> Result<Box<dyn PromptStrategy>, Failure> {
+        if self.config.is_tokenized() {
+            return Ok(Box::new(Tokenized));
+        }
+        let started = self.plugins.strategy(&used.name, &used.config_json);
+        Ok(Box::new(started.map_err(|error| locate(self.loaded, used, error))?))
+    }
+
+    pub(super) fn located(&self, error: DatasetError, uses: &[Use], strategy: &Use) -> Failure {
         let source = &self.loaded.source;
         let filter_place = match error {
             DatasetError::Filter { index, error } => return locate(self.loaded, &uses[index], error).into(),

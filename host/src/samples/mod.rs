@@ -4,6 +4,7 @@
 mod dataset;
 mod kept;
 mod key;
+mod maker;
 pub mod rows;
 pub mod stream;
 
@@ -29,6 +30,7 @@ use crate::data::tokenize::{Encoder, TextBudget};
 use crate::diagnostic::{Diagnostic, Failure};
 
 pub use self::kept::StoreOrigin;
+pub use self::maker::{Maker, NoSample};
 use self::stream::Window;
 
 /// The keys of datasets.
@@ -149,6 +151,14 @@ impl<'a> Preparing<'a> {
         data.dropped.add(&Dropped { filters: prepared.filters, ..first.dropped });
         data.remarks.extend(remarks);
         Ok(Set::of(&first.examples)?)
+    }
+
+    /// What makes rows of a dataset of `datasets` into samples, one after another.
+    ///
+    /// # Errors
+    /// Its prompt strategy does not start.
+    pub fn maker(&self, dataset: usize) -> Result<Maker<'a>, Failure> {
+        Maker::new(self.dataset(TRAINED, dataset, &self.loaded.config.datasets[dataset], false)?)
     }
 
     /// The first samples of the training set with the texts that they were made of.

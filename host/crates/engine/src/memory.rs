@@ -6,8 +6,8 @@ use crate::architecture::config::ModelConfig;
 use crate::files::peft::given;
 use crate::generate::{GenerateOptions, Request, generate, logits_bytes, unobserved};
 use crate::kernels::counting::{Counting, Profile};
-use crate::model::Model;
 use crate::model::divergence::{Divergence, host_bytes};
+use crate::model::{Model, Reader};
 use crate::workload::{BatchShape, GenerationShape, Workload};
 use crate::{EngineError, MemoryUse, Trainer, TrainerOptions};
 
@@ -102,6 +102,20 @@ pub fn footprint(
         saved_model: saved.iter().map(|elements| 4 * elements).sum(),
         saved_optimizer: 2 * 4 * trainable_parameters,
     })
+}
+
+/// Bytes that a [`Reader`] takes on a device: weights, and the passes over batches of this size.
+///
+/// # Errors
+/// [`EngineError::Options`] as for a [`Reader`].
+pub fn reading(profile: Profile, config: &ModelConfig, shape: BatchShape) -> Result<u64, EngineError> {
+    let kernels = Counting::new(profile);
+    let mut reader = Reader::new(Model::unloaded(kernels.clone(), config.clone()))?;
+    let batch = shape.batch();
+    reader.log_probs(&batch)?;
+    reader.next_logits(&batch)?;
+    let threads = rayon::current_num_threads() as u64;
+    Ok(reader.bytes() + threads * kernels.thread() + kernels.fixed() + kernels.logits())
 }
 
 /// Elements of each tensor that is saved of a model: all of its weights, or an adapter and what comes with it.

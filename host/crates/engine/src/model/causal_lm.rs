@@ -317,6 +317,22 @@ impl<K: Kernels> Model<K> {
         dropout: Option<DropoutPass>,
         learns: bool,
     ) -> Result<Vec<f32>, EngineError> {
+        let learned: Vec<usize> = batch.learned().flatten().collect();
+        self.hidden_at(workspace, batch, &learned, dropout, learns)
+    }
+
+    /// The same at some positions of a batch, whatever targets it has: `[positions, h]`.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn hidden_at(
+        &self,
+        workspace: &mut Workspace<K>,
+        batch: &Batch,
+        positions: &[usize],
+        dropout: Option<DropoutPass>,
+        learns: bool,
+    ) -> Result<Vec<f32>, EngineError> {
         let n = self.start(workspace, batch, None, 0.0, dropout, learns)?;
         let dropout = dropout.map(|dropout| dropout.seed);
         self.replay(workspace, Work::Hidden, 0.0, |workspace, rows| {
@@ -332,9 +348,8 @@ impl<K: Kernels> Model<K> {
         let mut rows = vec![0.0; workspace.rows(batch) * h];
         let scratch = workspace.scratch.as_ref().expect("`start` made room");
         self.kernels.download(at(&scratch.normed, 0), &mut rows);
-        let learned = batch.learned().flatten().map(|position| workspace.row(position));
-        let learned = learned.flat_map(|row| rows[row * h..][..h].iter().copied());
-        Ok(learned.collect())
+        let wanted = positions.iter().map(|&position| workspace.row(position));
+        Ok(wanted.flat_map(|row| rows[row * h..][..h].iter().copied()).collect())
     }
 
     /// Gradients from those of [`Self::hidden`], of the same batch in the same workspace with the same `dropout`, where the

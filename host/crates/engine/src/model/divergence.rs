@@ -9,7 +9,7 @@ use crate::kernels::cpu::{cap_logits, exponentials};
 use crate::kernels::{Format, Gemm, Kernels, at, at_mut};
 
 /// Elements of logits that there are at a time, of each model; at least a row.
-const LOGITS: usize = 1 << 22;
+pub(super) const LOGITS: usize = 1 << 22;
 
 /// A measure of how far the distribution `p` of a model is from the distribution `q` of its teacher: the generalized
 /// Jensen–Shannon divergence (Agarwal et al., "On-policy distillation of language models", eq. 1).
@@ -203,8 +203,8 @@ impl<B> Comparison<B> {
             for room in [&mut logits, &mut others, &mut slopes] {
                 room.resize(count * v, 0.0);
             }
-            said(own, rows, &mut self.own, &mut self.own_logits, &mut logits);
-            said(other, other_rows, &mut self.other, &mut self.other_logits, &mut others);
+            logits_of(own, rows, &mut self.own, &mut self.own_logits, &mut logits);
+            logits_of(other, other_rows, &mut self.other, &mut self.other_logits, &mut others);
             let each = logits.par_chunks_exact(v).zip(others.par_chunks_exact(v)).zip(slopes.par_chunks_exact_mut(v));
             let each = each.map_init(<[Vec<f32>; 2]>::default, |scratch, ((own, other), slopes)| {
                 divergence.row(own, other, slopes, scratch)
@@ -232,8 +232,14 @@ impl<B> Comparison<B> {
     }
 }
 
-/// Logits of some rows, `[rows, vocabulary]`, on the host.
-fn said<K: Kernels>(model: &Model<K>, rows: &[f32], x: &mut K::Buffer, made: &mut K::Buffer, logits: &mut [f32]) {
+/// Logits of some rows, `[rows, vocabulary]`, on the host. `x` and `made` are room for the rows and their logits.
+pub(super) fn logits_of<K: Kernels>(
+    model: &Model<K>,
+    rows: &[f32],
+    x: &mut K::Buffer,
+    made: &mut K::Buffer,
+    logits: &mut [f32],
+) {
     let (kernels, h, v) = (&model.kernels, model.config.hidden_size, model.config.vocab_size);
     kernels.upload(rows, at_mut(x, 0));
     let product = Gemm::new([rows.len() / h, v, h], (false, true), [h, h, v], 0.0);

@@ -5,10 +5,12 @@ pub mod decoder;
 pub mod divergence;
 pub mod linear;
 pub mod pass;
+mod reader;
 pub mod rope;
 mod scores;
 mod sharing;
 mod workspace;
 
 pub use causal_lm::{Grads, MasterWeights, Model};
+pub use reader::Reader;
 pub use workspace::{Recompute, Workspace};

@@ -1,0 +1,85 @@
+//! What a model says of texts: the same for one text as for many, and the same as where it writes.
+
+mod fixture;
+
+use engine::architecture::config::ModelConfig;
+use engine::generate::next_logits;
+use engine::model::{Model, Reader};
+use engine::weights::WeightSource;
+use engine::{Batch, IGNORE};
+use fixture::fixture;
+
+fn model(name: &str) -> Model {
+    let directory = fixture(name);
+    let config = ModelConfig::from_dir(&directory).unwrap();
+    Model::load(config, &WeightSource::Directory(directory), None).unwrap()
+}
+
+/// Documents of these lengths, of tokens of their own but for a beginning that two have in common; every other token is a target.
+fn batch(lens: &[u32]) -> Batch {
+    let document = |(index, &len): (usize, &u32)| {
+        let token = move |place: u32| 3 + (place * 17 + if place < 6 { 0 } else { index as u32 * 31 }) % 90;
+        (0..len).map(token).collect::<Vec<u32>>()
+    };
+    let documents: Vec<Vec<u32>> = lens.iter().enumerate().map(document).collect();
+    let targets = documents.iter().flat_map(|ids| {
+        let next = ids.iter().skip(1).copied().chain([IGNORE]);
+        next.enumerate().map(|(place, id)| if place % 2 == 1 { id } else { IGNORE })
+    });
+    Batch { targets: targets.collect(), ids: documents.concat(), weights: None, doc_lens: lens.to_vec() }
+}
+
+/// A document of a batch by itself.
+fn alone(batch: &Batch, document: std::ops::Range<usize>) -> Batch {
+    let [ids, targets] = [&batch.ids, &batch.targets].map(|all| all[document.clone()].to_vec());
+    Batch { doc_lens: vec![ids.len() as u32], ids, targets, weights: None }
+}
+
+#[test]
+fn a_text_is_read_alike_alone_and_beside_others() {
+    // `tied` has one weight for embedding and output projection, `gemma2` a cap on its logits, `granite` a factor of them.
+    for name in ["untied", "tied", "gemma2", "granite"] {
+        let mut reader = Reader::new(model(name)).unwrap();
+        let all = batch(&[9, 23, 1, 14]);
+        let (log_probs, hits) = (reader.log_probs(&all).unwrap(), reader.hits(&all).unwrap());
+        let (hidden, next) = (reader.hidden(&all).unwrap(), reader.next_logits(&all).unwrap());
+        let h = reader.model().config.hidden_size;
+        let v = reader.model().config.vocab_size;
+        assert_eq!((log_probs.len(), hits.len(), hidden.len(), next.len()), (47, 47, 47 * h, 4 * v));
+        for (index, document) in all.documents().enumerate() {
+            let one = alone(&all, document.clone());
+            let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&reader.log_probs(&one).unwrap()), bits(&log_probs[document.clone()]), "{name}");
+            assert_eq!(reader.hits(&one).unwrap(), hits[document.clone()], "{name}");
+            let of_document = &hidden[document.start * h..document.end * h];
+            assert_eq!(bits(&reader.hidden(&one).unwrap()), bits(of_document), "{name}");
+            let logits = &next[index * v..][..v];
+            assert_eq!(bits(&reader.next_logits(&one).unwrap()), bits(logits), "{name}");
+            let written = next_logits(reader.model(), &one.ids).unwrap();
+            let distance = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(distance(logits, &written) < 1e-5, "{name}: {}", distance(logits, &written));
+        }
+    }
+}
+
+#[test]
+fn a_hit_is_the_token_that_would_be_written() {
+    let mut reader = Reader::new(model("untied")).unwrap();
+    let mut batch = batch(&[12, 20]);
+    let likeliest = |reader: &Reader, ids: &[u32]| {
+        let logits = next_logits(reader.model(), ids).unwrap();
+        (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap() as u32
+    };
+    // Where the targets are what would be written, all of them are hits; one less than that is none.
+    let written: Vec<u32> = batch
+        .documents()
+        .flat_map(|document| (document.start + 1..=document.end).map(move |end| document.start..end))
+        .map(|prefix| likeliest(&reader, &batch.ids[prefix]))
+        .collect();
+    batch.targets.clone_from(&written);
+    assert_eq!(reader.hits(&batch).unwrap(), [true; 32]);
+    batch.targets[5] = (written[5] + 1) % 90;
+    batch.targets[7] = IGNORE;
+    let hits = reader.hits(&batch).unwrap();
+    assert_eq!((0..32).filter(|&position| !hits[position]).collect::<Vec<_>>(), [5, 7]);
+}

@@ -1,0 +1,100 @@
+//! What a judge is asked about a row: a prompt with the row's text in it, as a user's turn where the model has a chat template.
+
+use plugin_runtime::types::{Conversation, Message, Segment, Text};
+
+use super::super::verdict::NoScore;
+use super::BaseModel;
+use crate::config::{LoadedConfig, ROW, Score};
+use crate::data::template::TemplateError;
+use crate::data::tokenize::{Encoder, TextBudget, TokenSample, TokenizeError};
+use crate::diagnostic::{Diagnostic, Failure};
+
+/// What is asked where the config has no prompt of its own. It ends a line, so that the next token is the digit without a space.
+const DEFAULT_PROMPT: &str = "\
+Below, between the two lines of dashes, is an example from which a language model may be trained.
+
+----------
+{{ row }}
+----------
+
+How high is its educational value? Judge by these points:
+1: wrong, broken or without content
+2: of little use, or hard to understand
+3: correct as far as one can tell, and of some use
+4: correct, clear and useful
+5: correct, clear, complete, and worth learning from
+
+Answer with one digit from 1 to 5, and nothing else.
+";
+
+/// A prompt, and what makes it tokens.
+pub(super) struct Question<'a> {
+    loaded: &'a LoadedConfig,
+    encoder: Encoder<'a>,
+    prompt: String,
+}
+
+impl<'a> Question<'a> {
+    pub(super) fn new(loaded: &'a LoadedConfig, base: BaseModel<'a>, score: &Score) -> Self {
+        let encoder = Encoder {
+            tokenizer: &base.facts.tokenizer,
+            template: base.template,
+            train_on_inputs: false,
+            end_of_turn: Vec::new(),
+            keeps_text: false,
+            budget: TextBudget::of(loaded.config.sequence_len as usize, false),
+        };
+        let prompt = score.prompt.clone().unwrap_or_else(|| DEFAULT_PROMPT.to_owned());
+        Self { loaded, encoder, prompt }
+    }
+
+    /// The tokens that mean 1, 2, 3, 4 and 5.
+    pub(super) fn digits(&self) -> Result<[u32; 5], Failure> {
+        let mut ids = [0; 5];
+        for (id, digit) in ids.iter_mut().zip(["1", "2", "3", "4", "5"]) {
+            *id = self.encoder.tokenizer.id_of(digit).ok_or_else(|| {
+                let message = format!("the tokenizer has no token that is `{digit}`");
+                Diagnostic::error("curation::no-digits", message)
+                    .at(self.loaded.source.nearest_place("curation.score.by"))
+                    .why("a judge answers with one token, a digit from 1 to 5")
+                    .help("take a model whose tokenizer has the digits, or another `by`")
+            })?;
+        }
+        Ok(ids)
+    }
+
+    /// What is asked about a text.
+    pub(super) fn about(&self, text: &str) -> Result<Result<Vec<TokenSample>, NoScore>, Failure> {
+        let text = self.prompt.replace(ROW, text);
+        let text = if self.encoder.template.is_some() {
+            let message =
+                Message { role: "user".to_owned(), content: text, train: None, spans: Vec::new(), extra_json: None };
+            Text::Conversation(Conversation { messages: vec![message], tools_json: None, train_on_eos: None })
+        } else {
+            Text::Segments(vec![Segment { text, train: false, weight: None }])
+        };
+        match self.encoder.encode_prompt(&text) {
+            Ok(encoded) if encoded.tokens.ids.len() <= self.loaded.config.sequence_len as usize => {
+                Ok(Ok(vec![encoded.tokens]))
+            }
+            Ok(_) | Err(TokenizeError::TooLong { .. } | TokenizeError::Template(TemplateError::TooLong(_))) => {
+                Ok(Err(NoScore::LongQuestion))
+            }
+            Err(error) => Err(Diagnostic::error("curation::prompt", "the judge cannot be asked")
+                .at(self.loaded.source.nearest_place("curation.score"))
+                .why(error.to_string())
+                .into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_prompt_has_the_row_once_and_ends_a_line() {
+        assert_eq!(DEFAULT_PROMPT.matches(ROW).count(), 1);
+        assert!(DEFAULT_PROMPT.ends_with(".\n"));
+    }
+}
