@@ -96,7 +96,7 @@ broken! {
 // Other trainers' keys (36).
 broken! {
     keys_of_axolotl_that_are_not_here: more(
-        "load_in_4bit: true\nstreaming: true\ndeepspeed: zero3.json\nflash_attention: true\nwandb_project: mine\nplugins: [axolotl.integrations.liger.LigerPlugin]\n"
+        "load_in_4bit: true\nskip_prepare_dataset: true\ndeepspeed: zero3.json\nflash_attention: true\nwandb_project: mine\nplugins: [axolotl.integrations.liger.LigerPlugin]\n"
     );
     keys_of_the_trainer_of_transformers: more("per_device_train_batch_size: 2\nnum_train_epochs: 3\nwarmup_steps: 1\nmax_seq_length: 64\n");
     a_model_of_the_hub: other("base_model: model", "base_model: meta-llama/Llama-3.2-1B");
