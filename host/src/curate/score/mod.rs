@@ -3,6 +3,7 @@
 //! Texts go by a batch at a time. What the model says of a text is kept in the cache (`kept.rs`), so that a run that was killed
 //! goes on and one that only chooses otherwise asks nothing; the model is loaded at the first text that nothing is kept of.
 
+mod base;
 mod kept;
 mod measure;
 mod question;
@@ -13,6 +14,7 @@ use plugin_runtime::PluginHost;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+pub use self::base::BaseModel;
 use self::kept::{Digest, Kept};
 use self::measure::{Measure, Measuring};
 use self::question::Question;
@@ -24,7 +26,6 @@ use crate::check::facts::ModelFacts;
 use crate::check::plugins::LIKE;
 use crate::config::{Curation, DatasetConfig, LoadedConfig, Score, ScoreBy, rows_of};
 use crate::data::render::{BATCH, Learns, Row};
-use crate::data::template::ChatTemplate;
 use crate::data::tokenize::TokenSample;
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, Failure};
@@ -33,15 +34,6 @@ use crate::samples::{Maker, Preparing};
 
 /// Tokens of a pass: more make nothing faster.
 const PASS: usize = 1 << 16;
-
-/// The model that rows are scored by: the config's, before it is trained.
-#[derive(Clone, Copy)]
-pub struct BaseModel<'a> {
-    /// Its files.
-    pub facts: &'a ModelFacts,
-    /// How conversations become text.
-    pub template: Option<&'a ChatTemplate>,
-}
 
 /// The scores of all rows.
 #[derive(Debug)]

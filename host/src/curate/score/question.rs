@@ -2,9 +2,9 @@
 
 use plugin_runtime::types::{Conversation, Message, Segment, Text};
 
-use super::super::verdict::NoScore;
-use super::BaseModel;
+use super::base::BaseModel;
 use crate::config::{LoadedConfig, ROW, Score};
+use crate::curate::verdict::NoScore;
 use crate::data::template::TemplateError;
 use crate::data::tokenize::{Encoder, TextBudget, TokenSample, TokenizeError};
 use crate::diagnostic::{Diagnostic, Failure};
