@@ -1,9 +1,11 @@
 //! What a model says of texts: the same for one text as for many, and the same as where it writes.
 
+mod emulator;
 mod fixture;
 
 use engine::architecture::config::ModelConfig;
 use engine::generate::next_logits;
+use engine::kernels::Precision;
 use engine::kernels::counting::Profile;
 use engine::memory::reading;
 use engine::model::{Model, Reader};
@@ -115,4 +117,26 @@ fn a_hit_is_the_token_that_would_be_written() {
     batch.targets[7] = IGNORE;
     let hits = reader.hits(&batch).unwrap();
     assert_eq!((0..32).filter(|&position| !hits[position]).collect::<Vec<_>>(), [5, 7]);
+}
+
+#[test]
+fn a_gpu_says_what_the_cpu_says() {
+    let Some(kernels) = emulator::device(Precision::F32) else { return };
+    let directory = fixture("untied");
+    let config = ModelConfig::from_dir(&directory).unwrap();
+    let on_gpu = Model::on(kernels, config, &WeightSource::Directory(directory), None).unwrap();
+    let (mut gpu, mut cpu) = (Reader::new(on_gpu).unwrap(), Reader::new(model("untied")).unwrap());
+    // Again, as passes that come again are replayed; the second batch is another one of the same size.
+    for lens in [[9, 23, 6], [9, 23, 6], [14, 14, 10]] {
+        let batch = batch(&lens);
+        let near = |found: &[f32], expected: &[f32]| {
+            let pairs = || found.iter().zip(expected);
+            assert_eq!(found.len(), expected.len());
+            assert!(pairs().all(|(a, b)| (a - b).abs() < 1e-4 * b.abs().max(1.0)), "{:?}", pairs().next());
+        };
+        near(&gpu.log_probs(&batch).unwrap(), &cpu.log_probs(&batch).unwrap());
+        near(&gpu.hidden(&batch).unwrap(), &cpu.hidden(&batch).unwrap());
+        near(&gpu.next_logits(&batch).unwrap(), &cpu.next_logits(&batch).unwrap());
+        assert_eq!(gpu.hits(&batch).unwrap(), cpu.hits(&batch).unwrap());
+    }
 }
