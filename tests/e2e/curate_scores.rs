@@ -120,10 +120,11 @@ fn digits_of_a_judge_are_those_of_transformers() {
     let done = event(&project.success(&["curate", "host.yml", "--json"]));
     assert_eq!(done["score"]["asked"], 6);
     near(&scores(&project), &expected("judge_chat"));
-    // The prompt of the program has other words, and is too long for short sequences.
-    project.success(&["curate", "host.yml", "--set", "curation.score={by: judge}", "--set", "sequence_len=512"]);
+    // The prompt of the program has other words; its length is not the row's.
+    project.success(&["curate", "host.yml", "--set", "curation.score={by: judge}", "--set", "sequence_len=64"]);
+    assert!(scores(&project).iter().all(Option::is_some));
     assert!(scores(&project).iter().flatten().all(|digit| (1.0..=5.0).contains(digit)));
-    let messages = project.failure(&["curate", "host.yml", "--set", "sequence_len=16"]);
+    let messages = project.failure(&["curate", "host.yml", "--set", "sequence_len=8"]);
     assert!(messages.contains("6: nothing to score"), "{messages}");
 }
 
@@ -247,6 +248,26 @@ fn rows_without_a_sample_have_no_score() {
     let done = event(&project.success(&["curate", "host.yml", "--json"]));
     assert_eq!((&done["dropped"]["exact_duplicate"], &done["score"]["rows"]), (&json!(1), &json!(9)));
     assert_eq!(scores(&project)[1], None);
+}
+
+#[test]
+fn rows_of_several_datasets_are_scored_as_each_of_them_says() {
+    let more = "    type:\n  - path: texts.jsonl\n    type: alpaca\n";
+    let config = TOKENS.replace("    type:\n", more).replace("64", "256");
+    let project = project(&config, "  score: {by: perplexity, prefer: high}\n  keep: 5\n");
+    project.success(&["curate", "host.yml"]);
+    let all = scores(&project);
+    near(&all[..8], &expected("perplexity"));
+    assert!(all.len() == 14 && all[8..].iter().all(Option::is_some), "{all:?}");
+    let rows = |file: &str| project.read(&format!("out/curated/{file}")).lines().count();
+    assert_eq!(rows("kept-0.jsonl") + rows("kept-1.jsonl"), 5);
+    // Learned as a whole and cut in pieces: one score for all of them.
+    let long = json!({ "text": "one two three ".repeat(40) });
+    project.write("long.jsonl", format!("{long}\n"));
+    let config = TOKENS.replace("rows.jsonl", "long.jsonl").replace("type:", "type: completion");
+    project.write("host.yml", format!("{config}curation: {{score: {{by: accuracy}}}}\n"));
+    project.success(&["curate", "host.yml"]);
+    assert!(matches!(scores(&project)[..], [Some(_)]), "{:?}", scores(&project));
 }
 
 #[test]

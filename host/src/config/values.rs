@@ -92,13 +92,15 @@ choice! {
         /// `exp` of the mean negative log-likelihood of the tokens that would be learned, under the base model.
         Perplexity = "perplexity",
         /// The share of the tokens that would be learned which the base model finds most likely itself, given the right ones
-        /// before them.
+        /// before them (teacher-forced). Low is difficult: by the accuracy of answers that the model wrote, the authors of Birbal
+        /// chose rows (Jindal et al. 2024, arXiv 2403.02247).
         Accuracy = "accuracy",
         /// The digit from 1 to 5 that the base model answers to `prompt`, as an expectation over its probabilities (Liu et al.
-        /// 2023, arXiv 2303.16634).
+        /// 2023, arXiv 2303.16634). By scores of a model the authors of Llama-3.1-Storm chose rows.
         Judge = "judge",
         /// RDS+ (Ivison et al. 2025, arXiv 2503.01807): the cosine similarity to the nearest row of `like`, between means of the
-        /// base model's last hidden states, weighted by their positions.
+        /// base model's last hidden states, weighted by their positions. Its authors let the rows of `like` take turns; here the
+        /// nearest one counts.
         Similarity = "similarity",
         /// The number of words, which takes no model: the baseline.
         Words = "words",

@@ -47,6 +47,7 @@ pub struct Scored {
 /// A score with as many digits as tell something.
 pub(super) fn rounded(score: f64) -> String {
     match score.abs() {
+        1e7.. => format!("{score:.2e}"),
         100.0.. => whole(score),
         10.0.. => format!("{score:.1}"),
         _ => format!("{score:.3}"),

@@ -196,9 +196,8 @@ fn scores(curation: &Curation, judged: &Judged, samples: &Samples) -> String {
             let Some(sample) = samples.texts.get(&row) else { continue };
             let label = if judged.verdicts[row as usize] == Verdict::Kept { "kept" } else { "left out" };
             let score = scores.of[row as usize].map(rounded).unwrap_or_default();
-            let shown = cut(&sample.text);
-            let card = card(label, sample, &format!("<b>{score}</b>\n{shown}"));
-            let _ = write!(out, "<article>\n{card}</article>\n");
+            let sample = Sample { position: format!("{score}, {}", sample.position), ..sample.clone() };
+            let _ = write!(out, "<article>\n{}</article>\n", card(label, &sample, &cut(&sample.text)));
         }
     }
     out + "</section>\n"
@@ -220,7 +219,8 @@ fn measured(by: ScoreBy) -> &'static str {
         }
         ScoreBy::Similarity => {
             "The score is the cosine similarity to the nearest row of <code>like</code>, between means of the base model's last \
-             hidden states that are weighted by their positions (RDS+, <a href=\"https://arxiv.org/abs/2503.01807\">2503.01807</a>)."
+             hidden states that are weighted by their positions (RDS+, <a href=\"https://arxiv.org/abs/2503.01807\">2503.01807</a>; its \
+             authors let the rows of <code>like</code> take turns instead)."
         }
         ScoreBy::Words => "The score is the number of words: the baseline that others must beat.",
     }

@@ -86,8 +86,8 @@ pub(super) enum Verdict {
 pub(super) enum NoScore {
     /// It has no sample.
     NoSample(NoSample),
-    /// It is too long to be asked about.
-    LongQuestion,
+    /// Its text is too long to be asked about.
+    LongText,
     /// What the model says of it is no finite number.
     NotFinite,
 }
@@ -97,7 +97,7 @@ impl NoScore {
     pub(super) fn words(self) -> &'static str {
         match self {
             Self::NoSample(why) => why.words(),
-            Self::LongQuestion => "the prompt with its text is longer than `sequence_len`",
+            Self::LongText => "its text is longer than `sequence_len`, or the question than the model has positions",
             Self::NotFinite => "what the model says of it is no finite number",
         }
     }

@@ -36,14 +36,14 @@ pub(super) trait Measure {
     fn measure(&mut self, rows: &[&[TokenSample]]) -> Result<Vec<f64>, EngineError>;
 }
 
-/// Loads the model on a device. A pass of it is over `most` tokens at most, or one text.
+/// Loads the model on a device. A pass of it is over `most` tokens at most, or one text, which has `longest` at most.
 pub(super) fn load(
     facts: &ModelFacts,
     device: &Device,
     measuring: &Measuring,
-    most: usize,
+    (most, longest): (usize, usize),
 ) -> Result<Box<dyn Measure>, Failure> {
-    within_memory(facts, device, most)?;
+    within_memory(facts, device, most.max(longest))?;
     match device {
         Device::Cpu => on(CpuKernels, facts, measuring, most),
         Device::Cuda(gpu, precision) => on(Device::open(gpu, *precision)?, facts, measuring, most),
@@ -51,10 +51,10 @@ pub(super) fn load(
 }
 
 /// What would need more than all memory of the machine is refused before it is taken. A GPU says itself when it is full.
-fn within_memory(facts: &ModelFacts, device: &Device, most: usize) -> Result<(), Failure> {
+fn within_memory(facts: &ModelFacts, device: &Device, tokens: usize) -> Result<(), Failure> {
     let Some(there) = largest_memory_bytes().filter(|_| *device == Device::Cpu) else { return Ok(()) };
-    let longest = most.min(facts.config.max_position_embeddings);
-    let needed = reading(device.profile(), &facts.config, BatchShape { tokens: most, targets: 1, longest })?;
+    let longest = tokens.min(facts.config.max_position_embeddings);
+    let needed = reading(device.profile(), &facts.config, BatchShape { tokens, targets: 1, longest })?;
     if needed <= there {
         return Ok(());
     }
@@ -219,4 +219,69 @@ fn expected(logits: &[f32], digits: &[u32; 5]) -> f64 {
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use engine::architecture::config::ModelConfig;
+    use engine::weights::WeightSource;
+
+    use super::*;
+
+    fn text(ids: std::ops::Range<u32>, learned: impl Fn(usize) -> bool) -> TokenSample {
+        let trained = (0..ids.len()).map(learned).collect();
+        TokenSample { ids: ids.map(|id| 7 + id * 37 % 1100).collect(), trained, weights: None }
+    }
+
+    fn measured(measuring: Measuring, most: usize, rows: &[&[TokenSample]]) -> Vec<f64> {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/curation_scores/model");
+        let config = ModelConfig::from_dir(&directory).unwrap();
+        let model = Model::load(config, &WeightSource::Directory(directory), None).unwrap();
+        let reader = Reader::new(model).unwrap();
+        OnDevice { reader, measuring, most, targets: Vec::new() }.measure(rows).unwrap()
+    }
+
+    #[test]
+    fn the_texts_of_a_row_count_by_their_learned_tokens() {
+        let (a, b) = (text(0..9, |_| true), text(20..55, |place| place > 20));
+        let rows = [&[a.clone(), b.clone()][..], std::slice::from_ref(&a), std::slice::from_ref(&b)];
+        for (measuring, of_mean) in
+            [(Measuring::Perplexity, f64::ln as fn(f64) -> f64), (Measuring::Accuracy, |share| share)]
+        {
+            let [both, a, b] = measured(measuring.clone(), 64, &rows)[..] else { panic!("three rows") };
+            // 8 tokens of the first have one before them; 14 of the second are learned.
+            let expected = (8.0 * of_mean(a) + 14.0 * of_mean(b)) / 22.0;
+            assert!((of_mean(both) - expected).abs() < 1e-9, "{measuring:?}: {both} {expected}");
+        }
+    }
+
+    #[test]
+    fn tokens_without_a_weight_do_not_count() {
+        let masked = text(0..20, |place| place % 3 == 0);
+        let weights = masked.trained.iter().map(|&trained| if trained { 0.3 } else { 0.0 }).collect();
+        let weighted = TokenSample { trained: vec![true; 20], weights: Some(weights), ..masked.clone() };
+        let rows = [&[weighted][..], &[masked]];
+        let [weighted, masked] = measured(Measuring::Perplexity, 64, &rows)[..] else { panic!("two rows") };
+        assert_eq!(weighted.to_bits(), masked.to_bits());
+    }
+
+    #[test]
+    fn a_pass_has_as_many_texts_as_fit() {
+        let texts: Vec<TokenSample> = [3, 4, 2, 30, 1, 9, 1].map(|length| text(0..length, |_| true)).into();
+        let texts: Vec<&TokenSample> = texts.iter().collect();
+        let lengths: Vec<Vec<usize>> =
+            passes(&texts, 10).map(|texts| texts.iter().map(|text| text.ids.len()).collect()).collect();
+        assert_eq!(lengths, [vec![3, 4, 2], vec![30], vec![1, 9], vec![1]]);
+        assert_eq!(passes(&[], 10).count(), 0);
+    }
+
+    #[test]
+    fn a_digit_is_expected_by_its_probabilities() {
+        let mut logits = [f32::NEG_INFINITY; 8];
+        // 2 and 5, three to one; what is no digit does not count.
+        (logits[0], logits[3], logits[6]) = (50.0, 3.0_f32.ln() - 2.0, -2.0);
+        assert!((expected(&logits, &[2, 3, 4, 5, 6]) - (0.75 * 2.0 + 0.25 * 5.0)).abs() < 1e-6);
+    }
 }

@@ -3,6 +3,7 @@
 //! Texts go by a batch at a time. What the model says of a text is kept in the cache (`kept.rs`), so that a run that was killed
 //! goes on and one that only chooses otherwise asks nothing; the model is loaded at the first text that nothing is kept of.
 
+mod base;
 mod kept;
 mod measure;
 mod question;
@@ -13,6 +14,7 @@ use plugin_runtime::PluginHost;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+pub use self::base::BaseModel;
 use self::kept::{Digest, Kept};
 use self::measure::{Measure, Measuring};
 use self::question::Question;
@@ -24,21 +26,14 @@ use crate::check::facts::ModelFacts;
 use crate::check::plugins::LIKE;
 use crate::config::{Curation, DatasetConfig, LoadedConfig, Score, ScoreBy, rows_of};
 use crate::data::render::{BATCH, Learns, Row};
-use crate::data::template::ChatTemplate;
 use crate::data::tokenize::TokenSample;
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, Failure};
 use crate::digest::hex;
 use crate::samples::{Maker, Preparing};
 
-/// The model that rows are scored by: the config's, before it is trained.
-#[derive(Clone, Copy)]
-pub struct BaseModel<'a> {
-    /// Its files.
-    pub facts: &'a ModelFacts,
-    /// How conversations become text.
-    pub template: Option<&'a ChatTemplate>,
-}
+/// Tokens of a pass: more make nothing faster.
+const PASS: usize = 1 << 16;
 
 /// The scores of all rows.
 #[derive(Debug)]
@@ -154,6 +149,8 @@ struct Asking<'a> {
     /// Tokens of the pending texts, and how many a batch has.
     tokens: usize,
     most: usize,
+    /// Tokens that one text may have.
+    longest: usize,
     done: Vec<(u32, Result<f64, NoScore>)>,
     all: u64,
     asked: u64,
@@ -176,7 +173,7 @@ impl<'a> Asking<'a> {
         };
         let (source, measuring) = match score.by {
             ScoreBy::Judge => {
-                let question = Question::new(loaded, base, score);
+                let question = Question::new(loaded, base, score)?;
                 let digits = question.digits()?;
                 (Source::Questions(question), Measuring::Judge { digits })
             }
@@ -208,7 +205,11 @@ impl<'a> Asking<'a> {
             "digits": digits,
         });
         let kept = Kept::open(&hex(&Sha256::digest(key.to_string())))?;
-        let most = (config.sequence_len as usize).saturating_mul(config.micro_batch_size as usize);
+        let most = (config.sequence_len as usize).saturating_mul(config.micro_batch_size as usize).min(PASS);
+        let longest = match &source {
+            Source::Questions(question) => question.limit,
+            Source::Samples(_) => (config.sequence_len as usize).min(facts.config.max_position_embeddings.max(PASS)),
+        };
         Ok(Self {
             loaded,
             facts,
@@ -221,6 +222,7 @@ impl<'a> Asking<'a> {
             pending: Vec::new(),
             tokens: 0,
             most,
+            longest,
             done: Vec::new(),
             all,
             asked: 0,
@@ -272,7 +274,12 @@ impl<'a> Asking<'a> {
         (self.told)(self.done.len() as u64, self.all);
         let measure = match &mut self.measure {
             Some(measure) => measure,
-            None => self.measure.insert(measure::load(self.facts, &self.device, &self.measuring, self.most)?),
+            None => self.measure.insert(measure::load(
+                self.facts,
+                &self.device,
+                &self.measuring,
+                (self.most, self.longest),
+            )?),
         };
         let texts: Vec<&[TokenSample]> = self.pending.iter().map(|item| item.texts.as_slice()).collect();
         let scores = measure.measure(&texts)?;

@@ -2,9 +2,9 @@
 
 use plugin_runtime::types::{Conversation, Message, Segment, Text};
 
-use super::super::verdict::NoScore;
-use super::BaseModel;
+use super::base::BaseModel;
 use crate::config::{LoadedConfig, ROW, Score};
+use crate::curate::verdict::NoScore;
 use crate::data::template::TemplateError;
 use crate::data::tokenize::{Encoder, TextBudget, TokenSample, TokenizeError};
 use crate::diagnostic::{Diagnostic, Failure};
@@ -32,20 +32,27 @@ pub(super) struct Question<'a> {
     loaded: &'a LoadedConfig,
     encoder: Encoder<'a>,
     prompt: String,
+    /// Tokens that a question may have: those of a text of `sequence_len` and of the prompt, as far as the model has positions.
+    pub(super) limit: usize,
 }
 
 impl<'a> Question<'a> {
-    pub(super) fn new(loaded: &'a LoadedConfig, base: BaseModel<'a>, score: &Score) -> Self {
+    pub(super) fn new(loaded: &'a LoadedConfig, base: BaseModel<'a>, score: &Score) -> Result<Self, Failure> {
+        let sequence_len = loaded.config.sequence_len as usize;
         let encoder = Encoder {
             tokenizer: &base.facts.tokenizer,
             template: base.template,
             train_on_inputs: false,
             end_of_turn: Vec::new(),
             keeps_text: false,
-            budget: TextBudget::of(loaded.config.sequence_len as usize, false),
+            budget: TextBudget { bytes: usize::MAX, cuts: false },
         };
         let prompt = score.prompt.clone().unwrap_or_else(|| DEFAULT_PROMPT.to_owned());
-        Self { loaded, encoder, prompt }
+        let mut question = Self { loaded, encoder, prompt, limit: 0 };
+        let own = question.encode("").map_err(|error| question.refused(&error))?.ids.len();
+        question.limit = (sequence_len + own).min(base.facts.config.max_position_embeddings);
+        question.encoder.budget = TextBudget::of(question.limit, false);
+        Ok(question)
     }
 
     /// The tokens that mean 1, 2, 3, 4 and 5.
@@ -65,6 +72,16 @@ impl<'a> Question<'a> {
 
     /// What is asked about a text.
     pub(super) fn about(&self, text: &str) -> Result<Result<Vec<TokenSample>, NoScore>, Failure> {
+        match self.encode(text) {
+            Ok(tokens) if tokens.ids.len() <= self.limit => Ok(Ok(vec![tokens])),
+            Ok(_) | Err(TokenizeError::TooLong { .. } | TokenizeError::Template(TemplateError::TooLong(_))) => {
+                Ok(Err(NoScore::LongText))
+            }
+            Err(error) => Err(self.refused(&error)),
+        }
+    }
+
+    fn encode(&self, text: &str) -> Result<TokenSample, TokenizeError> {
         let text = self.prompt.replace(ROW, text);
         let text = if self.encoder.template.is_some() {
             let message =
@@ -73,18 +90,14 @@ impl<'a> Question<'a> {
         } else {
             Text::Segments(vec![Segment { text, train: false, weight: None }])
         };
-        match self.encoder.encode_prompt(&text) {
-            Ok(encoded) if encoded.tokens.ids.len() <= self.loaded.config.sequence_len as usize => {
-                Ok(Ok(vec![encoded.tokens]))
-            }
-            Ok(_) | Err(TokenizeError::TooLong { .. } | TokenizeError::Template(TemplateError::TooLong(_))) => {
-                Ok(Err(NoScore::LongQuestion))
-            }
-            Err(error) => Err(Diagnostic::error("curation::prompt", "the judge cannot be asked")
-                .at(self.loaded.source.nearest_place("curation.score"))
-                .why(error.to_string())
-                .into()),
-        }
+        Ok(self.encoder.encode_prompt(&text)?.tokens)
+    }
+
+    fn refused(&self, error: &TokenizeError) -> Failure {
+        Diagnostic::error("curation::prompt", "the judge cannot be asked")
+            .at(self.loaded.source.nearest_place("curation.score"))
+            .why(error.to_string())
+            .into()
     }
 }
 

@@ -17,6 +17,7 @@ use self::words::Words;
 
 pub use self::error::TokenizerError;
 pub use self::post_processor::Affixes;
+pub use self::token::Token;
 
 mod added;
 mod budget;
@@ -25,6 +26,7 @@ mod names;
 mod patterns;
 mod post_processor;
 mod split;
+mod token;
 mod words;
 
 /// Texts that a tokenizer may fail on: each may have taken its whole time.
@@ -54,17 +56,6 @@ pub struct Changes {
     pub tokens: Vec<String>,
     /// `added_tokens_overrides`: other texts for added tokens, by their ids.
     pub overrides: BTreeMap<u32, String>,
-}
-
-/// One token of an encoded text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Token {
-    /// Row of the embedding.
-    pub id: u32,
-    /// First byte of the text that it stands for. Special tokens that the tokenizer adds stand for nothing (start = end).
-    pub start: usize,
-    /// One past its last byte.
-    pub end: usize,
 }
 
 /// A loaded tokenizer.

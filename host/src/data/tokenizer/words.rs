@@ -15,9 +15,9 @@ use regex_automata::meta::Cache;
 use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::{AddedToken, Model};
 
-use super::Token;
 use super::patterns::{Bounded, BoundedNormalizer};
 use super::split::{Rule, rules};
+use super::token::Token;
 
 /// Words that are kept at once. English text of some size has as many.
 const WORDS: usize = 1 << 16;
@@ -275,13 +275,6 @@ fn packed(word: &str) -> Option<u128> {
     bytes[..15].get_mut(..word.len())?.copy_from_slice(word.as_bytes());
     bytes[15] = word.len() as u8;
     Some(u128::from_le_bytes(bytes))
-}
-
-impl Token {
-    /// The same, in a text where its word begins at `place`.
-    fn at(self, place: usize) -> Self {
-        Self { id: self.id, start: place + self.start, end: place + self.end }
-    }
 }
 
 /// The tokens of one word, as the library makes them. None where it has bytes without a token: the places of the others depend

@@ -45,7 +45,7 @@ impl<K: Kernels> Reader<K> {
     }
 
     /// Bytes of weights and passes on the device, so far.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         let Model { kernels, params, words, .. } = &self.model;
         let buffers = [params, words].into_iter().chain(self.room.iter().flatten());
         buffers.map(|buffer| kernels.bytes(buffer)).sum::<u64>() + self.workspace.bytes(kernels)
