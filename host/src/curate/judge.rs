@@ -17,7 +17,7 @@ use super::verdict::{Reason, Verdict};
 use crate::check::plugins::AGAINST;
 use crate::config::{Curation, Heuristics, LoadedConfig, rows_of};
 use crate::data::filter::FilterReport;
-use crate::data::packing::shuffle;
+use crate::data::shuffle::shuffle;
 use crate::diagnostic::{Diagnostic, Failure, Severity};
 
 /// RNG stream of the control; other rooms use other numbers.

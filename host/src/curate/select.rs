@@ -5,7 +5,7 @@ use engine::rng::Philox;
 use super::score::Scores;
 use super::verdict::Verdict;
 use crate::config::{Amount, Prefer};
-use crate::data::packing::shuffle;
+use crate::data::shuffle::shuffle;
 
 /// RNG stream of the draw; other rooms use other numbers.
 const KEEP_STREAM: u64 = 0x6b65_6570;

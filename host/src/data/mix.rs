@@ -2,7 +2,7 @@
 
 use engine::rng::Philox;
 
-use super::packing::shuffle;
+use super::shuffle::shuffle;
 
 /// RNG stream of the samples that are seen once more or not at all; other rooms use other numbers.
 const MIX_STREAM: u64 = 0x6d69_7865;

@@ -13,6 +13,7 @@ pub mod mix;
 pub mod packing;
 pub mod render;
 pub mod set;
+pub mod shuffle;
 pub mod slices;
 pub mod source;
 pub mod steps;

@@ -8,6 +8,7 @@ use engine::rng::Philox;
 use engine::{Batch, IGNORE};
 
 use super::mix::Mix;
+use super::shuffle::shuffle;
 use super::tokenize::TokenSample;
 
 /// RNG stream of epoch shuffles; other rooms use other numbers.
@@ -121,14 +122,6 @@ fn pack(order: &[u32], lengths: &[u32], capacity: usize) -> Vec<Vec<u32>> {
         open.entry(room - length).or_default().push(bin);
     }
     bins
-}
-
-/// Fisher–Yates.
-pub fn shuffle<T>(items: &mut [T], rng: &mut Philox) {
-    for last in (1..items.len()).rev() {
-        let other = rng.below(last as u64 + 1) as usize;
-        items.swap(last, other);
-    }
 }
 
 /// Concatenates samples into what the engine takes: each a document of its own, each token's target the next one.

@@ -7,8 +7,8 @@ use engine::rng::Philox;
 use plugin_runtime::PluginError;
 use plugin_runtime::types::RowBatch;
 
-use super::packing::shuffle;
 use super::render::BATCH;
+use super::shuffle::shuffle;
 use super::source::Source;
 
 /// RNG stream of the rows of shards; other rooms use other numbers.

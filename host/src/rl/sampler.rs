@@ -22,8 +22,9 @@ use crate::checkpoint::CheckpointError;
 use crate::data::batches::{Batches, KeptFile, Told};
 use crate::data::cursor::Position;
 use crate::data::dataset::Example;
-use crate::data::packing::{BatchOptions, EpochPlan, plan_epoch, shuffle};
+use crate::data::packing::{BatchOptions, EpochPlan, plan_epoch};
 use crate::data::set::Set;
+use crate::data::shuffle::shuffle;
 use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::Failure;
 

@@ -9,7 +9,6 @@ pub mod rows;
 pub mod stream;
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 use engine::rng::Philox;
 use plugin_runtime::PluginHost;
@@ -21,9 +20,9 @@ use crate::check::{curation, selection};
 use crate::config::{DatasetConfig, ExcessLengthStrategy, FilterRef, LoadedConfig};
 use crate::data::dataset::{Example, ExcessLength, First};
 use crate::data::dropped::Dropped;
-use crate::data::packing::shuffle;
 use crate::data::render::{Learns, Making};
 use crate::data::set::Set;
+use crate::data::shuffle::shuffle;
 use crate::data::steps::StepFormat;
 use crate::data::template::ChatTemplate;
 use crate::data::tokenize::{Encoder, TextBudget};
@@ -31,7 +30,6 @@ use crate::diagnostic::{Diagnostic, Failure};
 
 pub use self::kept::StoreOrigin;
 pub use self::maker::{Maker, NoSample};
-use self::stream::Window;
 
 /// The keys of datasets.
 const TRAINED: &str = "datasets";
@@ -129,28 +127,6 @@ impl<'a> Preparing<'a> {
             (train, eval) = (train.choose(trained), train.choose(held));
         }
         Ok(Data { digest: train.digest(), train, eval, ..data })
-    }
-
-    /// The samples that a stream begins with, kept nowhere; what there is to say of their rows is added to `data`.
-    fn first_window(&self, data: &mut Data) -> Result<Set, Failure> {
-        let mut first = Window::default();
-        let (prepared, remarks) = self.windows(0, 0, &mut |window| {
-            first = window;
-            ControlFlow::Break(())
-        })?;
-        if first.examples.is_empty() {
-            let size = self.loaded.config.streaming_multipack_buffer_size;
-            let reasons: Vec<String> = first.dropped.reasons().iter().map(ToString::to_string).collect();
-            return Err(Diagnostic::error("data::nothing-left", format!("none of the first {size} rows can be used"))
-                .at(self.loaded.source.nearest_place("datasets[0]"))
-                .why(reasons.join("; "))
-                .into());
-        }
-        data.rows += prepared.rows;
-        data.too_long += first.dropped.too_long.rows;
-        data.dropped.add(&Dropped { filters: prepared.filters, ..first.dropped });
-        data.remarks.extend(remarks);
-        Ok(Set::of(&first.examples)?)
     }
 
     /// What makes rows of a dataset of `datasets` into samples, one after another.

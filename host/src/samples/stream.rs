@@ -4,10 +4,11 @@
 
 use std::ops::ControlFlow;
 
-use super::{Preparing, TRAINED};
+use super::{Data, Preparing, TRAINED};
 use crate::data::dataset::{Example, Piece, Prepared, Sink};
 use crate::data::dropped::Dropped;
 use crate::data::render::BATCH;
+use crate::data::set::Set;
 use crate::data::store::StoreError;
 use crate::diagnostic::{Diagnostic, Failure};
 
@@ -25,6 +26,28 @@ pub struct Window {
 }
 
 impl Preparing<'_> {
+    /// The samples that a stream begins with, kept nowhere; what there is to say of their rows is added to `data`.
+    pub(super) fn first_window(&self, data: &mut Data) -> Result<Set, Failure> {
+        let mut first = Window::default();
+        let (prepared, remarks) = self.windows(0, 0, &mut |window| {
+            first = window;
+            ControlFlow::Break(())
+        })?;
+        if first.examples.is_empty() {
+            let size = self.loaded.config.streaming_multipack_buffer_size;
+            let reasons: Vec<String> = first.dropped.reasons().iter().map(ToString::to_string).collect();
+            return Err(Diagnostic::error("data::nothing-left", format!("none of the first {size} rows can be used"))
+                .at(self.loaded.source.nearest_place("datasets[0]"))
+                .why(reasons.join("; "))
+                .into());
+        }
+        data.rows += prepared.rows;
+        data.too_long += first.dropped.too_long.rows;
+        data.dropped.add(&Dropped { filters: prepared.filters, ..first.dropped });
+        data.remarks.extend(remarks);
+        Ok(Set::of(&first.examples)?)
+    }
+
     /// Makes the windows of a pass from one on, and hands them over until there is none left or `give` breaks. Returns what was
     /// read and what filters did, and what is remarkable about it.
     ///

@@ -1,6 +1,8 @@
 //! Where the steps of a run come from: for its method, the objective, what it learns from and what it is evaluated on, built in
 //! one place for whoever makes steps of them.
 
+use std::sync::mpsc::sync_channel;
+
 use engine::generate::GenerateOptions;
 use engine::kernels::cpu::instructions;
 use engine::{CrossEntropy, Objective};
@@ -9,7 +11,7 @@ use plugin_runtime::PluginHost;
 use super::method::Method;
 use super::plan::Plan;
 use super::reference::Reference;
-use super::stream;
+use super::stream::{self, Stream};
 use crate::check::facts::ModelFacts;
 use crate::check::{plugins, selection};
 use crate::checkpoint::load::Checkpoint;
@@ -87,7 +89,14 @@ impl<'a> Sources<'a> {
                 let Self { loaded, plugins, model, template, .. } = *self;
                 let preparing = Preparing { loaded, plugins, model, template, learns: plan.method.learns() };
                 let eval = self.chunks(&Texts(eval))?;
-                stream::give(preparing, &plan.packing, plan.accumulation, position, eval, work)
+                std::thread::scope(|scope| {
+                    // One window waits, and one is made, while a third is learned from.
+                    let (windows, made) = sync_channel(0);
+                    scope.spawn(move || stream::make(preparing, position, &windows));
+                    // Gone at the end of the work, however it ends: then nothing more is made.
+                    let batches = Stream::new(made, plan.packing.clone(), plan.accumulation, position);
+                    work.work(CrossEntropy, batches, eval)
+                })
             }
             Method::Supervised => {
                 work.work(CrossEntropy, plan.epochs(Texts(train), position)?, self.chunks(&Texts(eval))?)

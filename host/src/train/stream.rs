@@ -1,12 +1,11 @@
 //! Steps of samples that are made on another thread while the run learns (`streaming`).
 
 use std::ops::ControlFlow;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender};
 
 use engine::kernels::Kernels;
-use engine::{Batch, CrossEntropy, Trainer};
+use engine::{Batch, Trainer};
 
-use super::sources::Work;
 use crate::data::batches::{Batches, Told};
 use crate::data::cursor::Position;
 use crate::data::dataset::Example;
@@ -18,44 +17,26 @@ use crate::samples::stream::Window;
 /// Windows of a pass that have an order of their own.
 const WINDOWS: u64 = 1 << 16;
 
-/// Gives `work` the steps of a stream, from `position` on. The next window is made meanwhile.
-///
-/// # Errors
-/// What is wrong with the data, when the run comes to it, and whatever ends the work.
-pub(super) fn give<W: Work>(
-    preparing: Preparing<'_>,
-    options: &BatchOptions,
-    accumulation: usize,
-    position: Position,
-    eval: Vec<Batch>,
-    work: W,
-) -> Result<W::Done, Failure> {
-    std::thread::scope(|scope| {
-        // One window waits, and one is made, while a third is learned from.
-        let (windows, made) = sync_channel(0);
-        scope.spawn(move || {
-            let (mut pass, mut first) = (position.epoch, position.window);
-            let mut is_wanted = true;
-            while is_wanted {
-                let mut give = |window: Window| {
-                    is_wanted = windows.send(Ok(window)).is_ok();
-                    if is_wanted { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-                };
-                if let Err(failure) = preparing.windows(pass, first, &mut give) {
-                    // The run has ended, or ends with it.
-                    let _ = windows.send(Err(failure));
-                    return;
-                }
-                (pass, first) = (pass + 1, 0);
-            }
-        });
-        // Gone at the end of the work, however it ends: then nothing more is made.
-        work.work(CrossEntropy, Stream::new(made, options.clone(), accumulation, position), eval)
-    })
+/// Makes windows from `position` on, pass after pass, until the other side of `windows` is gone or the data is at fault.
+pub(super) fn make(preparing: Preparing<'_>, position: Position, windows: &SyncSender<Result<Window, Failure>>) {
+    let (mut pass, mut first) = (position.epoch, position.window);
+    let mut is_wanted = true;
+    while is_wanted {
+        let mut give = |window: Window| {
+            is_wanted = windows.send(Ok(window)).is_ok();
+            if is_wanted { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        if let Err(failure) = preparing.windows(pass, first, &mut give) {
+            // The run has ended, or ends with it.
+            let _ = windows.send(Err(failure));
+            return;
+        }
+        (pass, first) = (pass + 1, 0);
+    }
 }
 
 /// The steps of a stream.
-struct Stream {
+pub(super) struct Stream {
     windows: Receiver<Result<Window, Failure>>,
     /// The first window of the next pass, where a step ended with the last of the one before.
     waiting: Option<Window>,
@@ -68,7 +49,8 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(
+    /// Of windows that are made from `position` on.
+    pub(super) fn new(
         windows: Receiver<Result<Window, Failure>>,
         options: BatchOptions,
         accumulation: usize,
