@@ -153,6 +153,31 @@ fn rows_are_left_out_by_what_they_look_like_and_by_some_columns() {
 }
 
 #[test]
+fn rows_in_other_languages_are_left_out() {
+    let project = project("curation:\n  heuristics: {languages: [en, fr]}\n");
+    let german = "Der Ausschuss wird sich in der nächsten Woche wieder treffen, um über die Vorschläge zu entscheiden.";
+    let some = [
+        row("Summarize the text.", "The committee will meet again next week to decide which proposals are accepted."),
+        row("Fasse den Text zusammen.", german),
+        row("Übersetze ins Deutsche: yes", "Ja."),
+        row(
+            "Résume le texte.",
+            "Le comité se réunira de nouveau la semaine prochaine pour décider quelles propositions accepter.",
+        ),
+        row("Kürze.", &"<b>".repeat(3)),
+    ];
+    write_rows(&project, "train.jsonl", &some);
+    project.success(&["curate", "host.yml"]);
+    assert_eq!(dropped(&project), [(1, "heuristic".to_owned())]);
+    let lines = lines(&project.path("out/curated/dropped.jsonl"));
+    assert_eq!((&lines[0]["rule"], &lines[0]["because"]), (&json!("languages"), &json!("looks like German (de)")));
+    assert!(project.read("out/curated/index.html").contains("<code>languages</code>: looks like German (de)"));
+    // Where the other language is wanted, it stays.
+    project.success(&["curate", "host.yml", "--set", "curation.heuristics.languages=[fr, de]"]);
+    assert_eq!(dropped(&project), [(0, "heuristic".to_owned())]);
+}
+
+#[test]
 fn an_uncurated_config_is_not_trained() {
     let project = project(ALL);
     for command in [&["train", "host.yml"][..], &["preprocess", "host.yml"], &["check", "host.yml", "--plan"]] {
@@ -196,6 +221,10 @@ fn wrong_values_are_told_at_their_place() {
         ("curation: {keep: 0}", "1 or more, or a share between 0 and 1"),
         ("curation: {exact_duplicates: false, near_duplicates: false}", "leaves nothing out"),
         ("curation: {heuristics: {min_words: 9, max_words: 3}}", "no row has both"),
+        ("curation: {heuristics: {languages: [en, deu]}}", "did you mean `de` (German)?"),
+        ("curation: {heuristics: {languages: qq}}", "a code of ISO 639-1, such as `en` (English)"),
+        ("curation: {heuristics: {languages: [de, ex]}}", "`el` (Greek), `en` (English), `eo` (Esperanto)"),
+        ("curation: {heuristics: {languages: []}}", "`languages` names no language"),
         ("curation: {dedup: true}", "unknown key `curation.dedup`"),
     ] {
         let datasets = "test_datasets: [{path: eval.jsonl, type: alpaca}]\n";

@@ -68,6 +68,9 @@ pub struct Heuristics {
     pub max_repeated_ngrams: Option<f64>,
     /// Text that has "lorem ipsum", as in C4. Default: `false`.
     pub drop_lorem_ipsum: bool,
+    /// Text whose first 4000 characters are certainly in another language than these, codes of ISO 639-1; where that is in doubt,
+    /// as in fewer than ten words, it stays. Default: any. Example: `[en, de]`.
+    pub languages: Vec<String>,
 }
 
 /// `curation.score`: a number for each row that the other steps leave. Scores by a model are kept in the cache directory.

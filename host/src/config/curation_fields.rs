@@ -1,11 +1,13 @@
 //! How the config's section `curation` is read.
 
+use curation::Language;
 use serde_json::Value;
 
 use super::curation::{Curation, Decontaminate, Heuristics, NearDuplicates, Score};
-use super::read::{Context, Section, fill};
+use super::read::{Context, Read, Section, fill};
 use super::schema::Config;
 use super::values::{Amount, ScoreBy};
+use crate::diagnostic::Edit;
 
 /// Words of a shingle or a run, at most.
 const NGRAM: u32 = 100;
@@ -99,6 +101,7 @@ fn heuristics(section: Section<'_>) -> Heuristics {
         max_duplicate_lines: share("max_duplicate_lines"),
         max_repeated_ngrams: share("max_repeated_ngrams"),
         drop_lorem_ipsum: section.read("drop_lorem_ipsum").unwrap_or(false),
+        languages: languages(&section),
     };
     section.finish(|_| None);
     heuristics
@@ -173,6 +176,42 @@ pub(super) fn scores_of_rows_together(cx: &Context<'_>, config: &Config) {
         let message = format!("`by: {by}` is for texts that the model learns to write, and not with `{key}`");
         let help = if key == "rl" { "write `by: judge` or `by: words`" } else { "write `by: words`" };
         conflict(message, help);
+    }
+}
+
+/// Codes of languages that are told from others.
+fn languages(section: &Section<'_>) -> Vec<String> {
+    let codes: Option<Vec<Code>> = section.read("languages");
+    if codes.as_ref().is_some_and(Vec::is_empty) {
+        let path = section.at("languages");
+        let error = section.cx.error("missing-key", &path, "`languages` names no language");
+        section.cx.report(error.help("name those that stay, such as `[en, de]`, or delete the line"));
+    }
+    codes.unwrap_or_default().into_iter().map(|code| code.0).collect()
+}
+
+/// A code of ISO 639-1.
+struct Code(String);
+
+impl Read for Code {
+    fn read(cx: &Context<'_>, path: &str, value: &Value) -> Option<Self> {
+        let word = String::read(cx, path, value)?;
+        if Language::of_code(&word).is_some() {
+            return Some(Self(word));
+        }
+        let error = cx.error("unknown-value", path, format!("`{word}` is no language that is told from others"));
+        let spoken = |language: &Language| format!("`{}` ({})", language.code(), language.name());
+        let near = Language::meant_by(&word);
+        let help = match near.as_slice() {
+            [] => "write a code of ISO 639-1, such as `en` (English) or `de` (German)".to_owned(),
+            near => format!("did you mean {}?", near.iter().map(spoken).collect::<Vec<_>>().join(", ")),
+        };
+        let fix = match near.as_slice() {
+            [only] if word.len() > 2 => Some(Edit::Set { path: path.to_owned(), value: only.code().to_owned() }),
+            _ => None,
+        };
+        cx.report(error.help(help).fix(fix));
+        None
     }
 }
 

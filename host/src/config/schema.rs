@@ -101,7 +101,7 @@ pub struct Config {
     /// Ours. What `host curate` leaves out of `datasets`: duplicates (`exact_duplicates`, `near_duplicates: {threshold, ngram,
     /// permutations}`), rows that an evaluation has too (`decontaminate: {against, ngram}`, beside `test_datasets`), rows by
     /// what they look like (`heuristics: {min_words, max_words, max_mean_word_length, max_symbol_ratio, max_duplicate_lines,
-    /// max_repeated_ngrams, drop_lorem_ipsum}`), and all but a part of the rest (`keep`), which is random or chosen by a score
+    /// max_repeated_ngrams, drop_lorem_ipsum, languages}`), and all but a part of the rest (`keep`), which is random or chosen by a score
     /// (`score: {by, prefer, prompt, like}`: `by` is `perplexity`, `accuracy`, `judge`, `similarity` or `words`, `prefer` is `low`,
     /// `high` or `spread`); `text` names the columns that are compared. It writes configs that train on what is kept and on a random control of the same size; this config itself
     /// is not trained then. Default: none. Example: `{near_duplicates: {threshold: 0.7}, decontaminate: {against: [eval.jsonl]}}`.

@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use ::curation::{Contamination, Digest, Evaluation, FLOOR, Measures, Options, Words, clusters, digest, measure};
+use ::curation::{
+    Contamination, Digest, Evaluation, FLOOR, Language, Measures, Options, Words, clusters, digest, language, measure,
+};
 use engine::rng::Philox;
 use plugin_runtime::PluginHost;
 
@@ -91,7 +93,9 @@ pub(super) fn judge(
         words.read(&text);
         lengths.push(words.len() as u32);
         empty += u64::from(words.is_empty());
-        let looks = curation.heuristics.as_ref().and_then(|rules| broken_rule(rules, &measure(&text, &words)));
+        let looks = curation.heuristics.as_ref().and_then(|rules| {
+            broken_rule(rules, &measure(&text, &words)).or_else(|| other_language(rules, &text, &words))
+        });
         let mut found = || evaluation.as_mut().and_then(|evaluation| evaluation.find(&words));
         verdicts.push(if let Some((rule, value)) = looks {
             Verdict::Heuristic(rule, value as f32)
@@ -216,6 +220,17 @@ fn broken_rule(rules: &Heuristics, measures: &Measures) -> Option<(u8, f64)> {
     Some((broken as u8, all[broken].1))
 }
 
+/// The number of the rule `languages`; what it measures is a place among all languages.
+const LANGUAGES: u8 = 7;
+
+/// The language of a text that is certainly none of those that are wanted.
+fn other_language(rules: &Heuristics, text: &str, words: &Words) -> Option<(u8, f64)> {
+    let found = if rules.languages.is_empty() { None } else { language(text, words) }?;
+    let is_wanted = rules.languages.iter().any(|code| code == found.code());
+    let place = Language::all().position(|language| language == found).filter(|_| !is_wanted)?;
+    Some((LANGUAGES, place as f64))
+}
+
 /// The key of a rule, and what a broken one says of the text.
 pub(super) fn rule(number: u8, value: f32) -> (&'static str, String) {
     let words = || format!("{value} {}", if value as u64 == 1 { "word" } else { "words" });
@@ -226,6 +241,11 @@ pub(super) fn rule(number: u8, value: f32) -> (&'static str, String) {
         3 => ("max_symbol_ratio", format!("{value:.2} `#` and ellipses for each word")),
         4 => ("max_duplicate_lines", format!("{:.0} % of its lines stand there before", 100.0 * value)),
         5 => ("max_repeated_ngrams", format!("{:.0} % of its runs of five words stand there before", 100.0 * value)),
+        LANGUAGES => {
+            let language = Language::all().nth(value as usize);
+            let spoken = language.map(|language| format!("looks like {} ({})", language.name(), language.code()));
+            ("languages", spoken.unwrap_or_default())
+        }
         _ => ("drop_lorem_ipsum", "it has \"lorem ipsum\"".to_owned()),
     }
 }
