@@ -5,6 +5,8 @@ pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Opt
     let wrong = wrong.to_lowercase();
     names
         .into_iter()
+        // Names of a stranger's file may be megabytes, which are never near and take time to compare.
+        .filter(|name| name.len() / 8 <= wrong.len())
         .map(|name| (strsim::normalized_damerau_levenshtein(&wrong, &name.to_lowercase()), name))
         .filter(|(closeness, _)| *closeness >= 0.65)
         .max_by(|a, b| a.0.total_cmp(&b.0))
@@ -43,6 +45,8 @@ mod tests {
         assert_eq!(nearest("Learning_Rate", names), Some("learning_rate"));
         assert_eq!(nearest("sede", names), Some("seed"));
         assert_eq!(nearest("wandb", names), None);
+        // In time that does not go by its length times that of the wrong one.
+        assert_eq!(nearest(&"x".repeat(1000), [&*"x".repeat(20 << 20)]), None);
     }
 
     #[test]

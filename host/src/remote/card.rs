@@ -1,6 +1,10 @@
 //! What the first lines of a dataset's `README.md` say of its files: its configs, as `datasets` of Hugging Face reads them.
 
-use serde::Deserialize;
+use std::cell::Cell;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_yaml::{Mapping, Value};
 
 use super::glob::is_inside;
@@ -13,6 +17,11 @@ pub(super) const YAML: &str = ".huggingface.yaml";
 pub(super) const CARD_BYTES: u64 = 16 << 20;
 /// Bytes of YAML that are read.
 const YAML_BYTES: usize = 2 << 20;
+/// Bytes that `configs` may have once aliases are written out, an entry counting for some: what an alias names is copied.
+const WRITTEN_OUT: usize = 32 << 20;
+const ENTRY: usize = 64;
+/// Brackets that are open at a time: each is looked at again with what is behind it, as in a config.
+const BRACKETS: usize = 1000;
 /// Characters of what a parser says.
 const REASON: usize = 200;
 /// The config of a repository that names none.
@@ -30,11 +39,127 @@ pub(super) struct Subset {
     pub(super) is_default: bool,
 }
 
-/// The keys of a card that say something of files.
-#[derive(Debug, Default, Deserialize)]
-struct Card {
-    #[serde(default)]
-    configs: Value,
+/// The key of a card that says something of files; nothing else of it is kept.
+struct Configs;
+
+impl<'de> DeserializeSeed<'de> for Configs {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Configs {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a mapping")
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let left = Cell::new(WRITTEN_OUT);
+        let mut configs = None;
+        while let Some(key) = map.next_key_seed(Bounded(&left))? {
+            if key.as_str() != Some("configs") {
+                map.next_value::<IgnoredAny>()?;
+            } else if configs.replace(map.next_value_seed(Bounded(&left))?).is_some() {
+                return Err(de::Error::duplicate_field("configs"));
+            }
+        }
+        Ok(configs.unwrap_or_default())
+    }
+}
+
+/// A value that takes no more than is left. Tags say nothing of files.
+struct Bounded<'a>(&'a Cell<usize>);
+
+impl Bounded<'_> {
+    fn take<E: de::Error>(&self, bytes: usize) -> Result<(), E> {
+        let left = self.0.get().checked_sub(bytes);
+        self.0.set(left.ok_or_else(|| {
+            E::custom(format_args!("it has more than {} MiB once its aliases are written out", WRITTEN_OUT >> 20))
+        })?);
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Bounded<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.take(ENTRY)?;
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Bounded<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Value, E> {
+        self.take(value.len())?;
+        Ok(value.into())
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(value) = list.next_element_seed(Bounded(self.0))? {
+            all.push(value);
+        }
+        Ok(Value::Sequence(all))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut all = Mapping::new();
+        while let Some(key) = map.next_key_seed(Bounded(self.0))? {
+            if all.insert(key, map.next_value_seed(Bounded(self.0))?).is_some() {
+                return Err(de::Error::custom("a key is there twice"));
+            }
+        }
+        Ok(Value::Mapping(all))
+    }
+
+    fn visit_enum<A: de::EnumAccess<'de>>(self, tagged: A) -> Result<Value, A::Error> {
+        use serde::de::VariantAccess as _;
+        let (_, value) = tagged.variant::<String>()?;
+        value.newtype_variant_seed(Bounded(self.0))
+    }
 }
 
 /// The configs of a repository by its card and by its file of YAML; none where they name none.
@@ -72,24 +197,35 @@ fn configs(text: String) -> Result<Vec<Subset>, String> {
     if text.len() > YAML_BYTES {
         return Err(format!("its YAML has more than {} MiB", YAML_BYTES >> 20));
     }
+    let mut open = 0_usize;
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        if open > BRACKETS {
+            return Err(format!("its YAML has more than {BRACKETS} open brackets"));
+        }
+    }
     let failed = |error: serde_yaml::Error| {
         let line: String = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         line.chars().take(REASON).collect::<String>()
     };
-    let card: Option<Card> = serde_yaml::from_str(&text).map_err(failed)?;
-    let all = match card.unwrap_or_default().configs {
+    let all = match Configs.deserialize(serde_yaml::Deserializer::from_str(&text)).map_err(failed)? {
         Value::Null => return Ok(Vec::new()),
         Value::Sequence(all) => all,
         _ => return Err("`configs` is no list".to_owned()),
     };
     let mut subsets: Vec<Subset> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
     for entry in &all {
         let Value::Mapping(entry) = entry else { return Err("an entry of `configs` is no mapping".to_owned()) };
         let subset = subset(entry)?;
         // Of two with one name the second counts, as in `datasets`.
-        match subsets.iter_mut().find(|known| known.name == subset.name) {
-            Some(known) => *known = subset,
-            None => subsets.push(subset),
+        match *known.entry(subset.name.clone()).or_insert(subsets.len()) {
+            at if at < subsets.len() => subsets[at] = subset,
+            _ => subsets.push(subset),
         }
     }
     Ok(subsets)
@@ -125,10 +261,11 @@ fn splits(value: &Value) -> Option<Vec<(String, Vec<String>)>> {
     match value {
         Value::Sequence(all) if all.iter().any(Value::is_mapping) => {
             let mut splits: Vec<(String, Vec<String>)> = Vec::new();
+            let mut known = BTreeSet::new();
             for entry in all {
                 let entry = entry.as_mapping().filter(|entry| entry.len() == 2)?;
                 let (name, patterns) = (entry.get("split")?.as_str()?, texts(entry.get("path")?)?);
-                if !is_split(name) || splits.iter().any(|(known, _)| known == name) {
+                if !is_split(name) || !known.insert(name) {
                     return None;
                 }
                 splits.push((name.to_owned(), patterns));
@@ -206,12 +343,33 @@ mod tests {
             ("configs: [{config_name: a, data_files: [{split: x, path: y}, {split: x, path: z}]}]", "neither a text"),
             ("configs: [{config_name: a, data_dir: ../x}]", "leads out"),
             ("configs: [{config_name: a, data_dir: /etc}]", "leads out"),
-            (&format!("x: {}", "[".repeat(100_000)), ""),
+            (&format!("x: {}", "[".repeat(100_000)), "more than 1000 open brackets"),
             (&format!("x: {}", "y".repeat(YAML_BYTES)), "more than 2 MiB"),
         ] {
             let reason = read(configs).unwrap_err();
             assert!(reason.contains(words) && reason.len() < 400 && !reason.contains('\n'), "{reason}");
         }
+    }
+
+    /// An alias of a long text is a copy of it.
+    #[test]
+    fn aliases_of_long_texts_are_counted() {
+        let text = format!("x: &a {}\nconfigs: [{}]", "y".repeat(1 << 20), vec!["*a"; 250_000].join(","));
+        assert!(read(&text).unwrap_err().contains("more than 32 MiB once its aliases are written out"));
+        let text =
+            "x: &a data/*.csv\nconfigs: [{config_name: a, data_files: *a}, {config_name: b, data_files: [*a, !t z]}]";
+        let read = read(text).unwrap();
+        assert_eq!(read[1].data_files.clone().unwrap()[0].1, ["data/*.csv", "z"]);
+    }
+
+    #[test]
+    fn many_configs_and_splits_take_no_time() {
+        let start = std::time::Instant::now();
+        let configs: Vec<String> = (0..90_000).map(|number| format!("- config_name: a{number}\n")).collect();
+        assert_eq!(read(&format!("configs:\n{}", configs.concat())).unwrap().len(), 90_000);
+        let splits: Vec<String> = (0..70_000).map(|number| format!("{{split: a{number}, path: b}}")).collect();
+        assert_eq!(of(&format!("[{}]", splits.join(","))).unwrap().len(), 70_000);
+        assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
     }
 
     /// Anchors that grow with each line are read, refused or passed over; they take neither memory nor time.

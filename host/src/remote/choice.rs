@@ -1,6 +1,7 @@
 //! Which files of a dataset's repository are meant, as `datasets` of Hugging Face chooses them: by the configs of its card, or
 //! by the names of its files.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -12,6 +13,8 @@ use super::glob::{Pattern, escape};
 const FILES: usize = 4096;
 /// Patterns of a split that are no names.
 const PATTERNS: usize = 256;
+/// Bytes of names that the patterns of a split are held against, all together: the slowest patterns take 25 ns a byte.
+const COMPARED: usize = 512 << 20;
 /// The split whose files are meant where names do not tell.
 const TRAIN: &str = "train";
 /// The branch on which the hub keeps what it made of other formats: `CONFIG/SPLIT/0000.parquet`.
@@ -167,6 +170,8 @@ fn subset(subsets: &[Subset], wanted: &Wanted<'_>) -> Result<Subset, Unchosen> {
 /// The configs of the branch on which the hub keeps what it converted, by its folders.
 pub(super) fn converted(names: &[String]) -> Vec<Subset> {
     let mut subsets: Vec<Subset> = Vec::new();
+    // Places of the last one's splits.
+    let mut places: HashMap<String, usize> = HashMap::new();
     for name in names {
         let [subset, split, _] = name.split('/').collect::<Vec<_>>()[..] else { continue };
         let pattern = format!("{}/{}/*", escape(subset), escape(split));
@@ -176,10 +181,12 @@ pub(super) fn converted(names: &[String]) -> Vec<Subset> {
         }
         if subsets.last().is_none_or(|last| last.name != subset) {
             let data_files = Some(Vec::new());
+            places.clear();
             subsets.push(Subset { name: subset.to_owned(), data_files, ..Subset::default() });
         }
         let splits = subsets.last_mut().and_then(|last| last.data_files.as_mut()).expect("it was just made");
-        match splits.iter_mut().find(|(known, _)| known == split) {
+        let place = *places.entry(split.to_owned()).or_insert(splits.len());
+        match splits.get_mut(place) {
             Some((_, patterns)) if patterns.contains(&pattern) => {}
             Some((_, patterns)) => patterns.push(pattern),
             None => splits.push((split.to_owned(), vec![pattern])),
@@ -201,16 +208,15 @@ fn splits(names: &[&str]) -> Result<Vec<(String, Vec<String>)>, Unchosen> {
     let shards = |split: &str| format!("data/{split}-{digits}-of-{digits}*.*");
     let all = resolve(names, &[shards("*")])?;
     if !all.is_empty() {
-        let mut found: Vec<String> = Vec::new();
+        let mut found = BTreeSet::new();
         for name in all {
             let split = SHARD.captures(&name["data/".len()..]).map_or_else(String::new, |parts| parts[1].to_owned());
             if !is_split(&split) {
                 return Err(Unchosen::SplitName { split });
             }
-            if !found.contains(&split) {
-                found.push(split);
-            }
+            found.insert(split);
         }
+        let mut found: Vec<String> = found.into_iter().collect();
         let place = |split: &String| SPLITS.iter().position(|(name, _)| name == split).unwrap_or(SPLITS.len());
         found.sort_by_key(|split| (place(split), split.clone()));
         return Ok(found.into_iter().map(|split| (split.clone(), vec![shards(&split)])).collect());
@@ -257,6 +263,7 @@ fn resolve<'a>(names: &[&'a str], patterns: &[String]) -> Result<Vec<&'a str>, U
     let mut all = Vec::new();
     let mut is_there = vec![false; names.len()];
     let mut count = 0;
+    let bytes: usize = names.iter().map(|name| name.len()).sum();
     for text in patterns {
         let pattern = Pattern::new(text).map_err(|reason| Unchosen::Pattern { pattern: text.clone(), reason })?;
         if pattern.is_name() {
@@ -271,6 +278,9 @@ fn resolve<'a>(names: &[&'a str], patterns: &[String]) -> Result<Vec<&'a str>, U
         count += 1;
         if count > PATTERNS {
             return Err(Unchosen::TooMany { limit: PATTERNS, what: "patterns" });
+        }
+        if count * bytes > COMPARED {
+            return Err(Unchosen::TooMany { limit: COMPARED, what: "bytes of names for its patterns" });
         }
         for (at, name) in names.iter().enumerate() {
             if !is_there[at] && pattern.matches(name) {

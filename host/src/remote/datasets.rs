@@ -139,14 +139,13 @@ fn known(
         }
         Ok(found)
     };
-    let (card, yaml) = (read(CARD)?, read(YAML)?);
+    let cards = [read(CARD)?, read(YAML)?];
     let names: Vec<String> = match &listing {
         Some(listing) => listing.files.iter().map(|file| file.name.clone()).collect(),
         None => hub.snapshot_files(repository, &commit),
     };
-    let subsets = subsets(card.as_deref(), yaml.as_deref())
-        .map_err(|reason| words::bad_card(repository, &hub.page(repository), reason))?;
-    let subsets = if subsets.is_empty() && revision == CONVERTED { converted(&names) } else { subsets };
+    let cards = cards.each_ref().map(Option::as_deref);
+    let subsets = read_cards(repository, &hub.page(repository), revision, cards, &names)?;
     let mut remark = remark;
     if listing.is_none() {
         let message = format!("of `{repository}` only those files are known that are in the cache");
@@ -155,6 +154,75 @@ fn known(
     }
     let (repository, revision) = (repository.clone(), revision.to_owned());
     Ok(Known { repository, revision, commit, directory, listing, names, subsets, remark })
+}
+
+/// The configs that a repository has by its card, by its file of YAML, and by the names of its files.
+fn read_cards(
+    repository: &Repository,
+    page: &str,
+    revision: &str,
+    [card, yaml]: [Option<&[u8]>; 2],
+    names: &[String],
+) -> Result<Vec<Subset>, Diagnostic> {
+    let subsets = subsets(card, yaml).map_err(|reason| words::bad_card(repository, page, reason))?;
+    Ok(if subsets.is_empty() && revision == CONVERTED { converted(names) } else { subsets })
+}
+
+/// The files of a repository that are meant, or why there are none; the key of the entry that it is about is beside it.
+fn chosen(
+    repository: &Repository,
+    page: &str,
+    names: &[String],
+    subsets: &[Subset],
+    wanted: &Wanted<'_>,
+) -> Result<Chosen, (&'static str, Diagnostic)> {
+    // What a script would make of data nobody knows; `datasets` 5 refuses it as well.
+    let own = repository.name().rsplit('/').next().unwrap_or_default();
+    let script = names.iter().find(|name| **name == format!("{own}.py"));
+    let is_silent = subsets.is_empty() && wanted.data_files.is_empty();
+    if let Some(script) = script.filter(|_| is_silent) {
+        return Err(("path", words::script(repository, script, CONVERTED)));
+    }
+    choose(names, subsets, wanted).map_err(|unchosen| {
+        let script = names.iter().find(|name| is_script(name)).filter(|_| is_silent);
+        match (&unchosen, script) {
+            (Unchosen::NoRows { .. }, Some(script)) => ("path", words::script(repository, script, CONVERTED)),
+            _ => match words::unchosen(unchosen, repository, page) {
+                // Patterns of the card have no place in the config.
+                ("data_files", diagnostic) if wanted.data_files.is_empty() => ("path", diagnostic),
+                told => told,
+            },
+        }
+    })
+}
+
+/// A dataset's repository without the hub that it is on.
+#[derive(Debug)]
+pub struct Contents<'a> {
+    /// The branch, tag or commit.
+    pub revision: &'a str,
+    /// Its `README.md` and its `.huggingface.yaml`.
+    pub cards: [Option<&'a [u8]>; 2],
+    /// Names of its files, sorted.
+    pub names: &'a [String],
+}
+
+/// The files that an entry of the config means of its repository, split by split, and what is said of others; `is_given` says
+/// that the entry names its loader. None where `path` is no name of the hub.
+pub fn files_of(
+    dataset: &DatasetConfig,
+    is_given: bool,
+    contents: &Contents<'_>,
+) -> Option<Result<(Vec<(String, Vec<String>)>, Option<Diagnostic>), Diagnostic>> {
+    let repository = repository(&dataset.path)?;
+    let page = format!("https://huggingface.co/datasets/{repository}");
+    let Contents { revision, cards, names } = contents;
+    Some(read_cards(&repository, &page, revision, *cards, names).and_then(|subsets| {
+        let chosen = chosen(&repository, &page, names, &subsets, &wanted(dataset, is_given));
+        let chosen = chosen.map_err(|(_, diagnostic)| diagnostic)?;
+        let remark = words::left_out(&repository, &chosen.left_out);
+        Ok((chosen.splits, remark))
+    }))
 }
 
 /// What an entry of the config says of files; `is_given` says that it names the loader.
@@ -192,24 +260,7 @@ impl Known {
     /// Why there are none; the key of the entry that it is about is beside it.
     pub(super) fn files(&self, hub: &Hub, wanted: &Wanted<'_>) -> Result<Files, (&'static str, Diagnostic)> {
         let page = hub.page(&self.repository);
-        // What a script would make of data nobody knows; `datasets` 5 refuses it as well.
-        let own = self.repository.name().rsplit('/').next().unwrap_or_default();
-        let script = self.names.iter().find(|name| **name == format!("{own}.py"));
-        let is_silent = self.subsets.is_empty() && wanted.data_files.is_empty();
-        if let Some(script) = script.filter(|_| is_silent) {
-            return Err(("path", words::script(&self.repository, script, CONVERTED)));
-        }
-        let chosen = choose(&self.names, &self.subsets, wanted).map_err(|unchosen| {
-            let script = self.names.iter().find(|name| is_script(name)).filter(|_| is_silent);
-            match (&unchosen, script) {
-                (Unchosen::NoRows { .. }, Some(script)) => ("path", words::script(&self.repository, script, CONVERTED)),
-                _ => match words::unchosen(unchosen, &self.repository, &page) {
-                    // Patterns of the card have no place in the config.
-                    ("data_files", diagnostic) if wanted.data_files.is_empty() => ("path", diagnostic),
-                    told => told,
-                },
-            }
-        })?;
+        let chosen = chosen(&self.repository, &page, &self.names, &self.subsets, wanted)?;
         let left = self.left(hub, &chosen).map_err(|told| ("path", told))?;
         let mut remarks: Vec<Diagnostic> = self.remark.clone().into_iter().collect();
         remarks.extend(words::left_out(&self.repository, &chosen.left_out));

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use hub::{Hub, HubError, Kind, MAIN, Repository, Settings};
 use serde_json::json;
 
+pub use self::datasets::{Contents, files_of};
 use self::datasets::{Known, LeftFiles};
 use self::files::Uses;
 use self::models::{Found, Left, Named, find, named};

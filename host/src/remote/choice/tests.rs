@@ -176,3 +176,19 @@ fn there_are_limits() {
     let wanted = Wanted { splits: vec!["train"], data_files: &patterns, ..Wanted::default() };
     assert!(matches!(choose(&many, &[], &wanted), Err(Unchosen::TooMany { what: "patterns", .. })));
 }
+
+/// A listing may have so many.
+#[test]
+fn many_splits_and_long_names_take_no_time() {
+    let start = std::time::Instant::now();
+    let shards: Vec<String> = (0..150_000).map(|split| format!("data/s{split:06}-00000-of-00001.csv")).collect();
+    let wanted = Wanted { splits: vec!["s000003"], ..Wanted::default() };
+    assert_eq!(choose(&shards, &[], &wanted).unwrap().splits[0].1, [shards[3].as_str()]);
+    let folders: Vec<String> = (0..150_000).map(|split| format!("a/s{split:06}/0000.parquet")).collect();
+    assert_eq!(converted(&folders)[0].data_files.as_ref().unwrap().len(), 150_000);
+    let long: Vec<String> = (0..150_000).map(|number| format!("{number:06}{}", "ab".repeat(60))).collect();
+    let patterns: Vec<String> = (0..200).map(|number| format!("*.{number}")).collect();
+    let wanted = Wanted { splits: vec!["train"], data_files: &patterns, ..Wanted::default() };
+    assert!(matches!(choose(&long, &[], &wanted), Err(Unchosen::TooMany { limit: COMPARED, .. })));
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+}
