@@ -329,7 +329,8 @@ fn dataset(cx: &Context<'_>, path: String, value: &Value, method: Option<&str>) 
         cx.report(cx.error("out-of-range", &entry.at("shards_idx"), message).help(help));
     }
     let weight = entry.checked("weight", "above 0 and at most 1000", |weight: f64| weight > 0.0 && weight <= 1000.0);
-    if let Some(weight) = weight.filter(|weight| *weight != 1.0 && entry.at("weight").starts_with("test_")) {
+    if let Some(weight) = weight.filter(|weight| (weight - 1.0).abs() > 0.0 && entry.at("weight").starts_with("test_"))
+    {
         let message = format!("`weight: {weight}` has no meaning here: an evaluation sees each sample once");
         cx.report(cx.error("conflict", &entry.at("weight"), message).help("delete the line"));
     }
@@ -656,7 +657,7 @@ fn stream_together(cx: &Context<'_>, config: &Config, is_given: impl Fn(&str) ->
     if !config.streaming {
         return;
     }
-    let weighted = config.datasets.iter().position(|dataset| dataset.weight != 1.0);
+    let weighted = config.datasets.iter().position(|dataset| (dataset.weight - 1.0).abs() > 0.0);
     let weight = weighted.map(|index| format!("datasets[{index}].weight"));
     let scores = ["rl", "reward_model", "process_reward_model"].into_iter().find(|key| is_given(key));
     let epochs = "how many steps an epoch has is not known before it is over";

@@ -64,15 +64,15 @@ impl Preparing<'_> {
         let open = Window { pass, number: first, ..Window::default() };
         let mut windows = Windows {
             size,
-            pieces: size * first,
-            begun: size * first,
+            pieces: size.saturating_mul(first),
+            begun: size.saturating_mul(first),
             open,
             all: Dropped::default(),
             samples: 0,
             give,
         };
         let (prepared, remarks) = self.dataset(TRAINED, 0, &config.datasets[0], false)?.make(&mut windows)?;
-        if windows.pieces % size != 0 {
+        if !windows.pieces.is_multiple_of(size) {
             let _ = windows.hand_over();
         }
         Ok((prepared, remarks))
@@ -94,7 +94,7 @@ struct Windows<'g> {
 
 impl Windows<'_> {
     fn hand_over(&mut self) -> ControlFlow<()> {
-        let next = Window { pass: self.open.pass, number: self.open.number + 1, ..Window::default() };
+        let next = Window { pass: self.open.pass, number: self.open.number.saturating_add(1), ..Window::default() };
         (self.give)(std::mem::replace(&mut self.open, next))
     }
 }
@@ -129,7 +129,7 @@ impl Sink for Windows<'_> {
         self.all.add(&piece.dropped);
         self.open.dropped.add(&piece.dropped);
         self.open.examples.extend(piece.examples);
-        let is_whole = self.pieces % self.size == 0;
+        let is_whole = self.pieces.is_multiple_of(self.size);
         Ok(if is_whole { self.hand_over() } else { ControlFlow::Continue(()) })
     }
 }

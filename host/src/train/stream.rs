@@ -31,7 +31,7 @@ pub(super) fn make(preparing: Preparing<'_>, position: Position, windows: &SyncS
             let _ = windows.send(Err(failure));
             return;
         }
-        (pass, first) = (pass + 1, 0);
+        (pass, first) = (pass.saturating_add(1), 0);
     }
 }
 

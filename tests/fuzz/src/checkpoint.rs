@@ -11,6 +11,7 @@ use engine::{Trainable, Trainer, TrainerOptions};
 use host::checkpoint::directory::{FileRecord, Manifest};
 use host::checkpoint::load::{Checkpoint, newest};
 use host::data::cursor::Cursor;
+use host::data::mix::Mix;
 use host::data::packing::BatchOptions;
 use host::digest::hex;
 use serde_json::Map;
@@ -71,7 +72,14 @@ fn resume(path: &Path) {
         Ok(found) => found,
         Err(error) => return told(error),
     };
-    let options = BatchOptions { sequence_len: 8, micro_batch_size: 2, sample_packing: false, shuffle: true, seed: 1 };
+    let options = BatchOptions {
+        sequence_len: 8,
+        micro_batch_size: 2,
+        sample_packing: false,
+        shuffle: true,
+        mix: Mix::default(),
+        seed: 1,
+    };
     let mut cursor = Cursor::new(vec![3, 4, 5], options, found.state.position);
     for _ in 0..3 {
         assert!(cursor.next_step(2).iter().flatten().all(|&sample| sample < 3));
