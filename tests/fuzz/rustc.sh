@@ -12,8 +12,8 @@ case " $* " in
 *" --target "*) ;;
 *) exec "$@" ;;
 esac
-for name in host engine intake plugin_runtime fuzz saphyr_parser yaml_serde libyaml_rs safetensors serde_json tokenizers \
-    wasmparser; do
+for name in host curation engine intake plugin_runtime fuzz saphyr_parser yaml_serde libyaml_rs safetensors serde_json tokenizers \
+    wasmparser whatlang; do
     case " $* " in
     *" --crate-name $name "*) instrument "$@" ;;
     esac

@@ -697,3 +697,54 @@ LONG = 6 << 20
 guest("endless-rows", LOADER, BATCH, fine(([fine(("{}", "line 1"))], False)), keep=found)
 guest("long-row-error", STRATEGY, RENDERED, fine([(1, (LONG, some("q"))), fine(NONE)]), keep=found)
 guest("long-finding", RULES, FINDINGS, fine([("X1", (0, None), ["lora_r"], LONG, LONG, some(LONG), [fine(("seed", LONG))])]), keep=found)
+
+# Cards of datasets: what is asked for, the card, a file of YAML, names of all files.
+
+
+def entry(name="", split="", loader="", revision="", *patterns):
+    return "\n".join([name, split, loader, revision, *patterns])
+
+
+def front(yaml):
+    return f"---\nlicense: mit\n{yaml}\n---\n# A card\n"
+
+
+SHARDS = "\n".join([*(f"data/{split}-0000{index}-of-00002.parquet" for split in ["train", "test"] for index in [0, 1]), "README.md"])
+FOLDERS = "README.md\nen/train.jsonl\nen/valid.csv\nde/test-0.json.gz\nde/x[1].txt\n.hidden/train.json\n__pycache__/a.json\nrows.py\nz.zip"
+CONFIGS = """configs:
+- config_name: en
+  data_dir: ./en/
+  default: true
+- config_name: de
+  data_files:
+  - {split: train, path: ["de/*.json*", "**/x[[]1].txt"]}
+  - {split: test, path: "de/test-?.[!c]*"}
+- config_name: 2024
+  data_files: ["*/train*", "en/valid.csv"]
+"""
+write("card", "none", entry(), "# A card", "", SHARDS)
+write("card", "shards", entry("", "test+train[:10%]"), front("tags: [x]"), "", SHARDS)
+write("card", "folders", entry("", "validation"), "", "", FOLDERS)
+write("card", "configs", entry("de", "test"), front(CONFIGS), "", FOLDERS)
+write("card", "default", entry(), front(CONFIGS), "", FOLDERS)
+write("card", "patterns", entry("2024", "", "jsonl", "", "**/*.json*", "en/train.jsonl"), front(CONFIGS), "", FOLDERS)
+write("card", "yaml", entry("b", "a.b"), "", "configs: [{config_name: b, data_files: [{split: a.b, path: '**'}]}]", FOLDERS)
+write("card", "anchors", entry("a"), front("x: &a ['**']\nconfigs: [{config_name: a, data_files: *a}, &b {config_name: 3}, *b]"), "", FOLDERS)
+CONVERTED = "a/train/0000.parquet\na/partial-test/0000.parquet\nb[1]/train/0000.parquet\nb[1]/train/0001.parquet"
+write("card", "converted", entry("a", "test", "", "refs/convert/parquet"), "", "", CONVERTED)
+write("card", "script", entry(), "", "", "rows.py\ntrain.jsonl")
+
+# Rows that are compared: words of a run, permutations, then texts of which every third is of the evaluation.
+
+
+def compared(name, ngram, permutations, *texts):
+    write("curation", name, bytes([ngram, permutations]) + "\n%%\n".join(texts).encode())
+
+
+LONG = "A train leaves the station at nine, and another one leaves at ten: which of the two arrives first?"
+SPOKEN = "Ein Zug fährt um neun ab, und ein anderer um zehn: welcher der beiden kommt früher am Bahnhof an?"
+compared("same", 4, 112, "Name three colours.", "name  three\nCOLOURS", "name two", "Name three colors.")
+compared("near", 4, 112, LONG, LONG.replace("ten", "eleven"), LONG.upper(), LONG + " " + LONG, SPOKEN)
+compared("evaluation", 12, 48, f"Question: {LONG} Answer.", "x", LONG, "five words of a text", "a b c d e", "so: five words of a text")
+compared("scripts", 1, 16, "你好 world。これは - 3-4 well-known -x ΣΑΣ ǅ ﬁ İ", "2×3≠7", "…#", "ภาษาไทย ลาว 한국어", "a\na\n\na\nlorem ipsum")
+compared("many", 2, 16, *(f"row {index % 5} of some that are alike" for index in range(40)))

@@ -7,8 +7,10 @@
 //!
 //! An input of several files has a line `%%` between them.
 
+mod card;
 mod checkpoint;
 mod config;
+mod curation;
 mod guest;
 mod model;
 mod plugin;
@@ -27,9 +29,11 @@ pub type Target = fn(&[u8]);
 /// All targets by name.
 pub const TARGETS: &[(&str, Target)] = &[
     ("adapter", model::adapter),
+    ("card", card::card),
     ("checkpoint", checkpoint::checkpoint),
     ("component", plugin::component),
     ("config", config::config),
+    ("curation", curation::curation),
     ("edit", config::edit),
     ("guest", guest::guest),
     ("manifest", plugin::manifest),

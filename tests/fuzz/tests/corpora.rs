@@ -85,4 +85,4 @@ macro_rules! targets {
     };
 }
 
-targets!(adapter checkpoint component config edit guest manifest model records template tokenizer weights);
+targets!(adapter card checkpoint component config curation edit guest manifest model records template tokenizer weights);
