@@ -54,13 +54,49 @@ impl Levels {
             }
         }
     }
+
+    /// Where the values of a page begin, behind its levels; none where they are not all there.
+    fn end(self, page: &Page) -> Option<usize> {
+        match page {
+            Page::DictionaryPage { .. } => None,
+            Page::DataPage { buf, num_values, def_level_encoding, rep_level_encoding, .. } => {
+                let levels = [(self.repetition, rep_level_encoding), (self.definition, def_level_encoding)];
+                levels.iter().filter(|(bits, _)| *bits > 0).try_fold(0_usize, |start, &(bits, encoding)| {
+                    if *encoding != Encoding::RLE {
+                        let size = (u64::from(*num_values) * u64::from(bits)).div_ceil(8);
+                        return start.checked_add(usize::try_from(size).ok()?);
+                    }
+                    let size = buf.get(start..)?.first_chunk::<4>()?;
+                    start.checked_add(4)?.checked_add(u32::from_le_bytes(*size) as usize)
+                })
+            }
+            Page::DataPageV2 { def_levels_byte_len, rep_levels_byte_len, .. } => {
+                (*rep_levels_byte_len as usize).checked_add(*def_levels_byte_len as usize)
+            }
+        }
+    }
+
+    /// The values of a page, behind its levels; none where those are not all there.
+    pub(crate) fn values(self, page: &Page) -> Option<&[u8]> {
+        page.buffer().get(self.end(page)?..)
+    }
+
+    /// Of a page whose values are packed as differences: the place of the number that says how many there are, and that number.
+    /// It is the third of the header.
+    pub(crate) fn differences(self, page: &Page) -> Option<(usize, u64)> {
+        let mut rest = self.values(page)?;
+        for _ in 0..2 {
+            rest = varint(rest, 10)?.1;
+        }
+        Some((page.buffer().len() - rest.len(), varint(rest, 10)?.0))
+    }
 }
 
 /// True if there are so many values of so many bits in runs of the RLE and bit-packing hybrid.
 fn has(mut bytes: &[u8], bits: u32, wanted: u64) -> bool {
     let mut count = 0_u64;
     while count < wanted {
-        let Some((header, behind)) = varint(bytes) else { return false };
+        let Some((header, behind)) = varint(bytes, 5) else { return false };
         let (run, size) = if header & 1 == 1 {
             let groups = header >> 1;
             (groups.saturating_mul(8), groups.saturating_mul(bits.into()))
@@ -88,9 +124,10 @@ fn has(mut bytes: &[u8], bits: u32, wanted: u64) -> bool {
     true
 }
 
-fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+/// A number of at most so many bytes, and what is behind it.
+pub(crate) fn varint(bytes: &[u8], most: usize) -> Option<(u64, &[u8])> {
     let mut value = 0_u64;
-    for (index, byte) in bytes.iter().take(5).enumerate() {
+    for (index, byte) in bytes.iter().take(most).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * index);
         if byte & 0x80 == 0 {
             return Some((value, &bytes[index + 1..]));

@@ -3,6 +3,7 @@
 //! The footer and the pages are read where they lie, so memory goes by pages and not by files. What the footer says of the file is
 //! checked before anything is read by it.
 
+mod differences;
 mod groups;
 mod levels;
 mod pages;

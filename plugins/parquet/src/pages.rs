@@ -15,6 +15,7 @@ use parquet::file::serialized_reader::SerializedPageReader;
 use plugin_sdk::loader::ReadAt;
 use rows::File;
 
+use crate::differences::{are_lengths, are_whole};
 use crate::levels::Levels;
 
 /// Bytes that are read at once, and that a page may have.
@@ -185,6 +186,37 @@ impl Unpacked {
         if !self.levels.are_whole(&page) {
             let words = format!("a page of column `{}` has fewer levels than it says", self.column);
             return Err(ParquetError::General(words));
+        }
+        self.counted(page)
+    }
+
+    /// A page whose values are packed as differences. The crate makes room for as many as their header says, and takes for
+    /// granted that the first is there: no page has more than its values, and of one that has none the crate asks for none.
+    fn counted(&self, mut page: Page) -> Result<Page> {
+        use Encoding::{DELTA_BINARY_PACKED, DELTA_BYTE_ARRAY, DELTA_LENGTH_BYTE_ARRAY};
+        if !matches!(page.encoding(), DELTA_BINARY_PACKED | DELTA_BYTE_ARRAY | DELTA_LENGTH_BYTE_ARRAY) {
+            return Ok(page);
+        }
+        let Some((at, count)) = self.levels.differences(&page) else { return Ok(page) };
+        if count > u64::from(page.num_values()) {
+            let words = format!("a page of column `{}` has {count} values in the place of fewer", self.column);
+            return Err(ParquetError::General(words));
+        }
+        let are_sound = self.levels.values(&page).is_none_or(|values| match page.encoding() {
+            DELTA_BYTE_ARRAY => are_lengths(values, 2),
+            DELTA_LENGTH_BYTE_ARRAY => are_lengths(values, 1),
+            _ => are_whole(values),
+        });
+        if !are_sound {
+            let words = format!("a page of column `{}` has differences that cannot be", self.column);
+            return Err(ParquetError::General(words));
+        }
+        if let (0, DELTA_BINARY_PACKED, Page::DataPage { buf, .. } | Page::DataPageV2 { buf, .. }) =
+            (count, page.encoding(), &mut page)
+        {
+            let mut whole = buf.to_vec();
+            whole[at] |= 1;
+            *buf = whole.into();
         }
         Ok(page)
     }

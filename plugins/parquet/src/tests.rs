@@ -128,11 +128,20 @@ fn shards_have_the_same_columns() {
     assert!(message.contains("files of one dataset have the same columns"), "{message}");
 }
 
+/// Files that fuzzing found: the crate's reader panics on them.
+#[test]
+fn differences_that_lie_are_told() {
+    let suffix = told(open(bytes("found-suffix.parquet")));
+    assert!(suffix.contains("has differences that cannot be"), "{suffix}");
+    let none = told(open(bytes("found-no-difference.parquet")));
+    assert!(none.contains("column"), "{none}");
+}
+
 /// Every byte of a small file changed: rows, bad rows or one message, and nothing else.
 #[test]
 fn files_that_lie_are_errors() {
     let (mut panics, mut tries) = (Vec::new(), 0);
-    for name in ["types.parquet", "nested.parquet", "small.zstd.parquet"] {
+    for name in ["types.parquet", "nested.parquet", "small.zstd.parquet", "small.delta.parquet"] {
         let whole = bytes(name);
         for at in 0..whole.len() {
             for change in [0xff, 0x80, 0x01] {
