@@ -110,6 +110,9 @@ fn what_a_stream_cannot_be_is_told() {
         config.replace("    type: alpaca", "    type: alpaca\n    weight: 2\n  - path: eval.jsonl\n    type: alpaca"),
     );
     insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
+    // What is switched off is no matter.
+    project.write("host.yml", format!("{CONFIG}streaming: true\nreward_model: false\n"));
+    project.success(&["check", "host.yml"]);
     project.write("host.yml", format!("{CONFIG}streaming: true\nrl: kto\n"));
     insta::assert_snapshot!(project.failure(&["check", "host.yml"]));
 }

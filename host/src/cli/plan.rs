@@ -82,15 +82,15 @@ fn run(loaded: &LoadedConfig, model: &ModelFacts, plan: &Plan, cost: &Cost) -> V
             whole(plan.tokens as f64),
             whole(plan.trained_tokens as f64)
         ),
-        mixed(plan).map_or_else(String::new, |words| format!("an epoch  {words}")),
-        format!("eval      {} samples", whole(plan.data.eval.len() as f64)),
-        format!(
-            "steps     {} of {batch} samples, {} an epoch, {} of warm-up",
-            plan.total_steps, plan.steps_per_epoch, plan.schedule.warmup_steps
-        ),
-        format!("output    {}", loaded.config.output_dir),
     ];
-    lines.retain(|line| !line.is_empty());
+    lines.extend(mixed(plan).map(|words| format!("an epoch  {words}")));
+    // Of a stream nobody knows how long an epoch is.
+    let epoch = if plan.streams { String::new() } else { format!(" {} an epoch,", plan.steps_per_epoch) };
+    lines.extend([
+        format!("eval      {} samples", whole(plan.data.eval.len() as f64)),
+        format!("steps     {} of {batch} samples,{epoch} {} of warm-up", plan.total_steps, plan.schedule.warmup_steps),
+        format!("output    {}", loaded.config.output_dir),
+    ]);
     let dropped = &plan.data.dropped;
     lines.extend(dropped.filters.iter().map(|filter| format!("filter    {}: {}", filter.plugin, filter.words())));
     lines.extend(dropped.reasons().iter().map(|left_out| format!("left out  {left_out}")));

@@ -23,8 +23,9 @@ use super::read::{Context, Section, fill, found, out_of_range, unknown_word};
 use super::schema::{Config, DatasetConfig};
 use super::score_fields::{SCORING_TYPES, scores, scores_together};
 use super::split::Split;
+use super::stream_fields;
 use super::trl_fields::{trl, trl_together};
-use super::values::{Amount, AutoBool, Cadence, PluginRef, TrainOnEos};
+use super::values::{Amount, AutoBool, PluginRef, TrainOnEos};
 use crate::capabilities::ARCHITECTURES;
 use crate::diagnostic::{Diagnostic, Edit, Severity};
 
@@ -212,10 +213,7 @@ fn data(top: &Section<'_>, config: &mut Config) {
         cx.missing("datasets", "name what to train on: `datasets: [{path: data/train.jsonl, type: alpaca}]`");
     }
     fill(&mut config.row_filters, filters(top, "row_filters"));
-    fill(&mut config.streaming, top.read("streaming"));
-    let window =
-        top.checked("streaming_multipack_buffer_size", "from 1 to 10000000", |n: u32| (1..=10_000_000).contains(&n));
-    fill(&mut config.streaming_multipack_buffer_size, window);
+    stream_fields::read(top, config);
     fill(&mut config.test_datasets, datasets(top, "test_datasets"));
     fill(&mut config.val_set_size, top.read("val_set_size"));
     fill(
@@ -580,7 +578,7 @@ fn together(cx: &Context<'_>, config: &Config, is_given: impl Fn(&str) -> bool) 
     scores_together(cx, config, &is_given);
     scores_of_rows_together(cx, config);
     trl_together(cx, config);
-    stream_together(cx, config, &is_given);
+    stream_fields::together(cx, config, &is_given);
     let has_targets = !config.lora_target_modules.is_empty() || config.lora_target_linear;
     let needed = [
         ("lora_r", config.lora_r.is_some(), "`lora_r: 16` is a usual rank"),
@@ -649,67 +647,6 @@ fn together(cx: &Context<'_>, config: &Config, is_given: impl Fn(&str) -> bool) 
             let message = format!("`{}` is listed twice in `plugins`", pin.name);
             cx.report(cx.error("conflict", &format!("plugins[{index}].name"), message).help("merge the two entries"));
         }
-    }
-}
-
-/// What cannot be had of samples that are made as they are learned from.
-fn stream_together(cx: &Context<'_>, config: &Config, is_given: impl Fn(&str) -> bool) {
-    if !config.streaming {
-        return;
-    }
-    let weighted = config.datasets.iter().position(|dataset| (dataset.weight - 1.0).abs() > 0.0);
-    let weight = weighted.map(|index| format!("datasets[{index}].weight"));
-    let scores = ["rl", "reward_model", "process_reward_model"].into_iter().find(|key| is_given(key));
-    let epochs = "how many steps an epoch has is not known before it is over";
-    let problems = [
-        ("max_steps", config.max_steps.is_none(), "say how long the run is", "how many rows a stream has is not known"),
-        (
-            "val_set_size",
-            !config.val_set_size.is_zero(),
-            "name rows to evaluate on in `test_datasets`",
-            "what is held back is drawn from all rows",
-        ),
-        (
-            "datasets",
-            config.datasets.len() > 1,
-            "put the rows into one dataset, or delete `streaming`",
-            "rows of several streams have no order among them",
-        ),
-        (
-            weight.as_deref().unwrap_or_default(),
-            weight.is_some(),
-            "delete the line, or `streaming`",
-            "one dataset is all that a pass sees",
-        ),
-        (
-            scores.unwrap_or_default(),
-            scores.is_some(),
-            "delete `streaming`",
-            "samples are kept where a model is asked about them or writes answers to them",
-        ),
-        (
-            "eval_strategy",
-            is_given("eval_strategy") && config.eval_strategy == Cadence::Epoch,
-            "write `eval_steps`",
-            epochs,
-        ),
-        (
-            "save_strategy",
-            is_given("save_strategy") && config.save_strategy == Cadence::Epoch,
-            "write `save_steps`",
-            epochs,
-        ),
-        ("evals_per_epoch", config.evals_per_epoch.is_some(), "write `eval_steps`", epochs),
-        ("saves_per_epoch", config.saves_per_epoch.is_some(), "write `save_steps`", epochs),
-    ];
-    for (key, _, help, why) in problems.into_iter().filter(|(_, is_there, ..)| *is_there) {
-        let message = match key {
-            "max_steps" => "`streaming` needs `max_steps`".to_owned(),
-            "datasets" => "`streaming` takes one dataset".to_owned(),
-            key => format!("`{key}` cannot be had with `streaming`"),
-        };
-        let place = if key == "max_steps" { "streaming" } else { key };
-        cx.report(cx.error("conflict", place, message).why(why).help(help));
     }
 }
 

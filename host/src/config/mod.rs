@@ -24,6 +24,7 @@ mod schema;
 mod score_fields;
 mod source;
 mod split;
+mod stream_fields;
 mod supervised_types;
 mod tree;
 mod trl_fields;

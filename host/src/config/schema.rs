@@ -111,7 +111,7 @@ pub struct Config {
     /// `max_steps`; not with `val_set_size`, `rl` and the like. Default: `false`.
     #[schemars(extend("x-fixed" = true))]
     pub streaming: bool,
-    /// Rows of a window of a stream, rounded up to whole 256; two windows and a part of a third are in memory. Default: `10000`.
+    /// Rows of a window of a stream, rounded up to whole 256; two windows are in memory. Default: `10000`.
     #[schemars(extend("x-fixed" = true))]
     pub streaming_multipack_buffer_size: u32,
     /// What is evaluated on; not together with `val_set_size`. Default: none.

@@ -54,6 +54,8 @@ pub struct Data {
     pub digest: String,
     /// Warnings about the data.
     pub remarks: Vec<Diagnostic>,
+    /// Bytes that a window of a stream takes in memory; 0 where samples are on disk.
+    pub window_bytes: u64,
     /// Where the samples of each dataset come from, by its place in the config (`datasets[0]`).
     pub origins: Vec<(String, StoreOrigin)>,
 }
@@ -93,6 +95,7 @@ impl<'a> Preparing<'a> {
             dropped: Dropped::default(),
             digest: String::new(),
             remarks: Vec::new(),
+            window_bytes: 0,
             origins: Vec::new(),
         };
         let stream = if config.streaming { Some(self.first_window(&mut data)?) } else { None };

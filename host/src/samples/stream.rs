@@ -42,6 +42,7 @@ impl Preparing<'_> {
                 .into());
         }
         data.rows += prepared.rows;
+        data.window_bytes = first.examples.iter().map(bytes).sum();
         data.too_long += first.dropped.too_long.rows;
         data.dropped.add(&Dropped { filters: prepared.filters, ..first.dropped });
         data.remarks.extend(remarks);
@@ -77,6 +78,13 @@ impl Preparing<'_> {
         }
         Ok((prepared, remarks))
     }
+}
+
+/// Bytes of a sample in memory: its tokens, which of them are learned and how much, and its row.
+fn bytes(example: &Example) -> u64 {
+    let tokens = &example.tokens;
+    let weights = tokens.weights.as_ref().map_or(0, |weights| 4 * weights.len());
+    (5 * tokens.ids.len() + weights + example.row_json.len() + size_of::<Example>()) as u64
 }
 
 /// Pieces as they come, until a window is whole.

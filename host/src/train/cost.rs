@@ -378,10 +378,10 @@ fn words_of(part: &str) -> &'static str {
 }
 
 /// Bytes that what is known of samples takes in memory, beside their files: sizes and places of all, and the batches of an
-/// evaluation.
+/// evaluation. Of a stream, the window that is learned from and the next.
 fn data_bytes(data: &Data) -> Result<u64, StoreError> {
     let eval: u64 = data.eval.lengths()?.iter().map(|&tokens| u64::from(tokens) * 8).sum();
-    Ok(((data.train.len() + data.eval.len()) * OF_SAMPLE) as u64 + eval)
+    Ok(((data.train.len() + data.eval.len()) * OF_SAMPLE) as u64 + eval + 2 * data.window_bytes)
 }
 
 #[cfg(test)]

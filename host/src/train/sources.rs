@@ -90,7 +90,7 @@ impl<'a> Sources<'a> {
                 let preparing = Preparing { loaded, plugins, model, template, learns: plan.method.learns() };
                 let eval = self.chunks(&Texts(eval))?;
                 std::thread::scope(|scope| {
-                    // One window waits, and one is made, while a third is learned from.
+                    // The next window is made, and then waits, while this one is learned from.
                     let (windows, made) = sync_channel(0);
                     scope.spawn(move || stream::make(preparing, position, &windows));
                     // Gone at the end of the work, however it ends: then nothing more is made.
