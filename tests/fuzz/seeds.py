@@ -1,9 +1,10 @@
 """Writes `corpus/`: the inputs that fuzzing starts from, small, sound ones of every shape, and those that once failed.
-Standard library only.
+Standard library only. Those of `rows` that are columns, `columns.py` writes.
 
     python3 tests/fuzz/seeds.py
 """
 
+import gzip
 import json
 import struct
 from pathlib import Path
@@ -748,3 +749,24 @@ compared("near", 4, 112, LONG, LONG.replace("ten", "eleven"), LONG.upper(), LONG
 compared("evaluation", 12, 48, f"Question: {LONG} Answer.", "x", LONG, "five words of a text", "a b c d e", "so: five words of a text")
 compared("scripts", 1, 16, "你好 world。これは - 3-4 well-known -x ΣΑΣ ǅ ﬁ İ", "2×3≠7", "…#", "ภาษาไทย ลาว 한국어", "a\na\n\na\nlorem ipsum")
 compared("many", 2, 16, *(f"row {index % 5} of some that are alike" for index in range(40)))
+
+# Rows of files; the first byte picks the loader.
+
+
+def rows(name, kind, content):
+    write("rows", name, kind + (content if isinstance(content, bytes) else content.encode()))
+
+
+rows("text", b"t", "\ufeffone \"two\"\r\n\n<b>three</b>\rfour\r\r\nfive")
+rows("text-bytes", b"t", b"a\nb\xe9\n\xff")
+rows("csv", b",", '\ufeffq,a\r\n007,"x, ""y"""\r\n\r\n ,"two\nlines"\rlast,\n1,2,3\n')
+rows("csv-odd", b";", b'q;;"a"b\n"x"y"z;a"b;\n\r\n;\xff;"')
+rows("tabs", b"\t", "q\ta\n1,2\t3")
+rows("csv-gzip", b",", gzip.compress(b"q,a\n" + b"1,2\n" * 20, mtime=0))
+rows("text-zstd", b"t", (ROOT / "tests/fixtures/loaders/rows.jsonl.zst").read_bytes())
+rows("text-frames", b"t", b"\x50\x2a\x4d\x18\x03\0\0\0abc" + b"\x28\xb5\x2f\xfd\x20\x03\x19\0\0a\nb")
+rows("lines", b"j", '\ufeff{"q": "é\\n\\u00e9", "n": [1, 2.5e3, null, {"a": true}]}\r\n\n {} \n{"q": "a", "q": "b"}')
+rows("lines-odd", b"j", b'{"a": NaN, "b": [-Infinity, 1]}\n[1]\n"x"\n{"a": \xff}\n{"a": 1} {"b": 2}\n{"a"')
+rows("list", b"j", ' [{"a": "]"}, {"b": Infinity},\n {}]\n')
+rows("object", b"j", '{\n "data": [\n  {"a": 1}\n ]\n}\n')
+rows("lines-gzip", b"j", gzip.compress(b'{"a": 1}\n' * 20, mtime=0))

@@ -81,6 +81,21 @@ impl Levels {
         page.buffer().get(self.end(page)?..)
     }
 
+    /// A page that says it has no value, without what stands where values would: the crate divides by how many there are.
+    pub(crate) fn without_spare(self, mut page: Page) -> Page {
+        let end = match &page {
+            Page::DictionaryPage { num_values: 0, .. } => Some(0),
+            Page::DataPage { num_values: 0, .. } => self.end(&page),
+            Page::DataPageV2 { num_values, num_nulls, .. } if num_nulls >= num_values => self.end(&page),
+            _ => None,
+        };
+        let (Page::DictionaryPage { buf, .. } | Page::DataPage { buf, .. } | Page::DataPageV2 { buf, .. }) = &mut page;
+        if let Some(end) = end {
+            buf.truncate(end);
+        }
+        page
+    }
+
     /// Of a page whose values are packed as differences: the place of the number that says how many there are, and that number.
     /// It is the third of the header.
     pub(crate) fn differences(self, page: &Page) -> Option<(usize, u64)> {

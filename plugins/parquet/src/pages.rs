@@ -187,7 +187,7 @@ impl Unpacked {
             let words = format!("a page of column `{}` has fewer levels than it says", self.column);
             return Err(ParquetError::General(words));
         }
-        self.counted(page)
+        self.counted(self.levels.without_spare(page))
     }
 
     /// A page whose values are packed as differences. The crate makes room for as many as their header says, and takes for
@@ -197,19 +197,20 @@ impl Unpacked {
         if !matches!(page.encoding(), DELTA_BINARY_PACKED | DELTA_BYTE_ARRAY | DELTA_LENGTH_BYTE_ARRAY) {
             return Ok(page);
         }
-        let Some((at, count)) = self.levels.differences(&page) else { return Ok(page) };
+        let broken =
+            |words: &str| Err(ParquetError::General(format!("a page of column `{}` has {words}", self.column)));
+        let Some(values) = self.levels.values(&page).filter(|values| !values.is_empty()) else { return Ok(page) };
+        let Some((at, count)) = self.levels.differences(&page) else { return broken("differences without a header") };
         if count > u64::from(page.num_values()) {
-            let words = format!("a page of column `{}` has {count} values in the place of fewer", self.column);
-            return Err(ParquetError::General(words));
+            return broken(&format!("{count} values in the place of fewer"));
         }
-        let are_sound = self.levels.values(&page).is_none_or(|values| match page.encoding() {
+        let are_sound = match page.encoding() {
             DELTA_BYTE_ARRAY => are_lengths(values, 2),
             DELTA_LENGTH_BYTE_ARRAY => are_lengths(values, 1),
             _ => are_whole(values),
-        });
+        };
         if !are_sound {
-            let words = format!("a page of column `{}` has differences that cannot be", self.column);
-            return Err(ParquetError::General(words));
+            return broken("differences that cannot be");
         }
         if let (0, DELTA_BINARY_PACKED, Page::DataPage { buf, .. } | Page::DataPageV2 { buf, .. }) =
             (count, page.encoding(), &mut page)

@@ -15,6 +15,7 @@ mod guest;
 mod model;
 mod plugin;
 mod records;
+mod rows;
 mod template;
 mod tokenizer;
 
@@ -39,6 +40,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("manifest", plugin::manifest),
     ("model", model::model),
     ("records", records::records),
+    ("rows", rows::rows),
     ("template", template::template),
     ("tokenizer", tokenizer::tokenizer),
     ("weights", model::weights),

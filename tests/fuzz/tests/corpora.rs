@@ -85,4 +85,6 @@ macro_rules! targets {
     };
 }
 
-targets!(adapter card checkpoint component config curation edit guest manifest model records template tokenizer weights);
+targets!(
+    adapter card checkpoint component config curation edit guest manifest model records rows template tokenizer weights
+);

@@ -148,8 +148,14 @@ impl Loader {
     /// The next rows: at least one unless done, at most `max_rows`.
     pub fn next(&mut self, max_rows: u32) -> Result<RowBatch, PluginError> {
         let start = Instant::now();
-        let mut batch = self.live.call(|store, world, handle| {
+        let batch = self.live.call(|store, world, handle| {
             world.trainer_plugin_dataset_loader().loader().call_next(store, handle, max_rows)
+        });
+        let mut batch = batch.map_err(|error| match error.code {
+            "plugin::trap" => error.help(
+                "the data may be damaged; if another program reads it, this is a bug of the plugin: tell its author",
+            ),
+            _ => error,
         })?;
         let cell = &self.live.cell;
         if batch.rows.len() > max_rows as usize {
