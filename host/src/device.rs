@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use engine::kernels::Precision;
 use engine::kernels::counting::Profile;
+use engine::kernels::cpu::instructions;
 use engine::kernels::cuda::CudaKernels;
 use engine::kernels::cuda::library::{self, Missing, Name, Search};
 use engine::kernels::cuda::nvml::Nvml;
@@ -125,7 +126,11 @@ impl Device {
 
     /// For `run.json` and for rules.
     pub fn to_json(&self) -> Value {
-        let mut fields = json!({ "device": self.kind(), "precision": self.precision().name() });
+        let kernels = match self {
+            Self::Cpu => [vec!["cpu"], instructions()].concat().join(" "),
+            Self::Cuda(gpu, _) => format!("cuda sm_{}{}", gpu.capability.0, gpu.capability.1),
+        };
+        let mut fields = json!({ "device": self.kind(), "precision": self.precision().name(), "kernels": kernels });
         if let Self::Cuda(gpu, _) = self {
             fields["device_name"] = json!(gpu.name);
             fields["device_memory_bytes"] = json!(gpu.memory);

@@ -17,6 +17,7 @@ pub mod directories;
 pub mod evidence;
 pub mod memory;
 pub mod quickstart;
+pub mod recipe;
 pub mod remote;
 pub mod report;
 pub mod rl;

@@ -1,5 +1,6 @@
 //! Everything that can be known before anything is spent: plugins, model files and rules, judged together.
 
+pub mod contents;
 pub mod curation;
 mod data_path;
 pub mod facts;
@@ -8,6 +9,7 @@ pub mod lock;
 pub mod model_files;
 pub mod plugins;
 pub mod ready;
+pub mod recipe;
 pub mod rules;
 pub mod selection;
 pub mod teacher;

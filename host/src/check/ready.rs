@@ -6,7 +6,7 @@ use plugin_runtime::PluginHost;
 
 use super::facts::ModelFacts;
 use super::plugins::{self, Grant};
-use super::{check, check_examined, curation, lock};
+use super::{check, check_examined, curation, lock, recipe};
 use crate::config::{self, LoadedConfig};
 use crate::diagnostic::{Diagnostic, Failure};
 use crate::remote::Remote;
@@ -27,7 +27,7 @@ pub struct Ready {
 
 impl Ready {
     /// Reads the config at `path`, with `set` (`key=value`) in place of what it says, and checks it. `grants` let dataset
-    /// loaders read more than their data; with `locked`, plugins must be those of `plugins.lock`.
+    /// loaders read more than their data; with `locked`, plugins must be those of `plugins.lock`, and a recipe what its lock says.
     ///
     /// # Errors
     /// Everything that is wrong, with all that is remarkable beside.
@@ -48,9 +48,16 @@ impl Ready {
         }
         let mut loaded = examined.loaded.ok_or_else(|| Failure(examined.problems.clone()))?;
         loaded.remarks.extend(examined.problems);
-        let (mut found, model) = check(&loaded, &plugins);
-        found.extend(lock::check(&loaded, &plugins, locked));
         let mut remarks = std::mem::take(&mut loaded.remarks);
+        let is_recipe = loaded.config.recipe.is_some();
+        if is_recipe && locked {
+            // Before a plugin is started that may be another.
+            remarks.extend(Failure::check(recipe::check_file(path, set, &loaded, &plugins)?)?);
+        }
+        let (mut found, model) = check(&loaded, &plugins);
+        if !(is_recipe && locked) {
+            found.extend(lock::check(&loaded, &plugins, locked));
+        }
         remarks.extend(Failure::check(found)?);
         let Some(model) = model else { return Err(Failure(remarks)) };
         Ok(Self { loaded, plugins, model, remarks, remote })

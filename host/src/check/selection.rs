@@ -9,7 +9,7 @@ use engine::files::peft;
 use engine::kernels::cpu::CpuKernels;
 
 use super::facts::ModelFacts;
-use crate::config::{Config, DatasetConfig, LoadedConfig, Patterns, TargetModules, join, nearest};
+use crate::config::{Config, DatasetConfig, LoadedConfig, Patterns, TargetModules, is_template_file, join, nearest};
 use crate::data::template::{ChatTemplate, Now, built_in};
 use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::{Diagnostic, Failure};
@@ -294,7 +294,7 @@ pub fn template(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Chat
             return Ok(ChatTemplate::own(tokenizer, now).map_err(invalid)?);
         }
         "jinja" => match &config.chat_template_jinja {
-            Some(text) if text.contains("{{") || text.contains("{%") => Some(text.clone()),
+            Some(text) if !is_template_file(text) => Some(text.clone()),
             Some(file) => {
                 let path = loaded.resolve(file);
                 let text = intake::read_text(&path, TEMPLATE_BYTES).map_err(|error| {

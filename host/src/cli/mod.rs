@@ -14,6 +14,7 @@ mod plugin;
 mod plugin_host;
 mod preprocess;
 mod ready;
+mod recipe;
 mod schema;
 mod train;
 mod words;
@@ -54,6 +55,8 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Look at plugins, write your own, and hold a config to those it was made with
     Plugin(plugin::PluginArgs),
+    /// Share a whole run, and run a stranger's: a config with its data and plugins, pinned to the byte
+    Recipe(recipe::RecipeArgs),
     /// Print the JSON Schema of a config, for editors; or its reference page
     Schema(schema::SchemaArgs),
     /// Say what this machine has, and what can be trained on it
@@ -91,6 +94,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Doctor(args) => (args.output(), doctor::run(&args)),
         Command::Evidence(args) => (args.output(), evidence::run(&args)),
         Command::Schema(args) => (args.output(), schema::run(&args)),
+        Command::Recipe(args) => (args.output(), recipe::run(&args)),
         Command::Plugin(args) => (args.output(), plugin::run(&args)),
         Command::CompilePlugin { memory } => return plugin_runtime::compile_main(memory),
     };

@@ -14,7 +14,7 @@ use crate::check::ready::Ready;
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
 use crate::report::console::Console;
-use crate::report::{Output, emit};
+use crate::report::{Observer, Output, emit};
 use crate::terminal::Safe;
 use crate::train::job::{Done, Job};
 use crate::train::output::{Existing, is_finished};
@@ -63,20 +63,45 @@ impl TrainArgs {
 pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
     let began = Instant::now();
     let output = args.config.output();
-    let (mut ready, built_in) = ready(&args.config, args.locked)?;
+    let (ready, built_in) = ready(&args.config, args.locked)?;
+    let existing = args.existing(&ready.loaded.config, built_in);
+    let how = How { began, output, command: args.command(), dry_run: args.dry_run, existing };
+    train(ready, &how, |_| Box::new(Console::new(output)), |job, done| tell(&how, job, done))
+}
+
+/// How a run is made, and told of.
+pub(super) struct How {
+    /// When work on it began.
+    pub(super) began: Instant,
+    pub(super) output: Output,
+    /// The command that was given, without what says how to treat an earlier run.
+    pub(super) command: String,
+    /// Everything up to the first step.
+    pub(super) dry_run: bool,
+    pub(super) existing: Existing,
+}
+
+/// Makes the run of a config that was checked. `observe` watches it, and may stop it; `tell` says what came of it.
+pub(super) fn train(
+    mut ready: Ready,
+    how: &How,
+    observe: impl FnOnce(&StopSignal) -> Box<dyn Observer + '_>,
+    tell: impl FnOnce(&Job<'_>, Done) -> Result<ExitStatus, Failure>,
+) -> Result<ExitStatus, Failure> {
+    let output = how.output;
     ready.bring_data()?;
     // A dry run makes a step or two, with the weights.
     show(&ready.bring()?, output);
     let Ready { loaded, plugins, model, remarks, .. } = ready;
     let output_dir = PathBuf::from(&loaded.config.output_dir);
     let kept = |mut failure: Failure| {
-        let keep = if args.dry_run { Keep::Nothing } else { Keep::In(&output_dir) };
+        let keep = if how.dry_run { Keep::Nothing } else { Keep::In(&output_dir) };
         replay::keep(&mut failure, &plugins, keep);
         failure
     };
-    let job = Job { began, ..Job::new(&loaded, &plugins, &model, &remarks).map_err(kept)? };
+    let job = Job { began: how.began, ..Job::new(&loaded, &plugins, &model, &remarks).map_err(kept)? };
     show(&job.remarks, output);
-    if args.dry_run {
+    if how.dry_run {
         let time = job.measure()?;
         describe(
             &loaded,
@@ -92,14 +117,14 @@ pub(super) fn run(args: &TrainArgs) -> Result<ExitStatus, Failure> {
     }
     let stop = StopSignal::install()
         .map_err(|error| Diagnostic::error("io::signal", "signals cannot be watched for").why(error.to_string()))?;
-    let existing = args.existing(&loaded.config, built_in);
-    let done = job.run(&existing, &mut Console::new(output), &stop).map_err(kept)?;
-    tell(args, &job, done)
+    let done = job.run(&how.existing, &mut *observe(&stop), &stop).map_err(kept)?;
+    tell(&job, done)
 }
 
 /// Says what came of the run.
-fn tell(args: &TrainArgs, job: &Job<'_>, done: Done) -> Result<ExitStatus, Failure> {
-    let (output, command) = (args.config.output(), args.command());
+pub(super) fn tell(how: &How, job: &Job<'_>, done: Done) -> Result<ExitStatus, Failure> {
+    let How { output, command, .. } = how;
+    let output = *output;
     match done {
         Done::NothingLeft { step } => {
             let output_dir = &job.loaded.config.output_dir;

@@ -37,6 +37,8 @@ pub(super) fn config() -> Config {
         tf32: AutoBool::Auto,
         float32: false,
         datasets: Vec::new(),
+        recipe: None,
+        lock: None,
         pretraining_dataset: None,
         row_filters: Vec::new(),
         curation: None,

@@ -14,12 +14,14 @@ use super::axolotl_values::ds_type_advice;
 use super::curation_fields::{curation, scores_of_rows_together};
 use super::defaults;
 use super::ds_type;
+use super::files::is_template_file;
 use super::plugin_fields::{
     environment, filters, plugin_ref, plugin_refs, rewards, rules_and_plugins, scheduler, strategy,
 };
 use super::positions::join;
 use super::preference_fields::{preferences, preferences_together};
 use super::read::{Context, Section, fill, found, out_of_range, unknown_word};
+use super::recipe_fields::recipe;
 use super::schema::{Config, DatasetConfig};
 use super::score_fields::{SCORING_TYPES, scores, scores_together};
 use super::split::Split;
@@ -115,6 +117,7 @@ const DATASET_KEYS: [&str; 8] = [
 pub(super) fn read(cx: &Context<'_>, root: &Map<String, Value>) -> Config {
     let mut config = defaults::config();
     let top = Section::top(cx, root);
+    recipe(&top, &mut config);
     model(&top, &mut config);
     data(&top, &mut config);
     curation(&top, &mut config);
@@ -437,7 +440,9 @@ fn chat(top: &Section<'_>, config: &mut Config) {
         Some(value) if fallback(value) => value.clone_into(&mut config.chat_template),
         _ => fill(&mut config.chat_template, word_of(top, "chat_template", &CHAT_TEMPLATES)),
     }
-    config.chat_template_jinja = top.read("chat_template_jinja");
+    config.chat_template_jinja = top
+        .read("chat_template_jinja")
+        .filter(|template: &String| !is_template_file(template) || cx.may_name("chat_template_jinja", template));
     config.default_system_message = top.read("default_system_message");
     fill(&mut config.eot_tokens, top.read("eot_tokens"));
     let named = top.value("chat_template").is_some();

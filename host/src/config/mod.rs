@@ -10,16 +10,20 @@ mod defaults;
 mod ds_type;
 mod edit;
 mod fields;
+mod files;
 pub mod json_schema;
 mod names;
 mod overrides;
 mod parse;
+mod paths;
 mod patterns;
 mod plugin_fields;
 mod positions;
 mod preference_fields;
 mod preference_types;
 mod read;
+pub mod recipe;
+mod recipe_fields;
 mod schema;
 mod score_fields;
 mod source;
@@ -29,6 +33,7 @@ mod supervised_types;
 mod tree;
 mod trl_fields;
 mod values;
+mod with_lock;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -43,7 +48,9 @@ pub use self::curation_fields::ROW;
 pub use self::ds_type::plugin as loader_named;
 pub use self::ds_type::rows_of;
 pub use self::edit::{EditError, edit};
+pub use self::files::is_template_file;
 pub use self::names::{nearest, one_of};
+pub use self::paths::is_inside;
 pub use self::patterns::pattern;
 pub use self::positions::{is_within, join, join_index};
 pub use self::preference_types::{PREFERENCE, preference_names, preference_shape, preference_strategy};
@@ -57,6 +64,7 @@ pub use self::values::{
     PluginGrants, PluginLimits, PluginPin, PluginRef, Prefer, RewardRef, Rl, RuleRef, RuleSeverity, ScaleRewards,
     Scheduler, ScoreBy, TargetModules, TrainOnEos,
 };
+pub use self::with_lock::with_lock;
 use crate::diagnostic::{Diagnostic, Failure, Severity};
 
 /// A config that can be used, with where it comes from.
@@ -122,13 +130,25 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<LoadedConfig, Failure> 
 
 /// Reads a config as far as possible.
 pub fn examine(path: &Path, overrides: &[String]) -> Examined {
-    let text = match ConfigSource::read(path) {
-        Ok(text) => text,
-        Err(diagnostic) => return Examined { loaded: None, problems: vec![diagnostic] },
-    };
-    let mut source = ConfigSource { path: path.to_owned(), text, positions: None, overrides: Vec::new() };
+    match ConfigSource::read(path) {
+        Ok(text) => examine_text(path, text, overrides),
+        Err(diagnostic) => Examined { loaded: None, problems: vec![diagnostic] },
+    }
+}
+
+/// The same of a file at `path` that has these bytes, or will have.
+pub fn examine_bytes(path: &Path, bytes: Vec<u8>, overrides: &[String]) -> Examined {
+    match ConfigSource::decode(path, bytes) {
+        Ok(text) => examine_text(path, text, overrides),
+        Err(diagnostic) => Examined { loaded: None, problems: vec![diagnostic] },
+    }
+}
+
+fn examine_text(path: &Path, text: String, overrides: &[String]) -> Examined {
+    let mut source = ConfigSource::new(path, text);
     let (root, mut problems) = parse::parse(&mut source);
     let Some(mut root) = root else { return Examined { loaded: None, problems } };
+    source.read_identity(&root);
     for (index, argument) in overrides.iter().enumerate() {
         let result = overrides::Override::parse(index, argument).and_then(|set| {
             set.apply(&mut root)?;

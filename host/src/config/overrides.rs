@@ -21,7 +21,7 @@ pub(super) struct Override {
     steps: Vec<Step>,
     value: Value,
     /// `key=value` as it was typed.
-    argument: String,
+    pub(super) argument: String,
     /// Which `--set` of the command line it is, counted from 0.
     index: usize,
 }
@@ -50,6 +50,19 @@ impl Override {
             Step::Index(index) => join_index(&path, *index),
         });
         Ok(Self { path, steps, value, argument: argument.to_owned(), index })
+    }
+
+    /// True if this text is its value, or within it.
+    pub(super) fn says(&self, text: &str) -> bool {
+        fn has(value: &Value, text: &str) -> bool {
+            match value {
+                Value::String(own) => own == text,
+                Value::Array(list) => list.iter().any(|value| has(value, text)),
+                Value::Object(map) => map.values().any(|value| has(value, text)),
+                _ => false,
+            }
+        }
+        has(&self.value, text)
     }
 
     /// Puts the value into the config.

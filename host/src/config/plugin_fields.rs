@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::axolotl_values;
 use super::preference_types::{preference_shape, preference_strategy};
 use super::read::{Context, Section, fill, found, unknown_word};
+use super::recipe_fields;
 use super::schema::Config;
 use super::supervised_types::{Named, TOKENIZED, supervised_strategy};
 use super::values::{
@@ -262,7 +263,12 @@ pub(super) fn rules_and_plugins(top: &Section<'_>, config: &mut Config) {
         if let Some(ids) = section.read::<std::collections::BTreeMap<String, String>>("severity") {
             for (id, word) in ids {
                 match RuleSeverity::parse(&word) {
-                    Some(level) => drop(severity.insert(id, level)),
+                    Some(level) => {
+                        let path = super::positions::join(&severity_path, &id);
+                        if recipe_fields::may_judge(cx, &path, level) {
+                            severity.insert(id, level);
+                        }
+                    }
                     None => {
                         let path = super::positions::join(&severity_path, &id);
                         unknown_word(cx, &path, &word, RuleSeverity::ALL.iter().map(|(word, _)| *word));
@@ -335,10 +341,16 @@ fn plugin_pin(section: &Section<'_>) -> Option<PluginPin> {
         limits.file_mb = own.checked("file_mb", "from 1 to 256", |n: u64| (1..=256).contains(&n));
         limits.compile_ms = own.checked("compile_ms", "from 1 to 3600000", milliseconds);
         limits.compile_mb = own.checked("compile_mb", "from 64 to 65536", |n: u64| (64..=65536).contains(&n));
+        recipe_fields::limits(&own, &mut limits);
         own.finish(|_| None);
     }
     let mut grants = PluginGrants::default();
-    if let Some(own) = section.value("grants").and_then(|value| Section::of(cx, section.at("grants"), value, &[])) {
+    let plugin = name.as_deref().unwrap_or("NAME");
+    if section.has("grants") && !recipe_fields::may_grant(section, plugin) {
+        section.value("grants");
+    } else if let Some(own) =
+        section.value("grants").and_then(|value| Section::of(cx, section.at("grants"), value, &[]))
+    {
         grants.read = own.read("read").unwrap_or_default();
         own.finish(|_| None);
     }

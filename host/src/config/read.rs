@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::axolotl_keys::{self, Lack};
 use super::axolotl_values;
 use super::names::{certain, nearest, one_of};
+use super::paths::objection;
 use super::positions::{join, join_index};
 use super::source::ConfigSource;
 use super::tree::from_yaml;
@@ -41,6 +42,19 @@ impl<'a> Context<'a> {
 
     pub(super) fn place(&self, path: &str) -> Option<Place> {
         self.source.nearest_place(path)
+    }
+
+    /// True if a recipe says this, and not the user.
+    pub(super) fn is_of_recipe(&self, path: &str) -> bool {
+        self.source.is_recipe && self.source.override_place(path).is_none()
+    }
+
+    /// Reports a path that a recipe may not name; true for one that it may.
+    pub(super) fn may_name(&self, path: &str, text: &str) -> bool {
+        let objection = if self.is_of_recipe(path) { objection(path, text) } else { None };
+        let Some([message, why, help]) = objection else { return true };
+        self.report(self.error("recipe", path, message).why(why).help(help));
+        false
     }
 
     /// A key that must be there and is not.
@@ -404,7 +418,7 @@ impl<'a> Section<'a> {
                 .report(diagnostic.help(format!("write the path out, or let the shell do it: `--set {path}={text}`")));
             return None;
         }
-        Some(text)
+        self.cx.may_name(&path, &text).then_some(text)
     }
 
     /// Reports every key that nobody asked for. `elsewhere` finds the section that a misplaced key belongs to.

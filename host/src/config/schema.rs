@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::curation::Curation;
 use super::preference_types::PREFERENCE;
+use super::recipe::{Lock, Recipe};
 use super::split::Split;
 use super::supervised_types::TOKENIZED;
 use super::values::{
@@ -24,6 +25,16 @@ use super::values::{
 /// Everything that a run is told.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Config {
+    // --- recipe ---
+    /// Ours. What this config is called, and whose it is: `{name, version, authors, license, description, tags, host}`. It makes a
+    /// recipe of it that others can run: its paths are those beside it, and it may name no others, grant plugins nothing, and raise
+    /// no limit. Default: none. Example: `{name: tiny-alpaca, version: 1.0.0}`.
+    #[serde(skip_serializing)]
+    pub recipe: Option<Recipe>,
+    /// Ours. What the recipe ran with and what came of it; `host recipe lock` writes it. Default: none.
+    #[serde(skip_serializing)]
+    pub lock: Option<Lock>,
+
     // --- model ---
     /// Directory of the model: `config.json`, safetensors weights, tokenizer files; or its name on the Hugging Face hub. Required.
     /// Example: `models/SmolLM2-135M`.

@@ -6,9 +6,13 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
 use super::overrides::Override;
 use super::positions::{Positions, Spot, is_within};
 use crate::diagnostic::{Diagnostic, Place};
+use crate::digest::hex;
 
 /// Bytes that a config may have.
 pub const FILE_LIMIT: u64 = 1 << 20;
@@ -24,18 +28,51 @@ pub struct ConfigSource {
     pub(super) positions: Option<Positions>,
     /// In the order of the command line.
     pub(super) overrides: Vec<Override>,
+    /// It says that it is a recipe: its paths are those beside it, and it may not say everything.
+    pub(super) is_recipe: bool,
+    /// SHA-256 of what the file says, without `recipe` and `lock`: layout, comments and the order of keys are not in it.
+    pub sha256: String,
 }
 
 impl ConfigSource {
+    pub(super) fn new(path: &Path, text: String) -> Self {
+        let (path, overrides, sha256) = (path.to_owned(), Vec::new(), String::new());
+        Self { path, text, positions: None, overrides, is_recipe: false, sha256 }
+    }
+
+    /// Notes what the file is, before anything of it is replaced.
+    pub(super) fn read_identity(&mut self, root: &Map<String, Value>) {
+        self.is_recipe = root.get("recipe").is_some_and(|value| !value.is_null());
+        let is_own = |key: &&String| !matches!(key.as_str(), "recipe" | "lock");
+        let meaning: Map<String, Value> =
+            root.keys().filter(is_own).map(|key| (key.clone(), sorted(&root[key.as_str()]))).collect();
+        self.sha256 = hex(&Sha256::digest(sorted(&Value::Object(meaning)).to_string()));
+    }
+
     /// A path of the config as a path of the file system: as it is where that exists, otherwise beside the config file.
     /// So a config in a folder of its own can be used from anywhere, and one in a project from the project's root.
+    /// A path of a recipe is always beside it; one that the user has put in its place is as of any config.
     pub fn resolve(&self, path: &str) -> PathBuf {
         let plain = PathBuf::from(path);
+        if self.is_recipe && !self.is_of_user(path) {
+            return self.path.parent().map_or(plain, |folder| folder.join(path));
+        }
         if plain.is_absolute() || plain.exists() {
             return plain;
         }
         let beside = self.path.parent().map(|folder| folder.join(&plain));
         beside.filter(|beside| beside.exists()).unwrap_or(plain)
+    }
+
+    /// What `--set` says beside where the run writes, as it was typed.
+    pub fn set(&self) -> Vec<String> {
+        let others = self.overrides.iter().filter(|set| set.path != "output_dir");
+        others.map(|set| set.argument.clone()).collect()
+    }
+
+    /// True if `--set` says this text somewhere.
+    fn is_of_user(&self, text: &str) -> bool {
+        self.overrides.iter().any(|set| set.path != "output_dir" && set.says(text))
     }
 
     /// The text of a config file, or the one message about why it cannot be read.
@@ -70,7 +107,8 @@ impl ConfigSource {
         Self::decode(path, bytes)
     }
 
-    fn decode(path: &Path, bytes: Vec<u8>) -> Result<String, Diagnostic> {
+    /// The text of a config that has these bytes, at most [`FILE_LIMIT`].
+    pub(super) fn decode(path: &Path, bytes: Vec<u8>) -> Result<String, Diagnostic> {
         let shown = path.display();
         let utf16 = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
         // Without a mark: ASCII text in UTF-16 has a zero in every second byte.
@@ -149,9 +187,22 @@ impl ConfigSource {
         self.overrides.iter().any(|set| is_within(path, &set.path) || is_within(&set.path, path))
     }
 
-    fn override_place(&self, path: &str) -> Option<Place> {
+    pub(super) fn override_place(&self, path: &str) -> Option<Place> {
         let set = self.overrides.iter().rev().find(|set| is_within(path, &set.path))?;
         Some(set.place().key_path(path))
+    }
+}
+
+/// The same with the keys of all mappings in order.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut keys: Vec<&String> = map.keys().collect();
+            keys.sort();
+            Value::Object(keys.into_iter().map(|key| (key.clone(), sorted(&map[key.as_str()]))).collect())
+        }
+        Value::Array(list) => list.iter().map(sorted).collect(),
+        other => other.clone(),
     }
 }
 

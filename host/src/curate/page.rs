@@ -9,15 +9,13 @@ use super::score::Scores;
 use super::verdict::{Reason, Verdict};
 use super::write::{Sample, Samples, repeated};
 use crate::config::{Curation, LoadedConfig, Prefer, ScoreBy};
-use crate::diagnostic::escape;
+use crate::report::page::{begin, html};
 use crate::report::progress::whole;
 
 /// Characters of a text that are shown.
 const TEXT: usize = 900;
 /// Characters in front of a span that are shown.
 const BEFORE: usize = 200;
-
-const STYLE: &str = include_str!("page.css");
 
 /// The whole page.
 pub(super) fn page(
@@ -29,13 +27,7 @@ pub(super) fn page(
     commands: &[String; 2],
 ) -> String {
     let config = html(&loaded.source.path.display().to_string());
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>Curation of {config}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
-         <h1>Curation of <code>{config}</code></h1>\n"
-    );
+    let mut page = begin(&format!("Curation of {config}"), &format!("Curation of <code>{config}</code>"));
     let share = 100.0 * curated.kept as f64 / curated.rows.max(1) as f64;
     let _ = writeln!(
         page,
@@ -355,22 +347,6 @@ fn marked(text: &str, span: std::ops::Range<usize>) -> String {
     let start = before.char_indices().rev().nth(BEFORE - 1).map_or(0, |(start, _)| start);
     let more = if start > 0 { "<span class=\"more\">…</span>" } else { "" };
     format!("{more}{}<mark>{}</mark>{}", html(&before[start..]), cut(inner), cut(&text[span.end..]))
-}
-
-/// A text as HTML that shows it and means nothing else.
-fn html(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 16);
-    for character in escape(text).chars() {
-        match character {
-            '&' => out += "&amp;",
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
-            '"' => out += "&quot;",
-            '\'' => out += "&#39;",
-            other => out.push(other),
-        }
-    }
-    out
 }
 
 fn spoken(reason: Reason) -> String {

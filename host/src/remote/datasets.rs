@@ -29,6 +29,8 @@ pub(super) fn repository(path: &str) -> Option<Repository> {
 pub(super) struct Known {
     repository: Repository,
     revision: String,
+    /// What the hub is asked for: the revision, or the commit that a lock names for it.
+    asked: String,
     commit: String,
     directory: PathBuf,
     /// None where only the cache was asked, and has not been told.
@@ -76,12 +78,18 @@ impl LeftFiles {
     }
 }
 
-/// Finds a repository at a revision, and reads its card.
+/// Finds a repository at a revision, and reads its card. A lock has said which commit that is.
 ///
 /// # Errors
 /// Why it cannot be had.
-pub(super) fn find(hub: &Hub, repository: &Repository, revision: Option<&str>) -> Result<Known, Diagnostic> {
-    let revision = revision.unwrap_or(MAIN);
+pub(super) fn find(
+    hub: &Hub,
+    repository: &Repository,
+    revision: Option<&str>,
+    locked: Option<&str>,
+) -> Result<Known, Diagnostic> {
+    let of = Asked { revision: revision.unwrap_or(MAIN), asked: locked.or(revision).unwrap_or(MAIN) };
+    let revision = of.asked;
     let failed = |error| words::failed(error, repository);
     let cached = hub.cached(repository, revision).map_err(failed)?;
     // A commit means the same for ever; without a network, whatever the revision meant last.
@@ -89,7 +97,7 @@ pub(super) fn find(hub: &Hub, repository: &Repository, revision: Option<&str>) -
         let listing = hub.listed(repository, &commit);
         let has_cards = |listing: &Listing| cards(listing).iter().all(|file| directory.join(&file.name).is_file());
         if hub.is_offline() || (commit == revision && listing.as_ref().is_some_and(has_cards)) {
-            return known(hub, repository, revision, commit, listing, None);
+            return known(hub, repository, of, commit, listing, None);
         }
     }
     let listing = match (hub.list(repository, revision), cached) {
@@ -99,7 +107,7 @@ pub(super) fn find(hub: &Hub, repository: &Repository, revision: Option<&str>) -
             let remark = Diagnostic::new(Severity::Warning, "hub::unreachable", message);
             let help = format!("`revision: {commit}` says so, and asks nobody; `HF_HUB_OFFLINE=1` neither");
             let listing = hub.listed(repository, &commit);
-            return known(hub, repository, revision, commit, listing, Some(remark.help(help)));
+            return known(hub, repository, of, commit, listing, Some(remark.help(help)));
         }
         (Err(error), _) => return Err(failed(error)),
     };
@@ -111,7 +119,7 @@ pub(super) fn find(hub: &Hub, repository: &Repository, revision: Option<&str>) -
     let told = Told::new(repository);
     hub.fetch(repository, revision, &listing, &cards, &told).map_err(failed)?;
     let commit = listing.commit.clone();
-    known(hub, repository, revision, commit, Some(listing), None)
+    known(hub, repository, of, commit, Some(listing), None)
 }
 
 /// The files of a listing that say which others are meant.
@@ -119,11 +127,18 @@ fn cards(listing: &Listing) -> Vec<&RemoteFile> {
     [CARD, YAML].into_iter().filter_map(|name| listing.file(name)).collect()
 }
 
+/// A revision, and what the hub is asked for in its place.
+#[derive(Debug, Clone, Copy)]
+struct Asked<'a> {
+    revision: &'a str,
+    asked: &'a str,
+}
+
 /// A repository whose card is here.
 fn known(
     hub: &Hub,
     repository: &Repository,
-    revision: &str,
+    Asked { revision, asked }: Asked<'_>,
     commit: String,
     listing: Option<Listing>,
     remark: Option<Diagnostic>,
@@ -152,8 +167,8 @@ fn known(
         let help = "run it once without `HF_HUB_OFFLINE` to know that none is missing";
         remark = Some(Diagnostic::warning("hub::cache", message).help(help));
     }
-    let (repository, revision) = (repository.clone(), revision.to_owned());
-    Ok(Known { repository, revision, commit, directory, listing, names, subsets, remark })
+    let (repository, revision, asked) = (repository.clone(), revision.to_owned(), asked.to_owned());
+    Ok(Known { repository, revision, asked, commit, directory, listing, names, subsets, remark })
 }
 
 /// The configs that a repository has by its card, by its file of YAML, and by the names of its files.
@@ -292,7 +307,7 @@ impl Known {
             let asked = hub.first_bytes(&self.repository, listing, first, 1);
             asked.map_err(|error| words::failed(error, &self.repository))?;
         }
-        let (repository, revision) = (self.repository.clone(), self.revision.clone());
+        let (repository, revision) = (self.repository.clone(), self.asked.clone());
         Ok(Some(LeftFiles { repository, revision, listing: listing.clone(), files }))
     }
 }

@@ -59,17 +59,20 @@ impl Remote {
             let remark = Diagnostic::warning("hub::revision", message).help("delete the line");
             loaded.remarks.push(remark.at(loaded.source.nearest_place("revision_of_model")));
         }
-        for named in named(&loaded.config) {
+        for mut named in named(&loaded.config) {
             let is_known = loaded.elsewhere.directories.contains_key(&named.name);
             if is_known || loaded.resolve(&named.name).exists() {
                 continue;
             }
             let Some(repository) = Repository::new(Kind::Model, &named.name) else { continue };
+            let revision = named.revision.clone();
+            named.revision =
+                loaded.config.locked_commit(named.key, &named.name, revision.as_deref()).or(named.revision);
             let found = match self.hub() {
                 Ok(hub) => find(hub, &named, &repository),
                 Err(error) => Err(words::failed(error, &repository)),
             };
-            let Named { key, name, revision, .. } = named;
+            let Named { key, name, .. } = named;
             match found {
                 Ok(Found { commit, directory, left, remark }) => {
                     let revision = revision.unwrap_or_else(|| MAIN.to_owned());
@@ -99,11 +102,14 @@ impl Remote {
                 }
                 let Some(repository) = datasets::repository(&dataset.path) else { continue };
                 let is_given = loaded.is_given(&format!("{entry}.ds_type"));
+                let revision = dataset.revision.as_deref();
+                let locked = loaded.config.locked_commit(&format!("{entry}.path"), &dataset.path, revision);
                 let found = match self.hub() {
                     Ok(hub) => {
                         let known = known.entry((dataset.path.clone(), dataset.revision.clone()));
                         let revision = dataset.revision.as_deref();
-                        let known = known.or_insert_with(|| datasets::find(hub, &repository, revision));
+                        let locked = locked.as_deref();
+                        let known = known.or_insert_with(|| datasets::find(hub, &repository, revision, locked));
                         known.as_ref().map_err(|told| ("path", told.clone())).and_then(|known| {
                             let wanted = datasets::wanted(dataset, is_given);
                             Ok((known.pin(&format!("{entry}.path")), known.files(hub, &wanted)?))

@@ -3,6 +3,7 @@
 
 pub mod console;
 pub mod metrics;
+pub mod page;
 pub mod progress;
 pub mod samples;
 pub mod summary;

@@ -323,6 +323,8 @@ pub fn description(
         "git_commit": git_commit(),
         "config": loaded.source.path.display().to_string(),
         "config_sha256": crate::digest::hex(&Sha256::digest(config.as_bytes())),
+        "source_sha256": loaded.source.sha256,
+        "set": loaded.source.set(),
         "data_sha256": data_digest,
         "plugins": plugins,
         "threads": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
