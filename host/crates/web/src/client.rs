@@ -159,13 +159,24 @@ impl Client {
         Ok(self.follow(request)?.map_err(|failed| failed.words))
     }
 
-    /// The answer to `size` bytes that are sent once; what was sent of them is gone. It is not redirected.
+    /// The answer to `size` bytes that are sent once; what was sent of them is gone. It is not redirected. Where `asks_first` is
+    /// set, the server may answer before anything is sent (`Expect: 100-continue`).
     ///
     /// # Errors
     /// [`Failure::Unreachable`] where the connection ends, and [`Failure::Unusable`] for what cannot be asked.
-    pub fn send(&self, request: &Request<'_>, size: u64, content: &mut dyn Read) -> Result<Answer, Failure> {
+    pub fn send(
+        &self,
+        request: &Request<'_>,
+        size: u64,
+        content: &mut dyn Read,
+        asks_first: bool,
+    ) -> Result<Answer, Failure> {
         let uri = self.address(request)?;
-        let question = builder(request, &uri).header("content-length", size).body(SendBody::from_reader(content));
+        let mut question = builder(request, &uri).header("content-length", size);
+        if asks_first {
+            question = question.header("expect", "100-continue");
+        }
+        let question = question.body(SendBody::from_reader(content));
         let question = question.map_err(|_| Unusable::Header)?;
         let question = self.agent.configure_request(question);
         let question = question.timeout_per_write(Some(WRITE)).timeout_recv_response(Some(TAKEN_IN)).build();

@@ -1,25 +1,31 @@
 //! Addresses: whose they are, where a redirect leads, and which may be asked without encryption.
 
 use ureq::http::Uri;
-use ureq::http::uri::{Authority, PathAndQuery, Scheme};
+use ureq::http::uri::{PathAndQuery, Scheme};
 
 /// A server, as an address names it: scheme, host and port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     scheme: Scheme,
-    authority: Authority,
+    /// In lower case.
+    host: String,
+    /// The scheme's where the address has none.
+    port: u16,
 }
 
 impl Origin {
     /// The server of an address; none where it has no host, or no scheme of the web.
     pub fn of(uri: &Uri) -> Option<Self> {
         let scheme = uri.scheme().filter(|scheme| **scheme == Scheme::HTTP || **scheme == Scheme::HTTPS)?;
-        Some(Self { scheme: scheme.clone(), authority: uri.authority()?.clone() })
+        let usual = if *scheme == Scheme::HTTPS { 443 } else { 80 };
+        let port = uri.port_u16().unwrap_or(usual);
+        Some(Self { scheme: scheme.clone(), host: uri.host()?.to_lowercase(), port })
     }
 
-    /// True for an address of this server.
+    /// True for an address of this server. One with a user's name in it is nobody's.
     pub fn has(&self, uri: &Uri) -> bool {
-        uri.scheme() == Some(&self.scheme) && uri.authority() == Some(&self.authority)
+        let has_user = uri.authority().is_none_or(|authority| authority.as_str().contains('@'));
+        !has_user && Self::of(uri).as_ref() == Some(self)
     }
 
     /// True for an address of this server that nobody on the way can read along: what lets the user in may go there.
@@ -30,9 +36,9 @@ impl Origin {
 
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // What stands before `@` is a secret.
-        let authority = self.authority.as_str();
-        write!(f, "{}://{}", self.scheme, authority.rsplit_once('@').map_or(authority, |(_, host)| host))
+        let Self { scheme, host, port } = self;
+        let is_usual = *port == if *scheme == Scheme::HTTPS { 443 } else { 80 };
+        if is_usual { write!(f, "{scheme}://{host}") } else { write!(f, "{scheme}://{host}:{port}") }
     }
 }
 
@@ -93,7 +99,7 @@ mod tests {
     #[test]
     fn one_server_is_trusted_and_no_other() {
         let origin = Origin::of(&uri("https://hub.co/a")).unwrap();
-        assert!(origin.trusts(&uri("https://hub.co/b?c")) && origin.trusts(&uri("https://HUB.co/b")));
+        assert!(origin.trusts(&uri("https://hub.co/b?c")) && origin.trusts(&uri("https://HUB.co:443/b")));
         for other in ["http://hub.co/a", "https://hub.co:444/a", "https://x.hub.co/a", "https://a@hub.co/a", "/a"] {
             assert!(!origin.trusts(&uri(other)), "{other}");
         }
