@@ -13,7 +13,7 @@ use crate::{Reference, Registry, RegistryError};
 const REFUSAL: u64 = 1 << 16;
 
 /// What is asked of a registry.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Question<'a> {
     pub(crate) reference: &'a Reference,
     pub(crate) server: &'a Server,

@@ -205,7 +205,13 @@ pub(crate) fn place(to: Option<String>) -> String {
 
 /// An address without what may be a secret in it.
 pub(crate) fn without_query(address: &str) -> String {
-    safe(address.split(['?', '#']).next().unwrap_or_default())
+    let address = address.split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    match host.rsplit_once('@') {
+        Some((_, host)) => safe(&format!("{scheme}://{host}{path}")),
+        None => safe(address),
+    }
 }
 
 /// A stranger's words as a part of one line: 200 characters, and each shows.
@@ -236,6 +242,7 @@ mod tests {
     fn words_of_strangers_are_one_line() {
         assert_eq!(safe("a\nb\u{1b}[1mc\u{202e}dä"), "a b [1mc�dä");
         assert_eq!(safe(&"x".repeat(300)).chars().count(), 201);
-        assert_eq!(without_query("https://a.b/c?sig=secret"), "https://a.b/c");
+        assert_eq!(without_query("https://a.b/c@d?sig=secret"), "https://a.b/c@d");
+        assert_eq!(without_query("https://user:secret@a.b/c"), "https://a.b/c");
     }
 }

@@ -11,7 +11,7 @@ use web::http::{Method, Uri};
 use web::{Answer, Authorization, Origin, Plain, Request};
 
 use crate::challenge::{Challenge, challenge};
-use crate::error::{safe, without_query};
+use crate::error::{place, safe, without_query};
 use crate::logins::{Login, header};
 use crate::{NotLetIn, Reference, Registry, RegistryError};
 
@@ -121,9 +121,12 @@ impl Registry {
         service: Option<&str>,
         scope: &str,
     ) -> Result<Pass, RegistryError> {
-        let server = realm.parse::<Uri>().ok().filter(|uri| Plain::Loopback.allows(uri));
-        let Some((server, origin)) = server.and_then(|uri| Origin::of(&uri).map(|origin| (uri, origin))) else {
-            let reason = format!("it has its tokens from `{}`, which is not encrypted", without_query(realm));
+        let server = realm.parse::<Uri>().ok();
+        let origin = server.as_ref().and_then(Origin::of);
+        let (Some(server), Some(origin)) = (server.filter(|uri| Plain::Loopback.allows(uri)), &origin) else {
+            let to = place(origin.map(|origin| origin.to_string()));
+            let reason =
+                format!("its tokens are at {to}, which is not asked: it must be encrypted, with no login in it");
             return Err(RegistryError::Invalid { address: without_query(address), reason });
         };
         let answer = match login {
@@ -152,7 +155,7 @@ impl Registry {
                     Login::Basic { user, password } => Some(header(user, password)),
                     _ => None,
                 };
-                let authorization = value.as_deref().map(|value| Authorization { origin: &origin, value });
+                let authorization = value.as_deref().map(|value| Authorization { origin, value });
                 self.ask_for_token(&Request { authorization, ..Request::get(&question) })?
             }
         };

@@ -184,6 +184,7 @@ mod tests {
         assert_eq!((shown(&store, "e.f"), shown(&store, "i.j")), ("helper desktop".into(), "a b".into()));
         assert_eq!(shown(&parse(r#"{"auths": null}"#).unwrap(), "a"), "missing");
         assert_eq!(shown(&Logins::default().with("a", "u", "p"), "a"), "u p");
+        assert_eq!((server("docker.io"), server("a.b")), ("registry-1.docker.io", "a.b"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use sha2::Sha256;
 use web::{DownloadError, Progress, Tries, Wanted};
 
 use crate::ask::Question;
+use crate::error::safe;
 use crate::{Digest, Reference, Registry, RegistryError};
 
 impl Registry {
@@ -58,17 +59,18 @@ impl Registry {
         let wanted = Wanted { name: &name, size, digits: digest.digits(), part: &part, target: &path };
         let brought = web::download(wanted, Sha256::default, self.web.tries(), ask, progress);
         brought.map_err(|error| {
+            if fs::metadata(&part).is_ok_and(|found| found.len() == 0) {
+                let _ = fs::remove_file(&part);
+            }
             let corrupt = |reason: String| RegistryError::Corrupt { what: format!("{digest} of {reference}"), reason };
             match error {
                 DownloadError::Refused(error) => error,
-                DownloadError::Stuck(reason) => RegistryError::Unreachable { address: address.clone(), reason },
+                DownloadError::Stuck(reason) => {
+                    RegistryError::Unreachable { address: address.clone(), reason: safe(&reason) }
+                }
                 DownloadError::Disk { path, source } => RegistryError::Disk { path, source },
                 DownloadError::Digest(found) => corrupt(format!("its digest is sha256:{found}, not {digest}")),
-                DownloadError::TooLong => {
-                    // Nothing is in it any more.
-                    let _ = fs::remove_file(&part);
-                    corrupt(format!("it has more than the {size} bytes that were announced"))
-                }
+                DownloadError::TooLong => corrupt(format!("it has more than the {size} bytes that were announced")),
                 DownloadError::NoRest(there) => {
                     // A registry that has less does not get further with the same bytes.
                     let _ = fs::remove_file(&part);

@@ -42,7 +42,7 @@ impl std::fmt::Debug for Authorization<'_> {
 }
 
 /// A question.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Request<'a> {
     /// What is to be done. Redirects are followed of `GET` and `HEAD` alone.
     pub method: Method,
@@ -54,6 +54,13 @@ pub struct Request<'a> {
     pub authorization: Option<Authorization<'a>>,
     /// What is sent with it.
     pub content: Option<&'a [u8]>,
+}
+
+impl std::fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Secrets are in addresses and in what is sent.
+        f.debug_struct("Request").field("method", &self.method).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Request<'a> {
