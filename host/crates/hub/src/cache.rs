@@ -5,7 +5,6 @@ use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
 use tempfile::NamedTempFile;
 
 use crate::digest::Expected;
@@ -105,9 +104,7 @@ impl Hub {
         let folder = self.settings.cache.join(".locks").join(repository.folder());
         create(&folder)?;
         let path = folder.join(format!("{}.lock", digest.digits()));
-        let file = fs::OpenOptions::new().create(true).append(true).open(&path).map_err(HubError::cache(&path))?;
-        flock(&file, FlockOperation::LockExclusive).map_err(|error| HubError::cache(path)(error.into()))?;
-        Ok(file)
+        web::lock(&path).map_err(HubError::cache(path))
     }
 
     /// Refuses what there is no room for.

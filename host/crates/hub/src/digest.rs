@@ -2,6 +2,7 @@
 
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
+use web::hex;
 
 /// What a file's digest must be, in lower-case hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,10 +17,6 @@ pub(crate) enum Expected {
 pub(crate) enum Hasher {
     Sha256(Sha256),
     Git(Sha1),
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn is_hex(text: &str, digits: usize) -> bool {
@@ -57,15 +54,15 @@ impl Expected {
     }
 }
 
-impl Hasher {
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
+impl web::Hasher for Hasher {
+    fn update(&mut self, bytes: &[u8]) {
         match self {
-            Self::Sha256(hasher) => hasher.update(bytes),
-            Self::Git(hasher) => hasher.update(bytes),
+            Self::Sha256(hasher) => sha2::Digest::update(hasher, bytes),
+            Self::Git(hasher) => sha1::Digest::update(hasher, bytes),
         }
     }
 
-    pub(crate) fn digits(self) -> String {
+    fn digits(self) -> String {
         match self {
             Self::Sha256(hasher) => hex(&hasher.finalize()),
             Self::Git(hasher) => hex(&hasher.finalize()),
@@ -75,6 +72,8 @@ impl Hasher {
 
 #[cfg(test)]
 mod tests {
+    use web::Hasher as _;
+
     use super::*;
 
     #[test]

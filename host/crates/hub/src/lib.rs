@@ -2,7 +2,7 @@
 //!
 //! What a server says is not trusted: names of files stay inside of a repository's folder, sizes and digests are held against
 //! what arrives, and the user's token goes to the hub alone, not to where it redirects. Files are chosen by the caller; nothing
-//! is fetched for being there.
+//! is fetched for being there. HTTP is spoken as `web` does it.
 //!
 //! `hf-hub` 0.5 has the same layout, but neither holds digests against what arrives nor bounds it, and takes headers of an
 //! answer as parts of paths; 1.0 brings a runtime and 293 packages. So only HTTP is a library's (`ureq`, with `rustls`).
@@ -16,11 +16,11 @@ mod listing;
 mod name;
 mod settings;
 
-pub use download::Progress;
 pub use error::HubError;
 pub use listing::{Listing, RemoteFile};
 pub use name::{Kind, MAIN, Repository};
 pub use settings::Settings;
+pub use web::Progress;
 
 /// A hub, and the cache of what came from it.
 #[derive(Debug)]

@@ -158,6 +158,24 @@ fn a_server_without_ranges_sends_all_of_it_again() {
 }
 
 #[test]
+fn a_server_that_begins_again_and_ends_too_early_is_given_up() {
+    let all = repositories();
+    let server = Server::new(move |request| {
+        let whole = Request { headers: [].into(), ..request.clone() };
+        let mut reply = all.answer(&whole, None);
+        if request.path.ends_with(".safetensors") {
+            reply.cut = Some(100_000);
+        }
+        reply
+    });
+    let cache = tempfile::tempdir().unwrap();
+    let error = fetch(&open(&server, cache.path())).unwrap_err();
+    assert!(matches!(error, HubError::Unreachable { .. }), "{error}");
+    // The first brought something, so all tries were there again.
+    assert_eq!(server.requests().iter().filter(|request| request.path.ends_with(".safetensors")).count(), 5);
+}
+
+#[test]
 fn a_token_goes_to_the_hub_and_nowhere_else() {
     let (all, other) = (repositories(), repositories());
     let elsewhere = Server::new(move |request| part(request, &other.0[NAME]["model.safetensors"]));
