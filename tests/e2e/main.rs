@@ -36,6 +36,9 @@ mod plan;
 mod plugins;
 mod preferences;
 mod preprocess;
+mod recipes;
+#[path = "../../host/crates/registry/tests/registry/server.rs"]
+mod registry_server;
 mod reward_model;
 mod rewards;
 mod run;

@@ -17,6 +17,8 @@ use crate::digest::hex;
 
 /// Name of the config within a recipe.
 pub const FILE: &str = "recipe.yml";
+/// Its signature.
+pub const SIGNATURE: &str = "recipe.minisig";
 /// The folder of its own plugins.
 pub const PLUGINS: &str = "plugins";
 /// Files of a recipe.

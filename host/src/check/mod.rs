@@ -1,5 +1,6 @@
 //! Everything that can be known before anything is spent: plugins, model files and rules, judged together.
 
+pub mod added;
 pub mod contents;
 pub mod curation;
 mod data_path;

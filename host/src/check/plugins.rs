@@ -11,6 +11,7 @@ use plugin_runtime::{
 };
 use serde_json::{Map, Value};
 
+use super::added;
 use super::data_path::explain;
 use crate::config::{
     Config, DatasetConfig, FilterRef, LoadedConfig, PluginPin, PluginRef, RewardRef, Scheduler, TRAIN, rows_of,
@@ -29,8 +30,24 @@ pub const BUNDLED_RULES: [&str; 2] = ["axolotl-compat", "practice"];
 
 /// All bundled plugins and those of `directories`. The latter are compiled by `compiler`; none compiles them here, where
 /// nothing limits what that costs.
-pub fn open(directories: &[PathBuf], compiler: Option<CompilerCommand>) -> Result<PluginHost, Failure> {
-    open_with(directories, compiler, crate::directories::cache().map(|cache| cache.join("plugins")))
+pub fn open(directories: &[PathBuf], compiler: Option<CompilerCommand>, with: Own) -> Result<PluginHost, Failure> {
+    let mut host = open_with(&[], compiler, crate::directories::cache().map(|cache| cache.join("plugins")))?;
+    if with == Own::Added {
+        added::open(&mut host)?;
+    }
+    for directory in directories {
+        host.add_dir(directory)?;
+    }
+    Ok(host)
+}
+
+/// Which plugins of the user's can be named beside those of a command's directories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// Those that the user has added.
+    Added,
+    /// None: a recipe brings its own.
+    None,
 }
 
 /// The same with a place for compiled plugins.

@@ -1,6 +1,6 @@
 //! `host check`: every problem at once, before anything is spent; with `--fix`, what can be mended with certainty is.
 
-use std::io::{BufRead as _, IsTerminal as _, Read as _};
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -9,7 +9,7 @@ use plugin_runtime::PluginHost;
 use super::config_args::ConfigArgs;
 use super::plan::describe;
 use super::plugin_host::open_plugins;
-use super::words::{say, show};
+use super::words::{ask, say, show};
 use crate::author::replay::{self, Keep};
 use crate::check::curation;
 use crate::check::facts::ModelFacts;
@@ -146,10 +146,8 @@ fn agreed(difference: &str) -> bool {
     if !std::io::stdin().is_terminal() || !terminal::stderr_is_terminal() {
         return true;
     }
-    say(&format!("{}\nchange it like this? [y/N]", difference.trim_end_matches('\n')));
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().take(100).read_line(&mut answer);
-    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+    say(difference.trim_end_matches('\n'));
+    ask("change it like this?", Output::Human, "check::ask").unwrap_or(false)
 }
 
 /// A config as it now stands in its file, and everything that is found in it.

@@ -25,7 +25,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use self::config_args::ConfigArgs;
-use self::plugin_host::{COMPILE, open_plugins};
+use self::plugin_host::{COMPILE, open_own_plugins, open_plugins};
 use self::words::{say, show};
 use crate::diagnostic::{ExitStatus, Failure};
 use crate::report::Output;

@@ -10,9 +10,18 @@ use crate::diagnostic::Failure;
 /// The command that compiles plugins, for [`open_plugins`].
 pub(super) const COMPILE: &str = "compile-plugin";
 
-/// All bundled plugins and those of `directories`. This program itself, whatever it is called, compiles those of others in
+/// All bundled plugins, those that the user has added, and those of `directories`. This program itself, whatever it is called, compiles those of others in
 /// a process of its own.
 pub(super) fn open_plugins(directories: &[PathBuf]) -> Result<PluginHost, Failure> {
+    open(directories, plugins::Own::Added)
+}
+
+/// The same without those that the user has added.
+pub(super) fn open_own_plugins(directories: &[PathBuf]) -> Result<PluginHost, Failure> {
+    open(directories, plugins::Own::None)
+}
+
+fn open(directories: &[PathBuf], own: plugins::Own) -> Result<PluginHost, Failure> {
     // This name holds even where the file was renamed or replaced since the start.
     #[cfg(target_os = "linux")]
     let program = PathBuf::from("/proc/self/exe");
@@ -21,5 +30,5 @@ pub(super) fn open_plugins(directories: &[PathBuf]) -> Result<PluginHost, Failur
         crate::diagnostic::Diagnostic::error("plugin::engine", "this program's own file is not to be found")
             .why(error.to_string())
     })?;
-    plugins::open(directories, Some(vec![program.into(), COMPILE.into()]))
+    plugins::open(directories, Some(vec![program.into(), COMPILE.into()]), own)
 }

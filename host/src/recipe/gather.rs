@@ -9,6 +9,7 @@ use plugin_runtime::{PluginHost, Source};
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::store::open_to_others;
 use crate::check::contents::{FILE, PLUGINS};
 use crate::check::plugins::names;
 use crate::config::recipe::Recipe;
@@ -40,6 +41,7 @@ impl Gathered {
                 .why(error.to_string())
         };
         // An empty directory gives way, nothing else does.
+        open_to_others(self.building.path()).map_err(failed)?;
         fs::rename(self.building.path(), &self.target).map_err(failed)?;
         drop(self.building.keep());
         Ok(())

@@ -25,11 +25,11 @@ pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const ARTIFACT: &str = "application/vnd.host.recipe.v1";
 /// Media types of its files: the config, a plugin, any other.
 const CONFIG: &str = "application/vnd.host.recipe.v1+yaml";
-const WASM: &str = "application/wasm";
+pub(super) const WASM: &str = "application/wasm";
 const OTHER: &str = "application/vnd.host.recipe.file.v1";
+pub(super) const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 /// What has no config of its own has this one.
-const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
-const EMPTY: &[u8] = b"{}";
+pub(super) const EMPTY: &[u8] = b"{}";
 /// The name of a file within the recipe.
 const TITLE: &str = "org.opencontainers.image.title";
 /// Bytes of a manifest: so many files, each with its longest name.
@@ -183,6 +183,17 @@ impl Image {
         Ok(Self { sha256: hex(&Sha256::digest(&manifest)), manifest, files })
     }
 
+    /// The manifest with what it belongs to, another one in the same repository of a registry, by its descriptor.
+    ///
+    /// # Errors
+    /// What of it cannot be.
+    pub fn with_subject(&self, subject: &Value) -> Result<Vec<u8>, Diagnostic> {
+        let mut written: Written =
+            serde_json::from_slice(&self.manifest).map_err(|error| invalid(error.to_string()))?;
+        written.subject = Some(subject.clone());
+        Ok(serde_json::to_vec(&written).expect("a manifest is plain data"))
+    }
+
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
         self.files.iter().fold(0, |sum, file| sum.saturating_add(file.size))
@@ -294,6 +305,41 @@ impl<R: Read> Read for Hashed<R> {
     }
 }
 
+/// What the beginning of a `.recipe` file says: its manifest, and the bytes of its config, which are not held against its digest.
+/// The rest is not read.
+///
+/// # Errors
+/// What is no recipe, and one whose parts are in another order.
+pub fn prefix(reader: impl Read) -> Result<(Image, Vec<u8>), Diagnostic> {
+    let mut archive = tar::Archive::new(reader.take(MANIFEST_LIMIT + CONFIG_LIMIT + INDEX_LIMIT));
+    let mut image: Option<Image> = None;
+    let order =
+        || invalid("its parts are in an order that cannot be read from an address; download it, and name the file");
+    for found in archive.entries().map_err(|error| invalid(error.to_string()))?.take(8) {
+        let mut found = found.map_err(|_| invalid("it is no tar archive that can be read to its end"))?;
+        let name = String::from_utf8_lossy(&found.path_bytes()).into_owned();
+        let Some(digits) = name.strip_prefix("blobs/sha256/").map(str::to_owned) else { continue };
+        let limit = if image.is_none() { MANIFEST_LIMIT } else { CONFIG_LIMIT };
+        if found.header().entry_type() != tar::EntryType::Regular || found.size() > limit {
+            return Err(order());
+        }
+        let mut bytes = Vec::new();
+        found.read_to_end(&mut bytes).map_err(|error| invalid(error.to_string()))?;
+        match image.take() {
+            None => {
+                let read = Image::read(bytes)?;
+                if read.sha256 != digits {
+                    return Err(differs("the manifest", &digits, &read.sha256));
+                }
+                image = Some(read);
+            }
+            Some(image) if image.files[0].sha256 == digits => return Ok((image, bytes)),
+            Some(_) => return Err(order()),
+        }
+    }
+    Err(order())
+}
+
 /// A `.recipe` file.
 #[derive(Debug)]
 pub struct Packed {
@@ -318,7 +364,7 @@ impl Packed {
         let mut archive = tar::Archive::new(&file);
         let mut count = 0;
         for found in archive.entries_with_seek().map_err(|error| invalid(error.to_string()))? {
-            let found = found.map_err(|error| invalid(format!("it is no tar archive that can be read: {error}")))?;
+            let found = found.map_err(|_| invalid("it is no tar archive that can be read to its end"))?;
             count += 1;
             if count > FILES + 8 {
                 return Err(invalid(format!("it has more than {} entries", FILES + 8)));
@@ -381,6 +427,17 @@ impl Packed {
             }
         }
         Ok(packed)
+    }
+
+    /// The bytes of the config, which are not held against its digest yet.
+    ///
+    /// # Errors
+    /// That the archive cannot be read.
+    pub fn config(&self) -> Result<Vec<u8>, Diagnostic> {
+        let mut bytes = Vec::new();
+        let read = self.reader(&self.image.files[0]).and_then(|mut reader| reader.read_to_end(&mut bytes));
+        read.map_err(|error| invalid(error.to_string()))?;
+        Ok(bytes)
     }
 
     /// The bytes of a file, which are not held against its digest yet.

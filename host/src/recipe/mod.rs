@@ -8,4 +8,6 @@ pub mod image;
 pub mod lock;
 pub mod opened;
 pub mod reproduce;
+pub mod signature;
+pub mod source;
 mod store;

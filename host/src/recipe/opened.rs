@@ -1,13 +1,13 @@
 //! A recipe from wherever it is: first what it says of itself, then its files.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::image::{Image, Packed, differs, invalid};
+use super::image::{Image, differs, invalid};
+use super::source::{self, Files};
 use super::store;
-use crate::check::contents::{FILE, PLUGINS};
-use crate::config::recipe::{Lock, LockedFile, Recipe};
-use crate::config::{self, FILE_LIMIT, LoadedConfig};
+use crate::check::contents::{FILE, PLUGINS, SIGNATURE};
+use crate::config::recipe::{Lock, Recipe};
+use crate::config::{self, LoadedConfig};
 use crate::diagnostic::{Diagnostic, Failure};
 use crate::digest::hex;
 use sha2::{Digest as _, Sha256};
@@ -26,31 +26,39 @@ pub struct Opened {
 enum From {
     /// A directory, with the config at this path.
     Directory(PathBuf),
-    /// A `.recipe` file.
-    Packed(Box<Packed>),
+    /// Anywhere else.
+    Image(Image, Box<dyn Files>),
 }
 
 impl Opened {
-    /// Opens a directory with a `recipe.yml`, such a file, or a `.recipe` file.
+    /// Opens a directory with a `recipe.yml`, such a file, a `.recipe` file, or what is at an `https://`, `oci://` or `hf:`
+    /// address. Only its config is had.
     ///
     /// # Errors
     /// What is no recipe, and everything that is wrong with its config.
     pub fn new(from: &str) -> Result<Self, Failure> {
-        if let Some((scheme, _)) = from.split_once("://") {
-            let message = format!("recipes are not read from `{scheme}://` addresses yet");
-            return Err(Diagnostic::error("recipe::source", message).help("download it, and name the file").into());
-        }
         let path = Path::new(from);
+        let is_address = from.contains("://") || from.starts_with("hf:");
         let config = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
         let is_yaml = config.extension().is_some_and(|extension| extension == "yml" || extension == "yaml");
-        if is_yaml || path.is_dir() {
+        if !is_address && is_yaml {
             let loaded = config::load(&config, &[])?;
             return Self::checked(from, loaded, From::Directory(config));
         }
-        let packed = Packed::open(path)?;
-        let loaded = read_config(&packed, path)?;
-        held_against(&packed.image, &loaded)?;
-        Self::checked(from, loaded, From::Packed(Box::new(packed)))
+        let found = source::find(from)?;
+        if let Some(image) = &found.image {
+            let (own, sha256) = (&image.files[0], hex(&Sha256::digest(&found.config)));
+            if own.sha256 != sha256 {
+                return Err(differs(&format!("`{FILE}`"), &own.sha256, &sha256).into());
+            }
+        }
+        let loaded = read_config(&found.path, found.config.clone())?;
+        let image = match found.image {
+            Some(image) => image,
+            None => made(&loaded, &found.config)?,
+        };
+        held_against(&image, &loaded)?;
+        Self::checked(from, loaded, From::Image(image, found.files))
     }
 
     fn checked(from: &str, loaded: LoadedConfig, source: From) -> Result<Self, Failure> {
@@ -74,7 +82,32 @@ impl Opened {
     pub fn image(&self) -> Option<&Image> {
         match &self.source {
             From::Directory(_) => None,
-            From::Packed(packed) => Some(&packed.image),
+            From::Image(image, _) => Some(image),
+        }
+    }
+
+    /// Its manifest, made of its lock where it is a directory.
+    ///
+    /// # Errors
+    /// That it is not locked.
+    pub fn made_image(&self) -> Result<Image, Diagnostic> {
+        match &self.source {
+            From::Image(image, _) => Ok(image.clone()),
+            From::Directory(_) => {
+                let lock = self.lock().ok_or_else(|| invalid("it is not locked"))?;
+                Ok(Image::new(self.recipe(), self.loaded.source.text.as_bytes(), &lock.files))
+            }
+        }
+    }
+
+    /// The signature beside it, if there is one.
+    ///
+    /// # Errors
+    /// Why that is not known.
+    pub fn signature(&self) -> Result<Option<String>, Diagnostic> {
+        match &self.source {
+            From::Image(_, files) => files.signature(),
+            From::Directory(config) => source::signature_of(&config.with_file_name(SIGNATURE)),
         }
     }
 
@@ -85,14 +118,30 @@ impl Opened {
     pub fn bring(&self) -> Result<PathBuf, Failure> {
         match &self.source {
             From::Directory(config) => Ok(config.clone()),
-            From::Packed(packed) => {
-                let unreadable = |error: std::io::Error| {
-                    Diagnostic::error("recipe::file", format!("`{}` cannot be read", self.from)).why(error.to_string())
-                };
-                let open = |file: &LockedFile| packed.reader(file).map_err(unreadable);
-                Ok(store::unpack(&packed.image, open)?.join(FILE))
+            From::Image(image, files) => {
+                let directory = store::unpack(image, |file| files.open(file))?;
+                source::forget(&image.files);
+                Ok(directory.join(FILE))
             }
         }
+    }
+
+    /// Puts all its files into a directory that is not there yet.
+    ///
+    /// # Errors
+    /// The same, and a directory that is there.
+    pub fn copy_to(&self, directory: &Path) -> Result<(), Failure> {
+        if directory.symlink_metadata().is_ok() {
+            let message = format!("`{}` is there already", directory.display());
+            return Err(Diagnostic::error("recipe::exists", message).help("name another: `--dir DIRECTORY`").into());
+        }
+        let From::Image(image, _) = &self.source else {
+            let message = format!("`{}` is a directory already", self.from);
+            return Err(Diagnostic::error("recipe::exists", message).help("copy it").into());
+        };
+        let config = self.bring()?;
+        store::copy(image, config.parent().unwrap_or(&config), directory)?;
+        Ok(())
     }
 
     /// Directories with plugins of its own, once it was brought.
@@ -109,23 +158,20 @@ pub fn no_recipe(loaded: &LoadedConfig) -> Diagnostic {
         .help("give it a name: `recipe: {name: my-recipe, version: 1.0.0}`, or make one of it: `host recipe new`")
 }
 
-/// The config of a packed recipe, as if it lay beside the archive.
-fn read_config(packed: &Packed, path: &Path) -> Result<LoadedConfig, Failure> {
-    let file = &packed.image.files[0];
-    let unreadable = |error: std::io::Error| {
-        Diagnostic::error("recipe::file", format!("`{}` cannot be read", path.display())).why(error.to_string())
-    };
-    let mut bytes = Vec::new();
-    packed.reader(file).map_err(unreadable)?.take(FILE_LIMIT).read_to_end(&mut bytes).map_err(unreadable)?;
-    let found = hex(&Sha256::digest(&bytes));
-    if found != file.sha256 {
-        return Err(differs(&format!("`{FILE}`"), &file.sha256, &found).into());
-    }
-    let examined = config::examine_bytes(&path.with_extension("").join(FILE), bytes, &[]);
+/// The config of a recipe that is not here, as if it were at this path.
+fn read_config(path: &Path, bytes: Vec<u8>) -> Result<LoadedConfig, Failure> {
+    let examined = config::examine_bytes(path, bytes, &[]);
     let remarks = Failure::check(examined.problems)?;
     let Some(mut loaded) = examined.loaded else { return Err(Failure(remarks)) };
     loaded.remarks = remarks;
     Ok(loaded)
+}
+
+/// The image of a recipe whose files lie beside it.
+fn made(loaded: &LoadedConfig, config: &[u8]) -> Result<Image, Failure> {
+    let Some(recipe) = &loaded.config.recipe else { return Err(no_recipe(loaded).into()) };
+    let Some(lock) = &loaded.config.lock else { return Err(invalid("it is not locked").into()) };
+    Ok(Image::read(Image::new(recipe, config, &lock.files).manifest)?)
 }
 
 /// A packed recipe has the files of its lock, and no others.

@@ -46,6 +46,32 @@ pub(super) fn unpack<R: Read>(
     Ok(place)
 }
 
+/// Copies an unpacked recipe to a place of the user's, whole or not at all.
+pub(super) fn copy(image: &Image, from: &Path, to: &Path) -> Result<(), Diagnostic> {
+    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let failed = |error: std::io::Error| {
+        Diagnostic::error("io::write", format!("nothing can be written into `{}`", parent.display()))
+            .why(error.to_string())
+    };
+    std::fs::create_dir_all(parent).map_err(failed)?;
+    let building = tempfile::Builder::new().prefix(".recipe-").tempdir_in(parent).map_err(failed)?;
+    for file in &image.files {
+        put(file, std::fs::File::open(from.join(&file.path)).map_err(failed)?, building.path())?;
+    }
+    open_to_others(building.path()).and_then(|()| std::fs::rename(building.path(), to)).map_err(failed)?;
+    drop(building.keep());
+    Ok(())
+}
+
+/// A temporary directory is for its user alone; what is kept is as any that the user makes.
+pub(super) fn open_to_others(directory: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let probe = tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o777)).tempdir_in(directory)?;
+    let permissions = std::fs::metadata(probe.path())?.permissions();
+    drop(probe);
+    std::fs::set_permissions(directory, permissions)
+}
+
 fn is_there(place: &Path, file: &LockedFile) -> bool {
     digest(&place.join(&file.path)).is_ok_and(|found| found == (file.size, file.sha256.clone()))
 }

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use super::card::{CARD, CARD_BYTES, Subset, YAML, subsets};
 use super::choice::{CONVERTED, Chosen, Unchosen, Wanted, choose, converted, is_partial, is_script};
-use super::progress::Told;
 use super::words;
 use crate::config::{DatasetConfig, LoadedConfig};
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::report::fetching::Fetching;
 
 /// Extensions of files: a path with one is no name of the hub.
 const FILES: [&str; 14] =
@@ -73,7 +73,7 @@ impl LeftFiles {
     }
 
     pub(super) fn bring(&self, hub: &Hub) -> Result<(), HubError> {
-        let told = Told::new(&self.repository);
+        let told = Fetching::new(&self.repository);
         hub.fetch(&self.repository, &self.revision, &self.listing, &self.remote(), &told).map(drop)
     }
 }
@@ -116,7 +116,7 @@ pub(super) fn find(
         let reason = format!("`{}` has more than {} MiB", large.name, CARD_BYTES >> 20);
         return Err(words::bad_card(repository, &hub.page(repository), reason));
     }
-    let told = Told::new(repository);
+    let told = Fetching::new(repository);
     hub.fetch(repository, revision, &listing, &cards, &told).map_err(failed)?;
     let commit = listing.commit.clone();
     known(hub, repository, of, commit, Some(listing), None)

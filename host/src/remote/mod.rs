@@ -10,7 +10,7 @@ mod datasets;
 mod files;
 mod glob;
 mod models;
-mod progress;
+mod recipes;
 mod words;
 
 use std::collections::BTreeMap;
@@ -23,6 +23,7 @@ pub use self::datasets::{Contents, files_of};
 use self::datasets::{Known, LeftFiles};
 use self::files::Uses;
 use self::models::{Found, Left, Named, find, named};
+pub use self::recipes::HubRecipe;
 use crate::config::{HubData, LoadedConfig, loader_named};
 use crate::diagnostic::{Diagnostic, Failure, Severity};
 use crate::report::progress::bytes;

@@ -8,10 +8,10 @@ use engine::weights::{WeightHeaders, WeightsError};
 use hub::{Hub, HubError, Listing, MAIN, RemoteFile, Repository};
 
 use super::files::{ADAPTER_WEIGHTS, Uses, is_complete, is_small, weights_of};
-use super::progress::Told;
 use super::words;
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::report::fetching::Fetching;
 
 /// Bytes of a weight file that are asked for first: most headers fit.
 const START: u64 = 1 << 18;
@@ -30,7 +30,7 @@ pub(super) struct Left {
 impl Left {
     pub(super) fn bring(&self, hub: &Hub) -> Result<(), HubError> {
         let files: Vec<&RemoteFile> = self.files.iter().filter_map(|name| self.listing.file(name)).collect();
-        let told = Told::new(&self.repository);
+        let told = Fetching::new(&self.repository);
         hub.fetch(&self.repository, &self.revision, &self.listing, &files, &told).map(drop)
     }
 }
@@ -101,7 +101,7 @@ pub(super) fn find(hub: &Hub, named: &Named, repository: &Repository) -> Result<
         .iter()
         .filter(|file| is_small(&file.name) || (file.name == ADAPTER_WEIGHTS && named.uses == Uses::Adapter))
         .collect();
-    let told = Told::new(repository);
+    let told = Fetching::new(repository);
     let directory = hub.fetch(repository, revision, &listing, &small, &told).map_err(failed)?;
     let commit = listing.commit.clone();
     if named.uses != Uses::Weights || is_complete(&directory, Uses::Weights) {

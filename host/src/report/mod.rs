@@ -2,6 +2,7 @@
 //! records over and never prints.
 
 pub mod console;
+pub mod fetching;
 pub mod metrics;
 pub mod page;
 pub mod progress;

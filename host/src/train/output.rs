@@ -327,7 +327,7 @@ pub fn description(
         "set": loaded.source.set(),
         "data_sha256": data_digest,
         "plugins": plugins,
-        "threads": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        "threads": rayon::current_num_threads(),
         "seed": loaded.config.seed,
         "hub": loaded.elsewhere.pins,
     });

@@ -30,7 +30,7 @@ pub use files::data_digest;
 pub use instance::{Checker, Curve, Environment, Filter, Loader, Monitor, Scorer, Strategy};
 pub use kind::{Description, Kind, Start};
 pub use limits::Limits;
-pub use manifest::{API, Inspection, Manifest, Source, inspect, read_file};
+pub use manifest::{API, FILE_LIMIT, Inspection, Manifest, Source, inspect, read_file};
 pub use pack::pack;
 pub use registry::{PluginHost, PluginInfo, RuntimeOptions};
 pub use state::LogSink;

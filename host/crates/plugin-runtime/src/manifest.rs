@@ -14,7 +14,7 @@ use crate::schema;
 /// The version of the plugin API that this host speaks.
 pub const API: &str = "0.1";
 /// Bytes of a file that are read to see what it is. What a plugin may have is one of its limits.
-pub(crate) const FILE_LIMIT: u64 = 256 << 20;
+pub const FILE_LIMIT: u64 = 256 << 20;
 /// Bytes of a manifest, its schema included.
 const MANIFEST_BYTES: usize = 256 << 10;
 /// Manifests of one component: of its own, and of what it is made of.

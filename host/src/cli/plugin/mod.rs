@@ -1,5 +1,6 @@
 //! `host plugin`: look at plugins, and the life cycle of an author's own.
 
+mod add;
 mod build;
 mod inspect;
 mod list;
@@ -40,6 +41,13 @@ enum PluginCommand {
         #[arg(long, value_name = "DIR")]
         plugins: Vec<PathBuf>,
     },
+    /// Add a plugin for all configs, as it is now: it is pinned to its digest
+    Add(add::AddArgs),
+    /// Remove a plugin that was added
+    Remove {
+        /// Its name
+        name: String,
+    },
     /// Start a project that builds at once
     New(new::NewArgs),
     /// Build a project, and look at the result
@@ -67,6 +75,8 @@ pub(super) fn run(args: &PluginArgs) -> Result<ExitStatus, Failure> {
     match &args.command {
         PluginCommand::List { plugins } => list::run(plugins, output),
         PluginCommand::Inspect { plugin, plugins } => inspect::run(plugin, plugins, output),
+        PluginCommand::Add(args) => add::add(args, output),
+        PluginCommand::Remove { name } => add::remove(name, output),
         PluginCommand::New(args) => new::run(args, output),
         PluginCommand::Build { dir } => build::run(dir, output),
         PluginCommand::Pack(args) => pack::run(args, output),

@@ -7,6 +7,8 @@ mod new;
 mod own_plugins;
 mod pack;
 mod plan;
+mod pull;
+mod push;
 mod reproduce;
 mod run;
 mod verify;
@@ -35,18 +37,25 @@ enum RecipeCommand {
     Pack(pack::PackArgs),
     /// Show what a recipe is, what it brings and what running it takes; nothing of it runs
     Inspect {
-        /// A directory with a recipe.yml, that file, or a .recipe file
+        /// A directory with a recipe.yml, that file, a .recipe file, or an address: https://…, oci://…, hf:ORG/NAME
         recipe: String,
     },
     /// Check a recipe: config, files, plugins and rules, each against what it says
     Verify {
-        /// A directory with a recipe.yml, that file, or a .recipe file
+        /// A directory with a recipe.yml, that file, a .recipe file, or an address: https://…, oci://…, hf:ORG/NAME
         recipe: String,
+        /// Only if this key of minisign has signed it; one of several
+        #[arg(long, value_name = "KEY|FILE")]
+        key: Vec<String>,
     },
     /// Run a recipe, after showing what that takes and asking once
     Run(run::RunArgs),
     /// Run a recipe, and say whether it gave what it says
     Reproduce(reproduce::ReproduceArgs),
+    /// Put a recipe into a registry, from where others run it by `oci://HOST/REPOSITORY:TAG`
+    Push(push::PushArgs),
+    /// Get a recipe as a directory, to read and to change it
+    Pull(pull::PullArgs),
     /// Show in what two recipes differ
     Diff {
         /// A recipe
@@ -69,9 +78,11 @@ pub(super) fn run(args: &RecipeArgs) -> Result<ExitStatus, Failure> {
         RecipeCommand::Lock(args) => lock::run(args, output),
         RecipeCommand::Pack(args) => pack::run(args, output),
         RecipeCommand::Inspect { recipe } => inspect::run(recipe, output),
-        RecipeCommand::Verify { recipe } => verify::run(recipe, output),
+        RecipeCommand::Verify { recipe, key } => verify::run(recipe, key, output),
         RecipeCommand::Run(args) => run::run(args, output),
         RecipeCommand::Reproduce(args) => reproduce::run(args, output),
+        RecipeCommand::Push(args) => push::run(args, output),
+        RecipeCommand::Pull(args) => pull::run(args, output),
         RecipeCommand::Diff { a, b } => diff::run(a, b, output),
     }
 }

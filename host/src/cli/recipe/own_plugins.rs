@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use plugin_runtime::PluginHost;
 
-use super::super::open_plugins;
+use super::super::open_own_plugins;
 use crate::diagnostic::Failure;
 use crate::recipe::opened::Opened;
 
@@ -14,7 +14,7 @@ pub(super) fn open(config: &Path, more: &[PathBuf]) -> Result<PluginHost, Failur
     let is_known = |directory: &&PathBuf| !directories.iter().any(|own| same(own, directory));
     let more: Vec<PathBuf> = more.iter().filter(is_known).cloned().collect();
     directories.extend(more);
-    open_plugins(&directories)
+    open_own_plugins(&directories)
 }
 
 fn same(a: &Path, b: &Path) -> bool {

@@ -10,9 +10,11 @@ use super::super::{say, show};
 use super::own_plugins;
 use crate::check::contents;
 use crate::check::ready::Ready;
+use crate::checkpoint::directory::replace_file;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
 use crate::recipe::image::{Image, pack};
 use crate::recipe::opened::Opened;
+use crate::recipe::signature;
 use crate::report::progress::bytes;
 use crate::report::{Output, emit};
 
@@ -24,6 +26,9 @@ pub(super) struct PackArgs {
     /// The file to write. Default: NAME-VERSION.recipe
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Also write its digest into a file, to be signed: `minisign -Sm FILE -x NAME-VERSION.recipe.minisig`
+    #[arg(long, value_name = "FILE")]
+    digest: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &PackArgs, output: Output) -> Result<ExitStatus, Failure> {
@@ -46,6 +51,9 @@ pub(super) fn run(args: &PackArgs, output: Output) -> Result<ExitStatus, Failure
     pack(&image, &contents::directory(&ready.loaded), text, file.as_file_mut())?;
     let size = file.as_file().metadata().map_err(failed)?.len();
     file.persist(&path).map_err(|error| failed(error.error))?;
+    if let Some(digest) = &args.digest {
+        replace_file(digest, signature::signed(&image.sha256).as_bytes())?;
+    }
     match output {
         Output::Json => emit(
             "packed",

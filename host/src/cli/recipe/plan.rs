@@ -41,16 +41,19 @@ pub(super) fn text(opened: &Opened, output_dir: Option<&str>) -> String {
         row(if index == 0 { "plugins" } else { "" }, &described(plugin));
         if plugin.source != "bundled" {
             row("", &format!("  sha256 {}", plugin.sha256));
-            for import in &plugin.imports {
-                row("", &format!("  imports {import}"));
-            }
+            row("", &format!("  imports {}", imports(plugin)));
         }
         if !plugin.wants.is_empty() {
             row("", &format!("  would like to read files beside its data: `--grant {}=DIRECTORY`", plugin.name));
         }
     }
+    let all = plugin_runtime::Limits::default();
+    row(
+        "limits",
+        &format!("{} of memory and {} s a call for a plugin", bytes(all.memory_bytes as u64), all.call.as_secs()),
+    );
     for line in limits(opened) {
-        row("limits", &line);
+        row("", &line);
     }
     if let Some(output_dir) = output_dir {
         row("writes", output_dir);
@@ -64,6 +67,18 @@ pub(super) fn text(opened: &Opened, output_dir: Option<&str>) -> String {
 fn described(plugin: &LockedPlugin) -> String {
     let LockedPlugin { name, version, source, .. } = plugin;
     format!("{name} {version}, {source}")
+}
+
+/// What a plugin imports: what is of this program by its name, what every guest has by its package.
+fn imports(plugin: &LockedPlugin) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for import in &plugin.imports {
+        let name = if import.starts_with("wasi:") { import.split('/').next().unwrap_or(import) } else { import };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }
 
 /// Limits that the recipe lowers.

@@ -23,10 +23,13 @@ use crate::train::signal::{Signal, StopSignal};
 /// The report, as JSON and as a page, in the output directory.
 const JSON: &str = "reproduction.json";
 const PAGE: &str = "reproduction.html";
+/// The model card of a finished run, which gets the report too.
+const CARD: &str = "README.md";
+const CARD_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct ReproduceArgs {
-    /// A directory with a recipe.yml, that file, or a .recipe file
+    /// A directory with a recipe.yml, that file, a .recipe file, or an address: https://…, oci://…, hf:ORG/NAME
     recipe: String,
     #[command(flatten)]
     brought: Brought,
@@ -106,6 +109,10 @@ fn tell(report: &Report, output_dir: &Path, output: Output) -> Result<(), Failur
     let fields = serde_json::to_value(report).expect("a report is plain data");
     replace_file(&output_dir.join(JSON), fields.to_string().as_bytes())?;
     replace_file(&output_dir.join(PAGE), report.page().as_bytes())?;
+    let card = output_dir.join(CARD);
+    if let Ok(text) = intake::read_text(&card, CARD_BYTES) {
+        replace_file(&card, format!("{}\n\n{}", text.trim_end(), report.markdown()).as_bytes())?;
+    }
     if output == Output::Json {
         emit("reproduction", fields);
         return Ok(());

@@ -1,28 +1,27 @@
 //! `host recipe run`: a stranger's recipe, once the user has seen what it takes.
 
-use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
 
 use super::super::train::{How, tell, train};
+use super::super::words::ask;
 use super::super::{say, show};
 use super::own_plugins;
 use super::plan;
 use crate::check::plugins::Grant;
 use crate::check::ready::Ready;
 use crate::commands::word;
-use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
+use crate::diagnostic::{ExitStatus, Failure};
 use crate::recipe::opened::Opened;
 use crate::report::console::Console;
 use crate::report::{Output, emit};
-use crate::terminal;
 use crate::train::output::Existing;
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
-    /// A directory with a recipe.yml, that file, or a .recipe file
+    /// A directory with a recipe.yml, that file, a .recipe file, or an address: https://…, oci://…, hf:ORG/NAME
     recipe: String,
     #[command(flatten)]
     brought: Brought,
@@ -49,6 +48,9 @@ pub(super) struct Brought {
     /// Let a dataset loader read the files under a directory, beside its data: `--grant acme:tables=./tables`
     #[arg(long, value_name = "NAME=DIR")]
     pub(super) grant: Vec<Grant>,
+    /// Run it only if this key of minisign has signed it; one of several
+    #[arg(long, value_name = "KEY|FILE")]
+    key: Vec<String>,
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -68,6 +70,9 @@ impl Brought {
     /// Shows what the recipe is and takes, and asks. What nobody can be asked about needs `--yes`.
     pub(super) fn agreed(&self, opened: &Opened, output_dir: &Path, output: Output) -> Result<bool, Failure> {
         show(&opened.loaded.remarks, output);
+        if !self.key.is_empty() {
+            super::verify::signed(opened, &self.key, output)?;
+        }
         match output {
             Output::Json => emit("recipe", plan::fields(opened)),
             Output::Human => say(plan::text(opened, Some(&output_dir.display().to_string())).trim_end()),
@@ -75,14 +80,7 @@ impl Brought {
         if self.yes {
             return Ok(true);
         }
-        if output == Output::Json || !std::io::stdin().is_terminal() || !terminal::stderr_is_terminal() {
-            let message = "nobody is here to be asked whether this recipe may run";
-            return Err(Diagnostic::error("recipe::ask", message).help("if it may, say so: `--yes`").into());
-        }
-        say("run it? [y/N]");
-        let mut answer = String::new();
-        let read = std::io::stdin().lock().take(100).read_line(&mut answer);
-        Ok(read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes"))
+        Ok(ask("run it?", output, "recipe::ask")?)
     }
 }
 

@@ -7,10 +7,24 @@ use super::own_plugins;
 use crate::check::ready::Ready;
 use crate::diagnostic::{ExitStatus, Failure};
 use crate::recipe::opened::Opened;
+use crate::recipe::signature;
 use crate::report::{Output, emit};
 
-pub(super) fn run(recipe: &str, output: Output) -> Result<ExitStatus, Failure> {
+/// Says who has signed a recipe, which one of these keys must have done.
+pub(super) fn signed(opened: &Opened, keys: &[String], output: Output) -> Result<(), Failure> {
+    let signed = signature::check(opened, keys)?;
+    match output {
+        Output::Json => emit("signed", json!({ "key": signed.key, "comment": signed.comment })),
+        Output::Human => say(&format!("signed by {} ({})", signed.key, signed.comment)),
+    }
+    Ok(())
+}
+
+pub(super) fn run(recipe: &str, keys: &[String], output: Output) -> Result<ExitStatus, Failure> {
     let opened = Opened::new(recipe)?;
+    if !keys.is_empty() {
+        signed(&opened, keys, output)?;
+    }
     let config = opened.bring()?;
     let ready = Ready::new(&config, &[], own_plugins::open(&config, &[])?, &[], true)?;
     show(&ready.remarks, output);

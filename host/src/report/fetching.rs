@@ -2,34 +2,34 @@
 
 use std::cell::RefCell;
 
-use hub::{Progress, Repository};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::report::progress::bytes;
+use super::progress::bytes;
 use crate::terminal::{self, Safe};
 
 /// Bytes of a file that nothing is told of.
 const SMALL: u64 = 1 << 20;
 
-/// Tells of the files of a repository.
-pub(super) struct Told<'a> {
-    repository: &'a Repository,
+/// Tells of files that come from a repository, a registry or another place.
+pub struct Fetching {
+    from: String,
     bar: RefCell<Option<ProgressBar>>,
 }
 
-impl<'a> Told<'a> {
-    pub(super) fn new(repository: &'a Repository) -> Self {
-        Self { repository, bar: RefCell::new(None) }
+impl Fetching {
+    /// From this place.
+    pub fn new(from: impl std::fmt::Display) -> Self {
+        Self { from: from.to_string(), bar: RefCell::new(None) }
     }
 }
 
-impl Progress for Told<'_> {
+impl web::Progress for Fetching {
     fn begin(&self, file: &str, size: u64, there: u64) {
         if size < SMALL {
             return;
         }
         let from = if there > 0 { format!(", from {} on", bytes(there)) } else { String::new() };
-        let line = format!("fetching {file} of {} ({}{from})", self.repository, bytes(size));
+        let line = format!("fetching {file} of {} ({}{from})", self.from, bytes(size));
         if !terminal::stderr_is_terminal() {
             return terminal::say(&Safe::line(&line));
         }
@@ -38,7 +38,7 @@ impl Progress for Told<'_> {
         bar.set_style(
             ProgressStyle::with_template(template).expect("the template is a constant").progress_chars("━━ "),
         );
-        bar.set_message(Safe::line(&format!("{file} of {}", self.repository)).to_string());
+        bar.set_message(Safe::line(&format!("{file} of {}", self.from)).to_string());
         bar.set_position(there);
         bar.reset_eta();
         self.bar.replace(Some(bar));

@@ -1,0 +1,166 @@
+//! Where a recipe is: here, in a registry, on the hub, or at an address. First its config is had, then, once the user has said
+//! so, its files.
+
+mod registries;
+mod websites;
+
+use std::fmt::Debug;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use self::registries::InRegistry;
+pub use self::registries::{Pushed, push};
+use self::websites::{AtAddress, PackedAtAddress};
+use super::image::{Image, Packed};
+use super::signature;
+use crate::check::contents::{FILE, SIGNATURE};
+use crate::config::recipe::LockedFile;
+use crate::diagnostic::Diagnostic;
+use crate::remote::HubRecipe;
+
+/// Whatever gives the files of a recipe.
+pub(super) trait Files: Debug {
+    /// The bytes of a file, which are not held against its digest yet.
+    fn open(&self, file: &LockedFile) -> Result<Box<dyn Read>, Diagnostic>;
+    /// The signature beside them, if there is one.
+    fn signature(&self) -> Result<Option<String>, Diagnostic>;
+}
+
+/// The signature in a file, if that is there.
+pub(super) fn signature_of(path: &Path) -> Result<Option<String>, Diagnostic> {
+    match intake::read_text(path, signature::BYTES) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(&path.display().to_string(), &error)),
+    }
+}
+
+/// A recipe of which the config was had.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Where the config is, or would be.
+    pub(super) path: PathBuf,
+    /// Its bytes.
+    pub(super) config: Vec<u8>,
+    /// Its manifest; none where it has to be made of the config's lock.
+    pub(super) image: Option<Image>,
+    /// Its files.
+    pub(super) files: Box<dyn Files>,
+}
+
+/// Finds a recipe that is not a directory here.
+pub(super) fn find(from: &str) -> Result<Found, Diagnostic> {
+    if let Some(name) = from.strip_prefix("hf:") {
+        let repository = HubRecipe::find(name.trim_start_matches("//"))?;
+        let config = repository.config(FILE)?;
+        return Ok(Found { path: FILE.into(), config, image: None, files: Box::new(repository) });
+    }
+    match from.split_once("://") {
+        Some(("oci", _)) => InRegistry::find(from),
+        Some(("https" | "http", rest)) => {
+            let path = rest.split(['?', '#']).next().unwrap_or_default();
+            if path.ends_with(".yml") || path.ends_with(".yaml") {
+                AtAddress::find(from)
+            } else {
+                PackedAtAddress::find(from)
+            }
+        }
+        Some((scheme, _)) => {
+            let message = format!("recipes are not read from `{scheme}://` addresses");
+            Err(Diagnostic::error("recipe::source", message)
+                .help("write `https://…`, `oci://…` or `hf:ORG/NAME`, or name a file"))
+        }
+        None => {
+            let packed = Packed::open(Path::new(from))?;
+            let config = packed.config()?;
+            let path = Path::new(from).with_extension("").join(FILE);
+            let image = Some(packed.image.clone());
+            Ok(Found {
+                path,
+                config,
+                image,
+                files: Box::new(InFile { packed, signature: format!("{from}.minisig").into() }),
+            })
+        }
+    }
+}
+
+/// The bytes of a plugin, and where they are: with the digest, where a registry has them.
+///
+/// # Errors
+/// Why they cannot be had.
+pub fn plugin(from: &str) -> Result<(Vec<u8>, String), Diagnostic> {
+    match from.split_once("://") {
+        Some(("oci", _)) => registries::plugin(from),
+        Some(("https" | "http", _)) => Ok((websites::plugin(from)?, from.to_owned())),
+        Some((scheme, _)) => {
+            let message = format!("plugins are not read from `{scheme}://` addresses");
+            Err(Diagnostic::error("plugin::source", message).help("write `https://…` or `oci://…`, or name a file"))
+        }
+        None => {
+            let path = Path::new(from);
+            let shown = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
+            Ok((plugin_runtime::read_file(path)?, shown))
+        }
+    }
+}
+
+/// A `.recipe` file here.
+#[derive(Debug)]
+struct InFile {
+    packed: Packed,
+    signature: PathBuf,
+}
+
+impl Files for InFile {
+    fn open(&self, file: &LockedFile) -> Result<Box<dyn Read>, Diagnostic> {
+        of_packed(&self.packed, file)
+    }
+
+    fn signature(&self) -> Result<Option<String>, Diagnostic> {
+        signature_of(&self.signature)
+    }
+}
+
+fn of_packed(packed: &Packed, file: &LockedFile) -> Result<Box<dyn Read>, Diagnostic> {
+    Ok(Box::new(packed.reader(file).map_err(|error| unreadable(&file.path, &error))?))
+}
+
+impl Files for HubRecipe {
+    fn open(&self, file: &LockedFile) -> Result<Box<dyn Read>, Diagnostic> {
+        open(&self.bring(&file.path)?)
+    }
+
+    fn signature(&self) -> Result<Option<String>, Diagnostic> {
+        if self.has(SIGNATURE) { signature_of(&self.bring(SIGNATURE)?) } else { Ok(None) }
+    }
+}
+
+fn open(path: &Path) -> Result<Box<dyn Read>, Diagnostic> {
+    Ok(Box::new(File::open(path).map_err(|error| unreadable(&path.display().to_string(), &error))?))
+}
+
+fn unreadable(name: &str, error: &std::io::Error) -> Diagnostic {
+    Diagnostic::error("recipe::file", format!("`{name}` cannot be read")).why(error.to_string())
+}
+
+/// Removes blobs that have arrived, once the recipe is unpacked.
+pub(super) fn forget(files: &[LockedFile]) {
+    let Ok(folder) = downloads() else { return };
+    for file in files {
+        let _ = std::fs::remove_file(folder.join(format!("sha256-{}", file.sha256)));
+    }
+}
+
+/// Where blobs arrive, until a recipe is unpacked.
+fn downloads() -> Result<PathBuf, Diagnostic> {
+    let cache = crate::directories::cache().unwrap_or_else(|| std::env::temp_dir().join("host"));
+    let folder = cache.join("recipes/.downloads");
+    std::fs::create_dir_all(&folder).map_err(|error| {
+        Diagnostic::error("io::write", format!("`{}` cannot be made", folder.display()))
+            .why(error.to_string())
+            .help("set `HOST_CACHE_DIR` to a directory that you may write to")
+    })?;
+    Ok(folder)
+}
