@@ -78,12 +78,20 @@ impl HubRecipe {
     /// # Errors
     /// Why it cannot be had.
     pub fn config(&self, name: &str) -> Result<Vec<u8>, Diagnostic> {
-        if self.listing.file(name).is_some_and(|file| file.size > FILE_LIMIT) {
-            let message = format!("`{name}` of `{}` is too large for a config", self.repository);
-            return Err(Diagnostic::error("config::too-large", message));
+        self.small(name, FILE_LIMIT)
+    }
+
+    /// The bytes of a file that has at most so many.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub fn small(&self, name: &str, limit: u64) -> Result<Vec<u8>, Diagnostic> {
+        if self.listing.file(name).is_some_and(|file| file.size > limit) {
+            let message = format!("`{name}` of `{}` has more than {limit} bytes", self.repository);
+            return Err(Diagnostic::error("hub::too-large", message));
         }
         let path = self.bring(name)?;
-        intake::read_inside(&path, FILE_LIMIT).map_err(|error| {
+        intake::read_inside(&path, limit).map_err(|error| {
             Diagnostic::error("recipe::file", format!("`{}` cannot be read", path.display())).why(error.to_string())
         })
     }

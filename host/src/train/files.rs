@@ -48,6 +48,9 @@ pub fn card(loaded: &LoadedConfig, total_steps: u64, outcome: &Outcome) -> Strin
     let _ = writeln!(card, "pipeline_tag: {task}\n---\n\n# Fine-tuned model\n");
     let what = if config.adapter.is_some() { "A LoRA adapter for" } else { "Fine-tuned from" };
     let _ = writeln!(card, "{what} `{}`, {} steps, seed {}.\n", config.base_model, total_steps, config.seed);
+    if let Some(recipe) = &config.recipe {
+        let _ = writeln!(card, "Made by the recipe `{}` {}.\n", recipe.name, recipe.version);
+    }
     if let Some((before, after)) = &outcome.eval {
         card.push_str("| | before | after |\n|---|---|---|\n");
         if let (Some(before), Some(after)) = (before.eval_loss, after.eval_loss) {

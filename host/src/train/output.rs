@@ -325,6 +325,7 @@ pub fn description(
         "config_sha256": crate::digest::hex(&Sha256::digest(config.as_bytes())),
         "source_sha256": loaded.source.sha256,
         "set": loaded.source.set(),
+        "recipe": loaded.config.recipe.as_ref().map(|recipe| json!({ "name": recipe.name, "version": recipe.version })),
         "data_sha256": data_digest,
         "plugins": plugins,
         "threads": rayon::current_num_threads(),

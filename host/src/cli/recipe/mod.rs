@@ -1,7 +1,9 @@
 //! `host recipe`: share a whole run, and run a stranger's.
 
 mod diff;
+mod from;
 mod inspect;
+mod list;
 mod lock;
 mod new;
 mod own_plugins;
@@ -56,6 +58,10 @@ enum RecipeCommand {
     Push(push::PushArgs),
     /// Get a recipe as a directory, to read and to change it
     Pull(pull::PullArgs),
+    /// List the recipes of an index that somebody hosts
+    List(list::ListArgs),
+    /// Make a recipe of the Axolotl config in a model card, pinned to what its names mean today
+    From(from::FromArgs),
     /// Show in what two recipes differ
     Diff {
         /// A recipe
@@ -83,6 +89,8 @@ pub(super) fn run(args: &RecipeArgs) -> Result<ExitStatus, Failure> {
         RecipeCommand::Reproduce(args) => reproduce::run(args, output),
         RecipeCommand::Push(args) => push::run(args, output),
         RecipeCommand::Pull(args) => pull::run(args, output),
+        RecipeCommand::From(args) => from::run(args, output),
+        RecipeCommand::List(args) => list::run(args, output),
         RecipeCommand::Diff { a, b } => diff::run(a, b, output),
     }
 }

@@ -25,6 +25,18 @@ pub(super) struct NewArgs {
     /// Its version
     #[arg(long, default_value = "0.1.0")]
     version: String,
+    /// Who made it; may stand several times
+    #[arg(long, value_name = "NAME")]
+    author: Vec<String>,
+    /// Under which licence it and its files may be used, as SPDX has it
+    #[arg(long)]
+    license: Option<String>,
+    /// What it is for, in a sentence or two
+    #[arg(long)]
+    description: Option<String>,
+    /// A word to find it by; may stand several times
+    #[arg(long, value_name = "WORD")]
+    tag: Vec<String>,
     /// The output directory of a finished run of the config, whose result is kept
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
@@ -39,7 +51,15 @@ pub(super) struct NewArgs {
 pub(super) fn run(args: &NewArgs, output: Output) -> Result<ExitStatus, Failure> {
     let ready = Ready::new(&args.config, &[], super::super::open_plugins(&args.plugins)?, &[], false)?;
     show(&ready.remarks, output);
-    let recipe = Recipe { name: args.name.clone(), version: args.version.clone(), ..Recipe::default() };
+    let recipe = Recipe {
+        name: args.name.clone(),
+        version: args.version.clone(),
+        authors: args.author.clone(),
+        license: args.license.clone(),
+        description: args.description.clone(),
+        tags: args.tag.clone(),
+        host: Some(env!("CARGO_PKG_VERSION").to_owned()),
+    };
     let dir = args.dir.clone().unwrap_or_else(|| args.name.clone().into());
     let of = ready.loaded.source.sha256.clone();
     let making = gather::gather(&ready.loaded, &ready.plugins, &recipe, &dir)?;

@@ -86,6 +86,21 @@ pub(super) fn find(from: &str) -> Result<Found, Diagnostic> {
     }
 }
 
+/// The bytes of a file here or at an `https://` address, at most `limit`.
+///
+/// # Errors
+/// Why they cannot be had.
+pub fn bytes_of(from: &str, limit: u64) -> Result<Vec<u8>, Diagnostic> {
+    match from.split_once("://") {
+        Some(("https" | "http", _)) => websites::bytes_of(from, limit),
+        Some((scheme, _)) => {
+            let message = format!("nothing is read from `{scheme}://` addresses here");
+            Err(Diagnostic::error("recipe::source", message).help("write `https://…`, or name a file"))
+        }
+        None => intake::read(Path::new(from), limit).map_err(|error| unreadable(from, &error)),
+    }
+}
+
 /// The bytes of a plugin, and where they are: with the digest, where a registry has them.
 ///
 /// # Errors
@@ -93,7 +108,7 @@ pub(super) fn find(from: &str) -> Result<Found, Diagnostic> {
 pub fn plugin(from: &str) -> Result<(Vec<u8>, String), Diagnostic> {
     match from.split_once("://") {
         Some(("oci", _)) => registries::plugin(from),
-        Some(("https" | "http", _)) => Ok((websites::plugin(from)?, from.to_owned())),
+        Some(("https" | "http", _)) => Ok((websites::bytes_of(from, plugin_runtime::FILE_LIMIT)?, from.to_owned())),
         Some((scheme, _)) => {
             let message = format!("plugins are not read from `{scheme}://` addresses");
             Err(Diagnostic::error("plugin::source", message).help("write `https://…` or `oci://…`, or name a file"))

@@ -79,23 +79,19 @@ impl Site {
     }
 }
 
-/// The bytes of a plugin.
-pub(super) fn plugin(from: &str) -> Result<Vec<u8>, Diagnostic> {
+/// The bytes at an address, at most `limit`.
+pub(super) fn bytes_of(from: &str, limit: u64) -> Result<Vec<u8>, Diagnostic> {
     let site = Site::new()?;
-    let bytes = site.ask(from, None, &mut site.tries())?.bytes(plugin_runtime::FILE_LIMIT);
-    bytes.map_err(|error| unreadable(from, &error))?.ok_or_else(|| {
-        let message = format!("`{from}` is larger than {} MiB", plugin_runtime::FILE_LIMIT >> 20);
-        Diagnostic::error("plugin::too-large", message)
-    })
+    let bytes = site.ask(from, None, &mut site.tries())?.bytes(limit);
+    bytes
+        .map_err(|error| unreadable(from, &error))?
+        .ok_or_else(|| Diagnostic::error("web::too-large", format!("`{from}` has more than {limit} bytes")))
 }
 
 impl AtAddress {
     pub(super) fn find(from: &str) -> Result<Found, Diagnostic> {
         let site = Site::new()?;
-        let bytes = site.ask(from, None, &mut site.tries())?.bytes(FILE_LIMIT);
-        let config = bytes
-            .map_err(|error| unreadable(from, &error))?
-            .ok_or_else(|| Diagnostic::error("config::too-large", format!("`{from}` is too large for a config")))?;
+        let config = bytes_of(from, FILE_LIMIT)?;
         let plain = from.split(['?', '#']).next().unwrap_or(from);
         let base = plain.rsplit_once('/').map_or(plain, |(base, _)| base);
         let base = format!("{base}/");
