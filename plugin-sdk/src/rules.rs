@@ -52,7 +52,7 @@ pub struct Facts {
     /// Outcomes of others' runs, where the user imported a table: `run` (how this run is set up: `architecture`,
     /// `parameters`, `device`, `techniques`, `learning_rate`, `batch_size`, `sequence_len`), and `outcomes`, groups of runs
     /// on such a device and architecture with the same members, `outcome` (`finished`, `diverged`, `killed` and so on) and
-    /// `runs`, how many.
+    /// `runs`, how many. Of a recipe also `recipe`: groups of its own runs, with `outcome`, `device`, `host_version`, `runs`.
     pub outcomes: Option<Value>,
 }
 

@@ -510,3 +510,109 @@ fn a_plugin_is_added_as_it_is() {
     let bundled = project.failure(&["plugin", "remove", "alpaca"]);
     assert!(bundled.contains("you have not added"), "{bundled}");
 }
+
+/// What a card of Axolotl says becomes a recipe: what is about its author's machine is left out, what is missing is told.
+#[test]
+fn a_model_card_becomes_a_recipe() {
+    let project = Project::new();
+    let config = CONFIG
+        .replace("output_dir: out", "output_dir: ./out\ndataset_prepared_path: last_run_prepared\nwandb_project: mine");
+    let card = format!(
+        "---\nlicense: apache-2.0\nbase_model: model\n---\n\n# A model\n\n<details><summary>See axolotl config</summary>\n\n\
+         axolotl version: `0.9.2`\n```yaml\n{config}\n```\n\n</details><br>\n"
+    );
+    project.write("card.md", card);
+    let made = project.host(&["recipe", "from", "card.md", "--dir", "made"]);
+    // Neither model nor data lie beside it.
+    assert_eq!(made.status, 1, "{}", made.stderr);
+    assert!(
+        made.stderr.contains("of a card of Axolotl 0.9.2") && made.stderr.contains("left out  wandb_project"),
+        "{}",
+        made.stderr
+    );
+    assert!(made.stderr.contains("train.jsonl"), "{}", made.stderr);
+    let written = project.read("made/recipe.yml");
+    assert!(written.contains("license: apache-2.0") && written.contains("output_dir: outputs/card"), "{written}");
+    assert!(!written.contains("wandb") && !written.contains("last_run_prepared"), "{written}");
+    fs::copy(project.path("train.jsonl"), project.path("made/train.jsonl")).unwrap();
+    let status = std::process::Command::new("cp")
+        .args(["-rL"])
+        .arg(project.path("model"))
+        .arg(project.path("made/model"))
+        .status();
+    assert!(status.unwrap().success());
+    project.success(&["recipe", "lock", "made/recipe.yml"]);
+    project.success(&["recipe", "verify", "made"]);
+    project.write("other.md", "# A model\n```yaml\nx: 1\n```\n");
+    assert!(project.failure(&["recipe", "from", "other.md"]).contains("has no Axolotl config"));
+}
+
+/// A recipe carries what came of its runs, and `host check` says so.
+#[test]
+fn a_recipe_carries_what_came_of_its_runs() {
+    let author = author();
+    let config = author.read("tiny/recipe.yml");
+    let digest = config.split("config_sha256: ").nth(1).unwrap()[..16].to_owned();
+    let record = |id: usize, outcome: &str, device: &str| {
+        let record = json!({"event": "outcome", "v": 1, "id": format!("{id:016}"), "host_version": "0.1.0", "recipe": digest,
+            "setup": {"architecture": "LlamaForCausalLM", "parameters": 900_000, "device": device, "techniques": ["full"],
+                "learning_rate": 1e-3, "batch_size": 4, "sequence_len": 128},
+            "steps": 4, "outcome": outcome});
+        format!("{record}\n")
+    };
+    let mut records: String = (0..12).map(|id| record(id, "finished", "cpu")).collect();
+    records += &(12..14).map(|id| record(id, "killed", "cuda")).collect::<String>();
+    author.write("tiny/evidence.jsonl", records);
+    author.success(&["recipe", "lock", "tiny/recipe.yml"]);
+    author.success(&["recipe", "pack", "tiny", "--output", "tiny.recipe"]);
+    let stranger = stranger();
+    fs::copy(author.path("tiny.recipe"), stranger.path("tiny.recipe")).unwrap();
+    let imported = stranger.success(&["evidence", "import", "tiny.recipe"]).stderr;
+    assert!(imported.contains("14 new"), "{imported}");
+    let told = stranger.success(&["recipe", "verify", "tiny.recipe"]).stderr;
+    assert!(told.contains("this recipe: 12 of 14 runs finished"), "{told}");
+    assert!(told.contains("all that did not finish ran on cuda, and none that did"), "{told}");
+    // A run of it says which recipe it was, and nothing else of it.
+    stranger.success(&["recipe", "run", "tiny.recipe", "--yes"]);
+    let exported = stranger.success(&["evidence", "export", "outputs/tiny"]).stdout;
+    assert_eq!(serde_json::from_str::<Value>(&exported).unwrap()["recipe"], digest);
+    assert!(author.failure(&["evidence", "import", "tiny/plugins"]).contains("evidence::no-run"));
+}
+
+#[test]
+fn two_recipes_differ_where_they_say() {
+    let author = author();
+    let status = std::process::Command::new("cp").arg("-r").arg(author.path("tiny")).arg(author.path("other")).status();
+    assert!(status.unwrap().success());
+    assert!(author.success(&["recipe", "diff", "tiny", "other"]).stderr.contains("they say the same"));
+    let config = author.read("other/recipe.yml");
+    author.write("other/recipe.yml", config.replace("learning_rate: 1e-3", "learning_rate: 2e-3"));
+    let told = author.success(&["recipe", "diff", "tiny", "other"]).stderr;
+    assert!(told.contains("learning_rate\n  - 0.001\n  + 0.002"), "{told}");
+}
+
+/// The shelf: each recipe is what its lock says. What it gives, `recipes/check` says, in minutes.
+#[test]
+fn the_shelf_is_what_it_says() {
+    let project = stranger();
+    let shelf = crate::support::root().join("recipes");
+    let index: Value = serde_json::from_str(&fs::read_to_string(shelf.join("index.json")).unwrap()).unwrap();
+    let listed: Vec<&str> =
+        index["recipes"].as_array().unwrap().iter().filter_map(|entry| entry["from"].as_str()).collect();
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&shelf).unwrap() {
+        let directory = entry.unwrap().path();
+        if directory.is_dir() {
+            let verified = project.success(&["recipe", "verify", directory.to_str().unwrap()]);
+            assert!(verified.stderr.contains("is what it says"), "{}", verified.stderr);
+            found.push(format!("{}/recipe.yml", directory.file_name().unwrap().to_str().unwrap()));
+        }
+    }
+    found.sort();
+    assert_eq!(found, listed);
+    let shown = project.success(&["recipe", "list", shelf.join("index.json").to_str().unwrap(), "lora"]).stdout;
+    assert!(
+        shown.contains("host recipe run") && shown.contains("lora 1.0.0") && !shown.contains("dpo 1.0.0"),
+        "{shown}"
+    );
+}

@@ -19,6 +19,8 @@ use crate::digest::hex;
 pub const FILE: &str = "recipe.yml";
 /// Its signature.
 pub const SIGNATURE: &str = "recipe.minisig";
+/// What came of its runs, as `host evidence export` writes it.
+pub const EVIDENCE: &str = "evidence.jsonl";
 /// The folder of its own plugins.
 pub const PLUGINS: &str = "plugins";
 /// Files of a recipe.
@@ -29,8 +31,8 @@ pub const BYTES: u64 = 4 << 30;
 const DEPTH: usize = 16;
 /// Bytes of a path within it.
 const PATH: usize = 400;
-/// What people read, in the recipe's own folder.
-const PAPERS: [&str; 5] = ["README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE"];
+/// What people read, and what came of runs, in the recipe's own folder.
+const PAPERS: [&str; 6] = ["README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", EVIDENCE];
 
 /// The directory of a recipe's config.
 pub fn directory(loaded: &LoadedConfig) -> PathBuf {

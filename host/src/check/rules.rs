@@ -45,7 +45,7 @@ fn run(
     });
     let outcomes_json = model.filter(|_| !table.records.is_empty()).map(|model| {
         let setup = Setup::of(&loaded.config, &device, &model.config.architecture, model.parameters());
-        table.facts(&setup).to_string()
+        table.facts(&setup, loaded.recipe_digest().as_deref()).to_string()
     });
     let facts = Facts {
         config_json: loaded.to_sound_json().to_string(),

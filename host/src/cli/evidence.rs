@@ -8,9 +8,11 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::say;
+use crate::check::contents::{EVIDENCE, FILE};
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
 use crate::evidence::record::Record;
 use crate::evidence::table::{FILE_LIMIT, Table, lines, parse, read};
+use crate::recipe::opened::Opened;
 use crate::report::{Output, emit};
 use crate::terminal::{Safe, print, print_file};
 use crate::train::lock::OutputLock;
@@ -36,7 +38,7 @@ enum EvidenceCommand {
     },
     /// Add outcomes to the table on this machine that `host check` and `host train` hold configs against
     Import {
-        /// Files of JSON lines, output directories of runs, or `-` for stdin
+        /// Files of JSON lines, output directories of runs, recipes that carry some, or `-` for stdin
         #[arg(required = true)]
         from: Vec<PathBuf>,
     },
@@ -95,6 +97,8 @@ fn import(from: &[PathBuf], output: Output) -> Result<ExitStatus, Failure> {
     for path in from {
         let found = if path == Path::new("-") {
             stdin()
+        } else if is_recipe(path) {
+            of_recipe(path)
         } else if path.is_dir() {
             of_run(path).map(|record| vec![record]).map_err(Failure::from)
         } else {
@@ -125,6 +129,28 @@ fn import(from: &[PathBuf], output: Output) -> Result<ExitStatus, Failure> {
         )),
     }
     Ok(ExitStatus::Done)
+}
+
+/// A directory with a recipe, a `.recipe` file, or an address of one.
+fn is_recipe(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    path.join(FILE).is_file()
+        || path.extension().is_some_and(|extension| extension == "recipe")
+        || text.contains("://")
+        || text.starts_with("hf:")
+}
+
+/// What came of others' runs, which a recipe carries.
+fn of_recipe(path: &Path) -> Result<Vec<Record>, Failure> {
+    let config = Opened::new(&path.to_string_lossy())?.bring()?;
+    let file = config.with_file_name(EVIDENCE);
+    if !file.is_file() {
+        let message = format!("`{}` carries no outcomes of runs", path.display());
+        let help =
+            format!("who made it can add them: `host evidence export RUN… > {EVIDENCE}` beside it, and lock it again");
+        return Err(Diagnostic::error("evidence::none", message).help(help).into());
+    }
+    read(&file)
 }
 
 fn stdin() -> Result<Vec<Record>, Failure> {

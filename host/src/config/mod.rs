@@ -288,6 +288,11 @@ impl LoadedConfig {
         }
     }
 
+    /// Of a recipe, what tells it from others: the first 16 digits of the digest of what it says.
+    pub fn recipe_digest(&self) -> Option<String> {
+        self.config.recipe.as_ref().map(|_| self.source.sha256[..16].to_owned())
+    }
+
     /// True if the user wrote this path or something inside it.
     pub fn is_given(&self, path: &str) -> bool {
         self.given.iter().any(|given| given == path)

@@ -147,6 +147,9 @@ pub struct Record {
     pub id: String,
     /// Of this program.
     pub host_version: String,
+    /// Of a recipe's run, which recipe: the first 16 digits of the digest of what it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<String>,
     /// How the run was set up.
     pub setup: Setup,
     /// That were done.
@@ -157,7 +160,7 @@ pub struct Record {
 
 impl Record {
     /// That of a run that starts, as it is if nothing more is heard of it. A run that goes on is the same run.
-    pub fn start(setup: Setup, earlier: Option<&Self>) -> Self {
+    pub fn start(setup: Setup, recipe: Option<String>, earlier: Option<&Self>) -> Self {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_nanos());
         let fresh = || hex(&Sha256::digest(format!("{now} {} {setup:?}", std::process::id())))[..16].to_owned();
         Self {
@@ -165,6 +168,7 @@ impl Record {
             v: VERSION,
             id: earlier.map_or_else(fresh, |earlier| earlier.id.clone()),
             host_version: env!("CARGO_PKG_VERSION").to_owned(),
+            recipe,
             setup,
             steps: 0,
             outcome: Ending::Killed,
@@ -203,6 +207,10 @@ impl Record {
         let odd = words.into_iter().chain(techniques).find(|(_, text, more)| !is_word(text, more));
         if let Some((key, ..)) = odd {
             return Some(format!("`{key}` is not a word of at most 64 letters and digits"));
+        }
+        let is_digest = |text: &String| text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !self.recipe.iter().all(is_digest) {
+            return Some("`recipe` is not 16 hexadecimal digits".to_owned());
         }
         if setup.techniques.len() > 32 {
             return Some("`techniques` has more than 32 entries".to_owned());

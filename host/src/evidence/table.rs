@@ -108,7 +108,9 @@ impl Table {
 
     /// What rules get to see (`facts.outcomes`): how a run is set up, and groups of runs of its architecture and device,
     /// those with its techniques first, then the largest: `{"run": {…}, "outcomes": [{…, "outcome": "diverged", "runs": 9}]}`.
-    pub fn facts(&self, run: &Setup) -> Value {
+    /// Of the recipe that this is a run of, how its runs ended wherever they were made: `"recipe": [{"outcome": "finished", "device":
+    /// "cpu", "host_version": "0.1.0", "runs": 12}]`.
+    pub fn facts(&self, run: &Setup, recipe: Option<&str>) -> Value {
         let alike = self
             .records
             .iter()
@@ -136,7 +138,17 @@ impl Table {
             group["runs"] = runs.into();
             group
         });
-        json!({ "run": run, "outcomes": outcomes.collect::<Vec<_>>() })
+        let mut facts = json!({ "run": run, "outcomes": outcomes.collect::<Vec<_>>() });
+        let mut of_recipe: BTreeMap<_, u64> = BTreeMap::new();
+        let is_of_it = |record: &&Record| recipe.is_some() && record.recipe.as_deref() == recipe;
+        for Record { setup, outcome, host_version, .. } in self.records.iter().filter(is_of_it) {
+            *of_recipe.entry((*outcome, &setup.device, host_version)).or_default() += 1;
+        }
+        if !of_recipe.is_empty() {
+            let group = |((outcome, device, host_version), runs)| json!({ "outcome": outcome, "device": device, "host_version": host_version, "runs": runs });
+            facts["recipe"] = of_recipe.into_iter().take(GROUPS).map(group).collect();
+        }
+        facts
     }
 }
 

@@ -235,7 +235,7 @@ impl<'a> Job<'a> {
         let earlier = checkpoint.as_ref().and_then(|_| Record::of_run(&described(directory.path())?));
         let model = self.model;
         let setup = Setup::of(&self.loaded.config, &self.device, &model.config.architecture, model.parameters());
-        let mut record = Record::start(setup, earlier.as_ref());
+        let mut record = Record::start(setup, self.loaded.recipe_digest(), earlier.as_ref());
         let mut fields = description(self.loaded, &self.device, &self.used_plugins(), &self.plan.data.digest);
         if let Some(step) = directory.finished_at(checkpoint.as_ref(), self.plan.total_steps, &fields)? {
             return Ok(Done::NothingLeft { step });

@@ -20,6 +20,20 @@ pub(crate) const RULES: &[Rule] = &[
         evidence: "the outcomes on this machine: `host evidence show`",
         check: |facts| seen(facts).filter(|seen| seen.bad() > 0 && !seen.is_mostly_bad()).map(|seen| seen.violation()),
     },
+    Rule {
+        id: "E3",
+        severity: Severity::Warning,
+        summary: "most runs of this recipe went well",
+        evidence: "the outcomes on this machine: `host evidence show`",
+        check: |facts| runs(facts).filter(|runs| 2 * runs.bad() >= runs.all()).map(|runs| runs.violation()),
+    },
+    Rule {
+        id: "E4",
+        severity: Severity::Note,
+        summary: "how runs of this recipe ended",
+        evidence: "the outcomes on this machine: `host evidence show`",
+        check: |facts| runs(facts).filter(|runs| 2 * runs.bad() < runs.all()).map(|runs| runs.violation()),
+    },
 ];
 
 /// Fewer runs say nothing.
@@ -106,6 +120,74 @@ impl Seen {
     }
 }
 
+/// Runs of the recipe that this is one of.
+struct Runs(Vec<Group>);
+
+/// Runs of a recipe that ended alike, with the same program on the same kind of device.
+struct Group {
+    end: String,
+    device: String,
+    host_version: String,
+    runs: u64,
+}
+
+fn runs(facts: &Facts) -> Option<Runs> {
+    let groups = facts.outcomes.as_ref()?.get("recipe")?.as_array()?;
+    let group = |group: &Value| {
+        let text = |key: &str| group[key].as_str().map(str::to_owned);
+        let (end, device, host_version) = (text("outcome")?, text("device")?, text("host_version")?);
+        Some(Group { end, device, host_version, runs: group["runs"].as_u64()? })
+    };
+    Some(Runs(groups.iter().filter_map(group).collect())).filter(|runs| runs.all() > 0)
+}
+
+impl Runs {
+    fn all(&self) -> u64 {
+        self.0.iter().map(|group| group.runs).sum()
+    }
+
+    fn of(&self, is_wanted: impl Fn(&Group) -> bool) -> u64 {
+        self.0.iter().filter(|group| is_wanted(group)).map(|group| group.runs).sum()
+    }
+
+    /// Those that their users did not stop, and that did not finish.
+    fn bad(&self) -> u64 {
+        self.of(|group| !["finished", "stopped"].contains(&group.end.as_str()))
+    }
+
+    fn violation(&self) -> Violation {
+        let finished = self.of(|group| group.end == "finished");
+        let message = format!("this recipe: {finished} of {} runs finished", self.all());
+        let others: Vec<String> = self
+            .0
+            .iter()
+            .filter(|group| group.end != "finished")
+            .map(|group| {
+                format!("{} {} ({}, host {})", group.runs, in_words(&group.end), group.device, group.host_version)
+            })
+            .collect();
+        let why = if others.is_empty() { "none ended otherwise".to_owned() } else { others.join(", ") };
+        let violation = Violation::at("recipe", message, why);
+        match self.in_common() {
+            Some(words) => violation.help(format!("all that did not finish ran {words}, and none that did")),
+            None => violation.help("`host evidence show` has them all"),
+        }
+    }
+
+    /// What all runs that did not finish have in common, and no other.
+    fn in_common(&self) -> Option<String> {
+        type Look = (fn(&Group) -> &str, &'static str);
+        let looks: [Look; 2] = [(|group| &group.device, "on"), (|group| &group.host_version, "with host")];
+        let (good, bad): (Vec<&Group>, Vec<&Group>) = self.0.iter().partition(|group| group.end == "finished");
+        let first = bad.first()?;
+        looks.iter().find_map(|(look, word)| {
+            let is_theirs = bad.iter().all(|group| look(group) == look(first)) && !good.is_empty();
+            let is_alone = good.iter().all(|group| look(group) != look(first));
+            (is_theirs && is_alone).then(|| format!("{word} {}", look(first)))
+        })
+    }
+}
+
 fn in_words(end: &str) -> &str {
     match end {
         "finished" => "finished",
@@ -124,6 +206,30 @@ mod tests {
     use plugin_sdk::serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn runs_of_a_recipe_are_counted_and_what_failed_has_in_common() {
+        let found = |groups: Value| {
+            let outcomes = Some(json!({"run": {}, "outcomes": [], "recipe": groups}));
+            let facts = Facts { outcomes, ..Facts::of(json!({}), json!({})) };
+            let findings: Vec<_> = RULES.iter().filter_map(|rule| rule.judge(&facts)).collect();
+            findings
+                .into_iter()
+                .map(|finding| (finding.rule, finding.message, finding.help.unwrap()))
+                .collect::<Vec<_>>()
+        };
+        let group = |outcome: &str, device: &str, runs: u64| json!({"outcome": outcome, "device": device, "host_version": "0.1.0", "runs": runs});
+        let told = |rule: &str, message: &str, help: &str| vec![(rule.to_owned(), message.to_owned(), help.to_owned())];
+        assert_eq!(
+            found(json!([group("finished", "cuda", 12), group("killed", "cpu", 2)])),
+            told("E4", "this recipe: 12 of 14 runs finished", "all that did not finish ran on cpu, and none that did")
+        );
+        assert_eq!(
+            found(json!([group("finished", "cpu", 1), group("diverged", "cpu", 2)])),
+            told("E3", "this recipe: 1 of 3 runs finished", "`host evidence show` has them all")
+        );
+        assert!(found(json!([])).is_empty());
+    }
 
     fn found(groups: &[(f64, &str, u64)]) -> Vec<(String, String)> {
         let setup = json!({"architecture": "LlamaForCausalLM", "parameters": 1_000_000, "device": "cpu",
