@@ -1,4 +1,4 @@
-"""Writes those seeds of `rows` that are files of parquet and Arrow, small ones: libFuzzer makes inputs of 4096 bytes. Needs pyarrow.
+"""Writes those seeds of `rows` that are files of parquet and Arrow, small ones: libFuzzer makes inputs of 8192 bytes. Needs pyarrow.
 
     python3 tests/fuzz/columns.py
 """

@@ -5,8 +5,11 @@ Standard library only. Those of `rows` that are columns, `columns.py` writes.
 """
 
 import gzip
+import hashlib
+import io
 import json
 import struct
+import tarfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -770,3 +773,50 @@ rows("lines-odd", b"j", b'{"a": NaN, "b": [-Infinity, 1]}\n[1]\n"x"\n{"a": \xff}
 rows("list", b"j", ' [{"a": "]"}, {"b": Infinity},\n {}]\n')
 rows("object", b"j", '{\n "data": [\n  {"a": 1}\n ]\n}\n')
 rows("lines-gzip", b"j", gzip.compress(b'{"a": 1}\n' * 20, mtime=0))
+
+# Recipes; the first byte says what it is.
+
+TITLE = "org.opencontainers.image.title"
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def manifest(files):
+    layer = lambda name, content: {
+        "mediaType": "x", "digest": f"sha256:{sha256(content)}", "size": len(content), "annotations": {TITLE: name},
+    }
+    empty = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": f"sha256:{sha256(b'{}')}", "size": 2}
+    return json.dumps({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "artifactType": "application/vnd.host.recipe.v1",
+        "config": empty,
+        "layers": [layer(name, content) for name, content in files.items()],
+    }).encode()
+
+
+def archive(files):
+    own = manifest(files)
+    index = json.dumps({"schemaVersion": 2, "manifests": [{"digest": f"sha256:{sha256(own)}"}]}).encode()
+    entries = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": index}
+    entries |= {f"blobs/sha256/{sha256(content)}": content for content in [own, *files.values()]}
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in entries.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    # The end of an archive is padded to 10 KiB; two empty blocks are enough.
+    return out.getvalue().rstrip(b"\0") + b"\0" * 1024
+
+
+FILES = {"recipe.yml": MINIMAL.encode(), "d.jsonl": b"{}\n", "plugins/a.wasm": b"\0asm"}
+write("recipe", "archive", b"a" + archive(FILES))
+write("recipe", "manifest", b"m" + manifest(FILES))
+write("recipe", "names", b"m" + manifest({"recipe.yml": b"x", "a/b": b"", "a/B": b"", "../c": b"", ".d": b"", "/e": b"", "a": b""}))
+write("recipe", "index", b"i" + json.dumps({"v": 1, "recipes": [
+    {"name": "a", "version": "1.0.0", "from": "a/recipe.yml", "tags": ["x"]}, {"name": "b", "version": "1", "from": "oci://h/b:1"},
+]}).encode())
+write("recipe", "card", "c---\nlicense: mit\n---\n# A\n```py\nx\n```\naxolotl version: `0.9.2`\n````yaml\n" + MINIMAL + "````\n")

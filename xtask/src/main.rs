@@ -155,7 +155,7 @@ fn fuzz(arguments: &[&str]) -> Result<(), Failed> {
 
 /// What an input may take at most: seconds, MiB and bytes.
 const FUZZ_LIMITS: [&str; 5] =
-    ["-timeout=10", "-rss_limit_mb=2048", "-malloc_limit_mb=500", "-max_len=4096", "-print_final_stats=1"];
+    ["-timeout=10", "-rss_limit_mb=2048", "-malloc_limit_mb=500", "-max_len=8192", "-print_final_stats=1"];
 
 /// Crates of the registry, each with the features that it is built with.
 fn tree(packages: &[&str]) -> Result<BTreeSet<(String, String)>, Failed> {

@@ -10,6 +10,7 @@ use plugin_runtime::{PluginHost, Source};
 use sha2::{Digest, Sha256};
 
 use super::plugins;
+use crate::checkpoint::owned::RUN_FILE;
 use crate::config::recipe::LockedFile;
 use crate::config::{LoadedConfig, is_inside};
 use crate::diagnostic::{Diagnostic, Failure};
@@ -34,6 +35,22 @@ const PATH: usize = 400;
 /// What people read, and what came of runs, in the recipe's own folder.
 const PAPERS: [&str; 6] = ["README.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", EVIDENCE];
 
+/// True for a key of the config that names a model's directory.
+pub fn names_model(key: &str) -> bool {
+    let models =
+        ["base_model", "base_model_config", "tokenizer_config", "lora_model_dir", "trl.teacher_model_name_or_path"];
+    models.contains(&key)
+}
+
+/// True for a file of a model's directory that is one of the model: not what a run has left there, nor what nobody reads.
+pub fn is_of_model(name: &str) -> bool {
+    let extension = Path::new(name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    ["json", "safetensors", "jinja"].contains(&extension) && name != RUN_FILE
+}
+
+/// The folder of a model's directory with templates by name.
+pub const TEMPLATES: &str = "additional_chat_templates";
+
 /// The directory of a recipe's config.
 pub fn directory(loaded: &LoadedConfig) -> PathBuf {
     let parent = loaded.source.path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -50,7 +67,8 @@ pub fn files(loaded: &LoadedConfig, plugins: &PluginHost) -> Result<Vec<LockedFi
     for (key, path) in loaded.config.files() {
         // What is not here is a name of the hub, or told by the checks.
         if is_inside(&path) && !loaded.elsewhere.directories.contains_key(&path) {
-            found.add(&path, 0).map_err(|error| loaded.locate(error, &key))?;
+            let added = if names_model(&key) { found.add_model(&path) } else { found.add(&path, 0) };
+            added.map_err(|error| loaded.locate(error, &key))?;
         }
     }
     for name in plugins::names(loaded) {
@@ -91,6 +109,21 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
+    /// Adds a model: its own files, and of what lies deeper its templates.
+    fn add_model(&mut self, name: &str) -> Result<(), Diagnostic> {
+        let path = self.root.join(name);
+        if !fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
+            return self.add(name, 0);
+        }
+        for entry in fs::read_dir(&path).map_err(|error| unreadable(&path, &error))? {
+            let entry = entry.map_err(|error| unreadable(&path, &error))?;
+            if let Some(own) = entry.file_name().to_str().filter(|own| is_of_model(own)) {
+                self.add(&format!("{}/{own}", name.trim_end_matches('/')), 0)?;
+            }
+        }
+        self.add(&format!("{}/{TEMPLATES}", name.trim_end_matches('/')), 0)
+    }
+
     fn add(&mut self, name: &str, depth: usize) -> Result<(), Diagnostic> {
         let name = name.trim_end_matches('/').trim_start_matches("./");
         let path = self.root.join(name);

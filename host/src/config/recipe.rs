@@ -71,6 +71,9 @@ pub struct LockedRepository {
     pub revision: String,
     /// The commit that this meant.
     pub commit: String,
+    /// Bytes of the files that a run reads, where they were here when it was locked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// A file beside the recipe.

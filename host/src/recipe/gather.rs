@@ -10,7 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::store::open_to_others;
-use crate::check::contents::{FILE, PLUGINS};
+use crate::check::contents::{FILE, PLUGINS, TEMPLATES, is_of_model, names_model};
 use crate::check::plugins::names;
 use crate::config::recipe::Recipe;
 use crate::config::{LoadedConfig, edit};
@@ -89,7 +89,7 @@ pub fn gather(
         if is_of_hub || !from.exists() || !loaded.is_given(&key) {
             continue;
         }
-        let new = moved.bring(&from)?;
+        let new = moved.bring(&from, names_model(&key))?;
         text = changed(&text, Edit::Set { path: key, value: scalar(&new) })?;
     }
     for key in ["dataset_prepared_path", "resume_from_checkpoint"] {
@@ -148,7 +148,7 @@ struct Moved<'a> {
 
 impl Moved<'_> {
     /// Copies a file or a directory, once, and returns its name in the recipe.
-    fn bring(&mut self, from: &Path) -> Result<String, Failure> {
+    fn bring(&mut self, from: &Path, is_model: bool) -> Result<String, Failure> {
         let real = fs::canonicalize(from).map_err(|error| unreadable(from, &error))?;
         if let Some(name) = self.of.get(&real) {
             return Ok(name.clone());
@@ -162,10 +162,28 @@ impl Moved<'_> {
             }
             name = format!("{count}-{wanted}");
         }
-        copy(&real, &self.root.join(&name), 0)?;
+        let to = self.root.join(&name);
+        if is_model && real.is_dir() {
+            copy_model(&real, &to)?
+        } else {
+            copy(&real, &to, 0)?
+        }
         self.of.insert(real, name.clone());
         Ok(name)
     }
+}
+
+/// Copies what of a directory is a model.
+fn copy_model(from: &Path, to: &Path) -> Result<(), Failure> {
+    for entry in fs::read_dir(from).map_err(|error| unreadable(from, &error))? {
+        let entry = entry.map_err(|error| unreadable(from, &error))?;
+        let name = entry.file_name();
+        if name.to_str().is_some_and(is_of_model) && entry.path().is_file() {
+            copy(&entry.path(), &to.join(name), 0)?;
+        }
+    }
+    let templates = from.join(TEMPLATES);
+    if templates.is_dir() { copy(&templates, &to.join(TEMPLATES), 0) } else { Ok(()) }
 }
 
 /// Copies files and directories; a link becomes what it leads to, what hides stays.

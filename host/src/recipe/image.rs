@@ -305,6 +305,15 @@ impl<R: Read> Read for Hashed<R> {
     }
 }
 
+/// The digest of the one manifest of an index.
+fn named(index: &Value) -> Result<&str, Diagnostic> {
+    let digest = match index["manifests"].as_array().map(Vec::as_slice) {
+        Some([one]) => one["digest"].as_str().and_then(|digest| digest.strip_prefix("sha256:")),
+        _ => return Err(invalid("its index names not one manifest")),
+    };
+    digest.filter(|digits| is_sha256(digits)).ok_or_else(|| invalid("its index names no digest"))
+}
+
 /// What the beginning of a `.recipe` file says: its manifest, and the bytes of its config, which are not held against its digest.
 /// The rest is not read.
 ///
@@ -312,21 +321,34 @@ impl<R: Read> Read for Hashed<R> {
 /// What is no recipe, and one whose parts are in another order.
 pub fn prefix(reader: impl Read) -> Result<(Image, Vec<u8>), Diagnostic> {
     let mut archive = tar::Archive::new(reader.take(MANIFEST_LIMIT + CONFIG_LIMIT + INDEX_LIMIT));
-    let mut image: Option<Image> = None;
+    let (mut image, mut index): (Option<Image>, Value) = (None, Value::Null);
     let order =
         || invalid("its parts are in an order that cannot be read from an address; download it, and name the file");
     for found in archive.entries().map_err(|error| invalid(error.to_string()))?.take(8) {
         let mut found = found.map_err(|_| invalid("it is no tar archive that can be read to its end"))?;
         let name = String::from_utf8_lossy(&found.path_bytes()).into_owned();
-        let Some(digits) = name.strip_prefix("blobs/sha256/").map(str::to_owned) else { continue };
-        let limit = if image.is_none() { MANIFEST_LIMIT } else { CONFIG_LIMIT };
+        let digits = name.strip_prefix("blobs/sha256/").map(str::to_owned);
+        let limit = match (&digits, &image) {
+            (None, _) => INDEX_LIMIT,
+            (Some(_), None) => MANIFEST_LIMIT,
+            (Some(_), Some(_)) => CONFIG_LIMIT,
+        };
         if found.header().entry_type() != tar::EntryType::Regular || found.size() > limit {
             return Err(order());
         }
         let mut bytes = Vec::new();
         found.read_to_end(&mut bytes).map_err(|error| invalid(error.to_string()))?;
+        let Some(digits) = digits else {
+            if name == INDEX_FILE {
+                index = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+            }
+            continue;
+        };
         match image.take() {
             None => {
+                if named(&index)? != digits {
+                    return Err(order());
+                }
                 let read = Image::read(bytes)?;
                 if read.sha256 != digits {
                     return Err(differs("the manifest", &digits, &read.sha256));
@@ -400,11 +422,7 @@ impl Packed {
         }
         let index: Value =
             serde_json::from_slice(&small(INDEX_FILE, INDEX_LIMIT)?).map_err(|error| invalid(error.to_string()))?;
-        let digest = match index["manifests"].as_array().map(Vec::as_slice) {
-            Some([one]) => one["digest"].as_str().and_then(|digest| digest.strip_prefix("sha256:")),
-            _ => return Err(invalid("its index names not one manifest")),
-        };
-        let digest = digest.filter(|digits| is_sha256(digits)).ok_or_else(|| invalid("its index names no digest"))?;
+        let digest = named(&index)?;
         let manifest = small(&blob(digest), MANIFEST_LIMIT)?;
         let image = Image::read(manifest)?;
         if image.sha256 != digest {

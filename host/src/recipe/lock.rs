@@ -41,7 +41,7 @@ pub fn make(
         v: LOCK_FORMAT,
         host: env!("CARGO_PKG_VERSION").to_owned(),
         config_sha256: loaded.source.sha256.clone(),
-        hub: loaded.elsewhere.pins.iter().filter_map(repository).collect(),
+        hub: loaded.elsewhere.pins.iter().filter_map(|pin| repository(loaded, pin)).collect(),
         files: contents::files(loaded, plugins)?,
         plugins: locked_plugins(loaded, plugins)?,
         result: run.map(|run| result(loaded, run, &data, plugins, of)).transpose()?,
@@ -49,14 +49,34 @@ pub fn make(
     })
 }
 
-fn repository(pin: &Value) -> Option<LockedRepository> {
+fn repository(loaded: &LoadedConfig, pin: &Value) -> Option<LockedRepository> {
     let text = |key: &str| pin[key].as_str().map(str::to_owned);
     Some(LockedRepository {
         key: text("key")?,
         name: text("name")?,
         revision: text("revision")?,
         commit: text("commit")?,
+        bytes: bytes(loaded, &text("key")?, &text("name")?),
     })
+}
+
+/// Bytes of the files of a repository that a run reads; none where not all of them are here.
+fn bytes(loaded: &LoadedConfig, key: &str, name: &str) -> Option<u64> {
+    let size = |path: PathBuf| path.metadata().ok().map(|found| found.len());
+    if let Some(entry) = key.strip_suffix(".path") {
+        let data = loaded.elsewhere.data.get(entry)?.as_ref().ok()?;
+        return data.splits.values().flatten().map(|file| size(data.directory.join(file))).sum();
+    }
+    let directory = loaded.elsewhere.directories.get(name)?;
+    if loaded.elsewhere.headers.contains_key(directory) {
+        return None;
+    }
+    let is_read = |path: &PathBuf| {
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        ["json", "safetensors", "jinja"].contains(&extension)
+    };
+    let files = std::fs::read_dir(directory).ok()?.flatten().map(|entry| entry.path()).filter(is_read);
+    files.map(size).sum()
 }
 
 fn locked_plugins(loaded: &LoadedConfig, plugins: &PluginHost) -> Result<Vec<LockedPlugin>, Failure> {

@@ -14,6 +14,7 @@ mod curation;
 mod guest;
 mod model;
 mod plugin;
+mod recipe;
 mod records;
 mod rows;
 mod template;
@@ -39,6 +40,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("guest", guest::guest),
     ("manifest", plugin::manifest),
     ("model", model::model),
+    ("recipe", recipe::recipe),
     ("records", records::records),
     ("rows", rows::rows),
     ("template", template::template),

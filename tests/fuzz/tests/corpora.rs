@@ -86,5 +86,5 @@ macro_rules! targets {
 }
 
 targets!(
-    adapter card checkpoint component config curation edit guest manifest model records rows template tokenizer weights
+    adapter card checkpoint component config curation edit guest manifest model recipe records rows template tokenizer weights
 );

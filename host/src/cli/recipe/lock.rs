@@ -75,5 +75,7 @@ pub(super) fn told(path: &std::path::Path, lock: &Lock, output: Output) {
 
 /// True if a run of one is a run of the other: only what people read has changed.
 fn is_same(old: &Lock, new: &Lock) -> bool {
-    (&old.config_sha256, &old.hub, &old.data, &old.plugins) == (&new.config_sha256, &new.hub, &new.data, &new.plugins)
+    let commits = |lock: &Lock| -> Vec<String> { lock.hub.iter().map(|locked| locked.commit.clone()).collect() };
+    commits(old) == commits(new)
+        && (&old.config_sha256, &old.data, &old.plugins) == (&new.config_sha256, &new.data, &new.plugins)
 }

@@ -35,7 +35,8 @@ pub(super) fn text(opened: &Opened, output_dir: Option<&str>) -> String {
     let size = lock.files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.size));
     row("files", &format!("{} beside it, {}", whole(lock.files.len() as f64), bytes(size)));
     for locked in &lock.hub {
-        row("hub", &format!("{} at commit {} ({})", locked.name, locked.commit, locked.key));
+        let size = locked.bytes.map(|size| format!(", {}", bytes(size))).unwrap_or_default();
+        row("hub", &format!("{} at commit {} ({}){size}", locked.name, locked.commit, locked.key));
     }
     for (index, plugin) in lock.plugins.iter().enumerate() {
         row(if index == 0 { "plugins" } else { "" }, &described(plugin));

@@ -31,9 +31,9 @@ pub(super) struct RunArgs {
     /// Do everything up to the first step, then say what the run would be
     #[arg(long)]
     dry_run: bool,
-    /// Go on from the newest complete checkpoint in the output directory
-    #[arg(long, conflicts_with = "overwrite")]
-    resume: bool,
+    /// Go on from a checkpoint: `auto` for the newest complete one in the output directory, or a checkpoint-N directory
+    #[arg(long, value_name = "auto|DIR", conflicts_with = "overwrite")]
+    resume: Option<String>,
     /// Replace an earlier run in the output directory
     #[arg(long)]
     overwrite: bool,
@@ -97,10 +97,11 @@ pub(super) fn run(args: &RunArgs, output: Output) -> Result<ExitStatus, Failure>
     set.extend(args.set.iter().cloned());
     let ready = Ready::new(&config, &set, own_plugins::open(&config, &[])?, &args.brought.grant, true)?;
     show(&ready.remarks, output);
-    let existing = match (args.resume, args.overwrite) {
-        (true, _) => Existing::ResumeNewest,
-        (_, true) => Existing::Overwrite,
-        _ => Existing::Refuse,
+    let existing = match &args.resume {
+        Some(word) if word == "auto" => Existing::ResumeNewest,
+        Some(path) => Existing::Resume(PathBuf::from(path)),
+        None if args.overwrite => Existing::Overwrite,
+        None => Existing::Refuse,
     };
     let how = How { began, output, command: command(args), dry_run: args.dry_run, existing };
     train(ready, &how, |_| Box::new(Console::new(output)), |job, done| tell(&how, job, done))

@@ -9,7 +9,7 @@ use sha2::Sha256;
 use web::{Answer, Client, DownloadError, Plain, Request, Tries, Wanted};
 
 use super::{Files, Found, downloads, of_packed, open, unreadable};
-use crate::check::contents::{BYTES, FILE, SIGNATURE};
+use crate::check::contents::{FILE, SIGNATURE};
 use crate::config::FILE_LIMIT;
 use crate::config::recipe::LockedFile;
 use crate::diagnostic::Diagnostic;
@@ -34,6 +34,8 @@ pub(super) struct PackedAtAddress {
     site: Site,
     address: String,
     sha256: String,
+    /// Of all its files.
+    bytes: u64,
     packed: std::cell::OnceCell<Packed>,
 }
 
@@ -164,8 +166,8 @@ impl PackedAtAddress {
         let answer = site.ask(from, None, &mut site.tries())?;
         // Its first bytes say what it is; the connection ends there.
         let (image, config) = prefix(answer.response.into_body().into_reader())?;
-        let sha256 = image.sha256.clone();
-        let own = Self { site, address: from.to_owned(), sha256, packed: std::cell::OnceCell::new() };
+        let (sha256, bytes) = (image.sha256.clone(), image.bytes());
+        let own = Self { site, address: from.to_owned(), sha256, bytes, packed: std::cell::OnceCell::new() };
         Ok(Found { path: FILE.into(), config, image: Some(image), files: Box::new(own) })
     }
 
@@ -183,7 +185,7 @@ impl PackedAtAddress {
             Diagnostic::error("web::corrupt", format!("`{}` did not arrive", self.address)).why(error.to_string())
         };
         let mut file = fs::File::create_new(path).map_err(failed)?;
-        let mut body = answer.response.into_body().into_reader().take(BYTES + AROUND);
+        let mut body = answer.response.into_body().into_reader().take(self.bytes + AROUND);
         std::io::copy(&mut body, &mut file).and_then(|_| file.flush()).map_err(failed)?;
         let packed = Packed::open(path)?;
         if packed.image.sha256 != self.sha256 {
