@@ -38,6 +38,7 @@ mod preferences;
 mod preprocess;
 mod recipes;
 #[path = "../../host/crates/registry/tests/registry/server.rs"]
+#[expect(dead_code, reason = "tests of the registry's own need more of it")]
 mod registry_server;
 mod reward_model;
 mod rewards;

@@ -51,7 +51,7 @@ fn packed() -> Vec<u8> {
 
 fn json_of(outcome: &Outcome, event: &str) -> Value {
     let lines = outcome.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines.filter(|line| line["event"] == event).last().unwrap_or_else(|| panic!("no {event} in {}", outcome.stdout))
+    lines.rev().find(|line| line["event"] == event).unwrap_or_else(|| panic!("no {event} in {}", outcome.stdout))
 }
 
 #[test]
@@ -438,6 +438,7 @@ fn serve(root: &Path, request: &Request) -> crate::registry_server::Reply {
 
 /// Where minisign is installed; elsewhere `recipe/signature.rs` has a signature of it.
 #[test]
+#[expect(clippy::print_stdout, reason = "it says that it is passed over")]
 fn a_signature_says_who() {
     let author = author();
     let minisign = |arguments: &[&str]| {

@@ -30,24 +30,21 @@ pub const BUNDLED_RULES: [&str; 2] = ["axolotl-compat", "practice"];
 
 /// All bundled plugins and those of `directories`. The latter are compiled by `compiler`; none compiles them here, where
 /// nothing limits what that costs.
-pub fn open(directories: &[PathBuf], compiler: Option<CompilerCommand>, with: Own) -> Result<PluginHost, Failure> {
-    let mut host = open_with(&[], compiler, crate::directories::cache().map(|cache| cache.join("plugins")))?;
-    if with == Own::Added {
-        added::open(&mut host)?;
-    }
+pub fn open(directories: &[PathBuf], compiler: Option<CompilerCommand>) -> Result<PluginHost, Failure> {
+    open_with(directories, compiler, crate::directories::cache().map(|cache| cache.join("plugins")))
+}
+
+/// The same with those that the user has added.
+///
+/// # Errors
+/// One that cannot be read, or is not what it was when it was added.
+pub fn open_added(directories: &[PathBuf], compiler: Option<CompilerCommand>) -> Result<PluginHost, Failure> {
+    let mut host = open(&[], compiler)?;
+    added::open(&mut host)?;
     for directory in directories {
         host.add_dir(directory)?;
     }
     Ok(host)
-}
-
-/// Which plugins of the user's can be named beside those of a command's directories.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Own {
-    /// Those that the user has added.
-    Added,
-    /// None: a recipe brings its own.
-    None,
 }
 
 /// The same with a place for compiled plugins.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use plugin_runtime::PluginHost;
+use plugin_runtime::{CompilerCommand, PluginHost};
 
 use crate::check::plugins;
 use crate::diagnostic::Failure;
@@ -13,15 +13,16 @@ pub(super) const COMPILE: &str = "compile-plugin";
 /// All bundled plugins, those that the user has added, and those of `directories`. This program itself, whatever it is called, compiles those of others in
 /// a process of its own.
 pub(super) fn open_plugins(directories: &[PathBuf]) -> Result<PluginHost, Failure> {
-    open(directories, plugins::Own::Added)
+    plugins::open_added(directories, Some(compiler()?))
 }
 
 /// The same without those that the user has added.
 pub(super) fn open_own_plugins(directories: &[PathBuf]) -> Result<PluginHost, Failure> {
-    open(directories, plugins::Own::None)
+    plugins::open(directories, Some(compiler()?))
 }
 
-fn open(directories: &[PathBuf], own: plugins::Own) -> Result<PluginHost, Failure> {
+#[cfg_attr(target_os = "linux", expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail"))]
+fn compiler() -> Result<CompilerCommand, Failure> {
     // This name holds even where the file was renamed or replaced since the start.
     #[cfg(target_os = "linux")]
     let program = PathBuf::from("/proc/self/exe");
@@ -30,5 +31,5 @@ fn open(directories: &[PathBuf], own: plugins::Own) -> Result<PluginHost, Failur
         crate::diagnostic::Diagnostic::error("plugin::engine", "this program's own file is not to be found")
             .why(error.to_string())
     })?;
-    plugins::open(directories, Some(vec![program.into(), COMPILE.into()]), own)
+    Ok(vec![program.into(), COMPILE.into()])
 }

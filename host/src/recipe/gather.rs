@@ -164,9 +164,9 @@ impl Moved<'_> {
         }
         let to = self.root.join(&name);
         if is_model && real.is_dir() {
-            copy_model(&real, &to)?
+            copy_model(&real, &to)?;
         } else {
-            copy(&real, &to, 0)?
+            copy(&real, &to, 0)?;
         }
         self.of.insert(real, name.clone());
         Ok(name)

@@ -40,8 +40,7 @@ impl Opened {
         let path = Path::new(from);
         let is_address = from.contains("://") || from.starts_with("hf:");
         let config = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
-        let is_yaml = config.extension().is_some_and(|extension| extension == "yml" || extension == "yaml");
-        if !is_address && is_yaml {
+        if !is_address && source::is_yaml(&config) {
             let loaded = config::load(&config, &[])?;
             return Self::checked(from, loaded, From::Directory(config));
         }

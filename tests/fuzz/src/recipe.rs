@@ -21,7 +21,8 @@ pub(crate) fn recipe(bytes: &[u8]) {
         },
         b'i' => match index::read(rest, "https://example.org/recipes/index.json") {
             Ok(entries) => {
-                assert!(entries.iter().all(|entry| { entry.from.contains("://") || entry.from.starts_with("hf:") }))
+                let is_address = |from: &str| from.contains("://") || from.starts_with("hf:");
+                assert!(entries.iter().all(|entry| is_address(&entry.from)), "{entries:?}");
             }
             Err(error) => readable(&error),
         },

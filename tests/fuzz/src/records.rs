@@ -18,7 +18,7 @@ pub(crate) fn records(bytes: &[u8]) {
                 assert_eq!(again.expect("what was written is read"), records);
                 let whole = table::Table { records };
                 if let Some(first) = whole.records.first() {
-                    let facts = whole.facts(&first.setup).to_string();
+                    let facts = whole.facts(&first.setup, first.recipe.as_deref()).to_string();
                     assert!(facts.len() < 1 << 20);
                 }
             }

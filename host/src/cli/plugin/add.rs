@@ -59,7 +59,7 @@ pub(super) fn add(args: &AddArgs, output: Output) -> Result<ExitStatus, Failure>
             json!({ "name": manifest.name, "version": manifest.version, "sha256": inspection.sha256, "from": from }),
         ),
         Output::Human => {
-            say(&format!("added; `host plugin remove {}` undoes it", crate::commands::word(&manifest.name)))
+            say(&format!("added; `host plugin remove {}` undoes it", crate::commands::word(&manifest.name)));
         }
     }
     Ok(ExitStatus::Done)

@@ -49,6 +49,11 @@ pub(super) struct Found {
     pub(super) files: Box<dyn Files>,
 }
 
+/// True for the name of a config.
+pub(super) fn is_yaml(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "yml" || extension == "yaml")
+}
+
 /// Finds a recipe that is not a directory here.
 pub(super) fn find(from: &str) -> Result<Found, Diagnostic> {
     if let Some(name) = from.strip_prefix("hf:") {
@@ -60,11 +65,7 @@ pub(super) fn find(from: &str) -> Result<Found, Diagnostic> {
         Some(("oci", _)) => InRegistry::find(from),
         Some(("https" | "http", rest)) => {
             let path = rest.split(['?', '#']).next().unwrap_or_default();
-            if path.ends_with(".yml") || path.ends_with(".yaml") {
-                AtAddress::find(from)
-            } else {
-                PackedAtAddress::find(from)
-            }
+            if is_yaml(Path::new(path)) { AtAddress::find(from) } else { PackedAtAddress::find(from) }
         }
         Some((scheme, _)) => {
             let message = format!("recipes are not read from `{scheme}://` addresses");
