@@ -38,14 +38,16 @@ pub(super) fn text(opened: &Opened, output_dir: Option<&str>) -> String {
         let size = locked.bytes.map(|size| format!(", {}", bytes(size))).unwrap_or_default();
         row("hub", &format!("{} at commit {} ({}){size}", locked.name, locked.commit, locked.key));
     }
-    for (index, plugin) in lock.plugins.iter().enumerate() {
-        row(if index == 0 { "plugins" } else { "" }, &described(plugin));
-        if plugin.source != "bundled" {
-            row("", &format!("  sha256 {}", plugin.sha256));
-            row("", &format!("  imports {}", imports(plugin)));
-        }
+    let (bundled, own): (Vec<_>, Vec<_>) = lock.plugins.iter().partition(|plugin| plugin.source == "bundled");
+    let names: Vec<&str> = bundled.iter().map(|plugin| plugin.name.as_str()).collect();
+    row("plugins", &format!("{}, bundled", names.join(", ")));
+    for plugin in own {
+        row("", &format!("{} {}, {}", plugin.name, plugin.version, plugin.source));
+        row("", &format!("  sha256 {}", plugin.sha256));
+        row("", &format!("  imports {}", imports(plugin)));
         if !plugin.wants.is_empty() {
-            row("", &format!("  would like to read files beside its data: `--grant {}=DIRECTORY`", plugin.name));
+            let grant = format!("--grant {}=DIRECTORY", plugin.name);
+            row("", &format!("  would like to read files beside its data: `{grant}`"));
         }
     }
     let all = plugin_runtime::Limits::default();
@@ -63,11 +65,6 @@ pub(super) fn text(opened: &Opened, output_dir: Option<&str>) -> String {
         row(name, &line);
     }
     text
-}
-
-fn described(plugin: &LockedPlugin) -> String {
-    let LockedPlugin { name, version, source, .. } = plugin;
-    format!("{name} {version}, {source}")
 }
 
 /// What a plugin imports: what is of this program by its name, what every guest has by its package.
