@@ -1,4 +1,5 @@
-//! Plugins that were built for a released API (`tests/fixtures/api`) go on working.
+//! Plugins that were built for a released API (`tests/fixtures/api`) or released with the program (`ci/released`) go on
+//! working.
 
 use std::fs;
 use std::path::PathBuf;
@@ -52,4 +53,24 @@ fn plugins_of_api_0_1_work_in_one_run() {
         called,
         ["compat-rules", "dataset-loader", "prompt-strategy", "reward", "row-filter", "run-health", "schedule"]
     );
+}
+
+#[test]
+fn bundled_plugins_of_a_release_give_the_results_of_then() {
+    let project = Project::new();
+    let directories = |path: PathBuf| -> Vec<PathBuf> {
+        let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.is_dir()).collect()
+    };
+    let released = directories(root().canonicalize().unwrap().join("ci/released"));
+    let plugins: Vec<PathBuf> = released.into_iter().flat_map(directories).collect();
+    assert!(!plugins.is_empty());
+    for plugin in plugins {
+        // The program of today has one of that name itself.
+        let name = plugin.file_name().unwrap().to_str().unwrap();
+        let file = plugin.join(format!("{name}.wasm"));
+        let tested = project.success(&["plugin", "test", file.to_str().unwrap()]).stderr;
+        let cases = directories(plugin.join("tests")).len();
+        assert!(tested.contains(&format!("{cases} of {cases} cases passed")), "{tested}");
+    }
 }

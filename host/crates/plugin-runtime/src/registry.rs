@@ -160,6 +160,15 @@ impl PluginHost {
         Ok(name)
     }
 
+    /// The same, in place of a bundled plugin of that name: for a command that is about this one file.
+    pub fn add_file_in_place(&mut self, path: &Path) -> Result<String, PluginError> {
+        let name = inspect(&read_file(path)?, &path.display().to_string())?.manifest.name;
+        if self.plugins.get(&name).is_some_and(|plugin| plugin.source == Source::Bundled) {
+            self.plugins.remove(&name);
+        }
+        self.add_file(path)
+    }
+
     fn add(&mut self, inspection: Inspection, source: Source, bytes: Option<&'static [u8]>) -> Result<(), PluginError> {
         let name = inspection.manifest.name.clone();
         if let Some(other) = self.plugins.get(&name) {

@@ -68,12 +68,13 @@ pub(super) fn run(args: &TestArgs, output: Output) -> Result<ExitStatus, Failure
     Ok(if passed == count { ExitStatus::Done } else { ExitStatus::Failed })
 }
 
-/// The plugin that is meant, and the directory whose `tests` are its cases.
+/// The plugin that is meant, and the directory whose `tests` are its cases. A file may have the name of a bundled plugin: it
+/// may be an older one, or one that its author has changed.
 fn find(plugin: &str, plugins: &mut PluginHost) -> Result<(String, PathBuf), Failure> {
     let path = Path::new(plugin);
     if path.is_dir() {
         let project = Project::open(path)?;
-        return Ok((plugins.add_file(&project.built()?)?, project.dir));
+        return Ok((plugins.add_file_in_place(&project.built()?)?, project.dir));
     }
     if path.is_file() {
         let parent = path.parent().unwrap_or(Path::new(""));
@@ -82,7 +83,7 @@ fn find(plugin: &str, plugins: &mut PluginHost) -> Result<(String, PathBuf), Fai
             (Some(name), Some(root)) if name == "dist" => root.to_owned(),
             _ => parent.to_owned(),
         };
-        return Ok((plugins.add_file(path)?, root));
+        return Ok((plugins.add_file_in_place(path)?, root));
     }
     match plugins.get(plugin) {
         Some(found) => Ok((found.name().to_owned(), PathBuf::new())),
