@@ -7,9 +7,9 @@ use intake::read_text;
 use plugin_runtime::{Inspection, PluginHost};
 use serde::{Deserialize, Serialize};
 
-use super::contents::digest;
 use crate::checkpoint::directory::replace_file;
 use crate::diagnostic::{Diagnostic, Failure};
+use crate::digest::of_reader;
 
 /// What lists them.
 const LIST: &str = "added.json";
@@ -80,7 +80,8 @@ pub fn open(host: &mut PluginHost) -> Result<(), Failure> {
     let Some(directory) = directory() else { return Ok(()) };
     for added in all()? {
         let path = directory.join(added.file());
-        let found = digest(&path).map_or_else(|_| "no file".to_owned(), |(_, sha256)| sha256);
+        let found = fs::File::open(&path).and_then(of_reader);
+        let found = found.map_or_else(|_| "no file".to_owned(), |(_, sha256)| sha256);
         if found != added.sha256 {
             let name = &added.name;
             let message = format!("plugin `{name}` is not what it was when you added it");

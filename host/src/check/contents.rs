@@ -3,21 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use plugin_runtime::{PluginHost, Source};
-use sha2::{Digest, Sha256};
 
 use super::plugins;
 use crate::checkpoint::owned::RUN_FILE;
 use crate::config::recipe::LockedFile;
 use crate::config::{LoadedConfig, is_inside};
 use crate::diagnostic::{Diagnostic, Failure};
-use crate::digest::hex;
+use crate::digest::of_reader;
 
 /// Name of the config within a recipe.
 pub const FILE: &str = "recipe.yml";
+/// Bytes of a signature.
+pub const SIGNATURE_BYTES: u64 = 1 << 14;
 /// Its signature.
 pub const SIGNATURE: &str = "recipe.minisig";
 /// What came of its runs, as `host evidence export` writes it.
@@ -186,16 +186,7 @@ pub fn digest(path: &Path) -> Result<(u64, String), Diagnostic> {
         let message = format!("`{}` cannot be part of a recipe", path.display());
         return Err(Diagnostic::error("recipe::file", message).why("it is no plain file"));
     }
-    let mut file = File::open(path).map_err(unreadable)?;
-    let (mut hasher, mut size, mut piece) = (Sha256::new(), 0, vec![0; 1 << 17]);
-    loop {
-        let count = file.read(&mut piece).map_err(unreadable)?;
-        if count == 0 {
-            return Ok((size, hex(&hasher.finalize())));
-        }
-        hasher.update(&piece[..count]);
-        size += count as u64;
-    }
+    of_reader(File::open(path).map_err(unreadable)?).map_err(unreadable)
 }
 
 /// That a file cannot be read.

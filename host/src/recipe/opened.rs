@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::image::{Image, differs, invalid};
-use super::source::{self, Files};
+use super::source;
+use super::source::files::{Files, signature_of};
 use super::store;
 use crate::check::contents::{FILE, PLUGINS, SIGNATURE};
 use crate::config::recipe::{Lock, Recipe};
@@ -106,7 +107,7 @@ impl Opened {
     pub fn signature(&self) -> Result<Option<String>, Diagnostic> {
         match &self.source {
             From::Image(_, files) => files.signature(),
-            From::Directory(config) => source::signature_of(&config.with_file_name(SIGNATURE)),
+            From::Directory(config) => signature_of(&config.with_file_name(SIGNATURE)),
         }
     }
 

@@ -9,8 +9,6 @@ use crate::diagnostic::Diagnostic;
 
 /// Bytes of a key's file.
 const KEY_BYTES: u64 = 4096;
-/// Bytes of a signature.
-pub const BYTES: u64 = 1 << 14;
 
 /// What is signed: a line with the digest.
 pub fn signed(sha256: &str) -> String {

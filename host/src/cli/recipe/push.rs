@@ -7,12 +7,11 @@ use serde_json::json;
 
 use super::super::{say, show};
 use super::own_plugins;
-use crate::check::contents;
+use crate::check::contents::{self, SIGNATURE_BYTES};
 use crate::check::ready::Ready;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
 use crate::recipe::image::Image;
 use crate::recipe::opened::Opened;
-use crate::recipe::signature;
 use crate::recipe::source::push;
 use crate::report::{Output, emit};
 
@@ -46,7 +45,7 @@ pub(super) fn run(args: &PushArgs, output: Output) -> Result<ExitStatus, Failure
     let image = Image::new(recipe, text, &files);
     let directory = contents::directory(&ready.loaded);
     let signature = args.signature.as_ref().map(|path| {
-        intake::read_text(path, signature::BYTES).map_err(|error| {
+        intake::read_text(path, SIGNATURE_BYTES).map_err(|error| {
             Diagnostic::error("recipe::signature", format!("`{}` cannot be read", path.display()))
                 .why(error.to_string())
         })

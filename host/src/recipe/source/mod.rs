@@ -1,53 +1,22 @@
 //! Where a recipe is: here, in a registry, on the hub, or at an address. First its config is had, then, once the user has said
 //! so, its files.
 
+pub(super) mod files;
 mod registries;
 mod websites;
 
-use std::fmt::Debug;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use self::files::{Files, Found, downloads, of_packed, open, signature_of, unreadable};
 use self::registries::InRegistry;
 pub use self::registries::{Pushed, push};
 use self::websites::{AtAddress, PackedAtAddress};
-use super::image::{Image, Packed};
-use super::signature;
+use super::image::Packed;
 use crate::check::contents::{FILE, SIGNATURE};
 use crate::config::recipe::LockedFile;
 use crate::diagnostic::Diagnostic;
 use crate::remote::HubRecipe;
-
-/// Whatever gives the files of a recipe.
-pub(super) trait Files: Debug {
-    /// The bytes of a file, which are not held against its digest yet.
-    fn open(&self, file: &LockedFile) -> Result<Box<dyn Read>, Diagnostic>;
-    /// The signature beside them, if there is one.
-    fn signature(&self) -> Result<Option<String>, Diagnostic>;
-}
-
-/// The signature in a file, if that is there.
-pub(super) fn signature_of(path: &Path) -> Result<Option<String>, Diagnostic> {
-    match intake::read_text(path, signature::BYTES) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(unreadable(&path.display().to_string(), &error)),
-    }
-}
-
-/// A recipe of which the config was had.
-#[derive(Debug)]
-pub(super) struct Found {
-    /// Where the config is, or would be.
-    pub(super) path: PathBuf,
-    /// Its bytes.
-    pub(super) config: Vec<u8>,
-    /// Its manifest; none where it has to be made of the config's lock.
-    pub(super) image: Option<Image>,
-    /// Its files.
-    pub(super) files: Box<dyn Files>,
-}
 
 /// True for the name of a config.
 pub(super) fn is_yaml(path: &Path) -> bool {
@@ -139,10 +108,6 @@ impl Files for InFile {
     }
 }
 
-fn of_packed(packed: &Packed, file: &LockedFile) -> Result<Box<dyn Read>, Diagnostic> {
-    Ok(Box::new(packed.reader(file).map_err(|error| unreadable(&file.path, &error))?))
-}
-
 impl Files for HubRecipe {
     fn open(&self, file: &LockedFile) -> Result<Box<dyn Read>, Diagnostic> {
         open(&self.bring(&file.path)?)
@@ -153,30 +118,10 @@ impl Files for HubRecipe {
     }
 }
 
-fn open(path: &Path) -> Result<Box<dyn Read>, Diagnostic> {
-    Ok(Box::new(File::open(path).map_err(|error| unreadable(&path.display().to_string(), &error))?))
-}
-
-fn unreadable(name: &str, error: &std::io::Error) -> Diagnostic {
-    Diagnostic::error("recipe::file", format!("`{name}` cannot be read")).why(error.to_string())
-}
-
 /// Removes blobs that have arrived, once the recipe is unpacked.
 pub(super) fn forget(files: &[LockedFile]) {
     let Ok(folder) = downloads() else { return };
     for file in files {
         let _ = std::fs::remove_file(folder.join(format!("sha256-{}", file.sha256)));
     }
-}
-
-/// Where blobs arrive, until a recipe is unpacked.
-fn downloads() -> Result<PathBuf, Diagnostic> {
-    let cache = crate::directories::cache().unwrap_or_else(|| std::env::temp_dir().join("host"));
-    let folder = cache.join("recipes/.downloads");
-    std::fs::create_dir_all(&folder).map_err(|error| {
-        Diagnostic::error("io::write", format!("`{}` cannot be made", folder.display()))
-            .why(error.to_string())
-            .help("set `HOST_CACHE_DIR` to a directory that you may write to")
-    })?;
-    Ok(folder)
 }

@@ -6,12 +6,11 @@ use std::path::Path;
 use registry::{Content, Digest, NotLetIn, Reference, Registry, RegistryError, Settings};
 use serde_json::json;
 
-use super::{Files, Found, downloads, open};
-use crate::check::contents::FILE;
+use super::files::{Files, Found, downloads, open, signature_of, unreadable};
+use crate::check::contents::{FILE, SIGNATURE_BYTES};
 use crate::config::recipe::LockedFile;
 use crate::diagnostic::Diagnostic;
 use crate::recipe::image::{EMPTY, EMPTY_TYPE, Image, MANIFEST, MANIFEST_LIMIT, WASM};
-use crate::recipe::signature;
 use crate::report::fetching::Fetching;
 
 /// Media type of a signature.
@@ -40,7 +39,7 @@ impl InRegistry {
         let mut config = Vec::new();
         let first = &image.files[0];
         let read = own.open(first)?.take(first.size.saturating_add(1)).read_to_end(&mut config);
-        read.map_err(|error| super::unreadable(FILE, &error))?;
+        read.map_err(|error| unreadable(FILE, &error))?;
         Ok(Found { path: FILE.into(), config, image: Some(image), files: Box::new(own) })
     }
 }
@@ -65,11 +64,11 @@ impl Files for InRegistry {
         let written: serde_json::Value = serde_json::from_slice(&manifest.bytes).unwrap_or_default();
         let layer = &written["layers"][0];
         let digest = layer["digest"].as_str().and_then(Digest::parse);
-        let size = layer["size"].as_u64().filter(|size| *size <= signature::BYTES);
+        let size = layer["size"].as_u64().filter(|size| *size <= SIGNATURE_BYTES);
         let Some((digest, size)) = digest.zip(size) else { return Ok(None) };
         let told = Fetching::new(&place);
         let path = self.registry.fetch_blob(&place, &digest, size, &downloads()?, &told).map_err(said)?;
-        let text = super::signature_of(&path);
+        let text = signature_of(&path);
         let _ = std::fs::remove_file(path);
         text
     }

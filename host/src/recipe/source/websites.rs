@@ -8,13 +8,12 @@ use std::time::Duration;
 use sha2::Sha256;
 use web::{Answer, Client, DownloadError, Plain, Request, Tries, Wanted};
 
-use super::{Files, Found, downloads, of_packed, open, unreadable};
-use crate::check::contents::{FILE, SIGNATURE};
+use super::files::{Files, Found, downloads, of_packed, open, unreadable};
+use crate::check::contents::{FILE, SIGNATURE, SIGNATURE_BYTES};
 use crate::config::FILE_LIMIT;
 use crate::config::recipe::LockedFile;
 use crate::diagnostic::Diagnostic;
 use crate::recipe::image::{Packed, prefix};
-use crate::recipe::signature;
 use crate::report::fetching::Fetching;
 
 /// Bytes of an archive beside those of its files.
@@ -106,7 +105,7 @@ impl Site {
     fn signature(&self, address: &str) -> Result<Option<String>, Diagnostic> {
         match self.ask(address, None, &mut self.tries()) {
             Ok(answer) => {
-                let bytes = answer.bytes(signature::BYTES).map_err(|error| unreadable(address, &error))?;
+                let bytes = answer.bytes(SIGNATURE_BYTES).map_err(|error| unreadable(address, &error))?;
                 Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()))
             }
             Err(missing) if missing.why.as_deref().is_some_and(|why| why.ends_with("status 404")) => Ok(None),
