@@ -138,7 +138,7 @@ fn a_lock_holds_every_byte() {
     fs::remove_file(author.path("tiny/train.jsonl")).unwrap();
     author.write("tiny/train.jsonl", &original);
     // Another plugin under the same name and version: a custom section at its end.
-    let plugin = author.path("tiny/plugins/reverse.wasm");
+    let plugin = author.path("tiny/plugins/acme.reverse.wasm");
     let own = fs::read(&plugin).unwrap();
     fs::write(&plugin, [&own[..], &[0, 3, 1, b'x', 1]].concat()).unwrap();
     let swapped = told(&author);
@@ -182,6 +182,7 @@ fn shortened(text: &str) -> String {
 #[test]
 fn a_recipe_takes_no_rights() {
     let project = Project::new();
+    fs::create_dir(project.path("made")).unwrap();
     let recipe = format!("recipe: {{name: a, version: 1.0.0}}\n{CONFIG}");
     let cases = [
         ("grants", format!("{recipe}plugins: [{{name: jsonl, grants: {{read: ['.']}}}}]\n")),
@@ -210,6 +211,10 @@ fn a_recipe_takes_no_rights() {
     // The user may: what `--set` says is the user's.
     project.write("host.yml", recipe.replace("path: train.jsonl", "path: ../train.jsonl"));
     project.success(&["train", "host.yml", "--dry-run", "--set", "datasets[0].path=train.jsonl"]);
+    // It is of where the program was started, and a path that the recipe says is not, though it has the same name.
+    project.write("made/recipe.yml", recipe.replace("base_model: model", "base_model: train.jsonl"));
+    let told = project.failure(&["check", "made/recipe.yml", "--set", "datasets[0].path=train.jsonl"]);
+    assert!(told.contains("base_model") && !told.contains("datasets"), "{told}");
 }
 
 /// An archive that a stranger has made: entries by name, of a kind and with a content.
@@ -496,7 +501,7 @@ fn a_plugin_is_added_as_it_is() {
     let listed = project.success(&["plugin", "list"]).stdout;
     assert!(listed.contains("acme:reverse"), "{listed}");
     // Nobody changes it behind the user's back.
-    let own = project.path(".data/plugins/acme-reverse.wasm");
+    let own = project.path(".data/plugins/acme.reverse.wasm");
     fs::write(&own, [&bytes[..], &[0, 3, 1, b'x', 1]].concat()).unwrap();
     let changed = project.failure(&["check", "host.yml"]);
     assert!(changed.contains("is not what it was when you added it") && changed.contains("@sha256:"), "{changed}");
@@ -504,7 +509,7 @@ fn a_plugin_is_added_as_it_is() {
     project.success(&["check", "host.yml"]);
     // A recipe brings its own plugins: the user's are not part of it.
     project.success(&["recipe", "new", "host.yml", "--name", "mine"]);
-    assert!(project.path("mine/plugins/acme-reverse.wasm").is_file());
+    assert!(project.path("mine/plugins/acme.reverse.wasm").is_file());
     project.success(&["plugin", "remove", "acme:reverse"]);
     assert!(!own.exists() && project.failure(&["check", "host.yml"]).contains("there is no prompt-strategy plugin"));
     project.success(&["recipe", "verify", "mine"]);

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::directory::replace_file;
 use crate::diagnostic::{Diagnostic, Failure};
-use crate::digest::of_reader;
 
 /// What lists them.
 const LIST: &str = "added.json";
@@ -37,11 +36,9 @@ pub struct Added {
     pub from: String,
 }
 
-impl Added {
-    /// The name of its file.
-    fn file(&self) -> String {
-        format!("{}.wasm", self.name.replace(':', "-"))
-    }
+/// A file for a plugin of this name, and for no other: no name has a dot.
+pub fn file_of(name: &str) -> String {
+    format!("{}.wasm", name.replace(':', "."))
 }
 
 /// Where they are.
@@ -79,9 +76,9 @@ pub fn all() -> Result<Vec<Added>, Diagnostic> {
 pub fn open(host: &mut PluginHost) -> Result<(), Failure> {
     let Some(directory) = directory() else { return Ok(()) };
     for added in all()? {
-        let path = directory.join(added.file());
-        let found = fs::File::open(&path).and_then(of_reader);
-        let found = found.map_or_else(|_| "no file".to_owned(), |(_, sha256)| sha256);
+        let path = directory.join(file_of(&added.name));
+        let opened = host.add_file(&path).ok().and_then(|name| host.get(&name));
+        let found = opened.map_or("no plugin", |plugin| plugin.inspection.sha256.as_str());
         if found != added.sha256 {
             let name = &added.name;
             let message = format!("plugin `{name}` is not what it was when you added it");
@@ -91,7 +88,6 @@ pub fn open(host: &mut PluginHost) -> Result<(), Failure> {
                 .help(format!("add it again: `host plugin add {}`", crate::commands::word(&added.from)))
                 .into());
         }
-        host.add_file(&path)?;
     }
     Ok(())
 }
@@ -117,7 +113,7 @@ pub fn add(inspection: &Inspection, bytes: &[u8], from: &str) -> Result<Option<A
     })?;
     let mut all = all()?;
     let before = all.iter().position(|added| added.name == new.name).map(|at| all.remove(at));
-    replace_file(&directory.join(new.file()), bytes)?;
+    replace_file(&directory.join(file_of(&new.name)), bytes)?;
     all.push(new);
     all.sort_by(|a, b| a.name.cmp(&b.name));
     write(&directory, all)?;
@@ -133,7 +129,7 @@ pub fn remove(name: &str) -> Result<Option<Added>, Failure> {
     let Some(at) = all.iter().position(|added| added.name == name) else { return Ok(None) };
     let gone = all.remove(at);
     write(&directory, all)?;
-    let _ = fs::remove_file(directory.join(gone.file()));
+    let _ = fs::remove_file(directory.join(file_of(&gone.name)));
     Ok(Some(gone))
 }
 

@@ -10,6 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::store::open_to_others;
+use crate::check::added::file_of;
 use crate::check::contents::{FILE, PLUGINS, TEMPLATES, is_of_model, names_model};
 use crate::check::plugins::names;
 use crate::config::recipe::Recipe;
@@ -115,8 +116,8 @@ pub fn gather(
     }
     for name in names(loaded) {
         if let Some(Source::File(file)) = plugins.get(&name).map(|plugin| &plugin.source) {
-            let own = file.file_name().unwrap_or_default();
-            copy(file, &root.join(PLUGINS).join(own), 0)?;
+            // Two files of one name, in two directories, may be two plugins.
+            copy(file, &root.join(PLUGINS).join(file_of(&name)), 0)?;
         }
     }
     let head = serde_yaml::to_string(&json!({ "recipe": recipe })).expect("it is plain data");
