@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::curation::{Curation, Decontaminate, Heuristics, NearDuplicates, Score};
 use super::read::{Context, Read, Section, fill};
-use super::recipe_fields::may_name_all;
+use super::recipe_fields::paths;
 use super::schema::Config;
 use super::values::{Amount, ScoreBy};
 use crate::diagnostic::Edit;
@@ -84,7 +84,7 @@ fn near_duplicates(section: Section<'_>) -> NearDuplicates {
 
 fn decontaminate(section: Section<'_>) -> Decontaminate {
     let mut decontaminate = Decontaminate::default();
-    let against = section.read("against").map(|files| may_name_all(section.cx, &section.at("against"), files));
+    let against = section.read("against").map(|files| paths(section.cx, &section.at("against"), files));
     fill(&mut decontaminate.against, against);
     let ngram = section.checked("ngram", "from 5 to 100", |n: u32| (SHORTEST..=NGRAM).contains(&n));
     fill(&mut decontaminate.ngram, ngram);
@@ -118,7 +118,7 @@ fn score(section: Section<'_>, chooses: bool) -> Option<Score> {
     }
     let (prefer, prompt) = (section.choice("prefer"), section.read::<String>("prompt"));
     let like: Vec<String> = section.read("like").unwrap_or_default();
-    let like = may_name_all(cx, &section.at("like"), like);
+    let like = paths(cx, &section.at("like"), like);
     match (section.value("prefer"), chooses) {
         (Some(_), false) => {
             let message = "`prefer` chooses nothing without `curation.keep`";

@@ -440,9 +440,9 @@ fn chat(top: &Section<'_>, config: &mut Config) {
         Some(value) if fallback(value) => value.clone_into(&mut config.chat_template),
         _ => fill(&mut config.chat_template, word_of(top, "chat_template", &CHAT_TEMPLATES)),
     }
-    config.chat_template_jinja = top
-        .read("chat_template_jinja")
-        .filter(|template: &String| !is_template_file(template) || cx.may_name("chat_template_jinja", template));
+    config.chat_template_jinja = top.read("chat_template_jinja").and_then(|template: String| {
+        if is_template_file(&template) { cx.path("chat_template_jinja", template) } else { Some(template) }
+    });
     config.default_system_message = top.read("default_system_message");
     fill(&mut config.eot_tokens, top.read("eot_tokens"));
     let named = top.value("chat_template").is_some();

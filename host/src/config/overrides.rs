@@ -52,19 +52,6 @@ impl Override {
         Ok(Self { path, steps, value, argument: argument.to_owned(), index })
     }
 
-    /// True if this text is its value, or within it.
-    pub(super) fn says(&self, text: &str) -> bool {
-        fn has(value: &Value, text: &str) -> bool {
-            match value {
-                Value::String(own) => own == text,
-                Value::Array(list) => list.iter().any(|value| has(value, text)),
-                Value::Object(map) => map.values().any(|value| has(value, text)),
-                _ => false,
-            }
-        }
-        has(&self.value, text)
-    }
-
     /// Puts the value into the config.
     pub(super) fn apply(&self, root: &mut Map<String, Value>) -> Result<(), Diagnostic> {
         let mut at = Value::Object(std::mem::take(root));

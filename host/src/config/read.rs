@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
@@ -49,12 +50,21 @@ impl<'a> Context<'a> {
         self.source.is_recipe && self.source.override_place(path).is_none()
     }
 
-    /// Reports a path that a recipe may not name; true for one that it may.
-    pub(super) fn may_name(&self, path: &str, text: &str) -> bool {
-        let objection = if self.is_of_recipe(path) { objection(path, text) } else { None };
-        let Some([message, why, help]) = objection else { return true };
-        self.report(self.error("recipe", path, message).why(why).help(help));
-        false
+    /// A path that is read. One that a recipe may not name is reported; one that the user has put in its place is of where the
+    /// program was started, so that it is never taken for one beside the recipe.
+    pub(super) fn path(&self, path: &str, text: String) -> Option<String> {
+        if !self.source.is_recipe {
+            return Some(text);
+        }
+        if self.is_of_recipe(path) {
+            let Some([message, why, help]) = objection(path, &text) else { return Some(text) };
+            self.report(self.error("recipe", path, message).why(why).help(help));
+            return None;
+        }
+        // Where the run writes is never looked for beside the recipe.
+        let is_read = path != "output_dir" && Path::new(&text).exists();
+        let absolute = std::path::absolute(&text).ok().filter(|_| is_read);
+        Some(absolute.and_then(|path| path.into_os_string().into_string().ok()).unwrap_or(text))
     }
 
     /// A key that must be there and is not.
@@ -418,7 +428,7 @@ impl<'a> Section<'a> {
                 .report(diagnostic.help(format!("write the path out, or let the shell do it: `--set {path}={text}`")));
             return None;
         }
-        self.cx.may_name(&path, &text).then_some(text)
+        self.cx.path(&path, text)
     }
 
     /// Reports every key that nobody asked for. `elsewhere` finds the section that a misplaced key belongs to.

@@ -140,8 +140,8 @@ fn sound(cx: &Context<'_>, lock: Lock) -> Option<Lock> {
 }
 
 /// Those of some paths that may be named.
-pub(super) fn may_name_all(cx: &Context<'_>, path: &str, texts: Vec<String>) -> Vec<String> {
-    texts.into_iter().filter(|text| cx.may_name(path, text)).collect()
+pub(super) fn paths(cx: &Context<'_>, path: &str, texts: Vec<String>) -> Vec<String> {
+    texts.into_iter().filter_map(|text| cx.path(path, text)).collect()
 }
 
 /// Limits of a plugin as far as a recipe may set them: lower than they are.

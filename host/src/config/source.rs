@@ -51,10 +51,10 @@ impl ConfigSource {
 
     /// A path of the config as a path of the file system: as it is where that exists, otherwise beside the config file.
     /// So a config in a folder of its own can be used from anywhere, and one in a project from the project's root.
-    /// A path of a recipe is always beside it; one that the user has put in its place is as of any config.
+    /// A path of a recipe is always beside it; one that the user has put in its place was made absolute where it exists.
     pub fn resolve(&self, path: &str) -> PathBuf {
         let plain = PathBuf::from(path);
-        if self.is_recipe && !self.is_of_user(path) {
+        if self.is_recipe {
             return self.path.parent().map_or(plain, |folder| folder.join(path));
         }
         if plain.is_absolute() || plain.exists() {
@@ -68,11 +68,6 @@ impl ConfigSource {
     pub fn set(&self) -> Vec<String> {
         let others = self.overrides.iter().filter(|set| set.path != "output_dir");
         others.map(|set| set.argument.clone()).collect()
-    }
-
-    /// True if `--set` says this text somewhere.
-    fn is_of_user(&self, text: &str) -> bool {
-        self.overrides.iter().any(|set| set.path != "output_dir" && set.says(text))
     }
 
     /// The text of a config file, or the one message about why it cannot be read.

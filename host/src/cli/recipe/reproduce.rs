@@ -37,11 +37,16 @@ pub(super) struct ReproduceArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
     /// How far a metric may be from the recorded one, as a share
-    #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.05, value_parser = share)]
     tolerance: f64,
     /// Replace an earlier run in the output directory
     #[arg(long)]
     overwrite: bool,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share: &f64| share.is_finite() && *share >= 0.0);
+    share.ok_or_else(|| "it is a share, such as 0.05".to_owned())
 }
 
 /// Stops a run after so many steps.
