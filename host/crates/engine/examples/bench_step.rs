@@ -71,6 +71,7 @@ fn run<K: Kernels>(
         gradient_checkpointing: false,
         seed: 1,
         adamw: AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 },
+        ..TrainerOptions::default()
     };
     let vocabulary = config.vocab_size as u64;
     let mut trainer = Trainer::on(kernels, config, &WeightSource::Random { seed: 1 }, options).expect("a trainer");

@@ -1,18 +1,19 @@
 //! Training: a model, gradients, an optimizer, and what moves between them in one step.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::Path;
 
 use crate::adapter::lora::{DropoutPass, Lora, LoraConfig};
 use crate::architecture::config::ModelConfig;
-use crate::architecture::layout::{GradientLayout, Slot};
+use crate::architecture::layout::{GradientLayout, Layout, Slot};
 use crate::files::peft;
 use crate::kernels::cpu::CpuKernels;
 use crate::kernels::{Format, Kernels, Precision, at, at_mut};
 use crate::model::Model;
 use crate::model::divergence::{Divergence, Divergences};
 use crate::model::{Grads, MasterWeights, Recompute, Workspace};
-use crate::optim::{AdamW, AdamWConfig, Elements};
+use crate::optim::{AdamW, AdamWConfig, Elements, Lisa, Part, Rules};
 use crate::reference::Reference;
 use crate::teacher::{Learning, Teacher};
 use crate::weights::WeightSource;
@@ -41,6 +42,29 @@ pub struct TrainerOptions {
     pub seed: u64,
     /// Optimizer constants.
     pub adamw: AdamWConfig,
+    /// What some tensors have of their own.
+    pub rules: Rules,
+    /// Train some layers at a time.
+    pub lisa: Option<Lisa>,
+    /// Noise of the embedding in training, none without it: each element of a text of `L` tokens is moved by up to
+    /// `alpha / sqrt(L * h)` (Jain et al., "NEFTune: noisy embeddings improve instruction finetuning").
+    pub neftune: Option<f64>,
+}
+
+impl Default for TrainerOptions {
+    /// All weights, nothing special.
+    fn default() -> Self {
+        Self {
+            trainable: Trainable::All,
+            lora: None,
+            gradient_checkpointing: false,
+            seed: 0,
+            adamw: AdamWConfig::default(),
+            rules: Rules::default(),
+            lisa: None,
+            neftune: None,
+        }
+    }
 }
 
 /// The gradient of one trained tensor, in a glance.
@@ -112,7 +136,8 @@ impl<K: Kernels> TrainPass<'_, K> {
         let (model, dropout) = (&*model, Some(self.dropout));
         model.kernels.within(|| model.backward_pass(workspace, weights, scale as f32, dropout, &mut grads));
         *has_gradients = true;
-        Ok(model.kernels.check()?)
+        self.trainer.forget_still();
+        Ok(self.trainer.model.kernels.check()?)
     }
 }
 
@@ -122,6 +147,12 @@ pub struct Trainer<K: Kernels = CpuKernels> {
     model: Model<K>,
     options: TrainerOptions,
     layout: GradientLayout,
+    /// The same if all that is ever trained were trained at once.
+    trainable: GradientLayout,
+    /// The round of layers that are trained; see [`Lisa`].
+    round: u64,
+    /// Gradients of rows that stay as they are.
+    still: Vec<Range<usize>>,
     /// Gradients of the model's own weights.
     gradients: K::Buffer,
     /// Gradients of the adapter.
@@ -199,21 +230,37 @@ impl<K: Kernels> Trainer<K> {
         if let Some(name) = trained.into_iter().flatten().find(|name| model.layout.slot(name).is_none()) {
             return Err(EngineError::Options { reason: format!("the model has no tensor `{name}` to train") });
         }
-        let layout = GradientLayout::new(&model.layout, layers, trained);
+        if let Some(lisa) = options.lisa {
+            check_lisa(lisa, layers, &options)?;
+        }
+        let trainable = GradientLayout::new(&model.layout, layers, trained);
+        let layout = match options.lisa {
+            None => trainable.clone(),
+            Some(lisa) => active(&model.layout, &trainable, &lisa.draw(options.seed, 0, layers)),
+        };
         model.is_frozen = layout.len == 0;
         let adapter_len = model.lora.as_ref().map_or(0, Lora::len);
         if layout.len + adapter_len == 0 {
             return Err(EngineError::Options { reason: "nothing is left to train".into() });
         }
-        let lowest = layout.lowest().min(model.lora.as_ref().map_or(usize::MAX, Lora::lowest));
+        let lowest = trainable.lowest().min(model.lora.as_ref().map_or(usize::MAX, Lora::lowest));
         let recompute = Recompute { from: lowest.saturating_sub(1), checkpoint: options.gradient_checkpointing };
         let kernels = &model.kernels;
         if kernels.precision() != Precision::F32 && layout.len > 0 {
             let buffer = kernels.alloc(Format::F32, layout.len);
-            model.master = Some(MasterWeights { places: layout.trained.clone(), buffer });
+            let is_active = |index: usize| layout.trained.binary_search_by_key(&index, |&(index, _)| index).is_ok();
+            let parked = trainable.trained.iter().filter(|(index, _)| !is_active(*index));
+            let parked = parked.map(|&(index, _)| (index, vec![0.0; model.layout.slots()[index].len])).collect();
+            model.master = Some(MasterWeights { places: layout.trained.clone(), buffer, parked });
         }
-        let adapter_segments = model.lora.as_ref().map_or_else(Vec::new, Lora::segments);
-        let groups = [(layout.segments.as_slice(), layout.len), (&adapter_segments, adapter_len)];
+        if let Some(reason) = options.rules.problem(|name| model.layout.slot(name)) {
+            return Err(EngineError::Options { reason });
+        }
+        let (slots, rules) = (model.layout.slots(), &options.rules);
+        let adapter = model.lora.iter().flat_map(|lora| lora.slots().iter().map(|slot| (slot, slot.offset)));
+        let still = rules.still(own(slots, &layout));
+        let of_adapter = vec![Part { segments: rules.segments(adapter), since: 0 }];
+        let groups = [(parts(slots, &layout, rules, options.lisa.map(|_| 0)), layout.len), (of_adapter, adapter_len)];
         let groups: Vec<_> = groups.into_iter().filter(|(_, len)| *len > 0).collect();
         Ok(Self {
             gradients: kernels.alloc(Format::F32, layout.len),
@@ -229,6 +276,9 @@ impl<K: Kernels> Trainer<K> {
             model,
             options,
             layout,
+            trainable,
+            round: 0,
+            still,
         })
     }
 
@@ -301,6 +351,7 @@ impl<K: Kernels> Trainer<K> {
             model.loss_and_gradients(workspace, batch, scale as f32, Some(dropout), &mut grads, accumulator)
         })?;
         self.has_gradients = true;
+        self.forget_still();
         Ok(self.model.kernels.check()?)
     }
 
@@ -412,6 +463,7 @@ impl<K: Kernels> Trainer<K> {
             teacher.compare(divergence, model, workspace, batch, Some(learning))
         })?;
         *has_gradients = true;
+        self.forget_still();
         self.model.kernels.check()?;
         Ok(found)
     }
@@ -429,10 +481,58 @@ impl<K: Kernels> Trainer<K> {
         Ok(found)
     }
 
+    /// Makes the gradients of rows that stay zero.
+    fn forget_still(&mut self) {
+        for rows in &self.still {
+            self.model.kernels.zero(rows.len(), at_mut(&mut self.gradients, rows.start));
+        }
+    }
+
     /// What a micro-batch drops. The first of a step forgets the gradients of the step before.
     fn begin(&mut self, micro_batch: u32) -> DropoutPass {
         self.has_gradients &= micro_batch > 0;
-        DropoutPass { seed: self.options.seed, step: self.optimizer.steps, micro_batch }
+        if let Some(lisa) = self.options.lisa.filter(|_| micro_batch == 0) {
+            self.draw(lisa, lisa.round(self.optimizer.steps));
+        }
+        DropoutPass { seed: self.options.seed, step: self.optimizer.steps, micro_batch, noise: self.options.neftune }
+    }
+
+    /// Trains the layers of a round, with moments of zero, where it is another one.
+    fn draw(&mut self, lisa: Lisa, round: u64) {
+        if self.round == round {
+            return;
+        }
+        self.round = round;
+        let Self { model, layout, trainable, gradients, optimizer, options, still, .. } = self;
+        let drawn = lisa.draw(options.seed, round, model.config.num_hidden_layers);
+        let after = active(&model.layout, trainable, &drawn);
+        let (kernels, slots) = (&model.kernels, model.layout.slots());
+        let parts = parts(slots, &after, &options.rules, Some(round * lisa.interval));
+        optimizer.set_parts(kernels, 0, &parts);
+        let span = after.layers_span.clone();
+        if span == layout.layers_span && after.len == layout.len {
+            for moments in optimizer.state_mut(0) {
+                kernels.zero(span.len(), at_mut(moments, span.start));
+            }
+        } else {
+            let moments = optimizer.clear(kernels, 0, after.len);
+            // What is in no layer goes on with its own.
+            let before: BTreeMap<usize, usize> = layout.trained.iter().copied().collect();
+            let stays = after.trained.iter().filter(|(index, _)| slots[*index].layer.is_none());
+            for (&(index, to), from) in stays.filter_map(|place| Some((place, *before.get(&place.0)?))) {
+                for (old, new) in moments.iter().zip(optimizer.state_mut(0)) {
+                    kernels.copy(slots[index].len, at(old, from), at_mut(new, to));
+                }
+            }
+            drop(moments);
+            *gradients = kernels.alloc(Format::F32, after.len);
+        }
+        if let Some(master) = model.master.take() {
+            model.master = Some(master.moved(kernels, slots, &after.trained));
+        }
+        *still = options.rules.still(own(slots, &after));
+        *layout = after;
+        self.workspace.forget_passes();
     }
 
     /// Sum over the targets of the step's micro-batches so far of weight times negative log-likelihood, in nats. Waits for
@@ -582,7 +682,7 @@ impl<K: Kernels> Trainer<K> {
                 visit(&format!("{kind}/{}", slot.name), &slot.shape, &values)?;
             }
         }
-        for Trained { slot, .. } in self.trained() {
+        for slot in self.trainable() {
             let values = self.parameter(&slot.name).unwrap_or_default();
             visit(&format!("{PARAMETER}/{}", slot.name), &slot.shape, &values)?;
         }
@@ -591,13 +691,12 @@ impl<K: Kernels> Trainer<K> {
 
     /// Names and shapes of what [`visit_state`](Self::visit_state) gives, in its order.
     pub fn state_specs(&self) -> Vec<(String, Vec<usize>)> {
-        let spec = |kind: &str| {
-            let trained = self.trained();
-            let specs =
-                trained.iter().map(|Trained { slot, .. }| (format!("{kind}/{}", slot.name), slot.shape.clone()));
-            specs.collect::<Vec<_>>()
-        };
-        AdamW::<K>::STATE.into_iter().chain([PARAMETER]).flat_map(spec).collect()
+        let spec = |kind: &str, slot: &Slot| (format!("{kind}/{}", slot.name), slot.shape.clone());
+        let trained = self.trained();
+        let moments = AdamW::<K>::STATE
+            .into_iter()
+            .flat_map(|kind| trained.iter().map(move |Trained { slot, .. }| spec(kind, slot)));
+        moments.chain(self.trainable().into_iter().map(|slot| spec(PARAMETER, slot))).collect()
     }
 
     /// Takes a state back. `read` gives the tensor of a name, or none where there is none.
@@ -609,6 +708,10 @@ impl<K: Kernels> Trainer<K> {
         steps: u64,
         read: &mut dyn FnMut(&str) -> Result<Option<Vec<f32>>, E>,
     ) -> Result<(), E> {
+        if let Some(lisa) = self.options.lisa {
+            // What was saved is of the step that was done.
+            self.draw(lisa, lisa.round(steps.saturating_sub(1)));
+        }
         let own = |Trained { slot, arena, offset }: Trained<'_>| (slot.clone(), arena, offset);
         let trained: Vec<(Slot, Arena, usize)> = self.trained().into_iter().map(own).collect();
         let mut values_of = |kind: &str, slot: &Slot| {
@@ -627,11 +730,12 @@ impl<K: Kernels> Trainer<K> {
                 self.model.kernels.upload(&values_of(kind, slot)?, at_mut(state, *offset));
             }
         }
-        for (slot, arena, _) in &trained {
+        let trainable: Vec<Slot> = self.trainable().into_iter().cloned().collect();
+        for slot in &trainable {
             let values = values_of(PARAMETER, slot)?;
             let Model { kernels, lora, .. } = &mut self.model;
-            match (arena, lora) {
-                (Arena::Adapter, Some(lora)) => lora.put(kernels, slot, &values),
+            match lora {
+                Some(lora) if slot.role.is_none() => lora.put(kernels, slot, &values),
                 _ => self.model.put(&slot.name, &values),
             }
         }
@@ -648,6 +752,13 @@ impl<K: Kernels> Trainer<K> {
         let own = self.layout.trained.iter();
         let own = own.map(|&(index, offset)| Trained { slot: &slots[index], arena: Arena::Model, offset });
         adapter.chain(own).collect()
+    }
+
+    /// Every tensor that is trained at some time, those of the adapter first.
+    fn trainable(&self) -> Vec<&Slot> {
+        let slots = self.model.layout.slots();
+        let own = self.trainable.trained.iter().map(|&(index, _)| &slots[index]);
+        self.model.lora.iter().flat_map(Lora::slots).chain(own).collect()
     }
 
     fn gradients_of(&self, arena: Arena) -> &K::Buffer {
@@ -686,6 +797,44 @@ struct Trained<'a> {
     arena: Arena,
     /// First element of its gradient, and of what the optimizer keeps of it.
     offset: usize,
+}
+
+/// Trained tensors, each with the first element of its gradient.
+fn own<'s>(slots: &'s [Slot], layout: &'s GradientLayout) -> impl Iterator<Item = (&'s Slot, usize)> + use<'s> {
+    layout.trained.iter().map(|&(index, gradient)| (&slots[index], gradient))
+}
+
+/// The optimizer's parts of a model's own weights: all of them, or those of layers whose moments were zero at step `since` apart.
+fn parts(slots: &[Slot], layout: &GradientLayout, rules: &Rules, since: Option<u64>) -> Vec<Part> {
+    let Some(since) = since else { return vec![Part { segments: rules.segments(own(slots, layout)), since: 0 }] };
+    let part = |in_layer: bool, since: u64| Part {
+        segments: rules.segments(own(slots, layout).filter(|(slot, _)| slot.layer.is_some() == in_layer)),
+        since,
+    };
+    vec![part(false, 0), part(true, since)]
+}
+
+/// Of what is trained at some time, that which is in none of the layers or in one that was drawn.
+fn active(layout: &Layout, trainable: &GradientLayout, drawn: &BTreeSet<usize>) -> GradientLayout {
+    let names: BTreeSet<&str> = own(layout.slots(), trainable)
+        .filter(|(slot, _)| slot.layer.is_none_or(|layer| drawn.contains(&layer)))
+        .map(|(slot, _)| slot.name.as_str())
+        .collect();
+    GradientLayout::of(layout, trainable.layers.len(), |slot| names.contains(slot.name.as_str()))
+}
+
+fn check_lisa(lisa: Lisa, layers: usize, options: &TrainerOptions) -> Result<(), EngineError> {
+    let wrong = |reason: String| Err(EngineError::Options { reason });
+    if options.lora.is_some() {
+        return wrong("layers are drawn of a model's own weights, not of an adapter".into());
+    }
+    if lisa.layers == 0 || lisa.layers > layers {
+        return wrong(format!("{} layers are trained at a time, but the model has {layers}", lisa.layers));
+    }
+    if lisa.interval == 0 {
+        return wrong("layers are trained for 0 steps".into());
+    }
+    Ok(())
 }
 
 fn check_lora(lora: &LoraConfig, config: &ModelConfig) -> Result<(), EngineError> {

@@ -212,6 +212,7 @@ impl Case {
             gradient_checkpointing: self.checkpoint,
             seed: self.seed,
             adamw: ADAMW,
+            ..TrainerOptions::default()
         };
         Trainer::new(self.config(), &WeightSource::Random { seed: self.seed }, options).unwrap()
     }

@@ -142,8 +142,14 @@ fn a_gpu_computes_the_same() {
         let directory = fixture(&case.model);
         let config = ModelConfig::from_dir(&directory).unwrap();
         let adamw = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 };
-        let options =
-            TrainerOptions { trainable: Trainable::All, lora: None, gradient_checkpointing: false, seed: 0, adamw };
+        let options = TrainerOptions {
+            trainable: Trainable::All,
+            lora: None,
+            gradient_checkpointing: false,
+            seed: 0,
+            adamw,
+            ..TrainerOptions::default()
+        };
         let weights = WeightSource::Directory(directory);
         let mut gpu = Trainer::on(kernels, config, &weights, options).unwrap();
         gpu.set_temperature(case.temperature).unwrap();

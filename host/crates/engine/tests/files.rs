@@ -44,6 +44,7 @@ fn options(lora: bool) -> TrainerOptions {
         gradient_checkpointing: false,
         seed: 5,
         adamw: AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 },
+        ..TrainerOptions::default()
     }
 }
 

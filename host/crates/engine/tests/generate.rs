@@ -194,6 +194,7 @@ fn trainer(name: &str, adapted: Adapted) -> Trainer {
         gradient_checkpointing: false,
         seed: 5,
         adamw: AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 },
+        ..TrainerOptions::default()
     };
     let mut trainer = Trainer::on(CpuKernels, config, &WeightSource::Directory(directory), options).unwrap();
     let ids: Vec<u32> = (0..40).map(|index| (index * 7 + 3) % trainer.model().config.vocab_size as u32).collect();
@@ -300,7 +301,14 @@ fn wide(window: Option<usize>, adapted: bool, weights: &WeightSource) -> Trainer
     let config = ModelConfig::from_json(&json.to_string(), "wide".as_ref()).unwrap();
     let lora = adapted.then(|| lora(Adapted::Lora));
     let adamw = AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
-    let options = TrainerOptions { trainable: Trainable::All, lora, gradient_checkpointing: false, seed: 5, adamw };
+    let options = TrainerOptions {
+        trainable: Trainable::All,
+        lora,
+        gradient_checkpointing: false,
+        seed: 5,
+        adamw,
+        ..TrainerOptions::default()
+    };
     Trainer::on(CpuKernels, config, weights, options).unwrap()
 }
 

@@ -40,7 +40,14 @@ fn options(lora: bool, gradient_checkpointing: bool) -> TrainerOptions {
         alphas: BTreeMap::new(),
     });
     let adamw = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
-    TrainerOptions { trainable: Trainable::All, lora, gradient_checkpointing, seed: 5, adamw }
+    TrainerOptions {
+        trainable: Trainable::All,
+        lora,
+        gradient_checkpointing,
+        seed: 5,
+        adamw,
+        ..TrainerOptions::default()
+    }
 }
 
 /// A batch of documents; its numbers differ from those of every other `index`.

@@ -46,6 +46,7 @@ fn trainer_on<K: Kernels>(kernels: K, name: &str, dropout: f64) -> Trainer<K> {
         gradient_checkpointing: false,
         seed: 5,
         adamw: AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 },
+        ..TrainerOptions::default()
     };
     let config = ModelConfig::from_dir(&directory).unwrap();
     let mut trainer = Trainer::on(kernels, config, &WeightSource::Directory(directory), options).unwrap();

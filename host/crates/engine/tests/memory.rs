@@ -39,7 +39,14 @@ fn memory(trainable: Option<&[&str]>, gradient_checkpointing: bool) -> MemoryUse
 }
 
 fn options(trainable: Trainable, gradient_checkpointing: bool) -> TrainerOptions {
-    TrainerOptions { trainable, lora: None, gradient_checkpointing, seed: 1, adamw: AdamWConfig::default() }
+    TrainerOptions {
+        trainable,
+        lora: None,
+        gradient_checkpointing,
+        seed: 1,
+        adamw: AdamWConfig::default(),
+        ..TrainerOptions::default()
+    }
 }
 
 /// An adapter of two projections.

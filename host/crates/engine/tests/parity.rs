@@ -20,7 +20,7 @@ use engine::architecture::tensors::LinearKind;
 use engine::kernels::cpu::CpuKernels;
 use engine::kernels::{Kernels, Packing, Precision, at};
 use engine::model::Model;
-use engine::optim::AdamWConfig;
+use engine::optim::{AdamWConfig, Rate, Rules};
 use engine::weights::WeightSource;
 use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
 use fixture::fixture;
@@ -58,6 +58,27 @@ struct Case {
     trainable: Option<BTreeSet<String>>,
     lora: Option<Lora>,
     quantize: Option<Quantize>,
+    #[serde(default)]
+    rows: BTreeMap<String, Vec<[usize; 2]>>,
+    #[serde(default)]
+    rates: Vec<CaseRate>,
+}
+
+#[derive(Deserialize)]
+struct CaseRate {
+    within: String,
+    factor: f64,
+    keeps: bool,
+}
+
+impl Case {
+    fn rules(&self) -> Rules {
+        let rate = |rate: &CaseRate| Rate { within: rate.within.clone(), factor: rate.factor, keeps: rate.keeps };
+        let rows = |(name, rows): (&String, &Vec<[usize; 2]>)| {
+            (name.clone(), rows.iter().map(|&[start, end]| start..end).collect())
+        };
+        Rules { rates: self.rates.iter().map(rate).collect(), rows: self.rows.iter().map(rows).collect() }
+    }
 }
 
 /// Keys of transformers' `BitsAndBytesConfig`.
@@ -185,6 +206,8 @@ fn options(case: &Case, saved: Saved, gradient_checkpointing: bool) -> TrainerOp
             eps: case.eps,
             weight_decay: case.weight_decay,
         },
+        rules: case.rules(),
+        ..TrainerOptions::default()
     }
 }
 
@@ -316,6 +339,18 @@ fn wide_heads_and_llama3_rope() {
 #[test]
 fn partly_frozen() {
     check("frozen", false);
+}
+
+#[test]
+fn rows_of_parameters_alone() {
+    check("rows", false);
+    check("rows", true);
+}
+
+#[test]
+fn learning_rates_of_their_own() {
+    check("rates", false);
+    check("loraplus", false);
 }
 
 #[test]
@@ -458,7 +493,10 @@ const QUANTIZED: [&str; 23] = [
 ];
 
 /// All other fixtures.
-const NAMES: [&str; 43] = [
+const NAMES: [&str; 46] = [
+    "rows",
+    "rates",
+    "loraplus",
     "granite4",
     "granite4-lora",
     "gemma3-images",

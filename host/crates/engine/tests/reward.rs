@@ -42,7 +42,14 @@ fn directory(name: &str) -> PathBuf {
 
 fn options() -> TrainerOptions {
     let adamw = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 };
-    TrainerOptions { trainable: Trainable::All, lora: None, gradient_checkpointing: false, seed: 0, adamw }
+    TrainerOptions {
+        trainable: Trainable::All,
+        lora: None,
+        gradient_checkpointing: false,
+        seed: 0,
+        adamw,
+        ..TrainerOptions::default()
+    }
 }
 
 fn with_fixture(check: impl Fn(&SafeTensors<'_>, &str, &Case)) {

@@ -37,7 +37,14 @@ fn trainer(name: &str, lora: bool, gradient_checkpointing: bool) -> Trainer {
         alphas: BTreeMap::new(),
     });
     let adamw = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
-    let options = TrainerOptions { trainable: Trainable::All, lora, gradient_checkpointing, seed: 5, adamw };
+    let options = TrainerOptions {
+        trainable: Trainable::All,
+        lora,
+        gradient_checkpointing,
+        seed: 5,
+        adamw,
+        ..TrainerOptions::default()
+    };
     let directory = fixture(name);
     let config = ModelConfig::from_dir(&directory).unwrap();
     Trainer::new(config, &WeightSource::Directory(directory), options).unwrap()

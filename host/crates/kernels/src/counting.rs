@@ -311,6 +311,8 @@ impl TensorOps for Counting {
 
     fn glu_backward(&self, _: Activation, _: usize, _: usize, _: Read<'_>, _: Write<'_>) {}
 
+    fn noise(&self, _: usize, _: &CountedRows, _: u64, _: u64, _: Write<'_>) {}
+
     fn dropout(&self, _: &CountedRows, _: usize, _: DropoutKey, _: bool, _: Read<'_>, _: Write<'_>) {}
 }
 

@@ -241,8 +241,8 @@ pub struct Head {
     pub cap: Option<f32>,
 }
 
-/// A stretch of trained weights with one rule of decay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A stretch of trained weights with one rule of decay and one learning rate.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Segment {
     /// First element in the weight arena.
     pub parameter: usize,
@@ -252,6 +252,8 @@ pub struct Segment {
     pub len: usize,
     /// Weight decay applies.
     pub decays: bool,
+    /// Factor of the step's learning rate.
+    pub rate: f32,
 }
 
 /// Constants of one AdamW step (Loshchilov and Hutter, "Decoupled weight decay regularization", as torch computes it).
@@ -337,6 +339,8 @@ pub struct Rows<'a> {
     pub cached: Option<Cached<'a>>,
     /// Random bits of the pass: no two passes of a run drop the same elements.
     pub dropout: u64,
+    /// Size of the noise that is added to each row's embedding; none where there is no noise.
+    pub noise: Option<&'a [f32]>,
 }
 
 /// What a device added up; see [`crate::Queue::totals`].

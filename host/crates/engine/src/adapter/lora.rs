@@ -10,7 +10,7 @@ use super::scratch::AdapterScratch;
 use crate::architecture::config::ModelConfig;
 use crate::architecture::layout::Slot;
 use crate::architecture::tensors::{LinearKind, Unit};
-use crate::kernels::{DropoutKey, Format, Gemm, Kernels, Precision, Segment, View, ViewMut, at, at_mut};
+use crate::kernels::{DropoutKey, Format, Gemm, Kernels, Precision, View, ViewMut, at, at_mut};
 use crate::rng;
 
 /// What is adapted, and how.
@@ -94,8 +94,8 @@ pub(crate) struct Plan {
     pub(super) len: usize,
 }
 
-/// Dropout of one pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a training pass draws at random.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DropoutPass {
     /// Of the run.
     pub seed: u64,
@@ -103,6 +103,8 @@ pub struct DropoutPass {
     pub step: u64,
     /// See `step`.
     pub micro_batch: u32,
+    /// Noise of the embedding; see [`TrainerOptions::neftune`](crate::TrainerOptions::neftune).
+    pub noise: Option<f64>,
 }
 
 impl DropoutPass {
@@ -111,6 +113,17 @@ impl DropoutPass {
         let stream = rng::stream_of(&format!("dropout {}", self.micro_batch));
         let [low, high, ..] = rng::block(self.seed, stream, self.step);
         u64::from(high) << 32 | u64::from(low)
+    }
+
+    /// Size of the noise of each token of documents.
+    pub fn noise_of(&self, doc_lens: &[u32], config: &ModelConfig) -> Option<Vec<f32>> {
+        let scale = config.embedding_scale.filter(|_| config.scales_noise).unwrap_or(1.0);
+        let (alpha, h) = (self.noise? * f64::from(scale), config.hidden_size);
+        let document = |&len: &u32| {
+            let size = alpha / (f64::from(len) * h as f64).sqrt();
+            std::iter::repeat_n(size as f32, len as usize)
+        };
+        Some(doc_lens.iter().flat_map(document).collect())
     }
 }
 
@@ -280,11 +293,6 @@ impl<B> Lora<B> {
     /// True for an adapter of nothing.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
-    }
-
-    /// The whole arena as one stretch for the optimizer.
-    pub fn segments(&self) -> Vec<Segment> {
-        vec![Segment { parameter: 0, gradient: 0, len: self.len(), decays: true }]
     }
 
     /// The lowest adapted layer, counted as in `GradientLayout::lowest`.

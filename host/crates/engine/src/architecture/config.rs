@@ -101,6 +101,8 @@ pub struct ModelConfig {
     pub attention_cap: Option<f32>,
     /// Factor of the embedding, where it has one.
     pub embedding_scale: Option<f32>,
+    /// That factor is of the model, not of its embedding's module: noise of the embedding grows by it too.
+    pub scales_noise: bool,
     /// Factor of what a layer's two halves add to the residual stream.
     pub residual_scale: f32,
     /// Factor of the logits.

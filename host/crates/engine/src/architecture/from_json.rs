@@ -162,6 +162,7 @@ fn sizes(read: &Reader<'_>, family: &Family) -> Result<ModelConfig, ConfigError>
         attention_scale: (1.0 / (head_dim as f64).sqrt()) as f32,
         attention_cap: None,
         embedding_scale: None,
+        scales_noise: false,
         residual_scale: 1.0,
         logits_scale: 1.0,
         logits_cap: None,

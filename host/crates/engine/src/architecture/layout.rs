@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::config::{ModelConfig, Quantization};
 use super::tensors::{LinearKind, NormKind, Role, TensorSpec};
-use crate::kernels::{Packed, Segment};
+use crate::kernels::Packed;
 
 /// Elements that each matrix group starts at a multiple of: one cache line.
 const ALIGNMENT: usize = 16;
@@ -223,8 +223,6 @@ pub struct LayerGradients {
 pub struct GradientLayout {
     /// Trained tensors: index into the slots, and first element of the gradient.
     pub trained: Vec<(usize, usize)>,
-    /// Neighbours with one rule of decay, joined.
-    pub segments: Vec<Segment>,
     /// Per layer, where its gradients are.
     pub layers: Vec<LayerGradients>,
     /// All of the layers' gradients, and nothing else.
@@ -244,31 +242,19 @@ pub struct GradientLayout {
 impl GradientLayout {
     /// Gradients for the tensors whose names are in `trained`, or for all.
     pub fn new(layout: &Layout, layers: usize, trained: Option<&BTreeSet<String>>) -> Self {
+        Self::of(layout, layers, |slot| trained.is_none_or(|trained| trained.contains(&slot.name)))
+    }
+
+    /// Gradients for the tensors that are picked.
+    pub fn of(layout: &Layout, layers: usize, is_trained: impl Fn(&Slot) -> bool) -> Self {
         let mut all = Self { layers: vec![LayerGradients::default(); layers], ..Self::default() };
         for (index, slot) in layout.slots.iter().enumerate() {
-            if trained.is_some_and(|trained| !trained.contains(&slot.name)) {
+            if !is_trained(slot) {
                 continue;
             }
             let gradient = all.len;
             all.trained.push((index, gradient));
             all.len += slot.len;
-            match all.segments.last_mut() {
-                Some(last)
-                    if last.decays == slot.decays()
-                        && last.parameter + last.len == slot.offset
-                        && last.gradient + last.len == gradient =>
-                {
-                    last.len += slot.len;
-                }
-                _ => {
-                    all.segments.push(Segment {
-                        parameter: slot.offset,
-                        gradient,
-                        len: slot.len,
-                        decays: slot.decays(),
-                    });
-                }
-            }
             if let Some(layer) = slot.layer {
                 if all.layers_span.is_empty() {
                     all.layers_span.start = gradient;
@@ -349,7 +335,6 @@ mod tests {
         let trained = ["model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.gate_proj.weight", "lm_head.weight"];
         let gradients = GradientLayout::new(&layout, 2, Some(&trained.map(String::from).into()));
         assert_eq!(gradients.len, 2 * 96 + 80);
-        assert_eq!(gradients.segments.len(), 2);
         assert_eq!(gradients.lowest(), 2);
         assert_eq!(GradientLayout::new(&layout, 2, None).lowest(), 0);
     }

@@ -95,7 +95,7 @@ pub fn merge(
                 (None, Some(values)) => Given::Values(values),
                 (None, None) => Given::Nothing,
             };
-            merged(&config, spec, &adapter.lora, given, view)
+            Ok(merged(&config, spec, &adapter.lora, given, view))
         })?;
         files.push(path);
     }
@@ -111,15 +111,15 @@ pub fn merge(
 
 /// A tensor of the merged model, and the one of the base model that it is made from.
 #[derive(Debug, Clone, Copy)]
-struct Merged<'a> {
+pub(super) struct Merged<'a> {
     /// None for a tensor of another part of the model, which is copied.
-    spec: Option<&'a TensorSpec>,
-    source: &'a str,
+    pub(super) spec: Option<&'a TensorSpec>,
+    pub(super) source: &'a str,
 }
 
 impl Merged<'_> {
     /// Its name in the file that is written.
-    fn name(&self, config: &ModelConfig) -> String {
+    pub(super) fn name(&self, config: &ModelConfig) -> String {
         self.spec.map_or_else(|| self.source.to_owned(), |spec| name_in_files(config, &spec.name))
     }
 }
@@ -206,13 +206,13 @@ fn merged(
 }
 
 /// Writes a file of tensors in the types that they had. Returns the bytes of the tensors.
-fn write(
+pub(super) fn write(
     path: &Path,
     config: &ModelConfig,
     tensors: &SafeTensors<'_>,
     entries: &[Merged<'_>],
     dtype: &dyn Fn(&str, Dtype) -> Dtype,
-    merged: &mut dyn FnMut(&TensorSpec, &TensorView<'_>) -> Option<Vec<f32>>,
+    merged: &mut dyn FnMut(&TensorSpec, &TensorView<'_>) -> Result<Option<Vec<f32>>, EngineError>,
 ) -> Result<u64, EngineError> {
     let failed = |source| EngineError::Write { path: path.to_owned(), source };
     let invalid = |error: safetensors::SafeTensorError| WeightsError::Invalid {
@@ -240,7 +240,8 @@ fn write(
     let mut file = begin_safetensors(path, header).map_err(failed)?;
     for Merged { spec, source } in entries {
         let view = tensors.tensor(source).map_err(invalid)?;
-        let Some((spec, values)) = spec.and_then(|spec| Some((spec, merged(spec, &view)?))) else {
+        let values = spec.map(|spec| merged(spec, &view)).transpose()?.flatten();
+        let Some((spec, values)) = spec.zip(values) else {
             file.write_all(view.data()).map_err(failed)?;
             continue;
         };

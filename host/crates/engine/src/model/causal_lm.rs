@@ -1,7 +1,7 @@
 //! The whole model: embedding, decoder layers, last norm, output projection or head of scores, loss; forward, and backward as far down as
 //! anything is trained.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::decoder::{Saved, Scratch};
 use super::pass::{LayerGrads, Pass};
@@ -12,12 +12,12 @@ use super::workspace::Workspace;
 use crate::adapter::head::{HeadPass, HeadScratch};
 use crate::adapter::lora::{DropoutPass, Lora};
 use crate::architecture::config::ModelConfig;
-use crate::architecture::layout::{GradientLayout, Layout};
+use crate::architecture::layout::{GradientLayout, Layout, Slot};
 use crate::kernels::cpu::CpuKernels;
 use crate::kernels::{Format, Kernels, LossGradients, Norm, Normed, Packed, Rows, Targets, View, at, at_mut};
 use crate::weights::packed::{PackedTensor, Packer};
 use crate::weights::{self, TensorHeader, WeightSource};
-use crate::{Batch, EngineError};
+use crate::{Batch, EngineError, rng};
 
 /// Weights, and an adapter beside them.
 #[derive(Debug)]
@@ -51,6 +51,8 @@ pub struct MasterWeights<B> {
     pub places: Vec<(usize, usize)>,
     /// The weights.
     pub buffer: B,
+    /// Those of slots that are not trained now, but were or will be.
+    pub parked: BTreeMap<usize, Vec<f32>>,
 }
 
 impl<B> MasterWeights<B> {
@@ -58,6 +60,34 @@ impl<B> MasterWeights<B> {
     fn place(&self, slot: usize) -> Option<usize> {
         let found = self.places.binary_search_by_key(&slot, |&(index, _)| index).ok()?;
         Some(self.places[found].1)
+    }
+
+    /// The same weights where others are trained: `places` in a buffer of their own, the others parked.
+    pub(crate) fn moved<K: Kernels<Buffer = B>>(self, kernels: &K, slots: &[Slot], places: &[(usize, usize)]) -> Self {
+        let Self { places: before, buffer, mut parked } = self;
+        for (index, place) in before {
+            let mut values = vec![0.0; slots[index].len];
+            kernels.download(at(&buffer, place), &mut values);
+            parked.insert(index, values);
+        }
+        drop(buffer);
+        let len = places.last().map_or(0, |&(index, place)| place + slots[index].len);
+        let mut buffer = kernels.alloc(Format::F32, len);
+        for &(index, place) in places {
+            if let Some(values) = parked.remove(&index) {
+                kernels.upload(&values, at_mut(&mut buffer, place));
+            }
+        }
+        Self { places: places.to_vec(), buffer, parked }
+    }
+
+    /// Overwrites some of a slot's weights, from its element `start` on, where it has any here.
+    fn put<K: Kernels<Buffer = B>>(&mut self, kernels: &K, slot: usize, start: usize, values: &[f32]) {
+        if let Some(parked) = self.parked.get_mut(&slot) {
+            parked[start..start + values.len()].copy_from_slice(values);
+        } else if let Some(place) = self.place(slot) {
+            kernels.upload(values, at_mut(&mut self.buffer, place + start));
+        }
     }
 }
 
@@ -72,6 +102,11 @@ pub struct Grads<'a, B> {
     pub adapter: Option<&'a mut B>,
     /// Factor of what the arenas held.
     pub beta: f32,
+}
+
+/// The stream that the noise of embeddings is of.
+fn noise_stream() -> u64 {
+    rng::stream_of("neftune")
 }
 
 /// What a pass over a batch is part of. A device keeps work by it, and by the factor of the gradients that there were.
@@ -118,10 +153,8 @@ impl<K: Kernels> Model<K> {
             let Some(index) = layout.index(name) else { return };
             let slot = &layout.slots()[index];
             kernels.upload(values, at_mut(params, slot.offset + start));
-            if let Some(master) = master
-                && let Some(place) = master.place(index)
-            {
-                kernels.upload(values, at_mut(&mut master.buffer, place + start));
+            if let Some(master) = master {
+                master.put(kernels, index, start, values);
             }
         };
         let mut whole = |name: &str, tensor: PackedTensor| {
@@ -138,10 +171,8 @@ impl<K: Kernels> Model<K> {
     pub(crate) fn put(&mut self, name: &str, values: &[f32]) {
         let Some(index) = self.layout.index(name) else { return };
         self.kernels.upload(values, at_mut(&mut self.params, self.layout.slots()[index].offset));
-        if let Some(master) = &mut self.master
-            && let Some(place) = master.place(index)
-        {
-            self.kernels.upload(values, at_mut(&mut master.buffer, place));
+        if let Some(master) = &mut self.master {
+            master.put(&self.kernels, index, 0, values);
         }
     }
 
@@ -173,6 +204,9 @@ impl<K: Kernels> Model<K> {
         }
         let index = self.layout.index(name)?;
         let slot = &self.layout.slots()[index];
+        if let Some(parked) = self.master.as_ref().and_then(|master| master.parked.get(&index)) {
+            return Some(parked.clone());
+        }
         let master = self.master.as_ref().and_then(|master| Some(at(&master.buffer, master.place(index)?)));
         let mut values = vec![0.0; slot.len];
         self.kernels.download(master.unwrap_or(at(&self.params, slot.offset)), &mut values);
@@ -434,9 +468,10 @@ impl<K: Kernels> Model<K> {
         learns: bool,
     ) -> Result<usize, EngineError> {
         batch.validate(self.config.vocab_size, self.config.targets())?;
-        // Documents that share rows would share what is dropped of them.
+        // Documents that share rows would share what is dropped of them, and their noise.
         let drops = dropout.is_some() && self.lora.as_ref().is_some_and(|lora| lora.config().dropout > 0.0);
-        let shares = !drops && self.kernels.continues_documents();
+        let noise = dropout.and_then(|dropout| dropout.noise_of(&batch.doc_lens, &self.config));
+        let shares = !drops && noise.is_none() && self.kernels.continues_documents();
         let sharing = shares.then(|| Sharing::of(batch, &self.config)).flatten();
         let n = sharing.as_ref().map_or(batch.ids.len(), Sharing::len);
         let longest = batch.doc_lens.iter().max().map_or(0, |&longest| longest as usize);
@@ -451,8 +486,8 @@ impl<K: Kernels> Model<K> {
         };
         match &sharing {
             None => {
-                let rows =
-                    Rows { ids: &batch.ids, positions: &positions, doc_lens: &batch.doc_lens, ..Rows::default() };
+                let (ids, doc_lens, noise) = (&batch.ids, &batch.doc_lens, noise.as_deref());
+                let rows = Rows { ids, positions: &positions, doc_lens, noise, ..Rows::default() };
                 stage(rows, &batch.targets, weights, &mut workspace.staged);
             }
             Some(sharing) => {
@@ -490,7 +525,11 @@ impl<K: Kernels> Model<K> {
             unreachable!("`start` made room");
         };
         let pass = self.pass(rope, n, rows, dropout);
-        self.embed(n, rows, &mut inputs[recompute.slot(0)]);
+        let embedded = &mut inputs[recompute.slot(0)];
+        self.embed(n, rows, embedded);
+        if let Some(seed) = dropout {
+            self.kernels.noise(self.config.hidden_size, rows, seed, noise_stream(), at_mut(embedded, 0));
+        }
         for (layer, offsets) in self.layout.layers.iter().enumerate() {
             let (x, out) = pair(inputs, recompute.slot(layer), recompute.slot(layer + 1));
             pass.layer(layer, offsets, x, &mut saved[recompute.place(layer)], scratch, out, None);

@@ -62,6 +62,11 @@ impl Recompute {
 }
 
 impl<K: Kernels> Workspace<K> {
+    /// Forgets what a device has kept of passes: others have their gradients elsewhere.
+    pub(crate) fn forget_passes(&mut self) {
+        self.graphs = K::Graphs::default();
+    }
+
     /// A workspace without memory; the first batch takes it.
     pub fn new(recompute: Recompute) -> Self {
         Self {

@@ -31,10 +31,19 @@ pub struct AdamW<K: Kernels> {
     pub steps: u64,
 }
 
+/// Trained elements of one arena that have been trained for equally long.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    /// Where they are.
+    pub segments: Vec<Segment>,
+    /// Steps that were done when their moments were zero.
+    pub since: u64,
+}
+
 /// Trained elements of one arena: two moments each, laid out as their gradients are.
 #[derive(Debug)]
 struct Group<K: Kernels> {
-    segments: K::Segments,
+    parts: Vec<(K::Segments, u64)>,
     state: [K::Buffer; 2],
 }
 
@@ -53,13 +62,23 @@ impl<K: Kernels> AdamW<K> {
     /// What is kept of each trained element, as torch names it.
     pub const STATE: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
 
-    /// Moments of zero for groups, each of some segments and so many elements in all.
-    pub fn new(kernels: &K, config: AdamWConfig, groups: &[(&[Segment], usize)]) -> Self {
-        let group = |&(segments, len): &(&[Segment], usize)| Group {
-            segments: kernels.segments(segments),
-            state: Self::STATE.map(|_| kernels.alloc(Format::F32, len)),
+    /// Moments of zero for groups, each of some parts and so many elements in all.
+    pub fn new(kernels: &K, config: AdamWConfig, groups: &[(Vec<Part>, usize)]) -> Self {
+        let group = |(parts, len): &(Vec<Part>, usize)| Group {
+            parts: parts.iter().map(|part| (kernels.segments(&part.segments), part.since)).collect(),
+            state: Self::STATE.map(|_| kernels.alloc(Format::F32, *len)),
         };
         Self { config, groups: groups.iter().map(group).collect(), steps: 0 }
+    }
+
+    /// Gives a group other parts, whose moments are where those of the earlier ones were.
+    pub fn set_parts(&mut self, kernels: &K, group: usize, parts: &[Part]) {
+        self.groups[group].parts = parts.iter().map(|part| (kernels.segments(&part.segments), part.since)).collect();
+    }
+
+    /// Gives a group moments of zero for `len` elements; returns those that it had.
+    pub fn clear(&mut self, kernels: &K, group: usize, len: usize) -> [K::Buffer; 2] {
+        std::mem::replace(&mut self.groups[group].state, Self::STATE.map(|_| kernels.alloc(Format::F32, len)))
     }
 
     /// What is kept of a group, in the order of [`Self::STATE`].
@@ -87,20 +106,27 @@ impl<K: Kernels> AdamW<K> {
     ) where
         K::Buffer: 'a,
     {
-        let power = i32::try_from(self.steps + 1).unwrap_or(i32::MAX);
-        let step = AdamStep {
-            lr: lr as f32,
-            beta1: self.config.beta1 as f32,
-            beta2: self.config.beta2 as f32,
-            eps: self.config.eps as f32,
-            weight_decay: self.config.weight_decay as f32,
-            correction1: (1.0 - self.config.beta1.powi(power)) as f32,
-            correction2_sqrt: (1.0 - self.config.beta2.powi(power)).sqrt() as f32,
+        let (config, steps) = (self.config, self.steps);
+        let step = |since: u64| {
+            let power = i32::try_from(steps - since.min(steps) + 1).unwrap_or(i32::MAX);
+            AdamStep {
+                lr: lr as f32,
+                beta1: config.beta1 as f32,
+                beta2: config.beta2 as f32,
+                eps: config.eps as f32,
+                weight_decay: config.weight_decay as f32,
+                correction1: (1.0 - config.beta1.powi(power)) as f32,
+                correction2_sqrt: (1.0 - config.beta2.powi(power)).sqrt() as f32,
+            }
         };
-        for (group, Elements { gradients, params, master }) in self.groups.iter_mut().zip(elements) {
-            let [exp_avg, exp_avg_sq] = &mut group.state;
-            let state = AdamState { gradients, exp_avg, exp_avg_sq, params, master };
-            kernels.adamw(step, &group.segments, accumulator, state);
+        for (group, Elements { gradients, params, mut master }) in self.groups.iter_mut().zip(elements) {
+            let Group { parts, state: [exp_avg, exp_avg_sq] } = group;
+            for (segments, since) in parts {
+                let (params, master) = (&mut *params, master.as_mut().map(|master| &mut **master));
+                let (exp_avg, exp_avg_sq) = (&mut *exp_avg, &mut *exp_avg_sq);
+                let state = AdamState { gradients, exp_avg, exp_avg_sq, params, master };
+                kernels.adamw(step(*since), segments, accumulator, state);
+            }
         }
     }
 

@@ -5,6 +5,7 @@ mod complete;
 pub mod files;
 pub mod load;
 pub mod packed;
+pub mod spectrum;
 pub mod start;
 pub mod twice;
 

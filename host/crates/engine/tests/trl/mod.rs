@@ -33,7 +33,14 @@ pub(super) fn trainer_of(directory: PathBuf) -> Trainer {
 /// A trainer of a model, or of an adapter beside it.
 pub(super) fn trainer_with(directory: PathBuf, lora: Option<LoraConfig>) -> Trainer {
     let adamw = AdamWConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 };
-    let options = TrainerOptions { trainable: Trainable::All, lora, gradient_checkpointing: false, seed: 0, adamw };
+    let options = TrainerOptions {
+        trainable: Trainable::All,
+        lora,
+        gradient_checkpointing: false,
+        seed: 0,
+        adamw,
+        ..TrainerOptions::default()
+    };
     let config = ModelConfig::from_dir(&directory).unwrap();
     Trainer::new(config, &WeightSource::Directory(directory), options).unwrap()
 }

@@ -213,6 +213,23 @@ pub(super) fn dropout(key: DropoutKey, add: bool, x: &[f32], y: &mut [f32]) {
     });
 }
 
+/// Adds to each element of row `i` of `x [n, h]` a number that is uniform within `-size[i]..size[i]`, from its word of the stream.
+pub(super) fn noise(h: usize, seed: u64, stream: u64, size: &[f32], x: &mut [f32]) {
+    let len = x.len();
+    let x = Shared::new(x);
+    parallel_rows(len.div_ceil(4), 16, |first, last| {
+        for index in first..last {
+            let words = rng::block(seed, stream, index as u64);
+            let (start, end) = (index * 4, (index * 4 + 4).min(len));
+            // SAFETY: each group of four belongs to one thread.
+            let x = unsafe { x.slice(start, end - start) };
+            for ((x, word), place) in x.iter_mut().zip(words).zip(start..) {
+                *x += (2.0 * rng::uniform(word) - 1.0) * size[place / h];
+            }
+        }
+    });
+}
+
 simd! {
     fn squares(x: &[f32]) -> f32 {
         sum([x], |[x]| x * x)

@@ -108,6 +108,7 @@ pub struct CpuRows {
     slots: Vec<u32>,
     lens: Vec<u32>,
     dropout: u64,
+    noise: Vec<f32>,
 }
 
 impl CpuRows {
@@ -189,6 +190,7 @@ impl Queue for CpuKernels {
             slots: cached.map_or_else(Vec::new, |cached| cached.slots.to_vec()),
             lens: cached.map_or_else(Vec::new, |cached| cached.lens.to_vec()),
             dropout: rows.dropout,
+            noise: rows.noise.map_or_else(Vec::new, <[f32]>::to_vec),
         });
     }
 
@@ -239,6 +241,10 @@ impl TensorOps for CpuKernels {
 
     fn embed(&self, h: usize, rows: &CpuRows, table: View<'_, CpuBuffer>, out: ViewMut<'_, CpuBuffer>) {
         elementwise::embed(h, &rows.ids, table.rest(), out.slice(rows.ids.len() * h));
+    }
+
+    fn noise(&self, h: usize, rows: &CpuRows, seed: u64, stream: u64, x: ViewMut<'_, CpuBuffer>) {
+        elementwise::noise(h, seed, stream ^ rows.dropout, &rows.noise, x.slice(rows.noise.len() * h));
     }
 
     fn embed_backward(&self, h: usize, rows: &CpuRows, dy: View<'_, CpuBuffer>, dtable: ViewMut<'_, CpuBuffer>) {
@@ -484,7 +490,8 @@ impl OptimizerOps for CpuKernels {
             return;
         }
         let AdamState { gradients, exp_avg, exp_avg_sq, params, .. } = state;
-        for &Segment { parameter, gradient, len, decays } in segments {
+        for &Segment { parameter, gradient, len, decays, rate } in segments {
+            let step = AdamStep { lr: step.lr * rate, ..step };
             let (own, decay) = (gradient..gradient + len, if decays { step.weight_decay } else { 0.0 });
             adamw::step(
                 step,

@@ -63,6 +63,8 @@ pub(super) struct Tables {
     pub(super) active: Table,
     /// Random bits for dropout, 64.
     pub(super) dropout: Table,
+    /// Size of the noise of each row, `[n]`, 0 for those that fill up; none where there is no noise.
+    pub(super) noise: Option<Table>,
     /// See `embedding.cu`.
     pub(super) order: Table,
     /// See `embedding.cu`.
@@ -233,6 +235,10 @@ impl Tables {
             dropout: block.words(&[rows.dropout as u32, (rows.dropout >> 32) as u32]),
             ..Self::default()
         };
+        tables.noise = rows.noise.map(|sizes| {
+            let bits: Vec<u32> = sizes.iter().map(|size| size.to_bits()).collect();
+            block.up_to(n, &bits, 0)
+        });
         if let Some(targets) = rows.targets {
             tables.targets = block.up_to(n + 1, targets.tokens, IGNORE);
             tables.weights = targets.weights.map(|weights| {
@@ -431,6 +437,7 @@ mod tests {
             doc_lens: &[2, 3],
             targets: Some(targets),
             dropout: 0x0123_4567_89ab_cdef,
+            noise: Some(&[0.5, 0.5, 0.25, 0.25, 0.25]),
             ..Rows::default()
         };
         let (tables, words) = Tables::new(&rows, SIZES, None);
@@ -446,6 +453,8 @@ mod tests {
         let active = read::<1>(&words, tables.active).concat();
         assert_eq!((&active[..4], active.len()), (&[0, 2, 3, 128][..], 128));
         assert_eq!(read::<2>(&words, Table { count: 1, ..tables.dropout }), [[0x89ab_cdef, 0x0123_4567]]);
+        let noise = read::<1>(&words, tables.noise.unwrap()).concat();
+        assert_eq!((f32::from_bits(noise[4]), noise[5], noise.len()), (0.25, 0, 128));
         // The rows that fill up are a document.
         assert_eq!(entries(&words, tables.forward), [[5, 123, 0, 0], [2, 3, 0, 0], [0, 2, 0, 0]]);
         assert_eq!(entries(&words, tables.keys), [[5, 123, 0, 0], [5, 123, 64, 0], [2, 3, 0, 0], [0, 2, 0, 0]]);

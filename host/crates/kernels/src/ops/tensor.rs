@@ -52,6 +52,10 @@ pub trait TensorOps: Queue {
     /// Rows of `table [v, h]` by the rows' ids into `out [n, h]`.
     fn embed(&self, h: usize, rows: &Self::Staged, table: View<'_, Self::Buffer>, out: ViewMut<'_, Self::Buffer>);
 
+    /// Adds noise to `x [n, h]`: to each element of row `i` a number that is uniform within `-noise[i]..noise[i]`, where the rows
+    /// were staged with some. Word `i` of the stream, with the bits of the pass, decides on element `i`.
+    fn noise(&self, h: usize, rows: &Self::Staged, seed: u64, stream: u64, x: ViewMut<'_, Self::Buffer>);
+
     /// Adds row `i` of `dy [n, h]` to row `ids[i]` of `dtable` (f32), in order.
     fn embed_backward(
         &self,

@@ -27,6 +27,7 @@ pub(super) fn multiply(
     read.expect_activation("hidden_act", &["silu", "swish"])?;
     let [attention, mlp] = read.biases(family.architecture, biases)?;
     (config.qkv_bias, config.o_bias, config.mlp_bias) = (attention, attention, mlp);
+    config.scales_noise = true;
     config.embedding_scale = Some(read.factor("embedding_multiplier", 1.0)? as f32);
     config.attention_scale = read.factor("attention_multiplier", 1.0)? as f32;
     config.residual_scale = read.factor("residual_multiplier", 1.0)? as f32;

@@ -30,8 +30,9 @@ impl OptimizerOps for CudaKernels {
     fn segments(&self, segments: &[Segment]) -> CudaSegments {
         let context = &self.0.context;
         let mut bytes = Vec::new();
-        for &Segment { parameter, gradient, len, decays } in segments {
-            let words = [parameter as u64, gradient as u64, len as u64, u64::from(decays)];
+        for &Segment { parameter, gradient, len, decays, rate } in segments {
+            let rule = u64::from(decays) | u64::from(rate.to_bits()) << 32;
+            let words = [parameter as u64, gradient as u64, len as u64, rule];
             bytes.extend(words.into_iter().flat_map(u64::to_ne_bytes));
         }
         let tiles_at = bytes.len();

@@ -79,6 +79,13 @@ impl TensorOps for CudaKernels {
         self.0.by_groups(self.0.embedding.embed, n, h, &[ids, table, out, word(n), word(h)]);
     }
 
+    fn noise(&self, h: usize, rows: &CudaRows, seed: u64, stream: u64, x: ViewMut<'_, CudaBuffer>) {
+        let n = rows.tables.n;
+        let Some(sizes) = rows.tables.noise else { return };
+        let (x, pass, sizes) = (x.pointer(n * h), rows.at(rows.tables.dropout), rows.at(sizes));
+        self.0.by_groups(self.0.elementwise.noise, 1, n * h, &[x, (n * h) as u64, word(h), seed, stream, pass, sizes]);
+    }
+
     fn embed_backward(&self, h: usize, rows: &CudaRows, dy: View<'_, CudaBuffer>, dtable: ViewMut<'_, CudaBuffer>) {
         let (device, tables) = (&*self.0, &rows.tables);
         let partials = device.scratch(plan::embedding_bytes(tables.n, h));

@@ -229,6 +229,38 @@ DEVICE void dropout_group(const real* x, real* y, u64 group, u64 seed, u64 strea
     store_group<whole>(y, sums, left);
 }
 
+template <bool whole>
+DEVICE void noise_group(real* x, u64 group, u32 h, u64 seed, u64 stream, const float* sizes, u32 left) {
+    constexpr float UNIT = 1.0f / 16777216.0f;
+    Eight values = load_group<whole>(x, left);
+    const uint4 first = philox(seed, stream, 2 * group), second = philox(seed, stream, 2 * group + 1);
+    const u32 words[GROUP] = {first.x, first.y, first.z, first.w, second.x, second.y, second.z, second.w};
+#pragma unroll
+    for (u32 i = 0; i < GROUP; i++) {
+        if (i < left) values.at[i] += (2.0f * ((float)(words[i] >> 8) * UNIT) - 1.0f) * sizes[(group * GROUP + i) / h];
+    }
+    store_group<whole>(x, values, left);
+}
+
+// x[i] += a number that is uniform within -sizes[i / h]..sizes[i / h], which word i of the stream says.
+//
+// Block: 256. Grid: ceil(len / 2048). No dynamic shared memory.
+// x real[len], len (64 bits), h, seed (64 bits), stream (64 bits), pass u64[1], of which the stream has the bits too, sizes
+// float[len / h]
+KERNEL_BOUNDS(MOST_THREADS, 4)
+noise(real* x, u64 len, u32 h, u64 seed, u64 stream, const u64* pass, const float* sizes) {
+    stream ^= *pass;
+    const bool wide = is_aligned(x);
+    for (u64 group = this_thread(); group * GROUP < len; group += all_threads()) {
+        const u64 at = group * GROUP, left = len - at;
+        if (wide && left >= GROUP) {
+            noise_group<true>(x + at, group, h, seed, stream, sizes, GROUP);
+        } else {
+            noise_group<false>(x + at, group, h, seed, stream, sizes, left < GROUP ? left : GROUP);
+        }
+    }
+}
+
 // y = x * mask / (1 - probability), or with `add`, y += that. Word i of the stream decides on element i. y may be x.
 //
 // Block: 256. Grid: ceil(len / 2048). No dynamic shared memory.

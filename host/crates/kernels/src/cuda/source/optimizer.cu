@@ -27,13 +27,13 @@ struct Step {
     float correction2_sqrt;
 };
 
-// A stretch of trained weights with one rule of decay; offsets and length in elements.
+// A stretch of trained weights with one rule of decay and one factor of the learning rate; offsets and length in elements.
 struct Segment {
     u64 parameter;
     u64 gradient;
     u64 len;
     u32 decays;
-    u32 unused;
+    float rate;
 };
 
 constexpr u32 SUM_THREADS = 512;
@@ -140,13 +140,13 @@ adamw(real* params, float* master, const float* gradients, float* exp_avg, float
         const Segment segment = segments[tiles[tile].x];
         const u64 start = (u64)tiles[tile].y * TILE, rest = segment.len - start;
         const u32 len = rest < TILE ? (u32)rest : TILE;
-        const float decay = segment.decays ? now.weight_decay : 0.0f;
+        const float decay = segment.decays ? now.weight_decay : 0.0f, lr = now.lr * segment.rate;
         const Rule rule = {factor,
                            1.0f - now.beta1,
                            now.beta2,
                            1.0f - now.beta2,
-                           1.0f - now.lr * decay,
-                           now.lr / now.correction1,
+                           1.0f - lr * decay,
+                           lr / now.correction1,
                            now.correction2_sqrt,
                            now.eps};
         real* const p = params + segment.parameter + start;
