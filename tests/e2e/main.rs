@@ -49,5 +49,6 @@ mod store;
 mod strategies;
 mod stream;
 mod support;
+mod techniques;
 mod trial;
 mod wall;

@@ -2,6 +2,7 @@
 //! chat template. All of it is looked up before anything is spent.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use engine::adapter::{LoraConfig, Modules};
 use engine::architecture::config::ModelConfig;
@@ -9,7 +10,9 @@ use engine::files::peft;
 use engine::kernels::cpu::CpuKernels;
 
 use super::facts::ModelFacts;
-use crate::config::{Config, DatasetConfig, LoadedConfig, Patterns, TargetModules, is_template_file, join, nearest};
+use crate::config::{
+    Config, DatasetConfig, LoadedConfig, Patterns, TargetModules, is_template_file, join, nearest, rows_of_pattern,
+};
 use crate::data::template::{ChatTemplate, Now, built_in};
 use crate::data::tokenizer::Tokenizer;
 use crate::diagnostic::{Diagnostic, Failure};
@@ -28,40 +31,93 @@ pub(super) fn check(loaded: &LoadedConfig, model: &ModelFacts) -> Vec<Diagnostic
     adapter.into_iter().chain(others.into_iter().flatten().flat_map(|failure| failure.0)).collect()
 }
 
-/// Names of the parameters that `unfrozen_parameters` selects; none: all of them.
-pub fn unfrozen(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Vec<String>>, Failure> {
+/// What `unfrozen_parameters` selects.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unfrozen {
+    /// Names of parameters.
+    pub names: BTreeSet<String>,
+    /// Of some of them these rows alone, ascending and apart from each other.
+    pub rows: BTreeMap<String, Vec<Range<usize>>>,
+}
+
+/// What `unfrozen_parameters` selects; none: all parameters.
+pub fn unfrozen(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Unfrozen>, Failure> {
     let patterns = &loaded.config.unfrozen_parameters;
     if patterns.is_empty() || loaded.config.adapter.is_some() {
         return Ok(None);
     }
-    let names: Vec<String> = model.config.parameters().into_iter().map(|spec| spec.name).collect();
-    let mut chosen = BTreeSet::new();
+    let specs = model.config.parameters();
+    // Of a parameter, the patterns that name all of it, and the rows of those that name some.
+    let mut chosen: BTreeMap<&str, (Vec<usize>, Vec<Range<usize>>)> = BTreeMap::new();
     let mut problems = Vec::new();
-    for (index, pattern) in patterns.iter().enumerate() {
-        let place = loaded.source.nearest_place(&format!("unfrozen_parameters[{index}]"));
+    for (index, entry) in patterns.iter().enumerate() {
+        let place = || loaded.source.nearest_place(&format!("unfrozen_parameters[{index}]"));
+        let (pattern, rows) = rows_of_pattern(entry);
         // Python's `re.match`: at the start, not necessarily to the end.
         let regex = match anchored(pattern, format!("^(?:{pattern})")) {
             Ok(Some(regex)) => regex,
             Ok(None) => continue,
             Err(problem) => {
-                problems.push(problem.at(place));
+                problems.push(problem.at(place()));
                 continue;
             }
         };
-        let matched: Vec<&String> = names.iter().filter(|name| regex.is_match(name.as_bytes())).collect();
-        if matched.is_empty() {
-            let near = nearest(pattern, names.iter().map(String::as_str));
-            let help = near.unwrap_or(names.last().map_or("", String::as_str));
+        let mut matched = specs.iter().filter(|spec| regex.is_match(spec.name.as_bytes())).peekable();
+        if matched.peek().is_none() {
+            let near = nearest(pattern, specs.iter().map(|spec| spec.name.as_str()));
+            let help = near.unwrap_or(specs.last().map_or("", |spec| spec.name.as_str()));
             problems.push(
                 Diagnostic::error("config::no-match", format!("no parameter matches `{pattern}`"))
-                    .at(place)
+                    .at(place())
                     .why("the pattern is matched from the start of a name")
                     .help(format!("names look like `{help}`")),
             );
         }
-        chosen.extend(matched.into_iter().cloned());
+        for spec in matched {
+            let own = chosen.entry(&spec.name).or_default();
+            let Some((start, end)) = rows else {
+                own.0.push(index);
+                continue;
+            };
+            let size = spec.shape.first().copied().unwrap_or(0);
+            let end = end.unwrap_or(size);
+            if start >= end || end > size {
+                let message = format!("`{entry}` names rows {start} to {end} of `{}`, which has {size}", spec.name);
+                let why = "a range begins with its first row, from 0, and ends before its last number";
+                problems.push(Diagnostic::error("config::out-of-range", message).at(place()).why(why));
+                break;
+            }
+            own.1.push(start..end);
+        }
     }
-    if problems.is_empty() { Ok(Some(chosen.into_iter().collect())) } else { Err(Failure(problems)) }
+    for (name, (whole, rows)) in &chosen {
+        if let (Some(index), false) = (whole.first(), rows.is_empty()) {
+            let message =
+                format!("`{}` selects all of `{name}`, and another pattern some of its rows", patterns[*index]);
+            let place = loaded.source.nearest_place(&format!("unfrozen_parameters[{index}]"));
+            let help = "write the range behind both patterns, or delete one of them";
+            problems.push(Diagnostic::error("config::conflict", message).at(place).help(help));
+        }
+    }
+    if !problems.is_empty() {
+        return Err(Failure(problems));
+    }
+    let rows = chosen.iter().filter(|(_, (_, rows))| !rows.is_empty());
+    let rows = rows.map(|(name, (_, rows))| ((*name).to_owned(), merged(rows.clone()))).collect();
+    Ok(Some(Unfrozen { names: chosen.keys().map(|&name| name.to_owned()).collect(), rows }))
+}
+
+/// Ranges in their order, those that touch as one.
+fn merged(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    ranges.sort_by_key(|range| range.start);
+    let mut all: Vec<Range<usize>> = Vec::new();
+    for range in ranges {
+        match all.last_mut().filter(|last| range.start <= last.end) {
+            Some(last) => last.end = last.end.max(range.end),
+            None => all.push(range),
+        }
+    }
+    all
 }
 
 /// A pattern of the config as `inside` says where it must match. None for one that is no pattern by itself, which the config's

@@ -1,12 +1,14 @@
-//! Which checkpoints stay (`save_total_limit`): the newest ones. Nothing is deleted before its successor is complete.
+//! Which checkpoints stay (`save_total_limit`): the newest ones, and the best where it is the result of the run. Nothing is
+//! deleted before its successor is complete.
 
 use std::path::Path;
 
 use super::{CheckpointError, list};
 
-/// Removes the oldest checkpoints until `limit` are left. Returns the steps that went.
-pub fn prune(output_dir: &Path, limit: usize) -> Result<Vec<u64>, CheckpointError> {
-    let all = list(output_dir)?;
+/// Removes the oldest checkpoints until `limit` are left beside that of step `best`. Returns the steps that went.
+pub fn prune(output_dir: &Path, limit: usize, best: Option<u64>) -> Result<Vec<u64>, CheckpointError> {
+    let mut all = list(output_dir)?;
+    all.retain(|(step, _)| Some(*step) != best);
     let mut removed = Vec::new();
     for (step, path) in all.iter().take(all.len().saturating_sub(limit.max(1))) {
         super::directory::remove(path)?;
@@ -40,7 +42,9 @@ mod tests {
             std::fs::create_dir(root.path().join(name)).unwrap();
         }
         sweep(root.path()).unwrap();
-        assert_eq!(prune(root.path(), 2).unwrap(), [5]);
+        assert_eq!(prune(root.path(), 1, Some(5)).unwrap(), [10]);
+        std::fs::create_dir(root.path().join("checkpoint-10")).unwrap();
+        assert_eq!(prune(root.path(), 2, None).unwrap(), [5]);
         let mut left: Vec<_> =
             std::fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();

@@ -46,6 +46,9 @@ pub struct TrainerState {
     /// Tokens trained so far, prompts included.
     #[serde(default)]
     pub tokens: u64,
+    /// The best evaluation so far, where something is made of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<Value>,
 }
 
 /// Saves a checkpoint; it is complete when this returns, and absent otherwise. `kept` is what the source of steps needs beside

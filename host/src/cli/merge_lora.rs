@@ -10,11 +10,12 @@ use engine::kernels::cpu::CpuKernels;
 use engine::weights::WeightSource;
 use serde_json::json;
 
+use super::model::room;
 use super::ready::ready;
 use super::{ConfigArgs, say, show};
 use crate::check::ready::Ready;
 use crate::check::selection;
-use crate::checkpoint::directory::{PendingDirectory, is_ours};
+use crate::checkpoint::directory::PendingDirectory;
 use crate::commands::generate;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
 use crate::report::{Output, emit};
@@ -51,11 +52,7 @@ pub(super) fn run(args: &MergeLoraArgs) -> Result<ExitStatus, Failure> {
             .help("name its directory with `--adapter`, or train one with `adapter: lora`")
             .into());
     }
-    let is_taken = std::fs::read_dir(&target).is_ok_and(|mut entries| entries.next().is_some());
-    if is_taken && !is_ours(&target) {
-        let message = format!("`{}` is there already, and no run here made it", target.display());
-        return Err(Diagnostic::error("merge::exists", message).help("name another directory with `--output`").into());
-    }
+    room(&target)?;
     let mut config = model.config.clone();
     peft::fit(&mut config, &adapter).map_err(EngineError::from)?;
     let lora = peft::load(&CpuKernels, &config, &adapter).map_err(EngineError::from)?;

@@ -7,7 +7,9 @@ mod curate;
 mod doctor;
 mod evidence;
 mod generate;
+mod merge;
 mod merge_lora;
+mod model;
 mod next;
 mod plan;
 mod plugin;
@@ -51,6 +53,8 @@ enum Command {
     Curate(curate::CurateArgs),
     /// Put the adapter of a run into the weights of its base model
     MergeLora(merge_lora::MergeLoraArgs),
+    /// Put several models together as one
+    Merge(merge::MergeArgs),
     /// Let a model write
     Generate(generate::GenerateArgs),
     /// Look at plugins, write your own, and hold a config to those it was made with
@@ -84,6 +88,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Preprocess(args) => (args.config.output(), preprocess::run(&args)),
         Command::Curate(args) => (args.config.output(), curate::run(&args)),
         Command::MergeLora(args) => (args.config.output(), merge_lora::run(&args)),
+        Command::Merge(args) => (args.output(), merge::run(&args)),
         Command::Generate(args) => (args.output(), generate::run(&args)),
         Command::Completions { shell } => {
             // All at once: whoever closes the pipe early has seen enough.

@@ -70,10 +70,7 @@ pub(super) fn trained(top: &Section<'_>, config: &mut Config) {
     }
     for (index, pattern) in config.unfrozen_parameters.iter().enumerate() {
         let path = format!("unfrozen_parameters[{index}]");
-        if is_row_range(pattern) {
-            let diagnostic = cx.error("unsupported-value", &path, "row ranges of a parameter are not supported");
-            cx.report(diagnostic.help("name the whole parameter; all its rows are trained"));
-        } else if let Err(reason) = compile(pattern) {
+        if let Err(reason) = compile(rows_of_pattern(pattern).0) {
             cx.report(cx.error("bad-pattern", &path, format!("`{pattern}` is not a regular expression")).why(reason));
         }
     }
@@ -118,12 +115,19 @@ fn quantized(top: &Section<'_>, config: &mut Config) {
     kwargs.finish(|_| None);
 }
 
-/// Axolotl's `embed_tokens.weight$[:32000]`: only these rows of the parameter.
-fn is_row_range(pattern: &str) -> bool {
-    let range = pattern.strip_suffix(']').and_then(|rest| rest.rsplit_once('['));
-    range.and_then(|(_, range)| range.split_once(':')).is_some_and(|(start, end)| {
-        !(start.is_empty() && end.is_empty()) && (start.chars().chain(end.chars())).all(|c| c.is_ascii_digit())
-    })
+/// Axolotl's `embed_tokens.weight$[:32000]`: the pattern, and the rows of what it matches; none for all of them, and no end for
+/// all from the first one on.
+pub fn rows_of_pattern(entry: &str) -> (&str, Option<(usize, Option<usize>)>) {
+    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<usize>().ok());
+    let range = || {
+        let (pattern, range) = entry.strip_suffix(']')?.rsplit_once('[')?;
+        let (start, end) = range.split_once(':').filter(|(start, end)| !(start.is_empty() && end.is_empty()))?;
+        // A number that is too large for any model is the largest one.
+        let bound = |text: &str| Some(number(text)?.unwrap_or(usize::MAX));
+        let start = if start.is_empty() { 0 } else { bound(start)? };
+        Some((pattern, (start, if end.is_empty() { None } else { Some(bound(end)?) })))
+    };
+    range().map_or((entry, None), |(pattern, rows)| (pattern, Some(rows)))
 }
 
 fn lora_target_modules(top: &Section<'_>, config: &mut Config) {

@@ -81,13 +81,19 @@ pub(super) const TOP: Table = &[
         Instead("training computes in bfloat16 or in float32 (`bf16`, `float32`); delete the line")),
 
     // --- adapters and freezing ---
-    (&["lora_target_parameters", "peft_trainable_token_indices", "loraplus_*", "peft_init_lora_weights", "peft_layers_pattern", "peft_layer_replication", "peft", "peft_*", "lora_on_cpu"],
+    (&["lora_target_parameters", "peft_trainable_token_indices", "peft_init_lora_weights", "peft_layers_pattern", "peft_layer_replication", "peft", "peft_*", "lora_on_cpu"],
         Instead("adapters are LoRA on linear layers, plain, rank-stabilized or with DoRA: `lora_r`, `lora_alpha`, `lora_target_modules`, `peft_use_rslora`, `peft_use_dora`, `peft_layers_to_transform`")),
     (&["mora", "mora_type", "use_mora", "train_attn", "train_mlp", "train_unembed", "hatchery"],
         Instead("adapters are LoRA: `lora_r`, `lora_alpha`, `lora_target_modules`")),
     (&["relora", "relora_*", "jagged_restart_*", "merge_lora", "merge_method"],
         Instead("adapters are trained once and saved in PEFT's format; `host merge-lora` merges them")),
-    (&["freeze_mm_modules", "lisa_*", "spectrum_*", "unfrozen_parameters_*"],
+    (&["freeze_mm_modules"],
+        NoEffect("of a model of several parts, the text model alone is trained")),
+    (&["spectrum_model_name"],
+        NoEffect("signals are measured of the weights themselves")),
+    (&["lisa_layers_attribute"],
+        NoEffect("the layers are those of the decoder")),
+    (&["unfrozen_parameters_*"],
         Instead("name the parameters to train in `unfrozen_parameters`")),
 
     // --- data ---
@@ -108,7 +114,10 @@ pub(super) const TOP: Table = &[
         Instead("the token of `HF_TOKEN`, or of `hf auth login`, is used wherever the hub is asked; delete the line")),
 
     // --- optimization ---
-    (&["embedding_lr", "embedding_lr_scale", "lr_groups", "optim_args", "optim_target_modules", "adam_beta3", "adam_epsilon2", "dion_*", "qgalore_*", "neftune_noise_alpha", "noisy_embedding_alpha", "lr_scheduler_kwargs", "lr_quadratic_warmup", "cosine_constant_lr_ratio", "lr_div_factor", "log_sweep_*"],
+    (&["noisy_embedding_alpha"], Called("neftune_noise_alpha")),
+    (&["loraplus_lr_embedding"],
+        NoEffect("embeddings have no adapters here; `lora_modules_to_save: [embed_tokens]` trains them whole, and `embedding_lr` is their learning rate")),
+    (&["optim_args", "optim_target_modules", "adam_beta3", "adam_epsilon2", "dion_*", "qgalore_*", "lr_scheduler_kwargs", "lr_quadratic_warmup", "cosine_constant_lr_ratio", "lr_div_factor", "log_sweep_*"],
         Instead("AdamW has one learning rate here: `learning_rate`, `lr_scheduler`, `warmup_steps`, `weight_decay`, `adam_beta1`, `adam_beta2`, `adam_epsilon`")),
     (&["auto_find_batch_size"],
         Instead("set `micro_batch_size`; halve it, and double `gradient_accumulation_steps`, when memory is short")),
@@ -142,8 +151,6 @@ pub(super) const TOP: Table = &[
         Instead("delete the line; a loss or gradient that is not finite always stops the run")),
     (&["generate_samples", "generation_*", "do_causal_lm_eval", "eval_causal_lm_metrics", "do_bench_eval", "bench_*", "eval_table_size", "eval_table_max_new_tokens", "lm_eval_*"],
         Instead("use `eval_reward_funcs: [exact-match]` with `eval_max_new_tokens` and `num_generation_samples`")),
-    (&["early_stopping_patience", "metric_for_best_model", "greater_is_better", "load_best_model_at_end"],
-        Instead("keep checkpoints with `save_total_limit` and pick one by its `eval_loss` in `metrics.jsonl`")),
     (&["save_first_step", "dynamic_checkpoint"],
         Instead("use `save_steps`; SIGINT (Ctrl-C) saves too, and the run can go on from there")),
 

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
-use super::values::{Amount, Prefer, ScoreBy};
+use super::choice::choice;
+use super::values::Amount;
 
 /// `curation`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -120,5 +121,38 @@ fn or_false<S: Serializer>(value: &Option<NearDuplicates>, serializer: S) -> Res
     match value {
         Some(value) => value.serialize(serializer),
         None => serializer.serialize_bool(false),
+    }
+}
+
+choice! {
+    /// `curation.score.by`: what is measured of a row.
+    ScoreBy {
+        /// `exp` of the mean negative log-likelihood of the tokens that would be learned, under the base model.
+        Perplexity = "perplexity",
+        /// The share of the tokens that would be learned which the base model finds most likely itself, given the right ones
+        /// before them (teacher-forced). Low is difficult: by the accuracy of answers that the model wrote, the authors of Birbal
+        /// chose rows (Jindal et al. 2024, arXiv 2403.02247).
+        Accuracy = "accuracy",
+        /// The digit from 1 to 5 that the base model answers to `prompt`, as an expectation over its probabilities (Liu et al.
+        /// 2023, arXiv 2303.16634). By scores of a model the authors of Llama-3.1-Storm chose rows.
+        Judge = "judge",
+        /// RDS+ (Ivison et al. 2025, arXiv 2503.01807): the cosine similarity to the nearest row of `like`, between means of the
+        /// base model's last hidden states, weighted by their positions. Its authors let the rows of `like` take turns; here the
+        /// nearest one counts.
+        Similarity = "similarity",
+        /// The number of words, which takes no model: the baseline.
+        Words = "words",
+    }
+}
+
+choice! {
+    /// `curation.score.prefer`: which rows `curation.keep` keeps.
+    Prefer {
+        /// Those with the lowest scores.
+        Low = "low",
+        /// Those with the highest scores.
+        High = "high",
+        /// As many from each tenth of the rows by their scores, drawn at random with `seed`.
+        Spread = "spread",
     }
 }

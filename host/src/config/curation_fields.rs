@@ -3,11 +3,11 @@
 use curation::Language;
 use serde_json::Value;
 
-use super::curation::{Curation, Decontaminate, Heuristics, NearDuplicates, Score};
+use super::curation::{Curation, Decontaminate, Heuristics, NearDuplicates, Score, ScoreBy};
 use super::read::{Context, Read, Section, fill};
 use super::recipe_fields::paths;
 use super::schema::Config;
-use super::values::{Amount, ScoreBy};
+use super::values::Amount;
 use crate::diagnostic::Edit;
 
 /// Words of a shingle or a run, at most.

@@ -7,10 +7,11 @@ use engine::objective::PairLoss;
 use super::read::Context;
 use super::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpointingKwargs, SpecialTokens};
 use super::split::Split;
+use super::techniques::Techniques;
 use super::trl_fields;
 use super::values::{
     Amount, AutoBool, Cadence, DeviceChoice, ExcessLengthStrategy, KtoLossType, LrScheduler, Optimizer, Patterns,
-    PluginRef, Rl, Scheduler, TargetModules, TrainOnEos,
+    PluginRef, Rl, SaveStrategy, Scheduler, TargetModules, TrainOnEos,
 };
 use crate::diagnostic::{Diagnostic, Edit, Severity};
 
@@ -112,6 +113,7 @@ pub(super) fn config() -> Config {
         warmup_steps: None,
         warmup_ratio: None,
         cosine_min_lr_ratio: 0.0,
+        techniques: Techniques::default(),
         seed: 42,
         logging_steps: None,
         eval_steps: None,
@@ -119,7 +121,7 @@ pub(super) fn config() -> Config {
         eval_strategy: Cadence::No,
         save_steps: None,
         saves_per_epoch: None,
-        save_strategy: Cadence::Epoch,
+        save_strategy: SaveStrategy::Epoch,
         save_total_limit: None,
         output_dir: "./model-out".to_owned(),
         resume_from_checkpoint: None,
@@ -203,7 +205,7 @@ pub(super) fn derive(cx: &Context<'_>, config: &mut Config, is_given: impl Fn(&s
     }
     watchdog(cx, config);
     if !is_given("save_strategy") && (config.save_steps.is_some() || config.saves_per_epoch.is_some()) {
-        config.save_strategy = Cadence::Steps;
+        config.save_strategy = SaveStrategy::Steps;
     }
 }
 

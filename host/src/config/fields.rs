@@ -26,6 +26,7 @@ use super::schema::{Config, DatasetConfig};
 use super::score_fields::{SCORING_TYPES, scores, scores_together};
 use super::split::Split;
 use super::stream_fields;
+use super::technique_fields::{techniques, techniques_together};
 use super::trl_fields::{trl, trl_together};
 use super::values::{Amount, AutoBool, PluginRef, TrainOnEos};
 use crate::capabilities::ARCHITECTURES;
@@ -129,6 +130,7 @@ pub(super) fn read(cx: &Context<'_>, root: &Map<String, Value>) -> Config {
     trl(&top, &mut config);
     batches(&top, &mut config);
     optimizer(&top, &mut config);
+    techniques(&top, &mut config);
     cadence(&top, &mut config);
     fill(&mut config.eval_reward_funcs, rewards(&top, "eval_reward_funcs"));
     fill(&mut config.eval_max_new_tokens, top.checked("eval_max_new_tokens", "1 or more", |n: u32| n > 0));
@@ -584,6 +586,7 @@ fn together(cx: &Context<'_>, config: &Config, is_given: impl Fn(&str) -> bool) 
     scores_of_rows_together(cx, config);
     trl_together(cx, config);
     stream_fields::together(cx, config, &is_given);
+    techniques_together(cx, config, &is_given);
     let has_targets = !config.lora_target_modules.is_empty() || config.lora_target_linear;
     let needed = [
         ("lora_r", config.lora_r.is_some(), "`lora_r: 16` is a usual rank"),

@@ -4,6 +4,7 @@
 mod adapter_fields;
 mod axolotl_keys;
 mod axolotl_values;
+mod choice;
 mod curation;
 mod curation_fields;
 mod defaults;
@@ -30,6 +31,8 @@ mod source;
 mod split;
 mod stream_fields;
 mod supervised_types;
+mod technique_fields;
+mod techniques;
 mod tree;
 mod trl_fields;
 mod values;
@@ -41,9 +44,10 @@ use std::path::{Path, PathBuf};
 use engine::weights::WeightHeaders;
 use serde_json::{Map, Value};
 
-pub use self::adapter_fields::LINEAR_MODULES;
+pub use self::adapter_fields::{LINEAR_MODULES, rows_of_pattern};
 pub use self::axolotl_values::strategy_advice;
-pub use self::curation::{Curation, Decontaminate, Heuristics, NearDuplicates, Score};
+pub use self::choice::Choice;
+pub use self::curation::{Curation, Decontaminate, Heuristics, NearDuplicates, Prefer, Score, ScoreBy};
 pub use self::curation_fields::ROW;
 pub use self::ds_type::plugin as loader_named;
 pub use self::ds_type::rows_of;
@@ -58,11 +62,12 @@ pub use self::schema::{BnbConfigKwargs, Config, DatasetConfig, GradientCheckpoin
 pub use self::source::{ConfigSource, FILE_LIMIT};
 pub use self::split::{Slice, Split, TRAIN};
 pub use self::supervised_types::supervised_strategy;
+pub use self::techniques::{LrGroup, Techniques};
 pub use self::values::{
-    Adapter, Aggregation, Amount, AutoBool, Cadence, Choice, DeviceChoice, EnvironmentRef, ExcessLengthStrategy,
-    FilterRef, GrpoLossType, ImportanceSamplingLevel, KtoLossType, LrScheduler, OnError, Optimizer, Patterns,
-    PluginGrants, PluginLimits, PluginPin, PluginRef, Prefer, RewardRef, Rl, RuleRef, RuleSeverity, ScaleRewards,
-    Scheduler, ScoreBy, TargetModules, TrainOnEos,
+    Adapter, Aggregation, Amount, AutoBool, Cadence, DeviceChoice, EnvironmentRef, ExcessLengthStrategy, FilterRef,
+    GrpoLossType, ImportanceSamplingLevel, KtoLossType, LrScheduler, OnError, Optimizer, Patterns, PluginGrants,
+    PluginLimits, PluginPin, PluginRef, RewardRef, Rl, RuleRef, RuleSeverity, SaveStrategy, ScaleRewards, Scheduler,
+    TargetModules, TrainOnEos,
 };
 pub use self::with_lock::with_lock;
 use crate::diagnostic::{Diagnostic, Failure, Severity};

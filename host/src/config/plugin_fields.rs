@@ -3,14 +3,15 @@
 use serde_json::{Map, Value};
 
 use super::axolotl_values;
+use super::choice::Choice;
 use super::preference_types::{preference_shape, preference_strategy};
 use super::read::{Context, Section, fill, found, unknown_word};
 use super::recipe_fields;
 use super::schema::Config;
 use super::supervised_types::{Named, TOKENIZED, supervised_strategy};
 use super::values::{
-    Choice, EnvironmentRef, FilterRef, LrScheduler, OnError, PluginGrants, PluginLimits, PluginPin, PluginRef,
-    RewardRef, RuleRef, RuleSeverity, Scheduler,
+    EnvironmentRef, FilterRef, LrScheduler, OnError, PluginGrants, PluginLimits, PluginPin, PluginRef, RewardRef,
+    RuleRef, RuleSeverity, Scheduler,
 };
 use crate::diagnostic::{Diagnostic, Severity};
 

@@ -9,12 +9,13 @@ use serde_json::{Map, Value};
 
 use super::axolotl_keys::{self, Lack};
 use super::axolotl_values;
+use super::choice::Choice;
 use super::names::{certain, nearest, one_of};
 use super::paths::objection;
 use super::positions::{join, join_index};
 use super::source::ConfigSource;
 use super::tree::from_yaml;
-use super::values::{Amount, AutoBool, Choice, DeviceChoice, Patterns};
+use super::values::{Amount, AutoBool, DeviceChoice, Patterns};
 use crate::diagnostic::{Diagnostic, Edit, Place, Severity};
 
 /// What all readers of one config share.

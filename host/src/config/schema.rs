@@ -16,10 +16,11 @@ use super::preference_types::PREFERENCE;
 use super::recipe::{Lock, Recipe};
 use super::split::Split;
 use super::supervised_types::TOKENIZED;
+use super::techniques::Techniques;
 use super::values::{
     Adapter, Aggregation, Amount, AutoBool, Cadence, DeviceChoice, EnvironmentRef, ExcessLengthStrategy, FilterRef,
     GrpoLossType, ImportanceSamplingLevel, KtoLossType, Optimizer, Patterns, PluginPin, PluginRef, QuantType,
-    RewardRef, Rl, RuleRef, ScaleRewards, Scheduler, TargetModules, TrainOnEos,
+    RewardRef, Rl, RuleRef, SaveStrategy, ScaleRewards, Scheduler, TargetModules, TrainOnEos,
 };
 
 /// Everything that a run is told.
@@ -225,8 +226,8 @@ pub struct Config {
     /// Layers that get adapters, counted from 0. Default: all.
     #[schemars(extend("x-fixed" = true))]
     pub peft_layers_to_transform: Option<Vec<u32>>,
-    /// Train only parameters whose name matches one of these regular expressions at its start (Python's `re.match`).
-    /// Default: all. Example: `['model\.layers\.2[0-9]\.', '^lm_head\.weight$']`.
+    /// Train only parameters whose name matches one of these regular expressions at its start (Python's `re.match`), or with a
+    /// range behind it these rows of them. Default: all. Example: `['model\.layers\.2[0-9]\.', '^lm_head\.weight$[32000:]']`.
     #[schemars(extend("x-fixed" = true))]
     pub unfrozen_parameters: Vec<String>,
     /// Keep only each layer's input during the forward pass and compute the rest again in the backward pass:
@@ -362,6 +363,9 @@ pub struct Config {
     pub warmup_ratio: Option<f64>,
     /// The cosine ends at this share of `learning_rate`, from 0 to 1. Default: `0`.
     pub cosine_min_lr_ratio: f64,
+    /// Techniques beside the plain step.
+    #[serde(flatten)]
+    pub techniques: Techniques,
     /// Seed of everything random: order of the data, dropout, fresh weights, sampling. Default: `42`.
     #[schemars(extend("x-fixed" = true))]
     pub seed: u64,
@@ -380,8 +384,9 @@ pub struct Config {
     pub save_steps: Option<Amount>,
     /// Checkpoints in each epoch; not together with `save_steps`. Default: none.
     pub saves_per_epoch: Option<u64>,
-    /// `no`, `steps` or `epoch`. Default: `steps` if `save_steps` or `saves_per_epoch` is set; else `epoch`.
-    pub save_strategy: Cadence,
+    /// `no`, `steps`, `epoch`, or `best` for each evaluation that is the best so far (`metric_for_best_model`). Default: `steps` if
+    /// `save_steps` or `saves_per_epoch` is set; else `epoch`.
+    pub save_strategy: SaveStrategy,
     /// Checkpoints that are kept, 1 or more; the oldest go first. Default: all.
     pub save_total_limit: Option<u32>,
     /// Directory for checkpoints, logs and the final model. Default: `./model-out`.

@@ -2,7 +2,7 @@
 
 use super::read::{Context, Section, fill};
 use super::schema::Config;
-use super::values::Cadence;
+use super::values::{Cadence, SaveStrategy};
 
 /// Reads them.
 pub(super) fn read(top: &Section<'_>, config: &mut Config) {
@@ -60,7 +60,7 @@ pub(super) fn together(cx: &Context<'_>, config: &Config, is_given: impl Fn(&str
         ),
         (
             "save_strategy",
-            is_given("save_strategy") && config.save_strategy == Cadence::Epoch,
+            is_given("save_strategy") && config.save_strategy == SaveStrategy::Epoch,
             "write `save_steps`",
             epochs,
         ),

@@ -40,7 +40,7 @@ fn a_small_config_has_every_default() {
     assert_eq!((config.base_model.as_str(), config.tokenizer_config.as_str()), ("tiny", "tiny"));
     assert!((config.learning_rate - 1e-3).abs() < 1e-12);
     assert_eq!((config.micro_batch_size, config.gradient_accumulation_steps, config.eval_batch_size), (1, 1, 1));
-    assert_eq!((config.eval_strategy, config.save_strategy), (Cadence::No, Cadence::Epoch));
+    assert_eq!((config.eval_strategy, config.save_strategy), (Cadence::No, SaveStrategy::Epoch));
     assert_eq!(config.datasets[0].ds_type, PluginRef::named("jsonl"));
     assert_eq!(
         loaded.given,
@@ -261,7 +261,6 @@ seed: 2
     20:30 error config::out-of-range `gradient_accumulation_steps` must be a number of at most 64 bits, found `1e+23`
     21:13 error config::unexpanded-path `~` is not expanded in `output_dir`
     22:23 error config::bad-pattern `model\.layers\.(` is not a regular expression
-    22:43 error config::unsupported-value row ranges of a parameter are not supported
     23:16 error config::conflict `chat_template: jinja` without a template
     25:5 error config::missing-key `datasets[0].type` is missing
     26:5 error config::unknown-key unknown key `datasets[0].typ`

@@ -8,41 +8,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
-/// A choice from a fixed list of words, as it is written in YAML.
-pub trait Choice: Copy + 'static {
-    /// Every choice with its word, in the order in which messages list them.
-    const ALL: &'static [(&'static str, Self)];
-
-    /// The choice of that word.
-    fn parse(word: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(name, _)| *name == word).map(|&(_, choice)| choice)
-    }
-}
-
-macro_rules! choice {
-    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
-        $(#[$about])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, schemars::JsonSchema)]
-        pub enum $name { $($(#[$doc])* #[schemars(rename = $word)] $variant),+ }
-
-        impl Choice for $name {
-            const ALL: &'static [(&'static str, Self)] = &[$(($word, Self::$variant)),+];
-        }
-
-        impl $name {
-            /// The word that stands for it in YAML.
-            pub fn name(self) -> &'static str {
-                match self { $(Self::$variant => $word),+ }
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.name())
-            }
-        }
-    };
-}
+use super::choice::choice;
 
 choice! {
     /// `adapter`: what is trained instead of the model's own weights.
@@ -83,39 +49,6 @@ impl Rl {
     /// Whether the model learns from what it writes itself, which `trl` is about.
     pub fn writes(self) -> bool {
         matches!(self, Self::Grpo | Self::Gdpo | Self::Distill)
-    }
-}
-
-choice! {
-    /// `curation.score.by`: what is measured of a row.
-    ScoreBy {
-        /// `exp` of the mean negative log-likelihood of the tokens that would be learned, under the base model.
-        Perplexity = "perplexity",
-        /// The share of the tokens that would be learned which the base model finds most likely itself, given the right ones
-        /// before them (teacher-forced). Low is difficult: by the accuracy of answers that the model wrote, the authors of Birbal
-        /// chose rows (Jindal et al. 2024, arXiv 2403.02247).
-        Accuracy = "accuracy",
-        /// The digit from 1 to 5 that the base model answers to `prompt`, as an expectation over its probabilities (Liu et al.
-        /// 2023, arXiv 2303.16634). By scores of a model the authors of Llama-3.1-Storm chose rows.
-        Judge = "judge",
-        /// RDS+ (Ivison et al. 2025, arXiv 2503.01807): the cosine similarity to the nearest row of `like`, between means of the
-        /// base model's last hidden states, weighted by their positions. Its authors let the rows of `like` take turns; here the
-        /// nearest one counts.
-        Similarity = "similarity",
-        /// The number of words, which takes no model: the baseline.
-        Words = "words",
-    }
-}
-
-choice! {
-    /// `curation.score.prefer`: which rows `curation.keep` keeps.
-    Prefer {
-        /// Those with the lowest scores.
-        Low = "low",
-        /// Those with the highest scores.
-        High = "high",
-        /// As many from each tenth of the rows by their scores, drawn at random with `seed`.
-        Spread = "spread",
     }
 }
 
@@ -238,14 +171,28 @@ choice! {
 }
 
 choice! {
-    /// `eval_strategy` and `save_strategy`: when it happens.
+    /// `eval_strategy`: when the model is evaluated.
     Cadence {
         /// Never.
         No = "no",
-        /// Every `eval_steps` or `save_steps` steps.
+        /// Every `eval_steps` steps.
         Steps = "steps",
         /// At the end of each epoch.
         Epoch = "epoch",
+    }
+}
+
+choice! {
+    /// `save_strategy`: when a checkpoint is saved.
+    SaveStrategy {
+        /// Never.
+        No = "no",
+        /// Every `save_steps` steps.
+        Steps = "steps",
+        /// At the end of each epoch.
+        Epoch = "epoch",
+        /// At each evaluation that is the best so far.
+        Best = "best",
     }
 }
 
@@ -706,6 +653,7 @@ pub struct PluginPin {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Choice;
 
     #[test]
     fn amounts_round_up_as_hugging_face_does() {

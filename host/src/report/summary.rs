@@ -23,11 +23,36 @@ pub struct HealthCount {
     pub first_step: u64,
 }
 
+/// The best evaluation of a run that makes something of it.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Judged {
+    /// What evaluations were held against each other by.
+    pub metric: String,
+    /// What the best had.
+    pub value: f64,
+    /// The step after which it was.
+    pub step: u64,
+    /// The model of that step is the result.
+    pub is_result: bool,
+    /// The run ended before its last step, as evaluations had not become better for long enough.
+    pub stopped_early: bool,
+}
+
+impl Judged {
+    fn words(&self) -> String {
+        let result = if self.is_result { ", which is the result" } else { "" };
+        let early = if self.stopped_early { "; the run ended as none after it was better" } else { "" };
+        format!("{} {:.4} after step {}{result}{early}", self.metric, self.value, self.step)
+    }
+}
+
 /// A finished run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     /// Optimizer steps of the whole run.
     pub steps: u64,
+    /// What was made of the best evaluation.
+    pub best: Option<Judged>,
     /// Loss of the first step of the run and of its last.
     pub loss: Option<(f64, f64)>,
     /// Evaluations before and after.
@@ -85,6 +110,7 @@ impl Summary {
                 rows.push((label.to_owned(), format!("{} → {}", percent(from), percent(*value))));
             }
         }
+        rows.extend(self.best.iter().map(|best| ("best".into(), best.words())));
         let speed = self.speed();
         rows.push(("tokens".into(), format!("{} at {} a second", whole(self.tokens as f64), whole(speed))));
         rows.push(("time".into(), format!("{:.1} s, {:.1} s of it training", self.wall_seconds, self.train_seconds)));
@@ -148,6 +174,7 @@ impl Summary {
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
             "steps": self.steps,
+            "best": self.best,
             "first_loss": self.loss.map(|loss| loss.0),
             "final_loss": self.loss.map(|loss| loss.1),
             "eval_before": self.eval.as_ref().map(|eval| &eval.0),

@@ -112,7 +112,7 @@ impl Cost {
             trainable_parameters: engine.trainable_parameters,
             total_parameters: engine.total_parameters,
             memory,
-            disk: disk(&engine, beside, plan.save.times(plan.total_steps), config.save_total_limit),
+            disk: disk(&engine, beside, plan.saves(), kept_at_once(plan, config)),
         })
     }
 
@@ -315,6 +315,12 @@ fn memory_beside_gpu(engine: &Footprint, largest_read: u64, data: u64) -> Memory
     let total = weights + gradients + optimizer + activations + logits + generation;
     let host = files + data + program;
     Memory { weights, gradients, optimizer, activations, logits, generation, files, data, program, total, host }
+}
+
+/// Checkpoints that stay: the newest ones, and the best where it is the result.
+fn kept_at_once(plan: &Plan, config: &Config) -> Option<u32> {
+    let best = plan.judge.as_ref().is_some_and(|judge| judge.loads);
+    config.save_total_limit.map(|limit| limit.saturating_add(u32::from(best)))
 }
 
 fn disk(engine: &Footprint, other_files: u64, saves: u64, limit: Option<u32>) -> Disk {

@@ -18,7 +18,7 @@ use super::files::{card, model_files};
 use super::health::{StopAdvice, Watch};
 use super::measure::{self, Measuring, Time};
 use super::method::Method;
-use super::output::{Existing, FINISHED, OutputDirectory, described, description};
+use super::output::{Existing, FINISHED, OutputDirectory, STOPPED_EARLY, described, description};
 use super::plan::Plan;
 use super::reference::Reference;
 use super::run::{Ending as Ended, Outcome, Run};
@@ -143,6 +143,7 @@ impl<'a> Job<'a> {
         let plan = Plan::new(loaded, plugins, model, template.as_ref())?;
         let mut remarks = rules::check_data(loaded, plugins, model, &plan.to_json(), known);
         remarks.extend(plan.data.remarks.iter().cloned());
+        remarks.extend(plan.spectrum.iter().map(|chosen| chosen.remark(loaded)));
         let on_device = Device::choose(&loaded.config).map_err(Failure::from).and_then(|device| {
             let files = model_files(loaded, model, template.as_ref());
             let cost = Cost::of(&loaded.config, &device, model, &plan, &files)?;
@@ -340,7 +341,7 @@ impl<'a> Job<'a> {
             files: files.clone(),
         };
         let trained = run.train(&mut trainer, checkpoint, evaluation, &mut watch, &mut reporter, stop);
-        let step = trainer.optimizer_step();
+        let step = trained.as_ref().map_or_else(|_| trainer.optimizer_step(), |outcome| outcome.steps);
         record.steps = step;
         reporter.end();
         let outcome = trained?;
@@ -364,7 +365,10 @@ impl<'a> Job<'a> {
         let card = card(self.loaded, plan.total_steps, &outcome);
         files.publish(trainer.model(), &path, &card, &mut |names| directory.claim(names))?;
         let summary = self.summary(&outcome, &watch, reporter.plugin_costs(), &trainer);
-        let fields = json!({ "step": step, "summary": summary.to_json(), "outcome": record.to_json() });
+        let mut fields = json!({ "step": step, "summary": summary.to_json(), "outcome": record.to_json() });
+        if outcome.judged.as_ref().is_some_and(|judged| judged.stopped_early) {
+            fields[STOPPED_EARLY] = true.into();
+        }
         directory.describe(fields, FINISHED)?;
         let (before, after) = outcome.shown;
         Ok(Done::Finished { summary: Box::new(summary), shown: before.zip(after) })
@@ -495,7 +499,8 @@ impl<'a> Job<'a> {
         trainer: &Trainer<K>,
     ) -> Summary {
         Summary {
-            steps: trainer.optimizer_step(),
+            steps: outcome.steps,
+            best: outcome.judged.clone(),
             loss: outcome.loss,
             eval: outcome.eval.clone(),
             tokens: outcome.tokens,

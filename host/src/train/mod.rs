@@ -1,6 +1,7 @@
 //! The training loop and what it is made of. It knows data, engine, checkpoint and report; none of them knows it.
 
 pub mod asked;
+pub mod best;
 pub mod cost;
 pub mod coverage;
 pub mod eval;
@@ -17,6 +18,7 @@ pub mod run;
 pub mod schedule;
 pub mod signal;
 pub mod sources;
+pub mod spectrum;
 pub mod step;
 mod stream;
 pub mod trial;

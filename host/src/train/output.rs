@@ -16,6 +16,8 @@ use intake::read_text;
 
 /// Status of a run that has made its last step and written its model.
 pub const FINISHED: &str = "finished";
+/// What says that a run was over before its last step.
+pub const STOPPED_EARLY: &str = "stopped_early";
 /// Bytes that it may have.
 const RUN_FILE_LIMIT: u64 = 4 << 20;
 
@@ -131,6 +133,11 @@ impl OutputDirectory {
     ) -> Result<Option<u64>, Failure> {
         let run = described(&self.path).filter(|run| run["status"] == FINISHED);
         let step = checkpoint.map(|checkpoint| checkpoint.state.global_step);
+        let is_same = |run: &Value| ["config_sha256", "data_sha256"].into_iter().all(|key| run[key] == fields[key]);
+        let early = run.as_ref().filter(|run| run[STOPPED_EARLY] == true && is_same(run));
+        if let Some(step) = early.and_then(|run| run["step"].as_u64()) {
+            return Ok(Some(step));
+        }
         let is_over = run.is_some() && step.is_some_and(|step| step >= total_steps);
         if self.is_kept && !is_over {
             return Err(finished(&self.path).into());
@@ -139,8 +146,7 @@ impl OutputDirectory {
         if let Some(step) = step {
             return Ok((step >= total_steps).then_some(step));
         }
-        let is_same = |key: &str| run[key] == fields[key];
-        if is_same("config_sha256") && is_same("data_sha256") {
+        if is_same(&run) {
             return Ok(Some(run["step"].as_u64().unwrap_or(total_steps)));
         }
         let shown = self.path.display();

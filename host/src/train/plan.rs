@@ -1,20 +1,22 @@
 //! Everything that a run will do, decided before a weight is loaded: samples, steps, schedule, when to log, evaluate and
 //! save. What is wrong is said here, while nothing is spent.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use engine::optim::AdamWConfig;
+use engine::optim::{AdamWConfig, Lisa, Rate, Rules};
 use engine::{Trainable, TrainerOptions};
 use plugin_runtime::PluginHost;
 use plugin_runtime::types::ScheduleRun;
 use serde_json::{Value, json};
 
+use super::best::Judge;
 use super::method::Method;
 use super::schedule::{Schedule, Shape};
+use super::spectrum::{self, Chosen};
 use crate::check::facts::ModelFacts;
 use crate::check::plugins::{SCHEDULE_STEPS, locate, scheduler};
-use crate::check::selection;
-use crate::config::{Adapter, Cadence, LoadedConfig, LrScheduler, Scheduler};
+use crate::check::selection::{self, Unfrozen};
+use crate::config::{Adapter, Amount, Cadence, Config, LoadedConfig, LrScheduler, SaveStrategy, Scheduler};
 use crate::data::batches::{Epochs, Samples};
 use crate::data::cursor::Position;
 use crate::data::packing::{BatchOptions, plan_epoch};
@@ -79,6 +81,8 @@ pub struct Plan {
     pub method: Method,
     /// Samples in a forward pass of an evaluation.
     pub eval_batch_size: usize,
+    /// What `spectrum_top_fraction` has chosen.
+    pub spectrum: Option<Chosen>,
     /// For the engine.
     pub options: TrainerOptions,
     /// Steps that are logged.
@@ -87,6 +91,8 @@ pub struct Plan {
     pub evaluate: Every,
     /// Steps after which a checkpoint is saved.
     pub save: Every,
+    /// What is made of the best evaluation.
+    pub judge: Option<Judge>,
 }
 
 impl Plan {
@@ -98,7 +104,8 @@ impl Plan {
         template: Option<&ChatTemplate>,
     ) -> Result<Self, Failure> {
         let config = &loaded.config;
-        let options = trainer_options(loaded, model)?;
+        let spectrum = spectrum::chosen(loaded, model)?;
+        let options = trainer_options(loaded, model, spectrum.as_ref())?;
         let method = Method::of(config);
         if template.is_none() && method.sampling().is_some_and(|sampling| sampling.episodes.is_some()) {
             return Err(no_template(loaded).into());
@@ -143,24 +150,21 @@ impl Plan {
         let schedule = schedule(loaded, plugins, total_steps, steps_per_epoch)?;
         let logging = config.logging_steps.unwrap_or_else(|| (total_steps / 200).clamp(1, 10));
         let per_epoch = |times: u64| steps_per_epoch.div_ceil(times.max(1)).max(1);
-        let every = |cadence: Cadence, steps: Option<crate::config::Amount>, times: Option<u64>, default: u64| {
-            Every(match cadence {
-                Cadence::No => None,
-                Cadence::Epoch => Some(steps_per_epoch),
-                Cadence::Steps => Some(
-                    steps
-                        .map(|amount| amount.of(total_steps).max(1))
-                        .or_else(|| times.map(per_epoch))
-                        .unwrap_or(default),
-                ),
-            })
+        let by_steps = |steps: Option<Amount>, times: Option<u64>, default: u64| {
+            let steps = steps.map(|amount| amount.of(total_steps).max(1));
+            Every(Some(steps.or_else(|| times.map(per_epoch)).unwrap_or(default)))
         };
-        let evaluate = if data.eval.is_empty() {
-            Every(None)
-        } else {
-            every(config.eval_strategy, config.eval_steps, config.evals_per_epoch, logging)
+        let evaluate = match config.eval_strategy {
+            _ if data.eval.is_empty() => Every(None),
+            Cadence::No => Every(None),
+            Cadence::Epoch => Every(Some(steps_per_epoch)),
+            Cadence::Steps => by_steps(config.eval_steps, config.evals_per_epoch, logging),
         };
-        let save = every(config.save_strategy, config.save_steps, config.saves_per_epoch, 500);
+        let save = match config.save_strategy {
+            SaveStrategy::No | SaveStrategy::Best => Every(None),
+            SaveStrategy::Epoch => Every(Some(steps_per_epoch)),
+            SaveStrategy::Steps => by_steps(config.save_steps, config.saves_per_epoch, 500),
+        };
         let (mut tokens, mut trained_tokens, mut longest, mut epoch_tokens) = (0, 0, 0, 0.0);
         let times = packing.mix.times().chain(std::iter::repeat(1.0));
         for (sizes, times) in data.train.sizes().zip(times) {
@@ -187,11 +191,20 @@ impl Plan {
             max_grad_norm: (config.max_grad_norm > 0.0).then_some(config.max_grad_norm),
             method,
             eval_batch_size: config.eval_batch_size.max(1) as usize,
+            spectrum,
             options,
             log: Every(Some(logging.max(1))),
             evaluate,
             save,
+            judge: Judge::of(config),
         })
+    }
+
+    /// Checkpoints that the run saves at most.
+    pub fn saves(&self) -> u64 {
+        let of_best = self.judge.as_ref().filter(|judge| judge.saves);
+        let of_best = of_best.map_or(0, |_| self.evaluate.times(self.total_steps).max(1));
+        self.save.times(self.total_steps) + of_best
     }
 
     /// The steps of the training set's samples, from `position` on.
@@ -253,15 +266,20 @@ fn too_few_prompts(loaded: &LoadedConfig, needed: usize, found: usize) -> Diagno
         .help("lower `micro_batch_size` or `gradient_accumulation_steps`, or add rows")
 }
 
-fn trainer_options(loaded: &LoadedConfig, model: &ModelFacts) -> Result<TrainerOptions, Failure> {
+fn trainer_options(
+    loaded: &LoadedConfig,
+    model: &ModelFacts,
+    spectrum: Option<&Chosen>,
+) -> Result<TrainerOptions, Failure> {
     let config = &loaded.config;
     let lora = match config.adapter {
         Some(Adapter::Lora | Adapter::Qlora) => Some(selection::lora(loaded, model)?),
         None => None,
     };
-    let trainable = match selection::unfrozen(loaded, model)? {
-        Some(names) => Trainable::Named(names.into_iter().collect::<BTreeSet<_>>()),
-        None => Trainable::All,
+    let (trainable, rows) = match (spectrum, selection::unfrozen(loaded, model)?) {
+        (Some(chosen), _) => (Trainable::Named(chosen.names.clone()), BTreeMap::new()),
+        (None, Some(Unfrozen { names, rows })) => (Trainable::Named(names), rows),
+        (None, None) => (Trainable::All, BTreeMap::new()),
     };
     Ok(TrainerOptions {
         trainable,
@@ -274,7 +292,41 @@ fn trainer_options(loaded: &LoadedConfig, model: &ModelFacts) -> Result<TrainerO
             eps: config.adam_epsilon,
             weight_decay: config.weight_decay,
         },
+        rules: Rules { rates: rates(config), rows },
+        lisa: lisa(loaded, model)?,
+        neftune: config.techniques.neftune_noise_alpha,
     })
+}
+
+/// The layers that are drawn, where they are.
+fn lisa(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Lisa>, Failure> {
+    let own = &loaded.config.techniques;
+    let Some((count, interval)) = own.lisa_n_layers.zip(own.lisa_step_interval) else { return Ok(None) };
+    let (layers, all) = (count as usize, model.config.num_hidden_layers);
+    if layers > all {
+        let message = format!("`lisa_n_layers` is {count}, but the model has {all} layers");
+        let place = loaded.source.nearest_place("lisa_n_layers");
+        let help = "write fewer: two are what its authors train at a time";
+        return Err(Diagnostic::error("config::out-of-range", message).at(place).help(help).into());
+    }
+    Ok(Some(Lisa { layers, interval }))
+}
+
+/// The learning rates that differ from the run's, as factors of it.
+fn rates(config: &Config) -> Vec<Rate> {
+    let own = &config.techniques;
+    let rate = |within: &str, factor: f64| Rate { within: within.to_owned(), factor, keeps: false };
+    let of_groups = own
+        .lr_groups
+        .iter()
+        .flat_map(|group| group.modules.iter().map(move |module| rate(module, group.lr / config.learning_rate)));
+    let of_embeddings = own.embedding_lr_scale.or_else(|| own.embedding_lr.map(|lr| lr / config.learning_rate));
+    let of_embeddings = of_embeddings
+        .into_iter()
+        .flat_map(|factor| ["embed_tokens", "lm_head"].map(|name| Rate { keeps: true, ..rate(name, factor) }));
+    let of_b = own.loraplus_lr_ratio.into_iter();
+    let of_b = of_b.flat_map(|ratio| [".lora_B.", ".lora_magnitude_vector"].map(|name| rate(name, ratio)));
+    of_groups.chain(of_b).chain(of_embeddings).collect()
 }
 
 fn schedule(

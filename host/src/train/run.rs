@@ -9,6 +9,7 @@ use engine::kernels::Kernels;
 use engine::{Objective, Trainer};
 use serde_json::{Map, Value};
 
+use super::best::Best;
 use super::coverage::{Coverage, Uncovered};
 use super::eval::{Evaluated, Evaluation, Shown};
 use super::health::{StopAdvice, Watch};
@@ -23,6 +24,7 @@ use crate::data::batches::Batches;
 use crate::diagnostic::{Diagnostic, Failure};
 use crate::memory::peak_memory_bytes;
 use crate::report::metrics::{EVAL_FIELDS, EvalRecord, TrainRecord};
+use crate::report::summary::Judged;
 use crate::report::{Event, Reporter};
 
 /// What the loop needs beside the plan.
@@ -60,6 +62,8 @@ pub enum Ending {
 pub struct Outcome {
     /// How it ended.
     pub ending: Ending,
+    /// Steps that are finished, also where the result is of an earlier one.
+    pub steps: u64,
     /// Loss of the first and the last step.
     pub loss: Option<(f64, f64)>,
     /// The evaluation before training and the last one.
@@ -72,6 +76,8 @@ pub struct Outcome {
     pub own_tokens: u64,
     /// Seconds in training steps of this process.
     pub train_seconds: f64,
+    /// The best evaluation, where something was made of it.
+    pub judged: Option<Judged>,
 }
 
 impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
@@ -100,16 +106,29 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
         let mut evaluated_at = None;
         let mut advice = Ok(None);
         let mut saved_at = from.map(|checkpoint| checkpoint.state.global_step);
+        let judge = plan.judge.as_ref();
+        let mut best = match from.and_then(|checkpoint| checkpoint.state.best.clone()).filter(|_| judge.is_some()) {
+            Some(best) => self.best_of(best, judge.is_some_and(|judge| judge.loads))?,
+            None => None,
+        };
+        let mut stops_early = judge.is_some_and(|judge| judge.is_over(best.as_ref()));
 
         let is_new = trainer.optimizer_step() == 0 && eval.is_none() && stop.received().is_none();
         if let Some(evaluation) = evaluation.as_mut().filter(|_| is_new) {
             let (record, sample) = self.evaluate(evaluation, trainer, saved_at, reporter)?;
             advice = watch.observe(&record, plan.total_steps, reporter);
+            if let Some(judge) = judge {
+                judge.value(&record)?;
+            }
             eval = Some((record.clone(), record));
             shown = (sample.clone(), sample);
             evaluated_at = Some(0);
         }
-        while matches!(advice, Ok(None)) && trainer.optimizer_step() < plan.total_steps && stop.received().is_none() {
+        while matches!(advice, Ok(None))
+            && !stops_early
+            && trainer.optimizer_step() < plan.total_steps
+            && stop.received().is_none()
+        {
             let began = Instant::now();
             let micro_batches =
                 self.batches.next_step(trainer).map_err(|failure| self.with_last_checkpoint(failure, saved_at))?;
@@ -149,25 +168,30 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
                 reporter.completions(&told.lines);
                 advice = watch.observe(&record, plan.total_steps, reporter);
             }
+            let mut is_best = false;
             if let Some(evaluation) = evaluation.as_mut().filter(|_| plan.evaluate.is_due(step) && !last) {
                 let (record, sample) = self.evaluate(evaluation, trainer, saved_at, reporter)?;
                 advice = merge(advice, watch.observe(&record, plan.total_steps, reporter));
+                if let Some(judge) = judge {
+                    is_best = judge.take(&record, &mut best)? && judge.saves;
+                    stops_early = judge.is_over(best.as_ref());
+                }
                 eval = Some((eval.map_or_else(|| record.clone(), |(before, _)| before), record));
                 shown.1 = sample.or(shown.1);
                 evaluated_at = Some(step);
             }
-            if plan.save.is_due(step) || (last && plan.save.ever()) {
-                let state = self.state(trainer, loss, tokens_before + own_tokens, eval.as_ref());
+            if plan.save.is_due(step) || is_best || (last && plan.save.ever()) {
+                let state = self.state(trainer, loss, tokens_before + own_tokens, eval.as_ref(), best.as_ref());
                 self.save(trainer, &state, reporter)?;
                 saved_at = Some(step);
             }
         }
-        let unfinished = trainer.optimizer_step() < plan.total_steps;
+        let unfinished = !stops_early && trainer.optimizer_step() < plan.total_steps;
         let signal = stop.received().filter(|_| unfinished);
         let tokens = tokens_before + own_tokens;
         if signal.is_some() || !matches!(advice, Ok(None)) {
-            let state = self.state(trainer, loss, tokens, eval.as_ref());
-            let path = self.path(state.global_step);
+            let state = self.state(trainer, loss, tokens, eval.as_ref(), best.as_ref());
+            let (steps, path) = (state.global_step, self.path(state.global_step));
             if saved_at != Some(state.global_step) {
                 self.save(trainer, &state, reporter)?;
             }
@@ -177,15 +201,52 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
                 (None, Some(signal)) => Ending::Stopped(signal, path),
                 (None, None) => Ending::Finished,
             };
-            return Ok(Outcome { ending, loss, eval, shown, tokens, own_tokens, train_seconds });
+            return Ok(Outcome { ending, loss, eval, shown, tokens, own_tokens, train_seconds, steps, judged: None });
         }
         if let Some(evaluation) = evaluation.as_mut().filter(|_| evaluated_at != Some(trainer.optimizer_step())) {
             let (record, sample) = self.evaluate(evaluation, trainer, saved_at, reporter)?;
             watch.observe(&record, plan.total_steps, reporter)?;
+            let is_best = judge.map(|judge| judge.take(&record, &mut best)).transpose()?.unwrap_or(false);
             eval = Some((eval.map_or_else(|| record.clone(), |(before, _)| before), record));
             shown.1 = sample.or(shown.1);
+            if is_best && judge.is_some_and(|judge| judge.saves) && saved_at != Some(trainer.optimizer_step()) {
+                let state = self.state(trainer, loss, tokens, eval.as_ref(), best.as_ref());
+                self.save(trainer, &state, reporter)?;
+            }
         }
-        Ok(Outcome { ending: Ending::Finished, loss, eval, shown, tokens, own_tokens, train_seconds })
+        let steps = trainer.optimizer_step();
+        let loads = judge.is_some_and(|judge| judge.loads);
+        if let Some(best) = best.as_ref().filter(|best| loads && best.step != steps) {
+            Checkpoint::open(&self.path(best.step), &Map::new())?.restore(trainer)?;
+            if let (Some((_, after)), Some(record)) = (&mut eval, read_eval(Some(&best.record))) {
+                *after = record;
+            }
+            shown.1 = None;
+        }
+        let judged = judge.zip(best).map(|(judge, Best { step, value, .. })| Judged {
+            metric: judge.metric.clone(),
+            value,
+            step,
+            is_result: loads,
+            stopped_early: stops_early,
+        });
+        Ok(Outcome { ending: Ending::Finished, loss, eval, shown, tokens, own_tokens, train_seconds, steps, judged })
+    }
+
+    /// The best evaluation of the run that goes on, as its checkpoint has it. Where it is to be the result, it must be there.
+    fn best_of(&self, kept: Value, loads: bool) -> Result<Option<Best>, Failure> {
+        let Ok(best) = serde_json::from_value::<Best>(kept) else { return Ok(None) };
+        if loads {
+            Checkpoint::open(&self.path(best.step), &Map::new()).map_err(|error| {
+                let mut failure = Failure::from(error);
+                if let Some(last) = failure.0.last_mut() {
+                    last.notes.push(format!("the evaluation after step {} was the best so far", best.step));
+                    last.help = Some("bring it back, or delete `load_best_model_at_end`".to_owned());
+                }
+                failure
+            })?;
+        }
+        Ok(Some(best))
     }
 
     /// Evaluates the trainer's weights as they are, and tells of it.
@@ -214,6 +275,7 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
         loss: Option<(f64, f64)>,
         tokens: u64,
         eval: Option<&(EvalRecord, EvalRecord)>,
+        best: Option<&Best>,
     ) -> TrainerState {
         TrainerState {
             v: STATE_VERSION,
@@ -225,6 +287,7 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
             first_loss: loss.map(|(first, _)| first),
             last_loss: loss.map(|(_, last)| last),
             tokens,
+            best: best.and_then(|best| serde_json::to_value(best).ok()),
         }
     }
 
@@ -238,7 +301,8 @@ impl<O: Objective, B: Batches<Batch = O::Batch>> Run<'_, O, B> {
         save(&path, trainer, state, &self.files, &self.batches.kept())?;
         reporter.tell(Event::Checkpoint { step: state.global_step, path: &path });
         if let Some(keep) = self.keep {
-            prune(self.output_dir, keep)?;
+            let best = state.best.as_ref().filter(|_| self.plan.judge.as_ref().is_some_and(|judge| judge.loads));
+            prune(self.output_dir, keep, best.and_then(|best| best["step"].as_u64()))?;
         }
         Ok(())
     }

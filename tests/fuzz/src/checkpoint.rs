@@ -32,6 +32,7 @@ thread_local! {
             gradient_checkpointing: false,
             seed: 0,
             adamw: AdamWConfig::default(),
+            ..TrainerOptions::default()
         };
         Trainer::new(config, &WeightSource::Directory(directory), options).expect("a trainer")
     });

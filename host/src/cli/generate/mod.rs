@@ -15,14 +15,14 @@ use engine::generate::{GenerateOptions, Request, cache_bytes, generate};
 use engine::kernels::Kernels;
 use engine::kernels::cpu::CpuKernels;
 use engine::model::Model;
-use engine::weights::twice;
-use engine::weights::{self, WeightSource};
+use engine::weights::WeightSource;
 
 use self::answers::Answers;
 use self::settings::{Sampling, Settings};
 use self::stop::Watched;
+use super::model::{model_config, place};
 use super::{say, show};
-use crate::check::{facts, model_files, selection};
+use crate::check::{facts, selection};
 use crate::config::{AutoBool, DeviceChoice};
 use crate::data::generation::GenerationConfig;
 use crate::data::template::{ChatTemplate, Now};
@@ -30,7 +30,6 @@ use crate::data::tokenizer::{Changes, Tokenizer};
 use crate::device::Device;
 use crate::diagnostic::{Diagnostic, ExitStatus, Failure};
 use crate::memory::largest_memory_bytes;
-use crate::remote;
 use crate::report::Output;
 use crate::report::progress::bytes;
 use crate::terminal::print_words;
@@ -185,31 +184,6 @@ fn complete<K: Kernels>(
     }
     answers.close()?;
     Ok(ExitStatus::Done)
-}
-
-/// The directory of a model or an adapter: as it is named, or of the hub.
-fn place(path: &Path, is_adapter: bool) -> Result<PathBuf, Diagnostic> {
-    let name = path.to_str().filter(|_| !path.exists());
-    let found = name.map(|name| remote::model(name, is_adapter)).transpose()?;
-    Ok(found.flatten().unwrap_or_else(|| path.to_owned()))
-}
-
-/// The model's config, as its weights have it.
-fn model_config(directory: &Path) -> Result<(ModelConfig, Vec<Diagnostic>), Failure> {
-    if !directory.is_dir() {
-        let message = format!("there is no model directory `{}`", directory.display());
-        return Err(Diagnostic::error("model::missing", message)
-            .help("`--model` is a directory with `config.json`, `tokenizer.json` and safetensors weights")
-            .into());
-    }
-    let mut config = ModelConfig::from_dir(directory).map_err(Diagnostic::from)?;
-    let headers = weights::read_headers(directory).map_err(Diagnostic::from)?;
-    let mut warnings = Vec::new();
-    if twice::has_own_head(&headers, &config).map_err(Diagnostic::from)? {
-        config.untie();
-        warnings.push(model_files::own_head());
-    }
-    Ok((config, warnings))
 }
 
 /// Room for as many tokens as may be written is taken at once; a file beside the model may ask for any number.
