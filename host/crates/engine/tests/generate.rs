@@ -63,6 +63,7 @@ fn greedy_generation_is_that_of_transformers() {
         "granite",
         "olmo2",
         "olmo3",
+        "seed-oss",
     ] {
         let bytes = std::fs::read(fixture(name).join("expected.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();

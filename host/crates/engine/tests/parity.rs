@@ -416,6 +416,13 @@ fn olmo() {
 }
 
 #[test]
+fn seed_oss() {
+    for name in ["seed-oss", "seed-oss-lora"] {
+        check(name, false);
+    }
+}
+
+#[test]
 fn adapters_on_quantized_weights() {
     for name in QUANTIZED {
         check(name, false);
@@ -431,7 +438,7 @@ fn gradient_checkpointing_changes_nothing() {
 }
 
 /// Fixtures of quantized projections.
-const QUANTIZED: [&str; 23] = [
+const QUANTIZED: [&str; 24] = [
     "granite4-nf4",
     "saved-nf4",
     "saved-nested",
@@ -455,10 +462,11 @@ const QUANTIZED: [&str; 23] = [
     "granite-nf4",
     "olmo2-nf4",
     "olmo3-nf4",
+    "seed-oss-nf4",
 ];
 
 /// All other fixtures.
-const NAMES: [&str; 43] = [
+const NAMES: [&str; 45] = [
     "granite4",
     "granite4-lora",
     "gemma3-images",
@@ -502,6 +510,8 @@ const NAMES: [&str; 43] = [
     "olmo2-lora",
     "olmo3",
     "olmo3-lora",
+    "seed-oss",
+    "seed-oss-lora",
 ];
 
 /// The CUDA backend.

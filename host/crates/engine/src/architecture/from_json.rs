@@ -107,7 +107,8 @@ fn sizes(read: &Reader<'_>, family: &Family) -> Result<ModelConfig, ConfigError>
         (None, Some(heads)) if !read.raw.contains_key("num_key_value_heads") => heads,
         (None, _) => num_attention_heads,
     };
-    let head_dim = match read.optional_size("head_dim")?.or(defaults.head_dim) {
+    let of_class = defaults.head_dim.filter(|_| !read.raw.contains_key("head_dim"));
+    let head_dim = match read.optional_size("head_dim")?.or(of_class) {
         Some(head_dim) => head_dim,
         None if hidden_size % num_attention_heads == 0 => hidden_size / num_attention_heads,
         None => {

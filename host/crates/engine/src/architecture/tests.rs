@@ -86,6 +86,8 @@ fn what_is_wrong_or_unknown_is_named() {
         (r#"{"rope_theta": 1, "rope_scaling": {"type": "yarn", "factor": 2}}"#, "needs `rope_theta` above 1"),
         (r#"{"rope_scaling": {"type": "linear"}}"#, "needs `factor` above 0"),
         (r#"{"eos_token_id": "x"}"#, "not a token id"),
+        (r#"{"architectures": ["SeedOssForCausalLM"], "attention_dropout": 0}"#, "asks for `residual_dropout: 0.1`"),
+        (r#"{"architectures": ["SeedOssForCausalLM"], "residual_dropout": 0}"#, "asks for `attention_dropout: 0.1`"),
     ] {
         let message = read(edit).unwrap_err().to_string();
         assert!(message.contains(expected), "{edit}: {message}");
@@ -160,6 +162,18 @@ fn layers_have_the_windows_and_rotations_of_their_class() {
     assert_eq!(gemma3.ropes.iter().map(|rope| rope.theta).collect::<Vec<_>>(), [1000.0, 10_000.0]);
     let smollm3 = of("SmolLM3ForCausalLM", "");
     assert_eq!(smollm3.layers.iter().map(|layer| layer.rope).collect::<Vec<_>>(), [Some(0), Some(0), Some(0), None]);
+}
+
+/// As the classes of transformers 5.24 are built of the same objects.
+#[test]
+fn what_differs_from_a_llama_is_read_of_each_family() {
+    let of = |class: &str, more: &str| {
+        let text = format!(r#"{{"architectures": ["{class}"], "num_hidden_layers": 4, "head_dim": 16{more}}}"#);
+        read(&text).unwrap_or_else(|error| panic!("{class}: {error}"))
+    };
+
+    let seed = of("SeedOssForCausalLM", r#", "attention_dropout": 0, "residual_dropout": 0.0"#);
+    assert_eq!([seed.qkv_bias, seed.o_bias, seed.mlp_bias], [true, false, false]);
 }
 
 /// Values of transformers 5.24: `AutoConfig.from_pretrained(…).rope_parameters`.

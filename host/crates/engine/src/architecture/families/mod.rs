@@ -10,13 +10,14 @@ mod mistral;
 mod olmo;
 mod phi3;
 mod qwen;
+mod seed_oss;
 mod smollm3;
 
 use self::family::{Composite, Family};
 use super::config::ConfigError;
 use super::read::Reader;
 
-const FAMILIES: [&Family; 13] = [
+const FAMILIES: [&Family; 14] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &mistral::MINISTRAL,
@@ -30,6 +31,7 @@ const FAMILIES: [&Family; 13] = [
     &granite4::GRANITE4,
     &olmo::OLMO2,
     &olmo::OLMO3,
+    &seed_oss::SEED_OSS,
 ];
 
 const COMPOSITES: [&Composite; 1] = [&gemma::GEMMA3_WITH_IMAGES];
