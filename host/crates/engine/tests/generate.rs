@@ -64,6 +64,7 @@ fn greedy_generation_is_that_of_transformers() {
         "olmo2",
         "olmo3",
         "seed-oss",
+        "arcee",
     ] {
         let bytes = std::fs::read(fixture(name).join("expected.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -268,6 +269,7 @@ fn log_probabilities_are_those_of_training_to_the_bit() {
         ("granite", Head),
         ("olmo2", Lora),
         ("olmo3", No),
+        ("arcee", Lora),
         ("untied", Packed(Packing::Nf4)),
         ("qwen3", Packed(Packing::Int8)),
     ] {

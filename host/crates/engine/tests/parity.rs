@@ -423,6 +423,13 @@ fn seed_oss() {
 }
 
 #[test]
+fn arcee() {
+    for name in ["arcee", "arcee-lora"] {
+        check(name, false);
+    }
+}
+
+#[test]
 fn adapters_on_quantized_weights() {
     for name in QUANTIZED {
         check(name, false);
@@ -438,7 +445,7 @@ fn gradient_checkpointing_changes_nothing() {
 }
 
 /// Fixtures of quantized projections.
-const QUANTIZED: [&str; 24] = [
+const QUANTIZED: [&str; 25] = [
     "granite4-nf4",
     "saved-nf4",
     "saved-nested",
@@ -463,10 +470,11 @@ const QUANTIZED: [&str; 24] = [
     "olmo2-nf4",
     "olmo3-nf4",
     "seed-oss-nf4",
+    "arcee-nf4",
 ];
 
 /// All other fixtures.
-const NAMES: [&str; 45] = [
+const NAMES: [&str; 47] = [
     "granite4",
     "granite4-lora",
     "gemma3-images",
@@ -512,6 +520,8 @@ const NAMES: [&str; 45] = [
     "olmo3-lora",
     "seed-oss",
     "seed-oss-lora",
+    "arcee",
+    "arcee-lora",
 ];
 
 /// The CUDA backend.

@@ -221,13 +221,26 @@ impl Scaled {
     }
 }
 
-/// What the gates of a feed-forward layer go through (Shazeer, "GLU variants improve transformer").
+/// What is between the products of a feed-forward layer: what its gates go through (Shazeer, "GLU variants improve
+/// transformer"), or its ups where it has no gates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `x * sigmoid(x)`.
     Silu,
     /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`, torch's `gelu` with `approximate="tanh"`.
     GeluTanh,
+    /// `max(x, 0)^2`, without gates (So et al., "Primer: searching for efficient transformers for language modeling").
+    Relu2,
+}
+
+impl Activation {
+    /// Rows of so many inner widths go in: gates and ups, or ups alone.
+    pub fn inputs(self) -> usize {
+        match self {
+            Self::Silu | Self::GeluTanh => 2,
+            Self::Relu2 => 1,
+        }
+    }
 }
 
 /// Sizes of an output projection.

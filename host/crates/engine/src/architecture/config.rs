@@ -163,6 +163,8 @@ pub enum LayerModules {
     Fused,
     /// One for gate and input, and names of models of experts (Granite 4).
     Shared,
+    /// One each, and none for a gate.
+    NoGate,
 }
 
 /// What a layer has that others of its model may not have.

@@ -132,6 +132,7 @@ impl Unit {
             (Self::Qkv, _) => &[LinearKind::QProj, LinearKind::KProj, LinearKind::VProj],
             (Self::O, _) => &[LinearKind::OProj],
             (Self::GateUp, LayerModules::Apart) => &[LinearKind::GateProj, LinearKind::UpProj],
+            (Self::GateUp, LayerModules::NoGate) => &[LinearKind::UpProj],
             (Self::GateUp, LayerModules::Fused) => &[LinearKind::GateUpProj],
             (Self::GateUp, LayerModules::Shared) => &[LinearKind::InputLinear],
             (Self::Down, LayerModules::Shared) => &[LinearKind::OutputLinear],

@@ -88,6 +88,7 @@ fn what_is_wrong_or_unknown_is_named() {
         (r#"{"eos_token_id": "x"}"#, "not a token id"),
         (r#"{"architectures": ["SeedOssForCausalLM"], "attention_dropout": 0}"#, "asks for `residual_dropout: 0.1`"),
         (r#"{"architectures": ["SeedOssForCausalLM"], "residual_dropout": 0}"#, "asks for `attention_dropout: 0.1`"),
+        (r#"{"architectures": ["ArceeForCausalLM"], "hidden_act": "silu"}"#, "asks for `hidden_act: silu`"),
     ] {
         let message = read(edit).unwrap_err().to_string();
         assert!(message.contains(expected), "{edit}: {message}");
@@ -171,9 +172,13 @@ fn what_differs_from_a_llama_is_read_of_each_family() {
         let text = format!(r#"{{"architectures": ["{class}"], "num_hidden_layers": 4, "head_dim": 16{more}}}"#);
         read(&text).unwrap_or_else(|error| panic!("{class}: {error}"))
     };
+    let has = |config: &ModelConfig, end: &str| config.parameters().iter().any(|spec| spec.name.ends_with(end));
 
     let seed = of("SeedOssForCausalLM", r#", "attention_dropout": 0, "residual_dropout": 0.0"#);
     assert_eq!([seed.qkv_bias, seed.o_bias, seed.mlp_bias], [true, false, false]);
+
+    let arcee = of("ArceeForCausalLM", "");
+    assert!(has(&arcee, "mlp.up_proj.weight") && !has(&arcee, "mlp.gate_proj.weight"));
 }
 
 /// Values of transformers 5.24: `AutoConfig.from_pretrained(…).rope_parameters`.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! x ─ [norm] ─ qkv ─ [norm of q, k] ─ [rope] ─ attention ─ o ─ [norm] ─(+x)─ mid
-//! mid ─ [norm] ─ gate,up ─ act(gate) * up ─ down ─ [norm] ─(+mid)─ out
+//! mid ─ [norm] ─ [gate,] up ─ act(gate) * up, or act(up) ─ down ─ [norm] ─(+mid)─ out
 //! ```
 //! What is in brackets is there as the model's config says. Forward keeps the roots of norms, the inputs of norms that cost a
 //! product to make, the packed `qkv`, attention's output and log-sum-exp, `mid`, and gate and up. Outputs of norms, rotations
@@ -37,7 +37,7 @@ pub struct Saved<B> {
     pub mid: B,
     /// Roots of the norm before the feed-forward layer, `[n]`.
     pub mid_root: B,
-    /// Gates and ups, `[n, 2 * ffn]`; backward turns them into their gradients.
+    /// Gates and ups, `[n, 2 * ffn]`, or ups where there are no gates; backward turns them into their gradients.
     pub gate_up: B,
     /// What the feed-forward layer adds to the residual stream before its norm, `[n, h]`.
     pub ffn_out: B,
@@ -81,7 +81,7 @@ impl<B: std::fmt::Debug> Saved<B> {
             attention_out_root: single(rows(NormKind::AfterAttention)),
             mid: working(n * h),
             mid_root: single(rows(NormKind::BeforeFeedForward)),
-            gate_up: working(n * 2 * config.intermediate_size),
+            gate_up: working(n * config.activation.inputs() * config.intermediate_size),
             ffn_out: working(rows(NormKind::AfterFeedForward) * h),
             ffn_out_root: single(rows(NormKind::AfterFeedForward)),
             adapted: Kept::alloc(kernels, config, n, lora),

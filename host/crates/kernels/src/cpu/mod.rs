@@ -400,7 +400,7 @@ impl TensorOps for CpuKernels {
     }
 
     fn glu(&self, activation: Activation, n: usize, ffn: usize, gu: View<'_, CpuBuffer>, a: ViewMut<'_, CpuBuffer>) {
-        elementwise::glu(activation, ffn, gu.slice(n * 2 * ffn), a.slice(n * ffn));
+        elementwise::glu(activation, ffn, gu.slice(n * activation.inputs() * ffn), a.slice(n * ffn));
     }
 
     fn glu_backward(
@@ -411,7 +411,7 @@ impl TensorOps for CpuKernels {
         da: View<'_, CpuBuffer>,
         gu: ViewMut<'_, CpuBuffer>,
     ) {
-        elementwise::glu_backward(activation, ffn, da.slice(n * ffn), gu.slice(n * 2 * ffn));
+        elementwise::glu_backward(activation, ffn, da.slice(n * ffn), gu.slice(n * activation.inputs() * ffn));
     }
 
     fn dropout(

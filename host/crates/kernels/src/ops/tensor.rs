@@ -183,7 +183,8 @@ pub trait TensorOps: Queue {
         out: ViewMut<'_, Self::Buffer>,
     );
 
-    /// `a = act(g) * u` from `gu [n, 2 * ffn]` (gates, then ups).
+    /// `a = act(g) * u` from `gu [n, 2 * ffn]` (gates, then ups), or `a = act(u)` from `gu [n, ffn]` where the activation has no
+    /// gates.
     fn glu(
         &self,
         activation: Activation,

@@ -1,6 +1,7 @@
 //! Families of models: what transformers' classes make of a `config.json`. A file each; what a family can say is in
 //! [`ModelConfig`](super::config::ModelConfig), so a family that needs nothing new is a page.
 
+mod arcee;
 pub(super) mod family;
 mod gemma;
 mod granite;
@@ -17,7 +18,7 @@ use self::family::{Composite, Family};
 use super::config::ConfigError;
 use super::read::Reader;
 
-const FAMILIES: [&Family; 14] = [
+const FAMILIES: [&Family; 15] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &mistral::MINISTRAL,
@@ -32,6 +33,7 @@ const FAMILIES: [&Family; 14] = [
     &olmo::OLMO2,
     &olmo::OLMO3,
     &seed_oss::SEED_OSS,
+    &arcee::ARCEE,
 ];
 
 const COMPOSITES: [&Composite; 1] = [&gemma::GEMMA3_WITH_IMAGES];

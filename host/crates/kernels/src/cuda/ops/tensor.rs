@@ -292,8 +292,9 @@ impl TensorOps for CudaKernels {
     }
 
     fn glu(&self, activation: Activation, n: usize, ffn: usize, gu: View<'_, CudaBuffer>, a: ViewMut<'_, CudaBuffer>) {
-        let (gu, a, gelu) = (gu.pointer(n * 2 * ffn), a.pointer(n * ffn), u64::from(activation != Activation::Silu));
-        self.0.by_groups(self.0.elementwise.glu, n, ffn, &[gu, a, word(n), word(ffn), gelu]);
+        let (gu, a) = (gu.pointer(n * activation.inputs() * ffn), a.pointer(n * ffn));
+        let (function, elementwise) = (kind(activation), &self.0.elementwise);
+        self.0.by_groups(elementwise.glu, n, ffn, &[gu, a, word(n), word(ffn), function]);
     }
 
     fn glu_backward(
@@ -304,8 +305,9 @@ impl TensorOps for CudaKernels {
         da: View<'_, CudaBuffer>,
         gu: ViewMut<'_, CudaBuffer>,
     ) {
-        let (da, gu, gelu) = (da.pointer(n * ffn), gu.pointer(n * 2 * ffn), u64::from(activation != Activation::Silu));
-        self.0.by_groups(self.0.elementwise.glu_backward, n, ffn, &[da, gu, word(n), word(ffn), gelu]);
+        let (da, gu) = (da.pointer(n * ffn), gu.pointer(n * activation.inputs() * ffn));
+        let (function, elementwise) = (kind(activation), &self.0.elementwise);
+        self.0.by_groups(elementwise.glu_backward, n, ffn, &[da, gu, word(n), word(ffn), function]);
     }
 
     fn dropout(
@@ -407,6 +409,15 @@ impl TensorOps for CudaKernels {
         let arguments =
             [log_probs.pointer(tables.n), rows.at(tables.targets), weights, word(tables.n), accumulator.loss()];
         device.context.launch(device.loss.add_loss, [1, 1], 1024, 0, &arguments);
+    }
+}
+
+/// What the kernels know an activation by: `RELU2` and so on in `elementwise.cu`.
+fn kind(activation: Activation) -> u64 {
+    match activation {
+        Activation::Silu => 0,
+        Activation::GeluTanh => 1,
+        Activation::Relu2 => 2,
     }
 }
 

@@ -66,7 +66,7 @@ rope(real* x, const u32* positions, const float* table, u32 n, u32 heads, u32 he
     for (u64 item = this_thread(); item < (u64)n * row_groups; item += all_threads()) {
         const u32 row = (u32)item / row_groups;
         const Place place = place_of((u32)item - row * row_groups, groups, half);
-        real* const pair = x + (u64)row * stride + place.row * head_dim + place.column;
+        real* const head = x + (u64)row * stride + place.row * head_dim;
         const float* const cosines = table + (u64)positions[row] * rotary_dim + place.column;
         if (wide) {
             rotate_group<true>(pair, cosines, half, direction, GROUP);
@@ -80,16 +80,23 @@ DEVICE float sigmoid(float x) {
     return 1.0f / (1.0f + exp2_fast(-x * LOG2_E));
 }
 
-// A gate's activation and the slope of it.
+// The activations of feed-forward layers, by number.
+constexpr u32 GELU_TANH = 1, RELU2 = 2;
+
+// An activation and the slope of it.
 struct Activated {
     float value;
     float slope;
 };
 
-// x * sigmoid(x), or with `gelu` x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))).
-DEVICE Activated activated(float x, bool gelu) {
+// x * sigmoid(x), or x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))), or the square of what of x is above zero.
+DEVICE Activated activated(float x, u32 activation) {
     Activated result;
-    if (gelu) {
+    if (activation == RELU2) {
+        const float above = x < 0.0f ? 0.0f : x;
+        result.value = above * above;
+        result.slope = 2.0f * above;
+    } else if (activation == GELU_TANH) {
         constexpr float ROOT = 0.7978846f, CUBE = 0.044715f;
         const float t = tanhf(ROOT * (x + CUBE * x * x * x));
         result.value = 0.5f * x * (1.0f + t);
@@ -103,38 +110,48 @@ DEVICE Activated activated(float x, bool gelu) {
 }
 
 template <bool whole>
-DEVICE void glu_group(const real* gate, const real* up, real* a, bool gelu, u32 left) {
-    const Eight g = load_group<whole>(gate, left), u = load_group<whole>(up, left);
+DEVICE void glu_group(const real* gate, const real* up, real* a, u32 activation, u32 left) {
+    const Eight g = load_group<whole>(gate, left);
     Eight product;
-    for (u32 i = 0; i < GROUP; i++) product.at[i] = activated(g.at[i], gelu).value * u.at[i];
+    for (u32 i = 0; i < GROUP; i++) product.at[i] = activated(g.at[i], activation).value;
+    if (activation != RELU2) {
+        const Eight u = load_group<whole>(up, left);
+        for (u32 i = 0; i < GROUP; i++) product.at[i] *= u.at[i];
+    }
     store_group<whole>(a, product, left);
 }
 
-// a = act(g) * u, where a row of `gu` is ffn gates, then ffn ups; act is SiLU, or with `gelu` GELU by tanh.
+// a = act(g) * u, where a row of `gu` is ffn gates, then ffn ups; or of RELU2, which has no gates, a = act(u) of a row of ups.
 //
 // Block: 256. Grid: ceil(n * ceil(ffn / 8) / 256); the product is below 2^32. No dynamic shared memory.
-// gu real[n, 2 * ffn], a real[n, ffn], n, ffn, gelu
-KERNEL_BOUNDS(MOST_THREADS, 4) glu(const real* gu, real* a, u32 n, u32 ffn, u32 gelu) {
-    const u32 groups = groups_of(ffn);
+// gu real[n, 2 * ffn] or real[n, ffn], a real[n, ffn], n, ffn, activation
+KERNEL_BOUNDS(MOST_THREADS, 4) glu(const real* gu, real* a, u32 n, u32 ffn, u32 activation) {
+    const u32 groups = groups_of(ffn), inputs = activation == RELU2 ? ffn : 2 * ffn;
     const bool wide = ffn % GROUP == 0 && is_aligned(gu) && is_aligned(a);
     for (u64 item = this_thread(); item < (u64)n * groups; item += all_threads()) {
         const Place place = place_of(item, groups, ffn);
-        const real* const gate = gu + (u64)place.row * 2 * ffn + place.column;
+        const real* const gate = gu + (u64)place.row * inputs + place.column;
         real* const target = a + (u64)place.row * ffn + place.column;
         if (wide) {
-            glu_group<true>(gate, gate + ffn, target, gelu != 0, GROUP);
+            glu_group<true>(gate, gate + ffn, target, activation, GROUP);
         } else {
-            glu_group<false>(gate, gate + ffn, target, gelu != 0, place.left);
+            glu_group<false>(gate, gate + ffn, target, activation, place.left);
         }
     }
 }
 
 template <bool whole>
-DEVICE void glu_backward_group(const real* da, real* gate, real* up, bool gelu, u32 left) {
+DEVICE void glu_backward_group(const real* da, real* gate, real* up, u32 activation, u32 left) {
     const Eight d = load_group<whole>(da, left);
-    Eight g = load_group<whole>(gate, left), u = load_group<whole>(up, left);
+    Eight g = load_group<whole>(gate, left);
+    if (activation == RELU2) {
+        for (u32 i = 0; i < GROUP; i++) g.at[i] = d.at[i] * activated(g.at[i], activation).slope;
+        store_group<whole>(gate, g, left);
+        return;
+    }
+    Eight u = load_group<whole>(up, left);
     for (u32 i = 0; i < GROUP; i++) {
-        const Activated act = activated(g.at[i], gelu);
+        const Activated act = activated(g.at[i], activation);
         g.at[i] = d.at[i] * u.at[i] * act.slope;
         u.at[i] = d.at[i] * act.value;
     }
@@ -142,21 +159,21 @@ DEVICE void glu_backward_group(const real* da, real* gate, real* up, bool gelu, 
     store_group<whole>(up, u, left);
 }
 
-// Replaces `gu` by its gradient, given that of act(g) * u.
+// Replaces `gu` by its gradient, given that of what `glu` makes of it.
 //
 // Block, grid and shared memory as for `glu`.
-// da real[n, ffn], gu real[n, 2 * ffn], n, ffn, gelu
-KERNEL_BOUNDS(MOST_THREADS, 4) glu_backward(const real* da, real* gu, u32 n, u32 ffn, u32 gelu) {
-    const u32 groups = groups_of(ffn);
+// da real[n, ffn], gu real[n, 2 * ffn] or real[n, ffn], n, ffn, activation
+KERNEL_BOUNDS(MOST_THREADS, 4) glu_backward(const real* da, real* gu, u32 n, u32 ffn, u32 activation) {
+    const u32 groups = groups_of(ffn), inputs = activation == RELU2 ? ffn : 2 * ffn;
     const bool wide = ffn % GROUP == 0 && is_aligned(da) && is_aligned(gu);
     for (u64 item = this_thread(); item < (u64)n * groups; item += all_threads()) {
         const Place place = place_of(item, groups, ffn);
         const real* const d = da + (u64)place.row * ffn + place.column;
-        real* const gate = gu + (u64)place.row * 2 * ffn + place.column;
+        real* const gate = gu + (u64)place.row * inputs + place.column;
         if (wide) {
-            glu_backward_group<true>(d, gate, gate + ffn, gelu != 0, GROUP);
+            glu_backward_group<true>(d, gate, gate + ffn, activation, GROUP);
         } else {
-            glu_backward_group<false>(d, gate, gate + ffn, gelu != 0, place.left);
+            glu_backward_group<false>(d, gate, gate + ffn, activation, place.left);
         }
     }
 }
