@@ -65,6 +65,7 @@ fn greedy_generation_is_that_of_transformers() {
         "olmo3",
         "seed-oss",
         "arcee",
+        "ernie",
     ] {
         let bytes = std::fs::read(fixture(name).join("expected.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -270,6 +271,7 @@ fn log_probabilities_are_those_of_training_to_the_bit() {
         ("olmo2", Lora),
         ("olmo3", No),
         ("arcee", Lora),
+        ("ernie", No),
         ("untied", Packed(Packing::Nf4)),
         ("qwen3", Packed(Packing::Int8)),
     ] {

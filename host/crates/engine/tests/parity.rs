@@ -246,13 +246,15 @@ fn check_packed<K: Kernels>(model: &Model<K>, expected: &Expected, name: &str) {
 }
 
 /// The distance over elements whose first gradient is more than what others' rounding is: where AdamW divides one of these by
-/// its own size, its sign decides the step. They are few.
-fn distance_of_determined(found: &[f32], expected: &[f32], gradient: &[f32]) -> f64 {
+/// its own size, its sign decides the step. They are few, but for a key's bias: what of it is not rotated, or hardly, adds the
+/// same to all scores of a query, so its gradient is nothing but rounding.
+fn distance_of_determined(name: &str, found: &[f32], expected: &[f32], gradient: &[f32]) -> f64 {
     let squares: f64 = gradient.iter().map(|&value| f64::from(value).powi(2)).sum();
-    let least = 1e-4 * (squares / gradient.len() as f64).sqrt();
+    let (least, share) = if name.ends_with("k_proj.bias") { (1e-2, 25) } else { (1e-4, 95) };
+    let least = least * (squares / gradient.len() as f64).sqrt();
     let is_determined = |index: &usize| f64::from(gradient[*index]).abs() >= least || gradient[*index] == 0.0;
     let elements: Vec<usize> = (0..gradient.len()).filter(is_determined).collect();
-    assert!(elements.len() * 100 >= gradient.len() * 95, "{} of {}", elements.len(), gradient.len());
+    assert!(elements.len() * 100 >= gradient.len() * share, "{name}: {} of {}", elements.len(), gradient.len());
     let of = |values: &[f32]| elements.iter().map(|&index| values[index]).collect::<Vec<_>>();
     distance(&of(found), &of(expected))
 }
@@ -290,7 +292,7 @@ fn check_on<K: Kernels>(kernels: K, allowed: Allowed, name: &str, gradient_check
     for tensor in expected.names("after/") {
         let gradient = expected.floats(&format!("grad/{tensor}"));
         let (found, after) = (trainer.parameter(&tensor).unwrap(), expected.floats(&format!("after/{tensor}")));
-        let error = distance_of_determined(&found, &after, &gradient);
+        let error = distance_of_determined(&tensor, &found, &after, &gradient);
         assert!(error <= allowed.parameter, "{name}: {tensor} is {error:e} off after four steps");
         worst.parameter = worst.parameter.max(error);
     }
@@ -430,6 +432,13 @@ fn arcee() {
 }
 
 #[test]
+fn ernie() {
+    for name in ["ernie", "ernie-lora"] {
+        check(name, false);
+    }
+}
+
+#[test]
 fn adapters_on_quantized_weights() {
     for name in QUANTIZED {
         check(name, false);
@@ -445,7 +454,7 @@ fn gradient_checkpointing_changes_nothing() {
 }
 
 /// Fixtures of quantized projections.
-const QUANTIZED: [&str; 25] = [
+const QUANTIZED: [&str; 26] = [
     "granite4-nf4",
     "saved-nf4",
     "saved-nested",
@@ -471,10 +480,11 @@ const QUANTIZED: [&str; 25] = [
     "olmo3-nf4",
     "seed-oss-nf4",
     "arcee-nf4",
+    "ernie-nf4",
 ];
 
 /// All other fixtures.
-const NAMES: [&str; 47] = [
+const NAMES: [&str; 49] = [
     "granite4",
     "granite4-lora",
     "gemma3-images",
@@ -522,6 +532,8 @@ const NAMES: [&str; 47] = [
     "seed-oss-lora",
     "arcee",
     "arcee-lora",
+    "ernie",
+    "ernie-lora",
 ];
 
 /// The CUDA backend.

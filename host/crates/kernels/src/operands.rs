@@ -188,7 +188,7 @@ pub struct Normed<'a, B> {
     pub r: View<'a, B>,
 }
 
-/// Rotations of the heads of rows (Su et al., "RoFormer"; halves as in transformers' `rotate_half`).
+/// Rotations of the heads of rows (Su et al., "RoFormer").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rotation {
     /// Heads, at the start of each row.
@@ -199,6 +199,9 @@ pub struct Rotation {
     pub rotary_dim: usize,
     /// Elements from one row to the next.
     pub stride: usize,
+    /// Neighbours are turned together, `2 i` with `2 i + 1`, as in the paper; else element `i` of the first half with element
+    /// `i` of the second, as in `rotate_half` of most classes of transformers.
+    pub is_interleaved: bool,
 }
 
 /// Columns of rows, scaled each by a factor of its own (Liu et al., "DoRA: weight-decomposed low-rank adaptation").

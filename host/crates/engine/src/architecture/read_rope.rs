@@ -110,7 +110,7 @@ impl Reader<'_> {
                 return Err(self.unsupported(format!("rope_type: {other}"), known));
             }
         };
-        Ok(Rope { theta, rotary_dim, scaling })
+        Ok(Rope { theta, rotary_dim, scaling, is_interleaved: false })
     }
 
     /// Elements of a head that are rotated.

@@ -11,6 +11,8 @@ pub struct Rope {
     pub rotary_dim: usize,
     /// How the frequencies are stretched.
     pub scaling: Option<RopeScaling>,
+    /// See [`Rotation::is_interleaved`](crate::kernels::Rotation::is_interleaved).
+    pub is_interleaved: bool,
 }
 
 /// How rotary frequencies are stretched for long contexts.

@@ -89,6 +89,7 @@ fn what_is_wrong_or_unknown_is_named() {
         (r#"{"architectures": ["SeedOssForCausalLM"], "attention_dropout": 0}"#, "asks for `residual_dropout: 0.1`"),
         (r#"{"architectures": ["SeedOssForCausalLM"], "residual_dropout": 0}"#, "asks for `attention_dropout: 0.1`"),
         (r#"{"architectures": ["ArceeForCausalLM"], "hidden_act": "silu"}"#, "asks for `hidden_act: silu`"),
+        (r#"{"architectures": ["Ernie4_5ForCausalLM"], "mlp_bias": true}"#, "asks for `mlp_bias: true`"),
     ] {
         let message = read(edit).unwrap_err().to_string();
         assert!(message.contains(expected), "{edit}: {message}");
@@ -179,6 +180,10 @@ fn what_differs_from_a_llama_is_read_of_each_family() {
 
     let arcee = of("ArceeForCausalLM", "");
     assert!(has(&arcee, "mlp.up_proj.weight") && !has(&arcee, "mlp.gate_proj.weight"));
+
+    let ernie = of("Ernie4_5ForCausalLM", r#", "use_bias": true"#);
+    assert_eq!([ernie.qkv_bias, ernie.o_bias, ernie.mlp_bias, ernie.tie_word_embeddings], [true; 4]);
+    assert_eq!((ernie.ropes[0].is_interleaved, ernie.ropes[0].rotary_dim), (true, 16));
 }
 
 /// Values of transformers 5.24: `AutoConfig.from_pretrained(…).rope_parameters`.
@@ -187,8 +192,10 @@ fn of_two_rotary_tables_rope_scaling_wins() {
     let linear = |factor: u32, more: &str| format!(r#"{{"rope_type": "linear", "factor": {factor}{more}}}"#);
     let new = linear(4, r#", "rope_theta": 500000.0"#);
     let both = read(&format!(r#"{{"rope_scaling": {}, "rope_parameters": {new}}}"#, linear(2, ""))).unwrap();
-    let linear_of =
-        |theta: f64, factor: f64| vec![Rope { theta, rotary_dim: 16, scaling: Some(RopeScaling::Linear { factor }) }];
+    let linear_of = |theta: f64, factor: f64| {
+        let scaling = Some(RopeScaling::Linear { factor });
+        vec![Rope { theta, rotary_dim: 16, scaling, is_interleaved: false }]
+    };
     assert_eq!(both.ropes, linear_of(5000.0, 2.0));
     assert!(both.has_two_ropes());
     for empty in ["null", "{}"] {

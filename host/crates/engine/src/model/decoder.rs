@@ -13,6 +13,7 @@ use super::pass::{LayerCache, LayerGrads, Pass};
 use crate::adapter::lora::Lora;
 use crate::architecture::config::{LayerSpec, ModelConfig};
 use crate::architecture::layout::LayerOffsets;
+use crate::architecture::rope::Rope;
 use crate::architecture::tensors::{NormKind, Unit};
 use crate::kernels::{Attended, Cache, CacheMut, Format, Kernels, LayerAttention, Norm, Normed, Rotation, at, at_mut};
 
@@ -244,13 +245,9 @@ impl<K: Kernels> Pass<'_, K> {
     /// Rotates packed rows in place.
     fn turn(&self, layer: usize, qkv: &mut K::Buffer, backward: bool) {
         let Some(rope) = self.spec(layer).rope else { return };
-        let shape = self.config.attention();
-        let rotation = Rotation {
-            heads: shape.heads + shape.kv_heads,
-            head_dim: shape.head_dim,
-            rotary_dim: self.config.ropes[rope].rotary_dim,
-            stride: shape.packed(),
-        };
+        let (shape, &Rope { rotary_dim, is_interleaved, .. }) = (self.config.attention(), &self.config.ropes[rope]);
+        let heads = shape.heads + shape.kv_heads;
+        let rotation = Rotation { heads, head_dim: shape.head_dim, rotary_dim, stride: shape.packed(), is_interleaved };
         self.kernels.rope(rotation, self.rows, self.rope.of(rope), backward, at_mut(qkv, 0));
     }
 

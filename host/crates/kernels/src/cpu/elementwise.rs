@@ -96,6 +96,18 @@ simd! {
     }
 }
 
+simd! {
+    fn rotate_neighbours(x: &mut [f32], cosines: &[f32], sines: &[f32], sign: f32) {
+        let half = cosines.len();
+        let (x, sines) = (&mut x[..2 * half], &sines[..half]);
+        for i in 0..half {
+            let (p, q) = (x[2 * i], x[2 * i + 1]);
+            x[2 * i] = p * cosines[i] - q * (sines[i] * sign);
+            x[2 * i + 1] = q * cosines[i] + p * (sines[i] * sign);
+        }
+    }
+}
+
 pub(super) fn rope(rotation: Rotation, positions: &[u32], table: &[f32], backward: bool, x: &mut [f32]) {
     let Rotation { heads, head_dim, rotary_dim, stride, is_interleaved } = rotation;
     let sign = if backward { -1.0 } else { 1.0 };
@@ -105,7 +117,12 @@ pub(super) fn rope(rotation: Rotation, positions: &[u32], table: &[f32], backwar
             let (cosines, sines) = table[positions[row] as usize * rotary_dim..][..rotary_dim].split_at(rotary_dim / 2);
             for head in 0..heads {
                 // SAFETY: each row belongs to one thread.
-                rotate(unsafe { x.slice(row * stride + head * head_dim, rotary_dim) }, cosines, sines, sign);
+                let x = unsafe { x.slice(row * stride + head * head_dim, rotary_dim) };
+                if is_interleaved {
+                    rotate_neighbours(x, cosines, sines, sign);
+                } else {
+                    rotate(x, cosines, sines, sign);
+                }
             }
         }
     });

@@ -2,6 +2,7 @@
 //! [`ModelConfig`](super::config::ModelConfig), so a family that needs nothing new is a page.
 
 mod arcee;
+mod ernie;
 pub(super) mod family;
 mod gemma;
 mod granite;
@@ -18,7 +19,7 @@ use self::family::{Composite, Family};
 use super::config::ConfigError;
 use super::read::Reader;
 
-const FAMILIES: [&Family; 15] = [
+const FAMILIES: [&Family; 16] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &mistral::MINISTRAL,
@@ -34,6 +35,7 @@ const FAMILIES: [&Family; 15] = [
     &olmo::OLMO3,
     &seed_oss::SEED_OSS,
     &arcee::ARCEE,
+    &ernie::ERNIE4_5,
 ];
 
 const COMPOSITES: [&Composite; 1] = [&gemma::GEMMA3_WITH_IMAGES];

@@ -216,7 +216,7 @@ impl TensorOps for CudaKernels {
         backward: bool,
         x: ViewMut<'_, CudaBuffer>,
     ) {
-        let Rotation { heads, head_dim, rotary_dim, stride } = rotation;
+        let Rotation { heads, head_dim, rotary_dim, stride, is_interleaved } = rotation;
         let n = rows.tables.n;
         let (x, table) = (x.pointer(extent(n, heads * head_dim, stride)), table.pointer(rotary_dim));
         let arguments = [
@@ -229,6 +229,7 @@ impl TensorOps for CudaKernels {
             word(rotary_dim),
             word(stride),
             float(if backward { -1.0 } else { 1.0 }),
+            u64::from(is_interleaved),
         ];
         self.0.by_groups(self.0.elementwise.rope, n * heads, rotary_dim / 2, &arguments);
     }

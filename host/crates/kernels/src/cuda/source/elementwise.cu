@@ -51,15 +51,35 @@ DEVICE void rotate_group(real* x, const float* cosines, u32 half, float directio
     store_group<whole>(x + half, second, left);
 }
 
+// The same of pairs that are neighbours; `x` is the first of them.
+template <bool whole>
+DEVICE void rotate_neighbours(real* x, const float* cosines, u32 half, float direction, u32 left) {
+    const Eight cosine = load_group<whole>(cosines, left), sine = load_group<whole>(cosines + half, left);
+#pragma unroll
+    for (u32 part = 0; part < 2; part++) {
+        const u32 before = part * GROUP, there = 2 * left > before ? 2 * left - before : 0;
+        Eight values = load_group<whole>(x + before, there);
+#pragma unroll
+        for (u32 i = 0; i < GROUP; i += 2) {
+            const u32 pair = (before + i) / 2;
+            const float a = values.at[i], b = values.at[i + 1], turned = sine.at[pair] * direction;
+            values.at[i] = a * cosine.at[pair] - b * turned;
+            values.at[i + 1] = b * cosine.at[pair] + a * turned;
+        }
+        store_group<whole>(x + before, values, there);
+    }
+}
+
 // Rotates the first `rotary_dim` elements of the first `heads` heads of each row in place; element i of their first half goes
-// with element i of their second. A row of the table is rotary_dim / 2 cosines, then as many sines. `direction` is 1, or -1 to
-// turn back.
+// with element i of their second, or with `interleaved`, element 2i with element 2i + 1. A row of the table is rotary_dim / 2
+// cosines, then as many sines. `direction` is 1, or -1 to turn back.
 //
 // Block: 256. Grid: ceil(n * heads * ceil(rotary_dim / 16) / 256); the product is below 2^32. No dynamic shared memory.
-// x real[n, stride], positions u32[n], table float[positions, rotary_dim], n, heads, head_dim, rotary_dim, stride, direction
+// x real[n, stride], positions u32[n], table float[positions, rotary_dim], n, heads, head_dim, rotary_dim, stride, direction,
+// interleaved
 KERNEL_BOUNDS(MOST_THREADS, 4)
 rope(real* x, const u32* positions, const float* table, u32 n, u32 heads, u32 head_dim, u32 rotary_dim, u32 stride,
-     float direction) {
+     float direction, u32 interleaved) {
     const u32 half = rotary_dim / 2, groups = groups_of(half), row_groups = heads * groups;
     const bool wide =
         half % GROUP == 0 && head_dim % GROUP == 0 && stride % GROUP == 0 && is_aligned(x) && is_aligned(table);
@@ -68,6 +88,16 @@ rope(real* x, const u32* positions, const float* table, u32 n, u32 heads, u32 he
         const Place place = place_of((u32)item - row * row_groups, groups, half);
         real* const head = x + (u64)row * stride + place.row * head_dim;
         const float* const cosines = table + (u64)positions[row] * rotary_dim + place.column;
+        if (interleaved != 0) {
+            real* const pairs = head + 2 * place.column;
+            if (wide) {
+                rotate_neighbours<true>(pairs, cosines, half, direction, GROUP);
+            } else {
+                rotate_neighbours<false>(pairs, cosines, half, direction, place.left);
+            }
+            continue;
+        }
+        real* const pair = head + place.column;
         if (wide) {
             rotate_group<true>(pair, cosines, half, direction, GROUP);
         } else {
