@@ -66,6 +66,8 @@ fn greedy_generation_is_that_of_transformers() {
         "seed-oss",
         "arcee",
         "ernie",
+        "glm",
+        "glm4",
     ] {
         let bytes = std::fs::read(fixture(name).join("expected.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -272,6 +274,7 @@ fn log_probabilities_are_those_of_training_to_the_bit() {
         ("olmo3", No),
         ("arcee", Lora),
         ("ernie", No),
+        ("glm4", Lora),
         ("untied", Packed(Packing::Nf4)),
         ("qwen3", Packed(Packing::Int8)),
     ] {

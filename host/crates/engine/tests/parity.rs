@@ -439,6 +439,13 @@ fn ernie() {
 }
 
 #[test]
+fn glm() {
+    for name in ["glm", "glm-lora", "glm4", "glm4-lora"] {
+        check(name, false);
+    }
+}
+
+#[test]
 fn adapters_on_quantized_weights() {
     for name in QUANTIZED {
         check(name, false);
@@ -454,7 +461,7 @@ fn gradient_checkpointing_changes_nothing() {
 }
 
 /// Fixtures of quantized projections.
-const QUANTIZED: [&str; 26] = [
+const QUANTIZED: [&str; 28] = [
     "granite4-nf4",
     "saved-nf4",
     "saved-nested",
@@ -481,10 +488,12 @@ const QUANTIZED: [&str; 26] = [
     "seed-oss-nf4",
     "arcee-nf4",
     "ernie-nf4",
+    "glm-nf4",
+    "glm4-nf4",
 ];
 
 /// All other fixtures.
-const NAMES: [&str; 49] = [
+const NAMES: [&str; 53] = [
     "granite4",
     "granite4-lora",
     "gemma3-images",
@@ -534,6 +543,10 @@ const NAMES: [&str; 49] = [
     "arcee-lora",
     "ernie",
     "ernie-lora",
+    "glm",
+    "glm-lora",
+    "glm4",
+    "glm4-lora",
 ];
 
 /// The CUDA backend.

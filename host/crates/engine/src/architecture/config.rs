@@ -165,6 +165,8 @@ pub enum LayerModules {
     Shared,
     /// One each, and none for a gate.
     NoGate,
+    /// One for gate and input, and one each of the others (GLM).
+    FusedGate,
 }
 
 /// What a layer has that others of its model may not have.

@@ -133,7 +133,7 @@ impl Unit {
             (Self::O, _) => &[LinearKind::OProj],
             (Self::GateUp, LayerModules::Apart) => &[LinearKind::GateProj, LinearKind::UpProj],
             (Self::GateUp, LayerModules::NoGate) => &[LinearKind::UpProj],
-            (Self::GateUp, LayerModules::Fused) => &[LinearKind::GateUpProj],
+            (Self::GateUp, LayerModules::Fused | LayerModules::FusedGate) => &[LinearKind::GateUpProj],
             (Self::GateUp, LayerModules::Shared) => &[LinearKind::InputLinear],
             (Self::Down, LayerModules::Shared) => &[LinearKind::OutputLinear],
             (Self::Down, _) => &[LinearKind::DownProj],

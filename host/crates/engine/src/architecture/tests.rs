@@ -90,6 +90,7 @@ fn what_is_wrong_or_unknown_is_named() {
         (r#"{"architectures": ["SeedOssForCausalLM"], "residual_dropout": 0}"#, "asks for `attention_dropout: 0.1`"),
         (r#"{"architectures": ["ArceeForCausalLM"], "hidden_act": "silu"}"#, "asks for `hidden_act: silu`"),
         (r#"{"architectures": ["Ernie4_5ForCausalLM"], "mlp_bias": true}"#, "asks for `mlp_bias: true`"),
+        (r#"{"architectures": ["GlmForCausalLM"], "partial_rotary_factor": 0.01}"#, "has no halves to rotate"),
     ] {
         let message = read(edit).unwrap_err().to_string();
         assert!(message.contains(expected), "{edit}: {message}");
@@ -184,6 +185,14 @@ fn what_differs_from_a_llama_is_read_of_each_family() {
     let ernie = of("Ernie4_5ForCausalLM", r#", "use_bias": true"#);
     assert_eq!([ernie.qkv_bias, ernie.o_bias, ernie.mlp_bias, ernie.tie_word_embeddings], [true; 4]);
     assert_eq!((ernie.ropes[0].is_interleaved, ernie.ropes[0].rotary_dim), (true, 16));
+
+    for class in ["GlmForCausalLM", "Glm4ForCausalLM"] {
+        let glm = of(class, r#", "eos_token_id": null"#);
+        assert_eq!(glm.eos_token_id, [151_329, 151_336, 151_338]);
+        assert_eq!((glm.ropes[0].is_interleaved, glm.ropes[0].rotary_dim, glm.qkv_bias), (true, 8, true));
+        assert_eq!(of(class, r#", "partial_rotary_factor": null"#).ropes[0].rotary_dim, 16);
+        assert!(has(&glm, "mlp.gate_up_proj.weight") && has(&glm, "self_attn.q_proj.bias"));
+    }
 }
 
 /// Values of transformers 5.24: `AutoConfig.from_pretrained(…).rope_parameters`.

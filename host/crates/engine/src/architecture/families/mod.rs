@@ -5,6 +5,7 @@ mod arcee;
 mod ernie;
 pub(super) mod family;
 mod gemma;
+mod glm;
 mod granite;
 mod granite4;
 mod llama;
@@ -19,7 +20,7 @@ use self::family::{Composite, Family};
 use super::config::ConfigError;
 use super::read::Reader;
 
-const FAMILIES: [&Family; 16] = [
+const FAMILIES: [&Family; 18] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &mistral::MINISTRAL,
@@ -36,6 +37,8 @@ const FAMILIES: [&Family; 16] = [
     &seed_oss::SEED_OSS,
     &arcee::ARCEE,
     &ernie::ERNIE4_5,
+    &glm::GLM,
+    &glm::GLM4,
 ];
 
 const COMPOSITES: [&Composite; 1] = [&gemma::GEMMA3_WITH_IMAGES];
