@@ -68,6 +68,7 @@ fn greedy_generation_is_that_of_transformers() {
         "ernie",
         "glm",
         "glm4",
+        "exaone4",
     ] {
         let bytes = std::fs::read(fixture(name).join("expected.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -275,6 +276,7 @@ fn log_probabilities_are_those_of_training_to_the_bit() {
         ("arcee", Lora),
         ("ernie", No),
         ("glm4", Lora),
+        ("exaone4", No),
         ("untied", Packed(Packing::Nf4)),
         ("qwen3", Packed(Packing::Int8)),
     ] {

@@ -446,6 +446,13 @@ fn glm() {
 }
 
 #[test]
+fn exaone4() {
+    for name in ["exaone4", "exaone4-lora"] {
+        check(name, false);
+    }
+}
+
+#[test]
 fn adapters_on_quantized_weights() {
     for name in QUANTIZED {
         check(name, false);
@@ -461,7 +468,7 @@ fn gradient_checkpointing_changes_nothing() {
 }
 
 /// Fixtures of quantized projections.
-const QUANTIZED: [&str; 28] = [
+const QUANTIZED: [&str; 29] = [
     "granite4-nf4",
     "saved-nf4",
     "saved-nested",
@@ -490,10 +497,11 @@ const QUANTIZED: [&str; 28] = [
     "ernie-nf4",
     "glm-nf4",
     "glm4-nf4",
+    "exaone4-nf4",
 ];
 
 /// All other fixtures.
-const NAMES: [&str; 53] = [
+const NAMES: [&str; 55] = [
     "granite4",
     "granite4-lora",
     "gemma3-images",
@@ -547,6 +555,8 @@ const NAMES: [&str; 53] = [
     "glm-lora",
     "glm4",
     "glm4-lora",
+    "exaone4",
+    "exaone4-lora",
 ];
 
 /// The CUDA backend.

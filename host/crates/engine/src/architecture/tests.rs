@@ -91,6 +91,10 @@ fn what_is_wrong_or_unknown_is_named() {
         (r#"{"architectures": ["ArceeForCausalLM"], "hidden_act": "silu"}"#, "asks for `hidden_act: silu`"),
         (r#"{"architectures": ["Ernie4_5ForCausalLM"], "mlp_bias": true}"#, "asks for `mlp_bias: true`"),
         (r#"{"architectures": ["GlmForCausalLM"], "partial_rotary_factor": 0.01}"#, "has no halves to rotate"),
+        (
+            r#"{"architectures": ["Exaone4ForCausalLM"], "sliding_window_pattern": "LLLG"}"#,
+            "`sliding_window_pattern` is \"LLLG\", not a whole number",
+        ),
     ] {
         let message = read(edit).unwrap_err().to_string();
         assert!(message.contains(expected), "{edit}: {message}");
@@ -174,6 +178,8 @@ fn what_differs_from_a_llama_is_read_of_each_family() {
         let text = format!(r#"{{"architectures": ["{class}"], "num_hidden_layers": 4, "head_dim": 16{more}}}"#);
         read(&text).unwrap_or_else(|error| panic!("{class}: {error}"))
     };
+    let ropes = |config: &ModelConfig| config.layers.iter().map(|layer| layer.rope).collect::<Vec<_>>();
+    let windows = |config: &ModelConfig| config.layers.iter().map(|layer| layer.window).collect::<Vec<_>>();
     let has = |config: &ModelConfig, end: &str| config.parameters().iter().any(|spec| spec.name.ends_with(end));
 
     let seed = of("SeedOssForCausalLM", r#", "attention_dropout": 0, "residual_dropout": 0.0"#);
@@ -193,6 +199,12 @@ fn what_differs_from_a_llama_is_read_of_each_family() {
         assert_eq!(of(class, r#", "partial_rotary_factor": null"#).ropes[0].rotary_dim, 16);
         assert!(has(&glm, "mlp.gate_up_proj.weight") && has(&glm, "self_attn.q_proj.bias"));
     }
+
+    let exaone = of("Exaone4ForCausalLM", r#", "sliding_window": 8, "num_key_value_heads": 2"#);
+    assert_eq!(windows(&exaone), [Some(8), Some(8), Some(8), None]);
+    assert_eq!(ropes(&exaone), [Some(0), Some(0), Some(0), None]);
+    let whole = of("Exaone4ForCausalLM", r#", "sliding_window": null"#);
+    assert_eq!((windows(&whole), ropes(&whole)), (vec![None; 4], vec![Some(0); 4]));
 }
 
 /// Values of transformers 5.24: `AutoConfig.from_pretrained(…).rope_parameters`.

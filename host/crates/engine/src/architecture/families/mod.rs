@@ -3,6 +3,7 @@
 
 mod arcee;
 mod ernie;
+mod exaone4;
 pub(super) mod family;
 mod gemma;
 mod glm;
@@ -20,7 +21,7 @@ use self::family::{Composite, Family};
 use super::config::ConfigError;
 use super::read::Reader;
 
-const FAMILIES: [&Family; 18] = [
+const FAMILIES: [&Family; 19] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &mistral::MINISTRAL,
@@ -39,6 +40,7 @@ const FAMILIES: [&Family; 18] = [
     &ernie::ERNIE4_5,
     &glm::GLM,
     &glm::GLM4,
+    &exaone4::EXAONE4,
 ];
 
 const COMPOSITES: [&Composite; 1] = [&gemma::GEMMA3_WITH_IMAGES];
