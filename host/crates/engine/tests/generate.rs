@@ -69,6 +69,7 @@ fn greedy_generation_is_that_of_transformers() {
         "glm",
         "glm4",
         "exaone4",
+        "hunyuan",
     ] {
         let bytes = std::fs::read(fixture(name).join("expected.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -277,6 +278,7 @@ fn log_probabilities_are_those_of_training_to_the_bit() {
         ("ernie", No),
         ("glm4", Lora),
         ("exaone4", No),
+        ("hunyuan", Lora),
         ("untied", Packed(Packing::Nf4)),
         ("qwen3", Packed(Packing::Int8)),
     ] {

@@ -453,6 +453,13 @@ fn exaone4() {
 }
 
 #[test]
+fn hunyuan() {
+    for name in ["hunyuan", "hunyuan-lora"] {
+        check(name, false);
+    }
+}
+
+#[test]
 fn adapters_on_quantized_weights() {
     for name in QUANTIZED {
         check(name, false);
@@ -468,7 +475,7 @@ fn gradient_checkpointing_changes_nothing() {
 }
 
 /// Fixtures of quantized projections.
-const QUANTIZED: [&str; 29] = [
+const QUANTIZED: [&str; 30] = [
     "granite4-nf4",
     "saved-nf4",
     "saved-nested",
@@ -498,10 +505,11 @@ const QUANTIZED: [&str; 29] = [
     "glm-nf4",
     "glm4-nf4",
     "exaone4-nf4",
+    "hunyuan-nf4",
 ];
 
 /// All other fixtures.
-const NAMES: [&str; 55] = [
+const NAMES: [&str; 57] = [
     "granite4",
     "granite4-lora",
     "gemma3-images",
@@ -557,6 +565,8 @@ const NAMES: [&str; 55] = [
     "glm4-lora",
     "exaone4",
     "exaone4-lora",
+    "hunyuan",
+    "hunyuan-lora",
 ];
 
 /// The CUDA backend.

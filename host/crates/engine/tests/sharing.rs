@@ -13,7 +13,7 @@ use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
 use fixture::fixture;
 
 /// Names of models, and how long their prompts are.
-const MODELS: [(&str, u32); 9] = [
+const MODELS: [(&str, u32); 10] = [
     ("untied", 20),
     ("tied", 9),
     ("gemma2", 30),
@@ -23,6 +23,7 @@ const MODELS: [(&str, u32); 9] = [
     ("qwen3", 20),
     ("phi3-longrope", 30),
     ("arcee", 12),
+    ("hunyuan", 20),
 ];
 
 fn trainer(name: &str, lora: bool, gradient_checkpointing: bool) -> Trainer {

@@ -81,6 +81,8 @@ pub struct ModelConfig {
     pub norm_offset: f32,
     /// Norms of queries and keys are over all heads together, not over each.
     pub norms_whole_heads: bool,
+    /// Queries and keys are rotated before their norms, not behind them.
+    pub rotates_before_norms: bool,
     /// Which projections are modules of their own.
     pub modules: LayerModules,
     /// Query, key and value projections have a bias.

@@ -153,6 +153,7 @@ fn sizes(read: &Reader<'_>, family: &Family) -> Result<ModelConfig, ConfigError>
         rms_norm_eps: read.number("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps) as f32,
         norm_offset: 0.0,
         norms_whole_heads: false,
+        rotates_before_norms: false,
         modules: LayerModules::Apart,
         qkv_bias: false,
         o_bias: false,

@@ -95,6 +95,11 @@ fn what_is_wrong_or_unknown_is_named() {
             r#"{"architectures": ["Exaone4ForCausalLM"], "sliding_window_pattern": "LLLG"}"#,
             "`sliding_window_pattern` is \"LLLG\", not a whole number",
         ),
+        (
+            r#"{"architectures": ["HunYuanDenseV1ForCausalLM"],
+                "rope_scaling": {"type": "dynamic", "factor": 1, "alpha": "x"}}"#,
+            "`alpha` \"x\" of rotary scaling",
+        ),
     ] {
         let message = read(edit).unwrap_err().to_string();
         assert!(message.contains(expected), "{edit}: {message}");
@@ -205,6 +210,13 @@ fn what_differs_from_a_llama_is_read_of_each_family() {
     assert_eq!(ropes(&exaone), [Some(0), Some(0), Some(0), None]);
     let whole = of("Exaone4ForCausalLM", r#", "sliding_window": null"#);
     assert_eq!((windows(&whole), ropes(&whole)), (vec![None; 4], vec![Some(0); 4]));
+
+    let alpha = r#", "rope_theta": 10000.0, "rope_scaling": {"type": "dynamic", "factor": 1.0, "alpha": 1000.0}"#;
+    let hunyuan = of("HunYuanDenseV1ForCausalLM", alpha);
+    assert!(hunyuan.rotates_before_norms && hunyuan.ropes[0].scaling.is_none());
+    assert!((hunyuan.ropes[0].theta / (10_000.0 * 1000.0_f64.powf(16.0 / 14.0)) - 1.0).abs() < 1e-12);
+    let dynamic = r#", "rope_scaling": {"type": "dynamic", "factor": 2.0, "alpha": 0}"#;
+    assert_eq!(of("HunYuanDenseV1ForCausalLM", dynamic).ropes[0].scaling, Some(RopeScaling::Dynamic));
 }
 
 /// Values of transformers 5.24: `AutoConfig.from_pretrained(…).rope_parameters`.

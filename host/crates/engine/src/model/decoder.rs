@@ -1,7 +1,7 @@
 //! One decoder layer, forward and backward, as a fixed schedule of kernels: in training, in evaluations and in generation.
 //!
 //! ```text
-//! x ─ [norm] ─ qkv ─ [norm of q, k] ─ [rope] ─ attention ─ o ─ [norm] ─(+x)─ mid
+//! x ─ [norm] ─ qkv ─ [norm of q, k] ─ [rope], or [rope] ─ [norm of q, k] ─ attention ─ o ─ [norm] ─(+x)─ mid
 //! mid ─ [norm] ─ [gate,] up ─ act(gate) * up, or act(up) ─ down ─ [norm] ─(+mid)─ out
 //! ```
 //! What is in brackets is there as the model's config says. Forward keeps the roots of norms, the inputs of norms that cost a
@@ -22,7 +22,7 @@ use crate::kernels::{Attended, Cache, CacheMut, Format, Kernels, LayerAttention,
 pub struct Saved<B> {
     /// Roots of the norm before attention, `[n]`.
     pub input_root: B,
-    /// Queries, keys and values, `[n, packed]`: rotated, or as they are projected where they have norms.
+    /// Queries, keys and values, `[n, packed]`: rotated, or as they are projected where they have norms before that.
     pub qkv: B,
     /// Roots of the norms of queries, then of keys.
     pub head_roots: B,
@@ -206,6 +206,9 @@ impl<K: Kernels> Pass<'_, K> {
         again: bool,
     ) {
         let shape = self.config.attention();
+        if self.config.rotates_before_norms && !again {
+            self.turn(layer, &mut saved.qkv, false);
+        }
         let rotated = if has_head_norms(self.config) {
             let (rotated, roots) = (&mut scratch.rotated, &mut saved.head_roots);
             for (norm, weight, column, root) in self.head_norms(offsets) {
@@ -225,7 +228,9 @@ impl<K: Kernels> Pass<'_, K> {
         } else {
             &mut saved.qkv
         };
-        self.turn(layer, rotated, false);
+        if !self.config.rotates_before_norms {
+            self.turn(layer, rotated, false);
+        }
     }
 
     /// The norms of queries and keys: each with its weight, its first column of a packed row, and its first root.
@@ -426,11 +431,17 @@ impl<K: Kernels> Pass<'_, K> {
         let read = at(if has_head_norms(self.config) { rotated } else { qkv }, 0);
         let attended = Attended { qkv: read, out: at(attention, 0), lse: at(lse, 0) };
         kernels.attention_backward(own, self.rows, attended, at(inner, 0), at_mut(dqkv, 0));
-        self.turn(layer, dqkv, true);
+        let is_turned_first = self.config.rotates_before_norms;
+        if !is_turned_first {
+            self.turn(layer, dqkv, true);
+        }
         for ((norm, weight, column, root), kind) in self.head_norms(offsets).zip([NormKind::Query, NormKind::Key]) {
             let dw = grads.places.norms[kind as usize].map(|place| (at_mut(grads.weights, place), grads.beta));
             let normed = Normed { x: at(qkv, column), w: at(self.params, weight), r: at(head_roots, root) };
             kernels.rmsnorm_backward(norm, normed, None, at_mut(dqkv, column), dw);
+        }
+        if is_turned_first {
+            self.turn(layer, dqkv, true);
         }
         let (unit, before) = (self.linear(layer, Unit::Qkv, offsets), NormKind::BeforeAttention);
         if offsets.norms[before as usize].is_some() {

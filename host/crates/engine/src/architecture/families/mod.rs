@@ -9,6 +9,7 @@ mod gemma;
 mod glm;
 mod granite;
 mod granite4;
+mod hunyuan;
 mod llama;
 mod mistral;
 mod olmo;
@@ -21,7 +22,7 @@ use self::family::{Composite, Family};
 use super::config::ConfigError;
 use super::read::Reader;
 
-const FAMILIES: [&Family; 19] = [
+const FAMILIES: [&Family; 20] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &mistral::MINISTRAL,
@@ -41,6 +42,7 @@ const FAMILIES: [&Family; 19] = [
     &glm::GLM,
     &glm::GLM4,
     &exaone4::EXAONE4,
+    &hunyuan::HUNYUAN,
 ];
 
 const COMPOSITES: [&Composite; 1] = [&gemma::GEMMA3_WITH_IMAGES];
