@@ -70,6 +70,8 @@ fn greedy_generation_is_that_of_transformers() {
         "glm4",
         "exaone4",
         "hunyuan",
+        "ministral3",
+        "mistral3-images",
     ] {
         let bytes = std::fs::read(fixture(name).join("expected.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -104,7 +106,7 @@ fn greedy_generation_is_that_of_transformers() {
 #[test]
 fn a_text_does_not_depend_on_what_is_beside_it() {
     // Those with a window, a cap and rotations of long texts go through it too.
-    for name in ["untied", "qwen2-window", "gemma2", "phi3-longrope"] {
+    for name in ["untied", "qwen2-window", "gemma2", "phi3-longrope", "ministral3"] {
         let model = model(name);
         let prompts = prompts(9, model.config.vocab_size);
         let end: Vec<u32> = (0..model.config.vocab_size as u32).filter(|id| id % 9 == 4).collect();
@@ -279,6 +281,7 @@ fn log_probabilities_are_those_of_training_to_the_bit() {
         ("glm4", Lora),
         ("exaone4", No),
         ("hunyuan", Lora),
+        ("ministral3", No),
         ("untied", Packed(Packing::Nf4)),
         ("qwen3", Packed(Packing::Int8)),
     ] {

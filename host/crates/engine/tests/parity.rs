@@ -460,6 +460,13 @@ fn hunyuan() {
 }
 
 #[test]
+fn ministral3() {
+    for name in ["ministral3", "ministral3-lora", "mistral3-images", "mistral3-images-lora"] {
+        check(name, false);
+    }
+}
+
+#[test]
 fn adapters_on_quantized_weights() {
     for name in QUANTIZED {
         check(name, false);
@@ -475,7 +482,7 @@ fn gradient_checkpointing_changes_nothing() {
 }
 
 /// Fixtures of quantized projections.
-const QUANTIZED: [&str; 30] = [
+const QUANTIZED: [&str; 31] = [
     "granite4-nf4",
     "saved-nf4",
     "saved-nested",
@@ -506,10 +513,11 @@ const QUANTIZED: [&str; 30] = [
     "glm4-nf4",
     "exaone4-nf4",
     "hunyuan-nf4",
+    "ministral3-nf4",
 ];
 
 /// All other fixtures.
-const NAMES: [&str; 57] = [
+const NAMES: [&str; 61] = [
     "granite4",
     "granite4-lora",
     "gemma3-images",
@@ -567,6 +575,10 @@ const NAMES: [&str; 57] = [
     "exaone4-lora",
     "hunyuan",
     "hunyuan-lora",
+    "ministral3",
+    "ministral3-lora",
+    "mistral3-images",
+    "mistral3-images-lora",
 ];
 
 /// The CUDA backend.

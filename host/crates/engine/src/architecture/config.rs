@@ -95,6 +95,8 @@ pub struct ModelConfig {
     pub activation: Activation,
     /// Rotary frequencies, each for the layers that name them.
     pub ropes: Vec<Rope>,
+    /// Which of them rotates queries in all layers that rotate, where that is not the one of the keys.
+    pub query_rope: Option<usize>,
     /// What layers have that others may not have, one of each.
     pub layers: Vec<LayerSpec>,
     /// Factor of attention's scores.

@@ -82,6 +82,7 @@ impl ModelConfig {
             return Err(Reader::new(&raw, path).invalid(format!("`{TEXT_CONFIG}` is not an object")));
         };
         let mut text = text.clone();
+        let family = composite.family(&Reader::new(&text, path))?;
         for (key, size) in composite.sizes {
             text.entry(*key).or_insert((*size).into());
         }
@@ -91,8 +92,8 @@ impl ModelConfig {
                 text.insert(key.to_owned(), value.clone());
             }
         }
-        text.insert("model_type".into(), composite.text.model_type.into());
-        text.insert("architectures".into(), serde_json::json!([composite.text.architecture]));
+        text.insert("model_type".into(), family.model_type.into());
+        text.insert("architectures".into(), serde_json::json!([family.architecture]));
         let config = Self::from_raw(text, path)?;
         Ok(Self { root: TEXT_ROOT, others: composite.others, raw, ..config })
     }
@@ -160,6 +161,7 @@ fn sizes(read: &Reader<'_>, family: &Family) -> Result<ModelConfig, ConfigError>
         mlp_bias: false,
         activation: Activation::Silu,
         ropes: Vec::new(),
+        query_rope: None,
         layers: vec![LayerSpec { window: None, rope: Some(0) }; num_hidden_layers],
         attention_scale: (1.0 / (head_dim as f64).sqrt()) as f32,
         attention_cap: None,

@@ -51,6 +51,16 @@ impl Reader<'_> {
         Ok(self.rope_table("rope_scaling")?.or(self.rope_table("rope_parameters")?).cloned().unwrap_or_default())
     }
 
+    /// The same of a class that has a table of its own where the file has none.
+    pub(super) fn table_or(&self, of_class: Value) -> Result<Map<String, Value>, ConfigError> {
+        let given = self.given_table()?;
+        let is_absent = given.is_empty() && self.raw_value("rope_parameters").is_none_or(Value::is_null);
+        Ok(match of_class {
+            Value::Object(own) if is_absent => own,
+            _ => given,
+        })
+    }
+
     /// The tables of a model whose full and sliding layers rotate differently, in this order. `rope_parameters` has one for
     /// each, and `rope_scaling` goes into that of the full layers.
     pub(super) fn ropes_by_layer_type(
@@ -110,7 +120,7 @@ impl Reader<'_> {
                 return Err(self.unsupported(format!("rope_type: {other}"), known));
             }
         };
-        Ok(Rope { theta, rotary_dim, scaling, is_interleaved: false })
+        Ok(Rope { theta, rotary_dim, scaling, is_interleaved: false, growth: None })
     }
 
     /// Elements of a head that are rotated.

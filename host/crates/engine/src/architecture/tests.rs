@@ -100,6 +100,18 @@ fn what_is_wrong_or_unknown_is_named() {
                 "rope_scaling": {"type": "dynamic", "factor": 1, "alpha": "x"}}"#,
             "`alpha` \"x\" of rotary scaling",
         ),
+        (
+            r#"{"architectures": ["Ministral3ForCausalLM"], "rope_parameters": {"rope_type": "yarn", "factor": 2}}"#,
+            "need the number `llama_4_scaling_beta`",
+        ),
+        (
+            r#"{"architectures": ["Ministral3ForCausalLM"], "rope_parameters": {"llama_4_scaling_beta": 0.1}}"#,
+            "need the number `original_max_position_embeddings`",
+        ),
+        (
+            r#"{"architectures": ["Mistral3ForConditionalGeneration"], "text_config": {"model_type": "llama"}}"#,
+            "asks for `model_type llama`",
+        ),
     ] {
         let message = read(edit).unwrap_err().to_string();
         assert!(message.contains(expected), "{edit}: {message}");
@@ -217,6 +229,33 @@ fn what_differs_from_a_llama_is_read_of_each_family() {
     assert!((hunyuan.ropes[0].theta / (10_000.0 * 1000.0_f64.powf(16.0 / 14.0)) - 1.0).abs() < 1e-12);
     let dynamic = r#", "rope_scaling": {"type": "dynamic", "factor": 2.0, "alpha": 0}"#;
     assert_eq!(of("HunYuanDenseV1ForCausalLM", dynamic).ropes[0].scaling, Some(RopeScaling::Dynamic));
+
+    let ministral = of("Ministral3ForCausalLM", "");
+    let growth = Growth { beta: 0.1, original_max_position_embeddings: 16_384.0 };
+    assert_eq!(
+        (ministral.query_rope, ministral.ropes[1].growth, ministral.ropes[0].growth),
+        (Some(1), Some(growth), None)
+    );
+    assert!((ministral.ropes[0].theta - 1e6).abs() < 1e-9);
+    let still = r#", "rope_scaling": {"type": "yarn", "factor": 2.0, "llama_4_scaling_beta": 0.0}"#;
+    assert_eq!(of("Ministral3ForCausalLM", still).query_rope, None);
+}
+
+/// A text model of either family, by its own `model_type`; sizes are those of the files.
+#[test]
+fn the_text_model_of_a_mistral3_is_of_the_family_that_it_names() {
+    let sizes = r#""hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "vocab_size": 100"#;
+    for (named, expected) in [
+        ("", "MistralForCausalLM"),
+        (r#", "model_type": "mistral""#, "MistralForCausalLM"),
+        (r#", "model_type": "ministral3""#, "Ministral3ForCausalLM"),
+    ] {
+        let text =
+            format!(r#"{{"model_type": "mistral3", "text_config": {{{sizes}, "num_key_value_heads": 2{named}}}}}"#);
+        let config = ModelConfig::from_json(&text, Path::new("config.json")).unwrap();
+        assert_eq!((config.architecture.as_str(), config.root), (expected, "model.language_model"));
+    }
 }
 
 /// Values of transformers 5.24: `AutoConfig.from_pretrained(…).rope_parameters`.
@@ -227,7 +266,7 @@ fn of_two_rotary_tables_rope_scaling_wins() {
     let both = read(&format!(r#"{{"rope_scaling": {}, "rope_parameters": {new}}}"#, linear(2, ""))).unwrap();
     let linear_of = |theta: f64, factor: f64| {
         let scaling = Some(RopeScaling::Linear { factor });
-        vec![Rope { theta, rotary_dim: 16, scaling, is_interleaved: false }]
+        vec![Rope { theta, rotary_dim: 16, scaling, is_interleaved: false, growth: None }]
     };
     assert_eq!(both.ropes, linear_of(5000.0, 2.0));
     assert!(both.has_two_ropes());

@@ -250,10 +250,20 @@ impl<K: Kernels> Pass<'_, K> {
     /// Rotates packed rows in place.
     fn turn(&self, layer: usize, qkv: &mut K::Buffer, backward: bool) {
         let Some(rope) = self.spec(layer).rope else { return };
-        let (shape, &Rope { rotary_dim, is_interleaved, .. }) = (self.config.attention(), &self.config.ropes[rope]);
-        let heads = shape.heads + shape.kv_heads;
-        let rotation = Rotation { heads, head_dim: shape.head_dim, rotary_dim, stride: shape.packed(), is_interleaved };
-        self.kernels.rope(rotation, self.rows, self.rope.of(rope), backward, at_mut(qkv, 0));
+        let shape = self.config.attention();
+        let mut rotate = |rope: usize, heads: usize, column: usize| {
+            let Rope { rotary_dim, is_interleaved, .. } = self.config.ropes[rope];
+            let (head_dim, stride) = (shape.head_dim, shape.packed());
+            let rotation = Rotation { heads, head_dim, rotary_dim, stride, is_interleaved };
+            self.kernels.rope(rotation, self.rows, self.rope.of(rope), backward, at_mut(qkv, column));
+        };
+        match self.config.query_rope {
+            None => rotate(rope, shape.heads + shape.kv_heads, 0),
+            Some(queries) => {
+                rotate(queries, shape.heads, 0);
+                rotate(rope, shape.kv_heads, shape.output());
+            }
+        }
     }
 
     /// The whole layer, from `x [n, h]` to `out [n, h]`.

@@ -46,7 +46,7 @@ pub(super) const GEMMA2: Family = Family {
 pub(super) const GEMMA3_WITH_IMAGES: Composite = Composite {
     model_type: "gemma3",
     architecture: "Gemma3ForConditionalGeneration",
-    text: &GEMMA3,
+    texts: &[&GEMMA3],
     sizes: &[
         ("vocab_size", 262_208),
         ("hidden_size", 2304),

@@ -11,6 +11,7 @@ mod granite;
 mod granite4;
 mod hunyuan;
 mod llama;
+mod ministral3;
 mod mistral;
 mod olmo;
 mod phi3;
@@ -22,7 +23,7 @@ use self::family::{Composite, Family};
 use super::config::ConfigError;
 use super::read::Reader;
 
-const FAMILIES: [&Family; 20] = [
+const FAMILIES: [&Family; 21] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &mistral::MINISTRAL,
@@ -43,12 +44,13 @@ const FAMILIES: [&Family; 20] = [
     &glm::GLM4,
     &exaone4::EXAONE4,
     &hunyuan::HUNYUAN,
+    &ministral3::MINISTRAL3,
 ];
 
-const COMPOSITES: [&Composite; 1] = [&gemma::GEMMA3_WITH_IMAGES];
+const COMPOSITES: [&Composite; 2] = [&gemma::GEMMA3_WITH_IMAGES, &ministral3::MISTRAL3_WITH_IMAGES];
 
 /// Models whose text models can be trained, by transformers' names.
-pub const COMPOSITE_ARCHITECTURES: [&str; COMPOSITES.len()] = [COMPOSITES[0].architecture];
+pub const COMPOSITE_ARCHITECTURES: [&str; COMPOSITES.len()] = [COMPOSITES[0].architecture, COMPOSITES[1].architecture];
 
 /// The model of several parts that a file is of, if it is of one.
 pub(super) fn composite(read: &Reader<'_>) -> Option<&'static Composite> {
