@@ -72,6 +72,8 @@ fn greedy_generation_is_that_of_transformers() {
         "hunyuan",
         "ministral3",
         "mistral3-images",
+        "gemma",
+        "vaultgemma",
     ] {
         let bytes = std::fs::read(fixture(name).join("expected.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();

@@ -376,6 +376,13 @@ fn qwen3() {
 }
 
 #[test]
+fn gemma() {
+    for name in ["gemma", "gemma-lora", "vaultgemma", "vaultgemma-lora"] {
+        check(name, false);
+    }
+}
+
+#[test]
 fn gemma2() {
     for name in ["gemma2", "gemma2-lora"] {
         check(name, false);
@@ -482,7 +489,7 @@ fn gradient_checkpointing_changes_nothing() {
 }
 
 /// Fixtures of quantized projections.
-const QUANTIZED: [&str; 31] = [
+const QUANTIZED: [&str; 33] = [
     "granite4-nf4",
     "saved-nf4",
     "saved-nested",
@@ -514,10 +521,12 @@ const QUANTIZED: [&str; 31] = [
     "exaone4-nf4",
     "hunyuan-nf4",
     "ministral3-nf4",
+    "gemma-nf4",
+    "vaultgemma-nf4",
 ];
 
 /// All other fixtures.
-const NAMES: [&str; 61] = [
+const NAMES: [&str; 65] = [
     "granite4",
     "granite4-lora",
     "gemma3-images",
@@ -579,6 +588,10 @@ const NAMES: [&str; 61] = [
     "ministral3-lora",
     "mistral3-images",
     "mistral3-images-lora",
+    "gemma",
+    "gemma-lora",
+    "vaultgemma",
+    "vaultgemma-lora",
 ];
 
 /// The CUDA backend.

@@ -67,7 +67,7 @@ fn what_is_wrong_or_unknown_is_named() {
             r#"{"architectures": ["Phi3ForCausalLM"], "rope_scaling": {"type": "su", "short_factor": [1], "long_factor": []}}"#,
             "needs `short_factor`, a list of 8 numbers",
         ),
-        (r#"{"model_type": "gemma"}"#, "asks for `model_type gemma`"),
+        (r#"{"model_type": "gpt2"}"#, "asks for `model_type gpt2`"),
         (r#"{"tie_word_embeddings": "true"}"#, "`tie_word_embeddings` is \"true\", not true or false"),
         (r#"{"attention_bias": 1}"#, "`attention_bias` is 1, not true or false"),
         (r#"{"rope_scaling": "linear"}"#, "`rope_scaling` is \"linear\", not an object"),
@@ -239,6 +239,11 @@ fn what_differs_from_a_llama_is_read_of_each_family() {
     assert!((ministral.ropes[0].theta - 1e6).abs() < 1e-9);
     let still = r#", "rope_scaling": {"type": "yarn", "factor": 2.0, "llama_4_scaling_beta": 0.0}"#;
     assert_eq!(of("Ministral3ForCausalLM", still).query_rope, None);
+
+    let gemma = of("GemmaForCausalLM", r#", "hidden_act": "gelu", "num_key_value_heads": 4"#);
+    assert!((gemma.attention_scale - 0.25).abs() < 1e-7 && gemma.tie_word_embeddings);
+    let vault = of("VaultGemmaForCausalLM", r#", "sliding_window": 8"#);
+    assert_eq!((windows(&vault), vault.attention_cap), (vec![Some(8), None, Some(8), None], Some(50.0)));
 }
 
 /// A text model of either family, by its own `model_type`; sizes are those of the files.

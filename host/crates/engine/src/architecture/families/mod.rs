@@ -23,7 +23,7 @@ use self::family::{Composite, Family};
 use super::config::ConfigError;
 use super::read::Reader;
 
-const FAMILIES: [&Family; 21] = [
+const FAMILIES: [&Family; 23] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &mistral::MINISTRAL,
@@ -45,6 +45,8 @@ const FAMILIES: [&Family; 21] = [
     &exaone4::EXAONE4,
     &hunyuan::HUNYUAN,
     &ministral3::MINISTRAL3,
+    &gemma::GEMMA,
+    &gemma::VAULT_GEMMA,
 ];
 
 const COMPOSITES: [&Composite; 2] = [&gemma::GEMMA3_WITH_IMAGES, &ministral3::MISTRAL3_WITH_IMAGES];
