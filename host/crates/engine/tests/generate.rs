@@ -74,6 +74,7 @@ fn greedy_generation_is_that_of_transformers() {
         "mistral3-images",
         "gemma",
         "vaultgemma",
+        "helium",
     ] {
         let bytes = std::fs::read(fixture(name).join("expected.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();

@@ -383,6 +383,13 @@ fn gemma() {
 }
 
 #[test]
+fn helium() {
+    for name in ["helium", "helium-lora"] {
+        check(name, false);
+    }
+}
+
+#[test]
 fn gemma2() {
     for name in ["gemma2", "gemma2-lora"] {
         check(name, false);
@@ -489,7 +496,7 @@ fn gradient_checkpointing_changes_nothing() {
 }
 
 /// Fixtures of quantized projections.
-const QUANTIZED: [&str; 33] = [
+const QUANTIZED: [&str; 34] = [
     "granite4-nf4",
     "saved-nf4",
     "saved-nested",
@@ -523,10 +530,11 @@ const QUANTIZED: [&str; 33] = [
     "ministral3-nf4",
     "gemma-nf4",
     "vaultgemma-nf4",
+    "helium-nf4",
 ];
 
 /// All other fixtures.
-const NAMES: [&str; 65] = [
+const NAMES: [&str; 67] = [
     "granite4",
     "granite4-lora",
     "gemma3-images",
@@ -592,6 +600,8 @@ const NAMES: [&str; 65] = [
     "gemma-lora",
     "vaultgemma",
     "vaultgemma-lora",
+    "helium",
+    "helium-lora",
 ];
 
 /// The CUDA backend.

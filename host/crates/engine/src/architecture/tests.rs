@@ -112,6 +112,7 @@ fn what_is_wrong_or_unknown_is_named() {
             r#"{"architectures": ["Mistral3ForConditionalGeneration"], "text_config": {"model_type": "llama"}}"#,
             "asks for `model_type llama`",
         ),
+        (r#"{"architectures": ["HeliumForCausalLM"]}"#, "its 4 heads of 128 are not the width of the model, 64"),
     ] {
         let message = read(edit).unwrap_err().to_string();
         assert!(message.contains(expected), "{edit}: {message}");

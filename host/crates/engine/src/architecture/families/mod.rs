@@ -9,6 +9,7 @@ mod gemma;
 mod glm;
 mod granite;
 mod granite4;
+mod helium;
 mod hunyuan;
 mod llama;
 mod ministral3;
@@ -23,7 +24,7 @@ use self::family::{Composite, Family};
 use super::config::ConfigError;
 use super::read::Reader;
 
-const FAMILIES: [&Family; 23] = [
+const FAMILIES: [&Family; 24] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &mistral::MINISTRAL,
@@ -47,6 +48,7 @@ const FAMILIES: [&Family; 23] = [
     &ministral3::MINISTRAL3,
     &gemma::GEMMA,
     &gemma::VAULT_GEMMA,
+    &helium::HELIUM,
 ];
 
 const COMPOSITES: [&Composite; 2] = [&gemma::GEMMA3_WITH_IMAGES, &ministral3::MISTRAL3_WITH_IMAGES];
