@@ -75,6 +75,7 @@ fn greedy_generation_is_that_of_transformers() {
         "gemma",
         "vaultgemma",
         "helium",
+        "cwm",
     ] {
         let bytes = std::fs::read(fixture(name).join("expected.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();

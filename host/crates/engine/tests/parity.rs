@@ -390,6 +390,13 @@ fn helium() {
 }
 
 #[test]
+fn cwm() {
+    for name in ["cwm", "cwm-lora"] {
+        check(name, false);
+    }
+}
+
+#[test]
 fn gemma2() {
     for name in ["gemma2", "gemma2-lora"] {
         check(name, false);
@@ -496,7 +503,7 @@ fn gradient_checkpointing_changes_nothing() {
 }
 
 /// Fixtures of quantized projections.
-const QUANTIZED: [&str; 34] = [
+const QUANTIZED: [&str; 35] = [
     "granite4-nf4",
     "saved-nf4",
     "saved-nested",
@@ -531,10 +538,11 @@ const QUANTIZED: [&str; 34] = [
     "gemma-nf4",
     "vaultgemma-nf4",
     "helium-nf4",
+    "cwm-nf4",
 ];
 
 /// All other fixtures.
-const NAMES: [&str; 67] = [
+const NAMES: [&str; 69] = [
     "granite4",
     "granite4-lora",
     "gemma3-images",
@@ -602,6 +610,8 @@ const NAMES: [&str; 67] = [
     "vaultgemma-lora",
     "helium",
     "helium-lora",
+    "cwm",
+    "cwm-lora",
 ];
 
 /// The CUDA backend.

@@ -241,6 +241,10 @@ fn what_differs_from_a_llama_is_read_of_each_family() {
     let still = r#", "rope_scaling": {"type": "yarn", "factor": 2.0, "llama_4_scaling_beta": 0.0}"#;
     assert_eq!(of("Ministral3ForCausalLM", still).query_rope, None);
 
+    let cwm = of("CwmForCausalLM", r#", "sliding_window": 8, "num_key_value_heads": 2"#);
+    assert_eq!(windows(&cwm), [None, Some(8), Some(8), Some(8)]);
+    assert!(matches!(cwm.ropes[0].scaling, Some(RopeScaling::Llama3 { .. })));
+
     let gemma = of("GemmaForCausalLM", r#", "hidden_act": "gelu", "num_key_value_heads": 4"#);
     assert!((gemma.attention_scale - 0.25).abs() < 1e-7 && gemma.tie_word_embeddings);
     let vault = of("VaultGemmaForCausalLM", r#", "sliding_window": 8"#);

@@ -2,6 +2,7 @@
 //! [`ModelConfig`](super::config::ModelConfig), so a family that needs nothing new is a page.
 
 mod arcee;
+mod cwm;
 mod ernie;
 mod exaone4;
 pub(super) mod family;
@@ -24,7 +25,7 @@ use self::family::{Composite, Family};
 use super::config::ConfigError;
 use super::read::Reader;
 
-const FAMILIES: [&Family; 24] = [
+const FAMILIES: [&Family; 25] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &mistral::MINISTRAL,
@@ -49,6 +50,7 @@ const FAMILIES: [&Family; 24] = [
     &gemma::GEMMA,
     &gemma::VAULT_GEMMA,
     &helium::HELIUM,
+    &cwm::CWM,
 ];
 
 const COMPOSITES: [&Composite; 2] = [&gemma::GEMMA3_WITH_IMAGES, &ministral3::MISTRAL3_WITH_IMAGES];
