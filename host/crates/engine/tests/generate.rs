@@ -76,6 +76,7 @@ fn greedy_generation_is_that_of_transformers() {
         "vaultgemma",
         "helium",
         "cwm",
+        "apertus",
     ] {
         let bytes = std::fs::read(fixture(name).join("expected.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -286,6 +287,7 @@ fn log_probabilities_are_those_of_training_to_the_bit() {
         ("exaone4", No),
         ("hunyuan", Lora),
         ("ministral3", No),
+        ("apertus", Lora),
         ("untied", Packed(Packing::Nf4)),
         ("qwen3", Packed(Packing::Int8)),
     ] {

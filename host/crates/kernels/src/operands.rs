@@ -234,6 +234,8 @@ pub enum Activation {
     GeluTanh,
     /// `max(x, 0)^2`, without gates (So et al., "Primer: searching for efficient transformers for language modeling").
     Relu2,
+    /// Without gates, and with weights of its own; see [`TensorOps::xielu`](crate::TensorOps::xielu).
+    Xielu,
 }
 
 impl Activation {
@@ -241,9 +243,20 @@ impl Activation {
     pub fn inputs(self) -> usize {
         match self {
             Self::Silu | Self::GeluTanh => 2,
-            Self::Relu2 => 1,
+            Self::Relu2 | Self::Xielu => 1,
         }
     }
+}
+
+/// Where the gradients of the trained weights of xIELU go.
+#[derive(Debug)]
+pub struct XieluGradients<'a, B> {
+    /// The buffer, f32.
+    pub buffer: &'a mut B,
+    /// The elements of the first and of the second weight; none for a frozen one.
+    pub places: [Option<usize>; 2],
+    /// Factor of what they held.
+    pub beta: f32,
 }
 
 /// Sizes of an output projection.

@@ -15,7 +15,9 @@ use crate::architecture::config::{LayerSpec, ModelConfig};
 use crate::architecture::layout::LayerOffsets;
 use crate::architecture::rope::Rope;
 use crate::architecture::tensors::{NormKind, Unit};
-use crate::kernels::{Attended, Cache, CacheMut, Format, Kernels, LayerAttention, Norm, Normed, Rotation, at, at_mut};
+use crate::kernels::{
+    Attended, Cache, CacheMut, Format, Kernels, LayerAttention, Norm, Normed, Rotation, XieluGradients, at, at_mut,
+};
 
 /// What one layer keeps for its backward pass. `n` is the tokens of the batch; what the model does not have is empty.
 #[derive(Debug)]
@@ -325,6 +327,35 @@ impl<K: Kernels> Pass<'_, K> {
         }
     }
 
+    /// What the feed-forward layer's last product reads, from gates and ups.
+    fn activate(&self, offsets: &LayerOffsets, gate_up: &K::Buffer, inner: &mut K::Buffer) {
+        let (n, ffn, kernels) = (self.n, self.config.intermediate_size, self.kernels);
+        match offsets.activation {
+            None => kernels.glu(self.config.activation, n, ffn, at(gate_up, 0), at_mut(inner, 0)),
+            Some(own) => kernels.xielu(n, ffn, at(self.params, own), at(gate_up, 0), at_mut(inner, 0)),
+        }
+    }
+
+    /// Replaces gates and ups by their gradients, given that of what is made of them.
+    fn activate_backward(
+        &self,
+        offsets: &LayerOffsets,
+        inner: &K::Buffer,
+        gate_up: &mut K::Buffer,
+        grads: &mut LayerGrads<'_, K::Buffer>,
+    ) {
+        let (n, ffn, kernels) = (self.n, self.config.intermediate_size, self.kernels);
+        let (inner, gate_up) = (at(inner, 0), at_mut(gate_up, 0));
+        match offsets.activation {
+            None => kernels.glu_backward(self.config.activation, n, ffn, inner, gate_up),
+            Some(own) => {
+                let (places, beta) = (grads.places.activation, grads.beta);
+                let dw = XieluGradients { buffer: grads.weights, places, beta };
+                kernels.xielu_backward(n, ffn, at(self.params, own), inner, gate_up, dw);
+            }
+        }
+    }
+
     /// From `saved.mid` to the layer's output.
     fn feed_forward(
         &self,
@@ -334,14 +365,14 @@ impl<K: Kernels> Pass<'_, K> {
         scratch: &mut Scratch<K::Buffer>,
         out: &mut K::Buffer,
     ) {
-        let (n, ffn, kernels) = (self.n, self.config.intermediate_size, self.kernels);
+        let (n, kernels) = (self.n, self.kernels);
         let Saved { mid, mid_root, gate_up, ffn_out, ffn_out_root, adapted, .. } = saved;
         let Scratch { normed, inner, linear, .. } = scratch;
         let before = NormKind::BeforeFeedForward;
         self.norm_before(before, offsets, mid, normed, mid_root);
         let input = if offsets.norms[before as usize].is_some() { &*normed } else { &*mid };
         self.linear(layer, Unit::GateUp, offsets).forward(input, None, gate_up, adapted, linear);
-        kernels.glu(self.config.activation, n, ffn, at(gate_up, 0), at_mut(inner, 0));
+        self.activate(offsets, gate_up, inner);
         let down = self.linear(layer, Unit::Down, offsets);
         match offsets.norms[NormKind::AfterFeedForward as usize] {
             None => down.forward(inner, Some(mid), out, adapted, linear),
@@ -378,8 +409,7 @@ impl<K: Kernels> Pass<'_, K> {
         dx: &mut K::Buffer,
         grads: &mut LayerGrads<'_, K::Buffer>,
     ) {
-        let (n, h, ffn) = (self.n, self.config.hidden_size, self.config.intermediate_size);
-        let (kernels, activation) = (self.kernels, self.config.activation);
+        let (n, h, kernels) = (self.n, self.config.hidden_size, self.kernels);
         let Saved { mid, mid_root, gate_up, ffn_out, ffn_out_root, adapted, .. } = saved;
         let Scratch { normed, inner, dout, linear, .. } = scratch;
         let after = NormKind::AfterFeedForward;
@@ -393,11 +423,11 @@ impl<K: Kernels> Pass<'_, K> {
         let down = self.linear(layer, Unit::Down, offsets);
         // The product of gate and up is only needed again by the gradients of what reads it.
         if down.learns(grads) {
-            kernels.glu(activation, n, ffn, at(gate_up, 0), at_mut(inner, 0));
+            self.activate(offsets, gate_up, inner);
             down.learn(inner, dy, adapted, grads, linear);
         }
         down.input_gradient(dy, inner, 0.0, adapted, grads, linear);
-        kernels.glu_backward(activation, n, ffn, at(inner, 0), at_mut(gate_up, 0));
+        self.activate_backward(offsets, inner, gate_up, grads);
         let (unit, before) = (self.linear(layer, Unit::GateUp, offsets), NormKind::BeforeFeedForward);
         if offsets.norms[before as usize].is_some() {
             self.norm_again(before, offsets, mid, normed, mid_root);

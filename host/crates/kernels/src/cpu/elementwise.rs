@@ -215,6 +215,7 @@ pub(super) fn glu(activation: Activation, ffn: usize, gu: &[f32], a: &mut [f32])
                 Activation::Silu => swiglu(gate, up, a),
                 Activation::GeluTanh => geglu(gate, up, a),
                 Activation::Relu2 => relu2(up, a),
+                Activation::Xielu => unreachable!("xIELU is an operation of its own"),
             }
         }
     });
@@ -232,6 +233,7 @@ pub(super) fn glu_backward(activation: Activation, ffn: usize, da: &[f32], gu: &
                 Activation::Silu => swiglu_backward(gate, up, da),
                 Activation::GeluTanh => geglu_backward(gate, up, da),
                 Activation::Relu2 => relu2_backward(up, da),
+                Activation::Xielu => unreachable!("xIELU is an operation of its own"),
             }
         }
     });

@@ -40,7 +40,7 @@ kernels! {
 kernels! {
     /// Loops over rows and elements.
     Elementwise of "elementwise.cu":
-        rope, glu, glu_backward, scale, copy_columns, dropout, gather_rows, scatter_rows
+        rope, glu, glu_backward, xielu, xielu_backward, scale, copy_columns, dropout, gather_rows, scatter_rows
 }
 kernels! {
     /// The embedding.

@@ -1,6 +1,7 @@
 //! Families of models: what transformers' classes make of a `config.json`. A file each; what a family can say is in
 //! [`ModelConfig`](super::config::ModelConfig), so a family that needs nothing new is a page.
 
+mod apertus;
 mod arcee;
 mod cwm;
 mod ernie;
@@ -25,7 +26,7 @@ use self::family::{Composite, Family};
 use super::config::ConfigError;
 use super::read::Reader;
 
-const FAMILIES: [&Family; 25] = [
+const FAMILIES: [&Family; 26] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &mistral::MINISTRAL,
@@ -51,6 +52,7 @@ const FAMILIES: [&Family; 25] = [
     &gemma::VAULT_GEMMA,
     &helium::HELIUM,
     &cwm::CWM,
+    &apertus::APERTUS,
 ];
 
 const COMPOSITES: [&Composite; 2] = [&gemma::GEMMA3_WITH_IMAGES, &ministral3::MISTRAL3_WITH_IMAGES];

@@ -12,7 +12,7 @@ use crate::cuda::state::CudaAccumulator;
 use crate::operands::extent;
 use crate::{
     Activation, Attended, AttentionShape, Cache, CacheMut, DropoutKey, Gemm, Head, LayerAttention, LossGradients, Norm,
-    Normed, Packed, Packing, Precision, Rotation, Scaled, TensorOps, View, ViewMut,
+    Normed, Packed, Packing, Precision, Rotation, Scaled, TensorOps, View, ViewMut, XieluGradients, at_mut,
 };
 
 impl TensorOps for CudaKernels {
@@ -311,6 +311,42 @@ impl TensorOps for CudaKernels {
         self.0.by_groups(elementwise.glu_backward, n, ffn, &[da, gu, word(n), word(ffn), function]);
     }
 
+    fn xielu(
+        &self,
+        n: usize,
+        ffn: usize,
+        weights: View<'_, CudaBuffer>,
+        u: View<'_, CudaBuffer>,
+        a: ViewMut<'_, CudaBuffer>,
+    ) {
+        let len = n * ffn;
+        let arguments = [weights.pointer(4), u.pointer(len), a.pointer(len), len as u64];
+        self.0.by_groups(self.0.elementwise.xielu, 1, len, &arguments);
+    }
+
+    fn xielu_backward(
+        &self,
+        n: usize,
+        ffn: usize,
+        weights: View<'_, CudaBuffer>,
+        da: View<'_, CudaBuffer>,
+        u: ViewMut<'_, CudaBuffer>,
+        dw: XieluGradients<'_, CudaBuffer>,
+    ) {
+        let (device, len) = (&*self.0, n * ffn);
+        let is_trained = dw.places.iter().any(Option::is_some);
+        let sums = if is_trained { device.scratch(plan::xielu_bytes(n)) } else { 0 };
+        let arguments = [weights.pointer(4), da.pointer(len), u.pointer(len), sums, word(n), word(ffn)];
+        device.context.launch(device.elementwise.xielu_backward, [n, 1], THREADS, 0, &arguments);
+        for (index, place) in dw.places.into_iter().enumerate() {
+            let Some(place) = place else { continue };
+            let (sums, dw_place) =
+                (sums + (index * n * size_of::<f32>()) as u64, at_mut(&mut *dw.buffer, place).pointer(1));
+            let arguments = [sums, dw_place, word(n), word(1), float(dw.beta)];
+            device.context.launch(device.norm.rmsnorm_weight_gradient, [1, 1], SUM_THREADS, 0, &arguments);
+        }
+    }
+
     fn dropout(
         &self,
         rows: &CudaRows,
@@ -419,6 +455,7 @@ fn kind(activation: Activation) -> u64 {
         Activation::Silu => 0,
         Activation::GeluTanh => 1,
         Activation::Relu2 => 2,
+        Activation::Xielu => unreachable!("xIELU is an operation of its own"),
     }
 }
 

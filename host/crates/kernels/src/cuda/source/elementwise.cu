@@ -208,6 +208,110 @@ KERNEL_BOUNDS(MOST_THREADS, 4) glu_backward(const real* da, real* gu, u32 n, u32
     }
 }
 
+// xIELU of one layer: what its four weights come to.
+struct Curve {
+    // Factors above and below zero.
+    float above;
+    float below;
+    float beta;
+    float eps;
+};
+
+DEVICE float softplus(float x) {
+    return x > 20.0f ? x : log1pf(expf(x));
+}
+
+DEVICE Curve curve_of(const real* weights) {
+    Curve curve;
+    curve.beta = to_float(weights[2]);
+    curve.eps = to_float(weights[3]);
+    curve.above = softplus(to_float(weights[0]));
+    curve.below = curve.beta + softplus(to_float(weights[1]));
+    return curve;
+}
+
+DEVICE float xielu_of(const Curve& curve, float x) {
+    if (x > 0.0f) return curve.above * x * x + curve.beta * x;
+    return (expm1f(x < curve.eps ? x : curve.eps) - x) * curve.below + curve.beta * x;
+}
+
+template <bool whole>
+DEVICE void xielu_group(const Curve& curve, const real* u, real* a, u32 left) {
+    Eight values = load_group<whole>(u, left);
+    for (u32 i = 0; i < GROUP; i++) values.at[i] = xielu_of(curve, values.at[i]);
+    store_group<whole>(a, values, left);
+}
+
+// a = xielu(u): p x^2 + beta x above zero, (beta + q) (e^min(x, eps) - 1 - x) + beta x below; the weights are what softplus
+// makes p and q of, beta, eps.
+//
+// Block: 256. Grid: ceil(len / 2048). No dynamic shared memory.
+// weights real[4], u real[len], a real[len], len (64 bits)
+KERNEL_BOUNDS(MOST_THREADS, 4) xielu(const real* weights, const real* u, real* a, u64 len) {
+    const Curve curve = curve_of(weights);
+    const bool wide = is_aligned(u) && is_aligned(a);
+    for (u64 group = this_thread(); group * GROUP < len; group += all_threads()) {
+        const u64 at = group * GROUP, left = len - at;
+        if (wide && left >= GROUP) {
+            xielu_group<true>(curve, u + at, a + at, GROUP);
+        } else {
+            xielu_group<false>(curve, u + at, a + at, left < GROUP ? left : GROUP);
+        }
+    }
+}
+
+// Sums over elements, of what the gradients of the two factors are made of.
+struct FactorSums {
+    float above;
+    float below;
+};
+
+template <bool whole>
+DEVICE void xielu_backward_group(const Curve& curve, const real* da, real* u, FactorSums& sums, u32 left) {
+    const Eight d = load_group<whole>(da, left);
+    Eight values = load_group<whole>(u, left);
+    for (u32 i = 0; i < GROUP; i++) {
+        const float x = values.at[i];
+        float slope;
+        if (x > 0.0f) {
+            slope = 2.0f * curve.above * x;
+            sums.above += d.at[i] * x * x;
+        } else {
+            const float bent = expm1f(x < curve.eps ? x : curve.eps);
+            slope = curve.below * (x < curve.eps ? bent : -1.0f);
+            sums.below += d.at[i] * (bent - x);
+        }
+        values.at[i] = d.at[i] * (slope + curve.beta);
+    }
+    store_group<whole>(u, values, left);
+}
+
+// Replaces `u` by its gradient, given that of xielu(u); with `sums`, row i puts the gradients of the first two weights that it
+// gives into sums[i] and sums[n + i].
+//
+// Block: 256. Grid: n. No dynamic shared memory.
+// weights real[4], da real[n, ffn], u real[n, ffn], sums float[2, n] or null, n, ffn
+KERNEL_BOUNDS(MOST_THREADS, 4) xielu_backward(const real* weights, const real* da, real* u, float* sums, u32 n, u32 ffn) {
+    __shared__ float room[WARP];
+    const Curve curve = curve_of(weights);
+    const bool wide = ffn % GROUP == 0 && is_aligned(da) && is_aligned(u);
+    const u64 row = (u64)blockIdx.x * ffn;
+    FactorSums own = {0.0f, 0.0f};
+    for (u32 group = threadIdx.x; group < groups_of(ffn); group += blockDim.x) {
+        const u32 column = group * GROUP;
+        if (wide) {
+            xielu_backward_group<true>(curve, da + row + column, u + row + column, own, GROUP);
+        } else {
+            xielu_backward_group<false>(curve, da + row + column, u + row + column, own, ffn - column);
+        }
+    }
+    if (sums == nullptr) return;
+    const float above = block_sum(own.above, room), below = block_sum(own.below, room);
+    if (threadIdx.x != 0) return;
+    sums[blockIdx.x] = above * sigmoid(to_float(weights[0]));
+    sums[n + blockIdx.x] = below * sigmoid(to_float(weights[1]));
+}
+
 // x *= factor.
 //
 // Block: 256. Grid: ceil(len / 2048). No dynamic shared memory.
