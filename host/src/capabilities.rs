@@ -124,6 +124,7 @@ const WITH_WINDOWS: Columns = &but(
         "GemmaForCausalLM",
         "HeliumForCausalLM",
         "ApertusForCausalLM",
+        "HyperCLOVAXForCausalLM",
     ],
     IGNORED,
 );
@@ -158,6 +159,7 @@ const WITH_MLP_BIASES: Columns = &but(
             "ArceeForCausalLM",
             "HeliumForCausalLM",
             "CwmForCausalLM",
+            "HyperCLOVAXForCausalLM",
         ],
         Support::Yes,
     ),
@@ -175,6 +177,7 @@ const WITH_SCORES: Columns = &but(
         "VaultGemmaForCausalLM",
         "CwmForCausalLM",
         "ApertusForCausalLM",
+        "HyperCLOVAXForCausalLM",
     ],
     NO_CLASS,
 );

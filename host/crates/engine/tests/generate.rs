@@ -77,6 +77,7 @@ fn greedy_generation_is_that_of_transformers() {
         "helium",
         "cwm",
         "apertus",
+        "hyperclova-x",
     ] {
         let bytes = std::fs::read(fixture(name).join("expected.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -288,6 +289,7 @@ fn log_probabilities_are_those_of_training_to_the_bit() {
         ("hunyuan", Lora),
         ("ministral3", No),
         ("apertus", Lora),
+        ("hyperclova-x", Lora),
         ("untied", Packed(Packing::Nf4)),
         ("qwen3", Packed(Packing::Int8)),
     ] {

@@ -383,6 +383,13 @@ fn gemma() {
 }
 
 #[test]
+fn hyperclova_x() {
+    for name in ["hyperclova-x", "hyperclova-x-lora"] {
+        check(name, false);
+    }
+}
+
+#[test]
 fn apertus() {
     for name in ["apertus", "apertus-lora", "apertus-frozen"] {
         check(name, false);
@@ -510,7 +517,7 @@ fn gradient_checkpointing_changes_nothing() {
 }
 
 /// Fixtures of quantized projections.
-const QUANTIZED: [&str; 36] = [
+const QUANTIZED: [&str; 37] = [
     "granite4-nf4",
     "saved-nf4",
     "saved-nested",
@@ -547,10 +554,11 @@ const QUANTIZED: [&str; 36] = [
     "helium-nf4",
     "cwm-nf4",
     "apertus-nf4",
+    "hyperclova-x-nf4",
 ];
 
 /// All other fixtures.
-const NAMES: [&str; 72] = [
+const NAMES: [&str; 74] = [
     "granite4",
     "granite4-lora",
     "gemma3-images",
@@ -623,6 +631,8 @@ const NAMES: [&str; 72] = [
     "apertus",
     "apertus-lora",
     "apertus-frozen",
+    "hyperclova-x",
+    "hyperclova-x-lora",
 ];
 
 /// The CUDA backend.

@@ -105,7 +105,7 @@ pub struct ModelConfig {
     pub attention_cap: Option<f32>,
     /// Factor of the embedding, where it has one.
     pub embedding_scale: Option<f32>,
-    /// Factor of what a layer's two halves add to the residual stream.
+    /// Factor of what a layer's two halves add to the residual stream, behind their norms where they have some.
     pub residual_scale: f32,
     /// Factor of the logits.
     pub logits_scale: f32,
@@ -238,6 +238,11 @@ impl ModelConfig {
     /// A norm of `n` rows of the residual stream.
     pub fn norm(&self, n: usize) -> Norm {
         Norm { offset: self.norm_offset, ..Norm::whole(n, self.hidden_size, self.rms_norm_eps) }
+    }
+
+    /// The same of what a half of a layer adds to it.
+    pub fn norm_after(&self, n: usize) -> Norm {
+        Norm { gain: self.residual_scale, ..self.norm(n) }
     }
 
     /// Sizes of the output projection.

@@ -245,6 +245,12 @@ fn what_differs_from_a_llama_is_read_of_each_family() {
     assert_eq!(windows(&cwm), [None, Some(8), Some(8), Some(8)]);
     assert!(matches!(cwm.ropes[0].scaling, Some(RopeScaling::Llama3 { .. })));
 
+    let clova = of("HyperCLOVAXForCausalLM", r#", "logits_scaling": 0.5, "residual_multiplier": 2"#);
+    assert!((clova.logits_scale - 0.5).abs() < 1e-9 && (clova.attention_scale - 0.25).abs() < 1e-7);
+    assert!(has(&clova, "layers.0.post_norm1.weight"));
+    let plain = of("HyperCLOVAXForCausalLM", r#", "use_post_norm": false, "attention_multiplier": 2"#);
+    assert!(!has(&plain, "layers.0.post_norm1.weight") && (plain.attention_scale - 2.0).abs() < 1e-9);
+
     let gemma = of("GemmaForCausalLM", r#", "hidden_act": "gelu", "num_key_value_heads": 4"#);
     assert!((gemma.attention_scale - 0.25).abs() < 1e-7 && gemma.tie_word_embeddings);
     let vault = of("VaultGemmaForCausalLM", r#", "sliding_window": 8"#);

@@ -192,7 +192,13 @@ impl<K: Kernels> Pass<'_, K> {
     ) {
         let Some(weight) = offsets.norms[kind as usize] else { return };
         let dw = grads.places.norms[kind as usize].map(|place| (at_mut(grads.weights, place), grads.beta));
-        let (norm, dy) = (self.config.norm(self.n), dy.map(|dy| at(dy, 0)));
+        let norm = match kind {
+            NormKind::AfterAttention | NormKind::AfterFeedForward => self.config.norm_after(self.n),
+            NormKind::BeforeAttention | NormKind::BeforeFeedForward | NormKind::Query | NormKind::Key => {
+                self.config.norm(self.n)
+            }
+        };
+        let dy = dy.map(|dy| at(dy, 0));
         let normed = Normed { x: at(x, 0), w: at(self.params, weight), r: at(root, 0) };
         self.kernels.rmsnorm_backward(norm, normed, dy, at_mut(dx, 0), dw);
     }
@@ -320,7 +326,7 @@ impl<K: Kernels> Pass<'_, K> {
             Some(weight) => {
                 let Saved { attention, attention_out, attention_out_root, mid, adapted, .. } = saved;
                 o.forward(attention, None, attention_out, adapted, &mut scratch.linear);
-                let (norm, weight, added) = (self.config.norm(self.n), at(self.params, weight), Some(at(x, 0)));
+                let (norm, weight, added) = (self.config.norm_after(self.n), at(self.params, weight), Some(at(x, 0)));
                 let root = at_mut(attention_out_root, 0);
                 kernels.rmsnorm(norm, at(attention_out, 0), weight, added, at_mut(mid, 0), root);
             }
@@ -378,7 +384,7 @@ impl<K: Kernels> Pass<'_, K> {
             None => down.forward(inner, Some(mid), out, adapted, linear),
             Some(weight) => {
                 down.forward(inner, None, ffn_out, adapted, linear);
-                let (norm, weight, added) = (self.config.norm(n), at(self.params, weight), Some(at(mid, 0)));
+                let (norm, weight, added) = (self.config.norm_after(n), at(self.params, weight), Some(at(mid, 0)));
                 kernels.rmsnorm(norm, at(ffn_out, 0), weight, added, at_mut(out, 0), at_mut(ffn_out_root, 0));
             }
         }

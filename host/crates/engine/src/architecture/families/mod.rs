@@ -13,6 +13,7 @@ mod granite;
 mod granite4;
 mod helium;
 mod hunyuan;
+mod hyperclova_x;
 mod llama;
 mod ministral3;
 mod mistral;
@@ -26,7 +27,7 @@ use self::family::{Composite, Family};
 use super::config::ConfigError;
 use super::read::Reader;
 
-const FAMILIES: [&Family; 26] = [
+const FAMILIES: [&Family; 27] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &mistral::MINISTRAL,
@@ -53,6 +54,7 @@ const FAMILIES: [&Family; 26] = [
     &helium::HELIUM,
     &cwm::CWM,
     &apertus::APERTUS,
+    &hyperclova_x::HYPERCLOVA_X,
 ];
 
 const COMPOSITES: [&Composite; 2] = [&gemma::GEMMA3_WITH_IMAGES, &ministral3::MISTRAL3_WITH_IMAGES];
