@@ -67,36 +67,131 @@ const IGNORED: Support = Support::Experimental("its class has none; the keys are
 const QKV: Support = Support::Experimental("query, key and value have one, whatever the file says");
 const NO_CLASS: Support = Support::No("transformers has no such class of it");
 const LONGROPE: Support = Support::No("its class knows LongRoPE alone");
+const GROWTH: Support = Support::No("its class needs `llama_4_scaling_beta` beside it");
+const ONE_BIAS: Support = Support::No("its class has `use_bias`, for all projections together");
 
-/// Every family but Phi-3.
-const WITHOUT_PHI3: Columns = {
-    const COLUMNS: [Support; ARCHITECTURES.len()] = {
-        let mut columns = *YES;
-        columns[7] = LONGROPE;
-        columns
-    };
-    &COLUMNS
-};
+/// `columns` with other ones for these architectures.
+const fn but<const N: usize>(
+    mut columns: [Support; ARCHITECTURES.len()],
+    names: [&str; N],
+    support: Support,
+) -> [Support; ARCHITECTURES.len()] {
+    let mut named = 0;
+    while named < N {
+        let mut column = 0;
+        while !is_same(ARCHITECTURES[column], names[named]) {
+            column += 1;
+        }
+        columns[column] = support;
+        named += 1;
+    }
+    columns
+}
 
-/// Every family but those of Granite.
-const WITH_SCORES: Columns = {
-    const COLUMNS: [Support; ARCHITECTURES.len()] = {
-        let mut columns = *YES;
-        (columns[9], columns[10]) = (NO_CLASS, NO_CLASS);
-        columns
-    };
-    &COLUMNS
-};
+const fn is_same(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let mut place = 0;
+    while place < one.len() && place < other.len() && one[place] == other[place] {
+        place += 1;
+    }
+    place == one.len() && place == other.len()
+}
+
+/// Those whose rotations may be stretched by a table without more.
+const WITH_TABLES: Columns = &but(*WITH_LONGROPE, ["Phi3ForCausalLM"], LONGROPE);
+
+/// Those that LongRoPE may stretch so.
+const WITH_LONGROPE: Columns = &but(*YES, ["Ministral3ForCausalLM"], GROWTH);
+
+/// Those that rotate part of a head.
+const WITH_PARTS: Columns =
+    &but([WHOLE; ARCHITECTURES.len()], ["Phi3ForCausalLM", "GlmForCausalLM", "Glm4ForCausalLM"], Support::Yes);
+
+/// Those with windows.
+const WITH_WINDOWS: Columns = &but(
+    *YES,
+    [
+        "LlamaForCausalLM",
+        "GraniteForCausalLM",
+        "GraniteMoeHybridForCausalLM",
+        "Olmo2ForCausalLM",
+        "SeedOssForCausalLM",
+        "ArceeForCausalLM",
+        "Ernie4_5ForCausalLM",
+        "GlmForCausalLM",
+        "Glm4ForCausalLM",
+        "HunYuanDenseV1ForCausalLM",
+        "GemmaForCausalLM",
+        "HeliumForCausalLM",
+        "ApertusForCausalLM",
+        "HyperCLOVAXForCausalLM",
+    ],
+    IGNORED,
+);
+
+/// Those whose attention's projections may have biases.
+const WITH_BIASES: Columns = &but(
+    but(
+        but(*YES, ["Qwen2ForCausalLM"], QKV),
+        [
+            "MistralForCausalLM",
+            "MinistralForCausalLM",
+            "Phi3ForCausalLM",
+            "Exaone4ForCausalLM",
+            "Ministral3ForCausalLM",
+            "CwmForCausalLM",
+        ],
+        NONE,
+    ),
+    ["Ernie4_5ForCausalLM"],
+    ONE_BIAS,
+);
+
+/// Those whose feed-forward projections may have biases.
+const WITH_MLP_BIASES: Columns = &but(
+    but(
+        [NONE; ARCHITECTURES.len()],
+        [
+            "LlamaForCausalLM",
+            "SmolLM3ForCausalLM",
+            "GraniteForCausalLM",
+            "SeedOssForCausalLM",
+            "ArceeForCausalLM",
+            "HeliumForCausalLM",
+            "CwmForCausalLM",
+            "HyperCLOVAXForCausalLM",
+        ],
+        Support::Yes,
+    ),
+    ["Ernie4_5ForCausalLM"],
+    ONE_BIAS,
+);
+
+/// Those whose classes with scores of texts transformers has.
+const WITH_SCORES: Columns = &but(
+    *YES,
+    [
+        "GraniteForCausalLM",
+        "GraniteMoeHybridForCausalLM",
+        "Ernie4_5ForCausalLM",
+        "VaultGemmaForCausalLM",
+        "CwmForCausalLM",
+        "ApertusForCausalLM",
+        "HyperCLOVAXForCausalLM",
+    ],
+    NO_CLASS,
+);
 
 /// Those whose classes with scores of tokens transformers has.
-const WITH_STEPS: Columns = {
-    const COLUMNS: [Support; ARCHITECTURES.len()] = {
-        let mut columns = *WITH_SCORES;
-        (columns[6], columns[11], columns[12]) = (NO_CLASS, NO_CLASS, NO_CLASS);
-        columns
-    };
-    &COLUMNS
-};
+const WITH_STEPS: Columns = &but(
+    but(
+        *WITH_SCORES,
+        ["Gemma3ForCausalLM", "Olmo2ForCausalLM", "Olmo3ForCausalLM", "HunYuanDenseV1ForCausalLM"],
+        NO_CLASS,
+    ),
+    ["ApertusForCausalLM"],
+    Support::Yes,
+);
 
 use Asked::{Config, Head, Model};
 
@@ -140,16 +235,16 @@ pub const FEATURES: &[Feature] = &[
     row("streaming", "streaming datasets", Config("max_steps: 2\nstreaming: true"), YES),
     row("gqa", "grouped-query attention", Model(r#""num_key_value_heads": 2"#), YES),
     row("tied", "output projection tied to the embedding", Model(r#""tie_word_embeddings": true"#), YES),
-    row("rope-linear", "linear RoPE scaling", Model(r#""rope_scaling": {"rope_type": "linear", "factor": 2.0}"#), WITHOUT_PHI3),
-    row("rope-llama3", "RoPE scaling of Llama 3.1", Model(r#""rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}"#), WITHOUT_PHI3),
-    row("rope-yarn", "RoPE scaling of YaRN", Model(r#""rope_scaling": {"rope_type": "yarn", "factor": 4.0}"#), WITHOUT_PHI3),
-    row("rope-longrope", "RoPE scaling of LongRoPE", Model(r#""rope_scaling": {"rope_type": "longrope", "factor": 4.0, "short_factor": [1, 1, 1, 1, 1, 1, 1, 1], "long_factor": [2, 2, 2, 2, 2, 2, 2, 2]}"#), YES),
-    row("rope-dynamic", "dynamic RoPE scaling, within the model's positions", Model(r#""rope_scaling": {"rope_type": "dynamic", "factor": 2.0}"#), WITHOUT_PHI3),
+    row("rope-linear", "linear RoPE scaling", Model(r#""rope_scaling": {"rope_type": "linear", "factor": 2.0}"#), WITH_TABLES),
+    row("rope-llama3", "RoPE scaling of Llama 3.1", Model(r#""rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}"#), WITH_TABLES),
+    row("rope-yarn", "RoPE scaling of YaRN", Model(r#""rope_scaling": {"rope_type": "yarn", "factor": 4.0}"#), WITH_TABLES),
+    row("rope-longrope", "RoPE scaling of LongRoPE", Model(r#""rope_scaling": {"rope_type": "longrope", "factor": 4.0, "short_factor": [1, 1, 1, 1, 1, 1, 1, 1], "long_factor": [2, 2, 2, 2, 2, 2, 2, 2]}"#), WITH_LONGROPE),
+    row("rope-dynamic", "dynamic RoPE scaling, within the model's positions", Model(r#""rope_scaling": {"rope_type": "dynamic", "factor": 2.0}"#), WITH_TABLES),
     row("rope-other", "other RoPE scaling", Model(r#""rope_scaling": {"rope_type": "mrope"}"#), no!("frequencies are plain, linear, dynamic, those of Llama 3.1, of YaRN or of LongRoPE")),
-    row("rope-partial", "part of a head rotated", Model(r#""partial_rotary_factor": 0.5"#), &[WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, WHOLE, Support::Yes, WHOLE, WHOLE, WHOLE, WHOLE, WHOLE]),
-    row("window", "a sliding window", Model(r#""sliding_window": 128, "use_sliding_window": true"#), &[IGNORED, Support::Yes, Support::Yes, Support::Yes, Support::Yes, Support::Yes, Support::Yes, Support::Yes, Support::Yes, IGNORED, IGNORED, IGNORED, Support::Yes]),
-    row("bias", "attention's projections with a bias", Model(r#""attention_bias": true"#), &[Support::Yes, NONE, NONE, QKV, Support::Yes, Support::Yes, Support::Yes, NONE, Support::Yes, Support::Yes, Support::Yes, Support::Yes, Support::Yes]),
-    row("mlp-bias", "feed-forward projections with a bias", Model(r#""mlp_bias": true"#), &[Support::Yes, NONE, NONE, NONE, NONE, NONE, NONE, NONE, Support::Yes, Support::Yes, NONE, NONE, NONE]),
+    row("rope-partial", "part of a head rotated", Model(r#""partial_rotary_factor": 0.5"#), WITH_PARTS),
+    row("window", "a sliding window", Model(r#""sliding_window": 128, "use_sliding_window": true"#), WITH_WINDOWS),
+    row("bias", "attention's projections with a bias", Model(r#""attention_bias": true"#), WITH_BIASES),
+    row("mlp-bias", "feed-forward projections with a bias", Model(r#""mlp_bias": true"#), WITH_MLP_BIASES),
 ];
 
 /// Feature → `yes`, `experimental: …` or `no: …`, for an architecture; empty for one that is not here.
@@ -237,11 +332,16 @@ mod tests {
 
     fn model(architecture: &str, members: &str) -> Option<ModelConfig> {
         let folder = tempfile::tempdir().unwrap();
-        // What a Granite 4 must say of itself to be one without experts.
-        let own = if architecture == "GraniteMoeHybridForCausalLM" {
-            r#""num_local_experts": 0, "shared_intermediate_size": 128, "layer_types": ["attention", "attention"], "#
-        } else {
-            ""
+        let own = match architecture {
+            // What it must say of itself to be one without experts.
+            "GraniteMoeHybridForCausalLM" => {
+                r#""num_local_experts": 0, "shared_intermediate_size": 128, "layer_types": ["attention", "attention"], "#
+            }
+            // Its class drops what it computes otherwise.
+            "SeedOssForCausalLM" => r#""attention_dropout": 0, "residual_dropout": 0, "#,
+            // As many frequencies as the others have.
+            "GlmForCausalLM" | "Glm4ForCausalLM" => r#""partial_rotary_factor": 1.0, "#,
+            _ => "",
         };
         let text = format!(
             r#"{{{own}"architectures": ["{architecture}"], "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -272,9 +372,9 @@ mod tests {
                 assert_eq!(is_taken, !matches!(support, Support::No(_)), "{} on {architecture}", feature.id);
             }
         }
-        assert!(!model_is_taken("GemmaForCausalLM", r#""num_key_value_heads": 2"#));
+        assert!(!model_is_taken("GPT2LMHeadModel", r#""num_key_value_heads": 2"#));
         assert_eq!(of("LlamaForCausalLM")["lora"], "yes");
-        assert!(of("GemmaForCausalLM").is_empty());
+        assert!(of("GPT2LMHeadModel").is_empty());
     }
 
     #[test]

@@ -63,6 +63,21 @@ fn greedy_generation_is_that_of_transformers() {
         "granite",
         "olmo2",
         "olmo3",
+        "seed-oss",
+        "arcee",
+        "ernie",
+        "glm",
+        "glm4",
+        "exaone4",
+        "hunyuan",
+        "ministral3",
+        "mistral3-images",
+        "gemma",
+        "vaultgemma",
+        "helium",
+        "cwm",
+        "apertus",
+        "hyperclova-x",
     ] {
         let bytes = std::fs::read(fixture(name).join("expected.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -97,7 +112,7 @@ fn greedy_generation_is_that_of_transformers() {
 #[test]
 fn a_text_does_not_depend_on_what_is_beside_it() {
     // Those with a window, a cap and rotations of long texts go through it too.
-    for name in ["untied", "qwen2-window", "gemma2", "phi3-longrope"] {
+    for name in ["untied", "qwen2-window", "gemma2", "phi3-longrope", "ministral3"] {
         let model = model(name);
         let prompts = prompts(9, model.config.vocab_size);
         let end: Vec<u32> = (0..model.config.vocab_size as u32).filter(|id| id % 9 == 4).collect();
@@ -268,6 +283,14 @@ fn log_probabilities_are_those_of_training_to_the_bit() {
         ("granite", Head),
         ("olmo2", Lora),
         ("olmo3", No),
+        ("arcee", Lora),
+        ("ernie", No),
+        ("glm4", Lora),
+        ("exaone4", No),
+        ("hunyuan", Lora),
+        ("ministral3", No),
+        ("apertus", Lora),
+        ("hyperclova-x", Lora),
         ("untied", Packed(Packing::Nf4)),
         ("qwen3", Packed(Packing::Int8)),
     ] {

@@ -13,7 +13,7 @@ use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
 use fixture::fixture;
 
 /// Names of models, and how long their prompts are.
-const MODELS: [(&str, u32); 8] = [
+const MODELS: [(&str, u32); 11] = [
     ("untied", 20),
     ("tied", 9),
     ("gemma2", 30),
@@ -22,6 +22,9 @@ const MODELS: [(&str, u32); 8] = [
     ("olmo2", 12),
     ("qwen3", 20),
     ("phi3-longrope", 30),
+    ("arcee", 12),
+    ("hunyuan", 20),
+    ("ministral3", 30),
 ];
 
 fn trainer(name: &str, lora: bool, gradient_checkpointing: bool) -> Trainer {

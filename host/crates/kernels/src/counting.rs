@@ -9,7 +9,7 @@ use super::cuda::plan;
 use super::{
     Activation, AdamState, AdamStep, Attended, AttentionShape, Cache, CacheMut, DropoutKey, Format, Gemm, Head,
     LayerAttention, LossGradients, Memory, Norm, Normed, OptimizerOps, Packed, Precision, Queue, Rotation, Rows,
-    Scaled, Segment, TensorOps, Totals, View, ViewMut,
+    Scaled, Segment, TensorOps, Totals, View, ViewMut, XieluGradients,
 };
 use crate::IGNORE;
 
@@ -312,6 +312,22 @@ impl TensorOps for Counting {
     fn glu_backward(&self, _: Activation, _: usize, _: usize, _: Read<'_>, _: Write<'_>) {}
 
     fn noise(&self, _: usize, _: &CountedRows, _: u64, _: u64, _: Write<'_>) {}
+
+    fn xielu(&self, _: usize, _: usize, _: Read<'_>, _: Read<'_>, _: Write<'_>) {}
+
+    fn xielu_backward(
+        &self,
+        n: usize,
+        _: usize,
+        _: Read<'_>,
+        _: Read<'_>,
+        _: Write<'_>,
+        dw: XieluGradients<'_, Counted>,
+    ) {
+        if dw.places.iter().any(Option::is_some) {
+            self.scratch(|_, _| plan::xielu_bytes(n));
+        }
+    }
 
     fn dropout(&self, _: &CountedRows, _: usize, _: DropoutKey, _: bool, _: Read<'_>, _: Write<'_>) {}
 }

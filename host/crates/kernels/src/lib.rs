@@ -16,7 +16,7 @@ pub use error::DeviceError;
 pub use operands::{
     ALONE, Activation, AdamState, AdamStep, Attended, AttentionShape, CACHE_BLOCK, Cache, CacheMut, Cached, Demands,
     DropoutKey, Gemm, Head, IGNORE, LayerAttention, LossGradients, Norm, Normed, Rotation, Rows, Scaled, Segment,
-    Targets, Totals, Usage,
+    Targets, Totals, Usage, XieluGradients,
 };
 pub use ops::{Kernels, Memory, OptimizerOps, Queue, TensorOps};
 pub use packing::{Packed, Packing, scale_values};

@@ -188,7 +188,7 @@ pub struct Normed<'a, B> {
     pub r: View<'a, B>,
 }
 
-/// Rotations of the heads of rows (Su et al., "RoFormer"; halves as in transformers' `rotate_half`).
+/// Rotations of the heads of rows (Su et al., "RoFormer").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rotation {
     /// Heads, at the start of each row.
@@ -199,6 +199,9 @@ pub struct Rotation {
     pub rotary_dim: usize,
     /// Elements from one row to the next.
     pub stride: usize,
+    /// Neighbours are turned together, `2 i` with `2 i + 1`, as in the paper; else element `i` of the first half with element
+    /// `i` of the second, as in `rotate_half` of most classes of transformers.
+    pub is_interleaved: bool,
 }
 
 /// Columns of rows, scaled each by a factor of its own (Liu et al., "DoRA: weight-decomposed low-rank adaptation").
@@ -221,13 +224,39 @@ impl Scaled {
     }
 }
 
-/// What the gates of a feed-forward layer go through (Shazeer, "GLU variants improve transformer").
+/// What is between the products of a feed-forward layer: what its gates go through (Shazeer, "GLU variants improve
+/// transformer"), or its ups where it has no gates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `x * sigmoid(x)`.
     Silu,
     /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`, torch's `gelu` with `approximate="tanh"`.
     GeluTanh,
+    /// `max(x, 0)^2`, without gates (So et al., "Primer: searching for efficient transformers for language modeling").
+    Relu2,
+    /// Without gates, and with weights of its own; see [`TensorOps::xielu`](crate::TensorOps::xielu).
+    Xielu,
+}
+
+impl Activation {
+    /// Rows of so many inner widths go in: gates and ups, or ups alone.
+    pub fn inputs(self) -> usize {
+        match self {
+            Self::Silu | Self::GeluTanh => 2,
+            Self::Relu2 | Self::Xielu => 1,
+        }
+    }
+}
+
+/// Where the gradients of the trained weights of xIELU go.
+#[derive(Debug)]
+pub struct XieluGradients<'a, B> {
+    /// The buffer, f32.
+    pub buffer: &'a mut B,
+    /// The elements of the first and of the second weight; none for a frozen one.
+    pub places: [Option<usize>; 2],
+    /// Factor of what they held.
+    pub beta: f32,
 }
 
 /// Sizes of an output projection.

@@ -81,6 +81,8 @@ pub struct ModelConfig {
     pub norm_offset: f32,
     /// Norms of queries and keys are over all heads together, not over each.
     pub norms_whole_heads: bool,
+    /// Queries and keys are rotated before their norms, not behind them.
+    pub rotates_before_norms: bool,
     /// Which projections are modules of their own.
     pub modules: LayerModules,
     /// Query, key and value projections have a bias.
@@ -93,6 +95,8 @@ pub struct ModelConfig {
     pub activation: Activation,
     /// Rotary frequencies, each for the layers that name them.
     pub ropes: Vec<Rope>,
+    /// Which of them rotates queries in all layers that rotate, where that is not the one of the keys.
+    pub query_rope: Option<usize>,
     /// What layers have that others may not have, one of each.
     pub layers: Vec<LayerSpec>,
     /// Factor of attention's scores.
@@ -103,7 +107,7 @@ pub struct ModelConfig {
     pub embedding_scale: Option<f32>,
     /// That factor is of the model, not of its embedding's module: noise of the embedding grows by it too.
     pub scales_noise: bool,
-    /// Factor of what a layer's two halves add to the residual stream.
+    /// Factor of what a layer's two halves add to the residual stream, behind their norms where they have some.
     pub residual_scale: f32,
     /// Factor of the logits.
     pub logits_scale: f32,
@@ -165,6 +169,10 @@ pub enum LayerModules {
     Fused,
     /// One for gate and input, and names of models of experts (Granite 4).
     Shared,
+    /// One each, and none for a gate.
+    NoGate,
+    /// One for gate and input, and one each of the others (GLM).
+    FusedGate,
 }
 
 /// What a layer has that others of its model may not have.
@@ -232,6 +240,11 @@ impl ModelConfig {
     /// A norm of `n` rows of the residual stream.
     pub fn norm(&self, n: usize) -> Norm {
         Norm { offset: self.norm_offset, ..Norm::whole(n, self.hidden_size, self.rms_norm_eps) }
+    }
+
+    /// The same of what a half of a layer adds to it.
+    pub fn norm_after(&self, n: usize) -> Norm {
+        Norm { gain: self.residual_scale, ..self.norm(n) }
     }
 
     /// Sizes of the output projection.

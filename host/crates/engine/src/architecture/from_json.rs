@@ -82,6 +82,7 @@ impl ModelConfig {
             return Err(Reader::new(&raw, path).invalid(format!("`{TEXT_CONFIG}` is not an object")));
         };
         let mut text = text.clone();
+        let family = composite.family(&Reader::new(&text, path))?;
         for (key, size) in composite.sizes {
             text.entry(*key).or_insert((*size).into());
         }
@@ -91,8 +92,8 @@ impl ModelConfig {
                 text.insert(key.to_owned(), value.clone());
             }
         }
-        text.insert("model_type".into(), composite.text.model_type.into());
-        text.insert("architectures".into(), serde_json::json!([composite.text.architecture]));
+        text.insert("model_type".into(), family.model_type.into());
+        text.insert("architectures".into(), serde_json::json!([family.architecture]));
         let config = Self::from_raw(text, path)?;
         Ok(Self { root: TEXT_ROOT, others: composite.others, raw, ..config })
     }
@@ -107,7 +108,8 @@ fn sizes(read: &Reader<'_>, family: &Family) -> Result<ModelConfig, ConfigError>
         (None, Some(heads)) if !read.raw.contains_key("num_key_value_heads") => heads,
         (None, _) => num_attention_heads,
     };
-    let head_dim = match read.optional_size("head_dim")?.or(defaults.head_dim) {
+    let of_class = defaults.head_dim.filter(|_| !read.raw.contains_key("head_dim"));
+    let head_dim = match read.optional_size("head_dim")?.or(of_class) {
         Some(head_dim) => head_dim,
         None if hidden_size % num_attention_heads == 0 => hidden_size / num_attention_heads,
         None => {
@@ -152,12 +154,14 @@ fn sizes(read: &Reader<'_>, family: &Family) -> Result<ModelConfig, ConfigError>
         rms_norm_eps: read.number("rms_norm_eps")?.unwrap_or(defaults.rms_norm_eps) as f32,
         norm_offset: 0.0,
         norms_whole_heads: false,
+        rotates_before_norms: false,
         modules: LayerModules::Apart,
         qkv_bias: false,
         o_bias: false,
         mlp_bias: false,
         activation: Activation::Silu,
         ropes: Vec::new(),
+        query_rope: None,
         layers: vec![LayerSpec { window: None, rope: Some(0) }; num_hidden_layers],
         attention_scale: (1.0 / (head_dim as f64).sqrt()) as f32,
         attention_cap: None,

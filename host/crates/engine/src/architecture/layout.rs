@@ -51,6 +51,8 @@ pub struct LayerOffsets {
     pub norms: [Option<usize>; NormKind::COUNT],
     /// The projections, in the order of `Unit::ALL`.
     pub units: [UnitOffsets; 4],
+    /// The activation's own numbers, in the order of `XieluWeight::ALL`, where it has some.
+    pub activation: Option<usize>,
     /// Projections that are packed, in the order of `LinearKind::ALL`; their weights are not in the arena.
     pub packed: [Option<Packed>; LinearKind::ALL.len()],
 }
@@ -165,7 +167,8 @@ impl Layout {
             (Role::Norm(kind), Some(own)) => own.norms[kind as usize] = Some(offset),
             (Role::Linear(kind), Some(own)) => own.units[kind.unit() as usize].weight = offset,
             (Role::Bias(kind), Some(own)) => own.units[kind.unit() as usize].bias = Some(offset),
-            (Role::Norm(_) | Role::Linear(_) | Role::Bias(_), None) => {
+            (Role::Activation(_), Some(own)) => own.activation = Some(offset),
+            (Role::Norm(_) | Role::Linear(_) | Role::Bias(_) | Role::Activation(_), None) => {
                 unreachable!("`{}` belongs to a layer", spec.name)
             }
         }
@@ -216,6 +219,8 @@ pub struct LayerGradients {
     pub linears: [Option<usize>; LinearKind::ALL.len()],
     /// The projections' biases, in the same order.
     pub biases: [Option<usize>; LinearKind::ALL.len()],
+    /// The activation's own weights, the two that are trained.
+    pub activation: [Option<usize>; 2],
 }
 
 /// The gradient arena: the trained tensors of a weight arena, without gaps.
@@ -240,7 +245,7 @@ pub struct GradientLayout {
 }
 
 impl GradientLayout {
-    /// Gradients for the tensors whose names are in `trained`, or for all.
+    /// Gradients for the tensors whose names are in `trained`, or for all, but for constants.
     pub fn new(layout: &Layout, layers: usize, trained: Option<&BTreeSet<String>>) -> Self {
         Self::of(layout, layers, |slot| trained.is_none_or(|trained| trained.contains(&slot.name)))
     }
@@ -249,7 +254,7 @@ impl GradientLayout {
     pub fn of(layout: &Layout, layers: usize, is_trained: impl Fn(&Slot) -> bool) -> Self {
         let mut all = Self { layers: vec![LayerGradients::default(); layers], ..Self::default() };
         for (index, slot) in layout.slots.iter().enumerate() {
-            if !is_trained(slot) {
+            if slot.role.is_some_and(Role::is_constant) || !is_trained(slot) {
                 continue;
             }
             let gradient = all.len;
@@ -265,6 +270,7 @@ impl GradientLayout {
                     Some(Role::Linear(kind)) => own.linears[kind as usize] = Some(gradient),
                     Some(Role::Bias(kind)) => own.biases[kind as usize] = Some(gradient),
                     Some(Role::Norm(kind)) => own.norms[kind as usize] = Some(gradient),
+                    Some(Role::Activation(weight)) => own.activation[weight as usize] = Some(gradient),
                     Some(Role::Embedding | Role::FinalNorm | Role::Head | Role::Score | Role::ScoreBias) | None => {
                         unreachable!("`{}` belongs to no layer", slot.name)
                     }
@@ -276,7 +282,7 @@ impl GradientLayout {
                 Some(Role::FinalNorm) => all.norm = Some(gradient),
                 Some(Role::Head | Role::Score) => all.head = Some(gradient),
                 Some(Role::ScoreBias) => all.head_bias = Some(gradient),
-                Some(Role::Linear(_) | Role::Bias(_) | Role::Norm(_)) | None => {
+                Some(Role::Linear(_) | Role::Bias(_) | Role::Norm(_) | Role::Activation(_)) | None => {
                     unreachable!("`{}` belongs to a layer", slot.name)
                 }
             }

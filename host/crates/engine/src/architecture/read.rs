@@ -114,8 +114,13 @@ impl<'a> Reader<'a> {
 
     /// True or false; `false` where it is absent.
     pub(super) fn flag(&self, key: &str) -> Result<bool, ConfigError> {
+        self.flag_or(key, false)
+    }
+
+    /// True or false, with the default of a class.
+    pub(super) fn flag_or(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
         match self.raw.get(key) {
-            None | Some(Value::Null) => Ok(false),
+            None | Some(Value::Null) => Ok(default),
             Some(Value::Bool(flag)) => Ok(*flag),
             Some(value) => Err(self.invalid(format!("`{key}` is {value}, not true or false"))),
         }

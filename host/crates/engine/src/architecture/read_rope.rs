@@ -24,14 +24,14 @@ pub(super) struct Outside<'a> {
     pub(super) default_theta: f64,
     /// Of the class: what the model was first trained with, where it does not say.
     pub(super) original_positions: Option<usize>,
-    /// Part of a head may be rotated.
-    pub(super) is_partial: bool,
+    /// The share of a head that is rotated where a file does not say; none where all of a head is, whatever it says.
+    pub(super) share: Option<f64>,
 }
 
 impl<'a> Outside<'a> {
     /// Of a class that has a base and nothing else beside the table.
     pub(super) fn new(theta: Option<&'a Value>, default_theta: f64) -> Self {
-        Self { theta, default_theta, original_positions: None, is_partial: false }
+        Self { theta, default_theta, original_positions: None, share: None }
     }
 }
 
@@ -49,6 +49,16 @@ impl Reader<'_> {
     /// `convert_rope_params_to_dict` of transformers 5.
     pub(super) fn given_table(&self) -> Result<Map<String, Value>, ConfigError> {
         Ok(self.rope_table("rope_scaling")?.or(self.rope_table("rope_parameters")?).cloned().unwrap_or_default())
+    }
+
+    /// The same of a class that has a table of its own where the file has none.
+    pub(super) fn table_or(&self, of_class: Value) -> Result<Map<String, Value>, ConfigError> {
+        let given = self.given_table()?;
+        let is_absent = given.is_empty() && self.raw_value("rope_parameters").is_none_or(Value::is_null);
+        Ok(match of_class {
+            Value::Object(own) if is_absent => own,
+            _ => given,
+        })
     }
 
     /// The tables of a model whose full and sliding layers rotate differently, in this order. `rope_parameters` has one for
@@ -84,7 +94,7 @@ impl Reader<'_> {
                 .filter(|theta| theta.is_finite() && *theta > 0.0)
                 .ok_or_else(|| self.invalid(format!("`rope_theta` is {theta}, not a number above 0")))?,
         };
-        let rotary_dim = self.rotary_dim(table, config.head_dim, outside.is_partial)?;
+        let rotary_dim = self.rotary_dim(table, config.head_dim, outside.share)?;
         let kind = match table.get("rope_type").or_else(|| table.get("type")) {
             None => "default",
             Some(Value::String(kind)) => kind.as_str(),
@@ -110,23 +120,31 @@ impl Reader<'_> {
                 return Err(self.unsupported(format!("rope_type: {other}"), known));
             }
         };
-        Ok(Rope { theta, rotary_dim, scaling })
+        Ok(Rope { theta, rotary_dim, scaling, is_interleaved: false, growth: None })
     }
 
     /// Elements of a head that are rotated.
-    fn rotary_dim(&self, table: &Map<String, Value>, head_dim: usize, is_partial: bool) -> Result<usize, ConfigError> {
+    fn rotary_dim(
+        &self,
+        table: &Map<String, Value>,
+        head_dim: usize,
+        of_class: Option<f64>,
+    ) -> Result<usize, ConfigError> {
         let key = "partial_rotary_factor";
-        let Some(share) = table.get(key).or_else(|| self.raw.get(key)).filter(|share| !share.is_null()) else {
-            return Ok(head_dim);
+        let factor = match table.get(key).or_else(|| self.raw.get(key)) {
+            None => of_class.unwrap_or(1.0),
+            Some(Value::Null) => 1.0,
+            Some(share) => {
+                let factor = share.as_f64().filter(|factor| *factor > 0.0 && *factor <= 1.0);
+                factor.ok_or_else(|| self.invalid(format!("`{key}` is {share}, not a share of a head")))?
+            }
         };
-        let factor = share.as_f64().filter(|factor| *factor > 0.0 && *factor <= 1.0);
-        let factor = factor.ok_or_else(|| self.invalid(format!("`{key}` is {share}, not a share of a head")))?;
         let rotary_dim = (head_dim as f64 * factor) as usize;
-        if rotary_dim < head_dim && !is_partial {
-            return Err(self.unsupported(format!("{key}: {share}"), "all of a head is rotated in such models"));
+        if rotary_dim < head_dim && of_class.is_none() {
+            return Err(self.unsupported(format!("{key}: {factor}"), "all of a head is rotated in such models"));
         }
         if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) {
-            return Err(self.invalid(format!("`{key}` {share} of a head of {head_dim} has no halves to rotate")));
+            return Err(self.invalid(format!("`{key}` {factor} of a head of {head_dim} has no halves to rotate")));
         }
         Ok(rotary_dim)
     }

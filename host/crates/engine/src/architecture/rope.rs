@@ -11,6 +11,27 @@ pub struct Rope {
     pub rotary_dim: usize,
     /// How the frequencies are stretched.
     pub scaling: Option<RopeScaling>,
+    /// See [`Rotation::is_interleaved`](crate::kernels::Rotation::is_interleaved).
+    pub is_interleaved: bool,
+    /// Rotations that are longer the later a position is, where there are such.
+    pub growth: Option<Growth>,
+}
+
+/// Rotations of length `1 + beta ln(1 + floor(position / original))`: attention of long texts stays as sharp as that of short
+/// ones (Llama 4).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Growth {
+    /// How fast they grow.
+    pub beta: f64,
+    /// Context that the model was first trained with.
+    pub original_max_position_embeddings: f64,
+}
+
+impl Growth {
+    fn length(self, position: usize) -> f32 {
+        let contexts = (position as f32 / self.original_max_position_embeddings as f32).floor();
+        1.0 + self.beta as f32 * (1.0 + contexts).ln()
+    }
 }
 
 /// How rotary frequencies are stretched for long contexts.
@@ -162,7 +183,9 @@ impl Rope {
     /// Cosines and sines per position, `[positions, rotary_dim]`: half a row each.
     pub(crate) fn table(&self, positions: usize, long: bool) -> impl Iterator<Item = f32> {
         let (frequencies, length) = self.frequencies(long);
+        let growth = self.growth;
         (0..positions).flat_map(move |position| {
+            let length = length * growth.map_or(1.0, |growth| growth.length(position));
             let angle = |frequency: &f32| f64::from(position as f32 * frequency);
             let cosines = frequencies.iter().map(|frequency| angle(frequency).cos() as f32 * length);
             let sines = frequencies.iter().map(|frequency| angle(frequency).sin() as f32 * length);

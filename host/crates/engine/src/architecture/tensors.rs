@@ -5,7 +5,7 @@
 pub use super::config::NormKind;
 use super::config::{LayerModules, ModelConfig, TEXT_ROOT};
 use super::scores::{SCORE, Scores};
-use crate::kernels::Demands;
+use crate::kernels::{Activation, Demands};
 
 /// The projections of a decoder layer. Families that keep several of them as one have that one instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,7 +132,8 @@ impl Unit {
             (Self::Qkv, _) => &[LinearKind::QProj, LinearKind::KProj, LinearKind::VProj],
             (Self::O, _) => &[LinearKind::OProj],
             (Self::GateUp, LayerModules::Apart) => &[LinearKind::GateProj, LinearKind::UpProj],
-            (Self::GateUp, LayerModules::Fused) => &[LinearKind::GateUpProj],
+            (Self::GateUp, LayerModules::NoGate) => &[LinearKind::UpProj],
+            (Self::GateUp, LayerModules::Fused | LayerModules::FusedGate) => &[LinearKind::GateUpProj],
             (Self::GateUp, LayerModules::Shared) => &[LinearKind::InputLinear],
             (Self::Down, LayerModules::Shared) => &[LinearKind::OutputLinear],
             (Self::Down, _) => &[LinearKind::DownProj],
@@ -212,6 +213,8 @@ pub enum Role {
     Linear(LinearKind),
     /// Bias of a projection, `[out]`.
     Bias(LinearKind),
+    /// Weight of an activation that has some, `[1]`, or a constant of it, `[]`.
+    Activation(XieluWeight),
     /// Norm behind the last layer.
     FinalNorm,
     /// Output projection, where it is not the embedding.
@@ -222,8 +225,37 @@ pub enum Role {
     ScoreBias,
 }
 
+/// The numbers of xIELU, in the order of [`TensorOps::xielu`](crate::kernels::TensorOps::xielu).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum XieluWeight {
+    /// What the factor above zero is made of.
+    AlphaP,
+    /// What the factor below zero is made of.
+    AlphaN,
+    /// The slope at zero; a constant.
+    Beta,
+    /// Where the curve below zero begins; a constant.
+    Eps,
+}
+
+impl XieluWeight {
+    /// All, in their order.
+    pub const ALL: [Self; 4] = [Self::AlphaP, Self::AlphaN, Self::Beta, Self::Eps];
+
+    /// Its own name in a checkpoint, and its value before training from scratch.
+    fn name(self) -> (&'static str, f32) {
+        match self {
+            // 0.8, and 0.8 - beta, before softplus.
+            Self::AlphaP => ("alpha_p", 0.203_382_3),
+            Self::AlphaN => ("alpha_n", -1.050_225_6),
+            Self::Beta => ("beta", 0.5),
+            Self::Eps => ("eps", -1e-6),
+        }
+    }
+}
+
 /// What a tensor holds before training from scratch (`_init_weights` of transformers).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Start {
     /// Normal with the config's `initializer_range`.
     Normal,
@@ -231,13 +263,20 @@ pub enum Start {
     Ones,
     /// Zero everywhere.
     Zeros,
+    /// This number everywhere.
+    Constant(f32),
 }
 
 impl Role {
+    /// It is never trained: a buffer in transformers.
+    pub fn is_constant(self) -> bool {
+        matches!(self, Self::Activation(XieluWeight::Beta | XieluWeight::Eps))
+    }
+
     /// Weight decay applies: to all but norms and biases (`get_decay_parameter_names` of transformers).
     pub fn decays(self) -> bool {
         match self {
-            Self::Embedding | Self::Linear(_) | Self::Head | Self::Score => true,
+            Self::Embedding | Self::Linear(_) | Self::Head | Self::Score | Self::Activation(_) => true,
             Self::Norm(_) | Self::FinalNorm | Self::Bias(_) | Self::ScoreBias => false,
         }
     }
@@ -246,6 +285,7 @@ impl Role {
     pub fn start(self, config: &ModelConfig) -> Start {
         match self {
             Self::Embedding | Self::Linear(_) | Self::Head | Self::Score => Start::Normal,
+            Self::Activation(weight) => Start::Constant(weight.name().1),
             Self::Norm(_) | Self::FinalNorm if config.norm_offset == 0.0 => Start::Ones,
             Self::Norm(_) | Self::FinalNorm | Self::Bias(_) | Self::ScoreBias => Start::Zeros,
         }
@@ -263,6 +303,7 @@ impl Role {
             Self::Norm(NormKind::AfterAttention) => 12 + Unit::O as usize * 10,
             Self::Norm(NormKind::BeforeFeedForward) => 13 + Unit::O as usize * 10,
             Self::Norm(NormKind::AfterFeedForward) => 12 + Unit::Down as usize * 10,
+            Self::Activation(_) => 14 + Unit::GateUp as usize * 10,
             Self::FinalNorm => 50,
             Self::Head | Self::Score => 51,
             Self::ScoreBias => 52,
@@ -300,6 +341,11 @@ pub(super) fn tensors(config: &ModelConfig, layers: usize) -> Vec<TensorSpec> {
             if kind.unit().has_bias(config) {
                 add(Role::Bias(kind), Some(layer), format!("{root}.layers.{layer}.{}.bias", kind.path()), &[rows]);
             }
+        }
+        for weight in XieluWeight::ALL.into_iter().filter(|_| config.activation == Activation::Xielu) {
+            let role = Role::Activation(weight);
+            let name = format!("{root}.layers.{layer}.mlp.act_fn.{}", weight.name().0);
+            add(role, Some(layer), name, if role.is_constant() { &[] } else { &[1] });
         }
         for &(kind, module) in config.norms {
             add(Role::Norm(kind), Some(layer), name(module), &[kind.width(config)]);

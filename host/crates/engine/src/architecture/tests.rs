@@ -67,7 +67,7 @@ fn what_is_wrong_or_unknown_is_named() {
             r#"{"architectures": ["Phi3ForCausalLM"], "rope_scaling": {"type": "su", "short_factor": [1], "long_factor": []}}"#,
             "needs `short_factor`, a list of 8 numbers",
         ),
-        (r#"{"model_type": "gemma"}"#, "asks for `model_type gemma`"),
+        (r#"{"model_type": "gpt2"}"#, "asks for `model_type gpt2`"),
         (r#"{"tie_word_embeddings": "true"}"#, "`tie_word_embeddings` is \"true\", not true or false"),
         (r#"{"attention_bias": 1}"#, "`attention_bias` is 1, not true or false"),
         (r#"{"rope_scaling": "linear"}"#, "`rope_scaling` is \"linear\", not an object"),
@@ -86,6 +86,33 @@ fn what_is_wrong_or_unknown_is_named() {
         (r#"{"rope_theta": 1, "rope_scaling": {"type": "yarn", "factor": 2}}"#, "needs `rope_theta` above 1"),
         (r#"{"rope_scaling": {"type": "linear"}}"#, "needs `factor` above 0"),
         (r#"{"eos_token_id": "x"}"#, "not a token id"),
+        (r#"{"architectures": ["SeedOssForCausalLM"], "attention_dropout": 0}"#, "asks for `residual_dropout: 0.1`"),
+        (r#"{"architectures": ["SeedOssForCausalLM"], "residual_dropout": 0}"#, "asks for `attention_dropout: 0.1`"),
+        (r#"{"architectures": ["ArceeForCausalLM"], "hidden_act": "silu"}"#, "asks for `hidden_act: silu`"),
+        (r#"{"architectures": ["Ernie4_5ForCausalLM"], "mlp_bias": true}"#, "asks for `mlp_bias: true`"),
+        (r#"{"architectures": ["GlmForCausalLM"], "partial_rotary_factor": 0.01}"#, "has no halves to rotate"),
+        (
+            r#"{"architectures": ["Exaone4ForCausalLM"], "sliding_window_pattern": "LLLG"}"#,
+            "`sliding_window_pattern` is \"LLLG\", not a whole number",
+        ),
+        (
+            r#"{"architectures": ["HunYuanDenseV1ForCausalLM"],
+                "rope_scaling": {"type": "dynamic", "factor": 1, "alpha": "x"}}"#,
+            "`alpha` \"x\" of rotary scaling",
+        ),
+        (
+            r#"{"architectures": ["Ministral3ForCausalLM"], "rope_parameters": {"rope_type": "yarn", "factor": 2}}"#,
+            "need the number `llama_4_scaling_beta`",
+        ),
+        (
+            r#"{"architectures": ["Ministral3ForCausalLM"], "rope_parameters": {"llama_4_scaling_beta": 0.1}}"#,
+            "need the number `original_max_position_embeddings`",
+        ),
+        (
+            r#"{"architectures": ["Mistral3ForConditionalGeneration"], "text_config": {"model_type": "llama"}}"#,
+            "asks for `model_type llama`",
+        ),
+        (r#"{"architectures": ["HeliumForCausalLM"]}"#, "its 4 heads of 128 are not the width of the model, 64"),
     ] {
         let message = read(edit).unwrap_err().to_string();
         assert!(message.contains(expected), "{edit}: {message}");
@@ -162,14 +189,101 @@ fn layers_have_the_windows_and_rotations_of_their_class() {
     assert_eq!(smollm3.layers.iter().map(|layer| layer.rope).collect::<Vec<_>>(), [Some(0), Some(0), Some(0), None]);
 }
 
+/// As the classes of transformers 5.24 are built of the same objects.
+#[test]
+fn what_differs_from_a_llama_is_read_of_each_family() {
+    let of = |class: &str, more: &str| {
+        let text = format!(r#"{{"architectures": ["{class}"], "num_hidden_layers": 4, "head_dim": 16{more}}}"#);
+        read(&text).unwrap_or_else(|error| panic!("{class}: {error}"))
+    };
+    let ropes = |config: &ModelConfig| config.layers.iter().map(|layer| layer.rope).collect::<Vec<_>>();
+    let windows = |config: &ModelConfig| config.layers.iter().map(|layer| layer.window).collect::<Vec<_>>();
+    let has = |config: &ModelConfig, end: &str| config.parameters().iter().any(|spec| spec.name.ends_with(end));
+
+    let seed = of("SeedOssForCausalLM", r#", "attention_dropout": 0, "residual_dropout": 0.0"#);
+    assert_eq!([seed.qkv_bias, seed.o_bias, seed.mlp_bias], [true, false, false]);
+
+    let arcee = of("ArceeForCausalLM", "");
+    assert!(has(&arcee, "mlp.up_proj.weight") && !has(&arcee, "mlp.gate_proj.weight"));
+
+    let ernie = of("Ernie4_5ForCausalLM", r#", "use_bias": true"#);
+    assert_eq!([ernie.qkv_bias, ernie.o_bias, ernie.mlp_bias, ernie.tie_word_embeddings], [true; 4]);
+    assert_eq!((ernie.ropes[0].is_interleaved, ernie.ropes[0].rotary_dim), (true, 16));
+
+    for class in ["GlmForCausalLM", "Glm4ForCausalLM"] {
+        let glm = of(class, r#", "eos_token_id": null"#);
+        assert_eq!(glm.eos_token_id, [151_329, 151_336, 151_338]);
+        assert_eq!((glm.ropes[0].is_interleaved, glm.ropes[0].rotary_dim, glm.qkv_bias), (true, 8, true));
+        assert_eq!(of(class, r#", "partial_rotary_factor": null"#).ropes[0].rotary_dim, 16);
+        assert!(has(&glm, "mlp.gate_up_proj.weight") && has(&glm, "self_attn.q_proj.bias"));
+    }
+
+    let exaone = of("Exaone4ForCausalLM", r#", "sliding_window": 8, "num_key_value_heads": 2"#);
+    assert_eq!(windows(&exaone), [Some(8), Some(8), Some(8), None]);
+    assert_eq!(ropes(&exaone), [Some(0), Some(0), Some(0), None]);
+    let whole = of("Exaone4ForCausalLM", r#", "sliding_window": null"#);
+    assert_eq!((windows(&whole), ropes(&whole)), (vec![None; 4], vec![Some(0); 4]));
+
+    let alpha = r#", "rope_theta": 10000.0, "rope_scaling": {"type": "dynamic", "factor": 1.0, "alpha": 1000.0}"#;
+    let hunyuan = of("HunYuanDenseV1ForCausalLM", alpha);
+    assert!(hunyuan.rotates_before_norms && hunyuan.ropes[0].scaling.is_none());
+    assert!((hunyuan.ropes[0].theta / (10_000.0 * 1000.0_f64.powf(16.0 / 14.0)) - 1.0).abs() < 1e-12);
+    let dynamic = r#", "rope_scaling": {"type": "dynamic", "factor": 2.0, "alpha": 0}"#;
+    assert_eq!(of("HunYuanDenseV1ForCausalLM", dynamic).ropes[0].scaling, Some(RopeScaling::Dynamic));
+
+    let ministral = of("Ministral3ForCausalLM", "");
+    let growth = Growth { beta: 0.1, original_max_position_embeddings: 16_384.0 };
+    assert_eq!(
+        (ministral.query_rope, ministral.ropes[1].growth, ministral.ropes[0].growth),
+        (Some(1), Some(growth), None)
+    );
+    assert!((ministral.ropes[0].theta - 1e6).abs() < 1e-9);
+    let still = r#", "rope_scaling": {"type": "yarn", "factor": 2.0, "llama_4_scaling_beta": 0.0}"#;
+    assert_eq!(of("Ministral3ForCausalLM", still).query_rope, None);
+
+    let cwm = of("CwmForCausalLM", r#", "sliding_window": 8, "num_key_value_heads": 2"#);
+    assert_eq!(windows(&cwm), [None, Some(8), Some(8), Some(8)]);
+    assert!(matches!(cwm.ropes[0].scaling, Some(RopeScaling::Llama3 { .. })));
+
+    let clova = of("HyperCLOVAXForCausalLM", r#", "logits_scaling": 0.5, "residual_multiplier": 2"#);
+    assert!((clova.logits_scale - 0.5).abs() < 1e-9 && (clova.attention_scale - 0.25).abs() < 1e-7);
+    assert!(has(&clova, "layers.0.post_norm1.weight"));
+    let plain = of("HyperCLOVAXForCausalLM", r#", "use_post_norm": false, "attention_multiplier": 2"#);
+    assert!(!has(&plain, "layers.0.post_norm1.weight") && (plain.attention_scale - 2.0).abs() < 1e-9);
+
+    let gemma = of("GemmaForCausalLM", r#", "hidden_act": "gelu", "num_key_value_heads": 4"#);
+    assert!((gemma.attention_scale - 0.25).abs() < 1e-7 && gemma.tie_word_embeddings);
+    let vault = of("VaultGemmaForCausalLM", r#", "sliding_window": 8"#);
+    assert_eq!((windows(&vault), vault.attention_cap), (vec![Some(8), None, Some(8), None], Some(50.0)));
+}
+
+/// A text model of either family, by its own `model_type`; sizes are those of the files.
+#[test]
+fn the_text_model_of_a_mistral3_is_of_the_family_that_it_names() {
+    let sizes = r#""hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "vocab_size": 100"#;
+    for (named, expected) in [
+        ("", "MistralForCausalLM"),
+        (r#", "model_type": "mistral""#, "MistralForCausalLM"),
+        (r#", "model_type": "ministral3""#, "Ministral3ForCausalLM"),
+    ] {
+        let text =
+            format!(r#"{{"model_type": "mistral3", "text_config": {{{sizes}, "num_key_value_heads": 2{named}}}}}"#);
+        let config = ModelConfig::from_json(&text, Path::new("config.json")).unwrap();
+        assert_eq!((config.architecture.as_str(), config.root), (expected, "model.language_model"));
+    }
+}
+
 /// Values of transformers 5.24: `AutoConfig.from_pretrained(…).rope_parameters`.
 #[test]
 fn of_two_rotary_tables_rope_scaling_wins() {
     let linear = |factor: u32, more: &str| format!(r#"{{"rope_type": "linear", "factor": {factor}{more}}}"#);
     let new = linear(4, r#", "rope_theta": 500000.0"#);
     let both = read(&format!(r#"{{"rope_scaling": {}, "rope_parameters": {new}}}"#, linear(2, ""))).unwrap();
-    let linear_of =
-        |theta: f64, factor: f64| vec![Rope { theta, rotary_dim: 16, scaling: Some(RopeScaling::Linear { factor }) }];
+    let linear_of = |theta: f64, factor: f64| {
+        let scaling = Some(RopeScaling::Linear { factor });
+        vec![Rope { theta, rotary_dim: 16, scaling, is_interleaved: false, growth: None }]
+    };
     assert_eq!(both.ropes, linear_of(5000.0, 2.0));
     assert!(both.has_two_ropes());
     for empty in ["null", "{}"] {

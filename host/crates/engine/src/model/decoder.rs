@@ -1,8 +1,8 @@
 //! One decoder layer, forward and backward, as a fixed schedule of kernels: in training, in evaluations and in generation.
 //!
 //! ```text
-//! x ─ [norm] ─ qkv ─ [norm of q, k] ─ [rope] ─ attention ─ o ─ [norm] ─(+x)─ mid
-//! mid ─ [norm] ─ gate,up ─ act(gate) * up ─ down ─ [norm] ─(+mid)─ out
+//! x ─ [norm] ─ qkv ─ [norm of q, k] ─ [rope], or [rope] ─ [norm of q, k] ─ attention ─ o ─ [norm] ─(+x)─ mid
+//! mid ─ [norm] ─ [gate,] up ─ act(gate) * up, or act(up) ─ down ─ [norm] ─(+mid)─ out
 //! ```
 //! What is in brackets is there as the model's config says. Forward keeps the roots of norms, the inputs of norms that cost a
 //! product to make, the packed `qkv`, attention's output and log-sum-exp, `mid`, and gate and up. Outputs of norms, rotations
@@ -13,15 +13,18 @@ use super::pass::{LayerCache, LayerGrads, Pass};
 use crate::adapter::lora::Lora;
 use crate::architecture::config::{LayerSpec, ModelConfig};
 use crate::architecture::layout::LayerOffsets;
+use crate::architecture::rope::Rope;
 use crate::architecture::tensors::{NormKind, Unit};
-use crate::kernels::{Attended, Cache, CacheMut, Format, Kernels, LayerAttention, Norm, Normed, Rotation, at, at_mut};
+use crate::kernels::{
+    Attended, Cache, CacheMut, Format, Kernels, LayerAttention, Norm, Normed, Rotation, XieluGradients, at, at_mut,
+};
 
 /// What one layer keeps for its backward pass. `n` is the tokens of the batch; what the model does not have is empty.
 #[derive(Debug)]
 pub struct Saved<B> {
     /// Roots of the norm before attention, `[n]`.
     pub input_root: B,
-    /// Queries, keys and values, `[n, packed]`: rotated, or as they are projected where they have norms.
+    /// Queries, keys and values, `[n, packed]`: rotated, or as they are projected where they have norms before that.
     pub qkv: B,
     /// Roots of the norms of queries, then of keys.
     pub head_roots: B,
@@ -37,7 +40,7 @@ pub struct Saved<B> {
     pub mid: B,
     /// Roots of the norm before the feed-forward layer, `[n]`.
     pub mid_root: B,
-    /// Gates and ups, `[n, 2 * ffn]`; backward turns them into their gradients.
+    /// Gates and ups, `[n, 2 * ffn]`, or ups where there are no gates; backward turns them into their gradients.
     pub gate_up: B,
     /// What the feed-forward layer adds to the residual stream before its norm, `[n, h]`.
     pub ffn_out: B,
@@ -81,7 +84,7 @@ impl<B: std::fmt::Debug> Saved<B> {
             attention_out_root: single(rows(NormKind::AfterAttention)),
             mid: working(n * h),
             mid_root: single(rows(NormKind::BeforeFeedForward)),
-            gate_up: working(n * 2 * config.intermediate_size),
+            gate_up: working(n * config.activation.inputs() * config.intermediate_size),
             ffn_out: working(rows(NormKind::AfterFeedForward) * h),
             ffn_out_root: single(rows(NormKind::AfterFeedForward)),
             adapted: Kept::alloc(kernels, config, n, lora),
@@ -189,7 +192,13 @@ impl<K: Kernels> Pass<'_, K> {
     ) {
         let Some(weight) = offsets.norms[kind as usize] else { return };
         let dw = grads.places.norms[kind as usize].map(|place| (at_mut(grads.weights, place), grads.beta));
-        let (norm, dy) = (self.config.norm(self.n), dy.map(|dy| at(dy, 0)));
+        let norm = match kind {
+            NormKind::AfterAttention | NormKind::AfterFeedForward => self.config.norm_after(self.n),
+            NormKind::BeforeAttention | NormKind::BeforeFeedForward | NormKind::Query | NormKind::Key => {
+                self.config.norm(self.n)
+            }
+        };
+        let dy = dy.map(|dy| at(dy, 0));
         let normed = Normed { x: at(x, 0), w: at(self.params, weight), r: at(root, 0) };
         self.kernels.rmsnorm_backward(norm, normed, dy, at_mut(dx, 0), dw);
     }
@@ -205,6 +214,9 @@ impl<K: Kernels> Pass<'_, K> {
         again: bool,
     ) {
         let shape = self.config.attention();
+        if self.config.rotates_before_norms && !again {
+            self.turn(layer, &mut saved.qkv, false);
+        }
         let rotated = if has_head_norms(self.config) {
             let (rotated, roots) = (&mut scratch.rotated, &mut saved.head_roots);
             for (norm, weight, column, root) in self.head_norms(offsets) {
@@ -224,7 +236,9 @@ impl<K: Kernels> Pass<'_, K> {
         } else {
             &mut saved.qkv
         };
-        self.turn(layer, rotated, false);
+        if !self.config.rotates_before_norms {
+            self.turn(layer, rotated, false);
+        }
     }
 
     /// The norms of queries and keys: each with its weight, its first column of a packed row, and its first root.
@@ -245,13 +259,19 @@ impl<K: Kernels> Pass<'_, K> {
     fn turn(&self, layer: usize, qkv: &mut K::Buffer, backward: bool) {
         let Some(rope) = self.spec(layer).rope else { return };
         let shape = self.config.attention();
-        let rotation = Rotation {
-            heads: shape.heads + shape.kv_heads,
-            head_dim: shape.head_dim,
-            rotary_dim: self.config.ropes[rope].rotary_dim,
-            stride: shape.packed(),
+        let mut rotate = |rope: usize, heads: usize, column: usize| {
+            let Rope { rotary_dim, is_interleaved, .. } = self.config.ropes[rope];
+            let (head_dim, stride) = (shape.head_dim, shape.packed());
+            let rotation = Rotation { heads, head_dim, rotary_dim, stride, is_interleaved };
+            self.kernels.rope(rotation, self.rows, self.rope.of(rope), backward, at_mut(qkv, column));
         };
-        self.kernels.rope(rotation, self.rows, self.rope.of(rope), backward, at_mut(qkv, 0));
+        match self.config.query_rope {
+            None => rotate(rope, shape.heads + shape.kv_heads, 0),
+            Some(queries) => {
+                rotate(queries, shape.heads, 0);
+                rotate(rope, shape.kv_heads, shape.output());
+            }
+        }
     }
 
     /// The whole layer, from `x [n, h]` to `out [n, h]`.
@@ -306,9 +326,38 @@ impl<K: Kernels> Pass<'_, K> {
             Some(weight) => {
                 let Saved { attention, attention_out, attention_out_root, mid, adapted, .. } = saved;
                 o.forward(attention, None, attention_out, adapted, &mut scratch.linear);
-                let (norm, weight, added) = (self.config.norm(self.n), at(self.params, weight), Some(at(x, 0)));
+                let (norm, weight, added) = (self.config.norm_after(self.n), at(self.params, weight), Some(at(x, 0)));
                 let root = at_mut(attention_out_root, 0);
                 kernels.rmsnorm(norm, at(attention_out, 0), weight, added, at_mut(mid, 0), root);
+            }
+        }
+    }
+
+    /// What the feed-forward layer's last product reads, from gates and ups.
+    fn activate(&self, offsets: &LayerOffsets, gate_up: &K::Buffer, inner: &mut K::Buffer) {
+        let (n, ffn, kernels) = (self.n, self.config.intermediate_size, self.kernels);
+        match offsets.activation {
+            None => kernels.glu(self.config.activation, n, ffn, at(gate_up, 0), at_mut(inner, 0)),
+            Some(own) => kernels.xielu(n, ffn, at(self.params, own), at(gate_up, 0), at_mut(inner, 0)),
+        }
+    }
+
+    /// Replaces gates and ups by their gradients, given that of what is made of them.
+    fn activate_backward(
+        &self,
+        offsets: &LayerOffsets,
+        inner: &K::Buffer,
+        gate_up: &mut K::Buffer,
+        grads: &mut LayerGrads<'_, K::Buffer>,
+    ) {
+        let (n, ffn, kernels) = (self.n, self.config.intermediate_size, self.kernels);
+        let (inner, gate_up) = (at(inner, 0), at_mut(gate_up, 0));
+        match offsets.activation {
+            None => kernels.glu_backward(self.config.activation, n, ffn, inner, gate_up),
+            Some(own) => {
+                let (places, beta) = (grads.places.activation, grads.beta);
+                let dw = XieluGradients { buffer: grads.weights, places, beta };
+                kernels.xielu_backward(n, ffn, at(self.params, own), inner, gate_up, dw);
             }
         }
     }
@@ -322,20 +371,20 @@ impl<K: Kernels> Pass<'_, K> {
         scratch: &mut Scratch<K::Buffer>,
         out: &mut K::Buffer,
     ) {
-        let (n, ffn, kernels) = (self.n, self.config.intermediate_size, self.kernels);
+        let (n, kernels) = (self.n, self.kernels);
         let Saved { mid, mid_root, gate_up, ffn_out, ffn_out_root, adapted, .. } = saved;
         let Scratch { normed, inner, linear, .. } = scratch;
         let before = NormKind::BeforeFeedForward;
         self.norm_before(before, offsets, mid, normed, mid_root);
         let input = if offsets.norms[before as usize].is_some() { &*normed } else { &*mid };
         self.linear(layer, Unit::GateUp, offsets).forward(input, None, gate_up, adapted, linear);
-        kernels.glu(self.config.activation, n, ffn, at(gate_up, 0), at_mut(inner, 0));
+        self.activate(offsets, gate_up, inner);
         let down = self.linear(layer, Unit::Down, offsets);
         match offsets.norms[NormKind::AfterFeedForward as usize] {
             None => down.forward(inner, Some(mid), out, adapted, linear),
             Some(weight) => {
                 down.forward(inner, None, ffn_out, adapted, linear);
-                let (norm, weight, added) = (self.config.norm(n), at(self.params, weight), Some(at(mid, 0)));
+                let (norm, weight, added) = (self.config.norm_after(n), at(self.params, weight), Some(at(mid, 0)));
                 kernels.rmsnorm(norm, at(ffn_out, 0), weight, added, at_mut(out, 0), at_mut(ffn_out_root, 0));
             }
         }
@@ -366,8 +415,7 @@ impl<K: Kernels> Pass<'_, K> {
         dx: &mut K::Buffer,
         grads: &mut LayerGrads<'_, K::Buffer>,
     ) {
-        let (n, h, ffn) = (self.n, self.config.hidden_size, self.config.intermediate_size);
-        let (kernels, activation) = (self.kernels, self.config.activation);
+        let (n, h, kernels) = (self.n, self.config.hidden_size, self.kernels);
         let Saved { mid, mid_root, gate_up, ffn_out, ffn_out_root, adapted, .. } = saved;
         let Scratch { normed, inner, dout, linear, .. } = scratch;
         let after = NormKind::AfterFeedForward;
@@ -381,11 +429,11 @@ impl<K: Kernels> Pass<'_, K> {
         let down = self.linear(layer, Unit::Down, offsets);
         // The product of gate and up is only needed again by the gradients of what reads it.
         if down.learns(grads) {
-            kernels.glu(activation, n, ffn, at(gate_up, 0), at_mut(inner, 0));
+            self.activate(offsets, gate_up, inner);
             down.learn(inner, dy, adapted, grads, linear);
         }
         down.input_gradient(dy, inner, 0.0, adapted, grads, linear);
-        kernels.glu_backward(activation, n, ffn, at(inner, 0), at_mut(gate_up, 0));
+        self.activate_backward(offsets, inner, gate_up, grads);
         let (unit, before) = (self.linear(layer, Unit::GateUp, offsets), NormKind::BeforeFeedForward);
         if offsets.norms[before as usize].is_some() {
             self.norm_again(before, offsets, mid, normed, mid_root);
@@ -429,11 +477,17 @@ impl<K: Kernels> Pass<'_, K> {
         let read = at(if has_head_norms(self.config) { rotated } else { qkv }, 0);
         let attended = Attended { qkv: read, out: at(attention, 0), lse: at(lse, 0) };
         kernels.attention_backward(own, self.rows, attended, at(inner, 0), at_mut(dqkv, 0));
-        self.turn(layer, dqkv, true);
+        let is_turned_first = self.config.rotates_before_norms;
+        if !is_turned_first {
+            self.turn(layer, dqkv, true);
+        }
         for ((norm, weight, column, root), kind) in self.head_norms(offsets).zip([NormKind::Query, NormKind::Key]) {
             let dw = grads.places.norms[kind as usize].map(|place| (at_mut(grads.weights, place), grads.beta));
             let normed = Normed { x: at(qkv, column), w: at(self.params, weight), r: at(head_roots, root) };
             kernels.rmsnorm_backward(norm, normed, None, at_mut(dqkv, column), dw);
+        }
+        if is_turned_first {
+            self.turn(layer, dqkv, true);
         }
         let (unit, before) = (self.linear(layer, Unit::Qkv, offsets), NormKind::BeforeAttention);
         if offsets.norms[before as usize].is_some() {

@@ -10,7 +10,7 @@ use crate::adapter::lora::UnitPass;
 use crate::adapter::scratch::AdapterScratch;
 use crate::architecture::config::ModelConfig;
 use crate::architecture::layout::{LayerGradients, LayerOffsets, UnitOffsets};
-use crate::architecture::tensors::{LinearKind, Unit};
+use crate::architecture::tensors::{LinearKind, NormKind, Unit};
 use crate::kernels::{Format, Gemm, Kernels, Packed, View, ViewMut, at, at_mut};
 
 /// What the adapters of a layer keep from its forward pass to its backward pass.
@@ -108,9 +108,11 @@ impl<'a, K: Kernels> Linear<'a, K> {
     pub(super) fn new(pass: &'a Pass<'a, K>, layer: usize, unit: Unit, offsets: &'a LayerOffsets) -> Self {
         let input = unit.kinds(pass.config)[0].shape(pass.config).1;
         let out = unit.kinds(pass.config).iter().map(|kind| kind.shape(pass.config).0).sum();
+        let has_norm = |kind: NormKind| offsets.norms[kind as usize].is_some();
         let alpha = match unit {
-            Unit::O | Unit::Down => pass.config.residual_scale,
-            Unit::Qkv | Unit::GateUp => 1.0,
+            Unit::O if !has_norm(NormKind::AfterAttention) => pass.config.residual_scale,
+            Unit::Down if !has_norm(NormKind::AfterFeedForward) => pass.config.residual_scale,
+            Unit::Qkv | Unit::O | Unit::GateUp | Unit::Down => 1.0,
         };
         Self { pass, layer, unit, offsets: offsets.units[unit as usize], packed: &offsets.packed, input, out, alpha }
     }

@@ -215,6 +215,7 @@ fn randomize(seed: u64, config: &ModelConfig, specs: &[TensorSpec], sink: &mut S
                 }
                 Start::Ones => vec![1.0; range.len()],
                 Start::Zeros => vec![0.0; range.len()],
+                Start::Constant(value) => vec![value; range.len()],
             };
             sink(&spec.name, start, &values);
         }

@@ -96,8 +96,20 @@ simd! {
     }
 }
 
+simd! {
+    fn rotate_neighbours(x: &mut [f32], cosines: &[f32], sines: &[f32], sign: f32) {
+        let half = cosines.len();
+        let (x, sines) = (&mut x[..2 * half], &sines[..half]);
+        for i in 0..half {
+            let (p, q) = (x[2 * i], x[2 * i + 1]);
+            x[2 * i] = p * cosines[i] - q * (sines[i] * sign);
+            x[2 * i + 1] = q * cosines[i] + p * (sines[i] * sign);
+        }
+    }
+}
+
 pub(super) fn rope(rotation: Rotation, positions: &[u32], table: &[f32], backward: bool, x: &mut [f32]) {
-    let Rotation { heads, head_dim, rotary_dim, stride } = rotation;
+    let Rotation { heads, head_dim, rotary_dim, stride, is_interleaved } = rotation;
     let sign = if backward { -1.0 } else { 1.0 };
     let x = Shared::new(x);
     parallel_rows(positions.len(), heads * head_dim, |first, last| {
@@ -105,7 +117,12 @@ pub(super) fn rope(rotation: Rotation, positions: &[u32], table: &[f32], backwar
             let (cosines, sines) = table[positions[row] as usize * rotary_dim..][..rotary_dim].split_at(rotary_dim / 2);
             for head in 0..heads {
                 // SAFETY: each row belongs to one thread.
-                rotate(unsafe { x.slice(row * stride + head * head_dim, rotary_dim) }, cosines, sines, sign);
+                let x = unsafe { x.slice(row * stride + head * head_dim, rotary_dim) };
+                if is_interleaved {
+                    rotate_neighbours(x, cosines, sines, sign);
+                } else {
+                    rotate(x, cosines, sines, sign);
+                }
             }
         }
     });
@@ -163,33 +180,60 @@ simd! {
     }
 }
 
+simd! {
+    fn relu2(up: &[f32], a: &mut [f32]) {
+        let n = a.len();
+        let up = &up[..n];
+        for i in 0..n {
+            // What is not a number stays so.
+            let u = if up[i] < 0.0 { 0.0 } else { up[i] };
+            a[i] = u * u;
+        }
+    }
+}
+
+simd! {
+    fn relu2_backward(up: &mut [f32], da: &[f32]) {
+        let n = da.len();
+        let up = &mut up[..n];
+        for i in 0..n {
+            let u = if up[i] < 0.0 { 0.0 } else { up[i] };
+            up[i] = da[i] * (2.0 * u);
+        }
+    }
+}
+
 pub(super) fn glu(activation: Activation, ffn: usize, gu: &[f32], a: &mut [f32]) {
-    let n = a.len() / ffn;
+    let (n, width) = (a.len() / ffn, activation.inputs() * ffn);
     let a = Shared::new(a);
-    parallel_rows(n, 2 * ffn, |first, last| {
+    parallel_rows(n, width, |first, last| {
         for row in first..last {
-            let (gate, up) = gu[row * 2 * ffn..][..2 * ffn].split_at(ffn);
+            let (gate, up) = gu[row * width..][..width].split_at(width - ffn);
             // SAFETY: each row belongs to one thread.
             let a = unsafe { a.slice(row * ffn, ffn) };
             match activation {
                 Activation::Silu => swiglu(gate, up, a),
                 Activation::GeluTanh => geglu(gate, up, a),
+                Activation::Relu2 => relu2(up, a),
+                Activation::Xielu => unreachable!("xIELU is an operation of its own"),
             }
         }
     });
 }
 
 pub(super) fn glu_backward(activation: Activation, ffn: usize, da: &[f32], gu: &mut [f32]) {
-    let n = da.len() / ffn;
+    let (n, width) = (da.len() / ffn, activation.inputs() * ffn);
     let gu = Shared::new(gu);
-    parallel_rows(n, 2 * ffn, |first, last| {
+    parallel_rows(n, width, |first, last| {
         for row in first..last {
             // SAFETY: each row belongs to one thread.
-            let (gate, up) = unsafe { gu.slice(row * 2 * ffn, 2 * ffn) }.split_at_mut(ffn);
+            let (gate, up) = unsafe { gu.slice(row * width, width) }.split_at_mut(width - ffn);
             let da = &da[row * ffn..][..ffn];
             match activation {
                 Activation::Silu => swiglu_backward(gate, up, da),
                 Activation::GeluTanh => geglu_backward(gate, up, da),
+                Activation::Relu2 => relu2_backward(up, da),
+                Activation::Xielu => unreachable!("xIELU is an operation of its own"),
             }
         }
     });

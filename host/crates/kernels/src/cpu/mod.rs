@@ -19,11 +19,12 @@ mod pages;
 mod scores;
 mod simd;
 mod threads;
+mod xielu;
 
 use super::{
     Activation, AdamState, AdamStep, Attended, AttentionShape, Cache, CacheMut, DropoutKey, Format, Gemm, Head,
     LayerAttention, LossGradients, Memory, Norm, Normed, OptimizerOps, Packed, Queue, Rotation, Rows, Scaled, Segment,
-    Targets, TensorOps, Totals, View, ViewMut,
+    Targets, TensorOps, Totals, View, ViewMut, XieluGradients,
 };
 use crate::operands::extent;
 use pages::prefer_huge_pages;
@@ -406,7 +407,7 @@ impl TensorOps for CpuKernels {
     }
 
     fn glu(&self, activation: Activation, n: usize, ffn: usize, gu: View<'_, CpuBuffer>, a: ViewMut<'_, CpuBuffer>) {
-        elementwise::glu(activation, ffn, gu.slice(n * 2 * ffn), a.slice(n * ffn));
+        elementwise::glu(activation, ffn, gu.slice(n * activation.inputs() * ffn), a.slice(n * ffn));
     }
 
     fn glu_backward(
@@ -417,7 +418,36 @@ impl TensorOps for CpuKernels {
         da: View<'_, CpuBuffer>,
         gu: ViewMut<'_, CpuBuffer>,
     ) {
-        elementwise::glu_backward(activation, ffn, da.slice(n * ffn), gu.slice(n * 2 * ffn));
+        elementwise::glu_backward(activation, ffn, da.slice(n * ffn), gu.slice(n * activation.inputs() * ffn));
+    }
+
+    fn xielu(
+        &self,
+        n: usize,
+        ffn: usize,
+        weights: View<'_, CpuBuffer>,
+        u: View<'_, CpuBuffer>,
+        a: ViewMut<'_, CpuBuffer>,
+    ) {
+        xielu::forward(weights.slice(4), ffn, u.slice(n * ffn), a.slice(n * ffn));
+    }
+
+    fn xielu_backward(
+        &self,
+        n: usize,
+        ffn: usize,
+        weights: View<'_, CpuBuffer>,
+        da: View<'_, CpuBuffer>,
+        u: ViewMut<'_, CpuBuffer>,
+        dw: XieluGradients<'_, CpuBuffer>,
+    ) {
+        let found = xielu::backward(weights.slice(4), ffn, da.slice(n * ffn), u.slice(n * ffn));
+        for (found, place) in found.into_iter().zip(dw.places) {
+            if let Some(place) = place {
+                let held = &mut dw.buffer.data[place];
+                *held = if dw.beta == 0.0 { found } else { dw.beta * *held + found };
+            }
+        }
     }
 
     fn dropout(

@@ -86,6 +86,20 @@ pub(super) fn exp(x: f32) -> f32 {
     if x.is_nan() { x } else { power }
 }
 
+/// `e^x - 1` to about 3e-7 relative (its series near zero, the exponential beyond).
+#[inline(always)]
+pub(super) fn expm1(x: f32) -> f32 {
+    let p = 1.0 / 40_320.0;
+    let p = p * x + 1.0 / 5040.0;
+    let p = p * x + 1.0 / 720.0;
+    let p = p * x + 1.0 / 120.0;
+    let p = p * x + 1.0 / 24.0;
+    let p = p * x + 1.0 / 6.0;
+    let p = p * x + 0.5;
+    let near = p * x * x + x;
+    if x.abs() < 0.35 { near } else { exp(x) - 1.0 }
+}
+
 /// The hyperbolic tangent to about 1e-7 relative (Cephes `tanhf`: a polynomial near zero, exponentials beyond).
 #[inline(always)]
 #[expect(clippy::excessive_precision, reason = "the published constants")]
@@ -247,7 +261,17 @@ pub(super) fn parallel_rows(rows: usize, width: usize, work: impl Fn(usize, usiz
 
 #[cfg(test)]
 mod tests {
-    use super::{exp, tanh};
+    use super::{exp, expm1, tanh};
+
+    #[test]
+    fn exponentials_less_one_are_those_of_f64_to_six_digits() {
+        for step in -200_000..=100_000 {
+            let x = step as f32 * 1e-4;
+            let (found, exact) = (f64::from(expm1(x)), f64::from(x).exp_m1());
+            assert!((found - exact).abs() <= 4e-7 * exact.abs(), "expm1({x}) = {found:e}, not {exact:e}");
+        }
+        assert!(expm1(f32::NAN).is_nan() && expm1(f32::NEG_INFINITY).to_bits() == (-1.0f32).to_bits());
+    }
 
     #[test]
     fn hyperbolic_tangents_are_those_of_f64_to_seven_digits() {

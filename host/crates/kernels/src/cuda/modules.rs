@@ -40,7 +40,8 @@ kernels! {
 kernels! {
     /// Loops over rows and elements.
     Elementwise of "elementwise.cu":
-        rope, glu, glu_backward, scale, copy_columns, dropout, noise, gather_rows, scatter_rows
+        rope, glu, glu_backward, xielu, xielu_backward, scale, copy_columns, dropout, noise, gather_rows,
+        scatter_rows
 }
 kernels! {
     /// The embedding.

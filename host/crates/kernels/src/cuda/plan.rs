@@ -112,6 +112,11 @@ pub(crate) fn norm_bytes(n: usize, h: usize, multiprocessors: usize) -> usize {
     norm_blocks(n, h, multiprocessors) * h * 4
 }
 
+/// Bytes of the sums of xIELU's backward pass: two a row.
+pub(crate) fn xielu_bytes(n: usize) -> usize {
+    2 * n * 4
+}
+
 /// Bytes of the sums of tokens that are frequent: a token of `count` rows, more than [`PIECE`], has
 /// `ceil(count / PIECE)`.
 pub(crate) fn embedding_bytes(n: usize, h: usize) -> usize {

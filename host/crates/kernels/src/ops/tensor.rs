@@ -4,7 +4,7 @@ use super::queue::Queue;
 use crate::buffer::{View, ViewMut, at_mut};
 use crate::operands::{
     Activation, Attended, AttentionShape, Cache, CacheMut, DropoutKey, Gemm, Head, LayerAttention, LossGradients, Norm,
-    Normed, Rotation, Scaled,
+    Normed, Rotation, Scaled, XieluGradients,
 };
 use crate::packing::Packed;
 
@@ -187,7 +187,8 @@ pub trait TensorOps: Queue {
         out: ViewMut<'_, Self::Buffer>,
     );
 
-    /// `a = act(g) * u` from `gu [n, 2 * ffn]` (gates, then ups).
+    /// `a = act(g) * u` from `gu [n, 2 * ffn]` (gates, then ups), or `a = act(u)` from `gu [n, ffn]` where the activation has no
+    /// gates.
     fn glu(
         &self,
         activation: Activation,
@@ -205,6 +206,29 @@ pub trait TensorOps: Queue {
         ffn: usize,
         da: View<'_, Self::Buffer>,
         gu: ViewMut<'_, Self::Buffer>,
+    );
+
+    /// `a = xielu(u)`, `[n, ffn]` both (Huang and Schlag, "Deriving activation functions using integration"): `p x^2 + beta x`
+    /// above zero and `(beta + q) (e^min(x, eps) - 1 - x) + beta x` below, where `weights` are two of which softplus makes `p`
+    /// and `q`, then `beta` and `eps`.
+    fn xielu(
+        &self,
+        n: usize,
+        ffn: usize,
+        weights: View<'_, Self::Buffer>,
+        u: View<'_, Self::Buffer>,
+        a: ViewMut<'_, Self::Buffer>,
+    );
+
+    /// Replaces `u` by its gradient, given that of `a`, and puts the gradients of the first two weights where they go.
+    fn xielu_backward(
+        &self,
+        n: usize,
+        ffn: usize,
+        weights: View<'_, Self::Buffer>,
+        da: View<'_, Self::Buffer>,
+        u: ViewMut<'_, Self::Buffer>,
+        dw: XieluGradients<'_, Self::Buffer>,
     );
 
     /// `y = x * mask / (1 - p)`, or with `add`, `y +=` that.

@@ -62,12 +62,26 @@ pub(in crate::architecture) struct Composite {
     pub(in crate::architecture) model_type: &'static str,
     /// transformers' class.
     pub(in crate::architecture) architecture: &'static str,
-    /// The family of its text model, whose config is `text_config`.
-    pub(in crate::architecture) text: &'static Family,
+    /// The families that its text model, whose config is `text_config`, may be of; the first where that does not say.
+    pub(in crate::architecture) texts: &'static [&'static Family],
     /// What the class of `text_config` has where a file says nothing, of sizes that other files always have.
     pub(in crate::architecture) sizes: &'static [(&'static str, u64)],
     /// What the names of its other parts' tensors begin with, in files.
     pub(in crate::architecture) others: &'static [&'static str],
+}
+
+impl Composite {
+    /// The family of a text model.
+    pub(in crate::architecture) fn family(&self, text: &Reader<'_>) -> Result<&'static Family, ConfigError> {
+        let Some(name) = text.text("model_type") else { return Ok(self.texts[0]) };
+        let family = self.texts.iter().find(|family| family.model_type == name);
+        family.copied().ok_or_else(|| {
+            let known: Vec<&str> = self.texts.iter().map(|family| family.model_type).collect();
+            let reason =
+                format!("of {}, a text model of type {} can be trained", self.architecture, known.join(" or "));
+            text.unsupported(format!("model_type {name}"), &reason)
+        })
+    }
 }
 
 impl Reader<'_> {

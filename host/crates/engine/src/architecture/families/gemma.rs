@@ -1,8 +1,9 @@
-//! Gemma 2 and the text models of Gemma 3: norms on both sides of attention and of the feed-forward layer, whose weights are
-//! differences to one, an embedding that is scaled, and layers with a window between those that see everything. Gemma 2 caps
-//! its scores and logits; Gemma 3 has norms of queries and keys, and other rotary frequencies for layers with a window.
+//! Gemma, Gemma 2, VaultGemma and the text models of Gemma 3. Gemma is a Llama whose norms' weights are differences to one and
+//! whose embedding is scaled. Gemma 2 and 3 have norms on both sides of attention and of the feed-forward layer, and layers with a window
+//! between those that see everything. Gemma 2 caps its scores and logits; VaultGemma is a Gemma 2 without the norms behind its
+//! halves. Gemma 3 has norms of queries and keys, and other rotary frequencies for layers with a window.
 
-use super::family::{Composite, Defaults, Family};
+use super::family::{Composite, Defaults, Family, NORMS_BEFORE};
 use crate::architecture::config::{ConfigError, ModelConfig};
 use crate::architecture::read::Reader;
 use crate::architecture::read_rope::Outside;
@@ -20,6 +21,21 @@ const DEFAULTS: Defaults = Defaults {
     ..Defaults::LLAMA
 };
 
+pub(super) const GEMMA: Family = Family {
+    model_type: "gemma",
+    architecture: "GemmaForCausalLM",
+    classifiers: [Some("GemmaForSequenceClassification"), Some("GemmaForTokenClassification")],
+    defaults: Defaults { num_key_value_heads: Some(16), ..DEFAULTS },
+    norms: NORMS_BEFORE,
+    build: |read, config| {
+        // The first files say `gelu` and mean the other one.
+        read.expect_activation("hidden_act", &["gelu_pytorch_tanh", "gelu"])?;
+        build(read, config, &GEMMA)?;
+        config.ropes = vec![read.one_rope(config, &GEMMA)?];
+        Ok(())
+    },
+};
+
 pub(super) const GEMMA2: Family = Family {
     model_type: "gemma2",
     architecture: "Gemma2ForCausalLM",
@@ -31,22 +47,26 @@ pub(super) const GEMMA2: Family = Family {
         (NormKind::BeforeFeedForward, "pre_feedforward_layernorm"),
         (NormKind::AfterFeedForward, "post_feedforward_layernorm"),
     ],
-    build: |read, config| {
-        build(read, config, &GEMMA2)?;
-        config.attention_cap = read.cap("attn_logit_softcapping", Some(50.0))?;
-        config.logits_cap = read.cap("final_logit_softcapping", Some(30.0))?;
-        let slides = read.sliding_layers(config.num_hidden_layers, |layer| (layer + 1) % 2 != 0)?;
-        config.set_windows(read, read.window(Some(4096))?, &slides)?;
-        config.ropes = vec![read.one_rope(config, &GEMMA2)?];
-        Ok(())
-    },
+    build: |read, config| build_capped(read, config, &GEMMA2),
+};
+
+pub(super) const VAULT_GEMMA: Family = Family {
+    model_type: "vaultgemma",
+    architecture: "VaultGemmaForCausalLM",
+    classifiers: [None; 2],
+    defaults: DEFAULTS,
+    norms: &[
+        (NormKind::BeforeAttention, "input_layernorm"),
+        (NormKind::BeforeFeedForward, "pre_feedforward_layernorm"),
+    ],
+    build: |read, config| build_capped(read, config, &VAULT_GEMMA),
 };
 
 /// Gemma 3 with its vision tower. The text model is what is trained; attention is causal where there are no images.
 pub(super) const GEMMA3_WITH_IMAGES: Composite = Composite {
     model_type: "gemma3",
     architecture: "Gemma3ForConditionalGeneration",
-    text: &GEMMA3,
+    texts: &[&GEMMA3],
     sizes: &[
         ("vocab_size", 262_208),
         ("hidden_size", 2304),
@@ -71,7 +91,7 @@ pub(super) const GEMMA3: Family = Family {
         (NormKind::AfterFeedForward, "post_feedforward_layernorm"),
     ],
     build: |read, config| {
-        build(read, config, &GEMMA3)?;
+        scaled(read, config, &GEMMA3)?;
         config.logits_cap = read.cap("final_logit_softcapping", None)?;
         let pattern = read.optional_size("sliding_window_pattern")?.unwrap_or(6);
         let slides = read.sliding_layers(config.num_hidden_layers, |layer| (layer + 1) % pattern != 0)?;
@@ -84,13 +104,31 @@ pub(super) const GEMMA3: Family = Family {
     },
 };
 
-fn build(read: &Reader<'_>, config: &mut ModelConfig, family: &Family) -> Result<(), ConfigError> {
+/// Gemma 2, and what is like it.
+fn build_capped(read: &Reader<'_>, config: &mut ModelConfig, family: &Family) -> Result<(), ConfigError> {
+    scaled(read, config, family)?;
+    config.attention_cap = read.cap("attn_logit_softcapping", Some(50.0))?;
+    config.logits_cap = read.cap("final_logit_softcapping", Some(30.0))?;
+    let slides = read.sliding_layers(config.num_hidden_layers, |layer| (layer + 1) % 2 != 0)?;
+    config.set_windows(read, read.window(Some(4096))?, &slides)?;
+    config.ropes = vec![read.one_rope(config, family)?];
+    Ok(())
+}
+
+/// What Gemmas have in common from the second on.
+fn scaled(read: &Reader<'_>, config: &mut ModelConfig, family: &Family) -> Result<(), ConfigError> {
     read.expect_activation("hidden_activation", &["gelu_pytorch_tanh"])?;
+    build(read, config, family)?;
+    config.attention_scale = (1.0 / read.factor("query_pre_attn_scalar", 256.0)?.sqrt()) as f32;
+    Ok(())
+}
+
+/// What all have in common.
+fn build(read: &Reader<'_>, config: &mut ModelConfig, family: &Family) -> Result<(), ConfigError> {
     let [attention, _] = read.biases(family.architecture, &["attention_bias"])?;
     (config.qkv_bias, config.o_bias) = (attention, attention);
     config.activation = Activation::GeluTanh;
     config.norm_offset = 1.0;
     config.embedding_scale = Some((config.hidden_size as f64).sqrt() as f32);
-    config.attention_scale = (1.0 / read.factor("query_pre_attn_scalar", 256.0)?.sqrt()) as f32;
     Ok(())
 }

@@ -1,22 +1,33 @@
 //! Families of models: what transformers' classes make of a `config.json`. A file each; what a family can say is in
 //! [`ModelConfig`](super::config::ModelConfig), so a family that needs nothing new is a page.
 
+mod apertus;
+mod arcee;
+mod cwm;
+mod ernie;
+mod exaone4;
 pub(super) mod family;
 mod gemma;
+mod glm;
 mod granite;
 mod granite4;
+mod helium;
+mod hunyuan;
+mod hyperclova_x;
 mod llama;
+mod ministral3;
 mod mistral;
 mod olmo;
 mod phi3;
 mod qwen;
+mod seed_oss;
 mod smollm3;
 
 use self::family::{Composite, Family};
 use super::config::ConfigError;
 use super::read::Reader;
 
-const FAMILIES: [&Family; 13] = [
+const FAMILIES: [&Family; 27] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &mistral::MINISTRAL,
@@ -30,12 +41,26 @@ const FAMILIES: [&Family; 13] = [
     &granite4::GRANITE4,
     &olmo::OLMO2,
     &olmo::OLMO3,
+    &seed_oss::SEED_OSS,
+    &arcee::ARCEE,
+    &ernie::ERNIE4_5,
+    &glm::GLM,
+    &glm::GLM4,
+    &exaone4::EXAONE4,
+    &hunyuan::HUNYUAN,
+    &ministral3::MINISTRAL3,
+    &gemma::GEMMA,
+    &gemma::VAULT_GEMMA,
+    &helium::HELIUM,
+    &cwm::CWM,
+    &apertus::APERTUS,
+    &hyperclova_x::HYPERCLOVA_X,
 ];
 
-const COMPOSITES: [&Composite; 1] = [&gemma::GEMMA3_WITH_IMAGES];
+const COMPOSITES: [&Composite; 2] = [&gemma::GEMMA3_WITH_IMAGES, &ministral3::MISTRAL3_WITH_IMAGES];
 
 /// Models whose text models can be trained, by transformers' names.
-pub const COMPOSITE_ARCHITECTURES: [&str; COMPOSITES.len()] = [COMPOSITES[0].architecture];
+pub const COMPOSITE_ARCHITECTURES: [&str; COMPOSITES.len()] = [COMPOSITES[0].architecture, COMPOSITES[1].architecture];
 
 /// The model of several parts that a file is of, if it is of one.
 pub(super) fn composite(read: &Reader<'_>) -> Option<&'static Composite> {

@@ -38,7 +38,7 @@ fn build(read: &Reader<'_>, config: &mut ModelConfig) -> Result<(), ConfigError>
     }
     let outside = Outside {
         original_positions: Some(4096),
-        is_partial: true,
+        share: Some(1.0),
         ..Outside::new(read.raw_value("rope_theta"), PHI3.defaults.rope_theta)
     };
     let rope = read.rope(&table, config, outside)?;

@@ -12,7 +12,7 @@ use crate::cuda::state::CudaAccumulator;
 use crate::operands::extent;
 use crate::{
     Activation, Attended, AttentionShape, Cache, CacheMut, DropoutKey, Gemm, Head, LayerAttention, LossGradients, Norm,
-    Normed, Packed, Packing, Precision, Rotation, Scaled, TensorOps, View, ViewMut,
+    Normed, Packed, Packing, Precision, Rotation, Scaled, TensorOps, View, ViewMut, XieluGradients, at_mut,
 };
 
 impl TensorOps for CudaKernels {
@@ -223,7 +223,7 @@ impl TensorOps for CudaKernels {
         backward: bool,
         x: ViewMut<'_, CudaBuffer>,
     ) {
-        let Rotation { heads, head_dim, rotary_dim, stride } = rotation;
+        let Rotation { heads, head_dim, rotary_dim, stride, is_interleaved } = rotation;
         let n = rows.tables.n;
         let (x, table) = (x.pointer(extent(n, heads * head_dim, stride)), table.pointer(rotary_dim));
         let arguments = [
@@ -236,6 +236,7 @@ impl TensorOps for CudaKernels {
             word(rotary_dim),
             word(stride),
             float(if backward { -1.0 } else { 1.0 }),
+            u64::from(is_interleaved),
         ];
         self.0.by_groups(self.0.elementwise.rope, n * heads, rotary_dim / 2, &arguments);
     }
@@ -299,8 +300,9 @@ impl TensorOps for CudaKernels {
     }
 
     fn glu(&self, activation: Activation, n: usize, ffn: usize, gu: View<'_, CudaBuffer>, a: ViewMut<'_, CudaBuffer>) {
-        let (gu, a, gelu) = (gu.pointer(n * 2 * ffn), a.pointer(n * ffn), u64::from(activation != Activation::Silu));
-        self.0.by_groups(self.0.elementwise.glu, n, ffn, &[gu, a, word(n), word(ffn), gelu]);
+        let (gu, a) = (gu.pointer(n * activation.inputs() * ffn), a.pointer(n * ffn));
+        let (function, elementwise) = (kind(activation), &self.0.elementwise);
+        self.0.by_groups(elementwise.glu, n, ffn, &[gu, a, word(n), word(ffn), function]);
     }
 
     fn glu_backward(
@@ -311,8 +313,45 @@ impl TensorOps for CudaKernels {
         da: View<'_, CudaBuffer>,
         gu: ViewMut<'_, CudaBuffer>,
     ) {
-        let (da, gu, gelu) = (da.pointer(n * ffn), gu.pointer(n * 2 * ffn), u64::from(activation != Activation::Silu));
-        self.0.by_groups(self.0.elementwise.glu_backward, n, ffn, &[da, gu, word(n), word(ffn), gelu]);
+        let (da, gu) = (da.pointer(n * ffn), gu.pointer(n * activation.inputs() * ffn));
+        let (function, elementwise) = (kind(activation), &self.0.elementwise);
+        self.0.by_groups(elementwise.glu_backward, n, ffn, &[da, gu, word(n), word(ffn), function]);
+    }
+
+    fn xielu(
+        &self,
+        n: usize,
+        ffn: usize,
+        weights: View<'_, CudaBuffer>,
+        u: View<'_, CudaBuffer>,
+        a: ViewMut<'_, CudaBuffer>,
+    ) {
+        let len = n * ffn;
+        let arguments = [weights.pointer(4), u.pointer(len), a.pointer(len), len as u64];
+        self.0.by_groups(self.0.elementwise.xielu, 1, len, &arguments);
+    }
+
+    fn xielu_backward(
+        &self,
+        n: usize,
+        ffn: usize,
+        weights: View<'_, CudaBuffer>,
+        da: View<'_, CudaBuffer>,
+        u: ViewMut<'_, CudaBuffer>,
+        dw: XieluGradients<'_, CudaBuffer>,
+    ) {
+        let (device, len) = (&*self.0, n * ffn);
+        let is_trained = dw.places.iter().any(Option::is_some);
+        let sums = if is_trained { device.scratch(plan::xielu_bytes(n)) } else { 0 };
+        let arguments = [weights.pointer(4), da.pointer(len), u.pointer(len), sums, word(n), word(ffn)];
+        device.context.launch(device.elementwise.xielu_backward, [n, 1], THREADS, 0, &arguments);
+        for (index, place) in dw.places.into_iter().enumerate() {
+            let Some(place) = place else { continue };
+            let (sums, dw_place) =
+                (sums + (index * n * size_of::<f32>()) as u64, at_mut(&mut *dw.buffer, place).pointer(1));
+            let arguments = [sums, dw_place, word(n), word(1), float(dw.beta)];
+            device.context.launch(device.norm.rmsnorm_weight_gradient, [1, 1], SUM_THREADS, 0, &arguments);
+        }
     }
 
     fn dropout(
@@ -414,6 +453,16 @@ impl TensorOps for CudaKernels {
         let arguments =
             [log_probs.pointer(tables.n), rows.at(tables.targets), weights, word(tables.n), accumulator.loss()];
         device.context.launch(device.loss.add_loss, [1, 1], 1024, 0, &arguments);
+    }
+}
+
+/// What the kernels know an activation by: `RELU2` and so on in `elementwise.cu`.
+fn kind(activation: Activation) -> u64 {
+    match activation {
+        Activation::Silu => 0,
+        Activation::GeluTanh => 1,
+        Activation::Relu2 => 2,
+        Activation::Xielu => unreachable!("xIELU is an operation of its own"),
     }
 }
 

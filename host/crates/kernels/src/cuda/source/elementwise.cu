@@ -51,23 +51,53 @@ DEVICE void rotate_group(real* x, const float* cosines, u32 half, float directio
     store_group<whole>(x + half, second, left);
 }
 
+// The same of pairs that are neighbours; `x` is the first of them.
+template <bool whole>
+DEVICE void rotate_neighbours(real* x, const float* cosines, u32 half, float direction, u32 left) {
+    const Eight cosine = load_group<whole>(cosines, left), sine = load_group<whole>(cosines + half, left);
+#pragma unroll
+    for (u32 part = 0; part < 2; part++) {
+        const u32 before = part * GROUP, there = 2 * left > before ? 2 * left - before : 0;
+        Eight values = load_group<whole>(x + before, there);
+#pragma unroll
+        for (u32 i = 0; i < GROUP; i += 2) {
+            const u32 pair = (before + i) / 2;
+            const float a = values.at[i], b = values.at[i + 1], turned = sine.at[pair] * direction;
+            values.at[i] = a * cosine.at[pair] - b * turned;
+            values.at[i + 1] = b * cosine.at[pair] + a * turned;
+        }
+        store_group<whole>(x + before, values, there);
+    }
+}
+
 // Rotates the first `rotary_dim` elements of the first `heads` heads of each row in place; element i of their first half goes
-// with element i of their second. A row of the table is rotary_dim / 2 cosines, then as many sines. `direction` is 1, or -1 to
-// turn back.
+// with element i of their second, or with `interleaved`, element 2i with element 2i + 1. A row of the table is rotary_dim / 2
+// cosines, then as many sines. `direction` is 1, or -1 to turn back.
 //
 // Block: 256. Grid: ceil(n * heads * ceil(rotary_dim / 16) / 256); the product is below 2^32. No dynamic shared memory.
-// x real[n, stride], positions u32[n], table float[positions, rotary_dim], n, heads, head_dim, rotary_dim, stride, direction
+// x real[n, stride], positions u32[n], table float[positions, rotary_dim], n, heads, head_dim, rotary_dim, stride, direction,
+// interleaved
 KERNEL_BOUNDS(MOST_THREADS, 4)
 rope(real* x, const u32* positions, const float* table, u32 n, u32 heads, u32 head_dim, u32 rotary_dim, u32 stride,
-     float direction) {
+     float direction, u32 interleaved) {
     const u32 half = rotary_dim / 2, groups = groups_of(half), row_groups = heads * groups;
     const bool wide =
         half % GROUP == 0 && head_dim % GROUP == 0 && stride % GROUP == 0 && is_aligned(x) && is_aligned(table);
     for (u64 item = this_thread(); item < (u64)n * row_groups; item += all_threads()) {
         const u32 row = (u32)item / row_groups;
         const Place place = place_of((u32)item - row * row_groups, groups, half);
-        real* const pair = x + (u64)row * stride + place.row * head_dim + place.column;
+        real* const head = x + (u64)row * stride + place.row * head_dim;
         const float* const cosines = table + (u64)positions[row] * rotary_dim + place.column;
+        if (interleaved != 0) {
+            real* const pairs = head + 2 * place.column;
+            if (wide) {
+                rotate_neighbours<true>(pairs, cosines, half, direction, GROUP);
+            } else {
+                rotate_neighbours<false>(pairs, cosines, half, direction, place.left);
+            }
+            continue;
+        }
+        real* const pair = head + place.column;
         if (wide) {
             rotate_group<true>(pair, cosines, half, direction, GROUP);
         } else {
@@ -80,16 +110,23 @@ DEVICE float sigmoid(float x) {
     return 1.0f / (1.0f + exp2_fast(-x * LOG2_E));
 }
 
-// A gate's activation and the slope of it.
+// The activations of feed-forward layers, by number.
+constexpr u32 GELU_TANH = 1, RELU2 = 2;
+
+// An activation and the slope of it.
 struct Activated {
     float value;
     float slope;
 };
 
-// x * sigmoid(x), or with `gelu` x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))).
-DEVICE Activated activated(float x, bool gelu) {
+// x * sigmoid(x), or x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))), or the square of what of x is above zero.
+DEVICE Activated activated(float x, u32 activation) {
     Activated result;
-    if (gelu) {
+    if (activation == RELU2) {
+        const float above = x < 0.0f ? 0.0f : x;
+        result.value = above * above;
+        result.slope = 2.0f * above;
+    } else if (activation == GELU_TANH) {
         constexpr float ROOT = 0.7978846f, CUBE = 0.044715f;
         const float t = tanhf(ROOT * (x + CUBE * x * x * x));
         result.value = 0.5f * x * (1.0f + t);
@@ -103,38 +140,48 @@ DEVICE Activated activated(float x, bool gelu) {
 }
 
 template <bool whole>
-DEVICE void glu_group(const real* gate, const real* up, real* a, bool gelu, u32 left) {
-    const Eight g = load_group<whole>(gate, left), u = load_group<whole>(up, left);
+DEVICE void glu_group(const real* gate, const real* up, real* a, u32 activation, u32 left) {
+    const Eight g = load_group<whole>(gate, left);
     Eight product;
-    for (u32 i = 0; i < GROUP; i++) product.at[i] = activated(g.at[i], gelu).value * u.at[i];
+    for (u32 i = 0; i < GROUP; i++) product.at[i] = activated(g.at[i], activation).value;
+    if (activation != RELU2) {
+        const Eight u = load_group<whole>(up, left);
+        for (u32 i = 0; i < GROUP; i++) product.at[i] *= u.at[i];
+    }
     store_group<whole>(a, product, left);
 }
 
-// a = act(g) * u, where a row of `gu` is ffn gates, then ffn ups; act is SiLU, or with `gelu` GELU by tanh.
+// a = act(g) * u, where a row of `gu` is ffn gates, then ffn ups; or of RELU2, which has no gates, a = act(u) of a row of ups.
 //
 // Block: 256. Grid: ceil(n * ceil(ffn / 8) / 256); the product is below 2^32. No dynamic shared memory.
-// gu real[n, 2 * ffn], a real[n, ffn], n, ffn, gelu
-KERNEL_BOUNDS(MOST_THREADS, 4) glu(const real* gu, real* a, u32 n, u32 ffn, u32 gelu) {
-    const u32 groups = groups_of(ffn);
+// gu real[n, 2 * ffn] or real[n, ffn], a real[n, ffn], n, ffn, activation
+KERNEL_BOUNDS(MOST_THREADS, 4) glu(const real* gu, real* a, u32 n, u32 ffn, u32 activation) {
+    const u32 groups = groups_of(ffn), inputs = activation == RELU2 ? ffn : 2 * ffn;
     const bool wide = ffn % GROUP == 0 && is_aligned(gu) && is_aligned(a);
     for (u64 item = this_thread(); item < (u64)n * groups; item += all_threads()) {
         const Place place = place_of(item, groups, ffn);
-        const real* const gate = gu + (u64)place.row * 2 * ffn + place.column;
+        const real* const gate = gu + (u64)place.row * inputs + place.column;
         real* const target = a + (u64)place.row * ffn + place.column;
         if (wide) {
-            glu_group<true>(gate, gate + ffn, target, gelu != 0, GROUP);
+            glu_group<true>(gate, gate + ffn, target, activation, GROUP);
         } else {
-            glu_group<false>(gate, gate + ffn, target, gelu != 0, place.left);
+            glu_group<false>(gate, gate + ffn, target, activation, place.left);
         }
     }
 }
 
 template <bool whole>
-DEVICE void glu_backward_group(const real* da, real* gate, real* up, bool gelu, u32 left) {
+DEVICE void glu_backward_group(const real* da, real* gate, real* up, u32 activation, u32 left) {
     const Eight d = load_group<whole>(da, left);
-    Eight g = load_group<whole>(gate, left), u = load_group<whole>(up, left);
+    Eight g = load_group<whole>(gate, left);
+    if (activation == RELU2) {
+        for (u32 i = 0; i < GROUP; i++) g.at[i] = d.at[i] * activated(g.at[i], activation).slope;
+        store_group<whole>(gate, g, left);
+        return;
+    }
+    Eight u = load_group<whole>(up, left);
     for (u32 i = 0; i < GROUP; i++) {
-        const Activated act = activated(g.at[i], gelu);
+        const Activated act = activated(g.at[i], activation);
         g.at[i] = d.at[i] * u.at[i] * act.slope;
         u.at[i] = d.at[i] * act.value;
     }
@@ -142,23 +189,127 @@ DEVICE void glu_backward_group(const real* da, real* gate, real* up, bool gelu, 
     store_group<whole>(up, u, left);
 }
 
-// Replaces `gu` by its gradient, given that of act(g) * u.
+// Replaces `gu` by its gradient, given that of what `glu` makes of it.
 //
 // Block, grid and shared memory as for `glu`.
-// da real[n, ffn], gu real[n, 2 * ffn], n, ffn, gelu
-KERNEL_BOUNDS(MOST_THREADS, 4) glu_backward(const real* da, real* gu, u32 n, u32 ffn, u32 gelu) {
-    const u32 groups = groups_of(ffn);
+// da real[n, ffn], gu real[n, 2 * ffn] or real[n, ffn], n, ffn, activation
+KERNEL_BOUNDS(MOST_THREADS, 4) glu_backward(const real* da, real* gu, u32 n, u32 ffn, u32 activation) {
+    const u32 groups = groups_of(ffn), inputs = activation == RELU2 ? ffn : 2 * ffn;
     const bool wide = ffn % GROUP == 0 && is_aligned(da) && is_aligned(gu);
     for (u64 item = this_thread(); item < (u64)n * groups; item += all_threads()) {
         const Place place = place_of(item, groups, ffn);
         const real* const d = da + (u64)place.row * ffn + place.column;
-        real* const gate = gu + (u64)place.row * 2 * ffn + place.column;
+        real* const gate = gu + (u64)place.row * inputs + place.column;
         if (wide) {
-            glu_backward_group<true>(d, gate, gate + ffn, gelu != 0, GROUP);
+            glu_backward_group<true>(d, gate, gate + ffn, activation, GROUP);
         } else {
-            glu_backward_group<false>(d, gate, gate + ffn, gelu != 0, place.left);
+            glu_backward_group<false>(d, gate, gate + ffn, activation, place.left);
         }
     }
+}
+
+// xIELU of one layer: what its four weights come to.
+struct Curve {
+    // Factors above and below zero.
+    float above;
+    float below;
+    float beta;
+    float eps;
+};
+
+DEVICE float softplus(float x) {
+    return x > 20.0f ? x : log1pf(expf(x));
+}
+
+DEVICE Curve curve_of(const real* weights) {
+    Curve curve;
+    curve.beta = to_float(weights[2]);
+    curve.eps = to_float(weights[3]);
+    curve.above = softplus(to_float(weights[0]));
+    curve.below = curve.beta + softplus(to_float(weights[1]));
+    return curve;
+}
+
+DEVICE float xielu_of(const Curve& curve, float x) {
+    if (x > 0.0f) return curve.above * x * x + curve.beta * x;
+    return (expm1f(x < curve.eps ? x : curve.eps) - x) * curve.below + curve.beta * x;
+}
+
+template <bool whole>
+DEVICE void xielu_group(const Curve& curve, const real* u, real* a, u32 left) {
+    Eight values = load_group<whole>(u, left);
+    for (u32 i = 0; i < GROUP; i++) values.at[i] = xielu_of(curve, values.at[i]);
+    store_group<whole>(a, values, left);
+}
+
+// a = xielu(u): p x^2 + beta x above zero, (beta + q) (e^min(x, eps) - 1 - x) + beta x below; the weights are what softplus
+// makes p and q of, beta, eps.
+//
+// Block: 256. Grid: ceil(len / 2048). No dynamic shared memory.
+// weights real[4], u real[len], a real[len], len (64 bits)
+KERNEL_BOUNDS(MOST_THREADS, 4) xielu(const real* weights, const real* u, real* a, u64 len) {
+    const Curve curve = curve_of(weights);
+    const bool wide = is_aligned(u) && is_aligned(a);
+    for (u64 group = this_thread(); group * GROUP < len; group += all_threads()) {
+        const u64 at = group * GROUP, left = len - at;
+        if (wide && left >= GROUP) {
+            xielu_group<true>(curve, u + at, a + at, GROUP);
+        } else {
+            xielu_group<false>(curve, u + at, a + at, left < GROUP ? left : GROUP);
+        }
+    }
+}
+
+// Sums over elements, of what the gradients of the two factors are made of.
+struct FactorSums {
+    float above;
+    float below;
+};
+
+template <bool whole>
+DEVICE void xielu_backward_group(const Curve& curve, const real* da, real* u, FactorSums& sums, u32 left) {
+    const Eight d = load_group<whole>(da, left);
+    Eight values = load_group<whole>(u, left);
+    for (u32 i = 0; i < GROUP; i++) {
+        const float x = values.at[i];
+        float slope;
+        if (x > 0.0f) {
+            slope = 2.0f * curve.above * x;
+            sums.above += d.at[i] * x * x;
+        } else {
+            const float bent = expm1f(x < curve.eps ? x : curve.eps);
+            slope = curve.below * (x < curve.eps ? bent : -1.0f);
+            sums.below += d.at[i] * (bent - x);
+        }
+        values.at[i] = d.at[i] * (slope + curve.beta);
+    }
+    store_group<whole>(u, values, left);
+}
+
+// Replaces `u` by its gradient, given that of xielu(u); with `sums`, row i puts the gradients of the first two weights that it
+// gives into sums[i] and sums[n + i].
+//
+// Block: 256. Grid: n. No dynamic shared memory.
+// weights real[4], da real[n, ffn], u real[n, ffn], sums float[2, n] or null, n, ffn
+KERNEL_BOUNDS(MOST_THREADS, 4) xielu_backward(const real* weights, const real* da, real* u, float* sums, u32 n, u32 ffn) {
+    __shared__ float room[WARP];
+    const Curve curve = curve_of(weights);
+    const bool wide = ffn % GROUP == 0 && is_aligned(da) && is_aligned(u);
+    const u64 row = (u64)blockIdx.x * ffn;
+    FactorSums own = {0.0f, 0.0f};
+    for (u32 group = threadIdx.x; group < groups_of(ffn); group += blockDim.x) {
+        const u32 column = group * GROUP;
+        if (wide) {
+            xielu_backward_group<true>(curve, da + row + column, u + row + column, own, GROUP);
+        } else {
+            xielu_backward_group<false>(curve, da + row + column, u + row + column, own, ffn - column);
+        }
+    }
+    if (sums == nullptr) return;
+    const float above = block_sum(own.above, room), below = block_sum(own.below, room);
+    if (threadIdx.x != 0) return;
+    sums[blockIdx.x] = above * sigmoid(to_float(weights[0]));
+    sums[n + blockIdx.x] = below * sigmoid(to_float(weights[1]));
 }
 
 // x *= factor.
