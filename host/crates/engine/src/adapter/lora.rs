@@ -164,7 +164,7 @@ impl Plan {
             let mut own = [None; LinearKind::ALL.len()];
             let mut column = 0;
             for unit in Unit::ALL {
-                let kinds = unit.kinds(model).iter().copied().filter(|&kind| config.modules.has(layer, kind));
+                let kinds = unit.kinds_in(model, layer).iter().copied().filter(|&kind| config.modules.has(layer, kind));
                 let kinds: Vec<(LinearKind, String)> =
                     kinds.map(|kind| (kind, full_name(model, layer, kind))).collect();
                 let mut first = Vec::new();

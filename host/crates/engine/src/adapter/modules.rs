@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::architecture::config::ModelConfig;
+use crate::architecture::config::{ExpertModules, ModelConfig};
 use crate::architecture::tensors::{LinearKind, Role, TensorSpec};
 
 /// The output projection's name.
@@ -35,7 +35,7 @@ impl Modules {
     /// The modules of a model that `selects` picks by their full names (`model.layers.0.self_attn.q_proj`, `lm_head`).
     pub fn matching(config: &ModelConfig, selects: impl Fn(&str) -> bool) -> Self {
         let kinds = |layer: usize| {
-            config.linears().filter(|&kind| selects(&full_name(config, layer, kind))).collect::<BTreeSet<_>>()
+            config.linears_in(layer).filter(|&kind| selects(&full_name(config, layer, kind))).collect::<BTreeSet<_>>()
         };
         let listed = (0..config.num_hidden_layers).map(|layer| (layer, kinds(layer))).collect();
         Self { listed, others: BTreeSet::new(), head: config.scores.is_none() && selects(HEAD) }
@@ -67,7 +67,7 @@ impl Modules {
     #[must_use]
     pub fn or(self, other: &Self, config: &ModelConfig) -> Self {
         let has = |layer: usize, kind: LinearKind| self.has(layer, kind) || other.has(layer, kind);
-        let kinds = |layer: usize| config.linears().filter(|&kind| has(layer, kind)).collect();
+        let kinds = |layer: usize| config.linears_in(layer).filter(|&kind| has(layer, kind)).collect();
         let listed = (0..config.num_hidden_layers).map(|layer| (layer, kinds(layer))).collect();
         Self { listed, others: BTreeSet::new(), head: self.head || other.head }
     }
@@ -75,7 +75,10 @@ impl Modules {
     /// The full names of those that get one.
     pub fn names(&self, config: &ModelConfig) -> Vec<String> {
         let of = |layer: usize| {
-            config.linears().filter(move |&kind| self.has(layer, kind)).map(move |kind| full_name(config, layer, kind))
+            config
+                .linears_in(layer)
+                .filter(move |&kind| self.has(layer, kind))
+                .map(move |kind| full_name(config, layer, kind))
         };
         (0..config.num_hidden_layers).flat_map(of).chain(self.head.then(|| HEAD.to_owned())).collect()
     }
@@ -94,7 +97,7 @@ impl Modules {
     pub fn to_peft(&self, config: &ModelConfig) -> (Vec<String>, Option<Vec<usize>>) {
         let layers = config.num_hidden_layers;
         let own: Vec<BTreeSet<LinearKind>> =
-            (0..layers).map(|layer| config.linears().filter(|&kind| self.has(layer, kind)).collect()).collect();
+            (0..layers).map(|layer| config.linears_in(layer).filter(|&kind| self.has(layer, kind)).collect()).collect();
         let adapted: Vec<usize> = (0..layers).filter(|&layer| !own[layer].is_empty()).collect();
         let head = self.head.then(|| HEAD.to_owned());
         let Some(&first) = adapted.first() else { return (head.into_iter().collect(), None) };
@@ -130,7 +133,14 @@ impl Saved {
         if picks(HEAD) || picks(&format!("{}.embed_tokens", config.root)) {
             config.split_head();
         }
-        let specs = config.parameters();
+        let mut specs = config.parameters();
+        // PEFT's module of all experts has two tensors, which files do not have so; Mixtral's router has another name there.
+        let is_else = config.experts.is_some_and(|experts| experts.modules == ExpertModules::BlockSparse);
+        specs.retain(|spec| match spec.role {
+            Role::Expert(..) => false,
+            Role::Router => !is_else,
+            _ => true,
+        });
         let module = |name: &str| name.rsplit_once('.').map_or("", |(module, _)| module).to_owned();
         if let Some(entry) = entries.iter().find(|entry| !specs.iter().any(|spec| is_of(&module(&spec.name), entry))) {
             return Err(NotSaved::Nothing(entry.clone()));
@@ -164,7 +174,7 @@ pub enum NotSaved {
 /// The names of the modules of a model that can have an adapter. A head of scores is trained itself.
 pub fn names(config: &ModelConfig) -> Vec<String> {
     let layers = (0..config.num_hidden_layers)
-        .flat_map(|layer| config.linears().map(move |kind| full_name(config, layer, kind)));
+        .flat_map(|layer| config.linears_in(layer).map(move |kind| full_name(config, layer, kind)));
     layers.chain(config.scores.is_none().then(|| HEAD.to_owned())).collect()
 }
 

@@ -95,6 +95,8 @@ pub struct ModelConfig {
     pub ropes: Vec<Rope>,
     /// What layers have that others may not have, one of each.
     pub layers: Vec<LayerSpec>,
+    /// The experts that layers have in the place of a feed-forward layer, where some do.
+    pub experts: Option<Experts>,
     /// Factor of attention's scores.
     pub attention_scale: f32,
     /// See [`AttentionShape::cap`].
@@ -172,6 +174,36 @@ pub struct LayerSpec {
     pub window: Option<usize>,
     /// Which of [`ModelConfig::ropes`] rotates queries and keys; none leaves them.
     pub rope: Option<usize>,
+    /// Its feed-forward layer is a choice of [`ModelConfig::experts`].
+    pub has_experts: bool,
+}
+
+/// The experts of a layer, and how tokens go to them (Shazeer et al., "Outrageously large neural networks"). A router gives
+/// each expert a logit; a token goes to those with the largest, and each weighs as much as the softmax of all logits says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Experts {
+    /// Experts of a layer.
+    pub count: usize,
+    /// Experts that a token goes to.
+    pub per_token: usize,
+    /// Width of an expert.
+    pub width: usize,
+    /// The weights of a token's experts are divided by their sum.
+    pub renormalizes: bool,
+    /// Coefficient of the load-balancing loss (Fedus et al., "Switch transformers", equations 4 to 6), which training adds to the
+    /// loss of each micro-batch; none where the config does not turn it on.
+    pub balance: Option<f32>,
+    /// What the modules are called.
+    pub modules: ExpertModules,
+}
+
+/// What a layer's router and experts are called in files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpertModules {
+    /// `mlp.gate`, and `mlp.experts.0.gate_proj`, `up_proj` and `down_proj`.
+    Mlp,
+    /// `block_sparse_moe.gate`, and `block_sparse_moe.experts.0.w1`, `w3` and `w2` (Mixtral).
+    BlockSparse,
 }
 
 /// What the config of a text model that is a part is called.
@@ -204,6 +236,26 @@ impl ModelConfig {
         for layer in &mut self.layers {
             layer.rope = Some(usize::from(layer.window.is_some()));
         }
+    }
+
+    /// True if some layer has no experts.
+    pub fn has_dense_layers(&self) -> bool {
+        self.experts.is_none() || self.layers.iter().any(|layer| !layer.has_experts)
+    }
+
+    /// The experts of a layer, where it has some.
+    pub fn experts_of(&self, layer: usize) -> Option<Experts> {
+        self.experts.filter(|_| self.layers[layer].has_experts)
+    }
+
+    /// Layers that have experts.
+    pub fn expert_layers(&self) -> usize {
+        self.experts.map_or(0, |_| self.layers.iter().filter(|layer| layer.has_experts).count())
+    }
+
+    /// The coefficient of the load-balancing loss, where training adds it; classes with a head of scores do not.
+    pub fn balance(&self) -> Option<f32> {
+        self.experts.and_then(|experts| experts.balance).filter(|_| self.scores.is_none())
     }
 
     /// The shape of attention.

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use super::config::{ModelConfig, Quantization};
-use super::tensors::{LinearKind, NormKind, Role, TensorSpec};
+use super::tensors::{ExpertKind, LinearKind, NormKind, Role, TensorSpec};
 use crate::kernels::{Packed, Segment};
 
 /// Elements that each matrix group starts at a multiple of: one cache line.
@@ -44,13 +44,26 @@ pub struct UnitOffsets {
     pub bias: Option<usize>,
 }
 
+/// First elements of the weights of a layer's router and experts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExpertOffsets {
+    /// The router, `[experts, hidden_size]`.
+    pub router: usize,
+    /// Gates and inputs, `[experts, 2 * width, hidden_size]`.
+    pub gate_up: usize,
+    /// Outputs, `[experts, hidden_size, width]`.
+    pub down: usize,
+}
+
 /// First elements of a layer's weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LayerOffsets {
     /// Norms, where it has them, in the order of [`NormKind`].
     pub norms: [Option<usize>; NormKind::COUNT],
-    /// The projections, in the order of `Unit::ALL`.
+    /// The projections, in the order of `Unit::ALL`; those of a feed-forward layer mean nothing where there are experts.
     pub units: [UnitOffsets; 4],
+    /// Router and experts, where it has them.
+    pub experts: Option<ExpertOffsets>,
     /// Projections that are packed, in the order of `LinearKind::ALL`; their weights are not in the arena.
     pub packed: [Option<Packed>; LinearKind::ALL.len()],
 }
@@ -165,7 +178,10 @@ impl Layout {
             (Role::Norm(kind), Some(own)) => own.norms[kind as usize] = Some(offset),
             (Role::Linear(kind), Some(own)) => own.units[kind.unit() as usize].weight = offset,
             (Role::Bias(kind), Some(own)) => own.units[kind.unit() as usize].bias = Some(offset),
-            (Role::Norm(_) | Role::Linear(_) | Role::Bias(_), None) => {
+            (Role::Router, Some(own)) => own.experts.get_or_insert_default().router = offset,
+            (Role::Expert(_, ExpertKind::Down), Some(own)) => own.experts.get_or_insert_default().down = offset,
+            (Role::Expert(..), Some(own)) => own.experts.get_or_insert_default().gate_up = offset,
+            (Role::Norm(_) | Role::Linear(_) | Role::Bias(_) | Role::Router | Role::Expert(..), None) => {
                 unreachable!("`{}` belongs to a layer", spec.name)
             }
         }
@@ -208,7 +224,7 @@ fn section(spec: &TensorSpec, layers: usize) -> usize {
 }
 
 /// First elements of a layer's gradients; none for a frozen tensor.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LayerGradients {
     /// Norms, in the order of [`NormKind`].
     pub norms: [Option<usize>; NormKind::COUNT],
@@ -216,6 +232,10 @@ pub struct LayerGradients {
     pub linears: [Option<usize>; LinearKind::ALL.len()],
     /// The projections' biases, in the same order.
     pub biases: [Option<usize>; LinearKind::ALL.len()],
+    /// The router's weight.
+    pub router: Option<usize>,
+    /// Experts' weights that are trained: which, and the first element of its gradient, in the order of the arena.
+    pub experts: Vec<(usize, ExpertKind, usize)>,
 }
 
 /// The gradient arena: the trained tensors of a weight arena, without gaps.
@@ -279,6 +299,8 @@ impl GradientLayout {
                     Some(Role::Linear(kind)) => own.linears[kind as usize] = Some(gradient),
                     Some(Role::Bias(kind)) => own.biases[kind as usize] = Some(gradient),
                     Some(Role::Norm(kind)) => own.norms[kind as usize] = Some(gradient),
+                    Some(Role::Router) => own.router = Some(gradient),
+                    Some(Role::Expert(expert, kind)) => own.experts.push((expert, kind, gradient)),
                     Some(Role::Embedding | Role::FinalNorm | Role::Head | Role::Score | Role::ScoreBias) | None => {
                         unreachable!("`{}` belongs to no layer", slot.name)
                     }
@@ -290,7 +312,7 @@ impl GradientLayout {
                 Some(Role::FinalNorm) => all.norm = Some(gradient),
                 Some(Role::Head | Role::Score) => all.head = Some(gradient),
                 Some(Role::ScoreBias) => all.head_bias = Some(gradient),
-                Some(Role::Linear(_) | Role::Bias(_) | Role::Norm(_)) | None => {
+                Some(Role::Linear(_) | Role::Bias(_) | Role::Norm(_) | Role::Router | Role::Expert(..)) | None => {
                     unreachable!("`{}` belongs to a layer", slot.name)
                 }
             }

@@ -3,7 +3,7 @@
 //! tensor is matches on its [`Role`], so a role that is added is missing nowhere.
 
 pub use super::config::NormKind;
-use super::config::{LayerModules, ModelConfig, TEXT_ROOT};
+use super::config::{ExpertModules, Experts, LayerModules, ModelConfig, TEXT_ROOT};
 use super::scores::{SCORE, Scores};
 use crate::kernels::Demands;
 
@@ -125,7 +125,15 @@ impl Unit {
     /// All units of a layer, in the order of the arena.
     pub const ALL: [Self; 4] = [Self::Qkv, Self::O, Self::GateUp, Self::Down];
 
-    /// Its projections in a model, in the order of the arena.
+    /// Its projections in one layer of a model; none for the feed-forward layer of one that has experts instead.
+    pub fn kinds_in(self, config: &ModelConfig, layer: usize) -> &'static [LinearKind] {
+        match self {
+            Self::GateUp | Self::Down if config.experts_of(layer).is_some() => &[],
+            _ => self.kinds(config),
+        }
+    }
+
+    /// Its projections in the layers of a model that have it, in the order of the arena.
     pub fn kinds(self, config: &ModelConfig) -> &'static [LinearKind] {
         match (self, config.modules) {
             (Self::Qkv, LayerModules::Fused) => &[LinearKind::QkvProj],
@@ -157,6 +165,7 @@ impl ModelConfig {
             window: self.smallest_window(),
             widest_norm: self.norms.iter().map(|(kind, _)| kind.width(self)).fold(self.hidden_size, usize::max),
             is_packed: self.quantization.is_some(),
+            has_experts: self.experts.is_some(),
         }
     }
 
@@ -165,24 +174,36 @@ impl ModelConfig {
         self.norms.iter().any(|(own, _)| *own == kind)
     }
 
-    /// The projections of a layer, in the order of the arena.
+    /// The projections that some layer has, in the order of the arena; those of experts are not among them.
     pub fn linears(&self) -> impl Iterator<Item = LinearKind> {
-        Unit::ALL.into_iter().flat_map(|unit| unit.kinds(self)).copied()
+        let has = |unit: &Unit| matches!(unit, Unit::Qkv | Unit::O) || self.has_dense_layers();
+        Unit::ALL.into_iter().filter(has).flat_map(|unit| unit.kinds(self)).copied()
     }
 
-    /// Elements of all parameters, without a list of them: what a file asks for is known before anything is made of it.
+    /// The projections of one layer, in the order of the arena.
+    pub fn linears_in(&self, layer: usize) -> impl Iterator<Item = LinearKind> {
+        Unit::ALL.into_iter().flat_map(move |unit| unit.kinds_in(self, layer)).copied()
+    }
+
+    /// Elements of all parameters, without a list of them: what a file asks for is known before anything is made of it. Layers
+    /// are of two kinds at most, and all of one kind have the same tensors.
     pub(super) fn elements(&self) -> u128 {
-        let count = |layers: usize| -> u128 {
-            let shapes = tensors(self, layers).into_iter();
+        let count = |layers: &[usize]| -> u128 {
+            let shapes = tensors(self, layers.iter().copied()).into_iter();
             shapes.map(|spec| spec.shape.iter().map(|&size| size as u128).product::<u128>()).sum()
         };
-        let without = count(0);
-        without + (count(1) - without) * self.num_hidden_layers as u128
+        let without = count(&[]);
+        let of_kind = |has_experts: bool| {
+            let mut layers =
+                (0..self.num_hidden_layers).filter(|&layer| self.experts_of(layer).is_some() == has_experts);
+            layers.next().map_or(0, |first| (count(&[first]) - without) * (1 + layers.count() as u128))
+        };
+        without + of_kind(false) + of_kind(true)
     }
 
     /// Every tensor, in transformers' order.
     pub fn parameters(&self) -> Vec<TensorSpec> {
-        tensors(self, self.num_hidden_layers)
+        tensors(self, 0..self.num_hidden_layers)
     }
 }
 
@@ -201,6 +222,54 @@ impl NormKind {
     }
 }
 
+/// The projections of an expert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ExpertKind {
+    /// Its gate.
+    Gate,
+    /// Its input.
+    Up,
+    /// Its output.
+    Down,
+}
+
+impl ExpertKind {
+    /// All of them, in the order of the arena.
+    pub const ALL: [Self; 3] = [Self::Gate, Self::Up, Self::Down];
+
+    /// Rows and columns of its weight.
+    pub fn shape(self, config: &ModelConfig, experts: Experts) -> [usize; 2] {
+        match self {
+            Self::Gate | Self::Up => [experts.width, config.hidden_size],
+            Self::Down => [config.hidden_size, experts.width],
+        }
+    }
+}
+
+impl ExpertModules {
+    /// The path of the router inside a layer.
+    fn router(self) -> &'static str {
+        match self {
+            Self::Mlp => "mlp.gate",
+            Self::BlockSparse => "block_sparse_moe.gate",
+        }
+    }
+
+    /// The path of an expert's projection.
+    fn expert(self, expert: usize, kind: ExpertKind) -> String {
+        let (parent, [gate, up, down]) = match self {
+            Self::Mlp => ("mlp", ["gate_proj", "up_proj", "down_proj"]),
+            Self::BlockSparse => ("block_sparse_moe", ["w1", "w3", "w2"]),
+        };
+        let module = match kind {
+            ExpertKind::Gate => gate,
+            ExpertKind::Up => up,
+            ExpertKind::Down => down,
+        };
+        format!("{parent}.experts.{expert}.{module}")
+    }
+}
+
 /// What a tensor is to the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -212,6 +281,10 @@ pub enum Role {
     Linear(LinearKind),
     /// Bias of a projection, `[out]`.
     Bias(LinearKind),
+    /// Weight of a layer's router, `[experts, hidden_size]`.
+    Router,
+    /// Weight of a projection of the expert with this number, `[out, in]`.
+    Expert(usize, ExpertKind),
     /// Norm behind the last layer.
     FinalNorm,
     /// Output projection, where it is not the embedding.
@@ -237,7 +310,7 @@ impl Role {
     /// Weight decay applies: to all but norms and biases (`get_decay_parameter_names` of transformers).
     pub fn decays(self) -> bool {
         match self {
-            Self::Embedding | Self::Linear(_) | Self::Head | Self::Score => true,
+            Self::Embedding | Self::Linear(_) | Self::Router | Self::Expert(..) | Self::Head | Self::Score => true,
             Self::Norm(_) | Self::FinalNorm | Self::Bias(_) | Self::ScoreBias => false,
         }
     }
@@ -245,14 +318,17 @@ impl Role {
     /// Its values before training from scratch.
     pub fn start(self, config: &ModelConfig) -> Start {
         match self {
-            Self::Embedding | Self::Linear(_) | Self::Head | Self::Score => Start::Normal,
+            Self::Embedding | Self::Linear(_) | Self::Router | Self::Expert(..) | Self::Head | Self::Score => {
+                Start::Normal
+            }
             Self::Norm(_) | Self::FinalNorm if config.norm_offset == 0.0 => Start::Ones,
             Self::Norm(_) | Self::FinalNorm | Self::Bias(_) | Self::ScoreBias => Start::Zeros,
         }
     }
 
     /// Place in the arena, within its layer or outside of the layers. Tensors of one place follow each other without a gap:
-    /// projections that read the same input are one matrix.
+    /// projections that read the same input are one matrix, and so are an expert's gate and input, each expert's behind that of
+    /// the one before.
     pub(super) fn place(self) -> usize {
         match self {
             Self::Embedding | Self::Norm(NormKind::BeforeAttention) => 0,
@@ -263,6 +339,9 @@ impl Role {
             Self::Norm(NormKind::AfterAttention) => 12 + Unit::O as usize * 10,
             Self::Norm(NormKind::BeforeFeedForward) => 13 + Unit::O as usize * 10,
             Self::Norm(NormKind::AfterFeedForward) => 12 + Unit::Down as usize * 10,
+            Self::Router => 14 + Unit::O as usize * 10,
+            Self::Expert(_, ExpertKind::Gate | ExpertKind::Up) => 14 + Unit::GateUp as usize * 10,
+            Self::Expert(_, ExpertKind::Down) => 14 + Unit::Down as usize * 10,
             Self::FinalNorm => 50,
             Self::Head | Self::Score => 51,
             Self::ScoreBias => 52,
@@ -283,8 +362,8 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
 }
 
-/// The tensors of a model with so many layers, in transformers' order.
-pub(super) fn tensors(config: &ModelConfig, layers: usize) -> Vec<TensorSpec> {
+/// The tensors of a model that has these of its layers alone, in transformers' order.
+fn tensors(config: &ModelConfig, layers: impl Iterator<Item = usize>) -> Vec<TensorSpec> {
     let h = config.hidden_size;
     let mut all = Vec::new();
     let mut add = |role, layer, name: String, shape: &[usize]| {
@@ -292,13 +371,22 @@ pub(super) fn tensors(config: &ModelConfig, layers: usize) -> Vec<TensorSpec> {
     };
     let root = config.root;
     add(Role::Embedding, None, format!("{root}.embed_tokens.weight"), &[config.vocab_size, h]);
-    for layer in 0..layers {
+    for layer in layers {
         let name = |module: &str| format!("{root}.layers.{layer}.{module}.weight");
-        for &kind in Unit::ALL.iter().flat_map(|unit| unit.kinds(config)) {
+        for kind in config.linears_in(layer) {
             let (rows, columns) = kind.shape(config);
             add(Role::Linear(kind), Some(layer), name(&kind.path()), &[rows, columns]);
             if kind.unit().has_bias(config) {
                 add(Role::Bias(kind), Some(layer), format!("{root}.layers.{layer}.{}.bias", kind.path()), &[rows]);
+            }
+        }
+        if let Some(experts) = config.experts_of(layer) {
+            add(Role::Router, Some(layer), name(experts.modules.router()), &[experts.count, h]);
+            for expert in 0..experts.count {
+                for kind in ExpertKind::ALL {
+                    let module = experts.modules.expert(expert, kind);
+                    add(Role::Expert(expert, kind), Some(layer), name(&module), &kind.shape(config, experts));
+                }
             }
         }
         for &(kind, module) in config.norms {

@@ -55,7 +55,7 @@ impl<B: std::fmt::Debug> PassMemory<B> {
         Self {
             x: kernels.alloc(Format::Working, tokens * config.hidden_size),
             out: kernels.alloc(Format::Working, tokens * config.hidden_size),
-            saved: Saved::alloc(kernels, config, tokens, lora.as_ref()),
+            saved: Saved::alloc(kernels, config, tokens, lora.as_ref(), 0..config.num_hidden_layers),
             scratch: Scratch::alloc(kernels, config, tokens, lora.as_ref()),
             last: kernels.alloc(Format::Working, rows * config.hidden_size),
             root: kernels.alloc(Format::F32, rows),
@@ -223,11 +223,13 @@ fn project<K: Kernels>(
 fn compact<K: Kernels>(model: &Model<K>) -> Option<K::Compact> {
     let Model { kernels, config, params, layout, lora, .. } = model;
     let mut matrices = Vec::new();
-    for offsets in &layout.layers {
+    for (layer, offsets) in layout.layers.iter().enumerate() {
         for unit in Unit::ALL {
-            let shapes = unit.kinds(config).iter().map(|kind| kind.shape(config));
-            if unit.kinds(config).iter().all(|&kind| offsets.packed[kind as usize].is_none()) {
-                let (rows, columns) = shapes.reduce(|all, one| (all.0 + one.0, one.1)).expect("a unit has projections");
+            let kinds = unit.kinds_in(config, layer);
+            let sizes = kinds.iter().map(|kind| kind.shape(config)).reduce(|all, one| (all.0 + one.0, one.1));
+            if let Some((rows, columns)) = sizes
+                && kinds.iter().all(|&kind| offsets.packed[kind as usize].is_none())
+            {
                 matrices.push((offsets.units[unit as usize].weight, [rows, columns]));
             }
         }

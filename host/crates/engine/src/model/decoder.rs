@@ -4,17 +4,22 @@
 //! x ─ [norm] ─ qkv ─ [norm of q, k] ─ [rope] ─ attention ─ o ─ [norm] ─(+x)─ mid
 //! mid ─ [norm] ─ gate,up ─ act(gate) * up ─ down ─ [norm] ─(+mid)─ out
 //! ```
+//! In the place of gate, up and down a layer may have experts ([`super::experts`]).
+//!
 //! What is in brackets is there as the model's config says. Forward keeps the roots of norms, the inputs of norms that cost a
 //! product to make, the packed `qkv`, attention's output and log-sum-exp, `mid`, and gate and up. Outputs of norms, rotations
 //! behind norms and the product of gate and up are cheap and are computed again in backward.
 
+use super::experts::{ExpertScratch, KeptExperts};
 use super::linear::{Kept, Linear, LinearScratch};
 use super::pass::{LayerCache, LayerGrads, Pass};
 use crate::adapter::lora::Lora;
-use crate::architecture::config::{LayerSpec, ModelConfig};
-use crate::architecture::layout::LayerOffsets;
+use crate::architecture::config::{Experts, LayerSpec, ModelConfig};
+use crate::architecture::layout::{ExpertOffsets, LayerOffsets};
 use crate::architecture::tensors::{NormKind, Unit};
-use crate::kernels::{Attended, Cache, CacheMut, Format, Kernels, LayerAttention, Norm, Normed, Rotation, at, at_mut};
+use crate::kernels::{
+    Attended, Cache, CacheMut, Format, Kernels, LayerAttention, Norm, Normed, Rotation, Scaled, at, at_mut,
+};
 
 /// What one layer keeps for its backward pass. `n` is the tokens of the batch; what the model does not have is empty.
 #[derive(Debug)]
@@ -39,6 +44,8 @@ pub struct Saved<B> {
     pub mid_root: B,
     /// Gates and ups, `[n, 2 * ffn]`; backward turns them into their gradients.
     pub gate_up: B,
+    /// What experts keep; none where no layer that keeps something here has some.
+    pub experts: Option<KeptExperts<B>>,
     /// What the feed-forward layer adds to the residual stream before its norm, `[n, h]`.
     pub ffn_out: B,
     /// Roots of that norm, `[n]`.
@@ -62,11 +69,24 @@ pub struct Scratch<B> {
     pub dout: B,
     /// What projections and their adapters work in.
     pub linear: LinearScratch<B>,
+    /// What experts work in, where the model has some.
+    pub experts: Option<ExpertScratch<B>>,
 }
 
 impl<B: std::fmt::Debug> Saved<B> {
-    /// For `n` tokens.
-    pub fn alloc<K: Kernels<Buffer = B>>(kernels: &K, config: &ModelConfig, n: usize, lora: Option<&Lora<B>>) -> Self {
+    /// For `n` tokens of some layers, one after the other.
+    pub fn alloc<K: Kernels<Buffer = B>>(
+        kernels: &K,
+        config: &ModelConfig,
+        n: usize,
+        lora: Option<&Lora<B>>,
+        layers: impl Iterator<Item = usize>,
+    ) -> Self {
+        let (mut experts, mut is_dense) = (None, false);
+        for of_layer in layers.map(|layer| config.experts_of(layer)) {
+            is_dense |= of_layer.is_none();
+            experts = experts.or(of_layer);
+        }
         let (shape, h) = (config.attention(), config.hidden_size);
         let (working, single) = (|len| kernels.alloc(Format::Working, len), |len| kernels.alloc(Format::F32, len));
         let rows = |kind: NormKind| if config.has_norm(kind) { n } else { 0 };
@@ -81,7 +101,8 @@ impl<B: std::fmt::Debug> Saved<B> {
             attention_out_root: single(rows(NormKind::AfterAttention)),
             mid: working(n * h),
             mid_root: single(rows(NormKind::BeforeFeedForward)),
-            gate_up: working(n * 2 * config.intermediate_size),
+            gate_up: working(if is_dense { n * 2 * config.intermediate_size } else { 0 }),
+            experts: experts.map(|experts| KeptExperts::alloc(kernels, experts, n)),
             ffn_out: working(rows(NormKind::AfterFeedForward) * h),
             ffn_out_root: single(rows(NormKind::AfterFeedForward)),
             adapted: Kept::alloc(kernels, config, n, lora),
@@ -91,9 +112,10 @@ impl<B: std::fmt::Debug> Saved<B> {
     /// Its buffers.
     pub fn buffers(&self) -> impl Iterator<Item = &B> {
         let Self { input_root, qkv, head_roots, attention, lse, attention_out, attention_out_root, mid, .. } = self;
-        let Self { mid_root, gate_up, ffn_out, ffn_out_root, adapted, .. } = self;
+        let Self { mid_root, gate_up, experts, ffn_out, ffn_out_root, adapted, .. } = self;
         let first = [input_root, qkv, head_roots, attention, lse, attention_out, attention_out_root, mid];
-        first.into_iter().chain([mid_root, gate_up, ffn_out, ffn_out_root]).chain(adapted.buffers())
+        let experts = experts.iter().flat_map(KeptExperts::buffers);
+        first.into_iter().chain([mid_root, gate_up, ffn_out, ffn_out_root]).chain(experts).chain(adapted.buffers())
     }
 }
 
@@ -101,7 +123,8 @@ impl<B: std::fmt::Debug> Scratch<B> {
     /// For `n` tokens.
     pub fn alloc<K: Kernels<Buffer = B>>(kernels: &K, config: &ModelConfig, n: usize, lora: Option<&Lora<B>>) -> Self {
         let (shape, h) = (config.attention(), config.hidden_size);
-        let inner = h.max(config.intermediate_size).max(shape.output());
+        let ffn = if config.has_dense_layers() { config.intermediate_size } else { 0 };
+        let inner = h.max(ffn).max(shape.output());
         let dropped = if lora.is_some_and(|lora| lora.config().dropout > 0.0) { inner } else { 0 };
         let working = |len| kernels.alloc(Format::Working, len);
         let rotated = if has_head_norms(config) { n * shape.packed() } else { 0 };
@@ -113,13 +136,15 @@ impl<B: std::fmt::Debug> Scratch<B> {
             dqkv: working(n * shape.packed()),
             dout: working(if has_norm_after { n * h } else { 0 }),
             linear: LinearScratch::alloc(kernels, config, n, lora.map_or(0, Lora::width), dropped),
+            experts: ExpertScratch::alloc(kernels, config, n),
         }
     }
 
     /// Its buffers.
     pub fn buffers(&self) -> impl Iterator<Item = &B> {
-        let Self { normed, inner, rotated, dqkv, dout, linear } = self;
-        [normed, inner, rotated, dqkv, dout].into_iter().chain(linear.buffers())
+        let Self { normed, inner, rotated, dqkv, dout, linear, experts } = self;
+        let experts = experts.iter().flat_map(ExpertScratch::buffers);
+        [normed, inner, rotated, dqkv, dout].into_iter().chain(linear.buffers()).chain(experts)
     }
 }
 
@@ -138,6 +163,11 @@ fn head_norm(config: &ModelConfig, kind: NormKind, n: usize) -> Norm {
 impl<K: Kernels> Pass<'_, K> {
     fn linear<'s>(&'s self, layer: usize, unit: Unit, offsets: &'s LayerOffsets) -> Linear<'s, K> {
         Linear::new(self, layer, unit, offsets)
+    }
+
+    /// The experts of a layer, and where they lie, where it has some.
+    fn experts_of(&self, layer: usize, offsets: &LayerOffsets) -> Option<(Experts, ExpertOffsets)> {
+        self.config.experts_of(layer).zip(offsets.experts)
     }
 
     fn spec(&self, layer: usize) -> LayerSpec {
@@ -323,18 +353,28 @@ impl<K: Kernels> Pass<'_, K> {
         out: &mut K::Buffer,
     ) {
         let (n, ffn, kernels) = (self.n, self.config.intermediate_size, self.kernels);
-        let Saved { mid, mid_root, gate_up, ffn_out, ffn_out_root, adapted, .. } = saved;
-        let Scratch { normed, inner, linear, .. } = scratch;
+        let Saved { mid, mid_root, gate_up, experts, ffn_out, ffn_out_root, adapted, .. } = saved;
+        let Scratch { normed, inner, linear, experts: of_experts, .. } = scratch;
         let before = NormKind::BeforeFeedForward;
         self.norm_before(before, offsets, mid, normed, mid_root);
         let input = if offsets.norms[before as usize].is_some() { &*normed } else { &*mid };
-        self.linear(layer, Unit::GateUp, offsets).forward(input, None, gate_up, adapted, linear);
-        kernels.glu(self.config.activation, n, ffn, at(gate_up, 0), at_mut(inner, 0));
-        let down = self.linear(layer, Unit::Down, offsets);
+        let mut give = |residual: Option<&K::Buffer>, y: &mut K::Buffer| match self.experts_of(layer, offsets) {
+            Some((own, places)) => {
+                let (Some(kept), Some(scratch)) = (experts.as_mut(), of_experts.as_mut()) else {
+                    unreachable!("the workspace of a layer of experts has room for them");
+                };
+                self.experts((layer, own), places, input, residual, y, kept, scratch);
+            }
+            None => {
+                self.linear(layer, Unit::GateUp, offsets).forward(input, None, gate_up, adapted, linear);
+                kernels.glu(self.config.activation, n, ffn, at(gate_up, 0), at_mut(inner, 0));
+                self.linear(layer, Unit::Down, offsets).forward(inner, residual, y, adapted, linear);
+            }
+        };
         match offsets.norms[NormKind::AfterFeedForward as usize] {
-            None => down.forward(inner, Some(mid), out, adapted, linear),
+            None => give(Some(mid), out),
             Some(weight) => {
-                down.forward(inner, None, ffn_out, adapted, linear);
+                give(None, ffn_out);
                 let (norm, weight, added) = (self.config.norm(n), at(self.params, weight), Some(at(mid, 0)));
                 kernels.rmsnorm(norm, at(ffn_out, 0), weight, added, at_mut(out, 0), at_mut(ffn_out_root, 0));
             }
@@ -368,8 +408,8 @@ impl<K: Kernels> Pass<'_, K> {
     ) {
         let (n, h, ffn) = (self.n, self.config.hidden_size, self.config.intermediate_size);
         let (kernels, activation) = (self.kernels, self.config.activation);
-        let Saved { mid, mid_root, gate_up, ffn_out, ffn_out_root, adapted, .. } = saved;
-        let Scratch { normed, inner, dout, linear, .. } = scratch;
+        let Saved { mid, mid_root, gate_up, experts, ffn_out, ffn_out_root, adapted, .. } = saved;
+        let Scratch { normed, inner, dout, linear, experts: of_experts, .. } = scratch;
         let after = NormKind::AfterFeedForward;
         let dy = if offsets.norms[after as usize].is_some() {
             kernels.copy(n * h, at(dx, 0), at_mut(dout, 0));
@@ -378,6 +418,28 @@ impl<K: Kernels> Pass<'_, K> {
         } else {
             &*dx
         };
+        let before = NormKind::BeforeFeedForward;
+        if let Some((own, places)) = self.experts_of(layer, offsets) {
+            let (Some(kept), Some(scratch)) = (experts.as_mut(), of_experts.as_mut()) else {
+                unreachable!("the workspace of a layer of experts has room for them");
+            };
+            if offsets.norms[before as usize].is_some() {
+                self.norm_again(before, offsets, mid, normed, mid_root);
+                self.experts_backward(own, places, normed, dy, (inner, 0.0), kept, scratch, grads);
+                self.norm_backward(before, offsets, mid, mid_root, Some(inner), dx, grads);
+            } else {
+                // What is added to `dx` is made of `dy`, which may be `dx`.
+                self.experts_backward(own, places, mid, dy, (inner, 0.0), kept, scratch, grads);
+                kernels.add_scaled(
+                    Scaled { rows: n, width: h, stride: h, alpha: 1.0 },
+                    None,
+                    at(inner, 0),
+                    1.0,
+                    at_mut(dx, 0),
+                );
+            }
+            return;
+        }
         let down = self.linear(layer, Unit::Down, offsets);
         // The product of gate and up is only needed again by the gradients of what reads it.
         if down.learns(grads) {
@@ -386,7 +448,7 @@ impl<K: Kernels> Pass<'_, K> {
         }
         down.input_gradient(dy, inner, 0.0, adapted, grads, linear);
         kernels.glu_backward(activation, n, ffn, at(inner, 0), at_mut(gate_up, 0));
-        let (unit, before) = (self.linear(layer, Unit::GateUp, offsets), NormKind::BeforeFeedForward);
+        let unit = self.linear(layer, Unit::GateUp, offsets);
         if offsets.norms[before as usize].is_some() {
             self.norm_again(before, offsets, mid, normed, mid_root);
             unit.learn(normed, gate_up, adapted, grads, linear);
@@ -414,7 +476,7 @@ impl<K: Kernels> Pass<'_, K> {
         self.rotate(layer, offsets, saved, scratch, true);
         let Saved { input_root, qkv, head_roots, attention, lse, attention_out, attention_out_root, adapted, .. } =
             saved;
-        let Scratch { normed, inner, rotated, dqkv, dout, linear } = scratch;
+        let Scratch { normed, inner, rotated, dqkv, dout, linear, .. } = scratch;
         let after = NormKind::AfterAttention;
         let dy = if offsets.norms[after as usize].is_some() {
             kernels.copy(n * h, at(dx, 0), at_mut(dout, 0));

@@ -7,16 +7,19 @@ mod granite;
 mod granite4;
 mod llama;
 mod mistral;
+mod mixtral;
 mod olmo;
+mod olmoe;
 mod phi3;
 mod qwen;
+mod qwen_moe;
 mod smollm3;
 
 use self::family::{Composite, Family};
 use super::config::ConfigError;
 use super::read::Reader;
 
-const FAMILIES: [&Family; 13] = [
+const FAMILIES: [&Family; 16] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &mistral::MINISTRAL,
@@ -30,6 +33,9 @@ const FAMILIES: [&Family; 13] = [
     &granite4::GRANITE4,
     &olmo::OLMO2,
     &olmo::OLMO3,
+    &qwen_moe::QWEN3_MOE,
+    &mixtral::MIXTRAL,
+    &olmoe::OLMOE,
 ];
 
 const COMPOSITES: [&Composite; 1] = [&gemma::GEMMA3_WITH_IMAGES];
