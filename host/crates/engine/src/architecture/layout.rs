@@ -376,6 +376,38 @@ mod tests {
         assert_eq!(GradientLayout::new(&layout, 2, None).lowest(), 0);
     }
 
+    fn experts() -> ModelConfig {
+        let text = r#"{"architectures": ["Qwen3MoeForCausalLM"], "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 3,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 10, "num_experts": 3, "num_experts_per_tok": 2,
+            "moe_intermediate_size": 5, "mlp_only_layers": [1]}"#;
+        ModelConfig::from_json(text, Path::new("config.json")).unwrap()
+    }
+
+    #[test]
+    fn experts_of_a_layer_follow_each_other() {
+        let (config, layout) = (experts(), Layout::new(&experts()));
+        for spec in config.parameters() {
+            assert_eq!(layout.slot(&spec.name).unwrap().shape, spec.shape, "{}", spec.name);
+        }
+        for pair in layout.slots().windows(2) {
+            assert!(pair[0].offset + pair[0].len <= pair[1].offset);
+        }
+        assert_eq!(layout.layers[1].experts, None);
+        let own = layout.layers[2].experts.unwrap();
+        let at = |name: &str| layout.slot(&format!("model.layers.2.mlp.{name}.weight")).unwrap().offset;
+        assert_eq!(at("gate"), own.router);
+        for expert in 0..3 {
+            assert_eq!(at(&format!("experts.{expert}.gate_proj")), own.gate_up + expert * 80);
+            assert_eq!(at(&format!("experts.{expert}.up_proj")), own.gate_up + expert * 80 + 40);
+            assert_eq!(at(&format!("experts.{expert}.down_proj")), own.down + expert * 40);
+        }
+        let trained = ["model.layers.2.mlp.experts.1.up_proj.weight", "model.layers.2.mlp.gate.weight"];
+        let gradients = GradientLayout::new(&layout, 3, Some(&trained.map(String::from).into()));
+        assert_eq!((gradients.len, gradients.lowest()), (24 + 40, 3));
+        assert_eq!(gradients.layers[2].router, Some(0));
+        assert_eq!(gradients.layers[2].experts, [(1, ExpertKind::Up, 24)]);
+    }
+
     #[test]
     fn the_span_of_the_layers_holds_their_gradients_and_nothing_else() {
         for tied in [true, false] {
