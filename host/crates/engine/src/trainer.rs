@@ -488,13 +488,10 @@ impl<K: Kernels> Trainer<K> {
         &self.routes.tokens
     }
 
-    /// True for a tensor of an expert that no token of the step's micro-batches went to: its gradient is zero for that reason.
-    pub fn is_idle(&self, name: &str) -> bool {
-        let Model { config, layout, .. } = &self.model;
-        let slot = layout.slot(name).and_then(|slot| slot.role.zip(slot.layer));
-        let (Some((Role::Expert(expert, _), layer)), Some(experts)) = (slot, config.experts) else { return false };
-        let before = config.layers[..layer].iter().filter(|layer| layer.has_experts).count();
-        self.routes.tokens.get(before * experts.count + expert) == Some(&0)
+    /// True for a weight of an expert: in a step whose learned tokens go to other experts, its gradient is rightly zero.
+    pub fn is_of_expert(&self, name: &str) -> bool {
+        let role = self.model.layout.slot(name).and_then(|slot| slot.role);
+        matches!(role, Some(Role::Expert(..)))
     }
 
     /// What the load-balancing loss adds to the loss of the step's micro-batches so far: its coefficient times the sum of theirs,
