@@ -333,9 +333,9 @@ impl ExpertOps for Counting {
 
     fn balance(&self, _: Routing, _: usize, _: f32, _: Read<'_>, _: Write<'_>) {}
 
-    fn to_experts(&self, _: Routing, _: usize, _: Read<'_>, _: Read<'_>, _: Write<'_>) {}
+    fn dispatch(&self, _: Routing, _: usize, _: Read<'_>, _: Read<'_>, _: Write<'_>) {}
 
-    fn from_experts(
+    fn combine(
         &self,
         _: Routing,
         _: Combine,

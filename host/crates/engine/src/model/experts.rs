@@ -177,7 +177,7 @@ impl<K: Kernels> Pass<'_, K> {
         let (counts, sums) = (at_mut(counts, place), at_mut(sums, place));
         kernels.count_routes(routing, at(probabilities, 0), at(routes, 0), counts, sums);
         let products = Products::new(h, width);
-        kernels.to_experts(routing, h, at(routes, 0), at(x, 0), at_mut(rows, 0));
+        kernels.dispatch(routing, h, at(routes, 0), at(x, 0), at_mut(rows, 0));
         let weight = at(params, offsets.gate_up);
         kernels.expert_products(routing, products.gate_up, at(routes, 0), at(rows, 0), weight, at_mut(gate_up, 0));
         kernels.glu(self.config.activation, routing.assigned(), width, at(gate_up, 0), at_mut(product, 0));
@@ -185,7 +185,7 @@ impl<K: Kernels> Pass<'_, K> {
         kernels.expert_products(routing, products.down, at(routes, 0), at(product, 0), weight, at_mut(rows, 0));
         let combine = Combine { width: h, alpha: self.config.residual_scale, beta: 0.0 };
         let (weights, residual) = (Some(at(weights, 0)), residual.map(|residual| at(residual, 0)));
-        kernels.from_experts(routing, combine, at(routes, 0), weights, at(rows, 0), residual, at_mut(y, 0));
+        kernels.combine(routing, combine, at(routes, 0), weights, at(rows, 0), residual, at_mut(y, 0));
     }
 
     /// Makes what the load-balancing loss adds to the gradients of all layers, where training adds it: from what the forward
@@ -219,7 +219,7 @@ impl<K: Kernels> Pass<'_, K> {
         let KeptExperts { probabilities, routes, weights, gate_up } = kept;
         let routes = || at(&*routes, 0);
         let ExpertScratch { rows, product, dproduct, dweights, dlogits, slopes, .. } = scratch;
-        kernels.to_experts(routing, h, routes(), at(dy, 0), at_mut(rows, 0));
+        kernels.dispatch(routing, h, routes(), at(dy, 0), at_mut(rows, 0));
         let weight = at(params, offsets.down);
         let back = Products::back(products.down);
         kernels.expert_products(routing, back, routes(), at(rows, 0), weight, at_mut(dproduct, 0));
@@ -235,7 +235,7 @@ impl<K: Kernels> Pass<'_, K> {
         kernels.glu_backward(activation, routing.assigned(), width, at(dproduct, 0), at_mut(gate_up, 0));
         let parts = self::parts(grads, [width, h], |kind| kind != ExpertKind::Down);
         if !parts.is_empty() {
-            kernels.to_experts(routing, h, routes(), at(x, 0), at_mut(rows, 0));
+            kernels.dispatch(routing, h, routes(), at(x, 0), at_mut(rows, 0));
             let gradients = at_mut(grads.weights, 0);
             let (dy, x) = (at(gate_up, 0), at(rows, 0));
             kernels.expert_gradients(routing, [2 * width, h], routes(), dy, x, &parts, grads.beta, gradients);
@@ -244,7 +244,7 @@ impl<K: Kernels> Pass<'_, K> {
         let back = Products::back(products.gate_up);
         kernels.expert_products(routing, back, routes(), at(gate_up, 0), weight, at_mut(rows, 0));
         let combine = Combine { width: h, alpha: 1.0, beta };
-        kernels.from_experts(routing, combine, routes(), None, at(rows, 0), None, at_mut(dx, 0));
+        kernels.combine(routing, combine, routes(), None, at(rows, 0), None, at_mut(dx, 0));
         let slopes = self.config.balance().map(|_| at(&*slopes, 0));
         let (probabilities, dlogits_out) = (at(&*probabilities, 0), at_mut(dlogits, 0));
         kernels.route_backward(routing, probabilities, routes(), at(&*dweights, 0), slopes, dlogits_out);

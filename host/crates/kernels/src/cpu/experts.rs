@@ -97,7 +97,9 @@ pub(super) fn route(routing: Routing, router: &mut [f32], words: &mut [f32], wei
                 }
                 if renormalizes {
                     let total: f32 = weights.iter().sum();
-                    weights.iter_mut().for_each(|weight| *weight /= total);
+                    for weight in weights {
+                        *weight /= total;
+                    }
                 }
             }
         });
@@ -152,7 +154,7 @@ pub(super) fn balance(routing: Routing, layers: usize, coefficient: f32, counts:
     }
 }
 
-pub(super) fn to_experts(routing: Routing, width: usize, words: &[f32], x: &[f32], out: &mut [f32]) {
+pub(super) fn dispatch(routing: Routing, width: usize, words: &[f32], x: &[f32], out: &mut [f32]) {
     let (routes, out) = (Routes::new(routing, words), Shared::new(out));
     parallel_rows(routing.assigned(), width, |first, last| {
         for row in first..last {
@@ -173,7 +175,7 @@ simd! {
     }
 }
 
-pub(super) fn from_experts(
+pub(super) fn combine(
     routing: Routing,
     combine: Combine,
     words: &[f32],
@@ -231,7 +233,9 @@ fn tiles(results: impl Iterator<Item = ([usize; 2], usize)>) -> Vec<Tile> {
 /// Does each tile, on all threads where `work` multiply-adds are worth it.
 fn each(tiles: &[Tile], work: usize, run: impl Fn(Tile) + Sync) {
     if work <= SMALL || rayon::current_num_threads() == 1 {
-        tiles.iter().for_each(|&tile| run(tile));
+        for &tile in tiles {
+            run(tile);
+        }
     } else {
         tiles.par_iter().with_max_len(1).for_each(|&tile| run(tile));
     }
@@ -442,12 +446,11 @@ mod tests {
 
     #[test]
     fn equal_logits_and_what_is_no_number_still_choose_each_expert_once() {
-        for row in [[0.5; 4], [f32::NAN; 4], [f32::NAN, 1.0, f32::NAN, 2.0]] {
+        let numbers = [f32::NAN, 1.0, f32::NAN, 2.0];
+        for (row, expected) in [([0.5; 4], [0, 1, 2]), ([f32::NAN; 4], [0, 1, 2]), (numbers, [3, 1, 0])] {
             let mut chosen = [0.0; 3];
             largest(&row, &mut chosen);
-            let chosen = chosen.map(word);
-            let expected = if row[3] == 2.0 { [3, 1, 0] } else { [0, 1, 2] };
-            assert_eq!(chosen, expected);
+            assert_eq!(chosen.map(word), expected);
         }
     }
 

@@ -495,7 +495,7 @@ impl ExpertOps for CpuKernels {
         experts::balance(routing, layers, coefficient, counts, slopes);
     }
 
-    fn to_experts(
+    fn dispatch(
         &self,
         routing: Routing,
         width: usize,
@@ -504,10 +504,10 @@ impl ExpertOps for CpuKernels {
         out: ViewMut<'_, CpuBuffer>,
     ) {
         let (routes, x) = (routes.slice(routing.words()), x.slice(routing.rows * width));
-        experts::to_experts(routing, width, routes, x, out.slice(routing.assigned() * width));
+        experts::dispatch(routing, width, routes, x, out.slice(routing.assigned() * width));
     }
 
-    fn from_experts(
+    fn combine(
         &self,
         routing: Routing,
         combine: Combine,
@@ -521,7 +521,7 @@ impl ExpertOps for CpuKernels {
         let (weights, residual) =
             (weights.map(|weights| weights.slice(routing.assigned())), residual.map(|residual| residual.slice(len)));
         let (routes, x) = (routes.slice(routing.words()), x.slice(routing.assigned() * combine.width));
-        experts::from_experts(routing, combine, routes, weights, x, residual, y.slice(len));
+        experts::combine(routing, combine, routes, weights, x, residual, y.slice(len));
     }
 
     fn expert_products(

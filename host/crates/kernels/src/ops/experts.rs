@@ -43,7 +43,7 @@ pub trait ExpertOps: Queue {
     );
 
     /// Rows of `x [rows, width]` as the experts take them, `[assigned, width]`.
-    fn to_experts(
+    fn dispatch(
         &self,
         routing: Routing,
         width: usize,
@@ -54,7 +54,7 @@ pub trait ExpertOps: Queue {
 
     /// Sums of what a row's experts gave it, `x [assigned, width]`; see [`Combine`]. With `weights [rows, per_row]` (f32) each
     /// is multiplied by its own; with `residual`, `y [rows, width]` is the sum of both.
-    fn from_experts(
+    fn combine(
         &self,
         routing: Routing,
         combine: Combine,

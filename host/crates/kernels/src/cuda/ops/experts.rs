@@ -26,11 +26,11 @@ impl ExpertOps for CudaKernels {
         self.has_no_experts("balance");
     }
 
-    fn to_experts(&self, _: Routing, _: usize, _: Read<'_>, _: Read<'_>, _: Write<'_>) {
-        self.has_no_experts("to_experts");
+    fn dispatch(&self, _: Routing, _: usize, _: Read<'_>, _: Read<'_>, _: Write<'_>) {
+        self.has_no_experts("dispatch");
     }
 
-    fn from_experts(
+    fn combine(
         &self,
         _: Routing,
         _: Combine,
@@ -40,7 +40,7 @@ impl ExpertOps for CudaKernels {
         _: Option<Read<'_>>,
         _: Write<'_>,
     ) {
-        self.has_no_experts("from_experts");
+        self.has_no_experts("combine");
     }
 
     fn expert_products(&self, _: Routing, _: ExpertProduct, _: Read<'_>, _: Read<'_>, _: Read<'_>, _: Write<'_>) {
