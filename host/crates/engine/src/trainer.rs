@@ -774,6 +774,9 @@ fn check_lora(lora: &LoraConfig, config: &ModelConfig) -> Result<(), EngineError
     if lora.use_dora && lora.modules.has_head() {
         return wrong("the output projection cannot have a DoRA adapter".into());
     }
+    if lora.modules.has_parameters() && (lora.use_dora || lora.dropout > 0.0) {
+        return wrong("an adapter of experts has neither dropout nor lengths of rows (DoRA), as in PEFT".into());
+    }
     if !(0.0..1.0).contains(&lora.dropout) {
         return wrong(format!("the adapter's dropout is {}, not in 0..1", lora.dropout));
     }

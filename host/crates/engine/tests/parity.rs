@@ -89,6 +89,8 @@ struct Lora {
     alpha: f64,
     target_modules: Vec<String>,
     #[serde(default)]
+    target_parameters: Vec<String>,
+    #[serde(default)]
     modules_to_save: Vec<String>,
     #[serde(default)]
     use_rslora: bool,
@@ -162,7 +164,7 @@ fn distance(found: &[f32], expected: &[f32]) -> f64 {
     (difference / size.max(1e-30)).sqrt()
 }
 
-fn options(case: &Case, saved: Saved, gradient_checkpointing: bool) -> TrainerOptions {
+fn options(config: &ModelConfig, case: &Case, saved: Saved, gradient_checkpointing: bool) -> TrainerOptions {
     TrainerOptions {
         trainable: case.trainable.clone().map_or(Trainable::All, Trainable::Named),
         lora: case.lora.as_ref().map(|lora| LoraConfig {
@@ -172,7 +174,9 @@ fn options(case: &Case, saved: Saved, gradient_checkpointing: bool) -> TrainerOp
             use_rslora: lora.use_rslora,
             use_dora: lora.use_dora,
             modules: Modules::of(lora.target_modules.iter().map(|name| LinearKind::from_name(name).unwrap()))
-                .in_layers(lora.layers_to_transform.as_ref()),
+                .in_layers(lora.layers_to_transform.as_ref())
+                .with_parameters(config, &lora.target_parameters)
+                .unwrap(),
             saved,
             ranks: lora.rank_pattern.clone(),
             alphas: lora.alpha_pattern.clone(),
@@ -200,7 +204,7 @@ fn trainer<K: Kernels>(
     let entries = case.lora.as_ref().map_or(&[][..], |lora| &lora.modules_to_save);
     let saved = Saved::new(&mut config, entries).unwrap();
     let weights = WeightSource::Directory(directory.to_owned());
-    let options = options(case, saved, gradient_checkpointing);
+    let options = options(&config, case, saved, gradient_checkpointing);
     let mut trainer = Trainer::on(kernels, config, &weights, options).unwrap();
     if case.lora.is_some() {
         check_magnitudes(&trainer, expected, &directory.display().to_string());
@@ -466,14 +470,16 @@ const QUANTIZED: [&str; 23] = [
 ];
 
 /// Fixtures of models of experts, which the CPU alone has.
-const EXPERTS: [&str; 8] = [
+const EXPERTS: [&str; 10] = [
     "qwen3moe",
     "qwen3moe-idle",
     "qwen3moe-balance",
     "qwen3moe-frozen",
     "qwen3moe-lora",
+    "qwen3moe-lora-experts",
     "mixtral",
     "mixtral-balance",
+    "mixtral-lora-experts",
     "olmoe",
 ];
 

@@ -8,9 +8,9 @@ use super::cpu::{attention, compact, cross_entropy, experts, matmul};
 use super::cuda::plan;
 use super::{
     Activation, AdamState, AdamStep, Attended, AttentionShape, Cache, CacheMut, Combine, Demands, DeviceError,
-    DropoutKey, ExpertOps, ExpertProduct, ExpertWeights, Format, Gemm, Head, LayerAttention, LossGradients, Memory,
-    Norm, Normed, OptimizerOps, Packed, Precision, Queue, Rotation, Routing, Rows, Scaled, Segment, TensorOps, Totals,
-    View, ViewMut,
+    DropoutKey, ExpertColumns, ExpertOps, ExpertProduct, ExpertWeights, Format, Gemm, Head, LayerAttention,
+    LossGradients, Memory, Norm, Normed, OptimizerOps, Packed, Precision, Queue, Rotation, Routing, Rows, Scaled,
+    Segment, TensorOps, Totals, View, ViewMut,
 };
 use crate::IGNORE;
 
@@ -372,6 +372,10 @@ impl ExpertOps for Counting {
     ) {
         self.product(experts::largest_gradient(routing, sizes));
     }
+
+    fn split_columns(&self, _: ExpertColumns, _: Read<'_>, _: Write<'_>) {}
+
+    fn join_columns(&self, _: ExpertColumns, _: f32, _: Read<'_>, _: Write<'_>) {}
 
     fn weigh_experts(
         &self,

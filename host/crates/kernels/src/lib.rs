@@ -15,8 +15,8 @@ pub use buffer::{Format, Precision, View, ViewMut, at, at_mut};
 pub use error::DeviceError;
 pub use operands::{
     ALONE, Activation, AdamState, AdamStep, Attended, AttentionShape, CACHE_BLOCK, Cache, CacheMut, Cached, Combine,
-    Demands, DropoutKey, ExpertProduct, ExpertWeights, Gemm, Head, IGNORE, LayerAttention, LossGradients, Norm, Normed,
-    Rotation, Routing, Rows, Scaled, Segment, Targets, Totals, Usage,
+    Demands, DropoutKey, ExpertColumns, ExpertProduct, ExpertWeights, Gemm, Head, IGNORE, LayerAttention,
+    LossGradients, Norm, Normed, Rotation, Routing, Rows, Scaled, Segment, Targets, Totals, Usage,
 };
 pub use ops::{ExpertOps, Kernels, Memory, OptimizerOps, Queue, TensorOps};
 pub use packing::{Packed, Packing, scale_values};

@@ -168,8 +168,8 @@ impl Routing {
     }
 }
 
-/// Products of experts' rows: `y [rows of the expert, out] = x [rows of the expert, inner] W^T`, or `x W`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Products of experts' rows: `y [rows of the expert, out] = alpha * x [rows of the expert, inner] W^T + beta * y`, or with `x W`.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ExpertProduct {
     /// Elements of a row of `y`.
     pub out: usize,
@@ -177,6 +177,21 @@ pub struct ExpertProduct {
     pub inner: usize,
     /// A weight is stored `[out, inner]`; else `[inner, out]`.
     pub is_transposed: bool,
+    /// Factor of the product.
+    pub alpha: f32,
+    /// Factor of what `y` held; with 0, that is ignored.
+    pub beta: f32,
+}
+
+/// An adapter's `B` of all experts, as PEFT has it: `[out, rank * experts]`, the columns of one rank next to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpertColumns {
+    /// Experts.
+    pub experts: usize,
+    /// Rows.
+    pub out: usize,
+    /// Columns of an expert.
+    pub rank: usize,
 }
 
 /// Rows of one expert's weight that have a gradient.

@@ -185,6 +185,13 @@ impl ModelConfig {
         Unit::ALL.into_iter().flat_map(move |unit| unit.kinds_in(self, layer)).copied()
     }
 
+    /// The projections of one layer that may have an adapter. In a model of experts these are those of attention: PEFT takes the
+    /// names of the others for those of experts.
+    pub fn adaptable_in(&self, layer: usize) -> impl Iterator<Item = LinearKind> {
+        let is_known = |kind: &LinearKind| self.experts.is_none() || matches!(kind.unit(), Unit::Qkv | Unit::O);
+        self.linears_in(layer).filter(is_known)
+    }
+
     /// Elements of all parameters, without a list of them: what a file asks for is known before anything is made of it. Layers
     /// are of two kinds at most, and all of one kind have the same tensors.
     pub(super) fn elements(&self) -> u128 {
@@ -246,7 +253,45 @@ impl ExpertKind {
     }
 }
 
+/// The tensors that transformers holds all experts of a layer in; PEFT adapts each as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ExpertTensor {
+    /// Gates and inputs, `[experts, 2 * width, hidden_size]`.
+    GateUp,
+    /// Outputs, `[experts, hidden_size, width]`.
+    Down,
+}
+
+impl ExpertTensor {
+    /// Both, in the order of the arena.
+    pub const ALL: [Self; 2] = [Self::GateUp, Self::Down];
+
+    /// Rows and columns of an expert's part.
+    pub fn shape(self, config: &ModelConfig, experts: Experts) -> [usize; 2] {
+        match self {
+            Self::GateUp => [2 * experts.width, config.hidden_size],
+            Self::Down => [config.hidden_size, experts.width],
+        }
+    }
+
+    /// Its path inside a layer, in transformers' memory.
+    pub fn path(self, experts: Experts) -> String {
+        let name = match self {
+            Self::GateUp => "gate_up_proj",
+            Self::Down => "down_proj",
+        };
+        format!("{}.{name}", experts.modules.experts())
+    }
+}
+
 impl ExpertModules {
+    /// The path of the module of all experts inside a layer, in transformers' memory.
+    pub fn experts(self) -> &'static str {
+        match self {
+            Self::Mlp | Self::BlockSparse => "mlp.experts",
+        }
+    }
+
     /// The path of the router inside a layer.
     fn router(self) -> &'static str {
         match self {

@@ -136,7 +136,7 @@ impl<B: std::fmt::Debug> Scratch<B> {
             dqkv: working(n * shape.packed()),
             dout: working(if has_norm_after { n * h } else { 0 }),
             linear: LinearScratch::alloc(kernels, config, n, lora.map_or(0, Lora::width), dropped),
-            experts: ExpertScratch::alloc(kernels, config, n),
+            experts: ExpertScratch::alloc(kernels, config, n, lora),
         }
     }
 
@@ -425,11 +425,11 @@ impl<K: Kernels> Pass<'_, K> {
             };
             if offsets.norms[before as usize].is_some() {
                 self.norm_again(before, offsets, mid, normed, mid_root);
-                self.experts_backward(own, places, normed, dy, (inner, 0.0), kept, scratch, grads);
+                self.experts_backward((layer, own), places, normed, dy, (inner, 0.0), kept, scratch, grads);
                 self.norm_backward(before, offsets, mid, mid_root, Some(inner), dx, grads);
             } else {
                 // What is added to `dx` is made of `dy`, which may be `dx`.
-                self.experts_backward(own, places, mid, dy, (inner, 0.0), kept, scratch, grads);
+                self.experts_backward((layer, own), places, mid, dy, (inner, 0.0), kept, scratch, grads);
                 kernels.add_scaled(
                     Scaled { rows: n, width: h, stride: h, alpha: 1.0 },
                     None,

@@ -8,12 +8,19 @@
 //! the router's probabilities, who goes where, the weights, and gates and ups. What went to the experts is gathered again in
 //! backward, and what they gave is not needed: the gradient of a weight is the product of what came back to the expert's inner
 //! row and that row.
+//!
+//! An adapter of the experts (PEFT's `target_parameters`) has an `A` and a `B` for each, beside its own weight: `y += s B (A x)`
+//! for the rows of that expert. What is between the two is cheap, and is computed again in backward.
 
 use super::pass::{LayerGrads, Pass};
+use crate::adapter::Lora;
+use crate::adapter::lora::Place;
 use crate::architecture::config::{Experts, ModelConfig};
 use crate::architecture::layout::ExpertOffsets;
-use crate::architecture::tensors::ExpertKind;
-use crate::kernels::{Combine, ExpertProduct, ExpertWeights, Format, Gemm, Kernels, Routing, at, at_mut};
+use crate::architecture::tensors::{ExpertKind, ExpertTensor};
+use crate::kernels::{
+    Combine, ExpertColumns, ExpertProduct, ExpertWeights, Format, Gemm, Kernels, Routing, at, at_mut,
+};
 
 /// What the experts of a layer keep for their backward pass. `n` is the tokens of the batch, `k` the experts of a token.
 #[derive(Debug)]
@@ -47,6 +54,21 @@ pub struct ExpertScratch<B> {
     sums: B,
     /// What the load-balancing loss adds to the derivative by each expert's probability, `[experts]`, f32.
     slopes: B,
+    /// For an adapter of the experts.
+    adapter: Option<AdapterScratch<B>>,
+}
+
+/// What an adapter of experts works in.
+#[derive(Debug)]
+struct AdapterScratch<B> {
+    /// `s A x`, `[n * k, rank]`.
+    small: B,
+    /// Its gradient, likewise.
+    dsmall: B,
+    /// `B` of each expert, `[experts, out, rank]`.
+    columns: B,
+    /// Its gradient, likewise, f32.
+    dcolumns: B,
 }
 
 /// How the tokens of a pass went to the experts.
@@ -81,7 +103,12 @@ impl<B> KeptExperts<B> {
 
 impl<B> ExpertScratch<B> {
     /// For `n` tokens; none for a model without experts.
-    pub(super) fn alloc<K: Kernels<Buffer = B>>(kernels: &K, config: &ModelConfig, n: usize) -> Option<Self> {
+    pub(super) fn alloc<K: Kernels<Buffer = B>>(
+        kernels: &K,
+        config: &ModelConfig,
+        n: usize,
+        lora: Option<&Lora<B>>,
+    ) -> Option<Self> {
         let experts = config.experts?;
         let (assigned, all) = (routing(experts, n).assigned(), config.expert_layers() * experts.count);
         let (working, single) = (|len| kernels.alloc(Format::Working, len), |len| kernels.alloc(Format::F32, len));
@@ -94,13 +121,27 @@ impl<B> ExpertScratch<B> {
             counts: single(all),
             sums: single(all),
             slopes: single(experts.count),
+            adapter: lora.map(Lora::expert_rank).filter(|&rank| rank > 0).map(|rank| {
+                let out =
+                    ExpertTensor::ALL.map(|tensor| tensor.shape(config, experts)[0]).into_iter().max().unwrap_or(0);
+                let columns = experts.count * out * rank;
+                AdapterScratch {
+                    small: working(assigned * rank),
+                    dsmall: working(assigned * rank),
+                    columns: working(columns),
+                    dcolumns: single(columns),
+                }
+            }),
         })
     }
 
     /// Its buffers.
     pub(super) fn buffers(&self) -> impl Iterator<Item = &B> {
-        let Self { rows, product, dproduct, dweights, dlogits, counts, sums, slopes } = self;
-        [rows, product, dproduct, dweights, dlogits, counts, sums, slopes].into_iter()
+        let Self { rows, product, dproduct, dweights, dlogits, counts, sums, slopes, adapter } = self;
+        let adapter = adapter.iter().flat_map(|AdapterScratch { small, dsmall, columns, dcolumns }| {
+            [small, dsmall, columns, dcolumns].into_iter()
+        });
+        [rows, product, dproduct, dweights, dlogits, counts, sums, slopes].into_iter().chain(adapter)
     }
 
     /// What the last pass, which was over `n` tokens, has counted. Waits for the device.
@@ -136,16 +177,93 @@ struct Products {
 
 impl Products {
     fn new(h: usize, width: usize) -> Self {
-        Self {
-            gate_up: ExpertProduct { out: 2 * width, inner: h, is_transposed: true },
-            down: ExpertProduct { out: h, inner: width, is_transposed: true },
-        }
+        Self { gate_up: forward(2 * width, h), down: forward(h, width) }
     }
 
     /// From the gradient of the output to that of the input.
     fn back(product: ExpertProduct) -> ExpertProduct {
         let ExpertProduct { out, inner, .. } = product;
-        ExpertProduct { out: inner, inner: out, is_transposed: false }
+        ExpertProduct { out: inner, inner: out, is_transposed: false, ..product }
+    }
+}
+
+/// A product with weights that are stored `[out, inner]`.
+fn forward(out: usize, inner: usize) -> ExpertProduct {
+    ExpertProduct { out, inner, is_transposed: true, alpha: 1.0, beta: 0.0 }
+}
+
+/// The adapter of one tensor of a layer's experts in one pass.
+struct ExpertAdapter<'a, K: Kernels> {
+    kernels: &'a K,
+    params: &'a K::Buffer,
+    routing: Routing,
+    place: Place,
+    out: usize,
+    input: usize,
+}
+
+impl<K: Kernels> ExpertAdapter<'_, K> {
+    /// `s A x` of the experts' rows, into `small`, and each expert's `B`.
+    fn down(&self, routes: &K::Buffer, x: &K::Buffer, scratch: &mut AdapterScratch<K::Buffer>) {
+        let Self { kernels, params, routing, place, out, input } = *self;
+        let product = ExpertProduct { alpha: place.scale, ..forward(place.r, input) };
+        let small = at_mut(&mut scratch.small, 0);
+        kernels.expert_products(routing, product, at(routes, 0), at(x, 0), at(params, place.a), small);
+        let columns = ExpertColumns { experts: routing.experts, out, rank: place.r };
+        kernels.split_columns(columns, at(params, place.b), at_mut(&mut scratch.columns, 0));
+    }
+
+    /// Adds its part to `y [n * k, out]`.
+    fn forward(&self, routes: &K::Buffer, x: &K::Buffer, y: &mut K::Buffer, scratch: &mut AdapterScratch<K::Buffer>) {
+        self.down(routes, x, scratch);
+        let product = ExpertProduct { beta: 1.0, ..forward(self.out, self.place.r) };
+        let (small, columns) = (at(&scratch.small, 0), at(&scratch.columns, 0));
+        self.kernels.expert_products(self.routing, product, at(routes, 0), small, columns, at_mut(y, 0));
+    }
+
+    /// The gradient of `s A x` from that of the output, into `dsmall`.
+    fn back(&self, routes: &K::Buffer, dy: &K::Buffer, scratch: &mut AdapterScratch<K::Buffer>) {
+        let Self { kernels, params, routing, place, out, .. } = *self;
+        let columns = ExpertColumns { experts: routing.experts, out, rank: place.r };
+        kernels.split_columns(columns, at(params, place.b), at_mut(&mut scratch.columns, 0));
+        let through = ExpertProduct { alpha: place.scale, ..Products::back(forward(out, place.r)) };
+        let (columns, dsmall) = (at(&scratch.columns, 0), at_mut(&mut scratch.dsmall, 0));
+        kernels.expert_products(routing, through, at(routes, 0), at(dy, 0), columns, dsmall);
+    }
+
+    /// Adds its part of the input's gradient to `dx [n * k, input]`, behind [`Self::back`].
+    fn add_input_gradient(&self, routes: &K::Buffer, dx: &mut K::Buffer, scratch: &AdapterScratch<K::Buffer>) {
+        let Self { kernels, params, routing, place, input, .. } = *self;
+        let through = ExpertProduct { beta: 1.0, ..Products::back(forward(place.r, input)) };
+        let (dsmall, a) = (at(&scratch.dsmall, 0), at(params, place.a));
+        kernels.expert_products(routing, through, at(routes, 0), dsmall, a, at_mut(dx, 0));
+    }
+
+    /// Gradients of `A` and `B`, behind [`Self::back`], from the input and the gradient of the output, of which one is times
+    /// the rows' weights.
+    fn learn(
+        &self,
+        routes: &K::Buffer,
+        x: &K::Buffer,
+        dy: &K::Buffer,
+        (gradients, beta): (&mut K::Buffer, f32),
+        scratch: &mut AdapterScratch<K::Buffer>,
+    ) {
+        self.down(routes, x, scratch);
+        let Self { kernels, routing, place, out, input, .. } = *self;
+        let (rank, count) = (place.r, routing.experts);
+        let all = |rows: usize, size: usize, first: usize| -> Vec<ExpertWeights> {
+            let part = |expert| ExpertWeights { expert, column: 0, rows, place: first + expert * size };
+            (0..count).map(part).collect()
+        };
+        let (parts, dcolumns) = (all(out, out * rank, 0), at_mut(&mut scratch.dcolumns, 0));
+        let small = at(&scratch.small, 0);
+        kernels.expert_gradients(routing, [out, rank], at(routes, 0), at(dy, 0), small, &parts, 0.0, dcolumns);
+        let columns = ExpertColumns { experts: count, out, rank };
+        kernels.join_columns(columns, beta, at(&scratch.dcolumns, 0), at_mut(gradients, place.b));
+        let parts = all(rank, rank * input, place.a);
+        let (dsmall, gradients) = (at(&scratch.dsmall, 0), at_mut(gradients, 0));
+        kernels.expert_gradients(routing, [rank, input], at(routes, 0), dsmall, at(x, 0), &parts, beta, gradients);
     }
 }
 
@@ -153,6 +271,14 @@ impl<K: Kernels> Pass<'_, K> {
     /// Which of the layers with experts this one is.
     fn number_of_experts_layer(&self, layer: usize) -> usize {
         self.config.layers[..layer].iter().filter(|layer| layer.has_experts).count()
+    }
+
+    /// The adapter of a tensor of a layer's experts, where it has one.
+    fn expert_adapter(&self, layer: usize, experts: Experts, tensor: ExpertTensor) -> Option<ExpertAdapter<'_, K>> {
+        let lora = self.lora?;
+        let (place, [out, input]) = (lora.expert_place(layer, tensor)?, tensor.shape(self.config, experts));
+        let (kernels, routing) = (self.kernels, routing(experts, self.n));
+        Some(ExpertAdapter { kernels, params: &lora.params, routing, place, out, input })
     }
 
     /// `y [n, h]` from `x [n, h]`, plus `residual` where there is one.
@@ -169,7 +295,8 @@ impl<K: Kernels> Pass<'_, K> {
         let (kernels, params, n, h) = (self.kernels, self.params, self.n, self.config.hidden_size);
         let (routing, count, width) = (routing(experts, n), experts.count, experts.width);
         let KeptExperts { probabilities, routes, weights, gate_up } = kept;
-        let ExpertScratch { rows, product, counts, sums, .. } = scratch;
+        let ExpertScratch { rows, product, counts, sums, adapter, .. } = scratch;
+        let adapted = |tensor| self.expert_adapter(layer, experts, tensor);
         let logits = Gemm::new([n, count, h], (false, true), [h, h, count], 0.0);
         kernels.gemm(logits, at(x, 0), at(params, offsets.router), at_mut(probabilities, 0));
         kernels.route(routing, at_mut(probabilities, 0), at_mut(routes, 0), at_mut(weights, 0));
@@ -180,9 +307,15 @@ impl<K: Kernels> Pass<'_, K> {
         kernels.dispatch(routing, h, at(routes, 0), at(x, 0), at_mut(rows, 0));
         let weight = at(params, offsets.gate_up);
         kernels.expert_products(routing, products.gate_up, at(routes, 0), at(rows, 0), weight, at_mut(gate_up, 0));
+        if let Some((own, scratch)) = adapted(ExpertTensor::GateUp).zip(adapter.as_mut()) {
+            own.forward(routes, rows, gate_up, scratch);
+        }
         kernels.glu(self.config.activation, routing.assigned(), width, at(gate_up, 0), at_mut(product, 0));
         let weight = at(params, offsets.down);
         kernels.expert_products(routing, products.down, at(routes, 0), at(product, 0), weight, at_mut(rows, 0));
+        if let Some((own, scratch)) = adapted(ExpertTensor::Down).zip(adapter.as_mut()) {
+            own.forward(routes, product, rows, scratch);
+        }
         let combine = Combine { width: h, alpha: self.config.residual_scale, beta: 0.0 };
         let (weights, residual) = (Some(at(weights, 0)), residual.map(|residual| at(residual, 0)));
         kernels.combine(routing, combine, at(routes, 0), weights, at(rows, 0), residual, at_mut(y, 0));
@@ -204,7 +337,7 @@ impl<K: Kernels> Pass<'_, K> {
     /// held; and the gradients of what is trained.
     pub(super) fn experts_backward(
         &self,
-        experts: Experts,
+        (layer, experts): (usize, Experts),
         offsets: ExpertOffsets,
         x: &K::Buffer,
         dy: &K::Buffer,
@@ -217,15 +350,26 @@ impl<K: Kernels> Pass<'_, K> {
         let (routing, count, width) = (routing(experts, n), experts.count, experts.width);
         let (products, activation) = (Products::new(h, width), self.config.activation);
         let KeptExperts { probabilities, routes, weights, gate_up } = kept;
-        let routes = || at(&*routes, 0);
-        let ExpertScratch { rows, product, dproduct, dweights, dlogits, slopes, .. } = scratch;
+        let who = &*routes;
+        let routes = || at(who, 0);
+        let ExpertScratch { rows, product, dproduct, dweights, dlogits, slopes, adapter, .. } = scratch;
+        let adapted = |tensor| self.expert_adapter(layer, experts, tensor).filter(|_| grads.adapter.is_some());
+        let [of_gate_up, of_down] = ExpertTensor::ALL.map(adapted);
         kernels.dispatch(routing, h, routes(), at(dy, 0), at_mut(rows, 0));
         let weight = at(params, offsets.down);
         let back = Products::back(products.down);
         kernels.expert_products(routing, back, routes(), at(rows, 0), weight, at_mut(dproduct, 0));
+        if let Some((own, scratch)) = of_down.as_ref().zip(adapter.as_mut()) {
+            own.back(who, rows, scratch);
+            own.add_input_gradient(who, dproduct, scratch);
+        }
         kernels.glu(activation, routing.assigned(), width, at(gate_up, 0), at_mut(product, 0));
         let (da, a, dw) = (at_mut(dproduct, 0), at_mut(product, 0), at_mut(dweights, 0));
         kernels.weigh_experts(routing, width, self.config.residual_scale, routes(), at(weights, 0), da, a, dw);
+        if let (Some(own), Some(scratch), Some(gradients)) = (&of_down, adapter.as_mut(), grads.adapter.as_deref_mut())
+        {
+            own.learn(who, product, rows, (gradients, grads.beta), scratch);
+        }
         let parts = parts(grads, [width, h], |kind| kind == ExpertKind::Down);
         if !parts.is_empty() {
             let gradients = at_mut(grads.weights, 0);
@@ -234,15 +378,26 @@ impl<K: Kernels> Pass<'_, K> {
         }
         kernels.glu_backward(activation, routing.assigned(), width, at(dproduct, 0), at_mut(gate_up, 0));
         let parts = self::parts(grads, [width, h], |kind| kind != ExpertKind::Down);
-        if !parts.is_empty() {
+        if !parts.is_empty() || of_gate_up.is_some() {
             kernels.dispatch(routing, h, routes(), at(x, 0), at_mut(rows, 0));
+        }
+        if !parts.is_empty() {
             let gradients = at_mut(grads.weights, 0);
             let (dy, x) = (at(gate_up, 0), at(rows, 0));
             kernels.expert_gradients(routing, [2 * width, h], routes(), dy, x, &parts, grads.beta, gradients);
         }
+        if let (Some(own), Some(scratch), Some(gradients)) =
+            (&of_gate_up, adapter.as_mut(), grads.adapter.as_deref_mut())
+        {
+            own.back(who, gate_up, scratch);
+            own.learn(who, rows, gate_up, (gradients, grads.beta), scratch);
+        }
         let weight = at(params, offsets.gate_up);
         let back = Products::back(products.gate_up);
         kernels.expert_products(routing, back, routes(), at(gate_up, 0), weight, at_mut(rows, 0));
+        if let Some((own, scratch)) = of_gate_up.as_ref().zip(adapter.as_mut()) {
+            own.add_input_gradient(who, rows, scratch);
+        }
         let combine = Combine { width: h, alpha: 1.0, beta };
         kernels.combine(routing, combine, routes(), None, at(rows, 0), None, at_mut(dx, 0));
         let slopes = self.config.balance().map(|_| at(&*slopes, 0));

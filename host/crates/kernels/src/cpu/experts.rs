@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::matmul;
 use super::simd::{Shared, multiply, parallel_rows, simd, softmax_row, sum};
 use super::threads::Threads;
-use crate::{Combine, ExpertProduct, ExpertWeights, Gemm, Routing};
+use crate::{Combine, ExpertColumns, ExpertProduct, ExpertWeights, Gemm, Routing};
 
 /// Rows and columns of a tile at most.
 const SIDE: usize = 512;
@@ -249,14 +249,15 @@ pub(super) fn products(
     weights: &[f32],
     y: &mut [f32],
 ) {
-    let ExpertProduct { out, inner, is_transposed } = product;
+    let ExpertProduct { out, inner, is_transposed, alpha, beta } = product;
     let routes = Routes::new(routing, words);
     let all = tiles((0..routing.experts).map(|expert| ([routes.of(expert).len(), out], inner)));
     let y = Shared::new(y);
     each(&all, routing.assigned() * out * inner, |Tile { index: expert, row, rows, column, columns }| {
         let first = routes.of(expert).start + row;
         let (x, weight) = (&x[first * inner..][..rows * inner], &weights[expert * out * inner..][..out * inner]);
-        let gemm = |ldb| Gemm::new([rows, columns, inner], (false, is_transposed), [inner, ldb, out], 0.0);
+        let sides = [rows, columns, inner];
+        let gemm = |ldb| Gemm { alpha, ..Gemm::new(sides, (false, is_transposed), [inner, ldb, out], beta) };
         let (gemm, weight) =
             if is_transposed { (gemm(inner), &weight[column * inner..]) } else { (gemm(out), &weight[column..]) };
         let c = y.pointer(first * out + column, (rows - 1) * out + columns);
@@ -267,7 +268,7 @@ pub(super) fn products(
 
 /// The products that [`products`] is made of, at most: what one of them keeps packed.
 pub(crate) fn largest_product(routing: Routing, product: ExpertProduct) -> Gemm {
-    let ExpertProduct { out, inner, is_transposed } = product;
+    let ExpertProduct { out, inner, is_transposed, .. } = product;
     let ldb = if is_transposed { inner } else { out };
     let sides = [routing.rows.min(SIDE), out.min(SIDE), inner];
     Gemm::new(sides, (false, is_transposed), [inner, ldb, out], 0.0)
@@ -311,6 +312,37 @@ pub(super) fn gradients(
         let c = gradients.pointer(place, (rows - 1) * input + columns);
         // SAFETY: each tile of the result belongs to one thread, and is inside of it.
         unsafe { matmul::gemm_at(gemm, dy, x, c, Threads::One) };
+    });
+}
+
+pub(super) fn split_columns(columns: ExpertColumns, all: &[f32], apart: &mut [f32]) {
+    let ExpertColumns { experts, out, rank } = columns;
+    let apart = Shared::new(apart);
+    parallel_rows(experts * out, rank, |first, last| {
+        for row in first..last {
+            let (expert, of) = (row / out, row % out);
+            let source = all[of * rank * experts + expert..].iter().step_by(experts);
+            // SAFETY: each row belongs to one thread.
+            let own = unsafe { apart.slice(row * rank, rank) };
+            for (value, source) in own.iter_mut().zip(source) {
+                *value = *source;
+            }
+        }
+    });
+}
+
+pub(super) fn join_columns(columns: ExpertColumns, beta: f32, apart: &[f32], all: &mut [f32]) {
+    let ExpertColumns { experts, out, rank } = columns;
+    let all = Shared::new(all);
+    parallel_rows(out, rank * experts, |first, last| {
+        for row in first..last {
+            // SAFETY: each row belongs to one thread.
+            let own = unsafe { all.slice(row * rank * experts, rank * experts) };
+            for (column, value) in own.iter_mut().enumerate() {
+                let source = apart[((column % experts) * out + row) * rank + column / experts];
+                *value = if beta == 0.0 { source } else { beta * *value + source };
+            }
+        }
     });
 }
 
@@ -466,7 +498,7 @@ mod tests {
         assert_eq!(routes.of(0).len(), 700);
         let (x, weights) = (numbers(1400 * inner, 5), numbers(6 * out * inner, 7));
         for is_transposed in [true, false] {
-            let product = ExpertProduct { out, inner, is_transposed };
+            let product = ExpertProduct { out, inner, is_transposed, alpha: 1.0, beta: 0.0 };
             let mut y = vec![f32::NAN; 1400 * out];
             products(routing, product, &words, &x, &weights, &mut y);
             for expert in 0..6 {
@@ -498,6 +530,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn columns_are_taken_apart_and_put_together_again() {
+        let columns = ExpertColumns { experts: 3, out: 2, rank: 2 };
+        let all: Vec<f32> = (0..12).map(|value| value as f32).collect();
+        let mut apart = vec![0.0; 12];
+        split_columns(columns, &all, &mut apart);
+        // Of expert 1: column 1 and column 1 + 3 of both rows.
+        assert_eq!(apart[4..8], [1.0, 4.0, 7.0, 10.0]);
+        let mut again = vec![f32::NAN; 12];
+        join_columns(columns, 0.0, &apart, &mut again);
+        assert_eq!(again, all);
+        join_columns(columns, 1.0, &apart, &mut again);
+        assert!(again.iter().zip(&all).all(|(sum, value)| (sum - 2.0 * value).abs() < 1e-6));
     }
 
     /// Against differences of the loss `sum(c * weights) + sum(slopes * probabilities)`.

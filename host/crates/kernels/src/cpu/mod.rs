@@ -22,8 +22,8 @@ mod simd;
 mod threads;
 
 use super::{
-    Activation, AdamState, AdamStep, Attended, AttentionShape, Cache, CacheMut, Combine, DropoutKey, ExpertOps,
-    ExpertProduct, ExpertWeights, Format, Gemm, Head, LayerAttention, LossGradients, Memory, Norm, Normed,
+    Activation, AdamState, AdamStep, Attended, AttentionShape, Cache, CacheMut, Combine, DropoutKey, ExpertColumns,
+    ExpertOps, ExpertProduct, ExpertWeights, Format, Gemm, Head, LayerAttention, LossGradients, Memory, Norm, Normed,
     OptimizerOps, Packed, Queue, Rotation, Routing, Rows, Scaled, Segment, Targets, TensorOps, Totals, View, ViewMut,
 };
 use crate::operands::extent;
@@ -559,6 +559,16 @@ impl ExpertOps for CpuKernels {
         let operands = (dy.slice(routing.assigned() * out), x.slice(routing.assigned() * input));
         let routes = routes.slice(routing.words());
         experts::gradients(routing, [out, input], routes, operands, parts, beta, gradients.rest());
+    }
+
+    fn split_columns(&self, columns: ExpertColumns, all: View<'_, CpuBuffer>, apart: ViewMut<'_, CpuBuffer>) {
+        let len = columns.experts * columns.out * columns.rank;
+        experts::split_columns(columns, all.slice(len), apart.slice(len));
+    }
+
+    fn join_columns(&self, columns: ExpertColumns, beta: f32, apart: View<'_, CpuBuffer>, all: ViewMut<'_, CpuBuffer>) {
+        let len = columns.experts * columns.out * columns.rank;
+        experts::join_columns(columns, beta, apart.slice(len), all.slice(len));
     }
 
     fn weigh_experts(

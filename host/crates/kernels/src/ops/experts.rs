@@ -5,7 +5,7 @@
 
 use super::queue::Queue;
 use crate::buffer::{View, ViewMut};
-use crate::operands::{Combine, ExpertProduct, ExpertWeights, Routing};
+use crate::operands::{Combine, ExpertColumns, ExpertProduct, ExpertWeights, Routing};
 
 /// Operations of layers of experts, forward and backward. `routes` are what [`Self::route`] has put there, f32 in format and
 /// words in content ([`Routing::words`]).
@@ -89,6 +89,18 @@ pub trait ExpertOps: Queue {
         parts: &[ExpertWeights],
         beta: f32,
         gradients: ViewMut<'_, Self::Buffer>,
+    );
+
+    /// Columns of all experts as each expert's own matrix, `[experts, out, rank]`.
+    fn split_columns(&self, columns: ExpertColumns, all: View<'_, Self::Buffer>, apart: ViewMut<'_, Self::Buffer>);
+
+    /// The other way round, f32 both, over `beta` times what `all` held.
+    fn join_columns(
+        &self,
+        columns: ExpertColumns,
+        beta: f32,
+        apart: View<'_, Self::Buffer>,
+        all: ViewMut<'_, Self::Buffer>,
     );
 
     /// From `da`, the gradient that an expert's product of gate and up `a` would have if its row weighed 1, `[assigned, width]`

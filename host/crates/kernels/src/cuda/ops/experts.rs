@@ -2,7 +2,7 @@
 //! it were, the device would fail, as it does when a call of the driver fails.
 
 use crate::cuda::device::{CudaBuffer, CudaKernels};
-use crate::{Combine, ExpertOps, ExpertProduct, ExpertWeights, Routing, View, ViewMut};
+use crate::{Combine, ExpertColumns, ExpertOps, ExpertProduct, ExpertWeights, Routing, View, ViewMut};
 
 type Read<'a> = View<'a, CudaBuffer>;
 type Write<'a> = ViewMut<'a, CudaBuffer>;
@@ -59,6 +59,14 @@ impl ExpertOps for CudaKernels {
         _: Write<'_>,
     ) {
         self.has_no_experts("expert_gradients");
+    }
+
+    fn split_columns(&self, _: ExpertColumns, _: Read<'_>, _: Write<'_>) {
+        self.has_no_experts("split_columns");
+    }
+
+    fn join_columns(&self, _: ExpertColumns, _: f32, _: Read<'_>, _: Write<'_>) {
+        self.has_no_experts("join_columns");
     }
 
     fn weigh_experts(
