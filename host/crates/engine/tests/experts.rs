@@ -200,22 +200,78 @@ fn a_gpu_says_that_it_has_no_experts() {
     assert!(error.to_string().contains("models that have them are trained on the CPU"), "{error}");
 }
 
+/// PEFT takes the names of projections of a feed-forward layer for those of experts, which are named by their tensors.
 #[test]
-fn adapters_are_of_attention_and_of_layers_without_experts() {
+fn adapters_are_of_attention_and_of_tensors_of_experts() {
     let config = config("qwen3moe");
-    let names = |entries: &[&str]| {
-        let entries: Vec<String> = entries.iter().map(ToString::to_string).collect();
-        Modules::listed(&config, &entries, None).names(&config)
-    };
-    let dense = |module: &str| format!("model.layers.1.mlp.{module}");
-    assert_eq!(names(&["gate_proj", "down_proj"]), [dense("gate_proj"), dense("down_proj")]);
+    let list = |entries: &[&str]| entries.iter().map(ToString::to_string).collect::<Vec<String>>();
+    let names = |entries: &[&str]| Modules::listed(&config, &list(entries), None).names(&config);
     assert_eq!(names(&["q_proj"]).len(), 3);
-    assert_eq!(names(&["experts.0.gate_proj", "gate", "w1", "experts"]), [""; 0]);
+    assert_eq!(names(&["gate_proj", "down_proj", "experts.0.gate_proj", "gate", "w1", "experts"]), [""; 0]);
     let all = Modules::of(config.linears());
-    assert_eq!(all.names(&config).len(), 3 * 4 + 3);
-    let (targets, layers) = all.to_peft(&config);
-    assert_eq!(names(&targets.iter().map(String::as_str).collect::<Vec<_>>()), all.names(&config));
-    assert_eq!(layers, None);
+    assert_eq!(all.names(&config).len(), 3 * 4);
+    assert_eq!(all.to_peft(&config), (list(&["q_proj", "k_proj", "v_proj", "o_proj"]), None));
+    // The second of three layers has no experts.
+    let with = |entries: &[&str]| Modules::default().with_parameters(&config, &list(entries));
+    let path = |layer: usize, name: &str| format!("model.layers.{layer}.mlp.experts.{name}");
+    let both = with(&["experts.gate_up_proj", "down_proj"]).unwrap();
+    assert_eq!(
+        both.names(&config),
+        [path(0, "gate_up_proj"), path(0, "down_proj"), path(2, "gate_up_proj"), path(2, "down_proj")]
+    );
+    assert_eq!(both.to_parameters(&config), ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]);
+    let one = with(&["model.layers.2.mlp.experts.down_proj"]).unwrap();
+    assert_eq!(one.names(&config), [path(2, "down_proj")]);
+    assert_eq!(one.to_parameters(&config), [path(2, "down_proj")]);
+    for entry in ["proj", "model.layers.1.mlp.experts.down_proj", "mlp.gate.weight", ""] {
+        assert_eq!(with(&[entry]).unwrap_err(), entry);
+    }
+    assert_eq!(with(&["down_proj"]).unwrap().or(&one, &config).names(&config).len(), 2);
+}
+
+#[test]
+fn an_adapter_of_experts_is_saved_and_merged_as_it_was_trained() {
+    for (name, parameters) in
+        [("qwen3moe", ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]), ("mixtral", ["down_proj", "down_proj"])]
+    {
+        let modules = Modules::of([LinearKind::QProj]).with_parameters(&config(name), &parameters.map(String::from));
+        let mut adapter = lora(modules.unwrap());
+        if name == "qwen3moe" {
+            adapter.ranks.insert("model.layers.0.mlp.experts.gate_up_proj".into(), 3);
+        }
+        let mut trainer = Trainer::new(config(name), &source(name), options(Some(adapter.clone()))).unwrap();
+        let batch = batch(&[9, 5], 1);
+        for _ in 0..3 {
+            trainer.forward_backward(&batch, 0.1, 0).unwrap();
+            trainer.apply(3e-2, None).unwrap();
+        }
+        let room = tempfile::tempdir().unwrap();
+        peft::export_adapter(trainer.model(), room.path(), "base").unwrap();
+        let mut again = Trainer::new(config(name), &source(name), options(Some(adapter))).unwrap();
+        again.start_from(room.path()).unwrap();
+        let expected = trainer.outputs(&batch).unwrap();
+        assert_eq!(again.outputs(&batch).unwrap(), expected, "{name}");
+        let merged = tempfile::tempdir().unwrap();
+        let loaded = peft::load(&CpuKernels, &config(name), room.path()).unwrap();
+        merge(&config(name), &fixture(name), &loaded, merged.path()).unwrap();
+        let whole = ModelConfig::from_dir(merged.path()).unwrap();
+        let whole = Trainer::new(whole, &WeightSource::Directory(merged.path().to_owned()), options(None));
+        let found = whole.unwrap().outputs(&batch).unwrap();
+        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4), "{name}");
+        let base = Trainer::new(config(name), &source(name), options(None)).unwrap().outputs(&batch).unwrap();
+        assert!(base.iter().zip(&expected).any(|(a, b)| (a - b).abs() > 1e-2), "{name}: the adapter does something");
+    }
+}
+
+#[test]
+fn an_adapter_of_experts_has_no_dropout_and_no_lengths() {
+    let modules = Modules::default().with_parameters(&config("mixtral"), &["down_proj".to_owned()]).unwrap();
+    let plain = lora(modules);
+    for adapter in [LoraConfig { dropout: 0.1, ..plain.clone() }, LoraConfig { use_dora: true, ..plain.clone() }] {
+        let error = Trainer::new(config("mixtral"), &source("mixtral"), options(Some(adapter))).unwrap_err();
+        assert!(error.to_string().contains("neither dropout nor lengths of rows"), "{error}");
+    }
+    assert!(Trainer::new(config("mixtral"), &source("mixtral"), options(Some(plain))).is_ok());
 }
 
 #[test]

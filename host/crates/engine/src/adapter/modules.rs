@@ -126,7 +126,7 @@ impl Modules {
     pub fn names(&self, config: &ModelConfig) -> Vec<String> {
         let of = |layer: usize| {
             config
-                .linears_in(layer)
+                .adaptable_in(layer)
                 .filter(move |&kind| self.has(layer, kind))
                 .map(move |kind| full_name(config, layer, kind))
         };
