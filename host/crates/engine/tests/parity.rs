@@ -470,7 +470,7 @@ const QUANTIZED: [&str; 23] = [
 ];
 
 /// Fixtures of models of experts, which the CPU alone has.
-const EXPERTS: [&str; 10] = [
+const EXPERTS: [&str; 13] = [
     "qwen3moe",
     "qwen3moe-idle",
     "qwen3moe-balance",
@@ -481,6 +481,9 @@ const EXPERTS: [&str; 10] = [
     "mixtral-balance",
     "mixtral-lora-experts",
     "olmoe",
+    "granitemoe",
+    "granite4-experts",
+    "granite4-lora-experts",
 ];
 
 /// All other fixtures.

@@ -188,10 +188,10 @@ impl Saved {
             config.split_head();
         }
         let mut specs = config.parameters();
-        // PEFT's module of all experts has two tensors, which files do not have so; Mixtral's router has another name there.
-        let is_else = config.experts.is_some_and(|experts| experts.modules == ExpertModules::BlockSparse);
+        // PEFT's module of all experts has two tensors, which files do not have so; some routers have another name there.
+        let is_else = config.experts.is_some_and(|experts| experts.modules != ExpertModules::Mlp);
         specs.retain(|spec| match spec.role {
-            Role::Expert(..) => false,
+            Role::Expert(..) | Role::Experts(_) => false,
             Role::Router => !is_else,
             _ => true,
         });

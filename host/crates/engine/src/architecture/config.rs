@@ -193,6 +193,8 @@ pub struct Experts {
     /// Coefficient of the load-balancing loss (Fedus et al., "Switch transformers", equations 4 to 6), which training adds to the
     /// loss of each micro-batch; none where the config does not turn it on.
     pub balance: Option<f32>,
+    /// A feed-forward layer stands beside them, and gives its part to every token (Granite 4).
+    pub has_shared: bool,
     /// What the modules are called.
     pub modules: ExpertModules,
 }
@@ -204,6 +206,8 @@ pub enum ExpertModules {
     Mlp,
     /// `block_sparse_moe.gate`, and `block_sparse_moe.experts.0.w1`, `w3` and `w2` (Mixtral).
     BlockSparse,
+    /// `block_sparse_moe.router.layer`, and all experts as one `input_linear` and one `output_linear` (Granite).
+    Joined,
 }
 
 /// What the config of a text model that is a part is called.
@@ -238,9 +242,14 @@ impl ModelConfig {
         }
     }
 
-    /// True if some layer has no experts.
+    /// True if some layer has a feed-forward layer that every token goes through.
     pub fn has_dense_layers(&self) -> bool {
-        self.experts.is_none() || self.layers.iter().any(|layer| !layer.has_experts)
+        (0..self.num_hidden_layers).any(|layer| self.is_dense(layer))
+    }
+
+    /// True if a layer has a feed-forward layer that every token goes through, in the place of experts or beside them.
+    pub fn is_dense(&self, layer: usize) -> bool {
+        self.experts_of(layer).is_none_or(|experts| experts.has_shared)
     }
 
     /// The experts of a layer, where it has some.

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use super::config::{ModelConfig, Quantization};
-use super::tensors::{ExpertKind, LinearKind, NormKind, Role, TensorSpec};
+use super::tensors::{ExpertKind, ExpertTensor, LinearKind, NormKind, Role, TensorSpec};
 use crate::kernels::{Packed, Segment};
 
 /// Elements that each matrix group starts at a multiple of: one cache line.
@@ -179,9 +179,14 @@ impl Layout {
             (Role::Linear(kind), Some(own)) => own.units[kind.unit() as usize].weight = offset,
             (Role::Bias(kind), Some(own)) => own.units[kind.unit() as usize].bias = Some(offset),
             (Role::Router, Some(own)) => own.experts.get_or_insert_default().router = offset,
-            (Role::Expert(_, ExpertKind::Down), Some(own)) => own.experts.get_or_insert_default().down = offset,
-            (Role::Expert(..), Some(own)) => own.experts.get_or_insert_default().gate_up = offset,
-            (Role::Norm(_) | Role::Linear(_) | Role::Bias(_) | Role::Router | Role::Expert(..), None) => {
+            (Role::Expert(_, ExpertKind::Down) | Role::Experts(ExpertTensor::Down), Some(own)) => {
+                own.experts.get_or_insert_default().down = offset;
+            }
+            (Role::Expert(..) | Role::Experts(_), Some(own)) => own.experts.get_or_insert_default().gate_up = offset,
+            (
+                Role::Norm(_) | Role::Linear(_) | Role::Bias(_) | Role::Router | Role::Expert(..) | Role::Experts(_),
+                None,
+            ) => {
                 unreachable!("`{}` belongs to a layer", spec.name)
             }
         }
@@ -212,6 +217,25 @@ impl Layout {
     pub fn index(&self, name: &str) -> Option<usize> {
         self.by_name.get(name).copied()
     }
+}
+
+/// Gradients of experts in a tensor of all of them, `[experts, out, in]`, whose first element is `place`.
+fn each_expert(
+    tensor: ExpertTensor,
+    shape: &[usize],
+    place: usize,
+) -> impl Iterator<Item = (usize, ExpertKind, usize)> {
+    let kinds: &[ExpertKind] = match tensor {
+        ExpertTensor::GateUp => &[ExpertKind::Gate, ExpertKind::Up],
+        ExpertTensor::Down => &[ExpertKind::Down],
+    };
+    let len = shape[1] * shape[2] / kinds.len();
+    let of = move |expert: usize| {
+        let part =
+            move |(index, &kind): (usize, &ExpertKind)| (expert, kind, place + (expert * kinds.len() + index) * len);
+        kinds.iter().enumerate().map(part)
+    };
+    (0..shape[0]).flat_map(of)
 }
 
 /// Which part of the arena a tensor is in: what precedes the layers, one of them, or what follows.
@@ -301,6 +325,7 @@ impl GradientLayout {
                     Some(Role::Norm(kind)) => own.norms[kind as usize] = Some(gradient),
                     Some(Role::Router) => own.router = Some(gradient),
                     Some(Role::Expert(expert, kind)) => own.experts.push((expert, kind, gradient)),
+                    Some(Role::Experts(tensor)) => own.experts.extend(each_expert(tensor, &slot.shape, gradient)),
                     Some(Role::Embedding | Role::FinalNorm | Role::Head | Role::Score | Role::ScoreBias) | None => {
                         unreachable!("`{}` belongs to no layer", slot.name)
                     }
@@ -312,7 +337,15 @@ impl GradientLayout {
                 Some(Role::FinalNorm) => all.norm = Some(gradient),
                 Some(Role::Head | Role::Score) => all.head = Some(gradient),
                 Some(Role::ScoreBias) => all.head_bias = Some(gradient),
-                Some(Role::Linear(_) | Role::Bias(_) | Role::Norm(_) | Role::Router | Role::Expert(..)) | None => {
+                Some(
+                    Role::Linear(_)
+                    | Role::Bias(_)
+                    | Role::Norm(_)
+                    | Role::Router
+                    | Role::Expert(..)
+                    | Role::Experts(_),
+                )
+                | None => {
                     unreachable!("`{}` belongs to a layer", slot.name)
                 }
             }

@@ -56,6 +56,7 @@ impl Reader<'_> {
             width: self.optional_size(key)?.unwrap_or(width),
             renormalizes,
             balance: Some(coefficient).filter(|_| is_on),
+            has_shared: false,
             modules,
         })
     }

@@ -125,10 +125,10 @@ impl Unit {
     /// All units of a layer, in the order of the arena.
     pub const ALL: [Self; 4] = [Self::Qkv, Self::O, Self::GateUp, Self::Down];
 
-    /// Its projections in one layer of a model; none for the feed-forward layer of one that has experts instead.
+    /// Its projections in one layer of a model; none for the feed-forward layer of one that has nothing but experts.
     pub fn kinds_in(self, config: &ModelConfig, layer: usize) -> &'static [LinearKind] {
         match self {
-            Self::GateUp | Self::Down if config.experts_of(layer).is_some() => &[],
+            Self::GateUp | Self::Down if !config.is_dense(layer) => &[],
             _ => self.kinds(config),
         }
     }
@@ -185,11 +185,12 @@ impl ModelConfig {
         Unit::ALL.into_iter().flat_map(move |unit| unit.kinds_in(self, layer)).copied()
     }
 
-    /// The projections of one layer that may have an adapter. In a model of experts these are those of attention: PEFT takes the
-    /// names of the others for those of experts.
+    /// The projections of one layer that may have an adapter. Of a model of experts, these are not those whose names PEFT takes for
+    /// those of experts.
     pub fn adaptable_in(&self, layer: usize) -> impl Iterator<Item = LinearKind> {
-        let is_known = |kind: &LinearKind| self.experts.is_none() || matches!(kind.unit(), Unit::Qkv | Unit::O);
-        self.linears_in(layer).filter(is_known)
+        let is_taken =
+            |kind: &LinearKind| matches!(kind, LinearKind::GateProj | LinearKind::UpProj | LinearKind::DownProj);
+        self.linears_in(layer).filter(move |kind| self.experts.is_none() || !is_taken(kind))
     }
 
     /// Elements of all parameters, without a list of them: what a file asks for is known before anything is made of it. Layers
@@ -289,6 +290,7 @@ impl ExpertModules {
     pub fn experts(self) -> &'static str {
         match self {
             Self::Mlp | Self::BlockSparse => "mlp.experts",
+            Self::Joined => "block_sparse_moe.experts",
         }
     }
 
@@ -297,21 +299,33 @@ impl ExpertModules {
         match self {
             Self::Mlp => "mlp.gate",
             Self::BlockSparse => "block_sparse_moe.gate",
+            Self::Joined => "block_sparse_moe.router.layer",
         }
     }
 
-    /// The path of an expert's projection.
-    fn expert(self, expert: usize, kind: ExpertKind) -> String {
-        let (parent, [gate, up, down]) = match self {
-            Self::Mlp => ("mlp", ["gate_proj", "up_proj", "down_proj"]),
-            Self::BlockSparse => ("block_sparse_moe", ["w1", "w3", "w2"]),
+    /// The tensors of a layer's experts, each with its path and its shape, in the order of files.
+    fn tensors(self, config: &ModelConfig, experts: Experts) -> Vec<(Role, String, Vec<usize>)> {
+        let apart = |parent: &str, modules: [&str; 3]| {
+            let of = |expert: usize| {
+                ExpertKind::ALL.into_iter().zip(modules).map(move |(kind, module)| {
+                    let path = format!("{parent}.experts.{expert}.{module}");
+                    (Role::Expert(expert, kind), path, kind.shape(config, experts).to_vec())
+                })
+            };
+            (0..experts.count).flat_map(of).collect()
         };
-        let module = match kind {
-            ExpertKind::Gate => gate,
-            ExpertKind::Up => up,
-            ExpertKind::Down => down,
-        };
-        format!("{parent}.experts.{expert}.{module}")
+        match self {
+            Self::Mlp => apart("mlp", ["gate_proj", "up_proj", "down_proj"]),
+            Self::BlockSparse => apart("block_sparse_moe", ["w1", "w3", "w2"]),
+            Self::Joined => ExpertTensor::ALL
+                .into_iter()
+                .zip(["input_linear", "output_linear"])
+                .map(|(tensor, module)| {
+                    let [out, input] = tensor.shape(config, experts);
+                    (Role::Experts(tensor), format!("block_sparse_moe.{module}"), vec![experts.count, out, input])
+                })
+                .collect(),
+        }
     }
 }
 
@@ -330,6 +344,8 @@ pub enum Role {
     Router,
     /// Weight of a projection of the expert with this number, `[out, in]`.
     Expert(usize, ExpertKind),
+    /// Weights of all experts of a layer, `[experts, out, in]`, where files have them as one.
+    Experts(ExpertTensor),
     /// Norm behind the last layer.
     FinalNorm,
     /// Output projection, where it is not the embedding.
@@ -355,7 +371,13 @@ impl Role {
     /// Weight decay applies: to all but norms and biases (`get_decay_parameter_names` of transformers).
     pub fn decays(self) -> bool {
         match self {
-            Self::Embedding | Self::Linear(_) | Self::Router | Self::Expert(..) | Self::Head | Self::Score => true,
+            Self::Embedding
+            | Self::Linear(_)
+            | Self::Router
+            | Self::Expert(..)
+            | Self::Experts(_)
+            | Self::Head
+            | Self::Score => true,
             Self::Norm(_) | Self::FinalNorm | Self::Bias(_) | Self::ScoreBias => false,
         }
     }
@@ -363,9 +385,13 @@ impl Role {
     /// Its values before training from scratch.
     pub fn start(self, config: &ModelConfig) -> Start {
         match self {
-            Self::Embedding | Self::Linear(_) | Self::Router | Self::Expert(..) | Self::Head | Self::Score => {
-                Start::Normal
-            }
+            Self::Embedding
+            | Self::Linear(_)
+            | Self::Router
+            | Self::Expert(..)
+            | Self::Experts(_)
+            | Self::Head
+            | Self::Score => Start::Normal,
             Self::Norm(_) | Self::FinalNorm if config.norm_offset == 0.0 => Start::Ones,
             Self::Norm(_) | Self::FinalNorm | Self::Bias(_) | Self::ScoreBias => Start::Zeros,
         }
@@ -385,8 +411,10 @@ impl Role {
             Self::Norm(NormKind::BeforeFeedForward) => 13 + Unit::O as usize * 10,
             Self::Norm(NormKind::AfterFeedForward) => 12 + Unit::Down as usize * 10,
             Self::Router => 14 + Unit::O as usize * 10,
-            Self::Expert(_, ExpertKind::Gate | ExpertKind::Up) => 14 + Unit::GateUp as usize * 10,
-            Self::Expert(_, ExpertKind::Down) => 14 + Unit::Down as usize * 10,
+            Self::Expert(_, ExpertKind::Gate | ExpertKind::Up) | Self::Experts(ExpertTensor::GateUp) => {
+                14 + Unit::GateUp as usize * 10
+            }
+            Self::Expert(_, ExpertKind::Down) | Self::Experts(ExpertTensor::Down) => 14 + Unit::Down as usize * 10,
             Self::FinalNorm => 50,
             Self::Head | Self::Score => 51,
             Self::ScoreBias => 52,
@@ -427,11 +455,8 @@ fn tensors(config: &ModelConfig, layers: impl Iterator<Item = usize>) -> Vec<Ten
         }
         if let Some(experts) = config.experts_of(layer) {
             add(Role::Router, Some(layer), name(experts.modules.router()), &[experts.count, h]);
-            for expert in 0..experts.count {
-                for kind in ExpertKind::ALL {
-                    let module = experts.modules.expert(expert, kind);
-                    add(Role::Expert(expert, kind), Some(layer), name(&module), &kind.shape(config, experts));
-                }
+            for (role, path, shape) in experts.modules.tensors(config, experts) {
+                add(role, Some(layer), name(&path), &shape);
             }
         }
         for &(kind, module) in config.norms {

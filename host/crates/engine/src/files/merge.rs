@@ -188,7 +188,16 @@ fn merged(
             };
             let [rows, columns] = kind.shape(config, experts);
             let first = if kind == ExpertKind::Up { experts.width } else { 0 };
-            return Some(merged_expert(values(), [rows, columns], (expert, experts.count, first), lora, place));
+            return Some(merged_expert(&values(), [rows, columns], (expert, experts.count, first), lora, place));
+        }
+        (Role::Experts(tensor), Some(layer)) => {
+            let (Some(place), Some(experts)) = (lora.expert_place(layer, tensor), config.experts_of(layer)) else {
+                return matches!(given, Given::Values(_)).then(values);
+            };
+            let [rows, columns] = tensor.shape(config, experts);
+            let all = values();
+            let of = |(expert, values)| merged_expert(values, [rows, columns], (expert, experts.count, 0), lora, place);
+            return Some(all.chunks_exact(rows * columns).enumerate().flat_map(of).collect());
         }
         (Role::Head, _) if lora.head().is_some() => (lora.head()?, (config.vocab_size, config.hidden_size), values()),
         _ => return (has_new_rows || matches!(given, Given::Values(_))).then(values),
@@ -216,7 +225,7 @@ fn merged(
 
 /// A projection of an expert with what the adapter of all experts adds: `first` is the first row of `B` that is its own.
 fn merged_expert(
-    values: Vec<f32>,
+    values: &[f32],
     [rows, columns]: [usize; 2],
     (expert, experts, first): (usize, usize, usize),
     lora: &Lora<CpuBuffer>,
@@ -229,7 +238,7 @@ fn merged_expert(
     };
     let own: Vec<f32> = (0..rows).flat_map(of_row).collect();
     let [mut weight, mut factor] = [values.len(), own.len()].map(|len| kernels.alloc(Format::F32, len));
-    kernels.upload(&values, at_mut(&mut weight, 0));
+    kernels.upload(values, at_mut(&mut weight, 0));
     kernels.upload(&own, at_mut(&mut factor, 0));
     let product = Gemm { alpha: scale, ..Gemm::new([rows, columns, r], (false, false), [r, columns, columns], 1.0) };
     let of_expert = at(&lora.params, a + expert * r * columns);

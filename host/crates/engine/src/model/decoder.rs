@@ -4,7 +4,7 @@
 //! x ─ [norm] ─ qkv ─ [norm of q, k] ─ [rope] ─ attention ─ o ─ [norm] ─(+x)─ mid
 //! mid ─ [norm] ─ gate,up ─ act(gate) * up ─ down ─ [norm] ─(+mid)─ out
 //! ```
-//! In the place of gate, up and down a layer may have experts ([`super::experts`]).
+//! In the place of gate, up and down a layer may have experts, or beside them ([`super::experts`]).
 //!
 //! What is in brackets is there as the model's config says. Forward keeps the roots of norms, the inputs of norms that cost a
 //! product to make, the packed `qkv`, attention's output and log-sum-exp, `mid`, and gate and up. Outputs of norms, rotations
@@ -83,9 +83,9 @@ impl<B: std::fmt::Debug> Saved<B> {
         layers: impl Iterator<Item = usize>,
     ) -> Self {
         let (mut experts, mut is_dense) = (None, false);
-        for of_layer in layers.map(|layer| config.experts_of(layer)) {
-            is_dense |= of_layer.is_none();
-            experts = experts.or(of_layer);
+        for layer in layers {
+            is_dense |= config.is_dense(layer);
+            experts = experts.or(config.experts_of(layer));
         }
         let (shape, h) = (config.attention(), config.hidden_size);
         let (working, single) = (|len| kernels.alloc(Format::Working, len), |len| kernels.alloc(Format::F32, len));
@@ -358,17 +358,19 @@ impl<K: Kernels> Pass<'_, K> {
         let before = NormKind::BeforeFeedForward;
         self.norm_before(before, offsets, mid, normed, mid_root);
         let input = if offsets.norms[before as usize].is_some() { &*normed } else { &*mid };
-        let mut give = |residual: Option<&K::Buffer>, y: &mut K::Buffer| match self.experts_of(layer, offsets) {
-            Some((own, places)) => {
-                let (Some(kept), Some(scratch)) = (experts.as_mut(), of_experts.as_mut()) else {
-                    unreachable!("the workspace of a layer of experts has room for them");
-                };
-                self.experts((layer, own), places, input, residual, y, kept, scratch);
-            }
-            None => {
+        let is_dense = self.config.is_dense(layer);
+        let mut give = |residual: Option<&K::Buffer>, y: &mut K::Buffer| {
+            if is_dense {
                 self.linear(layer, Unit::GateUp, offsets).forward(input, None, gate_up, adapted, linear);
                 kernels.glu(self.config.activation, n, ffn, at(gate_up, 0), at_mut(inner, 0));
                 self.linear(layer, Unit::Down, offsets).forward(inner, residual, y, adapted, linear);
+            }
+            if let Some((own, places)) = self.experts_of(layer, offsets) {
+                let (Some(kept), Some(scratch)) = (experts.as_mut(), of_experts.as_mut()) else {
+                    unreachable!("the workspace of a layer of experts has room for them");
+                };
+                let onto = if is_dense { (None, 1.0) } else { (residual, 0.0) };
+                self.experts((layer, own), places, input, onto, y, kept, scratch);
             }
         };
         match offsets.norms[NormKind::AfterFeedForward as usize] {
@@ -418,45 +420,40 @@ impl<K: Kernels> Pass<'_, K> {
         } else {
             &*dx
         };
-        let before = NormKind::BeforeFeedForward;
-        if let Some((own, places)) = self.experts_of(layer, offsets) {
+        let (own, is_dense) = (self.experts_of(layer, offsets), self.config.is_dense(layer));
+        if is_dense {
+            let down = self.linear(layer, Unit::Down, offsets);
+            // The product of gate and up is only needed again by the gradients of what reads it.
+            if down.learns(grads) {
+                kernels.glu(activation, n, ffn, at(gate_up, 0), at_mut(inner, 0));
+                down.learn(inner, dy, adapted, grads, linear);
+            }
+            down.input_gradient(dy, inner, 0.0, adapted, grads, linear);
+            kernels.glu_backward(activation, n, ffn, at(inner, 0), at_mut(gate_up, 0));
+        }
+        let (unit, before) = (self.linear(layer, Unit::GateUp, offsets), NormKind::BeforeFeedForward);
+        let has_norm = offsets.norms[before as usize].is_some();
+        self.norm_again(before, offsets, mid, normed, mid_root);
+        let input = if has_norm { &*normed } else { &*mid };
+        if is_dense {
+            unit.learn(input, gate_up, adapted, grads, linear);
+            if own.is_none() && !has_norm {
+                return unit.input_gradient(gate_up, dx, 1.0, adapted, grads, linear);
+            }
+            unit.input_gradient(gate_up, inner, 0.0, adapted, grads, linear);
+        }
+        if let Some((own, places)) = own {
             let (Some(kept), Some(scratch)) = (experts.as_mut(), of_experts.as_mut()) else {
                 unreachable!("the workspace of a layer of experts has room for them");
             };
-            if offsets.norms[before as usize].is_some() {
-                self.norm_again(before, offsets, mid, normed, mid_root);
-                self.experts_backward((layer, own), places, normed, dy, (inner, 0.0), kept, scratch, grads);
-                self.norm_backward(before, offsets, mid, mid_root, Some(inner), dx, grads);
-            } else {
-                // What is added to `dx` is made of `dy`, which may be `dx`.
-                self.experts_backward((layer, own), places, mid, dy, (inner, 0.0), kept, scratch, grads);
-                kernels.add_scaled(
-                    Scaled { rows: n, width: h, stride: h, alpha: 1.0 },
-                    None,
-                    at(inner, 0),
-                    1.0,
-                    at_mut(dx, 0),
-                );
-            }
-            return;
+            let beta = if is_dense { 1.0 } else { 0.0 };
+            self.experts_backward((layer, own), places, input, dy, (inner, beta), kept, scratch, grads);
         }
-        let down = self.linear(layer, Unit::Down, offsets);
-        // The product of gate and up is only needed again by the gradients of what reads it.
-        if down.learns(grads) {
-            kernels.glu(activation, n, ffn, at(gate_up, 0), at_mut(inner, 0));
-            down.learn(inner, dy, adapted, grads, linear);
-        }
-        down.input_gradient(dy, inner, 0.0, adapted, grads, linear);
-        kernels.glu_backward(activation, n, ffn, at(inner, 0), at_mut(gate_up, 0));
-        let unit = self.linear(layer, Unit::GateUp, offsets);
-        if offsets.norms[before as usize].is_some() {
-            self.norm_again(before, offsets, mid, normed, mid_root);
-            unit.learn(normed, gate_up, adapted, grads, linear);
-            unit.input_gradient(gate_up, inner, 0.0, adapted, grads, linear);
+        if has_norm {
             self.norm_backward(before, offsets, mid, mid_root, Some(inner), dx, grads);
         } else {
-            unit.learn(mid, gate_up, adapted, grads, linear);
-            unit.input_gradient(gate_up, dx, 1.0, adapted, grads, linear);
+            let all = Scaled { rows: n, width: h, stride: h, alpha: 1.0 };
+            kernels.add_scaled(all, None, at(inner, 0), 1.0, at_mut(dx, 0));
         }
     }
 

@@ -281,13 +281,13 @@ impl<K: Kernels> Pass<'_, K> {
         Some(ExpertAdapter { kernels, params: &lora.params, routing, place, out, input })
     }
 
-    /// `y [n, h]` from `x [n, h]`, plus `residual` where there is one.
+    /// `y [n, h]` from `x [n, h]`, plus `residual` where there is one, or over `beta` times what `y` held.
     pub(super) fn experts(
         &self,
         (layer, experts): (usize, Experts),
         offsets: ExpertOffsets,
         x: &K::Buffer,
-        residual: Option<&K::Buffer>,
+        (residual, beta): (Option<&K::Buffer>, f32),
         y: &mut K::Buffer,
         kept: &mut KeptExperts<K::Buffer>,
         scratch: &mut ExpertScratch<K::Buffer>,
@@ -316,7 +316,7 @@ impl<K: Kernels> Pass<'_, K> {
         if let Some((own, scratch)) = adapted(ExpertTensor::Down).zip(adapter.as_mut()) {
             own.forward(routes, product, rows, scratch);
         }
-        let combine = Combine { width: h, alpha: self.config.residual_scale, beta: 0.0 };
+        let combine = Combine { width: h, alpha: self.config.residual_scale, beta };
         let (weights, residual) = (Some(at(weights, 0)), residual.map(|residual| at(residual, 0)));
         kernels.combine(routing, combine, at(routes, 0), weights, at(rows, 0), residual, at_mut(y, 0));
     }

@@ -5,6 +5,7 @@ pub(super) mod family;
 mod gemma;
 mod granite;
 mod granite4;
+mod granite_moe;
 mod llama;
 mod mistral;
 mod mixtral;
@@ -19,7 +20,7 @@ use self::family::{Composite, Family};
 use super::config::ConfigError;
 use super::read::Reader;
 
-const FAMILIES: [&Family; 16] = [
+const FAMILIES: [&Family; 17] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &mistral::MINISTRAL,
@@ -36,6 +37,7 @@ const FAMILIES: [&Family; 16] = [
     &qwen_moe::QWEN3_MOE,
     &mixtral::MIXTRAL,
     &olmoe::OLMOE,
+    &granite_moe::GRANITE_MOE,
 ];
 
 const COMPOSITES: [&Composite; 1] = [&gemma::GEMMA3_WITH_IMAGES];
