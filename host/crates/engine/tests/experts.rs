@@ -231,9 +231,11 @@ fn adapters_are_of_attention_and_of_tensors_of_experts() {
 
 #[test]
 fn an_adapter_of_experts_is_saved_and_merged_as_it_was_trained() {
-    for (name, parameters) in
-        [("qwen3moe", ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]), ("mixtral", ["down_proj", "down_proj"])]
-    {
+    for (name, parameters) in [
+        ("qwen3moe", ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]),
+        ("mixtral", ["down_proj", "down_proj"]),
+        ("granite4-experts", ["experts.gate_up_proj", "experts.down_proj"]),
+    ] {
         let modules = Modules::of([LinearKind::QProj]).with_parameters(&config(name), &parameters.map(String::from));
         let mut adapter = lora(modules.unwrap());
         if name == "qwen3moe" {
@@ -279,7 +281,12 @@ fn routers_may_be_saved_beside_an_adapter_and_experts_may_not() {
     let saved = |name: &str, entry: &str| Saved::new(&mut config(name), &[entry.to_owned()]);
     let routers = [0, 2].map(|layer| format!("model.layers.{layer}.mlp.gate.weight"));
     assert_eq!(saved("qwen3moe", "mlp.gate").unwrap().parameters, BTreeSet::from(routers));
-    for (name, entry) in [("qwen3moe", "experts"), ("qwen3moe", "experts.0.up_proj"), ("mixtral", "gate")] {
+    for (name, entry) in [
+        ("qwen3moe", "experts"),
+        ("qwen3moe", "experts.0.up_proj"),
+        ("mixtral", "gate"),
+        ("granitemoe", "router.layer"),
+    ] {
         assert_eq!(saved(name, entry), Err(NotSaved::Nothing(entry.to_owned())), "{name} {entry}");
     }
 }
@@ -316,7 +323,7 @@ fn a_merged_model_says_what_the_adapted_one_said() {
 /// Names and shapes as `save_pretrained` of transformers has written those of the fixtures.
 #[test]
 fn a_model_is_saved_in_the_form_of_transformers() {
-    for name in ["qwen3moe", "mixtral", "olmoe"] {
+    for name in ["qwen3moe", "mixtral", "olmoe", "granitemoe", "granite4-experts"] {
         let room = tempfile::tempdir().unwrap();
         let model = Model::load(config(name), &source(name), None).unwrap();
         export_model(&model, room.path(), SHARD_BYTES).unwrap();

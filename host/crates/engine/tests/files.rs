@@ -80,7 +80,7 @@ fn bytes(trainer: &Trainer) -> Vec<u8> {
 
 #[test]
 fn a_saved_model_is_the_same_model_in_one_file_or_many() {
-    for name in ["untied", "tied", "llama-biases", "qwen2", "qwen3moe", "mixtral"] {
+    for name in ["untied", "tied", "llama-biases", "qwen2", "qwen3moe", "mixtral", "granitemoe"] {
         let trainer = trained(&fixture(name), false, 2);
         for limit in [SHARD_BYTES, 20_000] {
             let out = tempfile::tempdir().unwrap();

@@ -67,6 +67,8 @@ fn greedy_generation_is_that_of_transformers() {
         "qwen3moe-balance",
         "mixtral",
         "olmoe",
+        "granitemoe",
+        "granite4-experts",
     ] {
         let bytes = std::fs::read(fixture(name).join("expected.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -276,6 +278,7 @@ fn log_probabilities_are_those_of_training_to_the_bit() {
         ("qwen3moe-balance", No),
         ("mixtral", Lora),
         ("olmoe", No),
+        ("granite4-experts", Lora),
         ("untied", Packed(Packing::Nf4)),
         ("qwen3", Packed(Packing::Int8)),
     ] {

@@ -80,7 +80,7 @@ fn a_frozen_prefix_keeps_no_activations_and_frozen_weights_no_gradients() {
 
 #[test]
 fn a_footprint_is_what_a_trainer_takes() {
-    for name in ["untied", "qwen3moe", "mixtral-balance"] {
+    for name in ["untied", "qwen3moe", "mixtral-balance", "granite4-experts"] {
         check_footprint(name);
     }
 }

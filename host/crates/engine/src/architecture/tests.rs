@@ -250,6 +250,17 @@ fn experts_have_the_names_of_files() {
         std::iter::once(name(modules[0])).chain((0..2).flat_map(expert).map(|module| name(&module))).collect()
     };
     assert_eq!(qwen3[4..11], of("mlp", ["gate", "gate_proj", "up_proj", "down_proj"]));
+    let granite = names("GraniteMoeForCausalLM", r#", "num_local_experts": 2"#);
+    let joined = ["router.layer", "input_linear", "output_linear"];
+    assert_eq!(granite[4..7], joined.map(|module| format!("model.layers.1.block_sparse_moe.{module}.weight")));
+    let shared =
+        r#", "num_local_experts": 2, "shared_intermediate_size": 40, "layer_types": ["attention", "attention"]"#;
+    let granite = names("GraniteMoeHybridForCausalLM", shared);
+    assert_eq!(
+        granite[4..6],
+        ["input", "output"].map(|name| format!("model.layers.1.shared_mlp.{name}_linear.weight"))
+    );
+    assert_eq!(granite[6..9], joined.map(|module| format!("model.layers.1.block_sparse_moe.{module}.weight")));
     let mixtral = names("MixtralForCausalLM", r#", "num_local_experts": 2"#);
     assert_eq!(mixtral[4..11], of("block_sparse_moe", ["gate", "w1", "w3", "w2"]));
 }
