@@ -10,12 +10,13 @@ use std::path::Path;
 use engine::adapter::modules::NotSaved;
 use engine::adapter::{LoraConfig, Modules, Saved};
 use engine::architecture::config::{ModelConfig, Quantization};
-use engine::architecture::tensors::LinearKind;
+use engine::architecture::tensors::{LinearKind, TensorSpec};
 use engine::files::export::{SHARD_BYTES, export_model};
 use engine::files::merge::merge;
 use engine::files::peft;
+use engine::generate::{GenerateOptions, Request, generate, unobserved};
 use engine::kernels::counting::Profile;
-use engine::kernels::cpu::CpuKernels;
+use engine::kernels::cpu::{CpuKernels, instructions};
 use engine::kernels::{Packing, Precision};
 use engine::memory::footprint;
 use engine::model::Model;
@@ -25,6 +26,8 @@ use engine::weights::{WeightSource, read_headers};
 use engine::workload::{BatchShape, Workload};
 use engine::{Batch, CrossEntropy, EngineError, GradientReport, IGNORE, Trainable, Trainer, TrainerOptions};
 use fixture::fixture;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 
 fn config(name: &str) -> ModelConfig {
     ModelConfig::from_dir(&fixture(name)).unwrap()
@@ -350,6 +353,45 @@ fn a_random_start_is_that_of_transformers() {
         seen.push(values);
     }
     assert_eq!(seen.len(), 2 * (1 + 3 * 5) + 3);
+}
+
+/// Frozen weights that are bfloat16 numbers are read in half their bytes while a text grows.
+#[test]
+fn a_text_has_the_log_probabilities_of_training_from_rounded_weights_too() {
+    let room = tempfile::tempdir().unwrap();
+    let json = serde_json::json!({
+        "model_type": "mixtral", "hidden_size": 96, "intermediate_size": 136, "num_local_experts": 4, "num_experts_per_tok": 2,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "vocab_size": 96,
+        "max_position_embeddings": 256, "initializer_range": 0.2,
+    });
+    std::fs::write(room.path().join("config.json"), json.to_string()).unwrap();
+    let config = ModelConfig::from_dir(room.path()).unwrap();
+    let start = Model::load(config.clone(), &WeightSource::Random { seed: 2 }, None).unwrap();
+    let halves = |spec: &TensorSpec| -> Vec<u8> {
+        let values = start.parameter(&spec.name).unwrap();
+        values.iter().flat_map(|value| ((value.to_bits() >> 16) as u16).to_le_bytes()).collect()
+    };
+    let tensors: Vec<_> = config.parameters().into_iter().map(|spec| (halves(&spec), spec)).collect();
+    let views = tensors
+        .iter()
+        .map(|(bytes, spec)| (&spec.name, TensorView::new(Dtype::BF16, spec.shape.clone(), bytes).unwrap()));
+    safetensors::serialize_to_file(views, None, &room.path().join("model.safetensors")).unwrap();
+    let weights = WeightSource::Directory(room.path().to_owned());
+    let adapter = Some(lora(Modules::of([LinearKind::QProj])));
+    let mut trainer = Trainer::new(config, &weights, options(adapter)).unwrap();
+    let prompt = vec![5, 9, 33, 60, 2, 71];
+    let options = GenerateOptions { max_new_tokens: 30, do_sample: true, seed: 4, ..GenerateOptions::default() };
+    let requests = Request::one_each([prompt.clone(), vec![7; 3]]);
+    let found = generate(trainer.model(), &requests, &options, &mut unobserved).unwrap();
+    let text: Vec<u32> = prompt.iter().chain(&found[0].ids).copied().collect();
+    let (ids, targets) = (text[..text.len() - 1].to_vec(), text[1..].to_vec());
+    let doc_lens = vec![ids.len() as u32];
+    let said = trainer.outputs(&Batch { ids, targets, weights: None, doc_lens }).unwrap();
+    let allowed = if instructions().contains(&"AMX") { 2e-5 } else { 0.0 };
+    assert_eq!(found[0].ids.len(), 30);
+    for (drawn, said) in found[0].log_probs.iter().zip(&said[prompt.len() - 1..]) {
+        assert!((drawn - said).abs() <= allowed, "{drawn} and {said}");
+    }
 }
 
 /// Widths and rows of several tiles, on different numbers of threads.

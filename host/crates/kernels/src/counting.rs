@@ -354,6 +354,7 @@ impl ExpertOps for Counting {
         _: Read<'_>,
         _: Read<'_>,
         _: Read<'_>,
+        _: Option<&Counted>,
         _: Write<'_>,
     ) {
         self.product(experts::largest_product(routing, product));

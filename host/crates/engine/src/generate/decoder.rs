@@ -1,7 +1,7 @@
 //! The model over a cache: prompts read into slots, and sequences given one token each.
 
 use crate::adapter::head::{HeadPass, HeadScratch};
-use crate::architecture::tensors::Unit;
+use crate::architecture::tensors::{ExpertTensor, Unit};
 use crate::kernels::{CACHE_BLOCK, Cached, Format, Gemm, Kernels, Rows, at, at_mut};
 use crate::model::Model;
 use crate::model::decoder::{Saved, Scratch};
@@ -231,6 +231,12 @@ fn compact<K: Kernels>(model: &Model<K>) -> Option<K::Compact> {
                 && kinds.iter().all(|&kind| offsets.packed[kind as usize].is_none())
             {
                 matrices.push((offsets.units[unit as usize].weight, [rows, columns]));
+            }
+        }
+        if let (Some(experts), Some(places)) = (config.experts_of(layer), offsets.experts) {
+            for (tensor, first) in ExpertTensor::ALL.into_iter().zip([places.gate_up, places.down]) {
+                let sizes = tensor.shape(config, experts);
+                matrices.extend((0..experts.count).map(|expert| (first + expert * sizes[0] * sizes[1], sizes)));
             }
         }
     }

@@ -208,7 +208,7 @@ impl<K: Kernels> ExpertAdapter<'_, K> {
         let Self { kernels, params, routing, place, out, input } = *self;
         let product = ExpertProduct { alpha: place.scale, ..forward(place.r, input) };
         let small = at_mut(&mut scratch.small, 0);
-        kernels.expert_products(routing, product, at(routes, 0), at(x, 0), at(params, place.a), small);
+        kernels.expert_products(routing, product, at(routes, 0), at(x, 0), at(params, place.a), None, small);
         let columns = ExpertColumns { experts: routing.experts, out, rank: place.r };
         kernels.split_columns(columns, at(params, place.b), at_mut(&mut scratch.columns, 0));
     }
@@ -218,7 +218,7 @@ impl<K: Kernels> ExpertAdapter<'_, K> {
         self.down(routes, x, scratch);
         let product = ExpertProduct { beta: 1.0, ..forward(self.out, self.place.r) };
         let (small, columns) = (at(&scratch.small, 0), at(&scratch.columns, 0));
-        self.kernels.expert_products(self.routing, product, at(routes, 0), small, columns, at_mut(y, 0));
+        self.kernels.expert_products(self.routing, product, at(routes, 0), small, columns, None, at_mut(y, 0));
     }
 
     /// The gradient of `s A x` from that of the output, into `dsmall`.
@@ -228,7 +228,7 @@ impl<K: Kernels> ExpertAdapter<'_, K> {
         kernels.split_columns(columns, at(params, place.b), at_mut(&mut scratch.columns, 0));
         let through = ExpertProduct { alpha: place.scale, ..Products::back(forward(out, place.r)) };
         let (columns, dsmall) = (at(&scratch.columns, 0), at_mut(&mut scratch.dsmall, 0));
-        kernels.expert_products(routing, through, at(routes, 0), at(dy, 0), columns, dsmall);
+        kernels.expert_products(routing, through, at(routes, 0), at(dy, 0), columns, None, dsmall);
     }
 
     /// Adds its part of the input's gradient to `dx [n * k, input]`, behind [`Self::back`].
@@ -236,7 +236,7 @@ impl<K: Kernels> ExpertAdapter<'_, K> {
         let Self { kernels, params, routing, place, input, .. } = *self;
         let through = ExpertProduct { beta: 1.0, ..Products::back(forward(place.r, input)) };
         let (dsmall, a) = (at(&scratch.dsmall, 0), at(params, place.a));
-        kernels.expert_products(routing, through, at(routes, 0), dsmall, a, at_mut(dx, 0));
+        kernels.expert_products(routing, through, at(routes, 0), dsmall, a, None, at_mut(dx, 0));
     }
 
     /// Gradients of `A` and `B`, behind [`Self::back`], from the input and the gradient of the output, of which one is times
@@ -306,13 +306,29 @@ impl<K: Kernels> Pass<'_, K> {
         let products = Products::new(h, width);
         kernels.dispatch(routing, h, at(routes, 0), at(x, 0), at_mut(rows, 0));
         let weight = at(params, offsets.gate_up);
-        kernels.expert_products(routing, products.gate_up, at(routes, 0), at(rows, 0), weight, at_mut(gate_up, 0));
+        kernels.expert_products(
+            routing,
+            products.gate_up,
+            at(routes, 0),
+            at(rows, 0),
+            weight,
+            self.compact,
+            at_mut(gate_up, 0),
+        );
         if let Some((own, scratch)) = adapted(ExpertTensor::GateUp).zip(adapter.as_mut()) {
             own.forward(routes, rows, gate_up, scratch);
         }
         kernels.glu(self.config.activation, routing.assigned(), width, at(gate_up, 0), at_mut(product, 0));
         let weight = at(params, offsets.down);
-        kernels.expert_products(routing, products.down, at(routes, 0), at(product, 0), weight, at_mut(rows, 0));
+        kernels.expert_products(
+            routing,
+            products.down,
+            at(routes, 0),
+            at(product, 0),
+            weight,
+            self.compact,
+            at_mut(rows, 0),
+        );
         if let Some((own, scratch)) = adapted(ExpertTensor::Down).zip(adapter.as_mut()) {
             own.forward(routes, product, rows, scratch);
         }
@@ -358,7 +374,7 @@ impl<K: Kernels> Pass<'_, K> {
         kernels.dispatch(routing, h, routes(), at(dy, 0), at_mut(rows, 0));
         let weight = at(params, offsets.down);
         let back = Products::back(products.down);
-        kernels.expert_products(routing, back, routes(), at(rows, 0), weight, at_mut(dproduct, 0));
+        kernels.expert_products(routing, back, routes(), at(rows, 0), weight, None, at_mut(dproduct, 0));
         if let Some((own, scratch)) = of_down.as_ref().zip(adapter.as_mut()) {
             own.back(who, rows, scratch);
             own.add_input_gradient(who, dproduct, scratch);
@@ -394,7 +410,7 @@ impl<K: Kernels> Pass<'_, K> {
         }
         let weight = at(params, offsets.gate_up);
         let back = Products::back(products.gate_up);
-        kernels.expert_products(routing, back, routes(), at(gate_up, 0), weight, at_mut(rows, 0));
+        kernels.expert_products(routing, back, routes(), at(gate_up, 0), weight, None, at_mut(rows, 0));
         if let Some((own, scratch)) = of_gate_up.as_ref().zip(adapter.as_mut()) {
             own.add_input_gradient(who, rows, scratch);
         }

@@ -17,7 +17,7 @@ use crate::{Combine, ExpertColumns, ExpertProduct, ExpertWeights, Gemm, Routing}
 const SIDE: usize = 512;
 /// Multiply-adds that a tile has about, where its sides allow it.
 const TILE: usize = 1 << 23;
-/// Columns of a tile are a multiple of this.
+/// Columns of a tile are a multiple of this, which is one of the rows of a panel of `Compact`.
 const STEP: usize = 64;
 /// Multiply-adds of a whole product below which a second thread is not worth waking.
 const SMALL: usize = 1 << 17;
@@ -241,12 +241,14 @@ fn each(tiles: &[Tile], work: usize, run: impl Fn(Tile) + Sync) {
     }
 }
 
-pub(super) fn products(
+/// `panels` has an expert's weight in the form of [`Compact`](super::compact::Compact), where there is one.
+pub(super) fn products<'a>(
     routing: Routing,
     product: ExpertProduct,
     words: &[f32],
     x: &[f32],
     weights: &[f32],
+    panels: impl Fn(usize) -> Option<&'a [u16]> + Sync,
     y: &mut [f32],
 ) {
     let ExpertProduct { out, inner, is_transposed, alpha, beta } = product;
@@ -261,8 +263,9 @@ pub(super) fn products(
         let (gemm, weight) =
             if is_transposed { (gemm(inner), &weight[column * inner..]) } else { (gemm(out), &weight[column..]) };
         let c = y.pointer(first * out + column, (rows - 1) * out + columns);
+        let panels = if is_transposed { panels(expert).map(|panels| &panels[column * inner..]) } else { None };
         // SAFETY: each tile of the result belongs to one thread, and is inside of it.
-        unsafe { matmul::gemm_at(gemm, x, weight, c, Threads::One) };
+        unsafe { matmul::gemm_compact_at(gemm, x, weight, panels, c, Threads::One) };
     });
 }
 
@@ -500,7 +503,7 @@ mod tests {
         for is_transposed in [true, false] {
             let product = ExpertProduct { out, inner, is_transposed, alpha: 1.0, beta: 0.0 };
             let mut y = vec![f32::NAN; 1400 * out];
-            products(routing, product, &words, &x, &weights, &mut y);
+            products(routing, product, &words, &x, &weights, |_| None, &mut y);
             for expert in 0..6 {
                 for row in routes.of(expert).step_by(97) {
                     for column in 0..out {
@@ -530,6 +533,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn weights_in_half_their_bytes_give_the_same_bits() {
+        let (routing, out, inner) = (routing(9, 4, 2), 130, 70);
+        let (_, words, _) = routed(routing, &numbers(9 * 4, 3));
+        let half = |value: &f32| f32::from_bits(value.to_bits() & 0xffff_0000);
+        let weights: Vec<f32> = numbers(4 * out * inner, 7).iter().map(half).collect();
+        let matrices: Vec<_> = (0..4).map(|expert| (expert * out * inner, [out, inner])).collect();
+        let Some(compact) = crate::cpu::compact::Compact::new(&weights, &matrices) else { panic!("all are halves") };
+        if !crate::cpu::few_rows::reads_halves() {
+            return;
+        }
+        let product = ExpertProduct { out, inner, is_transposed: true, alpha: 1.0, beta: 0.0 };
+        let run = |has: bool| {
+            let panels = |expert: usize| compact.panels(expert * out * inner, [out, inner]).filter(|_| has);
+            let mut y = vec![f32::NAN; 18 * out];
+            products(routing, product, &words, &numbers(18 * inner, 5), &weights, panels, &mut y);
+            y.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+        };
+        assert!(run(true) == run(false));
     }
 
     #[test]

@@ -531,18 +531,15 @@ impl ExpertOps for CpuKernels {
         routes: View<'_, CpuBuffer>,
         x: View<'_, CpuBuffer>,
         weights: View<'_, CpuBuffer>,
+        compact: Option<&compact::Compact>,
         y: ViewMut<'_, CpuBuffer>,
     ) {
         let ExpertProduct { out, inner, .. } = product;
-        let (x, weights) = (x.slice(routing.assigned() * inner), weights.slice(routing.experts * out * inner));
-        experts::products(
-            routing,
-            product,
-            routes.slice(routing.words()),
-            x,
-            weights,
-            y.slice(routing.assigned() * out),
-        );
+        let (first, size) = (weights.offset, out * inner);
+        let panels = |expert: usize| compact?.panels(first + expert * size, [out, inner]);
+        let (x, weights) = (x.slice(routing.assigned() * inner), weights.slice(routing.experts * size));
+        let (routes, y) = (routes.slice(routing.words()), y.slice(routing.assigned() * out));
+        experts::products(routing, product, routes, x, weights, panels, y);
     }
 
     fn expert_gradients(

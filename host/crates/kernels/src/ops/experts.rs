@@ -3,13 +3,13 @@
 //! Rows are sorted by their experts: each expert's rows lie together, and each is there as often as it has experts. No row is
 //! dropped, however many an expert gets.
 
-use super::queue::Queue;
+use super::tensor::TensorOps;
 use crate::buffer::{View, ViewMut};
 use crate::operands::{Combine, ExpertColumns, ExpertProduct, ExpertWeights, Routing};
 
 /// Operations of layers of experts, forward and backward. `routes` are what [`Self::route`] has put there, f32 in format and
 /// words in content ([`Routing::words`]).
-pub trait ExpertOps: Queue {
+pub trait ExpertOps: TensorOps {
     /// Chooses the experts of each row: the `per_row` largest of its logits, of equal ones the first. `router [rows, experts]`
     /// (f32) holds logits and gets their softmax; `weights [rows, per_row]` (f32) gets that of the chosen ones.
     fn route(
@@ -65,7 +65,8 @@ pub trait ExpertOps: Queue {
         y: ViewMut<'_, Self::Buffer>,
     );
 
-    /// The product of each expert's rows with its own weight; see [`ExpertProduct`].
+    /// The product of each expert's rows with its own weight; see [`ExpertProduct`]. `compact` may have the values of each
+    /// expert's weight too, stored `[out, inner]`; see [`TensorOps::compact`].
     fn expert_products(
         &self,
         routing: Routing,
@@ -73,6 +74,7 @@ pub trait ExpertOps: Queue {
         routes: View<'_, Self::Buffer>,
         x: View<'_, Self::Buffer>,
         weights: View<'_, Self::Buffer>,
+        compact: Option<&Self::Compact>,
         y: ViewMut<'_, Self::Buffer>,
     );
 

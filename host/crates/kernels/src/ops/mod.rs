@@ -17,6 +17,6 @@ pub use queue::Queue;
 pub use tensor::TensorOps;
 
 /// A device that models are trained on.
-pub trait Kernels: TensorOps + ExpertOps + OptimizerOps {}
+pub trait Kernels: ExpertOps + OptimizerOps {}
 
-impl<K: TensorOps + ExpertOps + OptimizerOps> Kernels for K {}
+impl<K: ExpertOps + OptimizerOps> Kernels for K {}

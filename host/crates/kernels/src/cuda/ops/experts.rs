@@ -2,7 +2,7 @@
 //! it were, the device would fail, as it does when a call of the driver fails.
 
 use crate::cuda::device::{CudaBuffer, CudaKernels};
-use crate::{Combine, ExpertColumns, ExpertOps, ExpertProduct, ExpertWeights, Routing, View, ViewMut};
+use crate::{Combine, ExpertColumns, ExpertOps, ExpertProduct, ExpertWeights, Routing, TensorOps, View, ViewMut};
 
 type Read<'a> = View<'a, CudaBuffer>;
 type Write<'a> = ViewMut<'a, CudaBuffer>;
@@ -43,7 +43,16 @@ impl ExpertOps for CudaKernels {
         self.has_no_experts("combine");
     }
 
-    fn expert_products(&self, _: Routing, _: ExpertProduct, _: Read<'_>, _: Read<'_>, _: Read<'_>, _: Write<'_>) {
+    fn expert_products(
+        &self,
+        _: Routing,
+        _: ExpertProduct,
+        _: Read<'_>,
+        _: Read<'_>,
+        _: Read<'_>,
+        _: Option<&<Self as TensorOps>::Compact>,
+        _: Write<'_>,
+    ) {
         self.has_no_experts("expert_products");
     }
 
