@@ -1,9 +1,9 @@
 //! Times whole training steps (forward, backward, clip, AdamW) on random weights and tokens, for `tests/bench/run.py` and
 //! `tests/gpu/verify`.
 //!
-//! `bench_step SHAPE MODE SECONDS [cuda|calls ROWS[,ROWS...] LENGTH]`: shape `s`, `m` (SmolLM-135M) or `l` (Llama-3.2-1B),
-//! mode `full` or `lora`; with `cuda`, on the first GPU in bfloat16; with `calls`, there without CUDA graphs. Prints a line of
-//! JSON for each number of rows; the first that does not fit is the last.
+//! `bench_step SHAPE MODE SECONDS [cpu|cuda|calls ROWS[,ROWS...] LENGTH]`: shape `s`, `m` (SmolLM-135M), `l` (Llama-3.2-1B) or
+//! `e` (a Qwen3 of eight experts, two of them a token), mode `full` or `lora`; with `cuda`, on the first GPU in bfloat16; with
+//! `calls`, there without CUDA graphs. Prints a line of JSON for each number of rows; the first that does not fit is the last.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -28,19 +28,25 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [shape, mode, seconds] => run(CpuKernels, shape, mode, seconds, &[ROWS], LENGTH, |_| None),
+        [shape, mode, seconds, "cpu", rows, length] => {
+            run(CpuKernels, shape, mode, seconds, &numbers(rows), length.parse().expect("a length"), |_| None);
+        }
         [shape, mode, seconds, how @ ("cuda" | "calls"), rows, length] => {
             let search = Search::of_process();
             let system = System::find(&search).unwrap_or_else(|absent| panic!("{absent}"));
             let kernels = system.open(0, system.gpus[0].precision(), None).unwrap_or_else(|error| panic!("{error}"));
             let kernels = if *how == "calls" { kernels.without_graphs() } else { kernels };
-            let rows: Vec<usize> = rows.split(',').map(|rows| rows.parse().expect("rows")).collect();
-            run(kernels, shape, mode, seconds, &rows, length.parse().expect("a length"), |kernels| {
+            run(kernels, shape, mode, seconds, &numbers(rows), length.parse().expect("a length"), |kernels| {
                 let (free, total) = kernels.memory();
                 Some(total - free)
             });
         }
-        _ => panic!("usage: bench_step s|m|l full|lora SECONDS [cuda|calls ROWS[,ROWS...] LENGTH]"),
+        _ => panic!("usage: bench_step s|m|l|e full|lora SECONDS [cpu|cuda|calls ROWS[,ROWS...] LENGTH]"),
     }
+}
+
+fn numbers(list: &str) -> Vec<usize> {
+    list.split(',').map(|rows| rows.parse().expect("rows")).collect()
 }
 
 /// `memory` says how much of the device is in use.
@@ -136,6 +142,16 @@ fn times<K: Kernels>(
 }
 
 fn shape_json(name: &str) -> String {
+    if name == "e" {
+        return serde_json::json!({
+            "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "hidden_act": "silu", "hidden_size": 256,
+            "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32, "intermediate_size": 512,
+            "moe_intermediate_size": 512, "num_experts": 8, "num_experts_per_tok": 2, "norm_topk_prob": true,
+            "vocab_size": 8192, "tie_word_embeddings": false, "max_position_embeddings": 8192, "rms_norm_eps": 1e-6,
+            "rope_theta": 10000.0,
+        })
+        .to_string();
+    }
     let (hidden, layers, heads, kv_heads, ffn, vocabulary, tied) = match name {
         "s" => (512, 8, 8, 4, 1408, 8192, false),
         "m" => (576, 30, 9, 3, 1536, 49152, true),

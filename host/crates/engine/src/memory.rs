@@ -5,6 +5,7 @@ use crate::adapter::Lora;
 use crate::architecture::config::ModelConfig;
 use crate::files::peft::given;
 use crate::generate::{GenerateOptions, Request, generate, logits_bytes, unobserved};
+use crate::kernels::Queue as _;
 use crate::kernels::counting::{Counting, Profile};
 use crate::model::divergence::{Divergence, host_bytes};
 use crate::model::{Model, Reader};
@@ -41,7 +42,7 @@ pub struct Footprint {
 /// What a run with these sizes and settings takes on a device, with a `teacher` whose distributions are learned or without.
 ///
 /// # Errors
-/// [`EngineError::Options`] as for a [`Trainer`].
+/// [`EngineError::Options`] as for a [`Trainer`], [`EngineError::Device`] for a model of experts on a device that has none.
 pub fn footprint(
     profile: Profile,
     config: &ModelConfig,
@@ -50,6 +51,10 @@ pub fn footprint(
     teacher: Option<&ModelConfig>,
 ) -> Result<Footprint, EngineError> {
     let kernels = Counting::new(profile);
+    for config in std::iter::once(config).chain(teacher) {
+        kernels.prepare(config.demands())?;
+        config.check_packing()?;
+    }
     let mut model = Model::unloaded(kernels.clone(), config.clone());
     model.lora = options.lora.as_ref().map(|lora| Lora::zeroed(&kernels, config, lora.clone()));
     model.measure();
@@ -107,9 +112,11 @@ pub fn footprint(
 /// Bytes that a [`Reader`] takes on a device: weights, and the passes over batches of this size.
 ///
 /// # Errors
-/// [`EngineError::Options`] as for a [`Reader`].
+/// [`EngineError::Options`] as for a [`Reader`], [`EngineError::Device`] for a model of experts on a device that has none.
 pub fn reading(profile: Profile, config: &ModelConfig, shape: BatchShape) -> Result<u64, EngineError> {
     let kernels = Counting::new(profile);
+    kernels.prepare(config.demands())?;
+    config.check_packing()?;
     let mut reader = Reader::new(Model::unloaded(kernels.clone(), config.clone()))?;
     let batch = shape.batch();
     reader.log_probs(&batch)?;

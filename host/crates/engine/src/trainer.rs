@@ -7,12 +7,13 @@ use std::path::Path;
 use crate::adapter::lora::{DropoutPass, Lora, LoraConfig};
 use crate::architecture::config::ModelConfig;
 use crate::architecture::layout::{GradientLayout, Layout, Slot};
+use crate::architecture::tensors::Role;
 use crate::files::peft;
 use crate::kernels::cpu::CpuKernels;
 use crate::kernels::{Format, Kernels, Precision, at, at_mut};
 use crate::model::Model;
 use crate::model::divergence::{Divergence, Divergences};
-use crate::model::{Grads, MasterWeights, Recompute, Workspace};
+use crate::model::{Grads, MasterWeights, Recompute, Routed, Workspace};
 use crate::optim::{AdamW, AdamWConfig, Elements, Lisa, Part, Rules};
 use crate::reference::Reference;
 use crate::teacher::{Learning, Teacher};
@@ -85,6 +86,29 @@ pub struct StepStats {
     pub loss_sum: f64,
     /// Length of the whole gradient before clipping.
     pub grad_norm: f64,
+    /// Experts, of all layers together, that no token of the step went to; their gradients are zero.
+    pub idle_experts: usize,
+}
+
+/// How the tokens of a step's micro-batches went to the experts.
+#[derive(Debug, Default)]
+struct Routes {
+    /// Tokens of each expert, `[layers of experts, experts]`.
+    tokens: Vec<u64>,
+    /// Sum of the micro-batches' load-balancing losses, before their coefficient.
+    balance: f64,
+    micro_batches: u64,
+}
+
+impl Routes {
+    fn add(&mut self, routed: Routed) {
+        self.tokens.resize(routed.tokens.len(), 0);
+        for (sum, tokens) in self.tokens.iter_mut().zip(routed.tokens) {
+            *sum += tokens;
+        }
+        self.balance += routed.loss;
+        self.micro_batches += 1;
+    }
 }
 
 /// Bytes by purpose.
@@ -106,6 +130,7 @@ pub struct TrainPass<'a, K: Kernels> {
     trainer: &'a mut Trainer<K>,
     dropout: DropoutPass,
     outputs: Vec<f32>,
+    routed: Option<Routed>,
 }
 
 impl<K: Kernels> TrainPass<'_, K> {
@@ -126,7 +151,8 @@ impl<K: Kernels> TrainPass<'_, K> {
         if weights.len() != outputs {
             return Err(EngineError::Batch { reason: format!("{outputs} outputs but {} weights", weights.len()) });
         }
-        let Trainer { model, layout, gradients, adapter_gradients, has_gradients, workspace, .. } = self.trainer;
+        let Trainer { model, layout, gradients, adapter_gradients, has_gradients, workspace, routes, .. } =
+            self.trainer;
         let mut grads = Grads {
             layout,
             weights: gradients,
@@ -136,6 +162,9 @@ impl<K: Kernels> TrainPass<'_, K> {
         let (model, dropout) = (&*model, Some(self.dropout));
         model.kernels.within(|| model.backward_pass(workspace, weights, scale as f32, dropout, &mut grads));
         *has_gradients = true;
+        if let Some(routed) = self.routed {
+            routes.add(routed);
+        }
         self.trainer.forget_still();
         Ok(self.trainer.model.kernels.check()?)
     }
@@ -159,6 +188,8 @@ pub struct Trainer<K: Kernels = CpuKernels> {
     adapter_gradients: Option<K::Buffer>,
     /// Some of the step are kept; what is there is of an earlier step otherwise.
     has_gradients: bool,
+    /// Where the tokens of the step went.
+    routes: Routes,
     /// A group each of the arenas that have something to train: the model's, the adapter's.
     optimizer: AdamW<K>,
     workspace: Workspace<K>,
@@ -211,6 +242,7 @@ impl<K: Kernels> Trainer<K> {
     /// # Errors
     /// [`EngineError::Options`] for names that the model does not have, or nothing to train.
     pub(crate) fn with_model(mut model: Model<K>, options: TrainerOptions) -> Result<Self, EngineError> {
+        model.config.check_packing()?;
         let layers = model.config.num_hidden_layers;
         if let Some(lora) = &options.lora {
             check_lora(lora, &model.config)?;
@@ -266,6 +298,7 @@ impl<K: Kernels> Trainer<K> {
             gradients: kernels.alloc(Format::F32, layout.len),
             adapter_gradients: model.lora.as_ref().map(|lora| kernels.alloc(Format::F32, lora.len())),
             has_gradients: false,
+            routes: Routes::default(),
             optimizer: AdamW::new(kernels, options.adamw, &groups),
             workspace: Workspace::new(recompute),
             evaluation: Workspace::new(Recompute::none(&model.config)),
@@ -352,6 +385,7 @@ impl<K: Kernels> Trainer<K> {
         })?;
         self.has_gradients = true;
         self.forget_still();
+        self.note_routes(batch);
         Ok(self.model.kernels.check()?)
     }
 
@@ -370,7 +404,8 @@ impl<K: Kernels> Trainer<K> {
             Ok::<_, EngineError>(workspace.outputs(&model.kernels, &model.config, batch))
         })?;
         self.model.kernels.check()?;
-        Ok(TrainPass { trainer: self, dropout, outputs })
+        let routed = self.workspace.routed(&self.model.kernels, &self.model.config, batch);
+        Ok(TrainPass { trainer: self, dropout, outputs, routed })
     }
 
     /// What the model says of a batch as the weights are, like [`TrainPass::outputs`]: no gradients, no dropout. Waits for the
@@ -420,6 +455,7 @@ impl<K: Kernels> Trainer<K> {
         shape: BatchShape,
     ) -> Result<(), EngineError> {
         kernels.prepare(config.demands())?;
+        config.check_packing()?;
         let mut model = Model::unloaded(kernels, config);
         model.load_weights(weights)?;
         self.set_teacher(model, shape)
@@ -464,6 +500,7 @@ impl<K: Kernels> Trainer<K> {
         })?;
         *has_gradients = true;
         self.forget_still();
+        self.note_routes(batch);
         self.model.kernels.check()?;
         Ok(found)
     }
@@ -491,6 +528,9 @@ impl<K: Kernels> Trainer<K> {
     /// What a micro-batch drops. The first of a step forgets the gradients of the step before.
     fn begin(&mut self, micro_batch: u32) -> DropoutPass {
         self.has_gradients &= micro_batch > 0;
+        if micro_batch == 0 {
+            self.routes = Routes::default();
+        }
         if let Some(lisa) = self.options.lisa.filter(|_| micro_batch == 0) {
             self.draw(lisa, lisa.round(self.optimizer.steps));
         }
@@ -533,6 +573,37 @@ impl<K: Kernels> Trainer<K> {
         *still = options.rules.still(own(slots, &after));
         *layout = after;
         self.workspace.forget_passes();
+    }
+
+    /// Keeps where the tokens of a micro-batch went whose gradients were kept.
+    fn note_routes(&mut self, batch: &Batch) {
+        if let Some(routed) = self.workspace.routed(&self.model.kernels, &self.model.config, batch) {
+            self.routes.add(routed);
+        }
+    }
+
+    /// Tokens that went to each expert in the step's micro-batches so far, `[layers of experts, experts]`; empty for a model
+    /// without experts.
+    pub fn expert_tokens(&self) -> &[u64] {
+        &self.routes.tokens
+    }
+
+    /// True for a weight of an expert: in a step whose learned tokens go to other experts, its gradient is rightly zero.
+    pub fn is_of_expert(&self, name: &str) -> bool {
+        let role = self.model.layout.slot(name).and_then(|slot| slot.role);
+        matches!(role, Some(Role::Expert(..)))
+    }
+
+    /// What the load-balancing loss adds to the loss of the step's micro-batches so far: its coefficient times the sum of theirs,
+    /// as transformers' `Trainer` has it. 0 where the config does not turn it on (`output_router_logits`).
+    pub fn auxiliary_loss(&self) -> f64 {
+        self.model.config.balance().map_or(0.0, |coefficient| f64::from(coefficient) * self.routes.balance)
+    }
+
+    /// The sum of the micro-batches' load-balancing losses before their coefficient, and how many these are; none where they are
+    /// not trained.
+    pub(crate) fn balance_losses(&self) -> Option<(f64, u64)> {
+        self.model.config.balance().map(|_| (self.routes.balance, self.routes.micro_batches))
     }
 
     /// Sum over the targets of the step's micro-batches so far of weight times negative log-likelihood, in nats. Waits for
@@ -622,7 +693,8 @@ impl<K: Kernels> Trainer<K> {
             lora.outdate();
             self.model.measure();
         }
-        Ok(StepStats { loss_sum: totals.loss_sum, grad_norm })
+        let idle_experts = self.routes.tokens.iter().filter(|&&tokens| tokens == 0).count();
+        Ok(StepStats { loss_sum: totals.loss_sum, grad_norm, idle_experts })
     }
 
     /// Optimizer steps done.
@@ -845,11 +917,14 @@ fn check_lora(lora: &LoraConfig, config: &ModelConfig) -> Result<(), EngineError
     if lora.modules.has_head() && config.scores.is_some() {
         return wrong("the model has a head of scores and no output projection to adapt".into());
     }
-    if lora.modules.is_empty() {
+    if lora.modules.names(config).is_empty() {
         return wrong("the adapter has no target modules".into());
     }
     if lora.use_dora && lora.modules.has_head() {
         return wrong("the output projection cannot have a DoRA adapter".into());
+    }
+    if lora.modules.has_parameters() && (lora.use_dora || lora.dropout > 0.0) {
+        return wrong("an adapter of experts has neither dropout nor lengths of rows (DoRA), as in PEFT".into());
     }
     if !(0.0..1.0).contains(&lora.dropout) {
         return wrong(format!("the adapter's dropout is {}, not in 0..1", lora.dropout));

@@ -81,7 +81,7 @@ fn bytes(trainer: &Trainer) -> Vec<u8> {
 
 #[test]
 fn a_saved_model_is_the_same_model_in_one_file_or_many() {
-    for name in ["untied", "tied", "llama-biases", "qwen2", "glm4", "apertus"] {
+    for name in ["untied", "tied", "llama-biases", "qwen2", "glm4", "apertus", "qwen3moe", "mixtral", "granitemoe"] {
         let trainer = trained(&fixture(name), false, 2);
         for limit in [SHARD_BYTES, 20_000] {
             let out = tempfile::tempdir().unwrap();
@@ -129,10 +129,10 @@ fn a_saved_adapter_is_the_same_adapter() {
 
 #[test]
 fn any_number_of_threads_gives_the_same_bytes() {
-    for lora in [false, true] {
+    for (name, lora) in [("wide-heads-llama3-rope", false), ("wide-heads-llama3-rope", true), ("qwen3moe", false)] {
         let run = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| bytes(&trained(&fixture("wide-heads-llama3-rope"), lora, 3)))
+            pool.install(|| bytes(&trained(&fixture(name), lora, 3)))
         };
         let one = run(1);
         assert!(one == run(2), "two threads differ from one");
@@ -142,8 +142,8 @@ fn any_number_of_threads_gives_the_same_bytes() {
 
 #[test]
 fn a_restored_state_goes_on_byte_for_byte() {
-    for lora in [false, true] {
-        let directory = fixture("untied");
+    for (name, lora) in [("untied", false), ("untied", true), ("olmoe", false), ("olmoe", true)] {
+        let directory = fixture(name);
         let whole = trained(&directory, lora, 4);
         let half = trained(&directory, lora, 2);
         let mut state = std::collections::BTreeMap::new();

@@ -78,6 +78,12 @@ fn greedy_generation_is_that_of_transformers() {
         "cwm",
         "apertus",
         "hyperclova-x",
+        "qwen3moe",
+        "qwen3moe-balance",
+        "mixtral",
+        "olmoe",
+        "granitemoe",
+        "granite4-experts",
     ] {
         let bytes = std::fs::read(fixture(name).join("expected.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -112,7 +118,7 @@ fn greedy_generation_is_that_of_transformers() {
 #[test]
 fn a_text_does_not_depend_on_what_is_beside_it() {
     // Those with a window, a cap and rotations of long texts go through it too.
-    for name in ["untied", "qwen2-window", "gemma2", "phi3-longrope", "ministral3"] {
+    for name in ["untied", "qwen2-window", "gemma2", "phi3-longrope", "ministral3", "mixtral", "qwen3moe-idle"] {
         let model = model(name);
         let prompts = prompts(9, model.config.vocab_size);
         let end: Vec<u32> = (0..model.config.vocab_size as u32).filter(|id| id % 9 == 4).collect();
@@ -131,7 +137,7 @@ fn a_text_does_not_depend_on_what_is_beside_it() {
 
 #[test]
 fn completions_of_a_prompt_are_those_of_the_prompt_repeated() {
-    for name in ["tied", "ministral", "phi3-longrope"] {
+    for name in ["tied", "ministral", "phi3-longrope", "olmoe"] {
         let model = model(name);
         let prompts = prompts(3, model.config.vocab_size);
         let requests: Vec<Request> = prompts
@@ -291,6 +297,12 @@ fn log_probabilities_are_those_of_training_to_the_bit() {
         ("ministral3", No),
         ("apertus", Lora),
         ("hyperclova-x", Lora),
+        ("qwen3moe", No),
+        ("qwen3moe", Lora),
+        ("qwen3moe-balance", No),
+        ("mixtral", Lora),
+        ("olmoe", No),
+        ("granite4-experts", Lora),
         ("untied", Packed(Packing::Nf4)),
         ("qwen3", Packed(Packing::Int8)),
     ] {

@@ -13,7 +13,7 @@ use engine::{Batch, IGNORE, Trainable, Trainer, TrainerOptions};
 use fixture::fixture;
 
 /// Names of models, and how long their prompts are.
-const MODELS: [(&str, u32); 11] = [
+const MODELS: [(&str, u32); 14] = [
     ("untied", 20),
     ("tied", 9),
     ("gemma2", 30),
@@ -21,6 +21,9 @@ const MODELS: [(&str, u32); 11] = [
     ("mistral", 30),
     ("olmo2", 12),
     ("qwen3", 20),
+    ("qwen3moe", 20),
+    ("mixtral", 20),
+    ("granite4-experts", 20),
     ("phi3-longrope", 30),
     ("arcee", 12),
     ("hunyuan", 20),

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::cpu::{attention, compact, cross_entropy, matmul};
+use super::cpu::{attention, compact, cross_entropy, experts, matmul};
 use super::cuda::plan;
 use super::{
-    Activation, AdamState, AdamStep, Attended, AttentionShape, Cache, CacheMut, DropoutKey, Format, Gemm, Head,
-    LayerAttention, LossGradients, Memory, Norm, Normed, OptimizerOps, Packed, Precision, Queue, Rotation, Rows,
-    Scaled, Segment, TensorOps, Totals, View, ViewMut, XieluGradients,
+    Activation, AdamState, AdamStep, Attended, AttentionShape, Cache, CacheMut, Combine, Demands, DeviceError,
+    DropoutKey, ExpertColumns, ExpertOps, ExpertProduct, ExpertWeights, Format, Gemm, Head, LayerAttention,
+    LossGradients, Memory, Norm, Normed, OptimizerOps, Packed, Precision, Queue, Rotation, Routing, Rows, Scaled,
+    Segment, TensorOps, Totals, View, ViewMut, XieluGradients,
 };
 use crate::IGNORE;
 
@@ -123,6 +124,13 @@ impl Counting {
         }
     }
 
+    /// What each thread keeps for a product.
+    fn product(&self, gemm: Gemm) {
+        if self.profile == Profile::Cpu {
+            self.counters.products.fetch_max(matmul::scratch_bytes(gemm) as u64, Ordering::Relaxed);
+        }
+    }
+
     fn scores(&self, doc_lens: &[u32], backward: bool) {
         if self.profile != Profile::Cpu {
             return;
@@ -180,6 +188,13 @@ impl Queue for Counting {
         self.profile.precision()
     }
 
+    fn prepare(&self, demands: Demands) -> Result<(), DeviceError> {
+        if demands.has_experts && self.profile != Profile::Cpu {
+            return Err(super::cuda::no_experts("CUDA".into()));
+        }
+        Ok(())
+    }
+
     fn padded(&self, rows: usize) -> usize {
         if self.profile == Profile::Cpu { rows } else { plan::padded(rows) }
     }
@@ -218,10 +233,7 @@ impl TensorOps for Counting {
     }
 
     fn gemm(&self, gemm: Gemm, _: Read<'_>, _: Read<'_>, _: Write<'_>) {
-        if self.profile != Profile::Cpu {
-            return;
-        }
-        self.counters.products.fetch_max(matmul::scratch_bytes(gemm) as u64, Ordering::Relaxed);
+        self.product(gemm);
     }
 
     fn attention(&self, attention: LayerAttention, rows: &CountedRows, _: Read<'_>, _: Write<'_>, _: Write<'_>) {
@@ -330,6 +342,74 @@ impl TensorOps for Counting {
     }
 
     fn dropout(&self, _: &CountedRows, _: usize, _: DropoutKey, _: bool, _: Read<'_>, _: Write<'_>) {}
+}
+
+impl ExpertOps for Counting {
+    fn route(&self, _: Routing, _: Write<'_>, _: Write<'_>, _: Write<'_>) {}
+
+    fn count_routes(&self, _: Routing, _: Read<'_>, _: Read<'_>, _: Write<'_>, _: Write<'_>) {}
+
+    fn balance(&self, _: Routing, _: usize, _: f32, _: Read<'_>, _: Write<'_>) {}
+
+    fn dispatch(&self, _: Routing, _: usize, _: Read<'_>, _: Read<'_>, _: Write<'_>) {}
+
+    fn combine(
+        &self,
+        _: Routing,
+        _: Combine,
+        _: Read<'_>,
+        _: Option<Read<'_>>,
+        _: Read<'_>,
+        _: Option<Read<'_>>,
+        _: Write<'_>,
+    ) {
+    }
+
+    fn expert_products(
+        &self,
+        routing: Routing,
+        product: ExpertProduct,
+        _: Read<'_>,
+        _: Read<'_>,
+        _: Read<'_>,
+        _: Option<&Counted>,
+        _: Write<'_>,
+    ) {
+        self.product(experts::largest_product(routing, product));
+    }
+
+    fn expert_gradients(
+        &self,
+        routing: Routing,
+        sizes: [usize; 2],
+        _: Read<'_>,
+        _: Read<'_>,
+        _: Read<'_>,
+        _: &[ExpertWeights],
+        _: f32,
+        _: Write<'_>,
+    ) {
+        self.product(experts::largest_gradient(routing, sizes));
+    }
+
+    fn split_columns(&self, _: ExpertColumns, _: Read<'_>, _: Write<'_>) {}
+
+    fn join_columns(&self, _: ExpertColumns, _: f32, _: Read<'_>, _: Write<'_>) {}
+
+    fn weigh_experts(
+        &self,
+        _: Routing,
+        _: usize,
+        _: f32,
+        _: Read<'_>,
+        _: Read<'_>,
+        _: Write<'_>,
+        _: Write<'_>,
+        _: Write<'_>,
+    ) {
+    }
+
+    fn route_backward(&self, _: Routing, _: Read<'_>, _: Read<'_>, _: Read<'_>, _: Option<Read<'_>>, _: Write<'_>) {}
 }
 
 impl OptimizerOps for Counting {

@@ -14,9 +14,9 @@ pub mod rng;
 pub use buffer::{Format, Precision, View, ViewMut, at, at_mut};
 pub use error::DeviceError;
 pub use operands::{
-    ALONE, Activation, AdamState, AdamStep, Attended, AttentionShape, CACHE_BLOCK, Cache, CacheMut, Cached, Demands,
-    DropoutKey, Gemm, Head, IGNORE, LayerAttention, LossGradients, Norm, Normed, Rotation, Rows, Scaled, Segment,
-    Targets, Totals, Usage, XieluGradients,
+    ALONE, Activation, AdamState, AdamStep, Attended, AttentionShape, CACHE_BLOCK, Cache, CacheMut, Cached, Combine,
+    Demands, DropoutKey, ExpertColumns, ExpertProduct, ExpertWeights, Gemm, Head, IGNORE, LayerAttention,
+    LossGradients, Norm, Normed, Rotation, Routing, Rows, Scaled, Segment, Targets, Totals, Usage, XieluGradients,
 };
-pub use ops::{Kernels, Memory, OptimizerOps, Queue, TensorOps};
+pub use ops::{ExpertOps, Kernels, Memory, OptimizerOps, Queue, TensorOps};
 pub use packing::{Packed, Packing, scale_values};

@@ -138,6 +138,84 @@ pub struct Demands {
     pub widest_norm: usize,
     /// Some of its weights are packed.
     pub is_packed: bool,
+    /// Some of its layers have experts.
+    pub has_experts: bool,
+}
+
+/// How the rows of a pass go to the experts of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Routing {
+    /// Rows of the pass.
+    pub rows: usize,
+    /// Experts of the layer.
+    pub experts: usize,
+    /// Experts that a row goes to.
+    pub per_row: usize,
+    /// The weights of a row's experts are divided by their sum.
+    pub renormalizes: bool,
+}
+
+impl Routing {
+    /// Rows of all experts together.
+    pub fn assigned(&self) -> usize {
+        self.rows * self.per_row
+    }
+
+    /// Words that say which rows are whose: the expert of each of a row's places, `[rows, per_row]`; where among the experts'
+    /// rows it lies; the place of each of the experts' rows; where each expert's rows begin, and where the last one's end.
+    pub fn words(&self) -> usize {
+        3 * self.assigned() + self.experts + 1
+    }
+}
+
+/// Products of experts' rows: `y [rows of the expert, out] = alpha * x [rows of the expert, inner] W^T + beta * y`, or with `x W`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ExpertProduct {
+    /// Elements of a row of `y`.
+    pub out: usize,
+    /// Elements of a row of `x`.
+    pub inner: usize,
+    /// A weight is stored `[out, inner]`; else `[inner, out]`.
+    pub is_transposed: bool,
+    /// Factor of the product.
+    pub alpha: f32,
+    /// Factor of what `y` held; with 0, that is ignored.
+    pub beta: f32,
+}
+
+/// An adapter's `B` of all experts, as PEFT has it: `[out, rank * experts]`, the columns of one rank next to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpertColumns {
+    /// Experts.
+    pub experts: usize,
+    /// Rows.
+    pub out: usize,
+    /// Columns of an expert.
+    pub rank: usize,
+}
+
+/// Rows of one expert's weight that have a gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpertWeights {
+    /// Which expert.
+    pub expert: usize,
+    /// First column of `dy`.
+    pub column: usize,
+    /// How many there are.
+    pub rows: usize,
+    /// First element of their gradient.
+    pub place: usize,
+}
+
+/// Sums over the experts of a row: `y = beta * y + alpha * sum`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Combine {
+    /// Elements of a row.
+    pub width: usize,
+    /// Factor of the sum.
+    pub alpha: f32,
+    /// Factor of what `y` held, 0 or 1; of no account with a residual.
+    pub beta: f32,
 }
 
 /// Norms of parts of rows, `y = gain * x * r * (w + offset)` with `r = 1 / sqrt(mean(x^2) + eps)` for each part (Zhang and

@@ -78,7 +78,8 @@ impl<B> Lora<B> {
 
     /// Adapted modules with the first element of the lengths of their rows.
     fn scaled_modules(&self, config: &ModelConfig) -> Vec<(usize, LinearKind, Place, usize)> {
-        let modules = (0..config.num_hidden_layers).flat_map(|layer| config.linears().map(move |kind| (layer, kind)));
+        let modules =
+            (0..config.num_hidden_layers).flat_map(|layer| config.adaptable_in(layer).map(move |kind| (layer, kind)));
         let scaled = |(layer, kind)| {
             let place = self.place(layer, kind)?;
             Some((layer, kind, place, place.magnitude?.norm))

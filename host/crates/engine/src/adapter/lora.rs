@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 
 use super::magnitude::{Lengths, MAGNITUDE, Magnitude};
-use super::modules::{HEAD, Modules, Saved, full_name};
+use super::modules::{HEAD, Modules, Saved, expert_tensors, full_name};
 use super::scratch::AdapterScratch;
 use crate::architecture::config::ModelConfig;
 use crate::architecture::layout::Slot;
-use crate::architecture::tensors::{LinearKind, Unit};
+use crate::architecture::tensors::{ExpertTensor, LinearKind, Unit};
 use crate::kernels::{DropoutKey, Format, Gemm, Kernels, Precision, View, ViewMut, at, at_mut};
 use crate::rng;
 
@@ -69,6 +69,9 @@ pub struct Lora<B> {
     config: LoraConfig,
     slots: Vec<Slot>,
     places: Vec<[Option<Place>; LinearKind::ALL.len()]>,
+    /// Those of experts, in the order of `ExpertTensor::ALL`: `A [rank * experts, in]` has each expert's rows together, `B [out,
+    /// rank * experts]` the columns of one rank of all experts.
+    experts: Vec<[Option<Place>; ExpertTensor::ALL.len()]>,
     /// That of the output projection.
     head: Option<Place>,
     width: usize,
@@ -86,6 +89,7 @@ pub(crate) struct Plan {
     /// Every tensor, PEFT's names, in the order of the arena.
     pub(crate) slots: Vec<Slot>,
     places: Vec<[Option<Place>; LinearKind::ALL.len()]>,
+    experts: Vec<[Option<Place>; ExpertTensor::ALL.len()]>,
     head: Option<Place>,
     width: usize,
     /// Rows of what is adapted, with DoRA.
@@ -165,6 +169,7 @@ impl Plan {
     pub(crate) fn new(model: &ModelConfig, config: LoraConfig) -> Self {
         let mut slots: Vec<Slot> = Vec::new();
         let mut places = Vec::new();
+        let mut experts = vec![[None; ExpertTensor::ALL.len()]; model.num_hidden_layers];
         let (mut len, mut width, mut scaled_rows) = (0_usize, 0, 0);
         let mut add = |module: &str, part: &str, shape: &[usize], layer: Option<usize>| {
             let name = format!("base_model.model.{module}.{part}");
@@ -177,7 +182,8 @@ impl Plan {
             let mut own = [None; LinearKind::ALL.len()];
             let mut column = 0;
             for unit in Unit::ALL {
-                let kinds = unit.kinds(model).iter().copied().filter(|&kind| config.modules.has(layer, kind));
+                let is_adapted = |kind: &LinearKind| kind.unit() == unit && config.modules.has(layer, *kind);
+                let kinds = model.adaptable_in(layer).filter(is_adapted);
                 let kinds: Vec<(LinearKind, String)> =
                     kinds.map(|kind| (kind, full_name(model, layer, kind))).collect();
                 let mut first = Vec::new();
@@ -200,6 +206,21 @@ impl Plan {
             width = width.max(column);
             places.push(own);
         }
+        for (layer, tensor, name) in expert_tensors(model) {
+            let Some(of_layer) = model.experts_of(layer).filter(|_| config.modules.has_experts(layer, tensor)) else {
+                continue;
+            };
+            // PEFT puts the module of one tensor's adapter around that of the other.
+            let is_inside = tensor == ExpertTensor::GateUp && config.modules.has_experts(layer, ExpertTensor::Down);
+            let parent = name.rsplit_once('.').map_or("", |(parent, _)| parent);
+            let module = if is_inside { format!("{parent}.base_layer") } else { parent.to_owned() };
+            let ((r, scale), [out, input]) = (config.of(&name), tensor.shape(model, of_layer));
+            let all = r.saturating_mul(of_layer.count);
+            let a = add(&module, "lora_A.weight", &[all, input], Some(layer));
+            let b = add(&module, "lora_B.weight", &[out, all], Some(layer));
+            let place = Place { a, b, r, scale: scale as f32, magnitude: None, column: 0 };
+            experts[layer][tensor as usize] = Some(place);
+        }
         let head = config.modules.has_head().then(|| {
             let (r, scale) = config.of(HEAD);
             let a = add(HEAD, "lora_A.weight", &[r, model.hidden_size], None);
@@ -207,7 +228,7 @@ impl Plan {
             width = width.max(r);
             Place { a, b, r, scale: scale as f32, magnitude: None, column: 0 }
         });
-        Self { config, slots, places, head, width, rows: scaled_rows, len }
+        Self { config, slots, places, experts, head, width, rows: scaled_rows, len }
     }
 }
 
@@ -258,10 +279,11 @@ impl<B> Lora<B> {
     }
 
     pub(crate) fn on<K: Kernels<Buffer = B>>(kernels: &K, model: &ModelConfig, plan: Plan) -> Self {
-        let Plan { config, slots, places, head, width, rows, len } = plan;
+        let Plan { config, slots, places, experts, head, width, rows, len } = plan;
         let master = (kernels.precision() != Precision::F32).then(|| kernels.alloc(Format::F32, len));
         let lengths = config.use_dora.then(|| Lengths::alloc(kernels, model, rows));
-        Self { config, slots, places, head, width, params: kernels.alloc(Format::Working, len), master, lengths }
+        let params = kernels.alloc(Format::Working, len);
+        Self { config, slots, places, experts, head, width, params, master, lengths }
     }
 
     /// Its buffers.
@@ -297,12 +319,26 @@ impl<B> Lora<B> {
 
     /// The lowest adapted layer, counted as in `GradientLayout::lowest`.
     pub fn lowest(&self) -> usize {
-        self.places.iter().position(|own| own.iter().any(Option::is_some)).unwrap_or(self.places.len()) + 1
+        let layers = self.places.iter().zip(&self.experts);
+        let is_adapted = |(own, experts): (&[Option<Place>; LinearKind::ALL.len()], &[Option<Place>; 2])| {
+            own.iter().chain(experts).any(Option::is_some)
+        };
+        layers.into_iter().position(is_adapted).unwrap_or(self.places.len()) + 1
     }
 
     /// Where the adapter of a projection lies, where it has one.
     pub fn place(&self, layer: usize, kind: LinearKind) -> Option<Place> {
         self.places[layer][kind as usize]
+    }
+
+    /// Where the adapter of a layer's experts lies, where it has one.
+    pub fn expert_place(&self, layer: usize, tensor: ExpertTensor) -> Option<Place> {
+        self.experts[layer][tensor as usize]
+    }
+
+    /// The largest rank of the adapters of experts; 0 where there are none.
+    pub(crate) fn expert_rank(&self) -> usize {
+        self.experts.iter().flatten().flatten().map(|place| place.r).max().unwrap_or(0)
     }
 
     /// Where that of the output projection lies, where it has one.

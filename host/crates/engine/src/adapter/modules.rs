@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::architecture::config::ModelConfig;
-use crate::architecture::tensors::{LinearKind, Role, TensorSpec};
+use crate::architecture::config::{ExpertModules, ModelConfig};
+use crate::architecture::tensors::{ExpertTensor, LinearKind, Role, TensorSpec};
 
 /// The output projection's name.
 pub const HEAD: &str = "lm_head";
@@ -16,6 +16,8 @@ pub struct Modules {
     /// Projections of every other layer.
     others: BTreeSet<LinearKind>,
     head: bool,
+    /// Tensors of experts (PEFT's `target_parameters`), each with its layer.
+    experts: BTreeSet<(usize, ExpertTensor)>,
 }
 
 impl Modules {
@@ -29,16 +31,17 @@ impl Modules {
     pub fn in_layers(self, layers: Option<&BTreeSet<usize>>) -> Self {
         let Some(layers) = layers else { return self };
         let listed = layers.iter().map(|&layer| (layer, self.others.clone())).collect();
-        Self { listed, others: BTreeSet::new(), head: self.head }
+        Self { listed, others: BTreeSet::new(), ..self }
     }
 
     /// The modules of a model that `selects` picks by their full names (`model.layers.0.self_attn.q_proj`, `lm_head`).
     pub fn matching(config: &ModelConfig, selects: impl Fn(&str) -> bool) -> Self {
         let kinds = |layer: usize| {
-            config.linears().filter(|&kind| selects(&full_name(config, layer, kind))).collect::<BTreeSet<_>>()
+            config.adaptable_in(layer).filter(|&kind| selects(&full_name(config, layer, kind))).collect::<BTreeSet<_>>()
         };
         let listed = (0..config.num_hidden_layers).map(|layer| (layer, kinds(layer))).collect();
-        Self { listed, others: BTreeSet::new(), head: config.scores.is_none() && selects(HEAD) }
+        let head = config.scores.is_none() && selects(HEAD);
+        Self { listed, head, ..Self::default() }
     }
 
     /// What PEFT picks by a list of names: a name that is in the list, whatever `layers` says, and one that ends in an entry
@@ -63,26 +66,79 @@ impl Modules {
         Self { head: true, ..self }
     }
 
+    /// Tensors of experts too: those whose full names are an entry, or end in one after a dot (PEFT's `target_parameters`).
+    ///
+    /// # Errors
+    /// The first entry that picks nothing.
+    pub fn with_parameters(mut self, config: &ModelConfig, entries: &[String]) -> Result<Self, String> {
+        let all = expert_tensors(config);
+        for entry in entries {
+            let is_picked = |name: &str| {
+                name.strip_suffix(entry.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            };
+            let picked = all.iter().filter(|(_, _, name)| !entry.is_empty() && is_picked(name));
+            let picked: Vec<_> = picked.map(|&(layer, tensor, _)| (layer, tensor)).collect();
+            if picked.is_empty() {
+                return Err(entry.clone());
+            }
+            self.experts.extend(picked);
+        }
+        Ok(self)
+    }
+
+    /// True if this tensor of a layer's experts gets one.
+    pub fn has_experts(&self, layer: usize, tensor: ExpertTensor) -> bool {
+        self.experts.contains(&(layer, tensor))
+    }
+
+    /// True if some tensor of experts gets one.
+    pub fn has_parameters(&self) -> bool {
+        !self.experts.is_empty()
+    }
+
+    /// `target_parameters` that pick the same tensors of a model's experts: their paths in a layer where all layers are alike, or
+    /// else full names.
+    pub fn to_parameters(&self, config: &ModelConfig) -> Vec<String> {
+        let Some(experts) = config.experts else { return Vec::new() };
+        let all = expert_tensors(config);
+        let has = |layer: usize, tensor: ExpertTensor| self.has_experts(layer, tensor);
+        let of = |tensor: ExpertTensor| {
+            let own: Vec<_> = all.iter().filter(|(layer, own, _)| *own == tensor && has(*layer, tensor)).collect();
+            if own.len() == config.expert_layers() {
+                return vec![tensor.path(experts)];
+            }
+            own.into_iter().map(|(_, _, name)| name.clone()).collect()
+        };
+        ExpertTensor::ALL.into_iter().flat_map(of).collect()
+    }
+
     /// The modules of either.
     #[must_use]
     pub fn or(self, other: &Self, config: &ModelConfig) -> Self {
         let has = |layer: usize, kind: LinearKind| self.has(layer, kind) || other.has(layer, kind);
-        let kinds = |layer: usize| config.linears().filter(|&kind| has(layer, kind)).collect();
+        let kinds = |layer: usize| config.adaptable_in(layer).filter(|&kind| has(layer, kind)).collect();
         let listed = (0..config.num_hidden_layers).map(|layer| (layer, kinds(layer))).collect();
-        Self { listed, others: BTreeSet::new(), head: self.head || other.head }
+        let experts = self.experts.union(&other.experts).copied().collect();
+        Self { listed, others: BTreeSet::new(), head: self.head || other.head, experts }
     }
 
     /// The full names of those that get one.
     pub fn names(&self, config: &ModelConfig) -> Vec<String> {
         let of = |layer: usize| {
-            config.linears().filter(move |&kind| self.has(layer, kind)).map(move |kind| full_name(config, layer, kind))
+            config
+                .adaptable_in(layer)
+                .filter(move |&kind| self.has(layer, kind))
+                .map(move |kind| full_name(config, layer, kind))
         };
-        (0..config.num_hidden_layers).flat_map(of).chain(self.head.then(|| HEAD.to_owned())).collect()
+        let experts = expert_tensors(config).into_iter();
+        let experts = experts.filter(|(layer, tensor, _)| self.has_experts(*layer, *tensor)).map(|(_, _, name)| name);
+        let head = self.head.then(|| HEAD.to_owned());
+        (0..config.num_hidden_layers).flat_map(of).chain(head).chain(experts).collect()
     }
 
     /// True if nothing gets one.
     pub fn is_empty(&self) -> bool {
-        !self.head && self.others.is_empty() && self.listed.values().all(BTreeSet::is_empty)
+        !self.head && self.experts.is_empty() && self.others.is_empty() && self.listed.values().all(BTreeSet::is_empty)
     }
 
     /// A layer that is named and that a model of `layers` does not have.
@@ -93,8 +149,9 @@ impl Modules {
     /// `target_modules` and `layers_to_transform` that pick the same modules of a model.
     pub fn to_peft(&self, config: &ModelConfig) -> (Vec<String>, Option<Vec<usize>>) {
         let layers = config.num_hidden_layers;
-        let own: Vec<BTreeSet<LinearKind>> =
-            (0..layers).map(|layer| config.linears().filter(|&kind| self.has(layer, kind)).collect()).collect();
+        let own: Vec<BTreeSet<LinearKind>> = (0..layers)
+            .map(|layer| config.adaptable_in(layer).filter(|&kind| self.has(layer, kind)).collect())
+            .collect();
         let adapted: Vec<usize> = (0..layers).filter(|&layer| !own[layer].is_empty()).collect();
         let head = self.head.then(|| HEAD.to_owned());
         let Some(&first) = adapted.first() else { return (head.into_iter().collect(), None) };
@@ -130,7 +187,14 @@ impl Saved {
         if picks(HEAD) || picks(&format!("{}.embed_tokens", config.root)) {
             config.split_head();
         }
-        let specs = config.parameters();
+        let mut specs = config.parameters();
+        // PEFT's module of all experts has two tensors, which files do not have so; some routers have another name there.
+        let is_else = config.experts.is_some_and(|experts| experts.modules != ExpertModules::Mlp);
+        specs.retain(|spec| match spec.role {
+            Role::Expert(..) | Role::Experts(_) => false,
+            Role::Router => !is_else,
+            _ => true,
+        });
         let module = |name: &str| name.rsplit_once('.').map_or("", |(module, _)| module).to_owned();
         if let Some(entry) = entries.iter().find(|entry| !specs.iter().any(|spec| is_of(&module(&spec.name), entry))) {
             return Err(NotSaved::Nothing(entry.clone()));
@@ -164,8 +228,22 @@ pub enum NotSaved {
 /// The names of the modules of a model that can have an adapter. A head of scores is trained itself.
 pub fn names(config: &ModelConfig) -> Vec<String> {
     let layers = (0..config.num_hidden_layers)
-        .flat_map(|layer| config.linears().map(move |kind| full_name(config, layer, kind)));
+        .flat_map(|layer| config.adaptable_in(layer).map(move |kind| full_name(config, layer, kind)));
     layers.chain(config.scores.is_none().then(|| HEAD.to_owned())).collect()
+}
+
+/// Every tensor of experts: its layer, what it is, and its full name in transformers' memory.
+pub(crate) fn expert_tensors(config: &ModelConfig) -> Vec<(usize, ExpertTensor, String)> {
+    let of = |layer: usize| {
+        let experts = config.experts_of(layer).into_iter();
+        experts.flat_map(move |experts| {
+            ExpertTensor::ALL.map(|tensor| {
+                let path = tensor.path(experts);
+                (layer, tensor, format!("{}.layers.{layer}.{path}", config.root))
+            })
+        })
+    };
+    (0..config.num_hidden_layers).flat_map(of).collect()
 }
 
 /// The full name of a projection's module.

@@ -99,6 +99,8 @@ pub struct ModelConfig {
     pub query_rope: Option<usize>,
     /// What layers have that others may not have, one of each.
     pub layers: Vec<LayerSpec>,
+    /// The experts that layers have in the place of a feed-forward layer, where some do.
+    pub experts: Option<Experts>,
     /// Factor of attention's scores.
     pub attention_scale: f32,
     /// See [`AttentionShape::cap`].
@@ -182,6 +184,40 @@ pub struct LayerSpec {
     pub window: Option<usize>,
     /// Which of [`ModelConfig::ropes`] rotates queries and keys; none leaves them.
     pub rope: Option<usize>,
+    /// Its feed-forward layer is a choice of [`ModelConfig::experts`].
+    pub has_experts: bool,
+}
+
+/// The experts of a layer, and how tokens go to them (Shazeer et al., "Outrageously large neural networks"). A router gives
+/// each expert a logit; a token goes to those with the largest, and each weighs as much as the softmax of all logits says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Experts {
+    /// Experts of a layer.
+    pub count: usize,
+    /// Experts that a token goes to.
+    pub per_token: usize,
+    /// Width of an expert.
+    pub width: usize,
+    /// The weights of a token's experts are divided by their sum.
+    pub renormalizes: bool,
+    /// Coefficient of the load-balancing loss (Fedus et al., "Switch transformers", equations 4 to 6), which training adds to the
+    /// loss of each micro-batch; none where the config does not turn it on.
+    pub balance: Option<f32>,
+    /// A feed-forward layer stands beside them, and gives its part to every token (Granite 4).
+    pub has_shared: bool,
+    /// What the modules are called.
+    pub modules: ExpertModules,
+}
+
+/// What a layer's router and experts are called in files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpertModules {
+    /// `mlp.gate`, and `mlp.experts.0.gate_proj`, `up_proj` and `down_proj`.
+    Mlp,
+    /// `block_sparse_moe.gate`, and `block_sparse_moe.experts.0.w1`, `w3` and `w2` (Mixtral).
+    BlockSparse,
+    /// `block_sparse_moe.router.layer`, and all experts as one `input_linear` and one `output_linear` (Granite).
+    Joined,
 }
 
 /// What the config of a text model that is a part is called.
@@ -214,6 +250,31 @@ impl ModelConfig {
         for layer in &mut self.layers {
             layer.rope = Some(usize::from(layer.window.is_some()));
         }
+    }
+
+    /// True if some layer has a feed-forward layer that every token goes through.
+    pub fn has_dense_layers(&self) -> bool {
+        (0..self.num_hidden_layers).any(|layer| self.is_dense(layer))
+    }
+
+    /// True if a layer has a feed-forward layer that every token goes through, in the place of experts or beside them.
+    pub fn is_dense(&self, layer: usize) -> bool {
+        self.experts_of(layer).is_none_or(|experts| experts.has_shared)
+    }
+
+    /// The experts of a layer, where it has some.
+    pub fn experts_of(&self, layer: usize) -> Option<Experts> {
+        self.experts.filter(|_| self.layers[layer].has_experts)
+    }
+
+    /// Layers that have experts.
+    pub fn expert_layers(&self) -> usize {
+        self.experts.map_or(0, |_| self.layers.iter().filter(|layer| layer.has_experts).count())
+    }
+
+    /// The coefficient of the load-balancing loss, where training adds it; classes with a head of scores do not.
+    pub fn balance(&self) -> Option<f32> {
+        self.experts.and_then(|experts| experts.balance).filter(|_| self.scores.is_none())
     }
 
     /// The shape of attention.

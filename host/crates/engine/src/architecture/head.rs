@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::config::ModelConfig;
 use super::scores::{Classifier, NoScores, Scores, has_token_bias};
 use super::tensors::{Role, TensorSpec};
+use crate::EngineError;
 
 impl ModelConfig {
     /// Gives the model a head of scores for its output projection, in what is exported too: the checkpoint's, or a new one
@@ -31,6 +32,18 @@ impl ModelConfig {
         self.set_raw("architectures", json!([class]));
         self.set_raw("id2label", id2label.into());
         self.set_raw("label2id", label2id.into());
+        Ok(())
+    }
+
+    /// That its weights may be packed, if they are to be: those of experts are not.
+    ///
+    /// # Errors
+    /// [`EngineError::Options`] for a model of experts that is to be quantized.
+    pub(crate) fn check_packing(&self) -> Result<(), EngineError> {
+        if self.experts.is_some() && self.quantization.is_some() {
+            let reason = "weights of experts cannot be quantized: train the model in full precision, or an adapter of its attention";
+            return Err(EngineError::Options { reason: reason.into() });
+        }
         Ok(())
     }
 

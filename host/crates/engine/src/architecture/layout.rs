@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use super::config::{ModelConfig, Quantization};
-use super::tensors::{LinearKind, NormKind, Role, TensorSpec};
+use super::tensors::{ExpertKind, ExpertTensor, LinearKind, NormKind, Role, TensorSpec};
 use crate::kernels::Packed;
 
 /// Elements that each matrix group starts at a multiple of: one cache line.
@@ -44,15 +44,28 @@ pub struct UnitOffsets {
     pub bias: Option<usize>,
 }
 
+/// First elements of the weights of a layer's router and experts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExpertOffsets {
+    /// The router, `[experts, hidden_size]`.
+    pub router: usize,
+    /// Gates and inputs, `[experts, 2 * width, hidden_size]`.
+    pub gate_up: usize,
+    /// Outputs, `[experts, hidden_size, width]`.
+    pub down: usize,
+}
+
 /// First elements of a layer's weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LayerOffsets {
     /// Norms, where it has them, in the order of [`NormKind`].
     pub norms: [Option<usize>; NormKind::COUNT],
-    /// The projections, in the order of `Unit::ALL`.
+    /// The projections, in the order of `Unit::ALL`; those of a feed-forward layer mean nothing where there are experts.
     pub units: [UnitOffsets; 4],
     /// The activation's own numbers, in the order of `XieluWeight::ALL`, where it has some.
     pub activation: Option<usize>,
+    /// Router and experts, where it has them.
+    pub experts: Option<ExpertOffsets>,
     /// Projections that are packed, in the order of `LinearKind::ALL`; their weights are not in the arena.
     pub packed: [Option<Packed>; LinearKind::ALL.len()],
 }
@@ -168,7 +181,21 @@ impl Layout {
             (Role::Linear(kind), Some(own)) => own.units[kind.unit() as usize].weight = offset,
             (Role::Bias(kind), Some(own)) => own.units[kind.unit() as usize].bias = Some(offset),
             (Role::Activation(_), Some(own)) => own.activation = Some(offset),
-            (Role::Norm(_) | Role::Linear(_) | Role::Bias(_) | Role::Activation(_), None) => {
+            (Role::Router, Some(own)) => own.experts.get_or_insert_default().router = offset,
+            (Role::Expert(_, ExpertKind::Down) | Role::Experts(ExpertTensor::Down), Some(own)) => {
+                own.experts.get_or_insert_default().down = offset;
+            }
+            (Role::Expert(..) | Role::Experts(_), Some(own)) => own.experts.get_or_insert_default().gate_up = offset,
+            (
+                Role::Norm(_)
+                | Role::Linear(_)
+                | Role::Bias(_)
+                | Role::Activation(_)
+                | Role::Router
+                | Role::Expert(..)
+                | Role::Experts(_),
+                None,
+            ) => {
                 unreachable!("`{}` belongs to a layer", spec.name)
             }
         }
@@ -201,6 +228,25 @@ impl Layout {
     }
 }
 
+/// Gradients of experts in a tensor of all of them, `[experts, out, in]`, whose first element is `place`.
+fn each_expert(
+    tensor: ExpertTensor,
+    shape: &[usize],
+    place: usize,
+) -> impl Iterator<Item = (usize, ExpertKind, usize)> {
+    let kinds: &[ExpertKind] = match tensor {
+        ExpertTensor::GateUp => &[ExpertKind::Gate, ExpertKind::Up],
+        ExpertTensor::Down => &[ExpertKind::Down],
+    };
+    let len = shape[1] * shape[2] / kinds.len();
+    let of = move |expert: usize| {
+        let part =
+            move |(index, &kind): (usize, &ExpertKind)| (expert, kind, place + (expert * kinds.len() + index) * len);
+        kinds.iter().enumerate().map(part)
+    };
+    (0..shape[0]).flat_map(of)
+}
+
 /// Which part of the arena a tensor is in: what precedes the layers, one of them, or what follows.
 fn section(spec: &TensorSpec, layers: usize) -> usize {
     match (spec.role, spec.layer) {
@@ -211,7 +257,7 @@ fn section(spec: &TensorSpec, layers: usize) -> usize {
 }
 
 /// First elements of a layer's gradients; none for a frozen tensor.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LayerGradients {
     /// Norms, in the order of [`NormKind`].
     pub norms: [Option<usize>; NormKind::COUNT],
@@ -221,6 +267,10 @@ pub struct LayerGradients {
     pub biases: [Option<usize>; LinearKind::ALL.len()],
     /// The activation's own weights, the two that are trained.
     pub activation: [Option<usize>; 2],
+    /// The router's weight.
+    pub router: Option<usize>,
+    /// Experts' weights that are trained: which, and the first element of its gradient, in the order of the arena.
+    pub experts: Vec<(usize, ExpertKind, usize)>,
 }
 
 /// The gradient arena: the trained tensors of a weight arena, without gaps.
@@ -271,6 +321,9 @@ impl GradientLayout {
                     Some(Role::Bias(kind)) => own.biases[kind as usize] = Some(gradient),
                     Some(Role::Norm(kind)) => own.norms[kind as usize] = Some(gradient),
                     Some(Role::Activation(weight)) => own.activation[weight as usize] = Some(gradient),
+                    Some(Role::Router) => own.router = Some(gradient),
+                    Some(Role::Expert(expert, kind)) => own.experts.push((expert, kind, gradient)),
+                    Some(Role::Experts(tensor)) => own.experts.extend(each_expert(tensor, &slot.shape, gradient)),
                     Some(Role::Embedding | Role::FinalNorm | Role::Head | Role::Score | Role::ScoreBias) | None => {
                         unreachable!("`{}` belongs to no layer", slot.name)
                     }
@@ -282,7 +335,16 @@ impl GradientLayout {
                 Some(Role::FinalNorm) => all.norm = Some(gradient),
                 Some(Role::Head | Role::Score) => all.head = Some(gradient),
                 Some(Role::ScoreBias) => all.head_bias = Some(gradient),
-                Some(Role::Linear(_) | Role::Bias(_) | Role::Norm(_) | Role::Activation(_)) | None => {
+                Some(
+                    Role::Linear(_)
+                    | Role::Bias(_)
+                    | Role::Norm(_)
+                    | Role::Activation(_)
+                    | Role::Router
+                    | Role::Expert(..)
+                    | Role::Experts(_),
+                )
+                | None => {
                     unreachable!("`{}` belongs to a layer", slot.name)
                 }
             }
@@ -343,6 +405,38 @@ mod tests {
         assert_eq!(gradients.len, 2 * 96 + 80);
         assert_eq!(gradients.lowest(), 2);
         assert_eq!(GradientLayout::new(&layout, 2, None).lowest(), 0);
+    }
+
+    fn experts() -> ModelConfig {
+        let text = r#"{"architectures": ["Qwen3MoeForCausalLM"], "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 3,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 10, "num_experts": 3, "num_experts_per_tok": 2,
+            "moe_intermediate_size": 5, "mlp_only_layers": [1]}"#;
+        ModelConfig::from_json(text, Path::new("config.json")).unwrap()
+    }
+
+    #[test]
+    fn experts_of_a_layer_follow_each_other() {
+        let (config, layout) = (experts(), Layout::new(&experts()));
+        for spec in config.parameters() {
+            assert_eq!(layout.slot(&spec.name).unwrap().shape, spec.shape, "{}", spec.name);
+        }
+        for pair in layout.slots().windows(2) {
+            assert!(pair[0].offset + pair[0].len <= pair[1].offset);
+        }
+        assert_eq!(layout.layers[1].experts, None);
+        let own = layout.layers[2].experts.unwrap();
+        let at = |name: &str| layout.slot(&format!("model.layers.2.mlp.{name}.weight")).unwrap().offset;
+        assert_eq!(at("gate"), own.router);
+        for expert in 0..3 {
+            assert_eq!(at(&format!("experts.{expert}.gate_proj")), own.gate_up + expert * 80);
+            assert_eq!(at(&format!("experts.{expert}.up_proj")), own.gate_up + expert * 80 + 40);
+            assert_eq!(at(&format!("experts.{expert}.down_proj")), own.down + expert * 40);
+        }
+        let trained = ["model.layers.2.mlp.experts.1.up_proj.weight", "model.layers.2.mlp.gate.weight"];
+        let gradients = GradientLayout::new(&layout, 3, Some(&trained.map(String::from).into()));
+        assert_eq!((gradients.len, gradients.lowest()), (24 + 40, 3));
+        assert_eq!(gradients.layers[2].router, Some(0));
+        assert_eq!(gradients.layers[2].experts, [(1, ExpertKind::Up, 24)]);
     }
 
     #[test]

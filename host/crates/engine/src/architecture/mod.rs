@@ -7,6 +7,7 @@ mod from_json;
 mod head;
 pub mod layout;
 mod read;
+mod read_experts;
 mod read_rope;
 pub mod rope;
 pub mod scores;

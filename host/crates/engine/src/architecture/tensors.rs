@@ -3,7 +3,7 @@
 //! tensor is matches on its [`Role`], so a role that is added is missing nowhere.
 
 pub use super::config::NormKind;
-use super::config::{LayerModules, ModelConfig, TEXT_ROOT};
+use super::config::{ExpertModules, Experts, LayerModules, ModelConfig, TEXT_ROOT};
 use super::scores::{SCORE, Scores};
 use crate::kernels::{Activation, Demands};
 
@@ -125,7 +125,15 @@ impl Unit {
     /// All units of a layer, in the order of the arena.
     pub const ALL: [Self; 4] = [Self::Qkv, Self::O, Self::GateUp, Self::Down];
 
-    /// Its projections in a model, in the order of the arena.
+    /// Its projections in one layer of a model; none for the feed-forward layer of one that has nothing but experts.
+    pub fn kinds_in(self, config: &ModelConfig, layer: usize) -> &'static [LinearKind] {
+        match self {
+            Self::GateUp | Self::Down if !config.is_dense(layer) => &[],
+            _ => self.kinds(config),
+        }
+    }
+
+    /// Its projections in the layers of a model that have it, in the order of the arena.
     pub fn kinds(self, config: &ModelConfig) -> &'static [LinearKind] {
         match (self, config.modules) {
             (Self::Qkv, LayerModules::Fused) => &[LinearKind::QkvProj],
@@ -158,6 +166,7 @@ impl ModelConfig {
             window: self.smallest_window(),
             widest_norm: self.norms.iter().map(|(kind, _)| kind.width(self)).fold(self.hidden_size, usize::max),
             is_packed: self.quantization.is_some(),
+            has_experts: self.experts.is_some(),
         }
     }
 
@@ -166,24 +175,44 @@ impl ModelConfig {
         self.norms.iter().any(|(own, _)| *own == kind)
     }
 
-    /// The projections of a layer, in the order of the arena.
+    /// The projections that some layer has, in the order of the arena; those of experts are not among them.
     pub fn linears(&self) -> impl Iterator<Item = LinearKind> {
-        Unit::ALL.into_iter().flat_map(|unit| unit.kinds(self)).copied()
+        let has = |unit: &Unit| matches!(unit, Unit::Qkv | Unit::O) || self.has_dense_layers();
+        Unit::ALL.into_iter().filter(has).flat_map(|unit| unit.kinds(self)).copied()
     }
 
-    /// Elements of all parameters, without a list of them: what a file asks for is known before anything is made of it.
+    /// The projections of one layer, in the order of the arena.
+    pub fn linears_in(&self, layer: usize) -> impl Iterator<Item = LinearKind> {
+        Unit::ALL.into_iter().flat_map(move |unit| unit.kinds_in(self, layer)).copied()
+    }
+
+    /// The projections of one layer that may have an adapter. Of a model of experts, these are not those whose names PEFT takes for
+    /// those of experts.
+    pub fn adaptable_in(&self, layer: usize) -> impl Iterator<Item = LinearKind> {
+        let is_taken =
+            |kind: &LinearKind| matches!(kind, LinearKind::GateProj | LinearKind::UpProj | LinearKind::DownProj);
+        self.linears_in(layer).filter(move |kind| self.experts.is_none() || !is_taken(kind))
+    }
+
+    /// Elements of all parameters, without a list of them: what a file asks for is known before anything is made of it. Layers
+    /// are of two kinds at most, and all of one kind have the same tensors.
     pub(super) fn elements(&self) -> u128 {
-        let count = |layers: usize| -> u128 {
-            let shapes = tensors(self, layers).into_iter();
+        let count = |layers: &[usize]| -> u128 {
+            let shapes = tensors(self, layers.iter().copied()).into_iter();
             shapes.map(|spec| spec.shape.iter().map(|&size| size as u128).product::<u128>()).sum()
         };
-        let without = count(0);
-        without + (count(1) - without) * self.num_hidden_layers as u128
+        let without = count(&[]);
+        let of_kind = |has_experts: bool| {
+            let mut layers =
+                (0..self.num_hidden_layers).filter(|&layer| self.experts_of(layer).is_some() == has_experts);
+            layers.next().map_or(0, |first| (count(&[first]) - without) * (1 + layers.count() as u128))
+        };
+        without + of_kind(false) + of_kind(true)
     }
 
     /// Every tensor, in transformers' order.
     pub fn parameters(&self) -> Vec<TensorSpec> {
-        tensors(self, self.num_hidden_layers)
+        tensors(self, 0..self.num_hidden_layers)
     }
 }
 
@@ -202,6 +231,105 @@ impl NormKind {
     }
 }
 
+/// The projections of an expert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ExpertKind {
+    /// Its gate.
+    Gate,
+    /// Its input.
+    Up,
+    /// Its output.
+    Down,
+}
+
+impl ExpertKind {
+    /// All of them, in the order of the arena.
+    pub const ALL: [Self; 3] = [Self::Gate, Self::Up, Self::Down];
+
+    /// Rows and columns of its weight.
+    pub fn shape(self, config: &ModelConfig, experts: Experts) -> [usize; 2] {
+        match self {
+            Self::Gate | Self::Up => [experts.width, config.hidden_size],
+            Self::Down => [config.hidden_size, experts.width],
+        }
+    }
+}
+
+/// The tensors that transformers holds all experts of a layer in; PEFT adapts each as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ExpertTensor {
+    /// Gates and inputs, `[experts, 2 * width, hidden_size]`.
+    GateUp,
+    /// Outputs, `[experts, hidden_size, width]`.
+    Down,
+}
+
+impl ExpertTensor {
+    /// Both, in the order of the arena.
+    pub const ALL: [Self; 2] = [Self::GateUp, Self::Down];
+
+    /// Rows and columns of an expert's part.
+    pub fn shape(self, config: &ModelConfig, experts: Experts) -> [usize; 2] {
+        match self {
+            Self::GateUp => [2 * experts.width, config.hidden_size],
+            Self::Down => [config.hidden_size, experts.width],
+        }
+    }
+
+    /// Its path inside a layer, in transformers' memory.
+    pub fn path(self, experts: Experts) -> String {
+        let name = match self {
+            Self::GateUp => "gate_up_proj",
+            Self::Down => "down_proj",
+        };
+        format!("{}.{name}", experts.modules.experts())
+    }
+}
+
+impl ExpertModules {
+    /// The path of the module of all experts inside a layer, in transformers' memory.
+    pub fn experts(self) -> &'static str {
+        match self {
+            Self::Mlp | Self::BlockSparse => "mlp.experts",
+            Self::Joined => "block_sparse_moe.experts",
+        }
+    }
+
+    /// The path of the router inside a layer.
+    fn router(self) -> &'static str {
+        match self {
+            Self::Mlp => "mlp.gate",
+            Self::BlockSparse => "block_sparse_moe.gate",
+            Self::Joined => "block_sparse_moe.router.layer",
+        }
+    }
+
+    /// The tensors of a layer's experts, each with its path and its shape, in the order of files.
+    fn tensors(self, config: &ModelConfig, experts: Experts) -> Vec<(Role, String, Vec<usize>)> {
+        let apart = |parent: &str, modules: [&str; 3]| {
+            let of = |expert: usize| {
+                ExpertKind::ALL.into_iter().zip(modules).map(move |(kind, module)| {
+                    let path = format!("{parent}.experts.{expert}.{module}");
+                    (Role::Expert(expert, kind), path, kind.shape(config, experts).to_vec())
+                })
+            };
+            (0..experts.count).flat_map(of).collect()
+        };
+        match self {
+            Self::Mlp => apart("mlp", ["gate_proj", "up_proj", "down_proj"]),
+            Self::BlockSparse => apart("block_sparse_moe", ["w1", "w3", "w2"]),
+            Self::Joined => ExpertTensor::ALL
+                .into_iter()
+                .zip(["input_linear", "output_linear"])
+                .map(|(tensor, module)| {
+                    let [out, input] = tensor.shape(config, experts);
+                    (Role::Experts(tensor), format!("block_sparse_moe.{module}"), vec![experts.count, out, input])
+                })
+                .collect(),
+        }
+    }
+}
+
 /// What a tensor is to the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -215,6 +343,12 @@ pub enum Role {
     Bias(LinearKind),
     /// Weight of an activation that has some, `[1]`, or a constant of it, `[]`.
     Activation(XieluWeight),
+    /// Weight of a layer's router, `[experts, hidden_size]`.
+    Router,
+    /// Weight of a projection of the expert with this number, `[out, in]`.
+    Expert(usize, ExpertKind),
+    /// Weights of all experts of a layer, `[experts, out, in]`, where files have them as one.
+    Experts(ExpertTensor),
     /// Norm behind the last layer.
     FinalNorm,
     /// Output projection, where it is not the embedding.
@@ -276,7 +410,14 @@ impl Role {
     /// Weight decay applies: to all but norms and biases (`get_decay_parameter_names` of transformers).
     pub fn decays(self) -> bool {
         match self {
-            Self::Embedding | Self::Linear(_) | Self::Head | Self::Score | Self::Activation(_) => true,
+            Self::Embedding
+            | Self::Linear(_)
+            | Self::Activation(_)
+            | Self::Router
+            | Self::Expert(..)
+            | Self::Experts(_)
+            | Self::Head
+            | Self::Score => true,
             Self::Norm(_) | Self::FinalNorm | Self::Bias(_) | Self::ScoreBias => false,
         }
     }
@@ -284,7 +425,13 @@ impl Role {
     /// Its values before training from scratch.
     pub fn start(self, config: &ModelConfig) -> Start {
         match self {
-            Self::Embedding | Self::Linear(_) | Self::Head | Self::Score => Start::Normal,
+            Self::Embedding
+            | Self::Linear(_)
+            | Self::Router
+            | Self::Expert(..)
+            | Self::Experts(_)
+            | Self::Head
+            | Self::Score => Start::Normal,
             Self::Activation(weight) => Start::Constant(weight.name().1),
             Self::Norm(_) | Self::FinalNorm if config.norm_offset == 0.0 => Start::Ones,
             Self::Norm(_) | Self::FinalNorm | Self::Bias(_) | Self::ScoreBias => Start::Zeros,
@@ -292,7 +439,8 @@ impl Role {
     }
 
     /// Place in the arena, within its layer or outside of the layers. Tensors of one place follow each other without a gap:
-    /// projections that read the same input are one matrix.
+    /// projections that read the same input are one matrix, and so are an expert's gate and input, each expert's behind that of
+    /// the one before.
     pub(super) fn place(self) -> usize {
         match self {
             Self::Embedding | Self::Norm(NormKind::BeforeAttention) => 0,
@@ -304,6 +452,11 @@ impl Role {
             Self::Norm(NormKind::BeforeFeedForward) => 13 + Unit::O as usize * 10,
             Self::Norm(NormKind::AfterFeedForward) => 12 + Unit::Down as usize * 10,
             Self::Activation(_) => 14 + Unit::GateUp as usize * 10,
+            Self::Router => 14 + Unit::O as usize * 10,
+            Self::Expert(_, ExpertKind::Gate | ExpertKind::Up) | Self::Experts(ExpertTensor::GateUp) => {
+                14 + Unit::GateUp as usize * 10
+            }
+            Self::Expert(_, ExpertKind::Down) | Self::Experts(ExpertTensor::Down) => 14 + Unit::Down as usize * 10,
             Self::FinalNorm => 50,
             Self::Head | Self::Score => 51,
             Self::ScoreBias => 52,
@@ -324,8 +477,8 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
 }
 
-/// The tensors of a model with so many layers, in transformers' order.
-pub(super) fn tensors(config: &ModelConfig, layers: usize) -> Vec<TensorSpec> {
+/// The tensors of a model that has these of its layers alone, in transformers' order.
+fn tensors(config: &ModelConfig, layers: impl Iterator<Item = usize>) -> Vec<TensorSpec> {
     let h = config.hidden_size;
     let mut all = Vec::new();
     let mut add = |role, layer, name: String, shape: &[usize]| {
@@ -333,9 +486,9 @@ pub(super) fn tensors(config: &ModelConfig, layers: usize) -> Vec<TensorSpec> {
     };
     let root = config.root;
     add(Role::Embedding, None, format!("{root}.embed_tokens.weight"), &[config.vocab_size, h]);
-    for layer in 0..layers {
+    for layer in layers {
         let name = |module: &str| format!("{root}.layers.{layer}.{module}.weight");
-        for &kind in Unit::ALL.iter().flat_map(|unit| unit.kinds(config)) {
+        for kind in config.linears_in(layer) {
             let (rows, columns) = kind.shape(config);
             add(Role::Linear(kind), Some(layer), name(&kind.path()), &[rows, columns]);
             if kind.unit().has_bias(config) {
@@ -346,6 +499,12 @@ pub(super) fn tensors(config: &ModelConfig, layers: usize) -> Vec<TensorSpec> {
             let role = Role::Activation(weight);
             let name = format!("{root}.layers.{layer}.mlp.act_fn.{}", weight.name().0);
             add(role, Some(layer), name, if role.is_constant() { &[] } else { &[1] });
+        }
+        if let Some(experts) = config.experts_of(layer) {
+            add(Role::Router, Some(layer), name(experts.modules.router()), &[experts.count, h]);
+            for (role, path, shape) in experts.modules.tensors(config, experts) {
+                add(role, Some(layer), name(&path), &shape);
+            }
         }
         for &(kind, module) in config.norms {
             add(Role::Norm(kind), Some(layer), name(module), &[kind.width(config)]);

@@ -313,3 +313,94 @@ fn what_a_run_changes_is_in_what_is_exported() {
     assert_eq!((config.raw.get("bos_token_id"), &config.raw["pad_token_id"]), (None, &5.into()));
     assert!(config.parameters().iter().any(|spec| spec.name == "lm_head.weight"));
 }
+
+/// Layers with experts and without, as `Qwen3MoeDecoderLayer` of transformers 5.24 builds them, and what is absent as
+/// `Qwen3MoeConfig`, `MixtralConfig` and `OlmoeConfig` have it.
+#[test]
+fn layers_have_experts_as_their_class_builds_them() {
+    let of = |class: &str, more: &str| {
+        read(&format!(r#"{{"architectures": ["{class}"], "num_hidden_layers": 4{more}}}"#)).unwrap()
+    };
+    let sparse = |config: &ModelConfig| config.layers.iter().map(|layer| layer.has_experts).collect::<Vec<_>>();
+    let small = r#", "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24"#;
+    let qwen3 = |more: &str| of("Qwen3MoeForCausalLM", &format!("{small}{more}"));
+    assert_eq!(sparse(&qwen3("")), [true; 4]);
+    assert_eq!(sparse(&qwen3(r#", "mlp_only_layers": [1, 3]"#)), [true, false, true, false]);
+    assert_eq!(sparse(&qwen3(r#", "decoder_sparse_step": 2, "mlp_only_layers": [3]"#)), [false, true, false, false]);
+    let dense = qwen3(r#", "mlp_only_layers": [0, 1, 2, 3]"#);
+    assert_eq!((dense.experts, dense.demands().has_experts), (None, false));
+    let experts = of("Qwen3MoeForCausalLM", "").experts.unwrap();
+    assert_eq!((experts.count, experts.per_token, experts.width), (128, 8, 768));
+    assert_eq!((experts.renormalizes, experts.balance), (false, None));
+    let on = qwen3(r#", "norm_topk_prob": true, "output_router_logits": true"#);
+    let experts = on.experts.unwrap();
+    assert_eq!((experts.renormalizes, experts.balance, on.balance()), (true, Some(0.001), Some(0.001)));
+    let mixtral = of("MixtralForCausalLM", r#", "num_local_experts": 4"#);
+    let experts = mixtral.experts.unwrap();
+    assert_eq!((experts.count, experts.per_token, experts.width, experts.renormalizes), (4, 2, 96, true));
+    assert!((mixtral.ropes[0].theta - 5000.0).abs() < 1e-9);
+    assert_eq!(mixtral.smallest_window(), None);
+    let olmoe = of("OlmoeForCausalLM", r#", "output_router_logits": true, "num_experts": 8"#);
+    assert_eq!((olmoe.experts.unwrap().balance, olmoe.norms_whole_heads), (Some(0.01), true));
+    // The number of experts has two names.
+    let other = of("Qwen3MoeForCausalLM", r#", "num_local_experts": 16"#);
+    assert_eq!(other.experts.unwrap().count, 16);
+}
+
+/// Names as `save_pretrained` of transformers writes them.
+#[test]
+fn experts_have_the_names_of_files() {
+    let names = |class: &str, more: &str| -> Vec<String> {
+        let config = read(&format!(r#"{{"architectures": ["{class}"]{more}}}"#)).unwrap();
+        let elements: usize = config.parameters().iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
+        assert_eq!(config.elements(), elements as u128);
+        config.parameters().into_iter().map(|spec| spec.name).filter(|name| name.contains("layers.1.")).collect()
+    };
+    let small = r#", "num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 24, "mlp_only_layers": [0]"#;
+    let qwen3 = names("Qwen3MoeForCausalLM", small);
+    let of = |parent: &str, modules: [&str; 4]| -> Vec<String> {
+        let name = |module: &str| format!("model.layers.1.{parent}.{module}.weight");
+        let expert = |expert: usize| modules[1..].iter().map(move |module| format!("experts.{expert}.{module}"));
+        std::iter::once(name(modules[0])).chain((0..2).flat_map(expert).map(|module| name(&module))).collect()
+    };
+    assert_eq!(qwen3[4..11], of("mlp", ["gate", "gate_proj", "up_proj", "down_proj"]));
+    let granite = names("GraniteMoeForCausalLM", r#", "num_local_experts": 2"#);
+    let joined = ["router.layer", "input_linear", "output_linear"];
+    assert_eq!(granite[4..7], joined.map(|module| format!("model.layers.1.block_sparse_moe.{module}.weight")));
+    let shared =
+        r#", "num_local_experts": 2, "shared_intermediate_size": 40, "layer_types": ["attention", "attention"]"#;
+    let granite = names("GraniteMoeHybridForCausalLM", shared);
+    assert_eq!(
+        granite[4..6],
+        ["input", "output"].map(|name| format!("model.layers.1.shared_mlp.{name}_linear.weight"))
+    );
+    assert_eq!(granite[6..9], joined.map(|module| format!("model.layers.1.block_sparse_moe.{module}.weight")));
+    let mixtral = names("MixtralForCausalLM", r#", "num_local_experts": 2"#);
+    assert_eq!(mixtral[4..11], of("block_sparse_moe", ["gate", "w1", "w3", "w2"]));
+}
+
+#[test]
+fn what_is_wrong_with_experts_is_named() {
+    for (edit, expected) in [
+        (r#""num_experts_per_tok": 9, "num_experts": 8"#, "`num_experts_per_tok` is 9, but layers have 8 experts"),
+        (r#""num_experts": 8, "num_local_experts": 4"#, "`num_experts` is 8 and `num_local_experts` 4"),
+        (r#""num_experts": 0"#, "`num_experts` is 0"),
+        (r#""num_experts": 200000000"#, "2 layers of 200000000 experts; the most are 262144 in all"),
+        (r#""mlp_only_layers": "1""#, "`mlp_only_layers` is not a list of layers' numbers"),
+        (r#""mlp_only_layers": [-1]"#, "`mlp_only_layers` is not a list of layers' numbers"),
+        (r#""output_router_logits": 1"#, "`output_router_logits` is 1, not true or false"),
+        (
+            r#""quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": true}"#,
+            "asks for `quantization_config of a model of experts`",
+        ),
+        (r#""moe_intermediate_size": 200000000, "num_experts": 4096"#, "more than 1099511627776 parameters"),
+    ] {
+        let message =
+            read(&format!(r#"{{"architectures": ["Qwen3MoeForCausalLM"], {edit}}}"#)).unwrap_err().to_string();
+        assert!(message.contains(expected), "{edit}: {message}");
+    }
+    let jitter = r#"{"architectures": ["MixtralForCausalLM"], "router_jitter_noise": 0.1}"#;
+    assert!(read(jitter).unwrap_err().to_string().contains("asks for `router_jitter_noise`"));
+    let clip = r#"{"architectures": ["OlmoeForCausalLM"], "clip_qkv": 8.0}"#;
+    assert!(read(clip).unwrap_err().to_string().contains("asks for `clip_qkv: 8`"));
+}

@@ -35,6 +35,7 @@ impl<K: Kernels> Model<K> {
             peft::fit(&mut config, directory)?;
         }
         kernels.prepare(config.demands())?;
+        config.check_packing()?;
         let mut model = Self::unloaded(kernels, config);
         model.load_weights(source)?;
         if let Some(directory) = adapter {

@@ -16,7 +16,7 @@ use crate::EngineError;
 use crate::adapter::Lora;
 use crate::adapter::lora::Place;
 use crate::architecture::config::ModelConfig;
-use crate::architecture::tensors::{Role, TensorSpec, name_in_files, name_in_model};
+use crate::architecture::tensors::{ExpertKind, ExpertTensor, Role, TensorSpec, name_in_files, name_in_model};
 use crate::files::peft::Adapter;
 use crate::kernels::cpu::{CpuBuffer, CpuKernels};
 use crate::kernels::{Format, Gemm, Memory, TensorOps, at, at_mut};
@@ -181,6 +181,24 @@ fn merged(
                 (Some(place), unpacked) => (place, kind.shape(config), unpacked.unwrap_or_else(values)),
             }
         }
+        (Role::Expert(expert, kind), Some(layer)) => {
+            let tensor = if kind == ExpertKind::Down { ExpertTensor::Down } else { ExpertTensor::GateUp };
+            let (Some(place), Some(experts)) = (lora.expert_place(layer, tensor), config.experts_of(layer)) else {
+                return matches!(given, Given::Values(_)).then(values);
+            };
+            let [rows, columns] = kind.shape(config, experts);
+            let first = if kind == ExpertKind::Up { experts.width } else { 0 };
+            return Some(merged_expert(&values(), [rows, columns], (expert, experts.count, first), lora, place));
+        }
+        (Role::Experts(tensor), Some(layer)) => {
+            let (Some(place), Some(experts)) = (lora.expert_place(layer, tensor), config.experts_of(layer)) else {
+                return matches!(given, Given::Values(_)).then(values);
+            };
+            let [rows, columns] = tensor.shape(config, experts);
+            let all = values();
+            let of = |(expert, values)| merged_expert(values, [rows, columns], (expert, experts.count, 0), lora, place);
+            return Some(all.chunks_exact(rows * columns).enumerate().flat_map(of).collect());
+        }
         (Role::Head, _) if lora.head().is_some() => (lora.head()?, (config.vocab_size, config.hidden_size), values()),
         _ => return (has_new_rows || matches!(given, Given::Values(_))).then(values),
     };
@@ -203,6 +221,29 @@ fn merged(
         }
     }
     Some(weight.as_slice().to_vec())
+}
+
+/// A projection of an expert with what the adapter of all experts adds: `first` is the first row of `B` that is its own.
+fn merged_expert(
+    values: &[f32],
+    [rows, columns]: [usize; 2],
+    (expert, experts, first): (usize, usize, usize),
+    lora: &Lora<CpuBuffer>,
+    Place { a, b, r, scale, .. }: Place,
+) -> Vec<f32> {
+    let kernels = CpuKernels;
+    let of_row = |row: usize| {
+        let row = &lora.params.as_slice()[b + (first + row) * r * experts..][..r * experts];
+        row.iter().skip(expert).step_by(experts).copied()
+    };
+    let own: Vec<f32> = (0..rows).flat_map(of_row).collect();
+    let [mut weight, mut factor] = [values.len(), own.len()].map(|len| kernels.alloc(Format::F32, len));
+    kernels.upload(values, at_mut(&mut weight, 0));
+    kernels.upload(&own, at_mut(&mut factor, 0));
+    let product = Gemm { alpha: scale, ..Gemm::new([rows, columns, r], (false, false), [r, columns, columns], 1.0) };
+    let of_expert = at(&lora.params, a + expert * r * columns);
+    kernels.gemm(product, at(&factor, 0), of_expert, at_mut(&mut weight, 0));
+    weight.as_slice().to_vec()
 }
 
 /// Writes a file of tensors in the types that they had. Returns the bytes of the tensors.

@@ -10,7 +10,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 
 use crate::adapter::lora::{Lora, LoraConfig, Plan};
-use crate::adapter::modules::{HEAD, Modules, NotSaved, Saved, names};
+use crate::adapter::modules::{HEAD, Modules, NotSaved, Saved, expert_tensors, names};
 use crate::architecture::config::ModelConfig;
 use crate::architecture::scores::{Classifier, SCORE};
 use crate::architecture::stored::NewRows;
@@ -309,6 +309,7 @@ pub fn export_adapter<K: Kernels>(
         "use_rslora": config.use_rslora,
         "use_dora": config.use_dora,
         "target_modules": targets,
+        "target_parameters": Some(config.modules.to_parameters(&model.config)).filter(|names| !names.is_empty()),
         "layers_to_transform": layers,
         "rank_pattern": config.ranks,
         "alpha_pattern": config.alphas,
@@ -366,11 +367,16 @@ fn read_config(
         }
         Some(Value::String(word)) if word == "all-linear" => Modules::of(model.linears()).in_layers(layers.as_ref()),
         Some(Value::String(_)) => adapted()?,
+        None | Some(Value::Null) if !parameters(path, &raw)?.is_empty() => Modules::default(),
         other => {
             let shown = other.map_or_else(|| "nothing".to_owned(), Value::to_string);
             return Err(PeftError::Unsupported { path: path.to_owned(), feature: format!("target_modules: {shown}") });
         }
     };
+    let modules = modules.with_parameters(model, &parameters(path, &raw)?).map_err(|entry| {
+        let feature = format!("target_parameters: {entry}");
+        PeftError::Unsupported { path: path.to_owned(), feature }
+    })?;
     let flag = |key: &str| raw.get(key).and_then(Value::as_bool).unwrap_or(false);
     let use_dora = flag("use_dora");
     if use_dora && modules.has_head() {
@@ -388,6 +394,19 @@ fn read_config(
         ranks: pattern(path, model, &raw, "rank_pattern", rank)?,
         alphas: pattern(path, model, &raw, "alpha_pattern", finite)?,
         modules,
+    })
+}
+
+/// Tensors of experts that get an adapter, as the config names them.
+fn parameters(path: &Path, raw: &Map<String, Value>) -> Result<Vec<String>, PeftError> {
+    let entries = match raw.get("target_parameters") {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(entries)) => entries.iter().map(|entry| entry.as_str().map(str::to_owned)).collect(),
+        Some(_) => None,
+    };
+    entries.ok_or_else(|| {
+        let reason = "`target_parameters` is not a list of names".to_owned();
+        PeftError::Invalid { path: path.to_owned(), reason }
     })
 }
 
@@ -425,7 +444,8 @@ fn pattern<T: Copy>(
         };
         named.iter().find(|(name, is_whole, _)| fits(name, *is_whole)).map(|&(.., value)| value)
     };
-    Ok(names(model).into_iter().filter_map(|module| of(&module).map(|value| (module, value))).collect())
+    let experts = expert_tensors(model).into_iter().map(|(_, _, name)| name);
+    Ok(names(model).into_iter().chain(experts).filter_map(|module| of(&module).map(|value| (module, value))).collect())
 }
 
 /// Every option of PEFT's `LoraConfig` that changes what the adapter computes and that is not here.
@@ -444,7 +464,6 @@ fn refuse_unsupported(path: &Path, raw: &Map<String, Value>) -> Result<(), PeftE
         "layer_replication",
         "layers_pattern",
         "trainable_token_indices",
-        "target_parameters",
         "exclude_modules",
         "alora_invocation_tokens",
         "corda_config",

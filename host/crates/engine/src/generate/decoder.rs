@@ -1,7 +1,7 @@
 //! The model over a cache: prompts read into slots, and sequences given one token each.
 
 use crate::adapter::head::{HeadPass, HeadScratch};
-use crate::architecture::tensors::Unit;
+use crate::architecture::tensors::{ExpertTensor, Unit};
 use crate::kernels::{CACHE_BLOCK, Cached, Format, Gemm, Kernels, Rows, at, at_mut};
 use crate::model::Model;
 use crate::model::decoder::{Saved, Scratch};
@@ -55,7 +55,7 @@ impl<B: std::fmt::Debug> PassMemory<B> {
         Self {
             x: kernels.alloc(Format::Working, tokens * config.hidden_size),
             out: kernels.alloc(Format::Working, tokens * config.hidden_size),
-            saved: Saved::alloc(kernels, config, tokens, lora.as_ref()),
+            saved: Saved::alloc(kernels, config, tokens, lora.as_ref(), 0..config.num_hidden_layers),
             scratch: Scratch::alloc(kernels, config, tokens, lora.as_ref()),
             last: kernels.alloc(Format::Working, rows * config.hidden_size),
             root: kernels.alloc(Format::F32, rows),
@@ -223,12 +223,20 @@ fn project<K: Kernels>(
 fn compact<K: Kernels>(model: &Model<K>) -> Option<K::Compact> {
     let Model { kernels, config, params, layout, lora, .. } = model;
     let mut matrices = Vec::new();
-    for offsets in &layout.layers {
+    for (layer, offsets) in layout.layers.iter().enumerate() {
         for unit in Unit::ALL {
-            let shapes = unit.kinds(config).iter().map(|kind| kind.shape(config));
-            if unit.kinds(config).iter().all(|&kind| offsets.packed[kind as usize].is_none()) {
-                let (rows, columns) = shapes.reduce(|all, one| (all.0 + one.0, one.1)).expect("a unit has projections");
+            let kinds = unit.kinds_in(config, layer);
+            let sizes = kinds.iter().map(|kind| kind.shape(config)).reduce(|all, one| (all.0 + one.0, one.1));
+            if let Some((rows, columns)) = sizes
+                && kinds.iter().all(|&kind| offsets.packed[kind as usize].is_none())
+            {
                 matrices.push((offsets.units[unit as usize].weight, [rows, columns]));
+            }
+        }
+        if let (Some(experts), Some(places)) = (config.experts_of(layer), offsets.experts) {
+            for (tensor, first) in ExpertTensor::ALL.into_iter().zip([places.gate_up, places.down]) {
+                let sizes = tensor.shape(config, experts);
+                matrices.extend((0..experts.count).map(|expert| (first + expert * sizes[0] * sizes[1], sizes)));
             }
         }
     }

@@ -443,7 +443,10 @@ impl<K: Kernels> Model<K> {
         let remembered = layers - workspace.recompute.from.min(layers);
         workspace.inputs = (0..2 + remembered).map(|_| kernels.alloc(Format::Working, tokens * h)).collect();
         let saved = if workspace.recompute.checkpoint { 1 } else { remembered.max(1) };
-        workspace.saved = (0..saved).map(|_| Saved::alloc(kernels, config, tokens, self.lora.as_ref())).collect();
+        let recompute = workspace.recompute;
+        let kept_at = |place: usize| (0..layers).filter(move |&layer| recompute.place(layer) == place);
+        workspace.saved =
+            (0..saved).map(|place| Saved::alloc(kernels, config, tokens, self.lora.as_ref(), kept_at(place))).collect();
         workspace.scratch = Some(Scratch::alloc(kernels, config, tokens, self.lora.as_ref()));
         workspace.dx = Some(kernels.alloc(Format::Working, tokens * h));
         workspace.head_root = Some(kernels.alloc(Format::F32, tokens));
@@ -471,7 +474,9 @@ impl<K: Kernels> Model<K> {
         // Documents that share rows would share what is dropped of them, and their noise.
         let drops = dropout.is_some() && self.lora.as_ref().is_some_and(|lora| lora.config().dropout > 0.0);
         let noise = dropout.and_then(|dropout| dropout.noise_of(&batch.doc_lens, &self.config));
-        let shares = !drops && noise.is_none() && self.kernels.continues_documents();
+        // The load-balancing loss is of every position.
+        let is_balanced = learns && self.config.balance().is_some();
+        let shares = !drops && noise.is_none() && !is_balanced && self.kernels.continues_documents();
         let sharing = shares.then(|| Sharing::of(batch, &self.config)).flatten();
         let n = sharing.as_ref().map_or(batch.ids.len(), Sharing::len);
         let longest = batch.doc_lens.iter().max().map_or(0, |&longest| longest as usize);
@@ -642,6 +647,7 @@ impl<K: Kernels> Model<K> {
             unreachable!("`start` made room");
         };
         let pass = self.pass(rope, n, rows, dropout);
+        pass.balance(scratch.experts.as_mut());
         for layer in (recompute.from..layers).rev() {
             let offsets = &self.layout.layers[layer];
             let saved = &mut saved[recompute.place(layer)];
@@ -652,7 +658,7 @@ impl<K: Kernels> Model<K> {
             }
             let mut own = LayerGrads {
                 weights: grads.weights,
-                places: grads.layout.layers[layer],
+                places: &grads.layout.layers[layer],
                 adapter: grads.adapter.as_deref_mut(),
                 beta: grads.beta,
             };

@@ -4,19 +4,23 @@
 //! x ─ [norm] ─ qkv ─ [norm of q, k] ─ [rope], or [rope] ─ [norm of q, k] ─ attention ─ o ─ [norm] ─(+x)─ mid
 //! mid ─ [norm] ─ [gate,] up ─ act(gate) * up, or act(up) ─ down ─ [norm] ─(+mid)─ out
 //! ```
+//! In the place of gate, up and down a layer may have experts, or beside them ([`super::experts`]).
+//!
 //! What is in brackets is there as the model's config says. Forward keeps the roots of norms, the inputs of norms that cost a
 //! product to make, the packed `qkv`, attention's output and log-sum-exp, `mid`, and gate and up. Outputs of norms, rotations
 //! behind norms and the product of gate and up are cheap and are computed again in backward.
 
+use super::experts::{ExpertScratch, KeptExperts};
 use super::linear::{Kept, Linear, LinearScratch};
 use super::pass::{LayerCache, LayerGrads, Pass};
 use crate::adapter::lora::Lora;
-use crate::architecture::config::{LayerSpec, ModelConfig};
-use crate::architecture::layout::LayerOffsets;
+use crate::architecture::config::{Experts, LayerSpec, ModelConfig};
+use crate::architecture::layout::{ExpertOffsets, LayerOffsets};
 use crate::architecture::rope::Rope;
 use crate::architecture::tensors::{NormKind, Unit};
 use crate::kernels::{
-    Attended, Cache, CacheMut, Format, Kernels, LayerAttention, Norm, Normed, Rotation, XieluGradients, at, at_mut,
+    Attended, Cache, CacheMut, Format, Kernels, LayerAttention, Norm, Normed, Rotation, Scaled, XieluGradients, at,
+    at_mut,
 };
 
 /// What one layer keeps for its backward pass. `n` is the tokens of the batch; what the model does not have is empty.
@@ -42,6 +46,8 @@ pub struct Saved<B> {
     pub mid_root: B,
     /// Gates and ups, `[n, 2 * ffn]`, or ups where there are no gates; backward turns them into their gradients.
     pub gate_up: B,
+    /// What experts keep; none where no layer that keeps something here has some.
+    pub experts: Option<KeptExperts<B>>,
     /// What the feed-forward layer adds to the residual stream before its norm, `[n, h]`.
     pub ffn_out: B,
     /// Roots of that norm, `[n]`.
@@ -65,11 +71,24 @@ pub struct Scratch<B> {
     pub dout: B,
     /// What projections and their adapters work in.
     pub linear: LinearScratch<B>,
+    /// What experts work in, where the model has some.
+    pub experts: Option<ExpertScratch<B>>,
 }
 
 impl<B: std::fmt::Debug> Saved<B> {
-    /// For `n` tokens.
-    pub fn alloc<K: Kernels<Buffer = B>>(kernels: &K, config: &ModelConfig, n: usize, lora: Option<&Lora<B>>) -> Self {
+    /// For `n` tokens of some layers, one after the other.
+    pub fn alloc<K: Kernels<Buffer = B>>(
+        kernels: &K,
+        config: &ModelConfig,
+        n: usize,
+        lora: Option<&Lora<B>>,
+        layers: impl Iterator<Item = usize>,
+    ) -> Self {
+        let (mut experts, mut is_dense) = (None, false);
+        for layer in layers {
+            is_dense |= config.is_dense(layer);
+            experts = experts.or(config.experts_of(layer));
+        }
         let (shape, h) = (config.attention(), config.hidden_size);
         let (working, single) = (|len| kernels.alloc(Format::Working, len), |len| kernels.alloc(Format::F32, len));
         let rows = |kind: NormKind| if config.has_norm(kind) { n } else { 0 };
@@ -84,7 +103,8 @@ impl<B: std::fmt::Debug> Saved<B> {
             attention_out_root: single(rows(NormKind::AfterAttention)),
             mid: working(n * h),
             mid_root: single(rows(NormKind::BeforeFeedForward)),
-            gate_up: working(n * config.activation.inputs() * config.intermediate_size),
+            gate_up: working(if is_dense { n * config.activation.inputs() * config.intermediate_size } else { 0 }),
+            experts: experts.map(|experts| KeptExperts::alloc(kernels, experts, n)),
             ffn_out: working(rows(NormKind::AfterFeedForward) * h),
             ffn_out_root: single(rows(NormKind::AfterFeedForward)),
             adapted: Kept::alloc(kernels, config, n, lora),
@@ -94,9 +114,10 @@ impl<B: std::fmt::Debug> Saved<B> {
     /// Its buffers.
     pub fn buffers(&self) -> impl Iterator<Item = &B> {
         let Self { input_root, qkv, head_roots, attention, lse, attention_out, attention_out_root, mid, .. } = self;
-        let Self { mid_root, gate_up, ffn_out, ffn_out_root, adapted, .. } = self;
+        let Self { mid_root, gate_up, experts, ffn_out, ffn_out_root, adapted, .. } = self;
         let first = [input_root, qkv, head_roots, attention, lse, attention_out, attention_out_root, mid];
-        first.into_iter().chain([mid_root, gate_up, ffn_out, ffn_out_root]).chain(adapted.buffers())
+        let experts = experts.iter().flat_map(KeptExperts::buffers);
+        first.into_iter().chain([mid_root, gate_up, ffn_out, ffn_out_root]).chain(experts).chain(adapted.buffers())
     }
 }
 
@@ -104,7 +125,8 @@ impl<B: std::fmt::Debug> Scratch<B> {
     /// For `n` tokens.
     pub fn alloc<K: Kernels<Buffer = B>>(kernels: &K, config: &ModelConfig, n: usize, lora: Option<&Lora<B>>) -> Self {
         let (shape, h) = (config.attention(), config.hidden_size);
-        let inner = h.max(config.intermediate_size).max(shape.output());
+        let ffn = if config.has_dense_layers() { config.intermediate_size } else { 0 };
+        let inner = h.max(ffn).max(shape.output());
         let dropped = if lora.is_some_and(|lora| lora.config().dropout > 0.0) { inner } else { 0 };
         let working = |len| kernels.alloc(Format::Working, len);
         let rotated = if has_head_norms(config) { n * shape.packed() } else { 0 };
@@ -116,13 +138,15 @@ impl<B: std::fmt::Debug> Scratch<B> {
             dqkv: working(n * shape.packed()),
             dout: working(if has_norm_after { n * h } else { 0 }),
             linear: LinearScratch::alloc(kernels, config, n, lora.map_or(0, Lora::width), dropped),
+            experts: ExpertScratch::alloc(kernels, config, n, lora),
         }
     }
 
     /// Its buffers.
     pub fn buffers(&self) -> impl Iterator<Item = &B> {
-        let Self { normed, inner, rotated, dqkv, dout, linear } = self;
-        [normed, inner, rotated, dqkv, dout].into_iter().chain(linear.buffers())
+        let Self { normed, inner, rotated, dqkv, dout, linear, experts } = self;
+        let experts = experts.iter().flat_map(ExpertScratch::buffers);
+        [normed, inner, rotated, dqkv, dout].into_iter().chain(linear.buffers()).chain(experts)
     }
 }
 
@@ -141,6 +165,11 @@ fn head_norm(config: &ModelConfig, kind: NormKind, n: usize) -> Norm {
 impl<K: Kernels> Pass<'_, K> {
     fn linear<'s>(&'s self, layer: usize, unit: Unit, offsets: &'s LayerOffsets) -> Linear<'s, K> {
         Linear::new(self, layer, unit, offsets)
+    }
+
+    /// The experts of a layer, and where they lie, where it has some.
+    fn experts_of(&self, layer: usize, offsets: &LayerOffsets) -> Option<(Experts, ExpertOffsets)> {
+        self.config.experts_of(layer).zip(offsets.experts)
     }
 
     fn spec(&self, layer: usize) -> LayerSpec {
@@ -372,18 +401,30 @@ impl<K: Kernels> Pass<'_, K> {
         out: &mut K::Buffer,
     ) {
         let (n, kernels) = (self.n, self.kernels);
-        let Saved { mid, mid_root, gate_up, ffn_out, ffn_out_root, adapted, .. } = saved;
-        let Scratch { normed, inner, linear, .. } = scratch;
+        let Saved { mid, mid_root, gate_up, experts, ffn_out, ffn_out_root, adapted, .. } = saved;
+        let Scratch { normed, inner, linear, experts: of_experts, .. } = scratch;
         let before = NormKind::BeforeFeedForward;
         self.norm_before(before, offsets, mid, normed, mid_root);
         let input = if offsets.norms[before as usize].is_some() { &*normed } else { &*mid };
-        self.linear(layer, Unit::GateUp, offsets).forward(input, None, gate_up, adapted, linear);
-        self.activate(offsets, gate_up, inner);
-        let down = self.linear(layer, Unit::Down, offsets);
+        let is_dense = self.config.is_dense(layer);
+        let mut give = |residual: Option<&K::Buffer>, y: &mut K::Buffer| {
+            if is_dense {
+                self.linear(layer, Unit::GateUp, offsets).forward(input, None, gate_up, adapted, linear);
+                self.activate(offsets, gate_up, inner);
+                self.linear(layer, Unit::Down, offsets).forward(inner, residual, y, adapted, linear);
+            }
+            if let Some((own, places)) = self.experts_of(layer, offsets) {
+                let (Some(kept), Some(scratch)) = (experts.as_mut(), of_experts.as_mut()) else {
+                    unreachable!("the workspace of a layer of experts has room for them");
+                };
+                let onto = if is_dense { (None, 1.0) } else { (residual, 0.0) };
+                self.experts((layer, own), places, input, onto, y, kept, scratch);
+            }
+        };
         match offsets.norms[NormKind::AfterFeedForward as usize] {
-            None => down.forward(inner, Some(mid), out, adapted, linear),
+            None => give(Some(mid), out),
             Some(weight) => {
-                down.forward(inner, None, ffn_out, adapted, linear);
+                give(None, ffn_out);
                 let (norm, weight, added) = (self.config.norm_after(n), at(self.params, weight), Some(at(mid, 0)));
                 kernels.rmsnorm(norm, at(ffn_out, 0), weight, added, at_mut(out, 0), at_mut(ffn_out_root, 0));
             }
@@ -416,8 +457,8 @@ impl<K: Kernels> Pass<'_, K> {
         grads: &mut LayerGrads<'_, K::Buffer>,
     ) {
         let (n, h, kernels) = (self.n, self.config.hidden_size, self.kernels);
-        let Saved { mid, mid_root, gate_up, ffn_out, ffn_out_root, adapted, .. } = saved;
-        let Scratch { normed, inner, dout, linear, .. } = scratch;
+        let Saved { mid, mid_root, gate_up, experts, ffn_out, ffn_out_root, adapted, .. } = saved;
+        let Scratch { normed, inner, dout, linear, experts: of_experts, .. } = scratch;
         let after = NormKind::AfterFeedForward;
         let dy = if offsets.norms[after as usize].is_some() {
             kernels.copy(n * h, at(dx, 0), at_mut(dout, 0));
@@ -426,23 +467,40 @@ impl<K: Kernels> Pass<'_, K> {
         } else {
             &*dx
         };
-        let down = self.linear(layer, Unit::Down, offsets);
-        // The product of gate and up is only needed again by the gradients of what reads it.
-        if down.learns(grads) {
-            self.activate(offsets, gate_up, inner);
-            down.learn(inner, dy, adapted, grads, linear);
+        let (own, is_dense) = (self.experts_of(layer, offsets), self.config.is_dense(layer));
+        if is_dense {
+            let down = self.linear(layer, Unit::Down, offsets);
+            // The product of gate and up is only needed again by the gradients of what reads it.
+            if down.learns(grads) {
+                self.activate(offsets, gate_up, inner);
+                down.learn(inner, dy, adapted, grads, linear);
+            }
+            down.input_gradient(dy, inner, 0.0, adapted, grads, linear);
+            self.activate_backward(offsets, inner, gate_up, grads);
         }
-        down.input_gradient(dy, inner, 0.0, adapted, grads, linear);
-        self.activate_backward(offsets, inner, gate_up, grads);
         let (unit, before) = (self.linear(layer, Unit::GateUp, offsets), NormKind::BeforeFeedForward);
-        if offsets.norms[before as usize].is_some() {
-            self.norm_again(before, offsets, mid, normed, mid_root);
-            unit.learn(normed, gate_up, adapted, grads, linear);
+        let has_norm = offsets.norms[before as usize].is_some();
+        self.norm_again(before, offsets, mid, normed, mid_root);
+        let input = if has_norm { &*normed } else { &*mid };
+        if is_dense {
+            unit.learn(input, gate_up, adapted, grads, linear);
+            if own.is_none() && !has_norm {
+                return unit.input_gradient(gate_up, dx, 1.0, adapted, grads, linear);
+            }
             unit.input_gradient(gate_up, inner, 0.0, adapted, grads, linear);
+        }
+        if let Some((own, places)) = own {
+            let (Some(kept), Some(scratch)) = (experts.as_mut(), of_experts.as_mut()) else {
+                unreachable!("the workspace of a layer of experts has room for them");
+            };
+            let beta = if is_dense { 1.0 } else { 0.0 };
+            self.experts_backward((layer, own), places, input, dy, (inner, beta), kept, scratch, grads);
+        }
+        if has_norm {
             self.norm_backward(before, offsets, mid, mid_root, Some(inner), dx, grads);
         } else {
-            unit.learn(mid, gate_up, adapted, grads, linear);
-            unit.input_gradient(gate_up, dx, 1.0, adapted, grads, linear);
+            let all = Scaled { rows: n, width: h, stride: h, alpha: 1.0 };
+            kernels.add_scaled(all, None, at(inner, 0), 1.0, at_mut(dx, 0));
         }
     }
 
@@ -462,7 +520,7 @@ impl<K: Kernels> Pass<'_, K> {
         self.rotate(layer, offsets, saved, scratch, true);
         let Saved { input_root, qkv, head_roots, attention, lse, attention_out, attention_out_root, adapted, .. } =
             saved;
-        let Scratch { normed, inner, rotated, dqkv, dout, linear } = scratch;
+        let Scratch { normed, inner, rotated, dqkv, dout, linear, .. } = scratch;
         let after = NormKind::AfterAttention;
         let dy = if offsets.norms[after as usize].is_some() {
             kernels.copy(n * h, at(dx, 0), at_mut(dout, 0));

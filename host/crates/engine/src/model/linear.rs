@@ -224,7 +224,7 @@ impl<'a, K: Kernels> Linear<'a, K> {
     /// True if something of it is trained: then [`Self::learn`] reads its input.
     pub fn learns(&self, grads: &LayerGrads<'_, K::Buffer>) -> bool {
         let is_adapted = |kind: &LinearKind| self.pass.lora.is_some_and(|lora| lora.place(self.layer, *kind).is_some());
-        let LayerGradients { linears, biases, .. } = &grads.places;
+        let LayerGradients { linears, biases, .. } = grads.places;
         let is_trained = |kind: &LinearKind| linears[*kind as usize].or(biases[*kind as usize]).is_some();
         self.unit.kinds(self.pass.config).iter().any(|kind| is_trained(kind) || is_adapted(kind))
     }

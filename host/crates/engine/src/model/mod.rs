@@ -3,6 +3,7 @@
 mod causal_lm;
 pub mod decoder;
 pub mod divergence;
+pub mod experts;
 pub mod linear;
 pub mod pass;
 mod reader;
@@ -12,5 +13,6 @@ mod sharing;
 mod workspace;
 
 pub use causal_lm::{Grads, MasterWeights, Model};
+pub(crate) use experts::Routed;
 pub use reader::Reader;
 pub use workspace::{Recompute, Workspace};

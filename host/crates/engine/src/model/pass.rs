@@ -50,7 +50,7 @@ pub struct LayerGrads<'a, B> {
     /// The gradient arena of the weights.
     pub weights: &'a mut B,
     /// Places in it.
-    pub places: LayerGradients,
+    pub places: &'a LayerGradients,
     /// The gradient arena of the adapter.
     pub adapter: Option<&'a mut B>,
     /// Factor of what the arenas held: 0 for the first micro-batch.

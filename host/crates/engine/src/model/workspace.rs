@@ -1,6 +1,7 @@
 //! The memory of a pass: activations that are kept from batch to batch, and what of a forward pass its backward pass finds there.
 
 use super::decoder::{Saved, Scratch};
+use super::experts::{ExpertScratch, Routed};
 use super::rope::RopeTables;
 use super::scores::ScoresScratch;
 use super::sharing::Sharing;
@@ -113,6 +114,13 @@ impl<K: Kernels> Workspace<K> {
             None => values,
             Some(sharing) => sharing.by_position(&values, labels),
         }
+    }
+
+    /// How the tokens of the last pass, which was over this batch, went to the experts; none for a model without some. Waits for
+    /// the device.
+    pub(crate) fn routed(&self, kernels: &K, config: &ModelConfig, batch: &Batch) -> Option<Routed> {
+        let experts: &ExpertScratch<K::Buffer> = self.scratch.as_ref()?.experts.as_ref()?;
+        experts.routed(kernels, config, kernels.padded(self.rows(batch)))
     }
 
     /// Bytes of it.

@@ -121,6 +121,19 @@ pub struct Accumulated {
     pub metrics: Metrics,
 }
 
+impl Accumulated {
+    /// With the load-balancing loss of experts, where the model's config turns it on: it is a part of the step's loss, and told
+    /// apart too, by TRL's name and before its coefficient.
+    fn with_balance<K: Kernels>(mut self, trainer: &Trainer<K>) -> Self {
+        if let Some((sum, micro_batches)) = trainer.balance_losses() {
+            self.loss += trainer.auxiliary_loss();
+            self.learns = true;
+            self.metrics.add_sum("aux_loss", sum, micro_batches);
+        }
+        self
+    }
+}
+
 /// Gradients of a step, kept by the trainer.
 ///
 /// # Errors
@@ -138,7 +151,8 @@ pub fn accumulate<K: Kernels, O: Objective>(
         for (index, batch) in micro_batches.iter().enumerate() {
             trainer.forward_backward(batch.as_ref(), scale, index as u32)?;
         }
-        return Ok(Accumulated { loss: 0.0, scale, learns: true, metrics: Metrics::default() });
+        let found = Accumulated { loss: 0.0, scale, learns: true, metrics: Metrics::default() };
+        return Ok(found.with_balance(trainer));
     }
     let (mut loss, mut learns, mut metrics) = (0.0, false, Metrics::default());
     if let Some(divergence) = objective.divergence() {
@@ -147,7 +161,7 @@ pub fn accumulate<K: Kernels, O: Objective>(
             loss += found.divergence;
             tell(found, batch.as_ref(), &mut metrics);
         }
-        return Ok(Accumulated { loss: loss * scale, scale, learns: loss != 0.0, metrics });
+        return Ok(Accumulated { loss: loss * scale, scale, learns: loss != 0.0, metrics }.with_balance(trainer));
     }
     for (index, batch) in micro_batches.iter().enumerate() {
         let beside = look_beside(trainer, objective, batch)?;
@@ -158,7 +172,7 @@ pub fn accumulate<K: Kernels, O: Objective>(
         learns |= weights.iter().any(|&weight| weight != 0.0);
         pass.backward(&weights, scale)?;
     }
-    Ok(Accumulated { loss: loss * scale, scale, learns, metrics })
+    Ok(Accumulated { loss: loss * scale, scale, learns, metrics }.with_balance(trainer))
 }
 
 /// The entropy of the model's own distributions, by TRL's name.
@@ -175,8 +189,8 @@ fn look_beside<K: Kernels, O: Objective>(
     objective.beside(batch).map_or_else(|| Ok(Vec::new()), |documents| trainer.outputs(documents))
 }
 
-/// What an objective says of batches as the weights are, kept apart from training: no gradients, no dropout. None where there
-/// is nothing to judge.
+/// What an objective says of batches as the weights are, kept apart from training: no gradients, no dropout, and no
+/// load-balancing loss, so that the loss of targets is that of the targets alone. None where there is nothing to judge.
 ///
 /// # Errors
 /// As [`Trainer::evaluate`], and [`EngineError::Batch`] for a batch that does not fit together.

@@ -20,7 +20,7 @@ pub(super) fn attend<K: Kernels>(
     window: Option<usize>,
     documents: &[u32],
 ) -> Found {
-    let demands = Demands { attention: shape, window, widest_norm: 64, is_packed: false };
+    let demands = Demands { attention: shape, window, widest_norm: 64, is_packed: false, has_experts: false };
     kernels.prepare(demands).unwrap();
     let rows: usize = documents.iter().map(|&length| length as usize).sum();
     let n = kernels.padded(rows);

@@ -16,13 +16,30 @@ pub(super) fn gemm(g: Gemm, a: &[f32], b: &[f32], c: &mut [f32], threads: Thread
 
 /// The same on all threads, with the panels of `B` as [`Compact`](super::compact::Compact) has them.
 pub(super) fn gemm_compact(g: Gemm, a: &[f32], b: &[f32], panels: Option<&[u16]>, c: &mut [f32]) {
-    let Some(panels) = panels.filter(|_| few_rows::takes(g) && g.m <= few_rows::FEW && !is_of_matrix_unit(g)) else {
-        return gemm(g, a, b, c, Threads::All);
-    };
     assert!(c.len() >= extent(g.m, g.n, g.ldc), "C is too small for {g:?}");
+    // SAFETY: C is borrowed mutably and large enough.
+    unsafe { gemm_compact_at(g, a, b, panels, c.as_mut_ptr(), Threads::All) }
+}
+
+/// The same for a C whose rows lie between what other threads write.
+///
+/// # Safety
+/// As for [`gemm_at`].
+pub(super) unsafe fn gemm_compact_at(
+    g: Gemm,
+    a: &[f32],
+    b: &[f32],
+    panels: Option<&[u16]>,
+    c: *mut f32,
+    threads: Threads,
+) {
+    let Some(panels) = panels.filter(|_| few_rows::takes(g) && g.m <= few_rows::FEW && !is_of_matrix_unit(g)) else {
+        // SAFETY: the caller's promise.
+        return unsafe { gemm_at(g, a, b, c, threads) };
+    };
     assert!(a.len() >= extent(g.m, g.k, g.lda), "A is too small for {g:?}");
-    // SAFETY: C is borrowed mutably and large enough, and so is A.
-    unsafe { few_rows::gemm(g, a, few_rows::Many::Halves(panels), c.as_mut_ptr(), Threads::All) }
+    // SAFETY: A is large enough, and C is the caller's promise.
+    unsafe { few_rows::gemm(g, a, few_rows::Many::Halves(panels), c, threads) }
 }
 
 /// True for a product that the matrix unit does.

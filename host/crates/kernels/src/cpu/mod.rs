@@ -11,6 +11,7 @@ pub(super) mod cross_entropy;
 mod direction;
 mod documents;
 mod elementwise;
+pub(super) mod experts;
 mod few_rows;
 pub(super) mod matmul;
 mod norm;
@@ -22,9 +23,10 @@ mod threads;
 mod xielu;
 
 use super::{
-    Activation, AdamState, AdamStep, Attended, AttentionShape, Cache, CacheMut, DropoutKey, Format, Gemm, Head,
-    LayerAttention, LossGradients, Memory, Norm, Normed, OptimizerOps, Packed, Queue, Rotation, Rows, Scaled, Segment,
-    Targets, TensorOps, Totals, View, ViewMut, XieluGradients,
+    Activation, AdamState, AdamStep, Attended, AttentionShape, Cache, CacheMut, Combine, DropoutKey, ExpertColumns,
+    ExpertOps, ExpertProduct, ExpertWeights, Format, Gemm, Head, LayerAttention, LossGradients, Memory, Norm, Normed,
+    OptimizerOps, Packed, Queue, Rotation, Routing, Rows, Scaled, Segment, Targets, TensorOps, Totals, View, ViewMut,
+    XieluGradients,
 };
 use crate::operands::extent;
 use pages::prefer_huge_pages;
@@ -490,6 +492,149 @@ impl TensorOps for CpuKernels {
 
     fn add_loss(&self, rows: &CpuRows, log_probs: View<'_, CpuBuffer>, accumulator: &mut CpuAccumulator) {
         accumulator.totals.loss_sum += cross_entropy::loss(rows.targets(), log_probs.slice(rows.ids.len()));
+    }
+}
+
+impl ExpertOps for CpuKernels {
+    fn route(
+        &self,
+        routing: Routing,
+        router: ViewMut<'_, CpuBuffer>,
+        routes: ViewMut<'_, CpuBuffer>,
+        weights: ViewMut<'_, CpuBuffer>,
+    ) {
+        let router = router.slice(routing.rows * routing.experts);
+        experts::route(routing, router, routes.slice(routing.words()), weights.slice(routing.assigned()));
+    }
+
+    fn count_routes(
+        &self,
+        routing: Routing,
+        probabilities: View<'_, CpuBuffer>,
+        routes: View<'_, CpuBuffer>,
+        counts: ViewMut<'_, CpuBuffer>,
+        sums: ViewMut<'_, CpuBuffer>,
+    ) {
+        let probabilities = probabilities.slice(routing.rows * routing.experts);
+        let (counts, sums) = (counts.slice(routing.experts), sums.slice(routing.experts));
+        experts::count(routing, probabilities, routes.slice(routing.words()), counts, sums);
+    }
+
+    fn balance(
+        &self,
+        routing: Routing,
+        layers: usize,
+        coefficient: f32,
+        counts: View<'_, CpuBuffer>,
+        slopes: ViewMut<'_, CpuBuffer>,
+    ) {
+        let (counts, slopes) = (counts.slice(layers * routing.experts), slopes.slice(routing.experts));
+        experts::balance(routing, layers, coefficient, counts, slopes);
+    }
+
+    fn dispatch(
+        &self,
+        routing: Routing,
+        width: usize,
+        routes: View<'_, CpuBuffer>,
+        x: View<'_, CpuBuffer>,
+        out: ViewMut<'_, CpuBuffer>,
+    ) {
+        let (routes, x) = (routes.slice(routing.words()), x.slice(routing.rows * width));
+        experts::dispatch(routing, width, routes, x, out.slice(routing.assigned() * width));
+    }
+
+    fn combine(
+        &self,
+        routing: Routing,
+        combine: Combine,
+        routes: View<'_, CpuBuffer>,
+        weights: Option<View<'_, CpuBuffer>>,
+        x: View<'_, CpuBuffer>,
+        residual: Option<View<'_, CpuBuffer>>,
+        y: ViewMut<'_, CpuBuffer>,
+    ) {
+        let len = routing.rows * combine.width;
+        let (weights, residual) =
+            (weights.map(|weights| weights.slice(routing.assigned())), residual.map(|residual| residual.slice(len)));
+        let (routes, x) = (routes.slice(routing.words()), x.slice(routing.assigned() * combine.width));
+        experts::combine(routing, combine, routes, weights, x, residual, y.slice(len));
+    }
+
+    fn expert_products(
+        &self,
+        routing: Routing,
+        product: ExpertProduct,
+        routes: View<'_, CpuBuffer>,
+        x: View<'_, CpuBuffer>,
+        weights: View<'_, CpuBuffer>,
+        compact: Option<&compact::Compact>,
+        y: ViewMut<'_, CpuBuffer>,
+    ) {
+        let ExpertProduct { out, inner, .. } = product;
+        let (first, size) = (weights.offset, out * inner);
+        let panels = |expert: usize| compact?.panels(first + expert * size, [out, inner]);
+        let (x, weights) = (x.slice(routing.assigned() * inner), weights.slice(routing.experts * size));
+        let (routes, y) = (routes.slice(routing.words()), y.slice(routing.assigned() * out));
+        experts::products(routing, product, routes, x, weights, panels, y);
+    }
+
+    fn expert_gradients(
+        &self,
+        routing: Routing,
+        [out, input]: [usize; 2],
+        routes: View<'_, CpuBuffer>,
+        dy: View<'_, CpuBuffer>,
+        x: View<'_, CpuBuffer>,
+        parts: &[ExpertWeights],
+        beta: f32,
+        gradients: ViewMut<'_, CpuBuffer>,
+    ) {
+        let operands = (dy.slice(routing.assigned() * out), x.slice(routing.assigned() * input));
+        let routes = routes.slice(routing.words());
+        experts::gradients(routing, [out, input], routes, operands, parts, beta, gradients.rest());
+    }
+
+    fn split_columns(&self, columns: ExpertColumns, all: View<'_, CpuBuffer>, apart: ViewMut<'_, CpuBuffer>) {
+        let len = columns.experts * columns.out * columns.rank;
+        experts::split_columns(columns, all.slice(len), apart.slice(len));
+    }
+
+    fn join_columns(&self, columns: ExpertColumns, beta: f32, apart: View<'_, CpuBuffer>, all: ViewMut<'_, CpuBuffer>) {
+        let len = columns.experts * columns.out * columns.rank;
+        experts::join_columns(columns, beta, apart.slice(len), all.slice(len));
+    }
+
+    fn weigh_experts(
+        &self,
+        routing: Routing,
+        width: usize,
+        alpha: f32,
+        routes: View<'_, CpuBuffer>,
+        weights: View<'_, CpuBuffer>,
+        da: ViewMut<'_, CpuBuffer>,
+        a: ViewMut<'_, CpuBuffer>,
+        dweights: ViewMut<'_, CpuBuffer>,
+    ) {
+        let assigned = routing.assigned();
+        let operands = (da.slice(assigned * width), a.slice(assigned * width));
+        let (routes, weights) = (routes.slice(routing.words()), weights.slice(assigned));
+        experts::weigh(routing, width, alpha, routes, weights, operands, dweights.slice(assigned));
+    }
+
+    fn route_backward(
+        &self,
+        routing: Routing,
+        probabilities: View<'_, CpuBuffer>,
+        routes: View<'_, CpuBuffer>,
+        dweights: View<'_, CpuBuffer>,
+        slopes: Option<View<'_, CpuBuffer>>,
+        dlogits: ViewMut<'_, CpuBuffer>,
+    ) {
+        let len = routing.rows * routing.experts;
+        let (routes, dweights) = (routes.slice(routing.words()), dweights.slice(routing.assigned()));
+        let slopes = slopes.map(|slopes| slopes.slice(routing.experts));
+        experts::route_backward(routing, probabilities.slice(len), routes, dweights, slopes, dlogits.slice(len));
     }
 }
 

@@ -26,3 +26,9 @@ pub use device::{CudaBuffer, CudaKernels};
 pub use graphs::CudaGraphs;
 pub use rows::CudaRows;
 pub use state::{CudaAccumulator, CudaSegments};
+
+/// What a model of experts is refused with.
+pub(super) fn no_experts(device: String) -> crate::DeviceError {
+    let reason = "it has no layers of experts; models that have them are trained on the CPU".to_owned();
+    crate::DeviceError::Unsupported { device, reason }
+}

@@ -1,8 +1,9 @@
-//! Granite 4 without experts and without state-space layers: Granite 3 with the modules of a model of experts, rotated or not.
+//! Granite 4 without state-space layers: Granite 3 with the modules of a model of experts, with experts beside its feed-forward
+//! layers or without, rotated or not.
 
 use super::family::{Defaults, Family, NORMS_BEFORE};
-use super::granite;
-use crate::architecture::config::{ConfigError, LayerModules, ModelConfig};
+use super::{granite, granite_moe};
+use crate::architecture::config::{ConfigError, ExpertModules, Experts, LayerModules, ModelConfig};
 use crate::architecture::read::Reader;
 
 pub(super) const GRANITE4: Family = Family {
@@ -15,10 +16,6 @@ pub(super) const GRANITE4: Family = Family {
 };
 
 fn build(read: &Reader<'_>, config: &mut ModelConfig) -> Result<(), ConfigError> {
-    let experts = read.count("num_local_experts", 8)?;
-    if experts > 0 {
-        return Err(read.unsupported(format!("num_local_experts: {experts}"), "models of experts are not here"));
-    }
     let kinds = read.raw_value("layer_types").or(read.raw_value("layers_block_type"));
     let is_attention = |kind: &serde_json::Value| matches!(kind.as_str(), Some("attention" | "full_attention"));
     let attends = kinds.and_then(serde_json::Value::as_array);
@@ -29,6 +26,10 @@ fn build(read: &Reader<'_>, config: &mut ModelConfig) -> Result<(), ConfigError>
     config.intermediate_size = read.size("shared_intermediate_size")?;
     config.modules = LayerModules::Shared;
     granite::multiply(read, config, &GRANITE4, &["attention_bias"])?;
+    if read.count("num_local_experts", 8)? > 0 {
+        let experts = read.experts(&granite_moe::KEYS, true, ExpertModules::Joined)?;
+        config.set_experts(read, Experts { has_shared: true, ..experts }, |_| true)?;
+    }
     match read.text("position_embedding_type") {
         Some("rope") => {}
         None | Some("nope") => config.layers.iter_mut().for_each(|layer| layer.rope = None),

@@ -11,15 +11,19 @@ mod gemma;
 mod glm;
 mod granite;
 mod granite4;
+mod granite_moe;
 mod helium;
 mod hunyuan;
 mod hyperclova_x;
 mod llama;
 mod ministral3;
 mod mistral;
+mod mixtral;
 mod olmo;
+mod olmoe;
 mod phi3;
 mod qwen;
+mod qwen_moe;
 mod seed_oss;
 mod smollm3;
 
@@ -27,7 +31,7 @@ use self::family::{Composite, Family};
 use super::config::ConfigError;
 use super::read::Reader;
 
-const FAMILIES: [&Family; 27] = [
+const FAMILIES: [&Family; 31] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &mistral::MINISTRAL,
@@ -55,6 +59,10 @@ const FAMILIES: [&Family; 27] = [
     &cwm::CWM,
     &apertus::APERTUS,
     &hyperclova_x::HYPERCLOVA_X,
+    &qwen_moe::QWEN3_MOE,
+    &mixtral::MIXTRAL,
+    &olmoe::OLMOE,
+    &granite_moe::GRANITE_MOE,
 ];
 
 const COMPOSITES: [&Composite; 2] = [&gemma::GEMMA3_WITH_IMAGES, &ministral3::MISTRAL3_WITH_IMAGES];

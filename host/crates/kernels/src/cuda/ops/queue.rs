@@ -7,6 +7,7 @@ use crate::cuda::cudnn::Cudnn;
 use crate::cuda::device::{CudaKernels, LONGEST_NORM, PackedTables};
 use crate::cuda::graphs::CudaGraphs;
 use crate::cuda::modules::{Attention, attention_defines};
+use crate::cuda::no_experts;
 use crate::cuda::plan;
 use crate::cuda::rows::{CudaRows, Grouping};
 use crate::cuda::state::CudaAccumulator;
@@ -38,10 +39,13 @@ impl Queue for CudaKernels {
     }
 
     fn prepare(&self, demands: Demands) -> Result<(), DeviceError> {
-        let Demands { attention: shape, window, widest_norm: widest, is_packed } = demands;
+        let Demands { attention: shape, window, widest_norm: widest, is_packed, has_experts } = demands;
         let device = &*self.0;
         let unsupported =
             |reason: String| Err(DeviceError::Unsupported { device: device.context.name.clone(), reason });
+        if has_experts {
+            return Err(no_experts(device.context.name.clone()));
+        }
         if widest > LONGEST_NORM {
             return unsupported(format!("norms of {widest} elements: this backend's take up to {LONGEST_NORM}"));
         }
