@@ -44,6 +44,7 @@ fn options(lora: Option<LoraConfig>) -> TrainerOptions {
         gradient_checkpointing: false,
         seed: 3,
         adamw: AdamWConfig::default(),
+        ..TrainerOptions::default()
     }
 }
 
