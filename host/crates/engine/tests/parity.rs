@@ -470,7 +470,7 @@ const QUANTIZED: [&str; 23] = [
 ];
 
 /// Fixtures of models of experts, which the CPU alone has.
-const EXPERTS: [&str; 13] = [
+const EXPERTS: [&str; 15] = [
     "qwen3moe",
     "qwen3moe-idle",
     "qwen3moe-balance",
@@ -484,6 +484,8 @@ const EXPERTS: [&str; 13] = [
     "granitemoe",
     "granite4-experts",
     "granite4-lora-experts",
+    "olmoe-lora-router",
+    "granitemoe-lora-router",
 ];
 
 /// All other fixtures.
