@@ -2,7 +2,7 @@
 //! `tests/gpu/verify`.
 //!
 //! `bench_step SHAPE MODE SECONDS [cpu|cuda|calls ROWS[,ROWS...] LENGTH]`: shape `s`, `m` (SmolLM-135M), `l` (Llama-3.2-1B) or
-//! `e` (a Qwen3 of eight experts, two of them a token), mode `full` or `lora`; with `cuda`, on the first GPU in bfloat16; with
+//! `e` or `e64` (a Qwen3 of 8 experts, two of them a token, or of 64 small ones, eight of them a token), mode `full` or `lora`; with `cuda`, on the first GPU in bfloat16; with
 //! `calls`, there without CUDA graphs. Prints a line of JSON for each number of rows; the first that does not fit is the last.
 
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ fn main() {
                 Some(total - free)
             });
         }
-        _ => panic!("usage: bench_step s|m|l|e full|lora SECONDS [cpu|cuda|calls ROWS[,ROWS...] LENGTH]"),
+        _ => panic!("usage: bench_step s|m|l|e|e64 full|lora SECONDS [cpu|cuda|calls ROWS[,ROWS...] LENGTH]"),
     }
 }
 
@@ -142,11 +142,15 @@ fn times<K: Kernels>(
 }
 
 fn shape_json(name: &str) -> String {
-    if name == "e" {
+    if let Some((experts, of_token, width)) = match name {
+        "e" => Some((8, 2, 512)),
+        "e64" => Some((64, 8, 128)),
+        _ => None,
+    } {
         return serde_json::json!({
             "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "hidden_act": "silu", "hidden_size": 256,
             "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32, "intermediate_size": 512,
-            "moe_intermediate_size": 512, "num_experts": 8, "num_experts_per_tok": 2, "norm_topk_prob": true,
+            "moe_intermediate_size": width, "num_experts": experts, "num_experts_per_tok": of_token, "norm_topk_prob": true,
             "vocab_size": 8192, "tie_word_embeddings": false, "max_position_embeddings": 8192, "rms_norm_eps": 1e-6,
             "rope_theta": 10000.0,
         })

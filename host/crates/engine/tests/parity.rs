@@ -605,7 +605,7 @@ const QUANTIZED: [&str; 37] = [
 ];
 
 /// Fixtures of models of experts, which the CPU alone has.
-const EXPERTS: [&str; 13] = [
+const EXPERTS: [&str; 15] = [
     "qwen3moe",
     "qwen3moe-idle",
     "qwen3moe-balance",
@@ -619,6 +619,8 @@ const EXPERTS: [&str; 13] = [
     "granitemoe",
     "granite4-experts",
     "granite4-lora-experts",
+    "olmoe-lora-router",
+    "granitemoe-lora-router",
 ];
 
 /// All other fixtures.

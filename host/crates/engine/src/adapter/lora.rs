@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 
 use super::magnitude::{Lengths, MAGNITUDE, Magnitude};
-use super::modules::{HEAD, Modules, Saved, expert_tensors, full_name};
+use super::modules::{HEAD, Modules, Saved, expert_parameters, full_name};
 use super::scratch::AdapterScratch;
 use crate::architecture::config::ModelConfig;
 use crate::architecture::layout::Slot;
-use crate::architecture::tensors::{ExpertTensor, LinearKind, Unit};
+use crate::architecture::tensors::{ExpertParameter, ExpertTensor, LinearKind, Unit};
 use crate::kernels::{DropoutKey, Format, Gemm, Kernels, Precision, View, ViewMut, at, at_mut};
 use crate::rng;
 
@@ -72,6 +72,8 @@ pub struct Lora<B> {
     /// Those of experts, in the order of `ExpertTensor::ALL`: `A [rank * experts, in]` has each expert's rows together, `B [out,
     /// rank * experts]` the columns of one rank of all experts.
     experts: Vec<[Option<Place>; ExpertTensor::ALL.len()]>,
+    /// Those of routers.
+    routers: Vec<Option<Place>>,
     /// That of the output projection.
     head: Option<Place>,
     width: usize,
@@ -90,6 +92,7 @@ pub(crate) struct Plan {
     pub(crate) slots: Vec<Slot>,
     places: Vec<[Option<Place>; LinearKind::ALL.len()]>,
     experts: Vec<[Option<Place>; ExpertTensor::ALL.len()]>,
+    routers: Vec<Option<Place>>,
     head: Option<Place>,
     width: usize,
     /// Rows of what is adapted, with DoRA.
@@ -170,6 +173,7 @@ impl Plan {
         let mut slots: Vec<Slot> = Vec::new();
         let mut places = Vec::new();
         let mut experts = vec![[None; ExpertTensor::ALL.len()]; model.num_hidden_layers];
+        let mut routers = vec![None; model.num_hidden_layers];
         let (mut len, mut width, mut scaled_rows) = (0_usize, 0, 0);
         let mut add = |module: &str, part: &str, shape: &[usize], layer: Option<usize>| {
             let name = format!("base_model.model.{module}.{part}");
@@ -206,20 +210,31 @@ impl Plan {
             width = width.max(column);
             places.push(own);
         }
-        for (layer, tensor, name) in expert_tensors(model) {
-            let Some(of_layer) = model.experts_of(layer).filter(|_| config.modules.has_experts(layer, tensor)) else {
+        for (layer, parameter, name) in expert_parameters(model) {
+            let Some(of_layer) = model.experts_of(layer).filter(|_| config.modules.has_parameter(layer, parameter))
+            else {
                 continue;
             };
-            // PEFT puts the module of one tensor's adapter around that of the other.
-            let is_inside = tensor == ExpertTensor::GateUp && config.modules.has_experts(layer, ExpertTensor::Down);
+            let (r, scale) = config.of(&name);
             let parent = name.rsplit_once('.').map_or("", |(parent, _)| parent);
-            let module = if is_inside { format!("{parent}.base_layer") } else { parent.to_owned() };
-            let ((r, scale), [out, input]) = (config.of(&name), tensor.shape(model, of_layer));
-            let all = r.saturating_mul(of_layer.count);
+            let (module, [out, input], count) = match parameter {
+                ExpertParameter::Router => (parent.to_owned(), [of_layer.count, model.hidden_size], 1),
+                ExpertParameter::Experts(tensor) => {
+                    // PEFT puts the module of one tensor's adapter around that of the other.
+                    let outer = ExpertParameter::Experts(ExpertTensor::Down);
+                    let is_inside = tensor == ExpertTensor::GateUp && config.modules.has_parameter(layer, outer);
+                    let module = if is_inside { format!("{parent}.base_layer") } else { parent.to_owned() };
+                    (module, tensor.shape(model, of_layer), of_layer.count)
+                }
+            };
+            let all = r.saturating_mul(count);
             let a = add(&module, "lora_A.weight", &[all, input], Some(layer));
             let b = add(&module, "lora_B.weight", &[out, all], Some(layer));
-            let place = Place { a, b, r, scale: scale as f32, magnitude: None, column: 0 };
-            experts[layer][tensor as usize] = Some(place);
+            let place = Some(Place { a, b, r, scale: scale as f32, magnitude: None, column: 0 });
+            match parameter {
+                ExpertParameter::Router => routers[layer] = place,
+                ExpertParameter::Experts(tensor) => experts[layer][tensor as usize] = place,
+            }
         }
         let head = config.modules.has_head().then(|| {
             let (r, scale) = config.of(HEAD);
@@ -228,7 +243,7 @@ impl Plan {
             width = width.max(r);
             Place { a, b, r, scale: scale as f32, magnitude: None, column: 0 }
         });
-        Self { config, slots, places, experts, head, width, rows: scaled_rows, len }
+        Self { config, slots, places, experts, routers, head, width, rows: scaled_rows, len }
     }
 }
 
@@ -279,11 +294,11 @@ impl<B> Lora<B> {
     }
 
     pub(crate) fn on<K: Kernels<Buffer = B>>(kernels: &K, model: &ModelConfig, plan: Plan) -> Self {
-        let Plan { config, slots, places, experts, head, width, rows, len } = plan;
+        let Plan { config, slots, places, experts, routers, head, width, rows, len } = plan;
         let master = (kernels.precision() != Precision::F32).then(|| kernels.alloc(Format::F32, len));
         let lengths = config.use_dora.then(|| Lengths::alloc(kernels, model, rows));
         let params = kernels.alloc(Format::Working, len);
-        Self { config, slots, places, experts, head, width, params, master, lengths }
+        Self { config, slots, places, experts, routers, head, width, params, master, lengths }
     }
 
     /// Its buffers.
@@ -319,11 +334,11 @@ impl<B> Lora<B> {
 
     /// The lowest adapted layer, counted as in `GradientLayout::lowest`.
     pub fn lowest(&self) -> usize {
-        let layers = self.places.iter().zip(&self.experts);
-        let is_adapted = |(own, experts): (&[Option<Place>; LinearKind::ALL.len()], &[Option<Place>; 2])| {
-            own.iter().chain(experts).any(Option::is_some)
+        let is_adapted = |layer: &usize| {
+            let parameters = self.experts[*layer].iter().chain(&self.routers[*layer..=*layer]);
+            self.places[*layer].iter().chain(parameters).any(Option::is_some)
         };
-        layers.into_iter().position(is_adapted).unwrap_or(self.places.len()) + 1
+        (0..self.places.len()).find(is_adapted).unwrap_or(self.places.len()) + 1
     }
 
     /// Where the adapter of a projection lies, where it has one.
@@ -336,9 +351,14 @@ impl<B> Lora<B> {
         self.experts[layer][tensor as usize]
     }
 
-    /// The largest rank of the adapters of experts; 0 where there are none.
+    /// Where the adapter of a layer's router lies, where it has one.
+    pub fn router_place(&self, layer: usize) -> Option<Place> {
+        self.routers[layer]
+    }
+
+    /// The largest rank of the adapters of experts and routers; 0 where there are none.
     pub(crate) fn expert_rank(&self) -> usize {
-        self.experts.iter().flatten().flatten().map(|place| place.r).max().unwrap_or(0)
+        self.experts.iter().flatten().chain(&self.routers).flatten().map(|place| place.r).max().unwrap_or(0)
     }
 
     /// Where that of the output projection lies, where it has one.

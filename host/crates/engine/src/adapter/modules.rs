@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::architecture::config::{ExpertModules, ModelConfig};
-use crate::architecture::tensors::{ExpertTensor, LinearKind, Role, TensorSpec};
+use crate::architecture::tensors::{ExpertParameter, LinearKind, Role, TensorSpec};
 
 /// The output projection's name.
 pub const HEAD: &str = "lm_head";
@@ -16,8 +16,8 @@ pub struct Modules {
     /// Projections of every other layer.
     others: BTreeSet<LinearKind>,
     head: bool,
-    /// Tensors of experts (PEFT's `target_parameters`), each with its layer.
-    experts: BTreeSet<(usize, ExpertTensor)>,
+    /// Tensors of experts and routers (PEFT's `target_parameters`), each with its layer.
+    experts: BTreeSet<(usize, ExpertParameter)>,
 }
 
 impl Modules {
@@ -66,12 +66,12 @@ impl Modules {
         Self { head: true, ..self }
     }
 
-    /// Tensors of experts too: those whose full names are an entry, or end in one after a dot (PEFT's `target_parameters`).
+    /// Tensors of experts and routers too: those whose full names are an entry, or end in one after a dot (PEFT's `target_parameters`).
     ///
     /// # Errors
     /// The first entry that picks nothing.
     pub fn with_parameters(mut self, config: &ModelConfig, entries: &[String]) -> Result<Self, String> {
-        let all = expert_tensors(config);
+        let all = expert_parameters(config);
         for entry in entries {
             let is_picked = |name: &str| {
                 name.strip_suffix(entry.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
@@ -86,30 +86,30 @@ impl Modules {
         Ok(self)
     }
 
-    /// True if this tensor of a layer's experts gets one.
-    pub fn has_experts(&self, layer: usize, tensor: ExpertTensor) -> bool {
+    /// True if this parameter of a layer of experts gets one.
+    pub fn has_parameter(&self, layer: usize, tensor: ExpertParameter) -> bool {
         self.experts.contains(&(layer, tensor))
     }
 
-    /// True if some tensor of experts gets one.
+    /// True if some tensor of experts, or a router, gets one.
     pub fn has_parameters(&self) -> bool {
         !self.experts.is_empty()
     }
 
-    /// `target_parameters` that pick the same tensors of a model's experts: their paths in a layer where all layers are alike, or
+    /// `target_parameters` that pick the same parameters of a model: their paths in a layer where all layers are alike, or
     /// else full names.
     pub fn to_parameters(&self, config: &ModelConfig) -> Vec<String> {
         let Some(experts) = config.experts else { return Vec::new() };
-        let all = expert_tensors(config);
-        let has = |layer: usize, tensor: ExpertTensor| self.has_experts(layer, tensor);
-        let of = |tensor: ExpertTensor| {
+        let all = expert_parameters(config);
+        let has = |layer: usize, tensor: ExpertParameter| self.has_parameter(layer, tensor);
+        let of = |tensor: ExpertParameter| {
             let own: Vec<_> = all.iter().filter(|(layer, own, _)| *own == tensor && has(*layer, tensor)).collect();
             if own.len() == config.expert_layers() {
                 return vec![tensor.path(experts)];
             }
             own.into_iter().map(|(_, _, name)| name.clone()).collect()
         };
-        ExpertTensor::ALL.into_iter().flat_map(of).collect()
+        ExpertParameter::ALL.into_iter().flat_map(of).collect()
     }
 
     /// The modules of either.
@@ -130,8 +130,8 @@ impl Modules {
                 .filter(move |&kind| self.has(layer, kind))
                 .map(move |kind| full_name(config, layer, kind))
         };
-        let experts = expert_tensors(config).into_iter();
-        let experts = experts.filter(|(layer, tensor, _)| self.has_experts(*layer, *tensor)).map(|(_, _, name)| name);
+        let experts = expert_parameters(config).into_iter();
+        let experts = experts.filter(|(layer, tensor, _)| self.has_parameter(*layer, *tensor)).map(|(_, _, name)| name);
         let head = self.head.then(|| HEAD.to_owned());
         (0..config.num_hidden_layers).flat_map(of).chain(head).chain(experts).collect()
     }
@@ -232,12 +232,12 @@ pub fn names(config: &ModelConfig) -> Vec<String> {
     layers.chain(config.scores.is_none().then(|| HEAD.to_owned())).collect()
 }
 
-/// Every tensor of experts: its layer, what it is, and its full name in transformers' memory.
-pub(crate) fn expert_tensors(config: &ModelConfig) -> Vec<(usize, ExpertTensor, String)> {
+/// Every tensor of experts and every router: its layer, what it is, and its full name in transformers' memory.
+pub(crate) fn expert_parameters(config: &ModelConfig) -> Vec<(usize, ExpertParameter, String)> {
     let of = |layer: usize| {
         let experts = config.experts_of(layer).into_iter();
         experts.flat_map(move |experts| {
-            ExpertTensor::ALL.map(|tensor| {
+            ExpertParameter::ALL.map(|tensor| {
                 let path = tensor.path(experts);
                 (layer, tensor, format!("{}.layers.{layer}.{path}", config.root))
             })

@@ -286,7 +286,37 @@ impl ExpertTensor {
     }
 }
 
+/// What of a layer of experts may have an adapter by the name of its parameter (PEFT's `target_parameters`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ExpertParameter {
+    /// A tensor of all experts.
+    Experts(ExpertTensor),
+    /// The router's weight.
+    Router,
+}
+
+impl ExpertParameter {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Experts(ExpertTensor::GateUp), Self::Experts(ExpertTensor::Down), Self::Router];
+
+    /// Its path inside a layer, in transformers' memory.
+    pub fn path(self, experts: Experts) -> String {
+        match self {
+            Self::Experts(tensor) => tensor.path(experts),
+            Self::Router => format!("{}.weight", experts.modules.router_in_memory()),
+        }
+    }
+}
+
 impl ExpertModules {
+    /// The path of the router inside a layer, in transformers' memory.
+    fn router_in_memory(self) -> &'static str {
+        match self {
+            Self::Mlp | Self::BlockSparse => "mlp.gate",
+            Self::Joined => "block_sparse_moe.router",
+        }
+    }
+
     /// The path of the module of all experts inside a layer, in transformers' memory.
     pub fn experts(self) -> &'static str {
         match self {

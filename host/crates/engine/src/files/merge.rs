@@ -199,6 +199,9 @@ fn merged(
             let of = |(expert, values)| merged_expert(values, [rows, columns], (expert, experts.count, 0), lora, place);
             return Some(all.chunks_exact(rows * columns).enumerate().flat_map(of).collect());
         }
+        (Role::Router, Some(layer)) if lora.router_place(layer).is_some() => {
+            (lora.router_place(layer)?, (spec.shape[0], spec.shape[1]), values())
+        }
         (Role::Head, _) if lora.head().is_some() => (lora.head()?, (config.vocab_size, config.hidden_size), values()),
         _ => return (has_new_rows || matches!(given, Given::Values(_))).then(values),
     };

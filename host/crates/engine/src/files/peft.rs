@@ -10,7 +10,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 
 use crate::adapter::lora::{Lora, LoraConfig, Plan};
-use crate::adapter::modules::{HEAD, Modules, NotSaved, Saved, expert_tensors, names};
+use crate::adapter::modules::{HEAD, Modules, NotSaved, Saved, expert_parameters, names};
 use crate::architecture::config::ModelConfig;
 use crate::architecture::scores::{Classifier, SCORE};
 use crate::architecture::stored::NewRows;
@@ -444,7 +444,7 @@ fn pattern<T: Copy>(
         };
         named.iter().find(|(name, is_whole, _)| fits(name, *is_whole)).map(|&(.., value)| value)
     };
-    let experts = expert_tensors(model).into_iter().map(|(_, _, name)| name);
+    let experts = expert_parameters(model).into_iter().map(|(_, _, name)| name);
     Ok(names(model).into_iter().chain(experts).filter_map(|module| of(&module).map(|value| (module, value))).collect())
 }
 

@@ -9,7 +9,7 @@
 //! backward, and what they gave is not needed: the gradient of a weight is the product of what came back to the expert's inner
 //! row and that row.
 //!
-//! An adapter of the experts (PEFT's `target_parameters`) has an `A` and a `B` for each, beside its own weight: `y += s B (A x)`
+//! An adapter of the router is one like that of any projection. An adapter of the experts (PEFT's `target_parameters`) has an `A` and a `B` for each, beside its own weight: `y += s B (A x)`
 //! for the rows of that expert. What is between the two is cheap, and is computed again in backward.
 
 use super::pass::{LayerGrads, Pass};
@@ -267,7 +267,64 @@ impl<K: Kernels> ExpertAdapter<'_, K> {
     }
 }
 
+/// The adapter of a layer's router in one pass.
+struct RouterAdapter<'a, K: Kernels> {
+    kernels: &'a K,
+    params: &'a K::Buffer,
+    place: Place,
+    /// Rows, experts, width of the input.
+    sizes: [usize; 3],
+}
+
+impl<K: Kernels> RouterAdapter<'_, K> {
+    /// `s A x` into `small [n, rank]`.
+    fn down(&self, x: &K::Buffer, small: &mut K::Buffer) {
+        let (Place { a, r, scale, .. }, [n, _, h]) = (self.place, self.sizes);
+        let product = Gemm { alpha: scale, ..Gemm::new([n, r, h], (false, true), [h, h, r], 0.0) };
+        self.kernels.gemm(product, at(x, 0), at(self.params, a), at_mut(small, 0));
+    }
+
+    /// Adds its part to the logits, `[n, experts]`.
+    fn forward(&self, x: &K::Buffer, logits: &mut K::Buffer, scratch: &mut AdapterScratch<K::Buffer>) {
+        self.down(x, &mut scratch.small);
+        let (Place { b, r, .. }, [n, count, _]) = (self.place, self.sizes);
+        let product = Gemm::new([n, count, r], (false, true), [r, r, count], 1.0);
+        self.kernels.gemm(product, at(&scratch.small, 0), at(self.params, b), at_mut(logits, 0));
+    }
+
+    /// From the gradient of the logits to those of `A` and `B`, over `beta` times what was there, and its part of the input's,
+    /// which is added to `dx`.
+    fn backward(
+        &self,
+        x: &K::Buffer,
+        dlogits: &K::Buffer,
+        dx: &mut K::Buffer,
+        (gradients, beta): (&mut K::Buffer, f32),
+        scratch: &mut AdapterScratch<K::Buffer>,
+    ) {
+        self.down(x, &mut scratch.small);
+        let (kernels, params) = (self.kernels, self.params);
+        let (Place { a, b, r, scale, .. }, [n, count, h]) = (self.place, self.sizes);
+        let AdapterScratch { small, dsmall, .. } = scratch;
+        let of_b = Gemm::new([count, r, n], (true, false), [count, r, r], beta);
+        kernels.gemm(of_b, at(dlogits, 0), at(&*small, 0), at_mut(gradients, b));
+        let through = Gemm { alpha: scale, ..Gemm::new([n, r, count], (false, false), [count, r, r], 0.0) };
+        kernels.gemm(through, at(dlogits, 0), at(params, b), at_mut(dsmall, 0));
+        let of_a = Gemm::new([r, h, n], (true, false), [r, h, h], beta);
+        kernels.gemm(of_a, at(&*dsmall, 0), at(x, 0), at_mut(gradients, a));
+        let through = Gemm::new([n, h, r], (false, false), [r, h, h], 1.0);
+        kernels.gemm(through, at(&*dsmall, 0), at(params, a), at_mut(dx, 0));
+    }
+}
+
 impl<K: Kernels> Pass<'_, K> {
+    /// The adapter of a layer's router, where it has one.
+    fn router_adapter(&self, layer: usize, experts: Experts) -> Option<RouterAdapter<'_, K>> {
+        let (lora, sizes) = (self.lora?, [self.n, experts.count, self.config.hidden_size]);
+        let place = lora.router_place(layer)?;
+        Some(RouterAdapter { kernels: self.kernels, params: &lora.params, place, sizes })
+    }
+
     /// Which of the layers with experts this one is.
     fn number_of_experts_layer(&self, layer: usize) -> usize {
         self.config.layers[..layer].iter().filter(|layer| layer.has_experts).count()
@@ -299,6 +356,9 @@ impl<K: Kernels> Pass<'_, K> {
         let adapted = |tensor| self.expert_adapter(layer, experts, tensor);
         let logits = Gemm::new([n, count, h], (false, true), [h, h, count], 0.0);
         kernels.gemm(logits, at(x, 0), at(params, offsets.router), at_mut(probabilities, 0));
+        if let Some((own, scratch)) = self.router_adapter(layer, experts).zip(adapter.as_mut()) {
+            own.forward(x, probabilities, scratch);
+        }
         kernels.route(routing, at_mut(probabilities, 0), at_mut(routes, 0), at_mut(weights, 0));
         let place = self.number_of_experts_layer(layer) * count;
         let (counts, sums) = (at_mut(counts, place), at_mut(sums, place));
@@ -425,6 +485,10 @@ impl<K: Kernels> Pass<'_, K> {
         }
         let through = Gemm::new([n, h, count], (false, false), [count, h, h], 1.0);
         kernels.gemm(through, at(&*dlogits, 0), at(params, offsets.router), at_mut(dx, 0));
+        let own = self.router_adapter(layer, experts);
+        if let (Some(own), Some(scratch), Some(gradients)) = (own, adapter.as_mut(), grads.adapter.as_deref_mut()) {
+            own.backward(x, dlogits, dx, (gradients, grads.beta), scratch);
+        }
     }
 }
 
