@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use engine::adapter::{LoraConfig, Modules};
 use engine::architecture::config::ModelConfig;
+use engine::architecture::tensors::ExpertParameter;
 use engine::files::peft;
 use engine::kernels::cpu::CpuKernels;
 
@@ -196,6 +197,21 @@ fn lora_modules(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Modules, Fa
 pub fn lora(loaded: &LoadedConfig, model: &ModelFacts) -> Result<LoraConfig, Failure> {
     let config = &loaded.config;
     let modules = lora_modules(loaded, model)?;
+    let modules = modules.with_parameters(&model.config, &config.lora_target_parameters).map_err(|entry| {
+        let index = config.lora_target_parameters.iter().position(|own| *own == entry).unwrap_or_default();
+        let at = loaded.source.nearest_place(&loaded.entry_path("lora_target_parameters", index));
+        let message = format!("no weight of experts matches `{entry}`");
+        let diagnostic = Diagnostic::error("config::no-match", message).at(at);
+        let names = model.config.experts.map(|experts| ExpertParameter::ALL.map(|own| own.path(experts)));
+        match names {
+            Some(names) => diagnostic
+                .why("a name is matched from a dot, or from its start, to its end")
+                .help(format!("those of this model are `{}`", names.join("`, `"))),
+            None => diagnostic
+                .why("the model has no experts")
+                .help("delete the line, and name its linear layers in `lora_target_modules`"),
+        }
+    })?;
     if config.peft_use_dora && modules.has_head() {
         let message = "`peft_use_dora` is not for the output projection";
         return Err(Diagnostic::error("config::unsupported-value", message)

@@ -41,6 +41,7 @@ pub(super) fn trained(top: &Section<'_>, config: &mut Config) {
         top.checked("lora_dropout", "from 0 up to but not including 1", |share: f64| (0.0..1.0).contains(&share)),
     );
     lora_target_modules(top, config);
+    fill(&mut config.lora_target_parameters, top.read("lora_target_parameters"));
     fill(&mut config.peft_use_rslora, top.read("peft_use_rslora"));
     fill(&mut config.peft_use_dora, top.read("peft_use_dora"));
     fill(&mut config.lora_fan_in_fan_out, top.read("lora_fan_in_fan_out"));

@@ -62,9 +62,11 @@ pub(super) const TOP: Table = &[
         Instead("the tokenizer is used as its files are; new tokens belong under `tokens`")),
 
     (&["expert_*", "dense_mixer", "dsv4_*", "gemma4_*", "llama4_*", "moe_*", "use_dsv4_kernels", "use_glm_dsa_kernels"],
-        Instead("models of experts are not here (`host doctor --capabilities`); delete the line")),
-    (&["experts_implementation", "quantize_moe_experts", "use_scattermoe", "use_sonicmoe"],
-        NoEffect("it is for models of experts, which are refused by their `config.json`; other models have nothing that it is about")),
+        Instead("tokens go to experts as the model's `config.json` says; delete the line")),
+    (&["experts_implementation", "use_scattermoe", "use_sonicmoe"],
+        NoEffect("products of experts are grouped, and no token is dropped")),
+    (&["quantize_moe_experts"],
+        NoEffect("of a model of experts, no weight can be held in few bits here; other models have nothing that it is about")),
     (&["ple_cpu_offload"],
         Instead("models with an embedding per layer are not here (`host doctor --capabilities`); delete the line")),
     (&["scaling_softmax_*"],
@@ -81,7 +83,7 @@ pub(super) const TOP: Table = &[
         Instead("training computes in bfloat16 or in float32 (`bf16`, `float32`); delete the line")),
 
     // --- adapters and freezing ---
-    (&["lora_target_parameters", "peft_trainable_token_indices", "peft_init_lora_weights", "peft_layers_pattern", "peft_layer_replication", "peft", "peft_*", "lora_on_cpu"],
+    (&["peft_trainable_token_indices", "peft_init_lora_weights", "peft_layers_pattern", "peft_layer_replication", "peft", "peft_*", "lora_on_cpu"],
         Instead("adapters are LoRA on linear layers, plain, rank-stabilized or with DoRA: `lora_r`, `lora_alpha`, `lora_target_modules`, `peft_use_rslora`, `peft_use_dora`, `peft_layers_to_transform`")),
     (&["mora", "mora_type", "use_mora", "train_attn", "train_mlp", "train_unembed", "hatchery"],
         Instead("adapters are LoRA: `lora_r`, `lora_alpha`, `lora_target_modules`")),

@@ -65,6 +65,7 @@ pub(super) fn config() -> Config {
         lora_alpha: None,
         lora_dropout: 0.0,
         lora_target_modules: TargetModules::Names(Vec::new()),
+        lora_target_parameters: Vec::new(),
         lora_target_linear: false,
         lora_fan_in_fan_out: false,
         peft_use_rslora: false,

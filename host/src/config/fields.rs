@@ -587,7 +587,9 @@ fn together(cx: &Context<'_>, config: &Config, is_given: impl Fn(&str) -> bool) 
     trl_together(cx, config);
     stream_fields::together(cx, config, &is_given);
     techniques_together(cx, config, &is_given);
-    let has_targets = !config.lora_target_modules.is_empty() || config.lora_target_linear;
+    let has_targets = !config.lora_target_modules.is_empty()
+        || config.lora_target_linear
+        || !config.lora_target_parameters.is_empty();
     let needed = [
         ("lora_r", config.lora_r.is_some(), "`lora_r: 16` is a usual rank"),
         ("lora_alpha", config.lora_alpha.is_some(), "`lora_alpha: 32` goes with `lora_r: 16`"),
@@ -613,6 +615,7 @@ fn together(cx: &Context<'_>, config: &Config, is_given: impl Fn(&str) -> bool) 
         ("lora_rank_pattern", !config.lora_rank_pattern.0.is_empty()),
         ("lora_alpha_pattern", !config.lora_alpha_pattern.0.is_empty()),
         ("lora_modules_to_save", !config.lora_modules_to_save.is_empty()),
+        ("lora_target_parameters", !config.lora_target_parameters.is_empty()),
         ("lora_model_dir", config.lora_model_dir.is_some()),
     ];
     for (key, _) in own.into_iter().filter(|(_, is_set)| config.adapter.is_none() && *is_set) {

@@ -97,7 +97,7 @@ pub(super) fn chat_template(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn model_type(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "enum": MODEL_TYPES })
+    json_schema!({ "enum": MODEL_TYPES.as_slice() })
 }
 
 pub(super) fn max_steps(_: &mut SchemaGenerator) -> Schema {

@@ -193,6 +193,10 @@ pub struct Config {
     #[schemars(extend("x-fixed" = true))]
     #[schemars(schema_with = "super::json_schema::linear_modules")]
     pub lora_target_modules: TargetModules,
+    /// Weights of experts that get an adapter, and routers, by what their full names end in (PEFT's `target_parameters`):
+    /// `mlp.experts.gate_up_proj`, `mlp.experts.down_proj`, `mlp.gate.weight`. Default: `[]`.
+    #[schemars(extend("x-fixed" = true))]
+    pub lora_target_parameters: Vec<String>,
     /// An adapter for every linear layer but `lm_head`. Default: `false`.
     #[schemars(extend("x-fixed" = true))]
     pub lora_target_linear: bool,

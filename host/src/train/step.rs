@@ -38,13 +38,18 @@ pub fn train_step<K: Kernels, O: Objective>(
     if found.learns {
         inspect(trainer)?;
     }
+    let mut metrics = found.metrics;
+    let has_experts = !trainer.expert_tokens().is_empty();
     let stats = trainer.apply(learning_rate, max_grad_norm)?;
+    if has_experts {
+        metrics.add("idle_experts", stats.idle_experts as f64);
+    }
     Ok(StepOutcome {
         loss: found.loss + stats.loss_sum * found.scale,
         grad_norm: stats.grad_norm,
         tokens: micro_batches.iter().map(|batch| batch.as_ref().ids.len() as u64).sum(),
         seconds: start.elapsed().as_secs_f64(),
-        metrics: found.metrics,
+        metrics,
     })
 }
 
