@@ -40,6 +40,8 @@ pub enum Asked {
     Config(&'static str),
     /// Members of the model's `config.json`.
     Model(&'static str),
+    /// Lines of the config, which hold frozen weights in few bits.
+    Packed(&'static str),
     /// Lines of the config, of a model that gets a head of scores.
     Head(&'static str, Classifier),
 }
@@ -67,6 +69,7 @@ const IGNORED: Support = Support::Experimental("its class has none; the keys are
 const QKV: Support = Support::Experimental("query, key and value have one, whatever the file says");
 const NO_CLASS: Support = Support::No("transformers has no such class of it");
 const LONGROPE: Support = Support::No("its class knows LongRoPE alone");
+const PACKED: Support = Support::No("weights of experts are not held in few bits");
 const GROWTH: Support = Support::No("its class needs `llama_4_scaling_beta` beside it");
 const ONE_BIAS: Support = Support::No("its class has `use_bias`, for all projections together");
 
@@ -125,6 +128,8 @@ const WITH_WINDOWS: Columns = &but(
         "HeliumForCausalLM",
         "ApertusForCausalLM",
         "HyperCLOVAXForCausalLM",
+        "OlmoeForCausalLM",
+        "GraniteMoeForCausalLM",
     ],
     IGNORED,
 );
@@ -140,6 +145,7 @@ const WITH_BIASES: Columns = &but(
             "Exaone4ForCausalLM",
             "Ministral3ForCausalLM",
             "CwmForCausalLM",
+            "MixtralForCausalLM",
         ],
         NONE,
     ),
@@ -178,9 +184,15 @@ const WITH_SCORES: Columns = &but(
         "CwmForCausalLM",
         "ApertusForCausalLM",
         "HyperCLOVAXForCausalLM",
+        "OlmoeForCausalLM",
+        "GraniteMoeForCausalLM",
     ],
     NO_CLASS,
 );
+
+/// Those whose frozen weights may be held in few bits.
+const WITH_PACKED: Columns =
+    &but(*YES, ["Qwen3MoeForCausalLM", "MixtralForCausalLM", "OlmoeForCausalLM", "GraniteMoeForCausalLM"], PACKED);
 
 /// Those whose classes with scores of tokens transformers has.
 const WITH_STEPS: Columns = &but(
@@ -193,7 +205,7 @@ const WITH_STEPS: Columns = &but(
     Support::Yes,
 );
 
-use Asked::{Config, Head, Model};
+use Asked::{Config, Head, Model, Packed};
 
 /// The table.
 #[rustfmt::skip]
@@ -216,13 +228,13 @@ pub const FEATURES: &[Feature] = &[
     row("neftune", "noise of the embedding (NEFTune)", Config("neftune_noise_alpha: 5"), YES),
     row("best-model", "the best of a run as its result, and an early end", Config("val_set_size: 0.1\nload_best_model_at_end: true"), YES),
     row("checkpointing", "activation checkpointing", Config("gradient_checkpointing: true"), YES),
-    row("offloading", "activations offloaded", Config("gradient_checkpointing: offload"), no!("activations stay on the device; `gradient_checkpointing: true` saves the memory")),
+    row("offloading", "activations offloaded", Config("gradient_checkpointing: offload"), &[Support::Experimental("layers are computed again, and nothing is offloaded"); ARCHITECTURES.len()]),
     row("packing", "several samples in one row, kept apart", Config("sample_packing: true"), YES),
     row("generation", "generation in evaluations", Config("val_set_size: 0.1\neval_reward_funcs: [exact-match]"), YES),
     row("chat", "conversations through a chat template", Config("chat_template: chatml"), YES),
-    row("qlora", "QLoRA: adapters beside weights of four bits", Config("adapter: qlora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\nload_in_4bit: true"), YES),
-    row("lora-8bit", "LoRA beside weights of eight bits", Config("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\nload_in_8bit: true"), YES),
-    row("saved-packed", "adapters beside weights that bitsandbytes has saved", Model(r#""quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf4"}"#), YES),
+    row("qlora", "QLoRA: adapters beside weights of four bits", Packed("adapter: qlora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\nload_in_4bit: true"), WITH_PACKED),
+    row("lora-8bit", "LoRA beside weights of eight bits", Packed("adapter: lora\nlora_r: 4\nlora_alpha: 8\nlora_target_linear: true\nload_in_8bit: true"), WITH_PACKED),
+    row("saved-packed", "adapters beside weights that bitsandbytes has saved", Model(r#""quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf4"}"#), WITH_PACKED),
     row("quantized", "weights quantized otherwise", Config("gptq: true"), no!("frozen weights are quantized as bitsandbytes does it")),
     row("preferences", "learning from pairs of answers (`rl: dpo`, `ipo`, `simpo`, `cpo`, `orpo`)", Config("rl: dpo"), YES),
     row("unpaired", "learning from answers that are wanted or not (`rl: kto`)", Config("rl: kto"), YES),
@@ -302,7 +314,9 @@ pub fn markdown() -> String {
 fn asked_by(feature: &Feature) -> String {
     match feature.asked_by {
         Asked::Config("") => "no `adapter`".to_owned(),
-        Asked::Config(lines) | Asked::Head(lines, _) => format!("`{}`", lines.rsplit('\n').next().unwrap_or_default()),
+        Asked::Config(lines) | Asked::Packed(lines) | Asked::Head(lines, _) => {
+            format!("`{}`", lines.rsplit('\n').next().unwrap_or_default())
+        }
         Asked::Model(members) => {
             let key = members.split('"').nth(1).unwrap_or_default();
             let kind = members.split("\"rope_type\": \"").nth(1).and_then(|rest| rest.split('"').next());
@@ -355,6 +369,10 @@ mod tests {
         model(architecture, members).is_some()
     }
 
+    fn may_be_packed(architecture: &str) -> bool {
+        model(architecture, r#""num_key_value_heads": 2"#).is_some_and(|model| model.cannot_be_packed().is_none())
+    }
+
     fn head_is_had(architecture: &str, classifier: Classifier) -> bool {
         let mut model = model(architecture, r#""num_key_value_heads": 2"#).unwrap();
         model.score(classifier, 2, 0).is_ok()
@@ -362,16 +380,21 @@ mod tests {
 
     #[test]
     fn the_table_is_what_is_refused() {
+        let mut wrong = Vec::new();
         for feature in FEATURES {
             for (architecture, support) in ARCHITECTURES.iter().zip(*feature.support) {
                 let is_taken = match feature.asked_by {
                     Asked::Config(lines) => config_is_taken(lines),
+                    Asked::Packed(lines) => config_is_taken(lines) && may_be_packed(architecture),
                     Asked::Model(members) => model_is_taken(architecture, members),
                     Asked::Head(lines, classifier) => config_is_taken(lines) && head_is_had(architecture, classifier),
                 };
-                assert_eq!(is_taken, !matches!(support, Support::No(_)), "{} on {architecture}", feature.id);
+                if is_taken == matches!(support, Support::No(_)) {
+                    wrong.push(format!("{} on {architecture}: {is_taken}", feature.id));
+                }
             }
         }
+        assert!(wrong.is_empty(), "{wrong:#?}");
         assert!(!model_is_taken("GPT2LMHeadModel", r#""num_key_value_heads": 2"#));
         assert_eq!(of("LlamaForCausalLM")["lora"], "yes");
         assert!(of("GPT2LMHeadModel").is_empty());

@@ -108,6 +108,13 @@ impl ModelFacts {
             );
         } else {
             model.quantization = config.quantization();
+            if let (Some(reason), Some(_)) = (model.cannot_be_packed(), model.quantization) {
+                let key = if config.load_in_4bit { "load_in_4bit" } else { "load_in_8bit" };
+                let message = format!("`{key}` is not for a model of experts");
+                let help =
+                    "delete the line; `adapter: lora` trains little of the model beside weights in full precision";
+                problems.push(at(Diagnostic::error("config::unsupported-value", message).why(reason).help(help), key));
+            }
         }
         if let Err(problem) = scored(config, &mut model) {
             let key = if config.process_reward_model { "process_reward_model" } else { "reward_model" };

@@ -26,6 +26,8 @@ pub const LINEAR_MODULES: [&str; 11] = [
 ];
 /// The output projection, which can have an adapter too.
 pub(super) const HEAD: &str = engine::adapter::modules::HEAD;
+/// Axolotl's ways to keep the inputs of layers elsewhere.
+pub(super) const OFFLOADING: [&str; 3] = ["offload", "offload_disk", "unsloth"];
 /// Patterns that `unfrozen_parameters` may have.
 const PATTERNS: usize = 2000;
 
@@ -76,6 +78,13 @@ pub(super) fn trained(top: &Section<'_>, config: &mut Config) {
         }
     }
     match top.value("gradient_checkpointing") {
+        Some(Value::String(word)) if OFFLOADING.contains(&word.as_str()) => {
+            config.gradient_checkpointing = true;
+            let message = format!("`gradient_checkpointing: {word}` offloads nothing here");
+            let note = cx.error("no-effect", "gradient_checkpointing", message);
+            let why = "it is read as `true`: the inputs of layers stay on the device, and the rest is computed again";
+            cx.report(Diagnostic { severity: Severity::Note, ..note }.why(why));
+        }
         Some(Value::String(word)) => unknown_word(cx, "gradient_checkpointing", word, ["true", "false"].into_iter()),
         _ => fill(&mut config.gradient_checkpointing, top.read("gradient_checkpointing")),
     }

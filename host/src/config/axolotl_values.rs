@@ -31,9 +31,6 @@ pub(super) fn value_advice(key: &str, word: &str) -> Option<&'static str> {
         ("lr_scheduler", "warmup_stable_decay") => Some(
             "write `lr_scheduler: {name: wsd, config: {num_decay_steps: …}}`; the config has the keys of Axolotl's `lr_scheduler_kwargs`",
         ),
-        ("gradient_checkpointing", "offload" | "offload_disk" | "unsloth") => {
-            Some("write `gradient_checkpointing: true`")
-        }
         _ => None,
     }
 }

@@ -515,7 +515,7 @@ fn optimizer(top: &Section<'_>, config: &mut Config) {
     fill(&mut config.adam_epsilon, top.checked("adam_epsilon", "above 0", |n: f64| n > 0.0));
     fill(&mut config.max_grad_norm, top.checked("max_grad_norm", "0 or more", |n: f64| n >= 0.0));
     fill(&mut config.lr_scheduler, scheduler(top));
-    config.warmup_steps = top.read::<u64>("warmup_steps");
+    config.warmup_steps = top.read::<Amount>("warmup_steps");
     config.warmup_ratio = top.checked("warmup_ratio", "from 0 to 1", share);
     fill(&mut config.cosine_min_lr_ratio, top.checked("cosine_min_lr_ratio", "from 0 to 1", share));
     fill(&mut config.seed, top.read("seed"));

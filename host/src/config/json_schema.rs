@@ -8,6 +8,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
+use super::adapter_fields::OFFLOADING;
 use super::adapter_fields::{HEAD, LINEAR_MODULES};
 use super::axolotl_keys::{DATASET, Lack, TOP, Table};
 use super::defaults;
@@ -90,6 +91,10 @@ pub(super) fn optimizer(generator: &mut SchemaGenerator) -> Schema {
 pub(super) fn pair_losses(_: &mut SchemaGenerator) -> Schema {
     let names = engine::objective::PairLoss::ALL.map(engine::objective::PairLoss::name);
     json_schema!({ "type": "array", "items": { "enum": names } })
+}
+
+pub(super) fn checkpointing(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "anyOf": [{ "type": "boolean" }, { "enum": OFFLOADING }] })
 }
 
 pub(super) fn chat_template(_: &mut SchemaGenerator) -> Schema {

@@ -235,7 +235,8 @@ pub struct Config {
     #[schemars(extend("x-fixed" = true))]
     pub unfrozen_parameters: Vec<String>,
     /// Keep only each layer's input during the forward pass and compute the rest again in the backward pass:
-    /// the same gradients, less memory, more time. Default: `false`.
+    /// the same gradients, less memory, more time. Axolotl's `offload` is read as `true`. Default: `false`.
+    #[schemars(schema_with = "super::json_schema::checkpointing")]
     pub gradient_checkpointing: bool,
     /// Details of it.
     pub gradient_checkpointing_kwargs: GradientCheckpointingKwargs,
@@ -361,8 +362,8 @@ pub struct Config {
     /// `{name: …, config: {…}}`. Default: `cosine`. Example: `{name: wsd, config: {num_decay_steps: 200}}`.
     #[schemars(extend("x-fixed" = true))]
     pub lr_scheduler: Scheduler,
-    /// Steps of linear rise from zero; not together with `warmup_ratio`. Default: 3 % of the run, 100 at most.
-    pub warmup_steps: Option<u64>,
+    /// Steps of linear rise from zero, or a share of the run; not together with `warmup_ratio`. Default: 3 % of the run, 100 at most.
+    pub warmup_steps: Option<Amount>,
     /// The same as a share of the run, from 0 to 1. Default: none.
     pub warmup_ratio: Option<f64>,
     /// The cosine ends at this share of `learning_rate`, from 0 to 1. Default: `0`.
@@ -430,7 +431,7 @@ impl Config {
     /// Steps of the warm-up in a run of `total_steps`.
     pub fn warmup_of(&self, total_steps: u64) -> u64 {
         match (self.warmup_steps, self.warmup_ratio) {
-            (Some(steps), _) => steps,
+            (Some(steps), _) => steps.of(total_steps),
             (None, Some(ratio)) => (ratio * total_steps as f64).ceil() as u64,
             (None, None) => ((0.03 * total_steps as f64) as u64).min(100),
         }

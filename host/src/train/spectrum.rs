@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use engine::architecture::tensors::Role;
-use engine::weights::spectrum::signals;
+use engine::weights::spectrum::{is_measured, signals};
 use engine::weights::{WeightSource, digest};
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +60,14 @@ impl Chosen {
 /// Weights that cannot be read, and a fraction that leaves no projection.
 pub fn chosen(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Chosen>, Failure> {
     let Some(fraction) = loaded.config.techniques.spectrum_top_fraction else { return Ok(None) };
+    if model.config.parameters().iter().any(|spec| matches!(spec.role, Role::Experts(_))) {
+        let message =
+            "`spectrum_top_fraction` is not for a model whose files hold all experts of a layer as one tensor";
+        let diagnostic = Diagnostic::error("config::unsupported-value", message);
+        let place = loaded.source.nearest_place("spectrum_top_fraction");
+        let help = "name what is trained in `unfrozen_parameters`";
+        return Err(diagnostic.at(place).help(help).into());
+    }
     let is_here = match &model.weights {
         WeightSource::Directory(directory) => !loaded.elsewhere.headers.contains_key(directory),
         WeightSource::Random { .. } => false,
@@ -69,7 +77,7 @@ pub fn chosen(loaded: &LoadedConfig, model: &ModelFacts) -> Result<Option<Chosen
     let mut names = BTreeSet::new();
     for spec in model.config.parameters() {
         match (spec.role, spec.layer) {
-            (Role::Linear(_), Some(_)) => {
+            (role, Some(_)) if is_measured(role) => {
                 let signal = signals.as_ref().and_then(|signals| signals.get(&spec.name).copied()).unwrap_or(0.0);
                 kinds.entry(kind(&spec.name)).or_default().push((spec.name, signal));
             }
@@ -136,7 +144,7 @@ fn kept_or_measured(model: &ModelFacts) -> Result<BTreeMap<String, f64>, Failure
 /// What was kept of these weights, if it is whole.
 fn kept(file: &PathBuf, model: &ModelFacts) -> Option<BTreeMap<String, f64>> {
     let kept: Kept = serde_json::from_slice(&intake::read(file, LIMIT).ok()?).ok()?;
-    let projections = model.config.parameters().into_iter().filter(|spec| matches!(spec.role, Role::Linear(_)));
+    let projections = model.config.parameters().into_iter().filter(|spec| is_measured(spec.role));
     let is_whole =
         projections.map(|spec| spec.name).all(|name| kept.signals.get(&name).is_some_and(|signal| signal.is_finite()));
     (kept.v == VERSION && is_whole).then_some(kept.signals)

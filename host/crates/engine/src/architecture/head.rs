@@ -35,16 +35,20 @@ impl ModelConfig {
         Ok(())
     }
 
+    /// Why its frozen weights cannot be held in few bits, if they cannot.
+    pub fn cannot_be_packed(&self) -> Option<&'static str> {
+        self.experts.is_some().then_some("weights of experts cannot be held in few bits here")
+    }
+
     /// That its weights may be packed, if they are to be: those of experts are not.
     ///
     /// # Errors
     /// [`EngineError::Options`] for a model of experts that is to be quantized.
     pub(crate) fn check_packing(&self) -> Result<(), EngineError> {
-        if self.experts.is_some() && self.quantization.is_some() {
-            let reason = "weights of experts cannot be quantized: train the model in full precision, or an adapter of its attention";
-            return Err(EngineError::Options { reason: reason.into() });
+        match self.cannot_be_packed().filter(|_| self.quantization.is_some()) {
+            Some(reason) => Err(EngineError::Options { reason: reason.into() }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Numbers that the model gives for each token: one score a label, or the log-probability of the token's target.

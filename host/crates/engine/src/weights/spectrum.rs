@@ -18,7 +18,12 @@ const QUARTILES: f64 = 1.349;
 /// Passes in which one eigenvalue must be found.
 const PASSES: usize = 60;
 
-/// The signal of every projection of the decoder layers, by name; higher is more. `progress` hears how many of how many
+/// True for what has a signal: a matrix of a decoder layer.
+pub fn is_measured(role: Role) -> bool {
+    matches!(role, Role::Linear(_) | Role::Router | Role::Expert(..))
+}
+
+/// The signal of every matrix of the decoder layers, by name; higher is more. `progress` hears how many of how many
 /// matrices are done.
 ///
 /// # Errors
@@ -28,11 +33,10 @@ pub fn signals(
     config: &ModelConfig,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<BTreeMap<String, f64>, WeightsError> {
-    let is_projection = |role: Role| matches!(role, Role::Linear(_));
     let shapes: BTreeMap<String, [usize; 2]> = config
         .parameters()
         .into_iter()
-        .filter(|spec| is_projection(spec.role) && spec.layer.is_some())
+        .filter(|spec| is_measured(spec.role))
         .filter_map(|spec| Some((spec.name, <[usize; 2]>::try_from(spec.shape).ok()?)))
         .collect();
     let (mut found, mut waiting, mut elements) = (BTreeMap::new(), Vec::new(), 0);
