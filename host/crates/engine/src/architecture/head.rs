@@ -37,7 +37,7 @@ impl ModelConfig {
 
     /// Why its frozen weights cannot be held in few bits, if they cannot.
     pub fn cannot_be_packed(&self) -> Option<&'static str> {
-        self.experts.is_some().then_some("weights of experts cannot be held in few bits here")
+        self.experts.is_some().then_some("weights of experts cannot be quantized: they are computed in full precision")
     }
 
     /// That its weights may be packed, if they are to be: those of experts are not.
