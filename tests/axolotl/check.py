@@ -4,7 +4,7 @@
     git clone --depth 1 https://github.com/axolotl-ai-cloud/axolotl
     python3 tests/axolotl/check.py axolotl/examples [--key rl] [--host target/release/host] [--list]
 
-Of all 252 (Axolotl 067b021, 2026-07-24), 126 run, with notes or warnings. What is held is
+Of all 252 (Axolotl 067b021, 2026-07-24), 133 run, with notes or warnings. What is held is
 the config: whether a model's architecture is here is told by its `config.json`.
 
 `--key rl` looks only at the configs that have this key. Of the 19 that have it (Axolotl 067b021, 2026-07-24), 5 run: three of

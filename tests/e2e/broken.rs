@@ -70,7 +70,7 @@ broken! {
     a_whole_number_with_a_fraction: other("max_steps: 4", "max_steps: 4.5");
     a_number_in_quotes: other("learning_rate: 1e-3", "learning_rate: \"1e-3\"");
     yes_for_true: more("sample_packing: yes\ntrain_on_inputs: \"off\"\n");
-    words_that_are_not_on_the_list: more("optimizer: lion9000\nlr_scheduler: cosin\nsave_strategy: best\n");
+    words_that_are_not_on_the_list: more("optimizer: lion9000\nlr_scheduler: cosin\nsave_strategy: worst\n");
     a_list_where_a_number_belongs: other("sequence_len: 128", "sequence_len: [128]");
     a_pattern_that_is_no_regular_expression: more("unfrozen_parameters: ['model.layers.(1']\n");
 }
