@@ -2,7 +2,7 @@
 //! the weights, so that they are measured once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::Path;
 
 use engine::architecture::tensors::Role;
 use engine::weights::spectrum::{is_measured, signals};
@@ -142,7 +142,7 @@ fn kept_or_measured(model: &ModelFacts) -> Result<BTreeMap<String, f64>, Failure
 }
 
 /// What was kept of these weights, if it is whole.
-fn kept(file: &PathBuf, model: &ModelFacts) -> Option<BTreeMap<String, f64>> {
+fn kept(file: &Path, model: &ModelFacts) -> Option<BTreeMap<String, f64>> {
     let kept: Kept = serde_json::from_slice(&intake::read(file, LIMIT).ok()?).ok()?;
     let projections = model.config.parameters().into_iter().filter(|spec| is_measured(spec.role));
     let is_whole =

@@ -122,7 +122,7 @@ impl<K: Kernels> AdamW<K> {
         for (group, Elements { gradients, params, mut master }) in self.groups.iter_mut().zip(elements) {
             let Group { parts, state: [exp_avg, exp_avg_sq] } = group;
             for (segments, since) in parts {
-                let (params, master) = (&mut *params, master.as_mut().map(|master| &mut **master));
+                let (params, master) = (&mut *params, master.as_deref_mut());
                 let (exp_avg, exp_avg_sq) = (&mut *exp_avg, &mut *exp_avg_sq);
                 let state = AdamState { gradients, exp_avg, exp_avg_sq, params, master };
                 kernels.adamw(step(*since), segments, accumulator, state);

@@ -34,7 +34,7 @@ impl Rules {
     /// Elements of a tensor that move, from its first one on.
     fn moving(&self, slot: &Slot) -> Vec<Range<usize>> {
         match self.rows.get(&slot.name) {
-            None => vec![0..slot.len],
+            None => std::iter::once(0..slot.len).collect(),
             Some(rows) => {
                 let width = slot.len / slot.shape.first().copied().unwrap_or(1).max(1);
                 rows.iter().map(|rows| rows.start * width..rows.end * width).collect()

@@ -15,6 +15,10 @@ use crate::architecture::tensors::Role;
 const WAITING: usize = 1 << 26;
 /// From the distance between the quartiles of a normal distribution to its standard deviation.
 const QUARTILES: f64 = 1.349;
+/// Rows that are multiplied with each other while they are in the cache.
+const BLOCK: usize = 32;
+/// Numbers that are added up at once.
+const LANES: usize = 16;
 /// Passes in which one eigenvalue must be found.
 const PASSES: usize = 60;
 
@@ -116,8 +120,6 @@ fn gram(matrix: &[f32], rows: usize, columns: usize) -> (Vec<f64>, usize) {
     };
     let row = |index: usize| &turned[index * width..][..width];
     let mut gram = vec![0.0; n * n];
-    // In blocks, so that rows are in the cache as often as they are needed.
-    const BLOCK: usize = 32;
     for first in (0..n).step_by(BLOCK) {
         for second in (0..=first).step_by(BLOCK) {
             for i in first..(first + BLOCK).min(n) {
@@ -131,7 +133,6 @@ fn gram(matrix: &[f32], rows: usize, columns: usize) -> (Vec<f64>, usize) {
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
-    const LANES: usize = 16;
     let mut sums = [0.0; LANES];
     let (a, rest_a) = a.as_chunks::<LANES>();
     let (b, rest_b) = b.as_chunks::<LANES>();
