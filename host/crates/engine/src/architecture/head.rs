@@ -5,7 +5,6 @@ use serde_json::{Map, Value, json};
 use super::config::ModelConfig;
 use super::scores::{Classifier, NoScores, Scores, has_token_bias};
 use super::tensors::{Role, TensorSpec};
-use crate::EngineError;
 
 impl ModelConfig {
     /// Gives the model a head of scores for its output projection, in what is exported too: the checkpoint's, or a new one
@@ -38,17 +37,6 @@ impl ModelConfig {
     /// Why its frozen weights cannot be held in few bits, if they cannot.
     pub fn cannot_be_packed(&self) -> Option<&'static str> {
         self.experts.is_some().then_some("weights of experts cannot be quantized: they are computed in full precision")
-    }
-
-    /// That its weights may be packed, if they are to be: those of experts are not.
-    ///
-    /// # Errors
-    /// [`EngineError::Options`] for a model of experts that is to be quantized.
-    pub(crate) fn check_packing(&self) -> Result<(), EngineError> {
-        match self.cannot_be_packed().filter(|_| self.quantization.is_some()) {
-            Some(reason) => Err(EngineError::Options { reason: reason.into() }),
-            None => Ok(()),
-        }
     }
 
     /// Numbers that the model gives for each token: one score a label, or the log-probability of the token's target.

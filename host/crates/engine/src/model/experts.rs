@@ -13,6 +13,7 @@
 //! for the rows of that expert. What is between the two is cheap, and is computed again in backward.
 
 use super::pass::{LayerGrads, Pass};
+use crate::EngineError;
 use crate::adapter::Lora;
 use crate::adapter::lora::Place;
 use crate::architecture::config::{Experts, ModelConfig};
@@ -514,4 +515,17 @@ fn parts<B>(
         }
     }
     parts
+}
+
+impl ModelConfig {
+    /// That its weights may be packed, if they are to be: those of experts are not.
+    ///
+    /// # Errors
+    /// [`EngineError::Options`] for a model of experts that is to be quantized.
+    pub(crate) fn check_packing(&self) -> Result<(), EngineError> {
+        match self.cannot_be_packed().filter(|_| self.quantization.is_some()) {
+            Some(reason) => Err(EngineError::Options { reason: reason.into() }),
+            None => Ok(()),
+        }
+    }
 }

@@ -145,8 +145,8 @@ mod tests {
         let find = |name: &str| slots.iter().find(|slot| slot.name == name);
         assert_eq!(rules.problem(find), None);
         for (rows, wrong) in [
-            (vec![0..11], "rows 0..11 of `embed`, which has 10"),
-            (vec![3..3], "rows 3..3 of `embed`, which has 10"),
+            (vec![0..2, 3..11], "rows 3..11 of `embed`, which has 10"),
+            (vec![1..2, 3..3], "rows 3..3 of `embed`, which has 10"),
             (vec![4..6, 5..7], "rows 5..7 of `embed`, which has 10"),
             (vec![], "no row of `embed` is trained"),
         ] {

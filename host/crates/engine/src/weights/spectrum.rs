@@ -287,10 +287,11 @@ mod tests {
             noise.iter().enumerate().map(|(index, value)| value + 0.8 * ((index / columns) as f32).sin()).collect();
         let of = |matrix: &[f32]| signal(&singular_values(matrix, rows, columns), rows, columns);
         assert!(of(&with) > 0.0);
-        assert_eq!(signal(&[0.0, 0.0], 2, 2), 0.0);
-        assert_eq!(quantile(&[4.0, 3.0, 2.0, 1.0], 0.75), 3.25);
-        assert_eq!(quantile(&[4.0, 3.0, 2.0, 1.0], 0.25), 1.75);
-        // All values are the same: no spread, so that all of them are above the edge, and there is no noise.
-        assert_eq!(signal(&[2.0, 2.0], 2, 2), 2.0);
+        let close = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-12, "{found} is not {expected}");
+        close(signal(&[0.0, 0.0], 2, 2), 0.0);
+        close(quantile(&[4.0, 3.0, 2.0, 1.0], 0.75), 3.25);
+        close(quantile(&[4.0, 3.0, 2.0, 1.0], 0.25), 1.75);
+        // All values are the same: no spread, so that all of them are above the edge.
+        close(signal(&[2.0, 2.0], 2, 2), 2.0);
     }
 }
