@@ -96,15 +96,15 @@ fn noise_moves_the_embedding_of_training_alone_by_what_the_paper_says() {
     let before = noisy.evaluate(&batch).unwrap();
     noisy.forward_backward(&batch, 0.01, 0).unwrap();
     // The head is another tensor, so that only what it reads has moved.
-    assert_eq!(noisy.loss_sum(), plain.loss_sum());
+    assert_eq!(noisy.loss_sum().to_bits(), plain.loss_sum().to_bits());
     assert!((noisy.loss_sum() / before - 1.0).abs() > 1e-3, "{} {before}", noisy.loss_sum());
-    assert_eq!(noisy.evaluate(&batch).unwrap(), before, "an evaluation has no noise");
+    assert_eq!(noisy.evaluate(&batch).unwrap().to_bits(), before.to_bits(), "an evaluation has no noise");
     for name in ["model.layers.0.self_attn.q_proj.weight", "model.embed_tokens.weight", "lm_head.weight"] {
         assert_eq!(noisy.gradient(name), plain.gradient(name), "{name}");
     }
     noisy.forward_backward(&batch, 0.01, 1).unwrap();
     let again = noisy.loss_sum();
-    assert_ne!(again, 2.0 * plain.loss_sum(), "each micro-batch has noise of its own");
+    assert!((again - 2.0 * plain.loss_sum()).abs() > 1e-6, "each micro-batch has noise of its own");
     for precision in [Precision::F32, Precision::Bf16] {
         let Some(kernels) = emulator::device(precision) else { return };
         let mut there = trainer(kernels, TrainerOptions { neftune: Some(alpha), ..TrainerOptions::default() });
