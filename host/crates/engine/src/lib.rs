@@ -14,6 +14,7 @@ pub mod memory;
 pub mod model;
 pub mod objective;
 pub mod optim;
+pub mod options;
 mod reference;
 mod teacher;
 pub mod trainer;
@@ -27,4 +28,5 @@ pub use objective::{
     Cpo, CpoLoss, CrossEntropy, Distill, Kto, KtoLoss, LabelCrossEntropy, Objective, Orpo, PairLoss, Pairs, Preference,
     RewardModel, ScoredPairs, Unpaired, WholePairs,
 };
-pub use trainer::{GradientReport, MemoryUse, StepStats, TrainPass, Trainable, Trainer, TrainerOptions};
+pub use options::{Trainable, TrainerOptions};
+pub use trainer::{GradientReport, MemoryUse, StepStats, TrainPass, Trainer};

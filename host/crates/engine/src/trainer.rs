@@ -1,10 +1,12 @@
 //! Training: a model, gradients, an optimizer, and what moves between them in one step.
 
+mod state;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 
-use crate::adapter::lora::{DropoutPass, Lora, LoraConfig};
+use crate::adapter::lora::{DropoutPass, Lora};
 use crate::architecture::config::ModelConfig;
 use crate::architecture::layout::{GradientLayout, Layout, Slot};
 use crate::architecture::tensors::Role;
@@ -14,59 +16,13 @@ use crate::kernels::{Format, Kernels, Precision, at, at_mut};
 use crate::model::Model;
 use crate::model::divergence::{Divergence, Divergences};
 use crate::model::{Grads, MasterWeights, Recompute, Routed, Workspace};
-use crate::optim::{AdamW, AdamWConfig, Elements, Lisa, Part, Rules};
+use crate::optim::{AdamW, Elements, Lisa, Part, Rules};
+use crate::options::{Trainable, TrainerOptions, check_lisa, check_lora};
 use crate::reference::Reference;
 use crate::teacher::{Learning, Teacher};
 use crate::weights::WeightSource;
 use crate::workload::{BatchShape, Workload};
 use crate::{Batch, EngineError};
-
-/// What is trained of the model's own weights. With an adapter, these are what its config says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trainable {
-    /// Everything.
-    All,
-    /// The tensors with these names.
-    Named(BTreeSet<String>),
-}
-
-/// How to train.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TrainerOptions {
-    /// Which of the model's own weights.
-    pub trainable: Trainable,
-    /// Train an adapter too. Its config says which weights are not frozen beside it (`modules_to_save`).
-    pub lora: Option<LoraConfig>,
-    /// Keep only layer inputs for the backward pass and compute the rest again.
-    pub gradient_checkpointing: bool,
-    /// Of the adapter's start and of dropout.
-    pub seed: u64,
-    /// Optimizer constants.
-    pub adamw: AdamWConfig,
-    /// What some tensors have of their own.
-    pub rules: Rules,
-    /// Train some layers at a time.
-    pub lisa: Option<Lisa>,
-    /// Noise of the embedding in training, none without it: each element of a text of `L` tokens is moved by up to
-    /// `alpha / sqrt(L * h)` (Jain et al., "NEFTune: noisy embeddings improve instruction finetuning").
-    pub neftune: Option<f64>,
-}
-
-impl Default for TrainerOptions {
-    /// All weights, nothing special.
-    fn default() -> Self {
-        Self {
-            trainable: Trainable::All,
-            lora: None,
-            gradient_checkpointing: false,
-            seed: 0,
-            adamw: AdamWConfig::default(),
-            rules: Rules::default(),
-            lisa: None,
-            neftune: None,
-        }
-    }
-}
 
 /// The gradient of one trained tensor, in a glance.
 #[derive(Debug, Clone, PartialEq)]
@@ -742,82 +698,6 @@ impl<K: Kernels> Trainer<K> {
         &self.model
     }
 
-    /// Every trained tensor and its two moments, named `param/…`, `exp_avg/…` and `exp_avg_sq/…`: with the number of steps
-    /// done, all that a resume needs.
-    ///
-    /// # Errors
-    /// Whatever `visit` returns.
-    pub fn visit_state<E>(&self, visit: &mut dyn FnMut(&str, &[usize], &[f32]) -> Result<(), E>) -> Result<(), E> {
-        for (index, kind) in AdamW::<K>::STATE.into_iter().enumerate() {
-            for Trained { slot, arena, offset } in self.trained() {
-                let mut values = vec![0.0; slot.len];
-                let state = &self.optimizer.state(self.group(arena))[index];
-                self.model.kernels.download(at(state, offset), &mut values);
-                visit(&format!("{kind}/{}", slot.name), &slot.shape, &values)?;
-            }
-        }
-        for slot in self.trainable() {
-            let values = self.parameter(&slot.name).unwrap_or_default();
-            visit(&format!("{PARAMETER}/{}", slot.name), &slot.shape, &values)?;
-        }
-        Ok(())
-    }
-
-    /// Names and shapes of what [`visit_state`](Self::visit_state) gives, in its order.
-    pub fn state_specs(&self) -> Vec<(String, Vec<usize>)> {
-        let spec = |kind: &str, slot: &Slot| (format!("{kind}/{}", slot.name), slot.shape.clone());
-        let trained = self.trained();
-        let moments = AdamW::<K>::STATE
-            .into_iter()
-            .flat_map(|kind| trained.iter().map(move |Trained { slot, .. }| spec(kind, slot)));
-        moments.chain(self.trainable().into_iter().map(|slot| spec(PARAMETER, slot))).collect()
-    }
-
-    /// Takes a state back. `read` gives the tensor of a name, or none where there is none.
-    ///
-    /// # Errors
-    /// Whatever `read` returns, and [`EngineError::State`] for a tensor that is missing or has another size.
-    pub fn load_state<E: From<EngineError>>(
-        &mut self,
-        steps: u64,
-        read: &mut dyn FnMut(&str) -> Result<Option<Vec<f32>>, E>,
-    ) -> Result<(), E> {
-        if let Some(lisa) = self.options.lisa {
-            // What was saved is of the step that was done.
-            self.draw(lisa, lisa.round(steps.saturating_sub(1)));
-        }
-        let own = |Trained { slot, arena, offset }: Trained<'_>| (slot.clone(), arena, offset);
-        let trained: Vec<(Slot, Arena, usize)> = self.trained().into_iter().map(own).collect();
-        let mut values_of = |kind: &str, slot: &Slot| {
-            let name = format!("{kind}/{}", slot.name);
-            let wrong = |reason: String| E::from(EngineError::State { reason });
-            let values = read(&name)?.ok_or_else(|| wrong(format!("it has no `{name}`")))?;
-            if values.len() == slot.len {
-                return Ok(values);
-            }
-            Err(wrong(format!("`{name}` has {} elements, not {}", values.len(), slot.len)))
-        };
-        for (index, kind) in AdamW::<K>::STATE.into_iter().enumerate() {
-            for (slot, arena, offset) in &trained {
-                let group = self.group(*arena);
-                let state = &mut self.optimizer.state_mut(group)[index];
-                self.model.kernels.upload(&values_of(kind, slot)?, at_mut(state, *offset));
-            }
-        }
-        let trainable: Vec<Slot> = self.trainable().into_iter().cloned().collect();
-        for slot in &trainable {
-            let values = values_of(PARAMETER, slot)?;
-            let Model { kernels, lora, .. } = &mut self.model;
-            match lora {
-                Some(lora) if slot.role.is_none() => lora.put(kernels, slot, &values),
-                _ => self.model.put(&slot.name, &values),
-            }
-        }
-        self.optimizer.steps = steps;
-        self.model.measure();
-        Ok(())
-    }
-
     /// Every trained tensor, those of the adapter first.
     fn trained(&self) -> Vec<Trained<'_>> {
         let adapter = self.model.lora.iter().flat_map(Lora::slots);
@@ -851,9 +731,6 @@ impl<K: Kernels> Trainer<K> {
 fn no_teacher() -> EngineError {
     EngineError::Options { reason: "there is no teacher to learn from".into() }
 }
-
-/// What the names of trained values begin with in a state, beside those of the optimizer.
-const PARAMETER: &str = "param";
 
 /// An arena that has trained tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -895,48 +772,4 @@ fn active(layout: &Layout, trainable: &GradientLayout, drawn: &BTreeSet<usize>) 
         .map(|(slot, _)| slot.name.as_str())
         .collect();
     GradientLayout::of(layout, trainable.layers.len(), |slot| names.contains(slot.name.as_str()))
-}
-
-fn check_lisa(lisa: Lisa, layers: usize, options: &TrainerOptions) -> Result<(), EngineError> {
-    let wrong = |reason: String| Err(EngineError::Options { reason });
-    if options.lora.is_some() {
-        return wrong("layers are drawn of a model's own weights, not of an adapter".into());
-    }
-    if lisa.layers == 0 || lisa.layers > layers {
-        return wrong(format!("{} layers are trained at a time, but the model has {layers}", lisa.layers));
-    }
-    if lisa.interval == 0 {
-        return wrong("layers are trained for 0 steps".into());
-    }
-    Ok(())
-}
-
-fn check_lora(lora: &LoraConfig, config: &ModelConfig) -> Result<(), EngineError> {
-    let wrong = |reason: String| Err(EngineError::Options { reason });
-    if lora.r == 0 || lora.ranks.values().any(|&r| r == 0) {
-        return wrong("the adapter's rank is 0".into());
-    }
-    if lora.modules.has_head() && config.scores.is_some() {
-        return wrong("the model has a head of scores and no output projection to adapt".into());
-    }
-    if lora.modules.names(config).is_empty() {
-        return wrong("the adapter has no target modules".into());
-    }
-    if lora.use_dora && lora.modules.has_head() {
-        return wrong("the output projection cannot have a DoRA adapter".into());
-    }
-    if lora.modules.has_parameters() && (lora.use_dora || lora.dropout > 0.0) {
-        return wrong("an adapter of experts has neither dropout nor lengths of rows (DoRA), as in PEFT".into());
-    }
-    if !(0.0..1.0).contains(&lora.dropout) {
-        return wrong(format!("the adapter's dropout is {}, not in 0..1", lora.dropout));
-    }
-    if let Some(module) = lora.saved.adapted(config, &lora.modules) {
-        return wrong(format!("`{module}` has an adapter and is trained itself"));
-    }
-    let layers = config.num_hidden_layers;
-    match lora.modules.beyond(layers) {
-        Some(layer) => wrong(format!("the adapter is for layer {layer}, but the model has {layers}")),
-        None => Ok(()),
-    }
 }
